@@ -1,0 +1,176 @@
+package progress
+
+import "time"
+
+// Event is what happened: one of the structs of this file, or [Unknown].
+type Event interface {
+	// Kind is the value of the JSON field "event".
+	Kind() string
+}
+
+// Record is an event and when it happened.
+type Record struct {
+	Time  time.Time
+	Event Event
+}
+
+// Observer is told of every event in order. Observe must be safe for concurrent
+// use and must not keep what the event points to beyond what it needs to draw.
+type Observer interface {
+	Observe(Record)
+}
+
+// Start opens a job, or goes on with one that was stopped.
+type Start struct {
+	Job           string  `json:"job"`
+	UUID          string  `json:"uuid"`
+	Model         string  `json:"model,omitempty"`
+	Recipe        string  `json:"recipe,omitempty"`
+	Seed          int64   `json:"seed"`
+	Backend       string  `json:"backend"`
+	Workers       int     `json:"workers"` // asked for; a World says how many there are
+	Steps         int     `json:"steps"`   // of the whole job, also when resumed
+	Epochs        int     `json:"epochs"`
+	StepsPerEpoch int     `json:"steps_per_epoch"`
+	Samples       int     `json:"samples"` // of one epoch
+	GlobalBatch   int     `json:"global_batch"`
+	MicroBatch    int     `json:"micro_batch"`
+	ResumedFrom   int     `json:"resumed_from"` // the committed step it goes on from; 0: from the start
+	Layers        []Layer `json:"layers,omitempty"`
+}
+
+// Layer is a row of the layer table.
+type Layer struct {
+	Name       string `json:"name"`
+	Output     []int  `json:"output"` // shape of one sample's output
+	Parameters int    `json:"parameters"`
+}
+
+// Step is a committed step.
+type Step struct {
+	Step             int     `json:"step"`     // counted from 1
+	Epoch            int     `json:"epoch"`    // the one the step belongs to, counted from 1
+	Loss             float64 `json:"loss"`     // mean over the step's samples, before its update
+	Accuracy         float64 `json:"accuracy"` // 0 to 1, likewise
+	Generation       uint64  `json:"generation"`
+	Workers          int     `json:"workers"`
+	Images           int64   `json:"images"`  // used by all committed steps so far
+	Seconds          float64 `json:"seconds"` // this step took
+	SamplesPerSecond float64 `json:"samples_per_second"`
+	// The phases of the slowest rank, in milliseconds: its own micro-batches,
+	// the all-reduce, the part of it spent waiting for a neighbour, the update.
+	ComputeMS float64 `json:"compute_ms"`
+	ReduceMS  float64 `json:"reduce_ms"`
+	WaitMS    float64 `json:"wait_ms"`
+	UpdateMS  float64 `json:"update_ms"`
+}
+
+// World is a new world: from here on these members train together.
+type World struct {
+	Generation uint64   `json:"generation"`
+	Size       int      `json:"size"`
+	Members    []Member `json:"members"` // by rank
+	Reason     string   `json:"reason"`
+}
+
+// Member is a process in a world.
+type Member struct {
+	ID      string `json:"id"`
+	Rank    int    `json:"rank"`
+	Address string `json:"address"`
+	PID     int    `json:"pid"`
+	Host    string `json:"host"`
+}
+
+// Checkpoint is a checkpoint that is verified and durable.
+type Checkpoint struct {
+	Step    int     `json:"step"`
+	Epoch   int     `json:"epoch"`
+	Path    string  `json:"path"`
+	Seconds float64 `json:"seconds"`
+	Bytes   int64   `json:"bytes"`
+}
+
+// Evaluation is the state after Step, measured on the whole test set.
+type Evaluation struct {
+	Step         int     `json:"step"`
+	Epoch        int     `json:"epoch"`
+	TestAccuracy float64 `json:"test_accuracy"` // 0 to 1
+	TestLoss     float64 `json:"test_loss"`
+	Seconds      float64 `json:"seconds"`
+}
+
+// What a [MemberChange] says of its member.
+const (
+	Joined  = "joined"  // registered, still loading
+	Ready   = "ready"   // loaded and warm: can be admitted to a world
+	Left    = "left"    // went in good order
+	Lost    = "lost"    // removed on a judged report or a failed probe
+	Refused = "refused" // not admitted
+)
+
+// MemberChange is one member coming or going.
+type MemberChange struct {
+	ID     string `json:"id"`
+	What   string `json:"what"` // Joined, Ready, Left, Lost or Refused
+	Detail string `json:"detail,omitempty"`
+}
+
+// Notice is something worth knowing that asks for nothing.
+type Notice struct {
+	Message string `json:"message"`
+}
+
+// Warning is something that a person may want to act on; the job goes on.
+type Warning struct {
+	Message string `json:"message"`
+}
+
+// Failure is why a generation or the job ended. Message stands alone; the other
+// fields are set where they are known (a Rank of nil is unknown, 0 is rank 0).
+type Failure struct {
+	Message    string `json:"message"`
+	Member     string `json:"member,omitempty"`
+	Rank       *int   `json:"rank,omitempty"`
+	Generation uint64 `json:"generation,omitempty"`
+	Step       int    `json:"step,omitempty"`
+	Phase      string `json:"phase,omitempty"`
+}
+
+// Done is the last event of a job's process.
+type Done struct {
+	Step       int    `json:"step"`
+	Epoch      int    `json:"epoch"`
+	Workers    int    `json:"workers"`
+	Generation uint64 `json:"generation"`
+	// Of the last step; null where it was not evaluated, as when stopped early.
+	TestAccuracy *float64 `json:"test_accuracy"`
+	TestLoss     *float64 `json:"test_loss"`
+	// Over the parameters in documented order, and over the whole state, in hex.
+	WeightsSHA256    string  `json:"weights_sha256"`
+	Fingerprint      string  `json:"fingerprint"`
+	SamplesPerSecond float64 `json:"samples_per_second"` // first to last committed step
+	WallSeconds      float64 `json:"wall_seconds"`
+	Backend          string  `json:"backend"`
+	Complete         bool    `json:"complete"`   // false: stopped early, to be resumed
+	Checkpoint       string  `json:"checkpoint"` // path of the last one
+}
+
+// Unknown is an event of a kind this version does not know, as another version
+// may write it. It keeps the whole line, so that passing it on loses nothing.
+type Unknown struct {
+	Name string
+	Line []byte
+}
+
+func (Start) Kind() string        { return "start" }
+func (Step) Kind() string         { return "step" }
+func (World) Kind() string        { return "world" }
+func (Checkpoint) Kind() string   { return "checkpoint" }
+func (Evaluation) Kind() string   { return "evaluation" }
+func (MemberChange) Kind() string { return "member" }
+func (Notice) Kind() string       { return "notice" }
+func (Warning) Kind() string      { return "warning" }
+func (Failure) Kind() string      { return "failure" }
+func (Done) Kind() string         { return "done" }
+func (u Unknown) Kind() string    { return u.Name }
