@@ -1,0 +1,57 @@
+// Package fashionmnist reads the Fashion-MNIST data set from its IDX files,
+// plain or gzipped, and trusts nothing about them: magic number, sizes, label
+// range and the SHA-256 of the uncompressed bytes are checked, and each failure
+// names the file, what was found, what was expected and what to do.
+package fashionmnist
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+)
+
+// Sizes of the data set.
+const (
+	Side       = 28          // pixels along each edge of an image
+	Pixels     = Side * Side // bytes of one image
+	NumClasses = 10
+	TrainSize  = 60_000
+	TestSize   = 10_000
+)
+
+// Classes returns the names of labels 0 to 9.
+func Classes() []string {
+	return []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+		"Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
+}
+
+// Dataset is a list of labelled images. It is read-only once loaded and safe
+// for concurrent reads.
+type Dataset struct {
+	Images []byte  // Len() x Pixels grey values, row by row, 0 is background
+	Labels []uint8 // Len() labels, each below NumClasses
+	Hash   string  // hex SHA-256 that identifies images, labels and their order
+}
+
+// Len is the number of samples.
+func (d *Dataset) Len() int { return len(d.Labels) }
+
+// Image returns the Pixels bytes of sample i; they belong to the data set.
+func (d *Dataset) Image(i int) []byte { return d.Images[i*Pixels : (i+1)*Pixels] }
+
+// Split sets the last n samples aside: it returns the others and those n. Both
+// share memory with d.
+func (d *Dataset) Split(n int) (rest, held *Dataset, err error) {
+	if n < 0 || n >= d.Len() {
+		return nil, nil, fmt.Errorf("cannot hold out %d of %d samples: choose 0 to %d", n, d.Len(), d.Len()-1)
+	}
+	cut := d.Len() - n
+	part := func(name string, from, to int) *Dataset {
+		h := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d", d.Hash, name, from, to))
+		return &Dataset{Images: d.Images[from*Pixels : to*Pixels], Labels: d.Labels[from:to], Hash: hex.EncodeToString(h[:])}
+	}
+	if n == 0 {
+		return d, part("held", cut, cut), nil
+	}
+	return part("rest", 0, cut), part("held", cut, d.Len()), nil
+}
