@@ -1,0 +1,192 @@
+package progress
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+const (
+	barRedraw = 100 * time.Millisecond // no more often, however fast the steps are
+	barTick   = 500 * time.Millisecond // and no less, so that a stall shows
+	minWidth  = 20                     // narrower terminals are drawn as if they were this wide
+)
+
+// Bar shows a job on a terminal: two lines at the bottom that are drawn over
+// and over, the state of training and a bar with the time left, and above them
+// a line for every other event. Close it before printing anything else.
+type Bar struct {
+	mu     sync.Mutex
+	out    output
+	width  func() int
+	zone   *time.Location
+	now    func() time.Time
+	view   view
+	opened time.Time // when Start came
+	seen   time.Time // when the last step came
+	drawn  time.Time
+	up     bool // the two lines are on the screen
+	closed bool
+
+	stop    chan struct{}
+	stopped chan struct{}
+}
+
+// NewBar returns an observer that draws on w, a terminal that understands ANSI
+// escapes, with times in zone. width says how many columns it has; it is asked
+// at every drawing. The Bar owns a goroutine until Close.
+func NewBar(w io.Writer, width func() int, zone *time.Location) *Bar {
+	b := &Bar{
+		out: output{w: w}, width: width, zone: zone, now: time.Now,
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	go b.tick()
+	return b
+}
+
+// tick draws where no event does.
+func (b *Bar) tick() {
+	defer close(b.stopped)
+	ticker := time.NewTicker(barTick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-ticker.C:
+			b.mu.Lock()
+			if now := b.now(); b.up && now.Sub(b.drawn) >= barTick {
+				b.draw(now, nil)
+			}
+			b.mu.Unlock()
+		}
+	}
+}
+
+// Observe draws r. After Close it does nothing.
+func (b *Bar) Observe(r Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return
+	}
+	now := b.now()
+	b.view.apply(r)
+	switch r.Event.(type) {
+	case Step:
+		b.seen = now
+		if now.Sub(b.drawn) >= barRedraw || !b.up {
+			b.draw(now, nil)
+		}
+		return
+	case Start:
+		b.opened, b.seen = now, time.Time{}
+	case Done:
+		b.draw(now, nil) // leave the finished bar above the result
+		b.up = false
+		b.out.write(stamped(r.Time.In(b.zone), b.view.describe(r.Event)))
+		b.view = view{}
+		return
+	}
+	b.draw(now, stamped(r.Time.In(b.zone), b.view.describe(r.Event)))
+}
+
+// Close takes the two lines off the screen and stops drawing. It may be called
+// again.
+func (b *Bar) Close() error {
+	b.mu.Lock()
+	if !b.closed {
+		b.closed = true
+		close(b.stop)
+		if b.up {
+			b.out.write([]byte(erase))
+			b.up = false
+		}
+	}
+	err := b.out.err
+	b.mu.Unlock()
+	<-b.stopped
+	return err
+}
+
+// erase goes to the start of the upper line and clears from there on.
+const erase = "\r\x1b[1A\x1b[J"
+
+// draw replaces the two lines by above and the two lines anew, in one Write so
+// that nothing flickers.
+func (b *Bar) draw(now time.Time, above []byte) {
+	var frame bytes.Buffer
+	if b.up {
+		frame.WriteString(erase)
+	}
+	frame.Write(above)
+	b.up = b.view.start.Steps > 0 || b.view.step.Step > 0
+	if b.up {
+		width := max(minWidth, b.width()) - 1 // a full line would wrap on some terminals
+		status, rest := b.text(now)
+		frame.WriteString(fit(status, width) + "\n")
+		frame.WriteString(barLine(b.view.step.Step, b.view.start.Steps, width, rest))
+	}
+	b.drawn = now
+	b.out.write(frame.Bytes())
+}
+
+// text is the upper line's fields, and what stands right of the bar.
+func (b *Bar) text(now time.Time) (status []string, rest string) {
+	if b.view.step.Step == 0 {
+		return []string{"starting", count(b.view.workers(), "worker") + " in the world"},
+			"waited " + short(now.Sub(b.opened))
+	}
+	quiet := now.Sub(b.seen)
+	done := b.view.step.Step == b.view.start.Steps
+	switch {
+	case done:
+		rest = "trained"
+	case b.seen.IsZero():
+	case quiet > b.view.meter.stallAfter():
+		rest = "no step for " + short(quiet)
+	default:
+		rest = b.view.eta()
+	}
+	return b.view.status(), rest
+}
+
+// fit joins as many fields as width columns hold.
+func fit(fields []string, width int) string {
+	for n := len(fields); n > 0; n-- {
+		if line := strings.Join(fields[:n], "  "); utf8.RuneCountInString(line) <= width {
+			return line
+		}
+	}
+	return ""
+}
+
+// barLine is a bar of step in steps with rest beside it, width columns wide.
+func barLine(step, steps, width int, rest string) string {
+	if steps <= 0 {
+		return rest
+	}
+	const around = len("  37% || ") + 1 // what the library puts about the bar
+	if utf8.RuneCountInString(rest) > width-around-5 {
+		rest = ""
+	}
+	bar := progressbar.NewOptions64(int64(steps),
+		progressbar.OptionSetWriter(io.Discard),
+		progressbar.OptionSetWidth(width-around-utf8.RuneCountInString(rest)),
+		progressbar.OptionSetPredictTime(false),
+		progressbar.OptionSetElapsedTime(false),
+		progressbar.OptionSetDescription(rest),
+		progressbar.OptionShowDescriptionAtLineEnd(),
+	)
+	// The library measures time on its own clock and redraws on its own terms;
+	// here it only lays out one frame of which every number is ours.
+	_ = bar.Set64(int64(min(max(step, 0), steps)))
+	_ = bar.RenderBlank()
+	return strings.TrimSpace(fmt.Sprint(bar.String()))
+}

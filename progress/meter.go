@@ -1,0 +1,103 @@
+package progress
+
+import "time"
+
+const (
+	rateWindow  = 30 * time.Second // how far back speed looks,
+	ratePoints  = 11               // or this many steps, where steps are slow
+	rateSettle  = time.Second      // what a new window must span to replace the old speed
+	recentSteps = 20               // loss and accuracy are shown as a mean of these: one batch alone is noisy
+	stallFloor  = 3 * time.Second
+)
+
+// meter measures speed over a moving window of committed steps, and smooths
+// what is shown of them. A stall, a resume, a step back of the clock and a new
+// world each open a new window, so that neither the pause nor the old world's
+// speed colours the new one; until it has settled the old speed is shown.
+type meter struct {
+	points []point
+	kept   speed
+	recent []Step
+}
+
+type point struct {
+	at     time.Time
+	step   int
+	images int64
+}
+
+// speed is per second; zero is not known.
+type speed struct{ images, steps float64 }
+
+func (m *meter) add(at time.Time, s Step) {
+	if n := len(m.points); n > 0 {
+		last := m.points[n-1]
+		if s.Step <= last.step {
+			m.recent = nil
+		}
+		if s.Step <= last.step || at.Before(last.at) || at.Sub(last.at) > m.stallAfter() {
+			m.reset()
+		}
+	}
+	m.points = append(m.points, point{at, s.Step, s.Images})
+	for len(m.points) > ratePoints && at.Sub(m.points[0].at) > rateWindow {
+		m.points = m.points[1:]
+	}
+	m.recent = append(m.recent, s)
+	if len(m.recent) > recentSteps {
+		m.recent = m.recent[1:]
+	}
+}
+
+// reset opens a new window.
+func (m *meter) reset() {
+	m.kept = m.speed()
+	m.points = nil
+}
+
+func (m *meter) speed() speed {
+	if len(m.points) < 2 {
+		return m.kept
+	}
+	first, last := m.points[0], m.points[len(m.points)-1]
+	elapsed := last.at.Sub(first.at)
+	if elapsed <= 0 || m.kept != (speed{}) && elapsed < rateSettle {
+		return m.kept
+	}
+	return speed{
+		images: float64(last.images-first.images) / elapsed.Seconds(),
+		steps:  float64(last.step-first.step) / elapsed.Seconds(),
+	}
+}
+
+// stallAfter is how long a step may take before it counts as a stall.
+func (m *meter) stallAfter() time.Duration {
+	s := m.speed().steps
+	if s <= 0 {
+		return time.Hour
+	}
+	return max(stallFloor, time.Duration(5/s*float64(time.Second)))
+}
+
+// eta is the time that the remaining steps take at the present speed; false
+// where it is not known.
+func (m *meter) eta(remaining int) (time.Duration, bool) {
+	s := m.speed().steps
+	if s <= 0 || remaining < 0 {
+		return 0, false
+	}
+	seconds := float64(remaining) / s
+	if seconds > (10000 * time.Hour).Seconds() {
+		return 0, false
+	}
+	return time.Duration(seconds * float64(time.Second)), true
+}
+
+// means are the loss and accuracy over the last recentSteps steps.
+func (m *meter) means() (loss, accuracy float64) {
+	for _, s := range m.recent {
+		loss += s.Loss / float64(len(m.recent))
+		accuracy += s.Accuracy / float64(len(m.recent))
+	}
+	return loss, accuracy
+}

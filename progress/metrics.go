@@ -1,0 +1,133 @@
+package progress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+)
+
+// Metrics keeps the learning curve in a file of JSON lines: every [Step] and
+// [Evaluation] once, in the form of [Encode]. After a resume the steps that the
+// file has already are skipped, for exactness makes them equal bit for bit.
+type Metrics struct {
+	mu   sync.Mutex
+	file *os.File
+	out  output
+	seen latest
+}
+
+// latest is the last step that a file holds of each kind.
+type latest struct{ step, evaluation int }
+
+// fresh reports whether e belongs into the file, and notes that it is there.
+func (l *latest) fresh(e Event) bool {
+	at, have := 0, &l.step
+	switch e := e.(type) {
+	case Step:
+		at = e.Step
+	case Evaluation:
+		at, have = e.Step, &l.evaluation
+	default:
+		return false
+	}
+	if at <= *have {
+		return false
+	}
+	*have = at
+	return true
+}
+
+// OpenMetrics opens the file at path, or makes it, to append to. What a crash
+// left half written at its end is cut off. Damaged lines before that are left
+// as they are, for [ReadMetrics] to skip. The caller must Close it.
+func OpenMetrics(path string) (*Metrics, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("progress: open metrics: %w", err)
+	}
+	m := &Metrics{file: f, out: output{w: f}}
+	if err := m.recover(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
+	}
+	return m, nil
+}
+
+// recover learns what the file holds and sets it up for appending.
+func (m *Metrics) recover() error {
+	data, err := io.ReadAll(m.file)
+	if err != nil {
+		return err
+	}
+	whole := bytes.LastIndexByte(data, '\n') + 1
+	records, _ := parseMetrics(data[:whole])
+	for _, r := range records {
+		m.seen.fresh(r.Event)
+	}
+	if err := m.file.Truncate(int64(whole)); err != nil {
+		return err
+	}
+	_, err = m.file.Seek(int64(whole), io.SeekStart)
+	return err
+}
+
+// Observe appends r if it belongs to the curve and is not in the file yet.
+func (m *Metrics) Observe(r Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.out.err != nil || !m.seen.fresh(r.Event) {
+		return
+	}
+	line, err := Encode(r)
+	if err != nil {
+		return // a loss that is no number ends the job by another way
+	}
+	m.out.write(line)
+}
+
+// Close closes the file. It returns the first error of all that was written,
+// after which the file lacks the rest of the curve.
+func (m *Metrics) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	err := errors.Join(m.out.err, m.file.Close())
+	if m.out.err == nil {
+		m.out.err = os.ErrClosed
+	}
+	if err != nil {
+		return fmt.Errorf("progress: metrics: %w", err)
+	}
+	return nil
+}
+
+// ReadMetrics returns the records of the file at path by order of the file, and
+// the numbers (from 1) of the lines that are damaged and were skipped. It may be
+// called while the file is being written.
+func ReadMetrics(path string) (records []Record, damaged []int, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("progress: read metrics: %w", err)
+	}
+	records, damaged = parseMetrics(data)
+	return records, damaged, nil
+}
+
+func parseMetrics(data []byte) (records []Record, damaged []int) {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		r, err := Decode(line)
+		if err != nil {
+			damaged = append(damaged, number)
+			continue
+		}
+		records = append(records, r)
+	}
+	return records, damaged
+}

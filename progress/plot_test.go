@@ -1,0 +1,88 @@
+package progress
+
+import (
+	"errors"
+	"image/png"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// training is like a real job: 10 epochs of 469 steps, with an evaluation each.
+func training() []Record {
+	random := rand.New(rand.NewPCG(1, 2))
+	var records []Record
+	for s := 1; s <= 4690; s++ {
+		trend := 0.2 + 0.5*math.Exp(-float64(s)/900) + 1.6*math.Exp(-float64(s)/40)
+		records = append(records, Record{noon, Step{Step: s, Epoch: (s-1)/469 + 1,
+			Loss: trend * math.Exp(0.18*random.NormFloat64()), Accuracy: 1 - 0.36*trend + 0.025*random.NormFloat64()}})
+		if s%469 == 0 {
+			records = append(records, Record{noon, Evaluation{Step: s, Epoch: s / 469, TestLoss: 0.225 + 0.3*math.Exp(-float64(s)/1100),
+				TestAccuracy: 0.921 - 0.11*math.Exp(-float64(s)/1100)}})
+		}
+	}
+	return records
+}
+
+func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
+	all := training()
+	huge := Record{noon, Step{Step: 1, Epoch: 1, Loss: 1e300}}
+	for name, records := range map[string][]Record{
+		"whole": all, "first epoch": all[:300], "one step": all[:1], "two steps": all[:2],
+		"evaluation": {all[469]}, "twice": append(all[:600:600], all[400:900]...), "huge": {huge}, "zero": {{noon, Step{Step: 1}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "curve.png")
+			if keep := os.Getenv("EVENWEAVE_TEST_PLOT"); keep != "" && name == "whole" {
+				path = keep
+			}
+			if err := Plot(path, records); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			picture, err := png.Decode(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := picture.Bounds().Size(); got.X != 990 || got.Y != 880 {
+				t.Errorf("size %v, want 990x880", got)
+			}
+			if left, _ := filepath.Glob(filepath.Join(dir, "*.tmp")); len(left) > 0 {
+				t.Errorf("left behind %v", left)
+			}
+		})
+	}
+}
+
+func TestPlotOfNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "curve.png")
+	if err := Plot(path, nil); !errors.Is(err, ErrNoCurve) {
+		t.Errorf("got %v, want ErrNoCurve", err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Error("a file is there")
+	}
+	if err := Plot(filepath.Join(t.TempDir(), "gone", "curve.png"), training()[:9]); err == nil {
+		t.Error("no error for a folder that is not there")
+	}
+}
+
+func TestTimelineFindsTheEpochs(t *testing.T) {
+	steps, _ := curve(training())
+	for from := 0; from < len(steps)-500; from += 97 { // any part with an epoch's first step in it
+		x, label := timeline(steps[from:])
+		if label != "epoch" || x(4690) != 10 {
+			t.Fatalf("from step %d: %s, the end at %g", from+1, label, x(4690))
+		}
+	}
+	if _, label := timeline(steps[:469]); label != "step" {
+		t.Errorf("one epoch tells no length, but the axis is %q", label)
+	}
+}

@@ -1,0 +1,270 @@
+package progress
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// view is what a person follows of a job: the picture that the events so far
+// add up to, and how an event reads in words.
+type view struct {
+	start Start
+	step  Step // the last one; its Step is 0 before the first
+	world World
+	meter meter
+}
+
+func (v *view) apply(r Record) {
+	switch e := r.Event.(type) {
+	case Start:
+		*v = view{start: e}
+	case Step:
+		v.step = e
+		v.meter.add(r.Time, e)
+	case World:
+		v.world = e
+		v.meter.reset()
+	}
+}
+
+// workers is how many train now.
+func (v *view) workers() int {
+	if v.world.Size > 0 {
+		return v.world.Size
+	}
+	return v.step.Workers
+}
+
+// status is the state of training as fields, the most telling first.
+func (v *view) status() []string {
+	loss, accuracy := v.meter.means()
+	fields := []string{
+		"epoch " + of(v.step.Epoch, v.start.Epochs),
+		"step " + of(v.step.Step, v.start.Steps),
+		fmt.Sprintf("loss %.4f", loss),
+		fmt.Sprintf("acc %.1f%%", 100*accuracy),
+	}
+	if s := v.meter.speed(); s.images > 0 {
+		fields = append(fields, fmt.Sprintf("%.0f images/s", s.images))
+	}
+	return append(fields, count(v.workers(), "worker"))
+}
+
+// eta is when training ends at this speed, in words; "" where not known.
+func (v *view) eta() string {
+	if d, ok := v.meter.eta(v.start.Steps - v.step.Step); ok {
+		return "ETA " + short(d)
+	}
+	return ""
+}
+
+// describe says e in words, one or more lines without line ends.
+func (v *view) describe(e Event) []string {
+	switch e := e.(type) {
+	case Start:
+		return describeStart(e)
+	case Step:
+		fields := v.status()
+		if eta := v.eta(); eta != "" {
+			fields = append(fields, eta)
+		}
+		return []string{strings.Join(fields, "  ")}
+	case World:
+		return []string{describeWorld(e)}
+	case Checkpoint:
+		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s in %s: %s",
+			e.Step, e.Epoch, size(e.Bytes), seconds(e.Seconds), e.Path)}
+	case Evaluation:
+		return []string{fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f, in %s",
+			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss, seconds(e.Seconds))}
+	case MemberChange:
+		return lines("member "+e.ID+" "+e.What, e.Detail)
+	case Notice:
+		return lines("", e.Message)
+	case Warning:
+		return lines("warning", e.Message)
+	case Failure:
+		return describeFailure(e)
+	case Done:
+		return describeDone(e)
+	case Unknown:
+		return lines(e.Name, strings.TrimSpace(string(e.Line)))
+	}
+	return []string{e.Kind()}
+}
+
+func describeStart(e Start) []string {
+	first := "job " + e.Job
+	if e.UUID != "" {
+		first += " (" + e.UUID + ")"
+	}
+	out := []string{
+		fmt.Sprintf("%s: model %s, recipe %s, seed %d, backend %s", first, or(e.Model, "?"), or(e.Recipe, "?"), e.Seed, e.Backend),
+		fmt.Sprintf("%s over %d samples: %s of %d samples, in micro-batches of %d, on %s",
+			count(e.Epochs, "epoch"), e.Samples, count(e.Steps, "step"), e.GlobalBatch, e.MicroBatch, count(e.Workers, "worker")),
+	}
+	if e.ResumedFrom > 0 {
+		out = append(out, fmt.Sprintf("resumed from step %d", e.ResumedFrom))
+	}
+	if len(e.Layers) == 0 {
+		return out
+	}
+	total, widest := 0, len("layer")
+	for _, l := range e.Layers {
+		total += l.Parameters
+		widest = max(widest, len(l.Name))
+	}
+	row := func(name, shape, parameters string) {
+		out = append(out, fmt.Sprintf("  %-*s  %-12s  %10s", widest, name, shape, parameters))
+	}
+	row("layer", "output", "parameters")
+	for _, l := range e.Layers {
+		row(l.Name, shape(l.Output), strconv.Itoa(l.Parameters))
+	}
+	row("total", "", strconv.Itoa(total))
+	return out
+}
+
+func describeWorld(e World) string {
+	const most = 8 // more than that is for `status`
+	names := make([]string, 0, most+1)
+	for i, m := range e.Members {
+		if i == most {
+			names = append(names, fmt.Sprintf("and %d more", len(e.Members)-most))
+			break
+		}
+		names = append(names, m.ID)
+	}
+	text := fmt.Sprintf("world: generation %d, %s", e.Generation, count(e.Size, "worker"))
+	if len(names) > 0 {
+		text += " (" + strings.Join(names, ", ") + ")"
+	}
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
+}
+
+func describeFailure(e Failure) []string {
+	var where []string
+	add := func(known bool, format string, value any) {
+		if known {
+			where = append(where, fmt.Sprintf(format, value))
+		}
+	}
+	add(e.Member != "", "member %s", e.Member)
+	if e.Rank != nil {
+		add(true, "rank %d", *e.Rank)
+	}
+	add(e.Generation != 0, "generation %d", e.Generation)
+	add(e.Step != 0, "step %d", e.Step)
+	add(e.Phase != "", "phase %s", e.Phase)
+	out := lines("failed", e.Message)
+	if len(where) > 0 {
+		out[len(out)-1] += " (" + strings.Join(where, ", ") + ")"
+	}
+	return out
+}
+
+func describeDone(e Done) []string {
+	head := "done: "
+	if !e.Complete {
+		head = "stopped early, the same command goes on from here: "
+	}
+	head += fmt.Sprintf("step %d, epoch %d", e.Step, e.Epoch)
+	if e.TestAccuracy != nil && e.TestLoss != nil {
+		head += fmt.Sprintf(", test accuracy %.2f%%, test loss %.4f", 100**e.TestAccuracy, *e.TestLoss)
+	}
+	out := []string{head, fmt.Sprintf("%s on %s, backend %s, %.0f images/s",
+		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), e.Backend, e.SamplesPerSecond)}
+	if e.WeightsSHA256 != "" {
+		out = append(out, "weights_sha256 "+e.WeightsSHA256)
+	}
+	if e.Checkpoint != "" {
+		out = append(out, "checkpoint "+e.Checkpoint)
+	}
+	return out
+}
+
+// lines is text under a heading, split where it has line ends and cleared of
+// what would move a terminal's cursor.
+func lines(heading, text string) []string {
+	if heading != "" && text != "" {
+		heading += ": "
+	}
+	out := strings.Split(strings.TrimRight(heading+text, "\n"), "\n")
+	for i, l := range out {
+		out[i] = strings.Map(func(r rune) rune {
+			if r == '\t' {
+				return ' '
+			}
+			if r < ' ' || r == 0x7f {
+				return -1
+			}
+			return r
+		}, l)
+	}
+	return out
+}
+
+func of(n, total int) string {
+	if total <= 0 {
+		return strconv.Itoa(n)
+	}
+	return strconv.Itoa(n) + "/" + strconv.Itoa(total)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func shape(dims []int) string {
+	parts := make([]string, len(dims))
+	for i, d := range dims {
+		parts[i] = strconv.Itoa(d)
+	}
+	return strings.Join(parts, "x")
+}
+
+func size(bytes int64) string {
+	switch {
+	case bytes < 1e3:
+		return fmt.Sprintf("%d B", bytes)
+	case bytes < 1e6:
+		return fmt.Sprintf("%.0f kB", float64(bytes)/1e3)
+	case bytes < 1e9:
+		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
+	}
+	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
+}
+
+func seconds(s float64) string {
+	if s < 1 {
+		return fmt.Sprintf("%.0f ms", 1000*s)
+	}
+	return fmt.Sprintf("%.1f s", s)
+}
+
+// short is a duration as a person says it: 42s, 3m07s, 5h12m.
+func short(d time.Duration) string {
+	s := int(d.Round(time.Second) / time.Second)
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	}
+	return fmt.Sprintf("%dh%02dm", s/3600, s%3600/60)
+}
