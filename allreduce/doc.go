@@ -1,0 +1,2 @@
+// Package allreduce sums buffers over the members of a ring.
+package allreduce

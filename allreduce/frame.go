@@ -1,0 +1,122 @@
+package allreduce
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// A frame is a header of headerBytes and a payload of elements, all little-endian:
+//
+//	 0  magic "EWR1"          32  step
+//	 4  CRC-32C of [8, 64)    40  elements in the whole buffer
+//	 8  job (hash of its id)  48  frame's number in the Sum
+//	16  generation            52  payload bytes
+//	24  sequence of the Sum   56  CRC-32C of the payload
+//	                          60  sender's rank, uint16; world size, uint16, top bit set for float32
+//
+// The payload has its own checksum so that a member passes on the one that the summing member made: the sum is checked end to end.
+const (
+	headerBytes = 64
+	magic       = 0x31525745 // "EWR1"
+	floatBit    = 1 << 15
+	maxSize     = floatBit - 1
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// header is a frame's header but for the magic and its own checksum.
+type header struct {
+	job                        uint64
+	generation, sequence, step int64
+	length                     uint64
+	number, payload            uint32
+	payloadCRC                 uint32
+	rank, shape                uint16
+}
+
+func (h *header) encode(b []byte) {
+	_ = b[headerBytes-1]
+	le := binary.LittleEndian
+	le.PutUint32(b, magic)
+	le.PutUint64(b[8:], h.job)
+	le.PutUint64(b[16:], uint64(h.generation))
+	le.PutUint64(b[24:], uint64(h.sequence))
+	le.PutUint64(b[32:], uint64(h.step))
+	le.PutUint64(b[40:], h.length)
+	le.PutUint32(b[48:], h.number)
+	le.PutUint32(b[52:], h.payload)
+	le.PutUint32(b[56:], h.payloadCRC)
+	le.PutUint16(b[60:], h.rank)
+	le.PutUint16(b[62:], h.shape)
+	le.PutUint32(b[4:], crc32.Checksum(b[8:headerBytes], castagnoli))
+}
+
+// decodeHeader takes the header off the front of a frame that may be cut anywhere and returns the pieces of the payload, whose length and checksum it has checked. It changes pieces.
+func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
+	var b [headerBytes]byte
+	have := 0
+	for len(pieces) > 0 && have < headerBytes {
+		n := copy(b[have:], pieces[0])
+		have += n
+		if pieces[0] = pieces[0][n:]; len(pieces[0]) == 0 {
+			pieces = pieces[1:]
+		}
+	}
+	le := binary.LittleEndian
+	switch {
+	case have < headerBytes:
+		return h, nil, violation("a frame of %d bytes is shorter than its header of %d", have, headerBytes)
+	case le.Uint32(b[:]) != magic:
+		return h, nil, violation("a frame begins with %#x, not with this version's %#x", le.Uint32(b[:]), uint32(magic))
+	case le.Uint32(b[4:]) != crc32.Checksum(b[8:], castagnoli):
+		return h, nil, violation("a frame's header was damaged on the way: its checksum is wrong")
+	}
+	h = header{
+		job: le.Uint64(b[8:]), generation: int64(le.Uint64(b[16:])), sequence: int64(le.Uint64(b[24:])), step: int64(le.Uint64(b[32:])),
+		length: le.Uint64(b[40:]), number: le.Uint32(b[48:]), payload: le.Uint32(b[52:]), payloadCRC: le.Uint32(b[56:]),
+		rank: le.Uint16(b[60:]), shape: le.Uint16(b[62:]),
+	}
+	var bytes uint64
+	var sum uint32
+	for _, p := range pieces {
+		bytes += uint64(len(p))
+		sum = crc32.Update(sum, castagnoli, p)
+	}
+	if bytes != uint64(h.payload) {
+		return h, nil, violation("a frame carries %d payload bytes, its header says %d", bytes, h.payload)
+	}
+	if sum != h.payloadCRC {
+		return h, nil, violation("frame %d was damaged on the way: the checksum of its payload is %#x, its header says %#x", h.number, sum, h.payloadCRC)
+	}
+	return h, pieces, nil
+}
+
+// check compares a received header with the expected one, but for the payload's checksum.
+func (h *header) check(want *header) error {
+	type field struct {
+		name      string
+		got, want uint64
+	}
+	// The common case first, so that nothing below costs a healthy ring anything.
+	same := *h
+	same.payloadCRC = want.payloadCRC
+	if same == *want {
+		return nil
+	}
+	for _, f := range [...]field{
+		{"a job with hash", h.job, want.job},
+		{"generation", uint64(h.generation), uint64(want.generation)},
+		{"sum number", uint64(h.sequence), uint64(want.sequence)},
+		{"step", uint64(h.step), uint64(want.step)},
+		{"rank", uint64(h.rank), uint64(want.rank)},
+		{"element type and world size", uint64(h.shape), uint64(want.shape)},
+		{"a buffer's length", h.length, want.length},
+		{"frame number", uint64(h.number), uint64(want.number)},
+		{"payload bytes", uint64(h.payload), uint64(want.payload)},
+	} {
+		if f.got != f.want {
+			return violation("a frame is of %s %d, expected %d", f.name, int64(f.got), int64(f.want))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,387 @@
+package allreduce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/fnv"
+	"io"
+	"sync"
+	"time"
+)
+
+// Element is what a ring can sum: int64, whose sums are exact, or float32, whose sums depend on the world size but are the same on every member.
+type Element interface{ ~int64 | ~float32 }
+
+// Config says where this member stands. It must be equal on all members but for Rank.
+type Config struct {
+	Job          string // the job's UUID
+	Generation   int64
+	Rank, Size   int
+	Members      []string // ids by rank, for errors; may be shorter than Size
+	SegmentBytes int      // the most payload bytes in a frame; 0: DefaultSegmentBytes
+	WindowBytes  int      // the most bytes of its own that a member has on their way at a time; 0: DefaultWindowBytes
+}
+
+// The sizes that were fastest where they were measured; see the package comment.
+const (
+	DefaultSegmentBytes = 64 << 10
+	DefaultWindowBytes  = 1 << 20
+)
+
+func (c *Config) member(rank int) string {
+	if rank >= 0 && rank < len(c.Members) {
+		return c.Members[rank]
+	}
+	return fmt.Sprintf("rank %d", rank)
+}
+
+func (c *Config) left() int  { return (c.Rank + c.Size - 1) % c.Size }
+func (c *Config) right() int { return (c.Rank + 1) % c.Size }
+
+// Ring is one member's place in a ring. One goroutine at a time calls Sum; the other methods may be called from any. It must be ended by Close or Abort.
+type Ring[T Element] struct {
+	cfg   Config
+	left  Receiver
+	right Sender
+	width int // bytes of an element
+	add   adder
+
+	expect, sent header // the constant fields of frames from the left and to the right
+	sequence     int64
+
+	begin chan context.Context // a Sum hands its deadline to the watchdog,
+	end   chan struct{}        // and takes it back
+	over  chan struct{}        // closed when the ring is poisoned or closed
+
+	watchers sync.WaitGroup
+
+	mu      sync.Mutex
+	err     error // why the ring is poisoned
+	closed  bool
+	running bool
+	place   place
+}
+
+// place is where a running Sum stands.
+type place struct {
+	plan    plan
+	step    int64
+	sending bool
+	frame   int
+	since   time.Time
+}
+
+// New returns a ring over two streams, which it owns from then on, also when it fails: left brings frames from the left neighbour, right takes frames to the right one. A world of one needs neither.
+func New[T Element](cfg Config, left Receiver, right Sender) (*Ring[T], error) {
+	r := &Ring[T]{cfg: cfg, left: left, right: right, begin: make(chan context.Context), end: make(chan struct{}), over: make(chan struct{})}
+	if err := r.configure(); err != nil {
+		r.breakLinks(err)
+		return nil, err
+	}
+	if cfg.Size > 1 {
+		r.watchers.Go(r.watchDeadline)
+		r.watchers.Go(func() { r.watchLink(left, "receive") })
+		r.watchers.Go(func() { r.watchLink(right, "send") })
+	}
+	return r, nil
+}
+
+func (r *Ring[T]) configure() error {
+	c := &r.cfg
+	r.width, r.add = arithmetic[T]()
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = DefaultSegmentBytes
+	}
+	if c.WindowBytes == 0 {
+		c.WindowBytes = DefaultWindowBytes
+	}
+	switch {
+	case c.Size < 1 || c.Size > maxSize || c.Rank < 0 || c.Rank >= c.Size:
+		return fmt.Errorf("allreduce: rank %d of %d members: expected 0 <= rank < size <= %d", c.Rank, c.Size, maxSize)
+	case c.SegmentBytes < r.width || c.WindowBytes < 0:
+		return fmt.Errorf("allreduce: segments of %d bytes and a window of %d: expected at least one element of %d bytes, and no negative window", c.SegmentBytes, c.WindowBytes, r.width)
+	case c.Size > 1 && (r.left == nil || r.right == nil):
+		return fmt.Errorf("allreduce: rank %d of %d members needs a left and a right link", c.Rank, c.Size)
+	case !littleEndian():
+		return errors.New("allreduce: this machine is big-endian; the wire format is little-endian and is not converted")
+	}
+	job := fnv.New64a()
+	io.WriteString(job, c.Job)
+	r.sent = header{job: job.Sum64(), generation: c.Generation, rank: uint16(c.Rank), shape: uint16(c.Size)}
+	if r.width == 4 {
+		r.sent.shape |= floatBit
+	}
+	r.expect = r.sent
+	r.expect.rank = uint16(c.left())
+	return nil
+}
+
+// Sum replaces buf, equally long on every member, by its sum over all members. All members call it in the same order with the same step. ctx carries the deadline.
+//
+// On return, with an error or not, no byte of buf is in use any more. After an error its content is undefined, the ring is poisoned, both neighbours know it, and later Sums return the same *Error.
+func (r *Ring[T]) Sum(ctx context.Context, step int64, buf []T) error {
+	if err := r.start(step, len(buf)); err != nil {
+		return err
+	}
+	defer r.stop()
+	if r.cfg.Size == 1 {
+		return ctx.Err()
+	}
+	select {
+	case r.begin <- ctx:
+	case <-r.over:
+		return r.Err()
+	}
+	if err := r.exchange(bytesOf(buf)); err != nil {
+		return err
+	}
+	select {
+	case r.end <- struct{}{}:
+	case <-r.over: // Too late to matter: the sum is complete.
+	}
+	return nil
+}
+
+// exchange sends and receives the frames of one Sum. Frame i goes out as soon as frame i-segments, which brings what it passes on, has come in.
+func (r *Ring[T]) exchange(buf []byte) error {
+	p := r.place.plan
+	frames := p.frames()
+	for i := range frames + p.segments {
+		var frame, out []byte // frame i and its payload
+		if i < frames {
+			lo, hi := p.span(r.cfg.Rank, i)
+			frame = r.right.Buffer(headerBytes + (hi-lo)*r.width)
+			out = frame[headerBytes:]
+			r.sent.number, r.sent.payload = uint32(i), uint32(len(out))
+			if p.hop(i) == 0 {
+				copy(out, buf[lo*r.width:])
+				r.sent.payloadCRC = crc32.Checksum(out, castagnoli)
+			}
+		}
+		if i >= p.segments {
+			if err := r.receive(p, i-p.segments, buf, out); err != nil {
+				return r.fail("receive", kindOf(err), err)
+			}
+		}
+		if i < frames {
+			r.sent.encode(frame)
+			r.moveTo(true, i)
+			if err := r.right.Send(); err != nil {
+				return r.fail("send", kindOf(err), err)
+			}
+		}
+	}
+	return nil
+}
+
+// receive takes in frame i from the left neighbour. Until the last hop but one it adds this member's part; from there on the payload is the sum. Except in the last hop, what comes of it is passed on in out, with its checksum in r.sent.
+func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
+	r.moveTo(false, i)
+	pieces, err := r.left.Recv()
+	if err == io.EOF {
+		err = errors.New("it closed the ring in good order, but this sum is not complete")
+	}
+	if err != nil {
+		return err
+	}
+	h, payload, err := decodeHeader(pieces)
+	if err != nil {
+		return err
+	}
+	lo, hi := p.span(r.cfg.left(), i)
+	own := buf[lo*r.width : hi*r.width]
+	r.expect.number, r.expect.payload = uint32(i), uint32(len(own))
+	if err := h.check(&r.expect); err != nil {
+		return err
+	}
+	switch hop, last := p.hop(i), p.hops()-1; {
+	case hop < p.size-2:
+		addPieces(r.add, r.width, out, own, payload)
+		r.sent.payloadCRC = crc32.Checksum(out, castagnoli)
+	case hop == p.size-2:
+		addPieces(r.add, r.width, own, own, payload)
+		copy(out, own)
+		r.sent.payloadCRC = crc32.Checksum(out, castagnoli)
+	default:
+		copyPieces(own, payload)
+		if hop < last {
+			copy(out, own)
+			r.sent.payloadCRC = h.payloadCRC
+		}
+	}
+	return nil
+}
+
+// start admits one Sum at a time to a ring that is neither poisoned nor closed.
+func (r *Ring[T]) start(step int64, length int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.closed, r.running:
+		e := &Error{Kind: Aborted, Edge: r.edge(""), Err: errors.New("Sum was called while another Sum runs: call it from one goroutine")}
+		if r.closed {
+			e.Err = errors.New("Sum was called on a closed ring: open the next generation's")
+		}
+		return e
+	}
+	r.running = true
+	r.sequence++
+	r.place = place{plan: newPlan(length, r.cfg.Size, r.cfg.SegmentBytes/r.width, r.cfg.WindowBytes/r.width), step: step, since: time.Now()}
+	for _, h := range []*header{&r.sent, &r.expect} {
+		h.sequence, h.step, h.length = r.sequence, step, uint64(length)
+	}
+	return nil
+}
+
+func (r *Ring[T]) stop() {
+	r.mu.Lock()
+	r.running = false
+	r.mu.Unlock()
+}
+
+// moveTo notes what the running Sum is about to wait for.
+func (r *Ring[T]) moveTo(sending bool, frame int) {
+	r.mu.Lock()
+	r.place.sending, r.place.frame, r.place.since = sending, frame, time.Now()
+	r.mu.Unlock()
+}
+
+// Waiting says whom this member waits for now.
+func (r *Ring[T]) Waiting() Edge {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.edge("")
+}
+
+// edge describes the running wait, or one of the given operation. r.mu is held.
+func (r *Ring[T]) edge(op string) Edge {
+	e := Edge{Op: op, Rank: r.cfg.Rank, Peer: -1, Generation: r.cfg.Generation, Step: r.place.step}
+	if op == "" && !r.running {
+		e.Op = "idle"
+	} else if op == "" && r.place.sending {
+		e.Op = "send"
+	} else if op == "" {
+		e.Op = "receive"
+	}
+	sender := r.cfg.Rank
+	switch e.Op {
+	case "send":
+		e.Peer = r.cfg.right()
+	case "receive":
+		e.Peer, sender = r.cfg.left(), r.cfg.left()
+	}
+	if e.Peer >= 0 {
+		e.PeerID = r.cfg.member(e.Peer)
+	}
+	if p := r.place.plan; r.running && p.size > 1 {
+		hop := p.hop(r.place.frame)
+		e.Phase = "reduce-scatter"
+		if hop > p.size-2 {
+			e.Phase = "all-gather"
+		}
+		e.Chunk = p.chunk(sender, hop)
+		e.Segment = r.place.frame/(p.hops()*p.segments)*p.segments + r.place.frame%p.segments
+		e.Waited = time.Since(r.place.since)
+	}
+	return e
+}
+
+// fail poisons the ring with its first error, breaks both links, and returns that error. op says which link it came from; "" means the one that is waited for.
+func (r *Ring[T]) fail(op string, kind Kind, cause error) error {
+	r.mu.Lock()
+	if r.err != nil || r.closed {
+		defer r.mu.Unlock()
+		if r.err == nil {
+			return &Error{Kind: Aborted, Edge: r.edge(op), Err: errors.New("the ring was closed")}
+		}
+		return r.err
+	}
+	err := &Error{Kind: kind, Edge: r.edge(op), Err: cause}
+	r.err = err
+	close(r.over)
+	r.mu.Unlock()
+	r.breakLinks(err)
+	return err
+}
+
+func (r *Ring[T]) breakLinks(cause error) {
+	if r.left != nil {
+		r.left.Abort(cause)
+	}
+	if r.right != nil {
+		r.right.Abort(cause)
+	}
+}
+
+// Err returns why the ring is poisoned, nil while it is not.
+func (r *Ring[T]) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// Done is closed when the ring is poisoned or closed, also between Sums: a member that still computes learns at once that its neighbours are gone.
+func (r *Ring[T]) Done() <-chan struct{} { return r.over }
+
+// Abort poisons the ring: a Sum that runs returns, and both neighbours learn it at once.
+func (r *Ring[T]) Abort(cause error) { r.fail("", Aborted, cause) }
+
+// Close ends the ring in good order, between Sums. It returns when the right neighbour has acknowledged all that this member sent, so that the process may exit; or, when ctx ends first, with an error, the links broken.
+func (r *Ring[T]) Close(ctx context.Context) error {
+	r.mu.Lock()
+	if r.running {
+		r.mu.Unlock()
+		return r.fail("", Aborted, errors.New("Close was called while a Sum runs"))
+	}
+	if r.err != nil || r.closed {
+		defer r.mu.Unlock()
+		return r.err
+	}
+	r.closed = true
+	close(r.over)
+	r.mu.Unlock()
+	if r.cfg.Size == 1 {
+		return nil
+	}
+	err := r.right.Close(ctx)
+	if err = errors.Join(err, r.left.Close(ctx)); err != nil {
+		err = fmt.Errorf("allreduce: generation %d: rank %d closing towards rank %d (%s): %w", r.cfg.Generation, r.cfg.Rank, r.cfg.right(), r.cfg.member(r.cfg.right()), err)
+		r.breakLinks(err)
+	}
+	r.watchers.Wait()
+	return err
+}
+
+// watchDeadline breaks the ring when the context of a running Sum ends. It lives as long as the ring, so that a Sum allocates nothing.
+func (r *Ring[T]) watchDeadline() {
+	for {
+		var ctx context.Context
+		select {
+		case ctx = <-r.begin:
+		case <-r.over:
+			return
+		}
+		select {
+		case <-r.end:
+		case <-r.over:
+			return
+		case <-ctx.Done():
+			kind := Aborted
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				kind = Deadline
+			}
+			r.fail("", kind, context.Cause(ctx))
+		}
+	}
+}
+
+// watchLink breaks the ring when one of its links is broken, whether a Sum runs or not.
+func (r *Ring[T]) watchLink(link Link, op string) {
+	if err := link.Wait(); err != nil {
+		r.fail(op, kindOf(err), err)
+	}
+}
