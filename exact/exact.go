@@ -40,23 +40,41 @@ func Value(q int64) float64 { return float64(q) / scale }
 // that its quantised magnitude is below Limit(v); if not, it adds nothing and returns the index of the first that is
 // not. Otherwise it returns -1. Concurrent calls need dst of their own, to be added afterwards with Add.
 func Accumulate(dst []int64, grad []float32, v int) (bad int) {
-	largest := largestBits(v)
-	for i, g := range grad {
-		if math.Float32bits(g)&^signBit > largest { // infinities and NaN have the largest bits
-			return i
-		}
-	}
 	dst = dst[:len(grad)]
+	if firstAbove(grad, min(largestBits(v), fastBits)) < 0 {
+		// Adding 1.5 * 2^52 leaves no binary places, so that the sum rounds to nearest even in the addition itself; its
+		// bits then count quanta. Thrice as fast as RoundToEven, and right (fused or not: the product is exact) up to
+		// 2^51 quanta.
+		const magic = 3 << 51
+		for i, g := range grad {
+			dst[i] += int64(math.Float64bits(float64(g)*scale+magic) - math.Float64bits(magic))
+		}
+		return -1
+	}
+	if bad := firstAbove(grad, largestBits(v)); bad >= 0 {
+		return bad
+	}
 	for i, g := range grad {
 		dst[i] += int64(math.RoundToEven(float64(g) * scale))
 	}
 	return -1
 }
 
-const signBit = 1 << 31
+// fastBits are the bits of 2048 = 2^51 quanta.
+const fastBits = (127 + 11) << 23
 
-// largestBits returns the bits of the largest float32 whose quantised value is below Limit(v). Positive floats order as
-// their bits do.
+// firstAbove returns the index of the first element whose magnitude has larger bits, or -1. Positive floats order as
+// their bits do; infinities and NaN have the largest.
+func firstAbove(grad []float32, bits uint32) int {
+	for i, g := range grad {
+		if math.Float32bits(g)&^(1<<31) > bits {
+			return i
+		}
+	}
+	return -1
+}
+
+// largestBits returns the bits of the largest float32 whose quantised value is below Limit(v).
 func largestBits(v int) uint32 {
 	limit := Limit(v)
 	infinity := int(math.Float32bits(float32(math.Inf(1))))
