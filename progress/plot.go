@@ -44,9 +44,8 @@ func Plot(path string, records []Record) error {
 		func(s Step) float64 { return s.Loss }, func(e Evaluation) float64 { return e.TestLoss })
 	accuracy := panel("", "accuracy (%)", label, steps, evaluations, x,
 		func(s Step) float64 { return 100 * s.Accuracy }, func(e Evaluation) float64 { return 100 * e.TestAccuracy })
-	loss.Legend.Top = true
-	loss.Y.Min = 0
-	accuracy.Y.Max = min(100, accuracy.Y.Max)
+	accuracy.Legend = plot.NewLegend() // the one above is enough
+	focus(loss, accuracy, steps, evaluations)
 
 	image := vgimg.NewWith(vgimg.UseWH(plotWidth, plotHeight), vgimg.UseDPI(plotDPI))
 	panels := [][]*plot.Plot{{loss}, {accuracy}}
@@ -59,6 +58,26 @@ func Plot(path string, records []Record) error {
 		return fmt.Errorf("progress: plot: %w", err)
 	}
 	return nil
+}
+
+// focus sets the vertical ranges. The first steps would squeeze all others
+// together, so their lines may leave the picture.
+func focus(loss, accuracy *plot.Plot, steps []Step, evaluations []Evaluation) {
+	loss.Legend.Top = true
+	loss.Y.Min = 0
+	accuracy.Y.Max = min(100, accuracy.Y.Max)
+	if len(steps) < 100 {
+		return
+	}
+	highest, lowest := 0.0, 100.0
+	for _, s := range steps[len(steps)/20:] {
+		highest, lowest = max(highest, s.Loss), min(lowest, 100*s.Accuracy)
+	}
+	for _, e := range evaluations {
+		highest, lowest = max(highest, e.TestLoss), min(lowest, 100*e.TestAccuracy)
+	}
+	loss.Y.Max = min(loss.Y.Max, 1.1*highest)
+	accuracy.Y.Min = max(accuracy.Y.Min, lowest-2)
 }
 
 // curve picks what is drawn, by step, each once.
@@ -157,8 +176,8 @@ func smooth(points plotter.XYs) plotter.XYs {
 	}
 	out := make(plotter.XYs, len(points))
 	for i, p := range points {
-		reach := min(half, i, len(points)-1-i) // even on both sides, or the ends would bend
-		out[i] = plotter.XY{X: p.X, Y: (sums[i+reach+1] - sums[i-reach]) / float64(2*reach+1)}
+		from, to := max(0, i-half), min(len(points), i+half+1)
+		out[i] = plotter.XY{X: p.X, Y: (sums[to] - sums[from]) / float64(to-from)}
 	}
 	return out
 }
