@@ -1,0 +1,98 @@
+package cnn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gomlx/compute"
+	_ "github.com/gomlx/compute/gobackend" // registers "go"
+)
+
+// singleThread keeps each XLA call on one thread. A worker runs several
+// micro-batches at once instead: the same bits whatever the number of cores,
+// and faster.
+const singleThread = "--xla_cpu_multi_thread_eigen=false"
+
+// openBackend creates the backend for "auto", "xla", "xla:cuda" or "go". The
+// notice is not empty where "auto" had to settle for "go".
+func openBackend(want string) (b compute.Backend, name, notice string, err error) {
+	defer recoverInto(&err, "opening backend "+want)
+	switch want {
+	case "auto", "":
+		b, err := openXLA("cpu")
+		if err == nil {
+			return b, "xla", "", nil
+		}
+		b, goErr := compute.NewWithConfig("go:ops_sequential")
+		return b, "go", "training on the slower \"go\" backend: " + err.Error(), goErr
+	case "xla":
+		b, err = openXLA("cpu")
+	case "xla:cuda":
+		b, err = openXLA("cuda")
+	case "go":
+		b, err = compute.NewWithConfig("go:ops_sequential")
+	default:
+		err = fmt.Errorf("unknown backend %q: choose auto, xla, xla:cuda or go", want)
+	}
+	return b, want, "", err
+}
+
+// openXLA loads XLA's plug-in ("cpu" or "cuda").
+func openXLA(kind string) (b compute.Backend, err error) {
+	defer recoverInto(&err, "loading XLA's plug-in")
+	if !xlaBuilt {
+		return nil, errors.New("this build has no XLA (it needs cgo, on Linux or on macOS arm64)")
+	}
+	forbidDownload()
+	if err := addXLAFlag(singleThread); err != nil {
+		return nil, err
+	}
+	config := "xla:" + kind
+	if path := findPlugin(kind); path != "" {
+		config = "xla:" + path
+	}
+	b, err = compute.NewWithConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("XLA's %s plug-in cannot be used (%w): run `make setup` to fetch it", kind, err)
+	}
+	return b, nil
+}
+
+// findPlugin returns the absolute path of the plug-in in Evenweave's own
+// directories, or "" to leave the search to the library: it obeys
+// PJRT_PLUGIN_LIBRARY_PATH, which therefore comes before ours.
+func findPlugin(kind string) string {
+	if os.Getenv("PJRT_PLUGIN_LIBRARY_PATH") != "" {
+		return ""
+	}
+	dirs := []string{filepath.Join(".evenweave", "xla")}
+	if exe, err := os.Executable(); err == nil {
+		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "xla"))
+	}
+	dirs = append(dirs, "/usr/local/share/evenweave/xla")
+	for _, dir := range dirs {
+		for _, suffix := range []string{"so", "dylib"} {
+			path, err := filepath.Abs(filepath.Join(dir, "pjrt_c_api_"+kind+"_plugin."+suffix))
+			if err != nil {
+				continue
+			}
+			if _, err := os.Stat(path); err == nil {
+				return path
+			}
+		}
+	}
+	return ""
+}
+
+// addXLAFlag adds to the flags that the plug-in reads when its first client is
+// created; the user's other flags stay.
+func addXLAFlag(flag string) error {
+	flags := os.Getenv("XLA_FLAGS")
+	if strings.Contains(flags, flag) {
+		return nil
+	}
+	return os.Setenv("XLA_FLAGS", strings.TrimSpace(flags+" "+flag))
+}
