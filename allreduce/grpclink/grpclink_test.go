@@ -1,0 +1,214 @@
+package grpclink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"evenweave/allreduce"
+	"evenweave/allreduce/allreducetest"
+	"evenweave/allreduce/grpclink"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patient = 30 * time.Second
+
+// listen serves a ring's streams on a loopback port.
+func listen(t testing.TB, onWorld func([]byte)) (*grpclink.Server, string) {
+	t.Helper()
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpclink.ServerOptions()...)
+	links := grpclink.NewServer(onWorld)
+	links.Register(server)
+	var serving sync.WaitGroup
+	serving.Go(func() { server.Serve(socket) })
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
+	return links, socket.Addr().String()
+}
+
+// open returns a world's links over gRPC.
+func open(t testing.TB, size int) []allreducetest.Links {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), patient)
+	defer stop()
+	links := make([]allreducetest.Links, size)
+	if size == 1 {
+		return links
+	}
+	servers := make([]*grpclink.Server, size)
+	addresses := make([]string, size)
+	for i := range size {
+		servers[i], addresses[i] = listen(t, nil)
+		servers[i].SetCurrent("job", 3, nil)
+	}
+	errs := allreducetest.Each(size, func(i int) (err error) {
+		to := (i + 1) % size
+		hello := grpclink.Hello{Job: "job", Generation: 3, From: fmt.Sprint(i), To: fmt.Sprint(to), FromRank: i, ToRank: to}
+		if links[i].Right, err = grpclink.Dial(ctx, addresses[to], hello); err != nil {
+			return err
+		}
+		links[i].Left, err = servers[i].Accept(ctx, "job", 3, fmt.Sprint((i+size-1)%size))
+		return err
+	})
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, l := range links {
+			l.Right.Abort(errors.New("the test is over"))
+			l.Left.Abort(errors.New("the test is over"))
+			l.Right.Wait()
+			l.Left.Wait()
+		}
+	})
+	return links
+}
+
+func TestConformance(t *testing.T) {
+	allreducetest.Suite(t, func(t *testing.T, size int) []allreducetest.Links { return open(t, size) })
+}
+
+func dial(t *testing.T, address string, hello grpclink.Hello) (allreduce.Sender, error) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), patient)
+	defer stop()
+	return grpclink.Dial(ctx, address, hello)
+}
+
+var hello = grpclink.Hello{Job: "job", Generation: 3, From: "a", To: "b", FromRank: 0, ToRank: 1, World: []byte(`{"generation":3}`)}
+
+func TestOlderGenerationIsRefusedWithTheWorld(t *testing.T) {
+	server, address := listen(t, nil)
+	server.SetCurrent("job", 4, []byte("world 4"))
+	_, err := dial(t, address, hello)
+	var stale *grpclink.Stale
+	var failed *allreduce.Error
+	if !errors.As(err, &stale) || string(stale.World) != "world 4" || !errors.As(err, &failed) || failed.Kind != allreduce.Protocol || failed.PeerID != "b" {
+		t.Fatalf("got %v, expected a refusal by b that brings world 4", err)
+	}
+}
+
+func TestOtherJobIsRefused(t *testing.T) {
+	server, address := listen(t, nil)
+	server.SetCurrent("other", 3, nil)
+	_, err := dial(t, address, hello)
+	if status.Code(errors.Unwrap(err)) != codes.FailedPrecondition {
+		t.Fatalf("got %v, expected FailedPrecondition", err)
+	}
+}
+
+func TestNewerGenerationIsParkedUntilAccepted(t *testing.T) {
+	worlds := make(chan string, 1)
+	server, address := listen(t, func(w []byte) { worlds <- string(w) })
+	server.SetCurrent("job", 2, nil)
+	sender, err := dial(t, address, hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := <-worlds; w != string(hello.World) {
+		t.Errorf("learned of world %q, expected the hello's", w)
+	}
+	server.SetCurrent("job", 3, nil)
+	receiver, err := server.Accept(t.Context(), "job", 3, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(sender.Buffer(5), "frame")
+	if err := sender.Send(); err != nil {
+		t.Fatal(err)
+	}
+	if err := sender.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pieces, err := receiver.Recv()
+	if err != nil || len(pieces) != 1 || string(pieces[0]) != "frame" {
+		t.Fatalf("received %q, %v", pieces, err)
+	}
+	if _, err := receiver.Recv(); err != io.EOF {
+		t.Fatalf("got %v after the last frame, expected io.EOF", err)
+	}
+	receiver.Close(t.Context())
+}
+
+func TestParkedStreamIsRefusedWhenItsGenerationIsOver(t *testing.T) {
+	server, address := listen(t, nil)
+	sender, err := dial(t, address, hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.SetCurrent("job", 4, nil)
+	var refused *allreduce.PeerAbort
+	if err := sender.Wait(); !errors.As(err, &refused) {
+		t.Fatalf("got %v, expected that the neighbour says that generation 3 is over", err)
+	}
+}
+
+func TestSecondStreamReplacesTheFirst(t *testing.T) {
+	server, address := listen(t, nil)
+	first, err := dial(t, address, hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := dial(t, address, hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Wait() == nil {
+		t.Error("the replaced stream ended as if in good order")
+	}
+	receiver, err := server.Accept(t.Context(), "job", 3, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver.Abort(errors.New("enough"))
+	var told *allreduce.PeerAbort
+	if err := second.Wait(); !errors.As(err, &told) || told.Cause != "enough" {
+		t.Errorf("the sender learned %v, expected the receiver's cause", err)
+	}
+}
+
+func TestClosedPortIsBrokenSoon(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket.Close()
+	_, err = dial(t, socket.Addr().String(), hello)
+	var failed *allreduce.Error
+	if !errors.As(err, &failed) || failed.Kind != allreduce.Broken || failed.Waited > patient/3 {
+		t.Fatalf("got %v, expected Broken within a moment", err)
+	}
+}
+
+func TestSilentHostIsADeadline(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0") // It takes connections in and says nothing.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	ctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer stop()
+	_, err = grpclink.Dial(ctx, socket.Addr().String(), hello)
+	var failed *allreduce.Error
+	if !errors.As(err, &failed) || failed.Kind != allreduce.Deadline || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v, expected Deadline", err)
+	}
+	server, _ := listen(t, nil)
+	if _, err = server.Accept(ctx, "job", 3, "a"); !errors.As(err, &failed) || failed.Kind != allreduce.Deadline || failed.PeerID != "a" {
+		t.Fatalf("Accept returned %v, expected Deadline for a", err)
+	}
+}

@@ -1,0 +1,217 @@
+package grpclink
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"evenweave/allreduce"
+)
+
+// Hello opens a stream: who wants to send to whom in which ring.
+type Hello struct {
+	Job        string          `json:"job"`
+	Generation int64           `json:"generation"`
+	From       string          `json:"from"` // member ids
+	To         string          `json:"to"`
+	FromRank   int             `json:"from_rank"`
+	ToRank     int             `json:"to_rank"`
+	World      json.RawMessage `json:"world,omitempty"` // the sender's world record, for a receiver that has not learned of it
+}
+
+// Stale is the error of a Dial that the neighbour refused because it is at a newer generation.
+type Stale struct{ World []byte } // its world record
+
+// Error says so.
+func (e *Stale) Error() string { return "the neighbour is at a newer generation, whose world it sent" }
+
+// Connecting: how often a closed port is tried before its process counts as dead, and the pauses between tries.
+const (
+	refusals = 10
+	pause    = 20 * time.Millisecond
+)
+
+// Dial opens the stream to the right neighbour at target (host:port) and returns when it was admitted: parked, or taken by Accept. ctx bounds the wait, not the stream's life.
+//
+// A closed port is tried a few times within a quarter of a second, because the neighbour may be about to listen; a host that is silent or not known yet is tried until ctx ends.
+// Errors are *allreduce.Error: Broken for a closed port, Deadline when ctx ended, Protocol for a refusal; a *Stale in its chain brings the newer world. opts are appended to the ring's own.
+func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOption) (allreduce.Sender, error) {
+	begun := time.Now()
+	fail := func(kind allreduce.Kind, err error) (allreduce.Sender, error) {
+		return nil, &allreduce.Error{Kind: kind, Err: err, Edge: allreduce.Edge{
+			Op: "connect", Rank: hello.FromRank, Peer: hello.ToRank, PeerID: hello.To, Generation: hello.Generation, Waited: time.Since(begun)}}
+	}
+	first, err := json.Marshal(hello)
+	if err != nil {
+		return fail(allreduce.Protocol, fmt.Errorf("encoding the hello: %w", err))
+	}
+	var dialer dialer
+	conn, err := grpc.NewClient("passthrough:///"+target, append(dialer.options(), opts...)...)
+	if err != nil {
+		return fail(allreduce.Broken, err)
+	}
+	for try := 1; ; try++ {
+		s, err := open(ctx, conn, first)
+		if err == nil {
+			return s, nil
+		}
+		var stale *Stale
+		switch code := status.Code(err); {
+		case ctx.Err() != nil:
+			conn.Close()
+			return fail(allreduce.Deadline, fmt.Errorf("%s: %w (last: %v)", target, context.Cause(ctx), err))
+		case errors.As(err, &stale), code != codes.Unavailable:
+			conn.Close()
+			return fail(allreduce.Protocol, fmt.Errorf("%s refused the stream: %w", target, err))
+		case try >= refusals && dialer.refused.Load():
+			conn.Close()
+			return fail(allreduce.Broken, fmt.Errorf("%s: nothing listens there: %w", target, err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// dialer connects, and remembers whether the host said that nothing listens.
+type dialer struct{ refused atomic.Bool }
+
+func (d *dialer) options() []grpc.DialOption {
+	return append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+			d.refused.Store(errors.Is(err, syscall.ECONNREFUSED))
+			return conn, err
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: pause / 2, Multiplier: 1, MaxDelay: pause / 2}, MinConnectTimeout: time.Hour}),
+		grpc.WithDisableRetry(),
+	}, DialOptions()...)
+}
+
+// open opens one stream and waits for its admission.
+func open(ctx context.Context, conn *grpc.ClientConn, hello []byte) (*sender, error) {
+	life, cancel := context.WithCancelCause(context.Background())
+	release := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	desc := &grpc.StreamDesc{StreamName: streamName, ClientStreams: true, ServerStreams: true}
+	stream, err := conn.NewStream(life, desc, "/"+serviceName+"/"+streamName, grpc.CallContentSubtype(codecName))
+	if err != nil {
+		cancel(err)
+		return nil, err
+	}
+	s := &sender{conn: conn, stream: stream, cancel: cancel, over: make(chan struct{})}
+	copy(s.Buffer(len(hello)), hello)
+	err = stream.SendMsg(&s.next)
+	var header metadata.MD
+	if err == nil {
+		header, err = stream.Header()
+	}
+	if err == nil && len(header.Get(admittedKey)) > 0 && release() {
+		go s.watch()
+		return s, nil
+	}
+	var in incoming
+	if status := stream.RecvMsg(&in); status != nil && status != io.EOF {
+		err = status
+	}
+	if err == nil {
+		err = errors.New("it ended the stream without a word")
+	}
+	if world := stream.Trailer().Get(worldKey); len(world) > 0 {
+		err = fmt.Errorf("%w: %w", &Stale{World: []byte(world[0])}, err)
+	}
+	cancel(err)
+	return nil, err
+}
+
+// sender is the client's end of a stream.
+type sender struct {
+	conn   *grpc.ClientConn
+	stream grpc.ClientStream
+	cancel context.CancelCauseFunc
+	pool   pool
+	next   outgoing
+
+	over chan struct{} // closed when the stream has ended
+	err  error         // why; nil in good order
+
+	once  sync.Once
+	cause error // why this end aborted
+}
+
+func (s *sender) Buffer(n int) []byte {
+	s.next = outgoing{bytes: s.pool.Get(n), pool: &s.pool}
+	return *s.next.bytes
+}
+
+func (s *sender) Send() error {
+	err := s.stream.SendMsg(&s.next)
+	if err == nil {
+		return nil
+	}
+	if s.stream.Context().Err() == nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	<-s.over
+	if s.err == nil {
+		return errors.New("it closed the ring in good order")
+	}
+	return s.err
+}
+
+// watch learns how the stream ends: nothing but its status ever comes back.
+func (s *sender) watch() {
+	var in incoming
+	err := s.stream.RecvMsg(&in)
+	switch st := status.Convert(err); {
+	case err == io.EOF:
+		err = nil
+	case err == nil:
+		in.pieces.Free()
+		err = errors.New("it answered on a stream that only leads to it")
+	case st.Code() == codes.Aborted:
+		err = &allreduce.PeerAbort{Cause: st.Message()}
+	}
+	s.once.Do(func() { s.cause = err })
+	if s.err = err; err != nil {
+		s.err = s.cause
+	}
+	s.cancel(err)
+	s.conn.Close()
+	close(s.over)
+}
+
+func (s *sender) Wait() error {
+	<-s.over
+	return s.err
+}
+
+func (s *sender) Abort(cause error) {
+	s.once.Do(func() { s.cause = cause })
+	s.cancel(cause)
+}
+
+func (s *sender) Close(ctx context.Context) error {
+	s.stream.CloseSend()
+	select {
+	case <-s.over:
+		return s.err
+	case <-ctx.Done():
+		return fmt.Errorf("no acknowledgement: %w", context.Cause(ctx))
+	}
+}
