@@ -2,7 +2,6 @@ package progress
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -88,10 +87,13 @@ func (b *Bar) Observe(r Record) {
 	case Start:
 		b.opened, b.seen = now, time.Time{}
 	case Done:
-		b.draw(now, nil) // leave the finished bar above the result
-		b.up = false
-		b.out.write(stamped(r.Time.In(b.zone), b.view.describe(r.Event)))
-		b.view = view{}
+		b.draw(now, nil) // the bar stays, above the result
+		text := stamped(r.Time.In(b.zone), b.view.describe(r.Event))
+		if b.up {
+			text = append([]byte("\n"), text...)
+		}
+		b.out.write(text)
+		b.up, b.view = false, view{}
 		return
 	}
 	b.draw(now, stamped(r.Time.In(b.zone), b.view.describe(r.Event)))
@@ -131,7 +133,7 @@ func (b *Bar) draw(now time.Time, above []byte) {
 		width := max(minWidth, b.width()) - 1 // a full line would wrap on some terminals
 		status, rest := b.text(now)
 		frame.WriteString(fit(status, width) + "\n")
-		frame.WriteString(barLine(b.view.step.Step, b.view.start.Steps, width, rest))
+		frame.WriteString(barLine(b.view.position(), b.view.start.Steps, width, rest))
 	}
 	b.drawn = now
 	b.out.write(frame.Bytes())
@@ -140,15 +142,18 @@ func (b *Bar) draw(now time.Time, above []byte) {
 // text is the upper line's fields, and what stands right of the bar.
 func (b *Bar) text(now time.Time) (status []string, rest string) {
 	if b.view.step.Step == 0 {
-		return []string{"starting", count(b.view.workers(), "worker") + " in the world"},
-			"waited " + short(now.Sub(b.opened))
+		world := "waiting for workers"
+		if n := b.view.workers(); n > 0 {
+			world = count(n, "worker")
+		}
+		return []string{"starting", world}, "waited " + short(now.Sub(b.opened))
 	}
 	quiet := now.Sub(b.seen)
-	done := b.view.step.Step == b.view.start.Steps
 	switch {
-	case done:
+	case b.view.ended != "":
+		rest = b.view.ended
+	case b.view.step.Step == b.view.start.Steps:
 		rest = "trained"
-	case b.seen.IsZero():
 	case quiet > b.view.meter.stallAfter():
 		rest = "no step for " + short(quiet)
 	default:
@@ -172,7 +177,7 @@ func barLine(step, steps, width int, rest string) string {
 	if steps <= 0 {
 		return rest
 	}
-	const around = len("  37% || ") + 1 // what the library puts about the bar
+	const around = len("  37% ||  ") + 1 // what the library puts about the bar
 	if utf8.RuneCountInString(rest) > width-around-5 {
 		rest = ""
 	}
@@ -188,5 +193,5 @@ func barLine(step, steps, width int, rest string) string {
 	// here it only lays out one frame of which every number is ours.
 	_ = bar.Set64(int64(min(max(step, 0), steps)))
 	_ = bar.RenderBlank()
-	return strings.TrimSpace(fmt.Sprint(bar.String()))
+	return strings.TrimRight(strings.TrimPrefix(bar.String(), "\r"), " ")
 }

@@ -51,8 +51,10 @@ func (j *JSON) Err() error {
 	return j.out.err
 }
 
-// plainEvery is the longest that steps go on without a line about them.
-const plainEvery = 10 * time.Second
+const (
+	plainEvery = 10 * time.Second // steps do not go on longer without a line about them,
+	plainLeast = time.Second      // nor do their lines come closer
+)
 
 // Plain writes lines for people, for logs and wherever there is no terminal:
 // one for each tenth of an epoch, or after 10 s, and one for every other event.
@@ -81,8 +83,9 @@ func (p *Plain) Observe(r Record) {
 		if n := p.view.start.StepsPerEpoch; n > 0 {
 			tenth = 10 * s.Step / n
 		}
-		waited := r.Time.Sub(p.shown) >= plainEvery || r.Time.Before(p.shown)
-		if !first && !waited && tenth == p.tenth && s.Step != p.view.start.Steps {
+		quiet := r.Time.Sub(p.shown)
+		due := quiet >= plainEvery || quiet < 0 || tenth != p.tenth && quiet >= plainLeast
+		if !first && !due && s.Step != p.view.start.Steps {
 			return
 		}
 		p.shown, p.tenth = r.Time, tenth

@@ -58,6 +58,11 @@ func OpenMetrics(path string) (*Metrics, error) {
 
 // recover learns what the file holds and sets it up for appending.
 func (m *Metrics) recover() error {
+	if info, err := m.file.Stat(); err != nil {
+		return err
+	} else if !info.Mode().IsRegular() { // a device may have no end
+		return fmt.Errorf("it is no regular file but %s", info.Mode())
+	}
 	data, err := io.ReadAll(m.file)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ type view struct {
 	step  Step // the last one; its Step is 0 before the first
 	world World
 	meter meter
+	ended string // how, once Done has come
 }
 
 func (v *view) apply(r Record) {
@@ -26,7 +27,20 @@ func (v *view) apply(r Record) {
 	case World:
 		v.world = e
 		v.meter.reset()
+	case Done:
+		v.ended = "done"
+		if !e.Complete {
+			v.ended = "stopped"
+		}
 	}
+}
+
+// position is the last committed step.
+func (v *view) position() int {
+	if v.step.Step == 0 {
+		return v.start.ResumedFrom
+	}
+	return v.step.Step
 }
 
 // workers is how many train now.
@@ -54,7 +68,7 @@ func (v *view) status() []string {
 
 // eta is when training ends at this speed, in words; "" where not known.
 func (v *view) eta() string {
-	if d, ok := v.meter.eta(v.start.Steps - v.step.Step); ok {
+	if d, ok := v.meter.eta(v.start.Steps - v.step.Step); ok && v.step.Step < v.start.Steps {
 		return "ETA " + short(d)
 	}
 	return ""
@@ -100,8 +114,14 @@ func describeStart(e Start) []string {
 	if e.UUID != "" {
 		first += " (" + e.UUID + ")"
 	}
+	if e.Model != "" {
+		first += ", model " + e.Model
+	}
+	if e.Recipe != "" {
+		first += ", recipe " + e.Recipe
+	}
 	out := []string{
-		fmt.Sprintf("%s: model %s, recipe %s, seed %d, backend %s", first, or(e.Model, "?"), or(e.Recipe, "?"), e.Seed, e.Backend),
+		fmt.Sprintf("%s, seed %d, backend %s", first, e.Seed, e.Backend),
 		fmt.Sprintf("%s over %d samples: %s of %d samples, in micro-batches of %d, on %s",
 			count(e.Epochs, "epoch"), e.Samples, count(e.Steps, "step"), e.GlobalBatch, e.MicroBatch, count(e.Workers, "worker")),
 	}
@@ -161,7 +181,7 @@ func describeFailure(e Failure) []string {
 	add(e.Generation != 0, "generation %d", e.Generation)
 	add(e.Step != 0, "step %d", e.Step)
 	add(e.Phase != "", "phase %s", e.Phase)
-	out := lines("failed", e.Message)
+	out := lines("failure", e.Message)
 	if len(where) > 0 {
 		out[len(out)-1] += " (" + strings.Join(where, ", ") + ")"
 	}
@@ -221,13 +241,6 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return strconv.Itoa(n) + " " + what + "s"
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 func shape(dims []int) string {
