@@ -1,0 +1,231 @@
+// Package bench measures the ring: as processes on this machine's loopback beside a plain-TCP bound of the same run, and over emulated networks in virtual time.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"time"
+)
+
+// Options says what to measure.
+type Options struct {
+	Workers         []int
+	Bytes           []int         // buffer sizes
+	Type            string        // "int64" or "float32"
+	Output          string        // "table" or "json"
+	Network         string        // "" for loopback processes; "lan" or "wan" to emulate one
+	Time            time.Duration // to spend on each figure, about; 0: one second
+	Segment, Window int           // bytes; 0: the ring's defaults
+	Child           []string      // the command that runs Child in a process of its own
+}
+
+// Row is the figures of one world size and buffer size.
+type Row struct {
+	Event         string    `json:"event"` // "allreduce"
+	When          time.Time `json:"time"`
+	Network       string    `json:"network"`
+	Type          string    `json:"dtype"`
+	Workers       int       `json:"workers"`
+	Bytes         int       `json:"bytes"`
+	Times         int       `json:"times"`
+	Millis        float64   `json:"ms"`                           // median
+	Low           float64   `json:"ms_p10"`                       // spread
+	High          float64   `json:"ms_p90"`                       //
+	Mean          float64   `json:"ms_mean"`                      //
+	AlgorithmGBps float64   `json:"algorithm_gbps"`               // bytes / time
+	BusGBps       float64   `json:"bus_gbps"`                     // bytes sent by each member / time
+	TCPMillis     float64   `json:"tcp_ms,omitempty"`             // the same bytes and pattern over plain TCP, median
+	TimesTCP      float64   `json:"times_tcp,omitempty"`          // how many times the plain-TCP time
+	CPUPerGB      float64   `json:"cpu_seconds_per_gb,omitempty"` // of all members, a GB sent
+	TCPCPUPerGB   float64   `json:"tcp_cpu_s_per_gb,omitempty"`   // the same for plain TCP
+	Allocated     float64   `json:"allocated_bytes,omitempty"`    // by one member a sum, gRPC's included
+	Objects       float64   `json:"allocated_objects,omitempty"`  //
+}
+
+// Run measures every combination and writes a row for each as it is known.
+func Run(ctx context.Context, o Options, w io.Writer) error {
+	if o.Type == "" {
+		o.Type = "int64"
+	}
+	if o.Time == 0 {
+		o.Time = time.Second
+	}
+	out, err := newPrinter(o.Output, w)
+	if err != nil {
+		return err
+	}
+	if o.Type != "int64" && o.Type != "float32" {
+		return fmt.Errorf("bench: type %q, expected int64 or float32", o.Type)
+	}
+	for _, n := range o.Workers {
+		if n < 2 {
+			return fmt.Errorf("bench: %d workers: a world of one has nothing to measure; ask for 2 or more", n)
+		}
+		world := loopback
+		if o.Network != "" {
+			world = emulated
+		}
+		if err := world(ctx, o, n, out); err != nil {
+			return fmt.Errorf("bench: %d workers: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// rounds is how often ring and plain TCP take turns for one figure, so that a noisy moment strikes both.
+const rounds = 4
+
+// loopback measures a world of processes.
+func loopback(ctx context.Context, o Options, size int, out *printer) error {
+	w, err := start(ctx, o, size)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	for _, bytes := range o.Bytes {
+		row := Row{Network: "loopback", Type: o.Type, Workers: size, Bytes: bytes}
+		var sum, tcp series
+		times := map[string]int{}
+		for _, work := range []string{"sum", "tcp"} { // Warm up, and see how many fit.
+			var trial series
+			for range 2 {
+				if err := w.order(order{work, bytes, 3}, &trial); err != nil {
+					return err
+				}
+			}
+			times[work] = int(max(5, min(2000, o.Time.Nanoseconds()/rounds/max(1, trial.quantile(0.5)))))
+		}
+		for range rounds {
+			if err := errors.Join(w.order(order{"sum", bytes, times["sum"]}, &sum), w.order(order{"tcp", bytes, times["tcp"]}, &tcp)); err != nil {
+				return err
+			}
+		}
+		row.fill(sum.nanos)
+		sent := float64(bytes) / 1e9 * 2 * float64(size-1) // by all members
+		row.TCPMillis = float64(tcp.quantile(0.5)) / 1e6
+		row.TimesTCP = row.Millis / row.TCPMillis
+		row.CPUPerGB = sum.cpu / float64(len(sum.nanos)) / sent
+		row.TCPCPUPerGB = tcp.cpu / float64(len(tcp.nanos)) / sent
+		row.Allocated = float64(sum.allocated) / float64(len(sum.nanos)*size)
+		row.Objects = float64(sum.objects) / float64(len(sum.nanos)*size)
+		if err := out.print(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Row) fill(nanos []int64) {
+	s := series{nanos: nanos}
+	r.Event, r.When, r.Times = "allreduce", time.Now(), len(nanos)
+	r.Millis, r.Low, r.High = float64(s.quantile(0.5))/1e6, float64(s.quantile(0.1))/1e6, float64(s.quantile(0.9))/1e6
+	var total int64
+	for _, n := range nanos {
+		total += n
+	}
+	r.Mean = float64(total) / float64(len(nanos)) / 1e6
+	r.AlgorithmGBps = float64(r.Bytes) / r.Millis / 1e6
+	r.BusGBps = r.AlgorithmGBps * 2 * float64(r.Workers-1) / float64(r.Workers)
+}
+
+// series gathers reports: rank 0's times, and what all members used.
+type series struct {
+	nanos              []int64
+	cpu                float64
+	allocated, objects uint64
+}
+
+func (s *series) quantile(q float64) int64 {
+	sorted := slices.Sorted(slices.Values(s.nanos))
+	return sorted[int(q*float64(len(sorted)-1))]
+}
+
+// world is a running set of child processes.
+type world struct {
+	children []*exec.Cmd
+	inputs   []io.Closer
+	talks    []talk
+}
+
+// start runs the children and joins them in a ring.
+func start(ctx context.Context, o Options, size int) (_ *world, err error) {
+	w := &world{}
+	defer func() {
+		if err != nil {
+			w.stop()
+		}
+	}()
+	where := make([]addresses, size)
+	for rank := range size {
+		cmd := exec.CommandContext(ctx, o.Child[0], o.Child[1:]...)
+		cmd.Stderr = os.Stderr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			return nil, err
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return nil, err
+		}
+		if err := cmd.Start(); err != nil {
+			return nil, fmt.Errorf("starting rank %d: %w", rank, err)
+		}
+		t := newTalk(out, in)
+		w.children, w.inputs, w.talks = append(w.children, cmd), append(w.inputs, in), append(w.talks, t)
+		if err := t.say(setup{Rank: rank, Size: size, Type: o.Type, Segment: o.Segment, Window: o.Window}); err != nil {
+			return nil, err
+		}
+		if err := t.hear(&where[rank]); err != nil {
+			return nil, fmt.Errorf("rank %d did not start: %w", rank, err)
+		}
+	}
+	for rank, t := range w.talks {
+		if err := t.say(peers{where[(rank+1)%size]}); err != nil {
+			return nil, err
+		}
+	}
+	for rank, t := range w.talks {
+		var r ready
+		if err := t.hear(&r); err != nil {
+			return nil, fmt.Errorf("rank %d did not join the ring: %w", rank, err)
+		}
+	}
+	return w, nil
+}
+
+// order has every child do the same, and adds up their reports.
+func (w *world) order(o order, into *series) error {
+	for _, t := range w.talks {
+		if err := t.say(o); err != nil {
+			return err
+		}
+	}
+	for rank, t := range w.talks {
+		var r report
+		if err := t.hear(&r); err != nil {
+			return fmt.Errorf("rank %d: %s of %d bytes: %w", rank, o.Work, o.Bytes, err)
+		}
+		if rank == 0 {
+			into.nanos = append(into.nanos, r.Nanos...)
+		}
+		into.cpu += r.CPU
+		into.allocated += r.Allocated
+		into.objects += r.Objects
+	}
+	return nil
+}
+
+// stop hangs up on the children, which then exit.
+func (w *world) stop() {
+	for _, in := range w.inputs {
+		in.Close()
+	}
+	for _, cmd := range w.children {
+		cmd.Wait()
+	}
+}

@@ -1,0 +1,191 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"evenweave/allreduce"
+	"evenweave/allreduce/grpclink"
+)
+
+// The parent and a child talk in JSON lines: setup, addresses, peers, ready; then order and report until the parent closes the child's input.
+type (
+	setup struct {
+		Rank, Size      int
+		Type            string
+		Segment, Window int
+	}
+	addresses struct{ Ring, TCP string }
+	peers     struct{ Right addresses }
+	ready     struct{}
+	order     struct {
+		Work  string // "sum" or "tcp"
+		Bytes int
+		Times int
+	}
+	report struct {
+		Nanos     []int64 // each repetition's time
+		CPU       float64 // seconds of processor time for all of them
+		Allocated uint64  // bytes
+		Objects   uint64
+	}
+)
+
+const patience = time.Minute // for one ring to open, or for one sum
+
+// Child is one member of a benchmark, run in a process of its own with the parent on its input and output.
+func Child(ctx context.Context, in io.Reader, out io.Writer) error {
+	talk := newTalk(in, out)
+	var s setup
+	if err := talk.hear(&s); err != nil {
+		return err
+	}
+	if s.Type == "float32" {
+		return child[float32](ctx, talk, s)
+	}
+	return child[int64](ctx, talk, s)
+}
+
+// talk is one end of the conversation between parent and child.
+type talk struct {
+	in  *json.Decoder
+	out *json.Encoder
+}
+
+func newTalk(in io.Reader, out io.Writer) talk {
+	return talk{json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)}
+}
+
+func (t talk) hear(v any) error { return t.in.Decode(v) }
+func (t talk) say(v any) error  { return t.out.Encode(v) }
+
+func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
+	var sockets [2]net.Listener
+	for i := range sockets {
+		socket, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer socket.Close()
+		sockets[i] = socket
+	}
+	server := grpc.NewServer(grpclink.ServerOptions()...)
+	links := grpclink.NewServer(nil)
+	links.Register(server)
+	var serving sync.WaitGroup
+	serving.Go(func() { server.Serve(sockets[0]) })
+	defer serving.Wait()
+	defer server.Stop()
+
+	if err := talk.say(addresses{sockets[0].Addr().String(), sockets[1].Addr().String()}); err != nil {
+		return err
+	}
+	var p peers
+	if err := talk.hear(&p); err != nil {
+		return err
+	}
+	ring, err := openRing[T](ctx, links, p.Right.Ring, s)
+	if err != nil {
+		return err
+	}
+	defer ring.Abort(errors.New("the benchmark is over"))
+	plain, err := openTCP(sockets[1], p.Right.TCP, s.Size)
+	if err != nil {
+		return err
+	}
+	defer plain.close()
+	if err := talk.say(ready{}); err != nil {
+		return err
+	}
+	return obey(ctx, talk, ring, plain)
+}
+
+func openRing[T allreduce.Element](ctx context.Context, links *grpclink.Server, right string, s setup) (*allreduce.Ring[T], error) {
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	id := func(rank int) string { return fmt.Sprint("rank-", (rank+s.Size)%s.Size) }
+	to, err := grpclink.Dial(ctx, right, grpclink.Hello{Job: "bench", Generation: 1, From: id(s.Rank), To: id(s.Rank + 1), FromRank: s.Rank, ToRank: (s.Rank + 1) % s.Size})
+	if err != nil {
+		return nil, err
+	}
+	from, err := links.Accept(ctx, "bench", 1, id(s.Rank-1))
+	if err != nil {
+		to.Abort(err)
+		return nil, err
+	}
+	return allreduce.New[T](allreduce.Config{Job: "bench", Generation: 1, Rank: s.Rank, Size: s.Size, SegmentBytes: s.Segment, WindowBytes: s.Window}, from, to)
+}
+
+// obey does what the parent orders until it hangs up.
+func obey[T allreduce.Element](ctx context.Context, talk talk, ring *allreduce.Ring[T], plain *tcpRing) error {
+	var zero T
+	width := 8
+	if _, ok := any(zero).(float32); ok {
+		width = 4
+	}
+	var step int64
+	for {
+		var o order
+		if err := talk.hear(&o); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		buf := make([]T, o.Bytes/width)
+		work := func() error {
+			step++
+			ctx, stop := context.WithTimeout(ctx, patience)
+			defer stop()
+			return ring.Sum(ctx, step, buf)
+		}
+		if o.Work == "tcp" {
+			plain.resize(o.Bytes)
+			work = plain.exchange
+		}
+		r, err := measure(o.Times, work)
+		if err != nil {
+			return err
+		}
+		if err := talk.say(r); err != nil {
+			return err
+		}
+	}
+}
+
+// measure repeats work and says what it took.
+func measure(times int, work func() error) (report, error) {
+	r := report{Nanos: make([]int64, times)}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	cpu := cpuSeconds()
+	for i := range times {
+		begun := time.Now()
+		if err := work(); err != nil {
+			return r, err
+		}
+		r.Nanos[i] = time.Since(begun).Nanoseconds()
+	}
+	r.CPU = cpuSeconds() - cpu
+	runtime.ReadMemStats(&after)
+	r.Allocated, r.Objects = after.TotalAlloc-before.TotalAlloc, after.Mallocs-before.Mallocs
+	return r, nil
+}
+
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}

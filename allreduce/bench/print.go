@@ -1,0 +1,47 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// printer writes rows as they come.
+type printer struct {
+	json *json.Encoder // nil for a table
+	out  io.Writer
+	rows int
+}
+
+func newPrinter(format string, w io.Writer) (*printer, error) {
+	switch format {
+	case "", "table":
+		return &printer{out: w}, nil
+	case "json":
+		return &printer{json: json.NewEncoder(w)}, nil
+	}
+	return nil, fmt.Errorf("bench: output %q, expected table or json", format)
+}
+
+func (p *printer) print(r Row) error {
+	if p.json != nil {
+		return p.json.Encode(r)
+	}
+	if p.rows++; p.rows == 1 {
+		fmt.Fprintf(p.out, "%-8s %-7s %2s %9s %10s %21s %9s %9s %8s %6s %8s %8s %10s\n",
+			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp", "cpu s/GB", "tcp s/GB", "alloc B/op")
+	}
+	_, err := fmt.Fprintf(p.out, "%-8s %-7s %2d %9s %10.3f %21s %9.3f %9.3f %8.3f %6.2f %8.2f %8.2f %10.0f\n",
+		r.Network, r.Type, r.Workers, size(r.Bytes), r.Millis, fmt.Sprintf("(%.3f - %.3f)", r.Low, r.High), r.AlgorithmGBps, r.BusGBps, r.TCPMillis, r.TimesTCP, r.CPUPerGB, r.TCPCPUPerGB, r.Allocated)
+	return err
+}
+
+func size(bytes int) string {
+	switch {
+	case bytes >= 1<<20 && bytes%(1<<20) == 0:
+		return fmt.Sprintf("%dM", bytes>>20)
+	case bytes >= 1000:
+		return fmt.Sprintf("%.1fK", float64(bytes)/1000)
+	}
+	return fmt.Sprint(bytes)
+}
