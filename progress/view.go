@@ -88,8 +88,8 @@ func (v *view) describe(e Event) []string {
 	case World:
 		return []string{describeWorld(e)}
 	case Checkpoint:
-		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s in %s: %s",
-			e.Step, e.Epoch, size(e.Bytes), seconds(e.Seconds), e.Path)}
+		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s: %s",
+			e.Step, e.Epoch, size(e.Bytes), e.Path)}
 	case Evaluation:
 		return []string{fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f, in %s",
 			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss, seconds(e.Seconds))}
@@ -112,7 +112,7 @@ func (v *view) describe(e Event) []string {
 func describeStart(e Start) []string {
 	first := "job " + e.Job
 	if e.UUID != "" {
-		first += " (" + e.UUID + ")"
+		first += " (" + e.UUID[:min(8, len(e.UUID))] + ")"
 	}
 	if e.Model != "" {
 		first += ", model " + e.Model
@@ -122,8 +122,8 @@ func describeStart(e Start) []string {
 	}
 	out := []string{
 		fmt.Sprintf("%s, seed %d, backend %s", first, e.Seed, e.Backend),
-		fmt.Sprintf("%s over %d samples: %s of %d samples, in micro-batches of %d, on %s",
-			count(e.Epochs, "epoch"), e.Samples, count(e.Steps, "step"), e.GlobalBatch, e.MicroBatch, count(e.Workers, "worker")),
+		fmt.Sprintf("%s of %d samples, %s", count(e.Epochs, "epoch"), e.Samples, count(e.Workers, "worker")),
+		fmt.Sprintf("%s of %d samples, micro-batches of %d", count(e.Steps, "step"), e.GlobalBatch, e.MicroBatch),
 	}
 	if e.ResumedFrom > 0 {
 		out = append(out, fmt.Sprintf("resumed from step %d", e.ResumedFrom))

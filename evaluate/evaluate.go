@@ -1,0 +1,176 @@
+// Package evaluate measures a classifier on a labelled set, and shows the
+// outcome. It knows nothing of how the classifier computes.
+package evaluate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+)
+
+// BatchSize is the most images that one call of logits is given. The last
+// call's n may be smaller; where the program has a fixed shape, the callee pads.
+const BatchSize = 250
+
+// Result is what Evaluate measured. Rows and columns go by class number.
+type Result struct {
+	Images   int     `json:"images"`
+	Accuracy float64 `json:"accuracy"` // 0 to 1
+	Loss     float64 `json:"loss"`     // mean cross-entropy, in nats
+	Classes  []Class `json:"classes"`
+	// Confusion[l][p] is how many images of label l were predicted as p.
+	Confusion [][]int `json:"confusion"`
+}
+
+// Class is how one class fared. A ratio with nothing to count is 0.
+type Class struct {
+	Name      string  `json:"name"`
+	Precision float64 `json:"precision"` // of those predicted as it, the part that is
+	Recall    float64 `json:"recall"`    // of those that are it, the part predicted as it
+	Support   int     `json:"support"`   // images that are it
+}
+
+// Evaluate gives every image to logits exactly once, in order, and compares the
+// predictions with labels.
+//
+// images holds len(labels) images of imageSize bytes each. logits reads the
+// first n images of its argument and fills dst, n rows of len(classes) scores;
+// it must keep neither slice. A prediction is the class with the highest score,
+// of equal ones the first. The outcome depends on the scores alone, not on how
+// they are batched. It stops between batches once ctx is done.
+func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float32) error,
+	images []byte, imageSize int, labels []uint8, classes []string) (Result, error) {
+	if err := check(images, imageSize, labels, classes); err != nil {
+		return Result{}, err
+	}
+	k := len(classes)
+	confusion := make([][]int, k)
+	for i := range confusion {
+		confusion[i] = make([]int, k)
+	}
+	loss := 0.0
+	dst := make([]float32, BatchSize*k)
+	for at := 0; at < len(labels); at += BatchSize {
+		if err := ctx.Err(); err != nil {
+			return Result{}, fmt.Errorf("evaluate: stopped at image %d of %d: %w", at, len(labels), context.Cause(ctx))
+		}
+		n := min(BatchSize, len(labels)-at)
+		if err := logits(images[at*imageSize:(at+n)*imageSize], n, dst[:n*k]); err != nil {
+			return Result{}, fmt.Errorf("evaluate: images %d to %d: %w", at, at+n-1, err)
+		}
+		for i := range n {
+			label := int(labels[at+i])
+			p, best, err := softmax(dst[i*k : (i+1)*k])
+			if err != nil {
+				return Result{}, fmt.Errorf("evaluate: image %d: %w", at+i, err)
+			}
+			loss -= p[label]
+			confusion[label][best]++
+		}
+	}
+	return summarize(confusion, loss, classes), nil
+}
+
+func check(images []byte, imageSize int, labels []uint8, classes []string) error {
+	switch {
+	case len(labels) == 0 || len(classes) == 0 || imageSize <= 0:
+		return fmt.Errorf("evaluate: %d labels, %d classes, images of %d bytes: want at least one of each", len(labels), len(classes), imageSize)
+	case len(images) != len(labels)*imageSize:
+		return fmt.Errorf("evaluate: %d bytes of images, want %d: %d labels, %d bytes an image", len(images), len(labels)*imageSize, len(labels), imageSize)
+	}
+	for i, l := range labels {
+		if int(l) >= len(classes) {
+			return fmt.Errorf("evaluate: label of image %d is %d, want 0 to %d", i, l, len(classes)-1)
+		}
+	}
+	return nil
+}
+
+// softmax returns the logarithms of the probabilities that the scores stand
+// for, and the index of the highest.
+func softmax(scores []float32) (logs []float64, best int, err error) {
+	for c, s := range scores {
+		if math.IsNaN(float64(s)) || math.IsInf(float64(s), 0) {
+			return nil, 0, fmt.Errorf("the score of class %d is %g: the weights are not usable", c, s)
+		}
+		if s > scores[best] {
+			best = c
+		}
+	}
+	logs = make([]float64, len(scores))
+	sum, top := 0.0, float64(scores[best]) // no exponent exceeds 0
+	for c, s := range scores {
+		logs[c] = float64(s) - top
+		sum += math.Exp(logs[c])
+	}
+	for c := range logs {
+		logs[c] -= math.Log(sum)
+	}
+	return logs, best, nil
+}
+
+func summarize(confusion [][]int, loss float64, classes []string) Result {
+	r := Result{Confusion: confusion, Classes: make([]Class, len(classes))}
+	right := 0
+	for c, name := range classes {
+		support, predicted := 0, 0
+		for other := range classes {
+			support += confusion[c][other]
+			predicted += confusion[other][c]
+		}
+		hits := confusion[c][c]
+		r.Classes[c] = Class{Name: name, Precision: ratio(hits, predicted), Recall: ratio(hits, support), Support: support}
+		r.Images += support
+		right += hits
+	}
+	r.Accuracy, r.Loss = ratio(right, r.Images), loss/float64(r.Images)
+	return r
+}
+
+func ratio(a, b int) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
+}
+
+// WriteTable writes r for people: accuracy and loss, a row a class, and the
+// confusion matrix, where a dot is none.
+func (r Result) WriteTable(w io.Writer) error {
+	_, err := io.WriteString(w, r.Table())
+	return err
+}
+
+// Table is what WriteTable writes.
+func (r Result) Table() string {
+	var b strings.Builder
+	widest := len("class")
+	for _, c := range r.Classes {
+		widest = max(widest, len([]rune(c.Name)))
+	}
+	fmt.Fprintf(&b, "test accuracy %.2f%%, test loss %.4f, %d images\n\n", 100*r.Accuracy, r.Loss, r.Images)
+	fmt.Fprintf(&b, "   %-*s  precision  recall  support\n", widest, "class")
+	for i, c := range r.Classes {
+		fmt.Fprintf(&b, "%2d %-*s  %8.1f%% %6.1f%%  %7d\n", i, widest, c.Name, 100*c.Precision, 100*c.Recall, c.Support)
+	}
+	cell := len(fmt.Sprint(r.Images/max(1, len(r.Classes)))) + 2
+	fmt.Fprintf(&b, "\n   %-*s  predicted as\n   %-*s", widest, "label", widest, "")
+	for i := range r.Classes {
+		fmt.Fprintf(&b, "%*d", cell, i)
+	}
+	b.WriteByte('\n')
+	for i, row := range r.Confusion {
+		fmt.Fprintf(&b, "%2d %-*s", i, widest, r.Classes[i].Name)
+		for _, n := range row {
+			if n == 0 {
+				fmt.Fprintf(&b, "%*s", cell, ".")
+			} else {
+				fmt.Fprintf(&b, "%*d", cell, n)
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}

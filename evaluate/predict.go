@@ -1,0 +1,50 @@
+package evaluate
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Guess is a class and how likely it is.
+type Guess struct {
+	Class       int     `json:"class"`
+	Name        string  `json:"name"`
+	Probability float64 `json:"probability"` // 0 to 1
+}
+
+// Top returns the n likeliest classes for one image's scores, which are as many
+// as classes, the likeliest first; of equal ones the lower class first.
+func Top(scores []float32, classes []string, n int) ([]Guess, error) {
+	if len(scores) != len(classes) || len(scores) == 0 {
+		return nil, fmt.Errorf("evaluate: %d scores for %d classes", len(scores), len(classes))
+	}
+	logs, _, err := softmax(scores)
+	if err != nil {
+		return nil, fmt.Errorf("evaluate: %w", err)
+	}
+	guesses := make([]Guess, len(classes))
+	for c := range classes {
+		guesses[c] = Guess{c, classes[c], math.Exp(logs[c])}
+	}
+	slices.SortStableFunc(guesses, func(a, b Guess) int {
+		switch {
+		case scores[a.Class] > scores[b.Class]:
+			return -1
+		case scores[a.Class] < scores[b.Class]:
+			return 1
+		}
+		return 0
+	})
+	return guesses[:min(max(n, 0), len(guesses))], nil
+}
+
+// FormatGuesses is one line: the image's name and its guesses.
+func FormatGuesses(name string, guesses []Guess) string {
+	parts := make([]string, len(guesses))
+	for i, g := range guesses {
+		parts[i] = fmt.Sprintf("%s %.1f%%", g.Name, 100*g.Probability)
+	}
+	return name + ": " + strings.Join(parts, ", ")
+}
