@@ -1,0 +1,33 @@
+// Package checkpoint keeps checkpoints as files in a directory, one self-contained file each.
+//
+// # Promises
+//
+// A checkpoint whose Save returned nil survives a crash of the process and of the machine. A crash at any moment leaves
+// the earlier ones whole, and Latest always finds one at least as new as the last that was acknowledged. What is damaged
+// is named and skipped, never used and never removed before a newer valid one exists.
+//
+// # Names
+//
+//	step-00000469-term-0000000012.ckpt   the state after 469 steps, saved by the leader of term 12
+//	.step-...ckpt.tmp                    being written, or left by a crash; swept by the next leader's Save
+//	latest                               a symbolic link to the newest name: a hint for people, which no program here reads
+//
+// A leader that was paused and wakes up can only add a file of its own lower term: it overwrites nothing of its
+// successor, and Latest prefers the higher step, then the higher term.
+//
+// # Bytes of a file
+//
+// Integers are little-endian:
+//
+//	offset   bytes
+//	0        8   magic "EVWCKPT1"
+//	8        8   M, length of the manifest
+//	16       M   manifest, JSON (see Manifest)
+//	16+M     P   payload; Evenweave stores the encoding of package state
+//	16+M+P   8   P, length of the payload
+//	24+M+P   32  SHA-256 of all bytes before
+//
+// The payload of format 1 begins with a 40-byte header, of which bytes 24 to 31 hold the length L of the ledger; the
+// float32 values of all tensors start at byte 40+L, each tensor at its Offset in elements, in row-major order. So a
+// program in any language needs a JSON parser and ten lines to get at the weights; for Go, see the example.
+package checkpoint

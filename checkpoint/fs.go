@@ -1,0 +1,59 @@
+package checkpoint
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// FS is the file system as the store uses it; a test puts faults into it. Errors are those of package os.
+type FS interface {
+	Mkdir(dir string) error
+	Create(name string) (File, error) // fails if name exists
+	Open(name string) (io.ReadSeekCloser, error)
+	Rename(from, to string) error // atomic, replaces to
+	Remove(name string) error
+	Symlink(target, name string) error
+	List(dir string) (names []string, err error)
+	SyncDir(dir string) error // makes what was created, renamed and removed in dir durable
+}
+
+// File is a file being written.
+type File interface {
+	io.WriteCloser
+	Sync() error // makes what was written durable
+}
+
+// OS is the machine's file system.
+type OS struct{}
+
+func (OS) Mkdir(dir string) error { return os.Mkdir(dir, 0o777) }
+
+func (OS) Create(name string) (File, error) {
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+}
+
+func (OS) Open(name string) (io.ReadSeekCloser, error) { return os.Open(name) }
+
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+func (OS) Remove(name string) error { return os.Remove(name) }
+
+func (OS) Symlink(target, name string) error { return os.Symlink(target, name) }
+
+func (OS) List(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+func (OS) SyncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

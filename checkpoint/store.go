@@ -1,0 +1,297 @@
+package checkpoint
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Store is a directory of checkpoints. It is safe for concurrent use, and other processes may read the directory, or
+// save under other terms, at the same time.
+type Store struct {
+	dir     string
+	fs      FS
+	damaged func(*DamagedError)
+
+	mu sync.Mutex // one Save or Prune at a time
+}
+
+// Options are the optional parts of a Store.
+type Options struct {
+	FS      FS                  // nil: OS
+	Damaged func(*DamagedError) // told of each file that Latest skips; nil: nobody
+}
+
+// Entry is a checkpoint file.
+type Entry struct {
+	Path       string
+	Step, Term int64    // as the name says
+	Manifest   Manifest // filled in by Latest, which has verified it; zero in a List
+}
+
+// Open returns the store of a directory, which need not exist: the first Save makes it.
+func Open(dir string, o Options) (*Store, error) {
+	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged}
+	if s.fs == nil {
+		s.fs = OS{}
+	}
+	if s.damaged == nil {
+		s.damaged = func(*DamagedError) {}
+	}
+	if _, err := s.List(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Save writes a checkpoint whose payload is what write produces, and returns its path once it is durable. On an error
+// nothing is left of it, except that after a failed sync of the directory a whole file may be seen, or not.
+func (s *Store) Save(ctx context.Context, m Manifest, write func(io.Writer) error) (path string, err error) {
+	if m.Step < 0 || m.Term < 0 {
+		return "", fmt.Errorf("checkpoint: step %d, term %d: neither can be negative", m.Step, m.Term)
+	}
+	m.Format = Format
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	path = filepath.Join(s.dir, fileName(m.Step, m.Term))
+	if err := s.save(ctx, path, m, write); err != nil {
+		return "", fmt.Errorf("checkpoint: saving step %d: %w%s; earlier checkpoints are untouched", m.Step, err, s.hint(err))
+	}
+	s.pointLatest()
+	return path, nil
+}
+
+func (s *Store) save(ctx context.Context, path string, m Manifest, write func(io.Writer) error) error {
+	if err := s.makeDir(s.dir); err != nil {
+		return err
+	}
+	s.sweep(m.Term)
+	temp := tempName(path)
+	err := s.writeFile(temp, func(w io.Writer) error { return encode(contextWriter{ctx, w}, m, write) })
+	if err == nil {
+		err = s.fs.Rename(temp, path)
+	}
+	if err != nil {
+		_ = s.fs.Remove(temp) // may not have been created; what stays is swept by a later Save
+		return err
+	}
+	return s.fs.SyncDir(s.dir)
+}
+
+// writeFile creates a file and makes its content, but not yet its name, durable.
+func (s *Store) writeFile(name string, write func(io.Writer) error) error {
+	f, err := s.fs.Create(name)
+	if err != nil {
+		return err
+	}
+	if err := write(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// makeDir makes dir and its parents durably.
+func (s *Store) makeDir(dir string) error {
+	if _, err := s.fs.List(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := s.makeDir(parent); err != nil {
+		return err
+	}
+	if err := s.fs.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return s.fs.SyncDir(parent)
+}
+
+// sweep removes what crashes left of leaders up to term. A leader of a higher term may be writing now.
+func (s *Store) sweep(term int64) {
+	names, _ := s.fs.List(s.dir) // a failure here only leaves rubbish
+	for _, name := range names {
+		if final, ok := strings.CutSuffix(name, ".tmp"); ok && strings.HasPrefix(final, ".") {
+			if _, t, ok := parseName(final[1:]); ok && t <= term {
+				_ = s.fs.Remove(filepath.Join(s.dir, name))
+			}
+		}
+	}
+}
+
+// pointLatest points the link at the newest name. It is a hint: failing is harmless.
+func (s *Store) pointLatest() {
+	entries, err := s.List()
+	if err != nil || len(entries) == 0 {
+		return
+	}
+	link := filepath.Join(s.dir, "latest")
+	_ = s.fs.Remove(tempName(link))
+	if s.fs.Symlink(filepath.Base(entries[0].Path), tempName(link)) == nil {
+		_ = s.fs.Rename(tempName(link), link)
+	}
+}
+
+func (s *Store) hint(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return ": free space in " + s.dir
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return ": make " + s.dir + " writable"
+	}
+	return ""
+}
+
+// List returns all files named as checkpoints, newest first, without reading them.
+func (s *Store) List() ([]Entry, error) {
+	names, err := s.fs.List(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("checkpoint: listing: %w", err)
+	}
+	var entries []Entry
+	for _, name := range names {
+		if step, term, ok := parseName(name); ok {
+			entries = append(entries, Entry{Path: filepath.Join(s.dir, name), Step: step, Term: term})
+		}
+	}
+	slices.SortFunc(entries, func(a, b Entry) int {
+		return cmp.Or(cmp.Compare(b.Step, a.Step), cmp.Compare(b.Term, a.Term))
+	})
+	return entries, nil
+}
+
+// Latest returns the valid checkpoint of the highest step, then term. It returns ErrNone if there are no files, and a
+// *DamagedError if there are but none can be used: that must never look like a job that has not begun.
+func (s *Store) Latest(ctx context.Context) (*Entry, error) {
+	for {
+		valid, bad, vanished, err := s.newest(ctx, 1)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(valid) > 0:
+			return &valid[0], nil
+		case vanished: // pruned under our eyes, so there is a newer one
+			continue
+		case len(bad) > 0:
+			return nil, fmt.Errorf("none of %d checkpoints in %s can be used; the newest: %w", len(bad), s.dir, bad[0])
+		}
+		return nil, ErrNone
+	}
+}
+
+// newest verifies files from the newest on until it has n valid ones. It reports the damaged ones among those it tried,
+// and whether one vanished meanwhile.
+func (s *Store) newest(ctx context.Context, n int) (valid []Entry, bad []*DamagedError, vanished bool, err error) {
+	entries, err := s.List()
+	if err != nil {
+		return nil, nil, false, err
+	}
+	for _, e := range entries {
+		if len(valid) == n {
+			break
+		}
+		e.Manifest, err = s.verify(ctx, e)
+		var damaged *DamagedError
+		switch {
+		case err == nil:
+			valid = append(valid, e)
+		case ctx.Err() != nil:
+			return nil, nil, false, fmt.Errorf("checkpoint: looking for the latest: %w", context.Cause(ctx))
+		case errors.Is(err, fs.ErrNotExist):
+			vanished = true
+		case errors.As(err, &damaged):
+			bad = append(bad, damaged)
+			s.damaged(damaged)
+		}
+	}
+	return valid, bad, vanished, nil
+}
+
+func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
+	m, payload, err := s.Read(ctx, e.Path)
+	if err != nil {
+		return m, err
+	}
+	err = payload.Close()
+	if err == nil && (m.Step != e.Step || m.Term != e.Term) {
+		err = fmt.Errorf("it holds step %d of term %d: it was renamed", m.Step, m.Term)
+	}
+	if err != nil {
+		return m, &DamagedError{e.Path, err}
+	}
+	return m, nil
+}
+
+// Read verifies a checkpoint file wholly, then returns its manifest and its payload, for the caller to read and close.
+// The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
+func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
+	f, err := s.fs.Open(path)
+	if err != nil {
+		return Manifest{}, nil, &DamagedError{path, err}
+	}
+	m, size, err := verify(ctx, f)
+	if err == nil {
+		_, err = f.Seek(-size-trailerSize, io.SeekEnd)
+	}
+	if err != nil {
+		return Manifest{}, nil, &DamagedError{path, errors.Join(err, f.Close())}
+	}
+	return m, payload{io.LimitReader(f, size), f}, nil
+}
+
+type payload struct {
+	io.Reader
+	io.Closer
+}
+
+// Read reads a checkpoint file from anywhere, as Store.Read does.
+func Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
+	return (&Store{fs: OS{}}).Read(ctx, path)
+}
+
+// Prune removes the checkpoints older than the keep >= 1 newest valid ones, and returns their paths. It removes nothing
+// if there are fewer valid ones, and never anything newer than the newest valid one.
+func (s *Store) Prune(ctx context.Context, keep int) (removed []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keep = max(keep, 1)
+	valid, _, _, err := s.newest(ctx, keep)
+	if err != nil || len(valid) < keep {
+		return nil, err
+	}
+	// What we saw of another process's rename may not be durable yet; what we rely on must be.
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return nil, fmt.Errorf("checkpoint: pruning: %w", err)
+	}
+	entries, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	oldest := valid[keep-1]
+	for _, e := range entries {
+		if e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term {
+			if err := s.fs.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return removed, fmt.Errorf("checkpoint: pruning: %w", err)
+			}
+			removed = append(removed, e.Path)
+		}
+	}
+	return removed, nil
+}
+
+func fileName(step, term int64) string { return fmt.Sprintf("step-%08d-term-%010d.ckpt", step, term) }
+
+func parseName(name string) (step, term int64, ok bool) {
+	_, err := fmt.Sscanf(name, "step-%d-term-%d.ckpt", &step, &term)
+	return step, term, err == nil && name == fileName(step, term)
+}
+
+func tempName(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+}
