@@ -74,14 +74,13 @@ func findPlugin(kind string) string {
 	}
 	dirs = append(dirs, "/usr/local/share/evenweave/xla")
 	for _, dir := range dirs {
-		for _, suffix := range []string{"so", "dylib"} {
-			path, err := filepath.Abs(filepath.Join(dir, "pjrt_c_api_"+kind+"_plugin."+suffix))
-			if err != nil {
-				continue
-			}
-			if _, err := os.Stat(path); err == nil {
-				return path
-			}
+		// The name may carry a version: pjrt_c_api_cpu_v0.104.0_plugin.dylib.
+		found, err := filepath.Glob(filepath.Join(dir, "pjrt_c_api_"+kind+"*_plugin.*"))
+		if err != nil || len(found) == 0 {
+			continue
+		}
+		if path, err := filepath.Abs(found[0]); err == nil {
+			return path
 		}
 	}
 	return ""

@@ -1,0 +1,189 @@
+#!/bin/sh
+# Fetches what training needs and verifies it by SHA-256: XLA's CPU plug-in and
+# the Fashion-MNIST files. Safe to repeat; does nothing when all is in place.
+#
+#   setup.sh [DIR]        DIR is .evenweave in the repository unless given
+#   EVENWEAVE_XLA=none    leaves the plug-in out (the "go" backend needs none)
+#
+# Equal bits need an equal plug-in, so on Linux/amd64 it is one pinned build.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+target=${1:-$root/.evenweave}
+
+wheel='fastatomstruct-xla-cpu==2026.6.23'
+wheel_sha256=88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9
+wheel_member=fastatomstruct_xla_cpu/libpjrt_cpu.so
+plugin_sha256=0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9
+mirror=http://fashion-mnist.s3-website.eu-central-1.amazonaws.com
+
+say() { printf 'setup: %s\n' "$*"; }
+warn() { printf 'setup: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+sha256() {
+	if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1
+}
+
+# verified FILE SHA256: true if the contents match. A stamp beside a file that
+# was checked before, and is older than the stamp, saves hashing it again.
+verified() {
+	[ -f "$1" ] || return 1
+	stamp=$(dirname "$1")/.$(basename "$1").sha256
+	if [ -f "$stamp" ] && [ -n "$(find "$stamp" -newer "$1")" ] && [ "$(cat "$stamp")" = "$2" ]; then return 0; fi
+	[ "$(sha256 "$1")" = "$2" ] || return 1
+	printf '%s\n' "$2" >"$stamp" 2>/dev/null || true
+}
+
+# as_root COMMAND...: runs it as root where that needs no password.
+as_root() {
+	if [ "$(id -u)" = 0 ]; then "$@"; elif have sudo; then sudo -n "$@"; else return 1; fi
+}
+
+apt() { apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+mkdir -p "$target/xla" "$target/data"
+
+# --- XLA's CPU plug-in ---------------------------------------------------
+
+find_pip() {
+	for p in "python3 -m pip" pip3 pip; do
+		# shellcheck disable=SC2086 # the first is a command with arguments
+		if $p --version >/dev/null 2>&1; then pip=$p; return 0; fi
+	done
+	return 1
+}
+
+get_pip() {
+	find_pip && return 0
+	have apt-get || return 1
+	say "pip is missing: installing it with apt (a minute or two)"
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null 2>"$work/log" &&
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+			install -y --no-install-recommends python3-pip >/dev/null 2>"$work/log" && find_pip
+}
+
+pinned_plugin() {
+	plugin=$target/xla/pjrt_c_api_cpu_plugin.so
+	if verified "$plugin" "$plugin_sha256"; then
+		say "XLA plug-in: in place"
+		return 0
+	fi
+	if [ -f "$plugin" ]; then say "XLA plug-in: $plugin is not the pinned build, replacing it"; fi
+	get_pip || { warn "XLA plug-in: no pip, and apt could not install it ($(tail -n 1 "$work/log" 2>/dev/null))"; return 1; }
+	say "XLA plug-in: downloading $wheel (63 MB)"
+	printf '%s --hash=sha256:%s\n' "$wheel" "$wheel_sha256" >"$work/requirements.txt"
+	# shellcheck disable=SC2086
+	$pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+		-r "$work/requirements.txt" -d "$work" 2>"$work/log" || {
+		warn "XLA plug-in: download failed: $(tail -n 1 "$work/log")"
+		return 1
+	}
+	python=python3
+	have python3 || python=python
+	$python -m zipfile -e "$work"/*.whl "$work/wheel"
+	verified "$work/wheel/$wheel_member" "$plugin_sha256" || { warn "XLA plug-in: wrong SHA-256 inside the wheel"; return 1; }
+	chmod 755 "$work/wheel/$wheel_member"
+	mv "$work/wheel/$wheel_member" "$plugin.part" && mv "$plugin.part" "$plugin"
+	verified "$plugin" "$plugin_sha256"
+	say "XLA plug-in: $plugin"
+}
+
+other_plugin() {
+	for p in "$target"/xla/pjrt_c_api_cpu*_plugin.*; do
+		if [ -f "$p" ]; then
+			say "XLA plug-in: in place"
+			return 0
+		fi
+	done
+	have go || { warn "XLA plug-in: Go is needed to install it here"; return 1; }
+	say "XLA plug-in: running go-xla's installer for $(uname -s)/$(uname -m)"
+	(cd "$root" && go run ./deploy/setup/installxla "$target/xla")
+}
+
+xla() {
+	case ${EVENWEAVE_XLA:-}/$(uname -s)/$(uname -m) in
+	none/*) say "XLA plug-in: left out as asked"; return 0 ;;
+	/Linux/x86_64) pinned_plugin || return 1 ;;
+	*) other_plugin || return 1 ;;
+	esac
+}
+
+xla || warn 'XLA plug-in: not available; training will use the "go" backend (several times slower, same promises)'
+
+# --- Fashion-MNIST -------------------------------------------------------
+
+names='train-images-idx3-ubyte train-labels-idx1-ubyte t10k-images-idx3-ubyte t10k-labels-idx1-ubyte'
+
+expected() {
+	case $1 in
+	train-images*) echo c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888 ;;
+	train-labels*) echo bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9 ;;
+	t10k-images*) echo 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b ;;
+	t10k-labels*) echo 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34 ;;
+	esac
+}
+
+data_complete() {
+	for n in $names; do verified "$target/data/$n" "$(expected "$n")" || return 1; done
+}
+
+# unpack_from DIR: uncompressed copies of the four gz files in it, if right.
+# Debian and upstream compress differently, so the contents are what is checked.
+unpack_from() {
+	for n in $names; do
+		[ -f "$1/$n.gz" ] || return 1
+		gunzip -c "$1/$n.gz" >"$target/data/$n.part" || return 1
+		if [ "$(sha256 "$target/data/$n.part")" != "$(expected "$n")" ]; then
+			warn "data: $1/$n.gz has unexpected contents"
+			rm -f "$target/data/$n.part"
+			return 1
+		fi
+		mv "$target/data/$n.part" "$target/data/$n"
+	done
+	data_complete
+}
+
+from_debian() {
+	have apt-get && have dpkg || return 1
+	say "data: fetching Debian's dataset-fashion-mnist (31 MB)"
+	mkdir -p "$work/deb" "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
+	chmod 755 "$work" "$work/deb"
+	cd "$work/deb"
+	if ! apt download dataset-fashion-mnist >"$work/log" 2>&1; then
+		# No package lists yet: fetch some, in a folder of our own (no root).
+		: >"$work/apt/status"
+		set -- -o Dir::State::lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User=
+		apt "$@" update >"$work/log" 2>&1 || return 1
+		apt "$@" download dataset-fashion-mnist >"$work/log" 2>&1 || return 1
+	fi
+	dpkg -x "$work"/deb/*.deb "$work/deb" && unpack_from "$work/deb/usr/share/datasets/fashion-mnist"
+}
+
+from_mirror() {
+	have curl || { warn "data: curl is missing"; return 1; }
+	say "data: fetching from the upstream mirror (31 MB)"
+	mkdir -p "$work/mirror"
+	for n in $names; do
+		curl -fsS --retry 3 --connect-timeout 20 -o "$work/mirror/$n.gz" "$mirror/$n.gz" || return 1
+	done
+	unpack_from "$work/mirror"
+}
+
+data() {
+	if data_complete; then
+		say "data: in place"
+		return 0
+	fi
+	unpack_from /usr/share/datasets/fashion-mnist || (from_debian) || from_mirror || return 1
+	say "data: $target/data"
+}
+
+data || {
+	warn "data: could not be fetched. Put these files (or their .gz) into $target/data by hand: $names"
+	exit 1
+}
