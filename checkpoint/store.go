@@ -27,7 +27,7 @@ type Store struct {
 // Options are the optional parts of a Store.
 type Options struct {
 	FS      FS                  // nil: OS
-	Damaged func(*DamagedError) // told of each file that Latest skips; nil: nobody
+	Damaged func(*DamagedError) // told of each file that Latest or Prune skips; nil: nobody
 }
 
 // Entry is a checkpoint file.
@@ -169,7 +169,7 @@ func (s *Store) List() ([]Entry, error) {
 // Latest returns the valid checkpoint of the highest step, then term. It returns ErrNone if there are no files, and a
 // *DamagedError if there are but none can be used: that must never look like a job that has not begun.
 func (s *Store) Latest(ctx context.Context) (*Entry, error) {
-	for {
+	for range 10 {
 		valid, bad, vanished, err := s.newest(ctx, 1)
 		switch {
 		case err != nil:
@@ -179,10 +179,11 @@ func (s *Store) Latest(ctx context.Context) (*Entry, error) {
 		case vanished: // pruned under our eyes, so there is a newer one
 			continue
 		case len(bad) > 0:
-			return nil, fmt.Errorf("none of %d checkpoints in %s can be used; the newest: %w", len(bad), s.dir, bad[0])
+			return nil, fmt.Errorf("checkpoint: none of %d checkpoints in %s can be used; the newest: %w", len(bad), s.dir, bad[0])
 		}
 		return nil, ErrNone
 	}
+	return nil, fmt.Errorf("checkpoint: the files in %s vanish while they are read: does another program remove them?", s.dir)
 }
 
 // newest verifies files from the newest on until it has n valid ones. It reports the damaged ones among those it tried,
