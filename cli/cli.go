@@ -1,0 +1,179 @@
+// Package cli is the command line: flags, signals and exit codes. Each command assembles the packages that do the work.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"evenweave/coordinator"
+	"evenweave/local"
+)
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// usageError is bad usage: nothing was started.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// errInterrupted is a second interrupt, or one of a command that has nothing to save.
+var errInterrupted = errors.New("interrupted")
+
+// Main runs one command line and returns the exit code.
+func Main(args []string) int {
+	local.Lifeline()
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.Execute()
+	code := exitCode(err)
+	if err != nil && code != exitInterrupted {
+		fmt.Fprintln(root.ErrOrStderr(), "error:", err)
+		if code == exitUsage {
+			fmt.Fprintln(root.ErrOrStderr(), "See `evenweave --help`, or `evenweave COMMAND --help`.")
+		}
+	}
+	return code
+}
+
+func exitCode(err error) int {
+	var exit *local.Exit
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usageError{}):
+		return exitUsage
+	case errors.Is(err, errInterrupted), errors.Is(err, coordinator.ErrHalted):
+		return exitInterrupted
+	case errors.As(err, &exit):
+		return exit.Code
+	}
+	return exitFailed
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "evenweave",
+		Short: "Elastic data-parallel training in which the number of workers changes nothing but the speed",
+		Long: `Evenweave trains a model on any number of workers. The same seed gives the same weights, down to the last bit,
+with 1, 2, 3 or 7 workers, and with workers killed, hung, added or removed on the way.
+
+Start with:     evenweave train
+Then try:       evenweave status --watch, evenweave scale 4 (in another terminal), Ctrl-C, evenweave train again
+
+Every flag can also be given as a variable: --global-batch is EVENWEAVE_GLOBAL_BATCH. A flag beats its variable.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.`,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q", args[0])
+			}
+			return nil
+		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
+	root.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), etcdCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand())
+	return root
+}
+
+// fromEnvironment sets the flags that were not given from their variables.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "EVENWEAVE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value, ok := os.LookupEnv(name); ok && !f.Changed && f.Name != "help" {
+			if err := flags.Set(f.Name, value); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	})
+	if len(errs) > 0 {
+		return usageError{errors.Join(errs...)}
+	}
+	return nil
+}
+
+// noArgs refuses arguments as bad usage.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%s takes no argument, got %q", cmd.Name(), args[0])
+	}
+	return nil
+}
+
+// outputFlag is -o text|json.
+func outputFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().StringP("output", "o", "text", "text, or json: one line an event, with `event` and `time`")
+}
+
+func checkOutput(o string) error {
+	if o != "text" && o != "json" {
+		return usagef("--output %q: must be text or json", o)
+	}
+	return nil
+}
+
+// logFlags are --log-format and --log-level.
+type logFlags struct{ format, level string }
+
+func (l *logFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&l.format, "log-format", "text", "text or json")
+	flags.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
+}
+
+func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.level)); err != nil {
+		return nil, usagef("--log-level %q: must be debug, info, warn or error", l.level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch l.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, usagef("--log-format %q: must be text or json", l.format)
+}
+
+// interrupts closes soft at the first of the signals and ends the context at the second.
+func interrupts(parent context.Context, signals ...os.Signal) (ctx context.Context, soft <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	first, caught := make(chan struct{}), make(chan os.Signal, 2)
+	signal.Notify(caught, signals...)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-caught:
+			}
+			if n == 0 {
+				close(first)
+			} else {
+				cancel(errInterrupted)
+			}
+		}
+	}()
+	return ctx, first, func() { signal.Stop(caught); cancel(nil) }
+}
+
+var terminate = []os.Signal{os.Interrupt, syscall.SIGTERM}

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"evenweave/checkpoint"
+	"evenweave/cnn"
+	"evenweave/coordinator"
+	"evenweave/evaluate"
+	"evenweave/fashionmnist"
+	"evenweave/job"
+	"evenweave/progress"
+	"evenweave/schedule"
+	"evenweave/worker"
+)
+
+const modelName = "cnn"
+
+func checkModel(spec job.Spec, backend string) error {
+	if _, err := cnn.RecipeNamed(spec.Recipe); err != nil {
+		return usageError{err}
+	}
+	switch backend {
+	case "auto", "xla", "xla:cuda", "go":
+		return nil
+	}
+	return usagef("--backend %q: must be auto, xla, xla:cuda or go", backend)
+}
+
+// loadData reads the data set and completes the spec with what it says of it.
+func loadData(s *specFlags) (train, test *fashionmnist.Dataset, err error) {
+	dir, err := fashionmnist.Find(s.data)
+	if err != nil {
+		return nil, nil, err
+	}
+	train, test, err = fashionmnist.Load(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.spec.Data, s.spec.Samples = train.Hash, train.Len()-s.spec.Holdout
+	return train, test, nil
+}
+
+// samples feeds a worker from the data set.
+type samples struct{ data *fashionmnist.Dataset }
+
+// Load implements worker.Dataset.
+func (s samples) Load(b *schedule.Batch) error {
+	b.Inputs, b.Labels, b.Weights = b.Inputs[:0], b.Labels[:0], b.Weights[:0]
+	var blank [fashionmnist.Pixels]byte
+	for _, i := range b.Samples {
+		if i == schedule.Padding {
+			b.Inputs, b.Labels, b.Weights = append(b.Inputs, blank[:]...), append(b.Labels, 0), append(b.Weights, 0)
+			continue
+		}
+		if int(i) >= s.data.Len() {
+			return fmt.Errorf("sample %d: the data set has %d", i, s.data.Len())
+		}
+		b.Inputs, b.Labels, b.Weights = append(b.Inputs, s.data.Image(int(i))...), append(b.Labels, s.data.Labels[i]), append(b.Weights, 1)
+	}
+	return nil
+}
+
+// trainee is the CNN as a worker sees it.
+type trainee struct {
+	*cnn.Model
+	tensors []cnn.Tensor
+}
+
+// ParameterName implements worker.Model.
+func (t trainee) ParameterName(i int) string {
+	for _, tensor := range t.tensors {
+		if i < tensor.Offset+tensor.Size() {
+			return fmt.Sprintf("%s[%d]", tensor.Name, i-tensor.Offset)
+		}
+	}
+	return fmt.Sprintf("element %d", i)
+}
+
+func options(j job.Job) cnn.Options {
+	return cnn.Options{
+		Backend: j.Backend, Recipe: j.Spec.Recipe, MicroBatch: j.Spec.MicroBatch,
+		TotalSteps: j.Spec.TotalSteps(), StepsPerEpoch: j.Spec.Plan().StepsPerEpoch(),
+	}
+}
+
+// openWorker loads what a worker needs for a job: model and data at the same time, because each takes about a second.
+func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	return func(_ context.Context, j job.Job) (worker.Model, worker.Dataset, string, error) {
+		type loaded struct {
+			train *fashionmnist.Dataset
+			err   error
+		}
+		loading := make(chan loaded, 1)
+		flags := specFlags{spec: j.Spec, data: data}
+		go func() {
+			train, _, err := loadData(&flags)
+			loading <- loaded{train, err}
+		}()
+		model, err := cnn.Open(options(j))
+		d := <-loading
+		if err != nil {
+			return nil, nil, "", err
+		}
+		if d.err != nil {
+			return nil, nil, "", d.err
+		}
+		if d.train.Hash != j.Spec.Data {
+			return nil, nil, "", fmt.Errorf("this worker's training data has hash %s, the job's is %s: give it the same files with --data", d.train.Hash, j.Spec.Data)
+		}
+		if notice := model.Notice(); notice != "" {
+			log.Warn(notice)
+		}
+		numerics, err := model.Numerics()
+		return trainee{model, model.Layout()}, samples{d.train}, numerics, err
+	}
+}
+
+// judge is the CNN as the coordinator sees it.
+type judge struct {
+	job  job.Job
+	test *fashionmnist.Dataset
+}
+
+// Initial implements coordinator.Model.
+func (j judge) Initial(seed uint64) ([]float32, error) { return new(cnn.Model).Init(seed), nil }
+
+// WeightsSHA256 implements coordinator.Model.
+func (j judge) WeightsSHA256(values []float32) string { return cnn.WeightsSHA256(values) }
+
+// Tensors implements coordinator.Model.
+func (j judge) Tensors() []checkpoint.Tensor {
+	var out []checkpoint.Tensor
+	for _, t := range new(cnn.Model).Layout() {
+		out = append(out, checkpoint.Tensor{Name: t.Name, Shape: t.Shape, Offset: t.Offset})
+	}
+	return out
+}
+
+// Layers implements coordinator.Model.
+func (j judge) Layers() []progress.Layer {
+	var out []progress.Layer
+	for _, l := range cnn.Layers() {
+		out = append(out, progress.Layer{Name: l.Name, Output: l.Output, Parameters: l.Parameters})
+	}
+	return out
+}
+
+// Evaluator implements coordinator.Model.
+func (j judge) Evaluator() (coordinator.Evaluator, error) {
+	model, err := cnn.Open(options(j.job))
+	if err != nil {
+		return nil, err
+	}
+	return examiner{model, j.test}, nil
+}
+
+type examiner struct {
+	model *cnn.Model
+	test  *fashionmnist.Dataset
+}
+
+// Evaluate implements coordinator.Evaluator on exactly the test images.
+func (e examiner) Evaluate(ctx context.Context, values []float32) (accuracy, loss float64, err error) {
+	r, err := e.examine(ctx, values)
+	return r.Accuracy, r.Loss, err
+}
+
+func (e examiner) examine(ctx context.Context, values []float32) (evaluate.Result, error) {
+	logits := func(images []byte, _ int, dst []float32) error { return e.model.Logits(values, images, dst) }
+	return evaluate.Evaluate(ctx, logits, e.test.Images, fashionmnist.Pixels, e.test.Labels, fashionmnist.Classes())
+}

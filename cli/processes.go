@@ -1,0 +1,228 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"evenweave/cluster"
+	"evenweave/cnn"
+	"evenweave/coordinator"
+	"evenweave/job"
+	"evenweave/local"
+	"evenweave/progress"
+	"evenweave/worker"
+)
+
+// clusterFlags say where etcd is and which job is meant.
+type clusterFlags struct {
+	etcd []string
+	job  string
+	ttl  time.Duration
+}
+
+func (c *clusterFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&c.etcd, "etcd", []string{"http://127.0.0.1:2379"}, "etcd's client URLs")
+	cmd.Flags().StringVar(&c.job, "job", "evenweave", "name of the job; its keys in etcd stand under it")
+	cmd.Flags().DurationVar(&c.ttl, "ttl", 5*time.Second, "lease time of registrations and of the leadership")
+}
+
+func coordinatorCommand() *cobra.Command {
+	var (
+		c                      clusterFlags
+		spec                   specFlags
+		logs                   logFlags
+		listen, advertise, web string
+		dir                    string
+		limits                 coordinator.Limits
+		started                int64
+	)
+	cmd := &cobra.Command{
+		Use:   "coordinator",
+		Short: "Lead a job: publish worlds, keep checkpoints, evaluate",
+		Long: `Leads a job whose records are in etcd: creates it, publishes which workers train together, fetches and keeps checkpoints in --dir,
+and evaluates them on the test set. The steps go on without it; started again on the same --dir it goes on where it was.
+
+SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stops the job after its current step, with a last checkpoint.`,
+		Args: noArgs,
+	}
+	c.register(cmd)
+	spec.register(cmd.Flags())
+	logs.register(cmd.Flags())
+	output := outputFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
+	f.StringVar(&advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
+	f.StringVar(&web, "http", "", "address of the status pages and metrics; empty: none")
+	f.StringVar(&dir, "dir", "./run", "directory for checkpoints and metrics")
+	f.IntVar(&limits.Min, "min-workers", 1, "train with no fewer")
+	f.IntVar(&limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
+	f.IntVar(&limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
+	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
+	_ = f.MarkHidden("started")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
+			return err
+		}
+		log, err := logs.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		if started > 0 {
+			began = time.Unix(0, started)
+		}
+		// Two signals with two meanings: one leaves the job alone, the other stops it.
+		ctx, halt, stop := interrupts(cmd.Context(), os.Interrupt)
+		defer stop()
+		ctx, resign := signal.NotifyContext(ctx, syscall.SIGTERM)
+		defer resign()
+
+		_, test, err := loadData(&spec)
+		if err != nil {
+			return err
+		}
+		backend, notice, err := cnn.Resolve(spec.backend)
+		if err != nil {
+			return err
+		}
+		spec.backend = backend
+		v := spec.spec.Plan().MicroBatches()
+		if limits.Max == 0 || limits.Max > v {
+			limits.Max = v
+		}
+		limits.ExpectFor, limits.TTL = 20*time.Second, c.ttl
+		listener, err := net.Listen("tcp", listen)
+		if err != nil {
+			return fmt.Errorf("listening: %w; choose another --listen", err)
+		}
+		address, err := worker.Advertised(advertise, listener.Addr(), c.etcd)
+		if err != nil {
+			return err
+		}
+		client, err := cluster.Dial(c.etcd, c.job)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		host, _ := os.Hostname()
+		var observer progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
+		if *output == "json" {
+			observer = progress.NewJSON(cmd.OutOrStdout())
+		}
+		lead, err := coordinator.New(coordinator.Config{
+			Self: job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: web, Host: host, PID: os.Getpid()},
+			Name: c.job, Spec: spec.spec, Backend: spec.backend, CheckpointEvery: spec.checkpointEvery, Keep: spec.keep, Evaluate: spec.evaluate,
+			Workers: limits.Expect, Limits: limits, Dir: dir, Started: began,
+			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test},
+			Observer: observer, Log: log.With("job", c.job, "process", "coordinator"),
+		}, client)
+		if err != nil {
+			return err
+		}
+		defer lead.Close()
+		server := grpc.NewServer()
+		lead.Serve(server)
+		go func() { _ = server.Serve(listener) }()
+		defer server.Stop()
+		if web != "" {
+			pages := &http.Server{Addr: web, Handler: lead.Handler(), ReadHeaderTimeout: 5 * time.Second}
+			l, err := net.Listen("tcp", web)
+			if err != nil {
+				return fmt.Errorf("listening for status pages: %w; choose another --http", err)
+			}
+			go func() { _ = pages.Serve(l) }()
+			defer pages.Close()
+		}
+		if notice != "" {
+			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: notice}})
+		}
+		err = lead.Run(ctx, halt)
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // resigned
+		}
+		return err
+	}
+	return cmd
+}
+
+func workerCommand() *cobra.Command {
+	var (
+		c        clusterFlags
+		logs     logFlags
+		cfg      worker.Config
+		data     string
+		whenDone string
+	)
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Train: compute micro-batches, all-reduce, update",
+		Long: `Joins the job that etcd names: loads and compiles, registers, and trains in every world that the coordinator puts it into.
+Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A second one: exits at once.`,
+		Args: noArgs,
+	}
+	c.register(cmd)
+	logs.register(cmd.Flags())
+	f := cmd.Flags()
+	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the ring and the member service")
+	f.StringVar(&cfg.Advertise, "advertise", "", "address that others reach it at (default: worked out from --listen)")
+	f.StringVar(&cfg.HTTP, "http", "", "address of the status pages and metrics; empty: none")
+	f.IntVar(&cfg.Parallelism, "parallelism", 0, "micro-batches computed side by side; 0: one for each core")
+	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to leave")
+	f.StringVar(&cfg.ID, "id", "", "name of this member (default: host name and a random suffix)")
+	f.StringVar(&data, "data", "", "directory of the Fashion-MNIST files (default: where `make setup` put them)")
+	f.DurationVar(&cfg.Grace, "grace", 25*time.Second, "how long leaving may take")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if whenDone != "exit" && whenDone != "wait" {
+			return usagef("--when-done %q: must be exit or wait", whenDone)
+		}
+		if cfg.Parallelism < 0 {
+			return usagef("--parallelism %d: must be 0 or more", cfg.Parallelism)
+		}
+		if cfg.Parallelism == 0 {
+			cfg.Parallelism = runtime.GOMAXPROCS(0)
+		}
+		if cfg.ID == "" {
+			host, _ := os.Hostname()
+			cfg.ID = host + "-" + uuid.NewString()[:4]
+		}
+		log, err := logs.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		cfg.Log = log.With("job", c.job, "member", cfg.ID)
+		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
+		cfg.Open = openWorker(data, cfg.Log)
+		ctx, leaving, stop := interrupts(cmd.Context(), terminate...)
+		defer stop()
+		return worker.Run(ctx, cfg, leaving)
+	}
+	return cmd
+}
+
+func etcdCommand() *cobra.Command {
+	var dir, client, peer string
+	cmd := &cobra.Command{
+		Use: "etcd", Hidden: true, Args: noArgs, Short: "Run the embedded etcd of a local cluster",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
+			defer stop()
+			return local.ServeEtcd(ctx, dir, client, peer)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "data directory")
+	cmd.Flags().StringVar(&client, "client", "127.0.0.1:2379", "client address")
+	cmd.Flags().StringVar(&peer, "peer", "127.0.0.1:2380", "peer address")
+	return cmd
+}

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/pflag"
+
+	"evenweave/fashionmnist"
+	"evenweave/job"
+)
+
+// specFlags are the flags that say what is trained, shared by train and coordinator.
+type specFlags struct {
+	spec            job.Spec
+	backend         string
+	data            string
+	checkpointEvery int64
+	keep            int
+	evaluate        bool
+}
+
+func (s *specFlags) register(f *pflag.FlagSet) {
+	f.StringVar(&s.spec.Model, "model", "cnn", "what is trained")
+	f.StringVar(&s.spec.Recipe, "recipe", "tutorial", "how: tutorial, fast or augment")
+	f.IntVar(&s.spec.Epochs, "epochs", 10, "passes over the data")
+	f.Int64Var(&s.spec.Steps, "steps", 0, "optimizer updates; 0: as many as the epochs have")
+	f.Uint64Var(&s.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
+	f.IntVar(&s.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
+	f.IntVar(&s.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
+	f.IntVar(&s.spec.Holdout, "holdout", 0, "training samples to keep out of training, for choosing a best checkpoint")
+	f.StringVar(&s.backend, "backend", "auto", "auto, xla, xla:cuda or go")
+	f.StringVar(&s.data, "data", "", "directory of the Fashion-MNIST files (default: where `make setup` put them)")
+	f.Int64Var(&s.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints, beside each epoch's end; 0: none")
+	f.IntVar(&s.keep, "keep", 3, "checkpoints to keep")
+	f.BoolVar(&s.evaluate, "evaluate", true, "evaluate on the test set at each epoch's end")
+}
+
+// args gives the flags to a child process.
+func (s *specFlags) args() []string {
+	return []string{
+		"--model", s.spec.Model, "--recipe", s.spec.Recipe, "--epochs", strconv.Itoa(s.spec.Epochs), "--steps", strconv.FormatInt(s.spec.Steps, 10),
+		"--seed", strconv.FormatUint(s.spec.Seed, 10), "--global-batch", strconv.Itoa(s.spec.GlobalBatch), "--micro-batch", strconv.Itoa(s.spec.MicroBatch),
+		"--holdout", strconv.Itoa(s.spec.Holdout), "--backend", s.backend, "--data", s.data,
+		"--checkpoint-every", strconv.FormatInt(s.checkpointEvery, 10), "--keep", strconv.Itoa(s.keep), fmt.Sprintf("--evaluate=%v", s.evaluate),
+	}
+}
+
+// check finds bad usage before anything is started.
+func (s *specFlags) check() error {
+	spec := s.spec
+	spec.Samples = fashionmnist.TrainSize - spec.Holdout
+	if err := spec.Validate(); err != nil {
+		return usageError{err}
+	}
+	switch {
+	case spec.Model != modelName:
+		return usagef("--model %q: there is only %q", spec.Model, modelName)
+	case spec.Holdout < 0:
+		return usagef("--holdout %d: must be 0 or more", spec.Holdout)
+	case s.checkpointEvery < 0:
+		return usagef("--checkpoint-every %d: must be 0 or more", s.checkpointEvery)
+	case s.keep < 1:
+		return usagef("--keep %d: must be at least 1", s.keep)
+	}
+	return checkModel(spec, s.backend)
+}

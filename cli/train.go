@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"evenweave/local"
+	"evenweave/progress"
+)
+
+func trainCommand() *cobra.Command {
+	var (
+		spec        specFlags
+		logs        logFlags
+		workers     int
+		parallelism int
+		dir         string
+	)
+	cmd := &cobra.Command{
+		Use:   "train",
+		Short: "Train on this machine: etcd, a coordinator and N workers in one command",
+		Long: `Runs a whole cluster on this machine, each part a process of its own: an embedded etcd, a coordinator and N workers.
+It resumes what --dir holds, at the exact step, with any number of workers.
+
+Ctrl-C stops after the current step with a last checkpoint; a second Ctrl-C stops at once.
+While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame`,
+		Args: noArgs,
+	}
+	spec.register(cmd.Flags())
+	logs.register(cmd.Flags())
+	output := outputFlag(cmd)
+	cmd.Flags().IntVar(&workers, "workers", 2, "worker processes to start with")
+	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its share of the cores")
+	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		began := time.Now()
+		if workers < 1 {
+			return usagef("--workers %d: must be at least 1", workers)
+		}
+		if parallelism < 0 {
+			return usagef("--parallelism %d: must be 0 or more", parallelism)
+		}
+		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
+			return err
+		}
+		log, err := logs.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		if parallelism == 0 {
+			parallelism = max(1, runtime.NumCPU()/workers)
+		}
+		executable, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		show, results, closeShow := renderer(cmd, *output)
+		defer closeShow()
+		ctx, interrupt, stop := interrupts(cmd.Context(), terminate...)
+		defer stop()
+		passed := []string{"--log-format", logs.format, "--log-level", logs.level}
+		err = local.Run(ctx, local.Config{
+			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
+			Coordinator: append(append([]string{"coordinator", "--output", "json", "--expect-workers", strconv.Itoa(workers),
+				"--started", strconv.FormatInt(began.UnixNano(), 10)}, spec.args()...), passed...),
+			Worker: append([]string{"worker", "--parallelism", strconv.Itoa(parallelism), "--data", spec.data}, passed...),
+			Events: func(r io.Reader) error { return progress.Relay(r, show) },
+		}, interrupt)
+		closeShow()
+		results()
+		return err
+	}
+	return cmd
+}
+
+// renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal, lines elsewhere.
+// results prints what came out on standard output.
+func renderer(cmd *cobra.Command, output string) (show progress.Observer, results, closeShow func()) {
+	if output == "json" {
+		return progress.NewJSON(cmd.OutOrStdout()), func() {}, func() {}
+	}
+	last := &finale{}
+	var screen progress.Observer
+	closeShow = func() {}
+	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
+		bar := progress.NewBar(os.Stderr, func() int {
+			width, _, err := term.GetSize(fd)
+			if err != nil {
+				return 80
+			}
+			return width
+		}, time.Local)
+		closeShow = func() { _ = bar.Close() }
+		screen = bar
+	} else {
+		screen = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
+	}
+	return progress.Multi(screen, last), func() { last.print(cmd.OutOrStdout()) }, closeShow
+}
+
+// finale keeps the last event of a run.
+type finale struct{ done *progress.Done }
+
+// Observe implements progress.Observer; the relay calls it from one goroutine, which has ended when print is called.
+func (f *finale) Observe(r progress.Record) {
+	if d, ok := r.Event.(progress.Done); ok {
+		f.done = &d
+	}
+}
+
+func (f *finale) print(w io.Writer) {
+	d := f.done
+	if d == nil {
+		return
+	}
+	fmt.Fprintf(w, "step            %d (epoch %d)\n", d.Step, d.Epoch)
+	if d.TestAccuracy != nil {
+		fmt.Fprintf(w, "test accuracy   %.4f\ntest loss       %.4f\n", *d.TestAccuracy, *d.TestLoss)
+	}
+	fmt.Fprintf(w, "weights sha256  %s\ncheckpoint      %s\nimages/s        %.0f\nseconds         %.1f\n", d.WeightsSHA256, d.Checkpoint, d.SamplesPerSecond, d.WallSeconds)
+}

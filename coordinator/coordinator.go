@@ -1,0 +1,175 @@
+// Package coordinator leads a job: it publishes worlds, keeps checkpoints, evaluates, and ends the job. It never touches a gradient.
+//
+//	coordinator.go  campaign, and what outlives a term
+//	term.go         one stretch of leadership: facts in, actions out
+//	policy.go       which world there should be (pure)
+//	opening.go      how a job is created or gone on with
+//	follow.go       what members tell, and probes
+//	saver.go        states fetched and made durable
+//	evaluator.go    test accuracy, beside training
+//	server.go       checkpoints for members; status over HTTP
+//
+// A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and with the members.
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"evenweave/checkpoint"
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/progress"
+	"evenweave/proto"
+	"evenweave/state"
+)
+
+// Evaluator computes logits for images with given parameters; state is that of a checkpoint. Used by one goroutine.
+type Evaluator interface {
+	Evaluate(ctx context.Context, values []float32) (accuracy, loss float64, err error)
+}
+
+// Model is what the coordinator knows of the model beside evaluating it.
+type Model interface {
+	// Initial returns the values of step 0: a pure function of the seed.
+	Initial(seed uint64) ([]float32, error)
+	// WeightsSHA256 hashes the parameters among the values.
+	WeightsSHA256(values []float32) string
+	// Tensors says what the values are, for readers of checkpoints.
+	Tensors() []checkpoint.Tensor
+	// Layers is the table shown at the start.
+	Layers() []progress.Layer
+	// Evaluator loads what evaluating needs; called once, at the first evaluation.
+	Evaluator() (Evaluator, error)
+}
+
+// Config says what to lead and where. Nothing in it changes while the coordinator runs.
+type Config struct {
+	Self            job.Leader
+	Name            string
+	Spec            job.Spec
+	Backend         string
+	CheckpointEvery int64
+	Keep            int // checkpoints kept
+	Evaluate        bool
+	Workers         int // asked for, for the record
+	Limits          Limits
+	Dir             string
+	Started         time.Time
+	Model           Model
+	Observer        progress.Observer
+	Log             *slog.Logger
+}
+
+// Coordinator survives its terms: a lost leadership is campaigned for again.
+type Coordinator struct {
+	Config
+	client      *cluster.Client
+	board       *cluster.Board
+	store       *checkpoint.Store
+	metrics     *progress.Metrics
+	pool        proto.Pool
+	halt        <-chan struct{}
+	recent      *summary
+	status      *statusBoard
+	job         string // UUID of the job that this process has led; "" before the first term
+	evaluations *evaluations
+	stateLimit  int64 // bytes of a state
+}
+
+// ErrHalted says that the job was stopped early, its state saved.
+var ErrHalted = errors.New("halted")
+
+// New opens the directory. The caller must Close it.
+func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
+	}
+	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
+		cfg.Log.Warn("damaged checkpoint skipped", "err", e)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(cfg.Dir, "metrics.jsonl")
+	metrics, err := progress.OpenMetrics(path)
+	if err != nil {
+		return nil, err
+	}
+	earlier, _, err := progress.ReadMetrics(path)
+	if err != nil {
+		return nil, err
+	}
+	c := &Coordinator{Config: cfg, client: client, board: cluster.NewBoard(), store: store, metrics: metrics, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(earlier)}
+	c.stateLimit = state.Size(tensorValues(cfg.Model.Tensors()), cfg.Spec.Samples)
+	c.Observer = progress.Multi(cfg.Observer, metrics, c.status)
+	return c, nil
+}
+
+// Close releases what New opened.
+func (c *Coordinator) Close() error {
+	c.pool.Close()
+	return c.metrics.Close()
+}
+
+// Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the job is stopped after its current step.
+// When ctx ends, the leadership is given up and the job goes on without a coordinator.
+func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
+	c.halt = halt
+	watching, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.board.Run(watching, c.client)
+	}()
+	evaluating := make(chan struct{})
+	go func() {
+		defer close(evaluating)
+		c.evaluate(watching)
+	}()
+	defer func() { stop(); <-done; <-evaluating }()
+	for {
+		t, err := c.client.Campaign(ctx, c.Self, c.Limits.TTL)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			c.Log.Warn("cannot lead yet", "err", err)
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(500 * time.Millisecond):
+			}
+			continue
+		}
+		c.Log.Info("leading", "term", t.Number())
+		err = c.lead(ctx, t)
+		t.Resign(context.WithoutCancel(ctx))
+		if !errors.Is(err, errTermOver) {
+			return err
+		}
+		c.Log.Warn("leadership lost: campaigning again", "term", t.Number(), "err", err)
+	}
+}
+
+func (c *Coordinator) emit(e progress.Event) {
+	c.Observer.Observe(progress.Record{Time: time.Now(), Event: e})
+}
+
+// tensorValues is how many values the tensors have in all.
+func tensorValues(tensors []checkpoint.Tensor) int {
+	n := 0
+	for _, t := range tensors {
+		size := 1
+		for _, d := range t.Shape {
+			size *= d
+		}
+		n = max(n, t.Offset+size)
+	}
+	return n
+}

@@ -1,0 +1,192 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"evenweave/checkpoint"
+	"evenweave/job"
+	"evenweave/progress"
+	"evenweave/state"
+)
+
+// evaluations are done one after the other in a goroutine of the coordinator, across terms: from durable checkpoints only, so that one
+// that was due while no coordinator ran is made up for.
+type evaluations struct {
+	mu      sync.Mutex
+	queue   []checkpoint.Entry
+	results map[int64]progress.Evaluation
+	wake    chan struct{}
+	idle    chan struct{} // closed while the queue is empty and nothing runs
+	err     error
+}
+
+func newEvaluations(earlier []progress.Record) *evaluations {
+	e := &evaluations{results: map[int64]progress.Evaluation{}, wake: make(chan struct{}, 1), idle: make(chan struct{})}
+	close(e.idle)
+	for _, r := range earlier {
+		if ev, ok := r.Event.(progress.Evaluation); ok {
+			e.results[int64(ev.Step)] = ev
+		}
+	}
+	return e
+}
+
+// add queues a checkpoint that has not been evaluated yet.
+func (e *evaluations) add(entry checkpoint.Entry) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	step := entry.Step
+	if _, done := e.results[step]; done {
+		return
+	}
+	for _, q := range e.queue {
+		if q.Step == step {
+			return
+		}
+	}
+	if len(e.queue) == 0 {
+		e.idle = make(chan struct{})
+	}
+	e.queue = append(e.queue, entry)
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next returns the oldest queued checkpoint; finished removes it.
+func (e *evaluations) next() (checkpoint.Entry, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.queue) == 0 {
+		return checkpoint.Entry{}, false
+	}
+	return e.queue[0], true
+}
+
+func (e *evaluations) finished(ev progress.Evaluation, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		e.err = err
+	} else {
+		e.results[int64(ev.Step)] = ev
+	}
+	if e.queue = e.queue[1:]; len(e.queue) == 0 {
+		close(e.idle)
+	}
+}
+
+func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ev, ok := e.results[step]
+	return ev, ok
+}
+
+// waiting says whether a checkpoint of this step is still to be evaluated.
+func (e *evaluations) waiting() (steps map[int64]bool, idle <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	steps = map[int64]bool{}
+	for _, q := range e.queue {
+		steps[q.Step] = true
+	}
+	return steps, e.idle
+}
+
+// evaluate works the queue off until ctx ends; Run owns the goroutine.
+func (c *Coordinator) evaluate(ctx context.Context) {
+	var evaluator Evaluator
+	for {
+		entry, ok := c.evaluations.next()
+		if !ok {
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.evaluations.wake:
+			}
+			continue
+		}
+		ev, err := c.evaluateOne(ctx, &evaluator, entry)
+		if ctx.Err() != nil {
+			return
+		}
+		c.evaluations.finished(ev, err)
+		if err != nil {
+			c.Log.Error("evaluation", "step", entry.Step, "err", err)
+			c.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d: %v", entry.Step, err)})
+			continue
+		}
+		c.emit(ev)
+		c.prune()
+		c.plot()
+	}
+}
+
+func (c *Coordinator) evaluateOne(ctx context.Context, evaluator *Evaluator, entry checkpoint.Entry) (progress.Evaluation, error) {
+	began := time.Now()
+	if *evaluator == nil {
+		opened, err := c.Model.Evaluator()
+		if err != nil {
+			return progress.Evaluation{}, err
+		}
+		*evaluator = opened
+	}
+	s, err := c.readState(ctx, entry.Path)
+	if err != nil {
+		return progress.Evaluation{}, err
+	}
+	accuracy, loss, err := (*evaluator).Evaluate(ctx, s.Values)
+	return progress.Evaluation{
+		Step: int(s.Step), Epoch: int(s.Ledger.Epochs()), TestAccuracy: accuracy, TestLoss: loss, Seconds: time.Since(began).Seconds(),
+	}, err
+}
+
+// missed queues the evaluations that were due at checkpoints still on disk and never made.
+func (c *Coordinator) missed(spec job.Spec) {
+	entries, err := c.store.List()
+	if err != nil {
+		c.Log.Warn("looking for missed evaluations", "err", err)
+		return
+	}
+	for _, entry := range entries {
+		if spec.EpochEnds(entry.Step) || entry.Step == spec.TotalSteps() {
+			c.evaluations.add(entry)
+		}
+	}
+}
+
+// plot draws the learning curve anew.
+func (c *Coordinator) plot() {
+	records, _, err := progress.ReadMetrics(filepath.Join(c.Dir, "metrics.jsonl"))
+	if err == nil {
+		err = progress.Plot(filepath.Join(c.Dir, "learning-curve.png"), records)
+	}
+	if err != nil {
+		c.Log.Warn("learning curve", "err", err)
+	}
+}
+
+// prune keeps the newest checkpoints, and those still to be evaluated.
+func (c *Coordinator) prune() {
+	if steps, _ := c.evaluations.waiting(); len(steps) > 0 && c.Evaluate {
+		return
+	}
+	if _, err := c.store.Prune(context.Background(), c.Keep); err != nil {
+		c.Log.Warn("removing old checkpoints", "err", err)
+	}
+}
+
+func (c *Coordinator) readState(ctx context.Context, path string) (*state.State, error) {
+	_, payload, err := c.store.Read(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer payload.Close()
+	return state.Read(payload, c.stateLimit)
+}

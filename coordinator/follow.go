@@ -1,0 +1,103 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"evenweave/proto"
+)
+
+const (
+	probeTimeout = 1500 * time.Millisecond
+	refollow     = 100 * time.Millisecond
+	refollowMax  = 2 * time.Second
+)
+
+// followed is what the streams from the members bring to the term's loop.
+type followed struct {
+	member, address string
+	status          *proto.Status // nil: the stream ended
+}
+
+// follow passes on a member's status until ctx ends; the caller owns the goroutine.
+func (t *term) follow(ctx context.Context, member, address string, after int64) {
+	wait := refollow
+	for ctx.Err() == nil {
+		n, _ := t.stream(ctx, member, address, &after)
+		if ctx.Err() != nil {
+			return
+		}
+		if n > 0 {
+			wait = refollow
+			t.send(ctx, followed{member: member, address: address})
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, refollowMax)
+	}
+}
+
+func (t *term) stream(ctx context.Context, member, address string, after *int64) (n int, err error) {
+	conn, err := t.c.pool.Dial(address)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.job.UUID, AfterStep: *after})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		s, err := stream.Recv()
+		if err != nil {
+			return n, err
+		}
+		n++
+		if k := len(s.Commits); k > 0 {
+			*after = s.Commits[k-1].Step
+		}
+		t.send(ctx, followed{member: member, address: address, status: s})
+	}
+}
+
+func (t *term) send(ctx context.Context, in any) {
+	select {
+	case t.inputs <- in:
+	case <-ctx.Done():
+	}
+}
+
+// probe finds out whether a member's process runs: a refused connection says no, a stopped process accepts but never answers.
+func (t *term) probe(ctx context.Context, member, address string) Probed {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return Probed{member, Refused}
+		}
+		return Probed{member, Silent}
+	}
+	_ = raw.Close()
+	conn, err := t.c.pool.Dial(address)
+	if err != nil {
+		return Probed{member, Silent}
+	}
+	s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.job.UUID}, grpc.WaitForReady(true))
+	switch {
+	case err != nil:
+		return Probed{member, Silent}
+	case s.Member != member: // another process took the address over
+		return Probed{member, Refused}
+	}
+	return Probed{member, Alive}
+}

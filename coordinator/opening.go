@@ -1,0 +1,118 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"evenweave/checkpoint"
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/schedule"
+	"evenweave/state"
+)
+
+// open finds the job in etcd or creates it, and checks it against the directory and the spec. It returns the job and its newest durable step.
+//
+//	etcd has the job                         go on with it
+//	etcd is empty, the directory is not      go on from the newest checkpoint, as a new job record: old processes are fenced by the UUID
+//	both are empty                           step 0: the only place where weights are initialised
+func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64, error) {
+	view, err := c.client.Read(ctx)
+	if err != nil {
+		return job.Job{}, 0, errors.Join(errTermOver, err)
+	}
+	newest, err := c.store.Latest(ctx)
+	if err != nil && !errors.Is(err, checkpoint.ErrNone) {
+		return job.Job{}, 0, err
+	}
+	if newest != nil {
+		if err := c.sameSpec(newest.Manifest, newest.Path); err != nil {
+			return job.Job{}, 0, err
+		}
+	}
+	if view.Job == nil && c.job != "" {
+		return job.Job{}, 0, c.lostRecord(c.job, *newest)
+	}
+	if view.Job == nil {
+		return c.create(ctx, t, newest)
+	}
+	if diff := c.Spec.Diff(view.Job.Spec); len(diff) > 0 {
+		return job.Job{}, 0, fmt.Errorf("job %q in etcd was created with another spec: %s; use the same flags, or another --job and --dir", c.Name, strings.Join(diff, "; "))
+	}
+	if newest == nil || view.World != nil && newest.Manifest.Step < view.World.Floor {
+		have := "none"
+		if newest != nil {
+			have = fmt.Sprintf("step %d", newest.Manifest.Step)
+		}
+		return job.Job{}, 0, fmt.Errorf("job %q has a durable checkpoint in %s's records that the directory %s lacks (newest here: %s): use the directory that the job was started with", c.Name, "etcd", c.Dir, have)
+	}
+	j := *view.Job
+	if j.CheckpointEvery != c.CheckpointEvery || j.Backend != c.Backend {
+		if j.Backend != c.Backend {
+			return job.Job{}, 0, fmt.Errorf("job %q runs on backend %q, this coordinator has %q: another backend gives other bits; use --backend %s", c.Name, j.Backend, c.Backend, j.Backend)
+		}
+		j.CheckpointEvery = c.CheckpointEvery
+		if err := t.ReplaceJob(ctx, view, j); err != nil {
+			return job.Job{}, 0, errors.Join(errTermOver, err)
+		}
+	}
+	return j, newest.Manifest.Step, nil
+}
+
+func (c *Coordinator) sameSpec(m checkpoint.Manifest, path string) error {
+	var spec job.Spec
+	if err := json.Unmarshal(m.Spec, &spec); err != nil {
+		return fmt.Errorf("checkpoint %s: spec: %w", path, err)
+	}
+	if diff := c.Spec.Diff(spec); len(diff) > 0 {
+		return fmt.Errorf("directory %s holds a run of another spec: %s; use the same flags to resume it, or another --dir to start afresh", c.Dir, strings.Join(diff, "; "))
+	}
+	return nil
+}
+
+// create writes a new job record, on the newest checkpoint if there is one, else on fresh weights.
+func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *checkpoint.Entry) (job.Job, int64, error) {
+	j := job.Job{UUID: uuid.NewString(), Spec: c.Spec, Backend: c.Backend, CheckpointEvery: c.CheckpointEvery}
+	step := int64(0)
+	if newest != nil {
+		j.Numerics, step = newest.Manifest.Numerics, newest.Manifest.Step
+	} else {
+		values, err := c.Model.Initial(c.Spec.Seed)
+		if err != nil {
+			return job.Job{}, 0, err
+		}
+		s := &state.State{Ledger: schedule.NewLedger(c.Spec.Samples), Values: values}
+		if _, err := c.save(ctx, j, t.Number(), s); err != nil {
+			return job.Job{}, 0, err
+		}
+	}
+	if err := t.CreateJob(ctx, j); err != nil {
+		return job.Job{}, 0, errors.Join(errTermOver, err)
+	}
+	return j, step, nil
+}
+
+// save makes a verified state durable.
+func (c *Coordinator) save(ctx context.Context, j job.Job, term int64, s *state.State) (checkpoint.Entry, error) {
+	spec, err := json.Marshal(j.Spec)
+	if err != nil {
+		return checkpoint.Entry{}, err
+	}
+	m := checkpoint.Manifest{
+		Job: j.UUID, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(), Term: term,
+		Fingerprint: s.Fingerprint().String(), WeightsSHA256: c.Model.WeightsSHA256(s.Values), Tensors: c.Model.Tensors(),
+		Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
+	}
+	path, err := c.store.Save(ctx, m, func(w io.Writer) error {
+		_, err := s.WriteTo(w)
+		return err
+	})
+	return checkpoint.Entry{Manifest: m, Path: path, Step: m.Step, Term: m.Term}, err
+}

@@ -1,0 +1,133 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"evenweave/checkpoint"
+	"evenweave/job"
+	"evenweave/progress"
+	"evenweave/proto"
+	"evenweave/state"
+)
+
+const (
+	fetchTimeout       = 60 * time.Second
+	acknowledgeTimeout = 5 * time.Second
+	saveRetry          = 3 * time.Second
+)
+
+// saved is what fetching and writing one state came to.
+type saved struct {
+	step    int64
+	member  string
+	entry   checkpoint.Entry
+	seconds float64
+	bytes   int64
+	err     error
+}
+
+// save starts to make the oldest state that this member offers durable, if it is newer than what is. One at a time; the ring is not involved.
+func (t *term) save(ctx context.Context, from followed) {
+	step, ok := t.wanted(from.status)
+	if t.saving || !ok || time.Now().Before(t.saveAfter) {
+		return
+	}
+	t.saving = true
+	number, j := t.etcd.Number(), t.job
+	t.tasks.Go(func() {
+		r := t.c.fetchAndSave(ctx, j, number, from.address, step)
+		r.member = from.member
+		t.send(ctx, r)
+	})
+}
+
+// wanted is the oldest step on offer beyond the durable one.
+func (t *term) wanted(s *proto.Status) (step int64, ok bool) {
+	durable := t.durable.Manifest.Step
+	for _, d := range s.Due {
+		if d > durable && (!ok || d < step) {
+			step, ok = d, true
+		}
+	}
+	if !ok && s.Holding && s.Step > durable && t.view.World != nil && s.Generation == t.view.World.Generation {
+		return s.Step, true
+	}
+	return step, ok
+}
+
+func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, address string, step int64) saved {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	s, err := c.fetch(ctx, j.UUID, address, step)
+	if err != nil {
+		return saved{step: step, err: fmt.Errorf("fetching the state of step %d from %s: %w", step, address, err)}
+	}
+	entry, err := c.save(ctx, j, term, s)
+	if err != nil {
+		return saved{step: step, err: err}
+	}
+	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(), bytes: c.stateLimit}
+}
+
+func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int64) (*state.State, error) {
+	conn, err := c.pool.Dial(address)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := proto.NewMemberClient(conn).State(ctx, &proto.StateRequest{Job: uuid, Step: step})
+	if err != nil {
+		return nil, err
+	}
+	s, err := state.Read(proto.BlockReader(stream.Recv), c.stateLimit)
+	if err == nil && s.Step != step {
+		err = fmt.Errorf("it sent step %d", s.Step)
+	}
+	return s, err
+}
+
+// saved takes the result: acknowledges, tells, evaluates, and goes on with what is still due. It says whether the job has ended.
+func (t *term) saved(ctx context.Context, in saved) (bool, error) {
+	t.saving = false
+	if in.err != nil {
+		t.saveAfter = time.Now().Add(saveRetry)
+		t.c.Log.Warn("no checkpoint yet", "err", in.err)
+		t.c.emit(progress.Warning{Message: "checkpoint: " + in.err.Error() + "; it will be tried again"})
+		return false, nil // members keep it, and every later status asks again
+	}
+	t.durable = in.entry
+	m := in.entry.Manifest
+	t.c.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path, Seconds: in.seconds, Bytes: in.bytes})
+	t.acknowledge(ctx, m.Step)
+	if t.job.Spec.EpochEnds(m.Step) || m.Complete {
+		t.c.evaluations.add(in.entry)
+	}
+	t.c.prune()
+	t.feed(ctx, Durable{m.Step})
+	for member, s := range t.told {
+		t.save(ctx, followed{member: member, address: t.followers[member].address, status: s})
+		if end, err := t.ended(ctx, s); end || err != nil {
+			return end, err
+		}
+	}
+	return false, nil
+}
+
+// acknowledge tells all members that they need not keep the state of this step any longer.
+func (t *term) acknowledge(ctx context.Context, step int64) {
+	for member := range t.told {
+		address := t.followers[member].address
+		t.tasks.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
+			defer cancel()
+			if conn, err := t.c.pool.Dial(address); err == nil {
+				_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: t.job.UUID, Step: step})
+				if err != nil {
+					t.c.Log.Debug("acknowledging", "member", member, "err", err)
+				}
+			}
+		})
+	}
+}

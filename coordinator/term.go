@@ -1,0 +1,319 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"evenweave/checkpoint"
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/progress"
+	"evenweave/proto"
+)
+
+// errTermOver ends a term, not the coordinator: another may lead now, or etcd is away.
+var errTermOver = errors.New("the term is over")
+
+const tickEvery = 500 * time.Millisecond
+
+// term is one stretch of leadership: one goroutine feeds facts to the policy and carries out its actions.
+type term struct {
+	c      *Coordinator
+	etcd   *cluster.Term
+	job    job.Job
+	policy *Policy
+	view   cluster.View
+
+	inputs    chan any
+	followers map[string]follower // by member
+	told      map[string]*proto.Status
+	saving    bool
+	saveAfter time.Time // after a failure: not before this
+	durable   checkpoint.Entry
+	halting   bool
+	tasks     sync.WaitGroup
+}
+
+type follower struct {
+	address string
+	stop    context.CancelFunc
+}
+
+// lead runs one term to its end: nil when the job is done, errTermOver when the leadership is lost.
+func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	lost := context.AfterFunc(etcd.Context(), func() { cancel(errTermOver) })
+	defer lost()
+
+	j, step, err := c.open(ctx, etcd)
+	if err != nil {
+		return err
+	}
+	view, err := c.client.Read(ctx)
+	if err != nil {
+		return errors.Join(errTermOver, err)
+	}
+	c.begin(j, step)
+	newest, err := c.store.Latest(ctx)
+	if err != nil {
+		return err
+	}
+	t := &term{
+		c: c, etcd: etcd, job: j, view: view, durable: *newest,
+		policy: NewPolicy(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
+		followers: map[string]follower{}, told: map[string]*proto.Status{},
+	}
+	if d := view.Done; d != nil {
+		switch {
+		case d.Failure != "":
+			return fmt.Errorf("the job failed before: %s; its checkpoints are in %s", d.Failure, c.Dir)
+		case d.Complete:
+			return c.conclude(ctx, t.durable, *d)
+		}
+		if err := etcd.Reopen(ctx); err != nil {
+			return errors.Join(errTermOver, err)
+		}
+	}
+	if step >= j.Spec.TotalSteps() { // complete on disk, not yet in etcd
+		return t.finish(ctx, "", true)
+	}
+	defer t.tasks.Wait()
+	defer cancel(nil)
+	return t.run(ctx)
+}
+
+// run is the loop of the term.
+func (t *term) run(ctx context.Context) error {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	halt := t.c.halt
+	if err := t.observe(ctx, t.view); err != nil {
+		return err
+	}
+	_, changed := t.c.board.View()
+	for {
+		var (
+			end bool
+			err error
+		)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-halt:
+			halt, t.halting = nil, true
+			t.feed(ctx, Halt{})
+		case <-ticker.C:
+			t.feed(ctx, Tick{})
+		case <-changed:
+			var view cluster.View
+			view, changed = t.c.board.View()
+			err = t.observe(ctx, view)
+		case in := <-t.inputs:
+			end, err = t.take(ctx, in)
+		}
+		if err != nil || end {
+			return err
+		}
+		if t.halting && len(t.told) == 0 { // nobody holds anything newer than the directory does
+			return t.finish(ctx, "", false)
+		}
+	}
+}
+
+// observe takes a new view of etcd.
+func (t *term) observe(ctx context.Context, view cluster.View) error {
+	if view.Job == nil || view.Job.UUID != t.job.UUID {
+		fresh, err := t.c.client.Read(ctx) // the board may be behind what this term wrote itself
+		if err != nil {
+			return nil
+		}
+		if view = fresh; view.Job == nil || view.Job.UUID != t.job.UUID {
+			return t.c.lostRecord(t.job.UUID, t.durable)
+		}
+	}
+	if view.Revision < t.view.Revision {
+		return nil
+	}
+	t.announce(view)
+	t.view, t.job = view, *view.Job
+	wanted := map[string]string{}
+	for _, m := range view.Members {
+		wanted[m.ID] = m.Address
+	}
+	if view.World != nil {
+		for _, p := range view.World.Peers {
+			wanted[p.ID] = p.Address
+		}
+	}
+	for id, f := range t.followers {
+		if _, ok := wanted[id]; !ok {
+			f.stop()
+			t.c.pool.Drop(f.address)
+			delete(t.followers, id)
+			delete(t.told, id)
+		}
+	}
+	for id, address := range wanted {
+		if _, ok := t.followers[id]; !ok {
+			following, stop := context.WithCancel(ctx)
+			t.followers[id] = follower{address, stop}
+			t.tasks.Go(func() { t.follow(following, id, address, t.c.recent.step()) })
+		}
+	}
+	t.feed(ctx, Observed{Members: view.Members, World: view.World, Numerics: view.Job.Numerics})
+	return nil
+}
+
+// take handles what a goroutine of this term brought. It says whether the job has ended.
+func (t *term) take(ctx context.Context, in any) (end bool, err error) {
+	switch in := in.(type) {
+	case followed:
+		if in.status == nil {
+			delete(t.told, in.member)
+			t.feed(ctx, Unfollowed{in.member})
+			return false, nil
+		}
+		return t.listen(ctx, in)
+	case Probed:
+		t.feed(ctx, in)
+	case saved:
+		return t.saved(ctx, in)
+	}
+	return false, nil
+}
+
+// listen takes a member's status.
+func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
+	s := in.status
+	before := t.told[in.member]
+	t.told[in.member] = s
+	for _, commit := range s.Commits {
+		if e, fresh := t.c.recent.take(t.job.Spec, commit); fresh {
+			t.c.emit(e)
+		}
+	}
+	if before == nil || before.Heals < s.Heals {
+		if s.Heal != "" && s.Heals > 0 {
+			t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
+		}
+	}
+	t.c.status.told(in.member, s)
+	if s.Verdict != "" {
+		t.c.emit(progress.Failure{Message: s.Verdict, Member: s.Member, Generation: uint64(s.Generation), Step: int(s.Step) + 1})
+		return true, t.finish(ctx, s.Verdict, false)
+	}
+	told := Told{Member: s.Member, Generation: s.Generation, Holding: s.Holding, Step: s.Step}
+	for _, commit := range s.Commits {
+		told.Committed = told.Committed || commit.Generation == s.Generation
+	}
+	if a := s.Accusation; a != nil {
+		told.Accusation = &Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase, Detail: a.Detail, Paused: a.Paused}
+		if before == nil || before.Accusation == nil {
+			t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step, "suspect", a.Suspect,
+				"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
+		}
+	}
+	t.feed(ctx, told)
+	t.save(ctx, in)
+	return t.ended(ctx, s)
+}
+
+// ended says whether the job, or this stretch of it, is over with what this member holds.
+func (t *term) ended(ctx context.Context, s *proto.Status) (bool, error) {
+	if !s.Holding || t.view.World == nil || s.Generation != t.view.World.Generation || t.durable.Manifest.Step != s.Step {
+		return false, nil
+	}
+	complete := s.Step >= t.job.Spec.TotalSteps()
+	if !complete && !t.halting {
+		return false, nil
+	}
+	return true, t.finish(ctx, "", complete)
+}
+
+// feed gives the policy one input and carries out what it asks for.
+func (t *term) feed(ctx context.Context, input any) {
+	for _, action := range t.policy.Step(time.Now(), input) {
+		switch a := action.(type) {
+		case Publish:
+			t.publish(ctx, a.World)
+		case Probe:
+			t.tasks.Go(func() { t.send(ctx, t.probe(ctx, a.Member, a.Address)) })
+		case AdoptNumerics:
+			j := t.job
+			j.Numerics = a.Value
+			if err := t.etcd.ReplaceJob(ctx, t.view, j); err != nil {
+				t.c.Log.Warn("cannot record the job's numerics", "err", err)
+				t.policy.numerics = ""
+			}
+		case Note:
+			t.c.emit(progress.Notice{Message: a.Text})
+		}
+	}
+}
+
+func (t *term) publish(ctx context.Context, w job.World) {
+	if err := t.etcd.PublishWorld(ctx, t.view, w); err != nil {
+		t.c.Log.Warn("cannot publish a world", "generation", w.Generation, "err", err)
+		t.tasks.Go(func() { // not at once: the view may just be behind
+			select {
+			case <-time.After(tickEvery / 5):
+				t.send(ctx, Unpublished{})
+			case <-ctx.Done():
+			}
+		})
+		return
+	}
+	t.c.Log.Info("published a world", "generation", w.Generation, "members", w.IDs(), "since", w.Since, "floor", w.Floor, "reason", w.Reason)
+}
+
+// announce tells people what changed between two views.
+func (t *term) announce(view cluster.View) {
+	for _, m := range view.Members {
+		if _, known := t.view.Member(m.ID); !known {
+			t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Ready, Detail: fmt.Sprintf("pid %d on %s", m.PID, m.Host)})
+			if n := view.Job.Numerics; n != "" && m.Numerics != n {
+				t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, n)})
+			}
+		}
+	}
+	for _, m := range t.view.Members {
+		if _, still := view.Member(m.ID); !still {
+			what := progress.Lost
+			if m.Leaving {
+				what = progress.Left
+			}
+			t.c.emit(progress.MemberChange{ID: m.ID, What: what, Detail: fmt.Sprintf("pid %d on %s", m.PID, m.Host)})
+		}
+	}
+	w := view.World
+	if w == nil || t.c.recent.generation() >= w.Generation {
+		return
+	}
+	t.c.recent.enter(w.Generation)
+	e := progress.World{Generation: uint64(w.Generation), Size: w.Size(), Reason: w.Reason}
+	for rank, p := range w.Peers {
+		m, _ := view.Member(p.ID)
+		e.Members = append(e.Members, progress.Member{ID: p.ID, Rank: rank, Address: p.Address, PID: m.PID, Host: m.Host})
+	}
+	t.c.emit(e)
+}
+
+// finish writes the end of the job, or of this stretch of it, for all members to read.
+func (t *term) finish(ctx context.Context, failure string, complete bool) error {
+	m := t.durable.Manifest
+	d := job.Done{Job: t.job.UUID, Step: m.Step, Fingerprint: m.Fingerprint, Checkpoint: t.durable.Path, Complete: complete, Failure: failure}
+	if t.view.World != nil {
+		d.Generation = t.view.World.Generation
+	}
+	if err := t.etcd.Finish(ctx, d); err != nil {
+		return errors.Join(errTermOver, err)
+	}
+	if failure != "" {
+		return errors.New(failure)
+	}
+	return t.c.conclude(ctx, t.durable, d)
+}

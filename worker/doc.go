@@ -1,0 +1,56 @@
+// Package worker trains: it computes its share of each step's micro-batches, sums the gradients with its peers and applies the update.
+//
+//	loop.go        which world to train in, when to go
+//	generation.go  one world: connect, agree on the state, step until something ends it
+//	step.go        one step: compute, all-reduce, check, update
+//	buffer.go      what the one collective of a step carries
+//	state.go       the live state and the due snapshots, and who may read them
+//	report.go      what the coordinator is told
+//	server.go      the Member service
+//
+// A step is a transaction: the state changes only after the all-reduce returned nil and every check on its buffer passed.
+// A failed collective ends the generation, never the process.
+package worker
+
+import (
+	"context"
+
+	"evenweave/job"
+	"evenweave/schedule"
+)
+
+// Model is what a worker trains. State, SetState and Update are called by one goroutine at a time and never beside Gradients;
+// Gradients is called by several at once.
+type Model interface {
+	// Parameters is P, the length of a gradient.
+	Parameters() int
+	// ParameterName names element i of a gradient for a person: "conv1/kernel[17]".
+	ParameterName(i int) string
+	// State returns the live values: parameters first, then what the optimizer keeps. Read-only, valid until the next Update or SetState.
+	State() []float32
+	// SetState copies the values in.
+	SetState(values []float32) error
+	// Gradients computes the gradient of the weighted sum of the batch's losses into grad (P elements), that sum, and how many
+	// samples of non-zero weight were classified right. The result may depend on the batch and the state only.
+	Gradients(b *schedule.Batch, grad []float32) (loss float32, correct int, err error)
+	// Update applies the mean gradient; step counts updates from 0. On an error the state is as before.
+	Update(mean []float32, step int64) error
+}
+
+// Dataset fills a batch whose Samples, Epoch and Step are set. Safe for concurrent use.
+type Dataset interface {
+	Load(b *schedule.Batch) error
+}
+
+// Collective sums buffers over the ranks of one generation. Called by one goroutine, except Abort.
+type Collective interface {
+	// Sum adds up buf over all ranks, in place. After an error every later call fails.
+	Sum(ctx context.Context, step int64, buf []int64) error
+	// Abort breaks the collective on all ranks at once.
+	Abort(cause error)
+	// Close returns once the neighbour has acknowledged everything that was sent to it.
+	Close(ctx context.Context) error
+}
+
+// Connect joins the collective of a world at the given rank.
+type Connect func(ctx context.Context, w job.World, rank int) (Collective, error)

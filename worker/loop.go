@@ -1,0 +1,239 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/proto"
+	"evenweave/schedule"
+)
+
+// Board shows what the cluster's records say now, and when that changes.
+type Board interface {
+	View() (cluster.View, <-chan struct{})
+}
+
+// Loop trains one member through all the worlds that use it. Its parts are set once, before Run.
+type Loop struct {
+	ID          string
+	Job         job.Job
+	Model       Model
+	Dataset     Dataset
+	Parallelism int
+	Board       Board
+	Connect     Connect
+	Fetch       fetcher
+	// Leave tells the cluster that this member wants to go.
+	Leave func()
+	// Stay: wait after the job's end until ctx is over, instead of returning.
+	Stay bool
+	Log  *slog.Logger
+
+	replica  *replica
+	report   *report
+	pulse    pulse
+	patience patience
+	sampler  *schedule.Sampler
+	lanes    []*lane
+}
+
+// errWorldChanged ends a generation that a newer world has replaced without waiting for its step.
+var errWorldChanged = errors.New("a newer world has been published")
+
+// Init prepares the loop; the Member service may serve from then on.
+func (l *Loop) Init() {
+	l.replica = newReplica(l.Job, l.Model)
+	l.report = newReport(l.ID, l.Job.UUID)
+	plan := l.Job.Spec.Plan()
+	l.sampler = schedule.NewSampler(plan)
+	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
+		l.lanes = append(l.lanes, &lane{
+			batch:    schedule.Batch{Samples: make([]int32, plan.MicroBatch)},
+			gradient: make([]float32, l.Model.Parameters()),
+		})
+	}
+}
+
+// Run returns nil when the job is done or this member has left, an error when it cannot go on: the job failed, or is not there any more.
+// When leaving is closed, the member finishes its step, waits for a world without it, and returns.
+func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
+	beating, stop := context.WithCancel(ctx)
+	defer stop()
+	go l.pulse.run(beating)
+
+	generation := int64(0) // the newest that this member has been through
+	left := false
+	for {
+		view, changed := l.Board.View()
+		world := view.World
+		switch {
+		case view.Job == nil && view.Revision != 0:
+			return fmt.Errorf("job %s is not in etcd any more: its data was lost or deleted; start the coordinator again on its directory to go on from the newest checkpoint", l.Job.UUID)
+		case view.Job != nil && view.Job.UUID != l.Job.UUID:
+			return fmt.Errorf("fenced: this worker belongs to job %s, etcd now holds job %s; start it again to join that one", l.Job.UUID, view.Job.UUID)
+		case view.Job != nil && view.Job.Numerics != "" && l.refused(view):
+			return fmt.Errorf("numerics differ: this worker's golden probe gives %s, the job's is %s: another XLA plug-in or CPU would change bits; use the same plug-in (make setup) and CPU type as the job", l.numerics(view), view.Job.Numerics)
+		case view.Done != nil && view.Done.Failure != "":
+			return fmt.Errorf("the job failed: %s", view.Done.Failure)
+		case view.Done != nil && (left || !l.Stay):
+			l.report.set(func(s *proto.Status) { s.Phase = phaseFinished })
+			l.Log.Info("the job is done", "step", view.Done.Step, "complete", view.Done.Complete, "checkpoint", view.Done.Checkpoint)
+			return nil
+		case left && (world == nil || world.Rank(l.ID) < 0):
+			l.Log.Info("left", "generation", generation)
+			return nil
+		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
+			generation = world.Generation
+			if err := l.generation(ctx, *world, leaving, &left); err != nil {
+				return err
+			}
+			continue
+		}
+		l.rest(world, generation)
+		select {
+		case <-changed:
+		case <-leaving:
+			leaving, left = nil, true
+			l.Leave()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Second):
+			l.Log.Info("still " + l.phaseNow())
+		}
+	}
+}
+
+// rest reports why this member does not train now.
+func (l *Loop) rest(world *job.World, generation int64) {
+	phase := phaseSpare
+	if s, _ := l.report.read(0); s.Holding {
+		phase = phaseHolding
+	} else if world != nil && world.Rank(l.ID) >= 0 {
+		phase = phaseWaiting
+	}
+	if phase != l.phaseNow() {
+		l.report.set(func(s *proto.Status) { s.Phase = phase })
+	}
+}
+
+func (l *Loop) phaseNow() string {
+	s, _ := l.report.read(0)
+	return s.Phase
+}
+
+func (l *Loop) numerics(view cluster.View) string {
+	m, _ := view.Member(l.ID)
+	return m.Numerics
+}
+
+func (l *Loop) refused(view cluster.View) bool {
+	n := l.numerics(view)
+	return n != "" && n != view.Job.Numerics
+}
+
+// generation trains in one world. Only what ends this member is returned: a broken collective is reported and survived.
+func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool) error {
+	rank := world.Rank(l.ID)
+	log := l.Log.With("generation", world.Generation, "rank", rank, "size", world.Size())
+	log.Info("entering the world", "members", world.IDs(), "reason", world.Reason)
+	l.report.set(func(s *proto.Status) {
+		s.Generation, s.Accusation, s.Holding, s.Fingerprint, s.Phase = world.Generation, nil, false, "", phaseConnect
+	})
+	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(), world.Reason))
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		l.watch(ctx, world, leaving, left, cancel)
+	}()
+	defer func() { cancel(nil); <-watching }()
+
+	began := time.Now()
+	connecting, done := context.WithTimeoutCause(ctx, l.patience.deadline(world.Patience), errDeadline)
+	ring, err := l.Connect(connecting, world, rank)
+	done()
+	if err != nil {
+		return l.ended(ctx, world, log, began, err)
+	}
+	g := &generation{
+		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, dataset: l.Dataset,
+		deal: schedule.Even(l.Job.Spec.Plan().MicroBatches(), world.Size()), buffer: newBuffer(l.Model.Parameters(), l.Job.Spec.Plan(), world.Size()),
+		lanes: l.lanes, mean: make([]float32, l.Model.Parameters()), patience: &l.patience, report: l.report, fetch: l.Fetch, log: log,
+		newer: func() bool {
+			v, _ := l.Board.View()
+			return v.World != nil && v.World.Generation > world.Generation
+		},
+	}
+	holding, err := g.train(ctx)
+	if err != nil {
+		ring.Abort(err)
+		return l.ended(ctx, world, log, began, err)
+	}
+	closing, done := context.WithTimeout(ctx, l.patience.deadline(world.Patience))
+	defer done()
+	if err := ring.Close(closing); err != nil { // the step is committed here; a neighbour that missed it will catch up
+		log.Warn("closing the ring", "err", err)
+	}
+	if holding {
+		print := l.replica.live().Fingerprint().String()
+		log.Info("holding the state", "step", l.replica.step, "fingerprint", print)
+		l.report.set(func(s *proto.Status) { s.Holding, s.Fingerprint, s.Phase = true, print, phaseHolding })
+	}
+	return nil
+}
+
+// watch cancels the generation when a world is published that does not wait for its step, and passes on the wish to leave.
+func (l *Loop) watch(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool, cancel context.CancelCauseFunc) {
+	for {
+		view, changed := l.Board.View()
+		if w := view.World; w != nil && w.Generation > world.Generation && w.Since > world.Generation {
+			cancel(fmt.Errorf("%w: generation %d, %s", errWorldChanged, w.Generation, w.Reason))
+			return
+		}
+		if view.Job == nil && view.Revision != 0 || view.Job != nil && view.Job.UUID != l.Job.UUID {
+			cancel(errors.New("the job's record is gone from etcd"))
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-leaving:
+			leaving, *left = nil, true
+			l.Leave()
+		case <-changed:
+		}
+	}
+}
+
+// ended decides what an error that ended a generation means, and reports it.
+func (l *Loop) ended(ctx context.Context, world job.World, log *slog.Logger, began time.Time, err error) error {
+	var verdict *Verdict
+	if errors.As(err, &verdict) {
+		log.Error("verdict", "err", err)
+		l.report.event("verdict", verdict.Message)
+		l.report.set(func(s *proto.Status) { s.Verdict, s.Phase = verdict.Message, phaseHolding })
+		return nil // the coordinator writes it down for all; the loop returns when it reads that
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		if !errors.Is(cause, errWorldChanged) {
+			return nil // Run looks at the board, or at its own context, and finds the reason
+		}
+		log.Info("generation over", "reason", cause)
+		l.report.event("world changed", cause.Error())
+		return nil
+	}
+	a := accuse(err, world)
+	a.Step, a.WaitedNanos = l.replica.step, max(a.WaitedNanos, 0)
+	a.Paused = l.pulse.stalled(time.Now())
+	log.Warn("generation over", "step", a.Step, "suspect", a.Suspect, "kind", a.Kind, "phase", a.Phase, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "err", err)
+	l.report.event("collective failed", err.Error())
+	l.report.set(func(s *proto.Status) { s.Accusation, s.Phase = a, phaseWaiting })
+	return nil
+}

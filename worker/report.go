@@ -1,0 +1,107 @@
+package worker
+
+import (
+	"sync"
+	"time"
+
+	"evenweave/proto"
+)
+
+// Phases of a member, as reported.
+const (
+	phaseSpare    = "spare"
+	phaseConnect  = "connect"
+	phaseOpen     = "open"
+	phaseFetch    = "fetch"
+	phaseCompute  = "compute"
+	phaseReduce   = "reduce"
+	phaseUpdate   = "update"
+	phaseWaiting  = "waiting for a new world"
+	phaseHolding  = "holding"
+	phaseFinished = "finished"
+)
+
+const (
+	keptCommits = 4096 // told to a coordinator that comes back
+	keptEvents  = 512  // told to `evenweave blame`
+)
+
+// report is what this member tells about itself. Level-based: readers always get all that holds now. Safe for concurrent use.
+type report struct {
+	mu      sync.Mutex
+	status  *proto.Status
+	commits []*proto.Commit
+	events  []*proto.BlameEvent
+	changed chan struct{}
+}
+
+func newReport(member, job string) *report {
+	return &report{
+		status:  &proto.Status{Member: member, Job: job, Step: -1, Phase: phaseSpare},
+		changed: make(chan struct{}),
+	}
+}
+
+// set changes the status and wakes who follows it.
+func (r *report) set(change func(*proto.Status)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r.status)
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// phase is set several times a step and wakes nobody: the next change carries it.
+func (r *report) phase(p string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.Phase = p
+}
+
+// commit records a committed step; a step done again replaces what followed it.
+func (r *report) commit(c *proto.Commit) {
+	r.set(func(s *proto.Status) {
+		for n := len(r.commits); n > 0 && r.commits[n-1].Step >= c.Step; n-- {
+			r.commits = r.commits[:n-1]
+		}
+		if len(r.commits) == keptCommits {
+			r.commits = append(r.commits[:0], r.commits[keptCommits/4:]...)
+		}
+		r.commits = append(r.commits, c)
+		s.Step = c.Step
+	})
+}
+
+// event notes something for `evenweave blame`.
+func (r *report) event(what, detail string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.events) == keptEvents {
+		r.events = append(r.events[:0], r.events[keptEvents/4:]...)
+	}
+	r.events = append(r.events, &proto.BlameEvent{
+		TimeNanos: time.Now().UnixNano(), Member: r.status.Member, Generation: r.status.Generation, Step: r.status.Step, What: what, Detail: detail,
+	})
+}
+
+func (r *report) blame() []*proto.BlameEvent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]*proto.BlameEvent(nil), r.events...)
+}
+
+// read returns the status with the commits after a step, and a channel that is closed at the next change.
+func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &proto.Status{
+		Member: r.status.Member, Job: r.status.Job, Generation: r.status.Generation, Step: r.status.Step, Phase: r.status.Phase,
+		Accusation: r.status.Accusation, Due: r.status.Due, Holding: r.status.Holding, Fingerprint: r.status.Fingerprint,
+		Verdict: r.status.Verdict, Ledger: r.status.Ledger, Heals: r.status.Heals, Heal: r.status.Heal,
+	}
+	for n := len(r.commits); n > 0 && r.commits[n-1].Step > afterStep; n-- {
+		s.Commits = r.commits[n-1:]
+	}
+	s.Commits = append([]*proto.Commit(nil), s.Commits...)
+	return s, r.changed
+}

@@ -1,0 +1,199 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"evenweave/allreduce/grpclink"
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/proto"
+	"evenweave/state"
+)
+
+// Config says how one worker process takes part in a job.
+type Config struct {
+	Endpoints   []string
+	Name        string // of the job
+	ID          string
+	Listen      string // host:port for peers and the coordinator; port 0: a free one
+	Advertise   string // how they reach it; "": worked out from Listen
+	HTTP        string // host:port of the status pages; "": none
+	Parallelism int
+	Stay        bool          // wait after the job's end
+	Grace       time.Duration // how long leaving may take
+	TTL         time.Duration // of the registration
+	// Open loads data and model of a job, compiled and warm, and returns the hash of the golden probe.
+	Open func(ctx context.Context, j job.Job) (Model, Dataset, string, error)
+	Log  *slog.Logger
+}
+
+// Run takes part until the job is done or ctx ends hard. When leaving is closed the member leaves in good order.
+func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer cancel(nil)
+
+	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	board := cluster.NewBoard()
+	tasks.Go(func() { board.Run(ctx, client) })
+
+	j, err := awaitJob(ctx, board, leaving, cfg)
+	if err != nil || j == nil {
+		return err
+	}
+	model, data, numerics, err := cfg.Open(ctx, *j)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listening for peers: %w; choose another --listen", err)
+	}
+	address, err := Advertised(cfg.Advertise, listener.Addr(), cfg.Endpoints)
+	if err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	membership := cluster.NewMembership(client, job.Member{
+		ID: cfg.ID, Job: j.UUID, Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid(),
+		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: numerics,
+	}, cfg.TTL)
+	pool := &proto.Pool{}
+	defer pool.Close()
+	rings := NewRings(cfg.ID, board.Learn)
+	loop := &Loop{
+		ID: cfg.ID, Job: *j, Model: model, Dataset: data, Parallelism: cfg.Parallelism, Board: board, Connect: rings.Connect,
+		Fetch: Fetcher{Dial: pool.Dial, Limit: state.Size(len(model.State()), j.Spec.Samples)},
+		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
+		Stay:  cfg.Stay, Log: cfg.Log,
+	}
+	loop.Init()
+
+	server := grpc.NewServer(grpclink.ServerOptions()...)
+	rings.Server().Register(server)
+	loop.Serve(server)
+	tasks.Go(func() {
+		if err := server.Serve(listener); err != nil {
+			cancel(fmt.Errorf("serving peers: %w", err))
+		}
+	})
+	defer server.Stop()
+	if cfg.HTTP != "" {
+		pages, err := serveHTTP(cfg.HTTP, loop.Handler(membership.Registered), &tasks, cancel)
+		if err != nil {
+			return err
+		}
+		defer pages.Close()
+	}
+	tasks.Go(func() { membership.Run(ctx) })
+	tasks.Go(func() { // leaving may not take for ever
+		select {
+		case <-ctx.Done():
+			return
+		case <-leaving:
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(cfg.Grace):
+			cancel(fmt.Errorf("leaving took more than %v: going at once; peers will recover", cfg.Grace))
+		}
+	})
+	cfg.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", numerics, "parallelism", cfg.Parallelism)
+	return loop.Run(ctx, leaving)
+}
+
+// awaitJob waits for the coordinator to create the job. nil without an error: asked to leave before.
+func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}, cfg Config) (*job.Job, error) {
+	for {
+		view, changed := board.View()
+		if view.Job != nil && (view.Done == nil || !view.Done.Complete && view.Done.Failure == "") {
+			return view.Job, nil
+		}
+		select {
+		case <-changed:
+		case <-leaving:
+			return nil, nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(5 * time.Second):
+			why := fmt.Sprintf("no coordinator has created job %q yet", cfg.Name)
+			if board.Heard().IsZero() {
+				why = fmt.Sprintf("etcd at %v does not answer", cfg.Endpoints)
+			} else if view.Done != nil {
+				why = fmt.Sprintf("job %q is over; waiting for the next", cfg.Name)
+				if !cfg.Stay {
+					cfg.Log.Info("the job is over already")
+					return nil, nil
+				}
+			}
+			cfg.Log.Info("waiting", "why", why)
+		}
+	}
+}
+
+func serveHTTP(address string, h http.Handler, tasks *sync.WaitGroup, cancel context.CancelCauseFunc) (*http.Server, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	tasks.Go(func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			cancel(fmt.Errorf("serving status pages: %w", err))
+		}
+	})
+	return s, nil
+}
+
+// Advertised works out the address to tell others: the one asked for, else the listener's; where that is every interface, the
+// one that leads to etcd, because members must be reached from where etcd is.
+func Advertised(asked string, listening net.Addr, endpoints []string) (string, error) {
+	_, port, err := net.SplitHostPort(listening.String())
+	if err != nil {
+		return "", err
+	}
+	if asked != "" {
+		if _, _, err := net.SplitHostPort(asked); err == nil {
+			return asked, nil
+		}
+		return net.JoinHostPort(asked, port), nil
+	}
+	host, _, _ := net.SplitHostPort(listening.String())
+	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
+		return listening.String(), nil
+	}
+	for _, e := range endpoints {
+		c, err := net.Dial("udp", hostPort(e)) // sends nothing: it only asks the routing table
+		if err != nil {
+			continue
+		}
+		local := c.LocalAddr().(*net.UDPAddr).IP.String()
+		_ = c.Close()
+		return net.JoinHostPort(local, port), nil
+	}
+	return "", fmt.Errorf("cannot tell which address peers can reach: give it with --advertise")
+}
+
+func hostPort(endpoint string) string {
+	for _, scheme := range []string{"http://", "https://"} {
+		if len(endpoint) > len(scheme) && endpoint[:len(scheme)] == scheme {
+			return endpoint[len(scheme):]
+		}
+	}
+	return endpoint
+}

@@ -1,0 +1,150 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"evenweave/proto"
+	"evenweave/state"
+)
+
+// Serve registers the Member service of an initialised loop.
+func (l *Loop) Serve(s grpc.ServiceRegistrar) {
+	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID})
+}
+
+type server struct {
+	proto.UnimplementedMemberServer
+	replica *replica
+	report  *report
+	job     string
+}
+
+// fence refuses callers of another job: an old process, or one that found this address in another cluster.
+func (s *server) fence(job string) error {
+	if job != s.job {
+		return status.Errorf(codes.FailedPrecondition, "this member belongs to job %s, the caller to %q", s.job, job)
+	}
+	return nil
+}
+
+func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServer[proto.Status]) error {
+	if err := s.fence(r.Job); err != nil {
+		return err
+	}
+	after := r.AfterStep
+	for {
+		st, changed := s.report.read(after)
+		if n := len(st.Commits); n > 0 {
+			after = st.Commits[n-1].Step
+		} else if st.Step >= 0 && st.Step < after {
+			after = st.Step // the state went back to a checkpoint
+		}
+		if err := stream.Send(st); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-time.After(time.Second): // a sign of life
+		}
+	}
+}
+
+func (s *server) Probe(_ context.Context, r *proto.ProbeRequest) (*proto.Status, error) {
+	if err := s.fence(r.Job); err != nil {
+		return nil, err
+	}
+	step, _, _ := s.replica.progress()
+	st, _ := s.report.read(step - 1)
+	return st, nil
+}
+
+func (s *server) Acknowledge(_ context.Context, r *proto.AcknowledgeRequest) (*proto.AcknowledgeReply, error) {
+	if err := s.fence(r.Job); err != nil {
+		return nil, err
+	}
+	s.replica.acknowledge(r.Step)
+	due := s.replica.due()
+	s.report.set(func(st *proto.Status) { st.Due = due })
+	return &proto.AcknowledgeReply{}, nil
+}
+
+func (s *server) Blame(_ context.Context, r *proto.BlameRequest) (*proto.BlameReply, error) {
+	if err := s.fence(r.Job); err != nil {
+		return nil, err
+	}
+	return &proto.BlameReply{Events: s.report.blame()}, nil
+}
+
+func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
+	if err := s.fence(r.Job); err != nil {
+		return err
+	}
+	held, err := s.replica.at(stream.Context(), r.Step)
+	if err != nil {
+		return status.Error(codes.NotFound, err.Error())
+	}
+	_, err = held.WriteTo(proto.BlockWriter(stream.Send))
+	return err
+}
+
+// Fetcher reads states over gRPC through one shared set of connections.
+type Fetcher struct {
+	Dial  func(address string) (*grpc.ClientConn, error)
+	Limit int64 // bytes of a state
+}
+
+// FromPeer fetches the state of a step from a member.
+func (f Fetcher) FromPeer(ctx context.Context, address, job string, step int64) (*state.State, error) {
+	conn, err := f.Dial(address)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := proto.NewMemberClient(conn).State(ctx, &proto.StateRequest{Job: job, Step: step})
+	if err != nil {
+		return nil, err
+	}
+	return state.Read(proto.BlockReader(stream.Recv), f.Limit)
+}
+
+// FromCoordinator fetches the checkpoint of a step.
+func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error) {
+	conn, err := f.Dial(address)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := proto.NewCoordinatorClient(conn).Checkpoint(ctx, &proto.CheckpointRequest{Job: job, Step: step})
+	if err != nil {
+		return nil, err
+	}
+	s, err := state.Read(proto.BlockReader(stream.Recv), f.Limit)
+	if err == nil && s.Step != step {
+		err = fmt.Errorf("asked for the checkpoint of step %d, got step %d", step, s.Step)
+	}
+	return s, err
+}
+
+// Handler serves the member's pages: /healthz fails when it neither makes progress nor waits for a stated reason, /readyz until it is registered.
+func (l *Loop) Handler(registered func() bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		s, _ := l.report.read(0)
+		fmt.Fprintf(w, "ok: generation %d, step %d, %s\n", s.Generation, s.Step, s.Phase)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !registered() {
+			http.Error(w, "not registered in etcd", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return mux
+}

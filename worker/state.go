@@ -1,0 +1,162 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"evenweave/job"
+	"evenweave/schedule"
+	"evenweave/state"
+)
+
+// maxSnapshots bounds the due snapshots that are kept for a coordinator that is away; beyond it the oldest is dropped.
+const maxSnapshots = 32
+
+// replica is this member's copy of the job's state, and the due snapshots of it. The loop changes it; the Member service reads it.
+type replica struct {
+	job   job.Job
+	model Model
+
+	mu     sync.RWMutex // held for writing while the live state changes
+	known  bool         // false until a state has been adopted: fresh members have none
+	step   int64
+	ledger *schedule.Ledger
+
+	snapshots map[int64]*snapshot
+	order     []int64
+}
+
+type snapshot struct {
+	state    *state.State
+	print    state.Fingerprint
+	verified bool
+}
+
+func newReplica(j job.Job, model Model) *replica {
+	return &replica{job: j, model: model, ledger: schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}}
+}
+
+// live is the state without a copy: for the loop only, between updates.
+func (r *replica) live() *state.State {
+	return &state.State{Step: r.step, Ledger: r.ledger, Values: r.model.State()}
+}
+
+// adopt takes over a state fetched from a peer or a checkpoint.
+func (r *replica) adopt(s *state.State) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.model.SetState(s.Values); err != nil {
+		return fmt.Errorf("state of step %d: %w", s.Step, err)
+	}
+	r.step, r.ledger, r.known = s.Step, s.Ledger, true
+	return nil
+}
+
+// update commits a step: the ledger, the model's update, the step count, and the snapshot if one is due. On an error nothing has changed.
+func (r *replica) update(epoch int64, samples []int32, mean []float32) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ledger := r.ledger.Clone()
+	if err := ledger.Commit(epoch, samples); err != nil {
+		return &Verdict{fmt.Sprintf("step %d: ledger: %v", r.step+1, err)}
+	}
+	if err := r.model.Update(mean, r.step); err != nil {
+		return err
+	}
+	r.ledger = ledger
+	r.step++
+	if r.job.Due(r.step) {
+		r.keep()
+	}
+	return nil
+}
+
+// keep stores a copy of the live state as a due snapshot, not yet verified.
+func (r *replica) keep() {
+	if _, ok := r.snapshots[r.step]; !ok {
+		r.order = append(r.order, r.step)
+	}
+	s := r.copy()
+	r.snapshots[r.step] = &snapshot{state: s, print: s.Fingerprint()}
+	for len(r.order) > maxSnapshots {
+		delete(r.snapshots, r.order[0])
+		r.order = r.order[1:]
+	}
+}
+
+func (r *replica) copy() *state.State {
+	live := r.live()
+	return &state.State{Step: live.Step, Ledger: live.Ledger.Clone(), Values: append([]float32(nil), live.Values...)}
+}
+
+// verify marks the snapshot of the live step as agreed by all ranks. It says whether a due snapshot became readable by that.
+func (r *replica) verify(f state.Fingerprint) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, ok := r.snapshots[r.step]
+	if !ok || s.verified {
+		return false
+	}
+	if s.print != f { // the live state was healed after the copy was taken
+		live := r.copy()
+		s.state, s.print = live, f
+	}
+	s.verified = true
+	return true
+}
+
+// due lists the steps of verified snapshots that nobody has acknowledged.
+func (r *replica) due() []int64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var steps []int64
+	for _, step := range r.order {
+		if r.snapshots[step].verified {
+			steps = append(steps, step)
+		}
+	}
+	return steps
+}
+
+// acknowledge drops the snapshots up to a step that is durable.
+func (r *replica) acknowledge(step int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := r.order[:0]
+	for _, s := range r.order {
+		if s <= step {
+			delete(r.snapshots, s)
+		} else {
+			rest = append(rest, s)
+		}
+	}
+	r.order = rest
+}
+
+// at returns the state of a step: the due snapshot if verified, else a copy of the live one.
+func (r *replica) at(_ context.Context, step int64) (*state.State, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if s, ok := r.snapshots[step]; ok && s.verified {
+		return s.state, nil
+	}
+	if r.known && r.step == step {
+		return r.copy(), nil
+	}
+	held := "no state"
+	if r.known {
+		held = fmt.Sprintf("step %d", r.step)
+	}
+	return nil, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots", step, held, len(r.order))
+}
+
+// progress returns the committed steps (-1: no state) and the ledger of the open epoch.
+func (r *replica) progress() (step int64, epochs int64, used int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !r.known {
+		return -1, 0, 0
+	}
+	return r.step, r.ledger.Epochs(), r.ledger.Used()
+}

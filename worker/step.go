@@ -1,0 +1,131 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"evenweave/exact"
+	"evenweave/schedule"
+)
+
+// errDiverged: the ranks did not compute from the same state; nothing was applied.
+var errDiverged = errors.New("replicas differ")
+
+// commit is what a committed step tells.
+type commit struct {
+	epoch                         int64
+	loss, accuracy                float64
+	samples                       int64
+	compute, reduce, wait, update time.Duration
+	deal                          schedule.Deal
+	changing                      bool // some rank knows of a newer world: leave this one now
+	verified                      bool // a due snapshot became readable
+}
+
+// step computes, sums, checks and applies one update. The state changes only in the last line but the bookkeeping.
+func (g *generation) step(ctx context.Context) (commit, error) {
+	r, buf, began := g.replica, g.buffer, time.Now()
+
+	g.report.phase(phaseCompute)
+	buf.reset()
+	if err := g.compute(ctx); err != nil {
+		return commit{}, err
+	}
+	computed := time.Since(began)
+	print := r.live().Fingerprint() // after computing: what is compared is what was computed from
+	buf.setPrint(g.rank, print)
+	buf.times[g.rank] = computed.Nanoseconds()
+	if g.newer() {
+		buf.changes[g.rank] = 1
+	}
+
+	g.report.phase(phaseReduce)
+	reducing := time.Now()
+	if err := g.sum(ctx, buf.words); err != nil {
+		return commit{}, err
+	}
+	reduced := time.Since(reducing)
+
+	if err := buf.check(r.step, r.model.ParameterName); err != nil {
+		return commit{}, err
+	}
+	if !buf.agreed() {
+		return commit{}, errDiverged
+	}
+	c := commit{changing: buf.changing(), verified: r.verify(print), compute: computed, deal: g.deal}
+
+	g.report.phase(phaseUpdate)
+	updating := time.Now()
+	c.samples = buf.sums[sumWeight]
+	c.loss = exact.Value(buf.sums[sumLoss]) / float64(c.samples)
+	c.accuracy = float64(buf.sums[sumCorrect]) / float64(c.samples)
+	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
+	exact.Mean(g.mean, buf.gradient, c.samples)
+	if err := r.update(c.epoch, buf.loaded(g.samples), g.mean); err != nil {
+		return commit{}, err
+	}
+	c.update = time.Since(updating)
+	c.wait = max(0, min(reduced, time.Duration(slowest(buf.times))-computed))
+	c.reduce = reduced - c.wait
+	g.deal = schedule.Next(g.deal, buf.times)
+	g.patience.saw(time.Since(began))
+	return c, nil
+}
+
+// compute adds this rank's micro-batches to the buffer, several lanes side by side. Integer sums make their order irrelevant.
+func (g *generation) compute(ctx context.Context) error {
+	r := g.replica
+	lo, hi := g.deal.Range(g.rank)
+	var (
+		next  atomic.Int64
+		mu    sync.Mutex
+		fault error
+		lanes sync.WaitGroup
+	)
+	next.Store(int64(lo))
+	for _, l := range g.lanes[:min(len(g.lanes), hi-lo)] {
+		lanes.Go(func() {
+			for v := int(next.Add(1)) - 1; v < hi && ctx.Err() == nil; v = int(next.Add(1)) - 1 {
+				loss, correct, err := l.gradients(r, g.sampler, g.dataset, v)
+				mu.Lock()
+				if err != nil {
+					fault = errors.Join(fault, err)
+				} else {
+					g.buffer.add(&l.batch, l.gradient, loss, correct)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	lanes.Wait()
+	return errors.Join(fault, context.Cause(ctx))
+}
+
+// lane is the scratch memory of one micro-batch in flight.
+type lane struct {
+	batch    schedule.Batch
+	gradient []float32
+}
+
+func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data Dataset, v int) (loss float32, correct int, err error) {
+	b, spec := &l.batch, r.job.Spec
+	b.Step, b.MicroBatch = r.step, v
+	b.Epoch, _ = spec.Plan().Position(r.step)
+	b.Key = schedule.Key(spec.Seed, schedule.PurposeDropout, uint64(r.step), uint64(v))
+	sampler.MicroBatch(r.step, v, b.Samples)
+	if err := data.Load(b); err != nil {
+		return 0, 0, err
+	}
+	return r.model.Gradients(b, l.gradient)
+}
+
+func slowest(nanos []int64) int64 {
+	var m int64
+	for _, n := range nanos {
+		m = max(m, n)
+	}
+	return m
+}
