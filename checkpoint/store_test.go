@@ -278,3 +278,56 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// A newer name that is seen but not durable, since its directory could not be synced, is no reason to remove the older.
+func TestPruneRemovesOnlyBehindDurable(t *testing.T) {
+	m := newMemFS(nil)
+	s := open(t, dir, Options{FS: m})
+	mustSave(t, s, 10, 1)
+	m.ops, m.err = 0, syscall.EIO
+	for m.failAt = 1; ; m.failAt++ { // until the last operation of a Save, the sync, fails: the file is there
+		m.ops = 0
+		if _, err := save(s, 20, 1); err != nil && checkLatest(t, s) == 20 {
+			break
+		}
+		delete(m.visible, filepath.Join(dir, fileName(20, 1)))
+	}
+	m.ops, m.failAt = 0, 1
+	if removed, err := s.Prune(t.Context(), 1); !errors.Is(err, syscall.EIO) || len(removed) != 0 {
+		t.Errorf("the sync fails: removed %v, %v", removed, err)
+	}
+	if removed, err := s.Prune(t.Context(), 1); err != nil || len(removed) != 1 {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	delete(m.durable, filepath.Join(dir, fileName(10, 1))) // the removal did reach the disk
+	m.reboot(0)
+	if checkLatest(t, s) != 20 {
+		t.Error("the newer was not durable when the older was removed")
+	}
+}
+
+// The size of the built-in CNN's state.
+func BenchmarkStore(b *testing.B) {
+	s, err := Open(b.TempDir(), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	state := make([]byte, 1339400)
+	b.Run("save", func(b *testing.B) {
+		for step := int64(0); b.Loop(); step++ {
+			if _, err := s.Save(b.Context(), Manifest{Step: step % 3}, func(w io.Writer) error {
+				_, err := w.Write(state)
+				return err
+			}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("latest", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.Latest(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
