@@ -20,7 +20,7 @@ const ImageSide = 28
 const (
 	maxImageBytes = 64 << 20
 	maxImageSide  = 1 << 14
-	maxPixels     = 64 << 20 // 256 MB once decoded
+	maxPixels     = 64 << 20 // 512 MB once decoded, at worst: 16 bits a channel
 	trimTolerance = 13       // 5% of white: closer than this to the background counts as background
 )
 

@@ -6,8 +6,10 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -126,3 +128,30 @@ func (o byteByByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(1, len(
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestObserversMayBeShared(t *testing.T) {
+	metrics, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bar := NewBar(io.Discard, func() int { return 80 }, time.UTC)
+	var out bytes.Buffer
+	all := Multi(NewJSON(&out), NewPlain(io.Discard, time.UTC), bar, metrics)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for _, r := range story() {
+				all.Observe(r)
+			}
+		})
+	}
+	group.Wait()
+	if err := errors.Join(bar.Close(), metrics.Close()); err != nil {
+		t.Error(err)
+	}
+	metrics.Observe(step(1000)) // closed: nothing happens
+	var got log
+	if err := Relay(&out, &got); err != nil || len(got.records) != 4*len(story()) {
+		t.Errorf("%d records, %v: lines are mixed up", len(got.records), err)
+	}
+}
