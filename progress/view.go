@@ -91,8 +91,8 @@ func (v *view) describe(e Event) []string {
 		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s: %s",
 			e.Step, e.Epoch, size(e.Bytes), e.Path)}
 	case Evaluation:
-		return []string{fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f, in %s",
-			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss, seconds(e.Seconds))}
+		return []string{fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f",
+			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss)}
 	case MemberChange:
 		return lines("member "+e.ID+" "+e.What, e.Detail)
 	case Notice:
@@ -115,7 +115,7 @@ func describeStart(e Start) []string {
 		first += " (" + e.UUID[:min(8, len(e.UUID))] + ")"
 	}
 	if e.Model != "" {
-		first += ", model " + e.Model
+		first += ", " + e.Model
 	}
 	if e.Recipe != "" {
 		first += ", recipe " + e.Recipe
@@ -261,13 +261,6 @@ func size(bytes int64) string {
 		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
 	}
 	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
-}
-
-func seconds(s float64) string {
-	if s < 1 {
-		return fmt.Sprintf("%.0f ms", 1000*s)
-	}
-	return fmt.Sprintf("%.1f s", s)
 }
 
 // short is a duration as a person says it: 42s, 3m07s, 5h12m.
