@@ -4,7 +4,7 @@
 // that is associative and commutative, so ring order, the number of workers and the order of threads cannot change a
 // bit. The division by the total weight comes once, after the reduce (Mean). All of it is specified to the last bit and
 // the same on every architecture: products by a power of two are exact, every rounding is to nearest even, and no
-// expression could be fused into a multiply-add.
+// expression is fused into a multiply-add.
 //
 // Of V addends each is below 2^62/V (Limit), so that a sum stays below 2^62 and cannot overflow. With V = 8 the limit is
 // 524,288 and the resolution 9.1e-13.
@@ -43,11 +43,11 @@ func Accumulate(dst []int64, grad []float32, v int) (bad int) {
 	dst = dst[:len(grad)]
 	if firstAbove(grad, min(largestBits(v), fastBits)) < 0 {
 		// Adding 1.5 * 2^52 leaves no binary places, so that the sum rounds to nearest even in the addition itself; its
-		// bits then count quanta. Thrice as fast as RoundToEven, and right (fused or not: the product is exact) up to
-		// 2^51 quanta.
+		// bits then count quanta. Thrice as fast as RoundToEven, and right up to 2^51 quanta. (The
+		// outer conversion keeps compilers from fusing the two.)
 		const magic = 3 << 51
 		for i, g := range grad {
-			dst[i] += int64(math.Float64bits(float64(g)*scale+magic) - math.Float64bits(magic))
+			dst[i] += int64(math.Float64bits(float64(float64(g)*scale)+magic) - math.Float64bits(magic))
 		}
 		return -1
 	}
