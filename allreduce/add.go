@@ -3,11 +3,104 @@ package allreduce
 import (
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"unsafe"
 )
 
-// adder adds two byte ranges element by element into a third of the same length, a multiple of the element's size. out may be a or b.
-type adder func(out, a, b []byte)
+// The arithmetic works on bytes, which may be cut and aligned anyhow, and takes checksums in the same pass: a byte that is in a register costs little more to check.
+
+const (
+	stripe = 64 // bytes that the arithmetic takes at a time
+	rotate = 29 // odd, so that a word returns to its place only after 64 stripes
+)
+
+var le = binary.LittleEndian
+
+// checksum is a running checksum: eight interleaved lanes, each of which is rotated before the next 64-bit word is added to it. Damage within one word never goes unseen; any other goes unseen once in 2^64 times.
+type checksum [stripe / 8]uint64
+
+// digest folds the lanes together.
+func (c *checksum) digest() uint64 {
+	var h uint64
+	for _, lane := range c {
+		h = bits.RotateLeft64(h, rotate)*0x9E3779B97F4A7C15 + lane // an odd factor: no lane's bits get lost
+	}
+	return h
+}
+
+func (c *checksum) take(b *[stripe]byte) {
+	for i := range c {
+		c[i] = bits.RotateLeft64(c[i], rotate) + le.Uint64(b[8*i:])
+	}
+}
+
+// copyChecked copies src to dst, which are equally long, and adds src to a checksum. Only the last call for a checksum may have a length that is no multiple of stripe.
+func copyChecked(dst, src []byte, sum *checksum) {
+	n := copyStripes(dst, src, sum)
+	for dst, src = dst[n:], src[n:]; len(src) > 0; dst, src = dst[n:], src[n:] {
+		var b [stripe]byte
+		n = copy(b[:], src)
+		copy(dst, b[:n])
+		sum.take(&b)
+	}
+}
+
+// adder adds a and b element by element into out and takes the checksums of b and of out; all three are equally long, and out may be a. Only the last call for a checksum may have a length that is no multiple of stripe.
+type adder func(out, a, b []byte, in, sum *checksum)
+
+func addInt64(out, a, b []byte, in, sum *checksum) {
+	n := addInt64Stripes(out, a, b, in, sum)
+	for out, a, b = out[n:], a[n:], b[n:]; len(out) > 0; out, a, b = out[n:], a[n:], b[n:] {
+		var x, y [stripe]byte // The last stripe is padded with zeros for the checksums.
+		copy(x[:], a)
+		n = copy(y[:], b)
+		in.take(&y)
+		for i := 0; i < stripe; i += 8 {
+			le.PutUint64(x[i:], le.Uint64(x[i:])+le.Uint64(y[i:]))
+		}
+		sum.take(&x)
+		copy(out, x[:])
+	}
+}
+
+func addFloat32(out, a, b []byte, in, sum *checksum) {
+	n := addFloat32Stripes(out, a, b, in, sum)
+	for out, a, b = out[n:], a[n:], b[n:]; len(out) > 0; out, a, b = out[n:], a[n:], b[n:] {
+		var x, y [stripe]byte
+		copy(x[:], a)
+		n = copy(y[:], b)
+		in.take(&y)
+		for i := 0; i < stripe; i += 4 {
+			le.PutUint32(x[i:], math.Float32bits(math.Float32frombits(le.Uint32(x[i:]))+math.Float32frombits(le.Uint32(y[i:]))))
+		}
+		sum.take(&x)
+		copy(out, x[:])
+	}
+}
+
+// eachStripes calls f with the offset and the bytes of pieces that may be cut anywhere, whole stripes at a time but for the last call. A stripe that lies in several pieces is joined in carry.
+func eachStripes(pieces [][]byte, carry *[stripe]byte, f func(offset int, b []byte)) {
+	offset, have := 0, 0 // have: bytes in carry
+	for _, p := range pieces {
+		if have > 0 {
+			n := copy(carry[have:], p)
+			p = p[n:]
+			if have += n; have < stripe {
+				continue
+			}
+			f(offset, carry[:])
+			offset, have = offset+stripe, 0
+		}
+		if whole := len(p) - len(p)%stripe; whole > 0 {
+			f(offset, p[:whole])
+			offset, p = offset+whole, p[whole:]
+		}
+		have = copy(carry[:], p)
+	}
+	if have > 0 {
+		f(offset, carry[:have])
+	}
+}
 
 // arithmetic returns the element's size in bytes and its adder.
 func arithmetic[T Element]() (width int, add adder) {
@@ -27,48 +120,4 @@ func bytesOf[T Element](s []T) []byte {
 func littleEndian() bool {
 	x := uint16(1)
 	return *(*byte)(unsafe.Pointer(&x)) == 1
-}
-
-// addPieces is add with b cut into pieces anywhere, also within an element. out, a and the pieces together are equally long.
-func addPieces(add adder, width int, out, a []byte, pieces [][]byte) {
-	var carry [8]byte
-	have := 0 // bytes of an element that the last piece began
-	for _, p := range pieces {
-		if have > 0 {
-			n := copy(carry[have:width], p)
-			p = p[n:]
-			if have += n; have < width {
-				continue
-			}
-			add(out[:width], a[:width], carry[:width])
-			out, a, have = out[width:], a[width:], 0
-		}
-		whole := len(p) - len(p)%width
-		add(out[:whole], a[:whole], p[:whole])
-		out, a = out[whole:], a[whole:]
-		have = copy(carry[:], p[whole:])
-	}
-}
-
-// copyPieces joins pieces into out.
-func copyPieces(out []byte, pieces [][]byte) {
-	for _, p := range pieces {
-		out = out[copy(out, p):]
-	}
-}
-
-func addInt64Plain(out, a, b []byte) {
-	le := binary.LittleEndian
-	for len(out) >= 8 && len(a) >= 8 && len(b) >= 8 {
-		le.PutUint64(out, le.Uint64(a)+le.Uint64(b))
-		out, a, b = out[8:], a[8:], b[8:]
-	}
-}
-
-func addFloat32Plain(out, a, b []byte) {
-	le := binary.LittleEndian
-	for len(out) >= 4 && len(a) >= 4 && len(b) >= 4 {
-		le.PutUint32(out, math.Float32bits(math.Float32frombits(le.Uint32(a))+math.Float32frombits(le.Uint32(b))))
-		out, a, b = out[4:], a[4:], b[4:]
-	}
 }

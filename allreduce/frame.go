@@ -1,22 +1,19 @@
 package allreduce
 
-import (
-	"encoding/binary"
-	"hash/crc32"
-)
+import "hash/crc32"
 
 // A frame is a header of headerBytes and a payload of elements, all little-endian:
 //
-//	 0  magic "EWR1"          32  step
-//	 4  CRC-32C of [8, 64)    40  elements in the whole buffer
-//	 8  job (hash of its id)  48  frame's number in the Sum
-//	16  generation            52  payload bytes
-//	24  sequence of the Sum   56  CRC-32C of the payload
-//	                          60  sender's rank, uint16; world size, uint16, top bit set for float32
+//	 0  magic "EWR1"          40  elements in the whole buffer
+//	 4  CRC-32C of [8, 72)    48  frame's number in the Sum
+//	 8  job (hash of its id)  52  payload bytes
+//	16  generation            56  checksum of the payload
+//	24  sequence of the Sum   64  sender's rank; 66  world size, top bit set for float32
+//	32  step                  68  zero
 //
 // The payload has its own checksum so that a member passes on the one that the summing member made: the sum is checked end to end.
 const (
-	headerBytes = 64
+	headerBytes = 72
 	magic       = 0x31525745 // "EWR1"
 	floatBit    = 1 << 15
 	maxSize     = floatBit - 1
@@ -29,14 +26,13 @@ type header struct {
 	job                        uint64
 	generation, sequence, step int64
 	length                     uint64
+	checksum                   uint64 // of the payload
 	number, payload            uint32
-	payloadCRC                 uint32
 	rank, shape                uint16
 }
 
 func (h *header) encode(b []byte) {
 	_ = b[headerBytes-1]
-	le := binary.LittleEndian
 	le.PutUint32(b, magic)
 	le.PutUint64(b[8:], h.job)
 	le.PutUint64(b[16:], uint64(h.generation))
@@ -45,13 +41,14 @@ func (h *header) encode(b []byte) {
 	le.PutUint64(b[40:], h.length)
 	le.PutUint32(b[48:], h.number)
 	le.PutUint32(b[52:], h.payload)
-	le.PutUint32(b[56:], h.payloadCRC)
-	le.PutUint16(b[60:], h.rank)
-	le.PutUint16(b[62:], h.shape)
+	le.PutUint64(b[56:], h.checksum)
+	le.PutUint16(b[64:], h.rank)
+	le.PutUint16(b[66:], h.shape)
+	le.PutUint32(b[68:], 0)
 	le.PutUint32(b[4:], crc32.Checksum(b[8:headerBytes], castagnoli))
 }
 
-// decodeHeader takes the header off the front of a frame that may be cut anywhere and returns the pieces of the payload, whose length and checksum it has checked. It changes pieces.
+// decodeHeader takes the header off the front of a frame that may be cut anywhere and returns the pieces of the payload, whose length it has checked. It changes pieces.
 func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 	var b [headerBytes]byte
 	have := 0
@@ -62,7 +59,6 @@ func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 			pieces = pieces[1:]
 		}
 	}
-	le := binary.LittleEndian
 	switch {
 	case have < headerBytes:
 		return h, nil, violation("a frame of %d bytes is shorter than its header of %d", have, headerBytes)
@@ -73,22 +69,25 @@ func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 	}
 	h = header{
 		job: le.Uint64(b[8:]), generation: int64(le.Uint64(b[16:])), sequence: int64(le.Uint64(b[24:])), step: int64(le.Uint64(b[32:])),
-		length: le.Uint64(b[40:]), number: le.Uint32(b[48:]), payload: le.Uint32(b[52:]), payloadCRC: le.Uint32(b[56:]),
-		rank: le.Uint16(b[60:]), shape: le.Uint16(b[62:]),
+		length: le.Uint64(b[40:]), number: le.Uint32(b[48:]), payload: le.Uint32(b[52:]), checksum: le.Uint64(b[56:]),
+		rank: le.Uint16(b[64:]), shape: le.Uint16(b[66:]),
 	}
 	var bytes uint64
-	var sum uint32
 	for _, p := range pieces {
 		bytes += uint64(len(p))
-		sum = crc32.Update(sum, castagnoli, p)
 	}
 	if bytes != uint64(h.payload) {
 		return h, nil, violation("a frame carries %d payload bytes, its header says %d", bytes, h.payload)
 	}
-	if sum != h.payloadCRC {
-		return h, nil, violation("frame %d was damaged on the way: the checksum of its payload is %#x, its header says %#x", h.number, sum, h.payloadCRC)
-	}
 	return h, pieces, nil
+}
+
+// intact compares the checksum of the payload as received with the one that it was sent with.
+func (h *header) intact(received *checksum) error {
+	if got := received.digest(); got != h.checksum {
+		return violation("frame %d was damaged on the way: the checksum of its payload is %#x, its header says %#x", h.number, got, h.checksum)
+	}
+	return nil
 }
 
 // check compares a received header with the expected one, but for the payload's checksum.
@@ -99,7 +98,7 @@ func (h *header) check(want *header) error {
 	}
 	// The common case first, so that nothing below costs a healthy ring anything.
 	same := *h
-	same.payloadCRC = want.payloadCRC
+	same.checksum = want.checksum
 	if same == *want {
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"hash/fnv"
 	"io"
 	"sync"
@@ -48,7 +47,9 @@ type Ring[T Element] struct {
 	width int // bytes of an element
 	add   adder
 
-	expect, sent header // the constant fields of frames from the left and to the right
+	in, out      checksum     // of the payload received and of the one passed on
+	carry        [stripe]byte // a stripe that was cut on the way
+	expect, sent header       // the constant fields of frames from the left and to the right
 	sequence     int64
 
 	begin chan context.Context // a Sum hands its deadline to the watchdog,
@@ -150,15 +151,11 @@ func (r *Ring[T]) exchange(buf []byte) error {
 	frames := p.frames()
 	for i := range frames + p.segments {
 		var frame, out []byte // frame i and its payload
+		lo, hi := 0, 0
 		if i < frames {
-			lo, hi := p.span(r.cfg.Rank, i)
+			lo, hi = p.span(r.cfg.Rank, i)
 			frame = r.right.Buffer(headerBytes + (hi-lo)*r.width)
 			out = frame[headerBytes:]
-			r.sent.number, r.sent.payload = uint32(i), uint32(len(out))
-			if p.hop(i) == 0 {
-				copy(out, buf[lo*r.width:])
-				r.sent.payloadCRC = crc32.Checksum(out, castagnoli)
-			}
 		}
 		if i >= p.segments {
 			if err := r.receive(p, i-p.segments, buf, out); err != nil {
@@ -166,6 +163,12 @@ func (r *Ring[T]) exchange(buf []byte) error {
 			}
 		}
 		if i < frames {
+			if p.hop(i) == 0 {
+				r.out = checksum{}
+				copyChecked(out, buf[lo*r.width:hi*r.width], &r.out)
+				r.sent.checksum = r.out.digest()
+			}
+			r.sent.number, r.sent.payload = uint32(i), uint32(len(out))
 			r.sent.encode(frame)
 			r.moveTo(true, i)
 			if err := r.right.Send(); err != nil {
@@ -176,7 +179,7 @@ func (r *Ring[T]) exchange(buf []byte) error {
 	return nil
 }
 
-// receive takes in frame i from the left neighbour. Until the last hop but one it adds this member's part; from there on the payload is the sum. Except in the last hop, what comes of it is passed on in out, with its checksum in r.sent.
+// receive takes in frame i from the left neighbour. In the reduce-scatter it adds this member's part; the last of those sums, and what comes after them, are the result. Except in the last hop, what comes of it is written to out, with its checksum in r.sent, to be passed on.
 func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
 	r.moveTo(false, i)
 	pieces, err := r.left.Recv()
@@ -196,22 +199,29 @@ func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
 	if err := h.check(&r.expect); err != nil {
 		return err
 	}
-	switch hop, last := p.hop(i), p.hops()-1; {
-	case hop < p.size-2:
-		addPieces(r.add, r.width, out, own, payload)
-		r.sent.payloadCRC = crc32.Checksum(out, castagnoli)
-	case hop == p.size-2:
-		addPieces(r.add, r.width, own, own, payload)
-		copy(out, own)
-		r.sent.payloadCRC = crc32.Checksum(out, castagnoli)
-	default:
-		copyPieces(own, payload)
-		if hop < last {
-			copy(out, own)
-			r.sent.payloadCRC = h.payloadCRC
-		}
+	hop, reduced, last := p.hop(i), p.size-2, p.hops()-1
+	to := own // Where the elements go. Sums that are not complete are only passed on.
+	if hop < reduced {
+		to = out
 	}
-	return nil
+	r.in, r.out = checksum{}, checksum{}
+	eachStripes(payload, &r.carry, func(at int, b []byte) {
+		end := at + len(b)
+		if hop <= reduced {
+			r.add(to[at:end], own[at:end], b, &r.in, &r.out)
+		} else {
+			copyChecked(to[at:end], b, &r.in)
+		}
+		if hop >= reduced && hop < last {
+			copy(out[at:end], to[at:end])
+		}
+	})
+	if hop <= reduced {
+		r.sent.checksum = r.out.digest()
+	} else {
+		r.sent.checksum = h.checksum
+	}
+	return h.intact(&r.in)
 }
 
 // start admits one Sum at a time to a ring that is neither poisoned nor closed.
