@@ -1,0 +1,52 @@
+# `make run` sets up and trains on this machine; `make test` sets up and tests. ARGS is passed on: make run ARGS="--epochs 1".
+export GOEXPERIMENT := simd
+ARGS ?=
+GO   ?= go
+BIN  := bin/evenweave
+# GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
+RACE := -race -gcflags=all=-d=checkptr=0
+
+.PHONY: help setup build run test race fuzz bench lint proto cross clean
+help: ## what can be made
+	@awk -F': .*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## fetch XLA's plug-in and the data into .evenweave, verified by SHA-256
+	@deploy/setup/setup.sh
+
+build: ## bin/evenweave
+	$(GO) build -trimpath -o $(BIN) .
+
+run: setup build ## train on this machine: embedded etcd, a coordinator, two workers
+	$(BIN) train $(ARGS)
+
+test: setup build ## vet and all tests
+	$(GO) vet ./...
+	$(GO) test -timeout 10m ./...
+
+race: setup ## all tests under the race detector
+	$(GO) test $(RACE) -timeout 20m ./...
+
+FUZZTIME ?= 20s
+fuzz: ## every fuzz target for FUZZTIME
+	@for p in $$($(GO) list ./...); do for t in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+		echo "$$p $$t"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+bench: setup build ## benchmarks, then the ring and the step as a user runs them
+	$(GO) test -run '^$$' -bench . -benchtime 200ms ./...
+
+lint: ## gofmt, vet and the linters of .golangci.yml
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0 run
+
+cross: ## the other platforms build, on the "go" backend at least
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null .
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null .
+
+proto: ## generate proto/*.pb.go (needs protoc)
+	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
+	PATH=$(CURDIR)/bin:$$PATH protoc --go_out=. --go_opt=module=evenweave --go-grpc_out=. --go-grpc_opt=module=evenweave proto/evenweave.proto
+
+clean: ## what was built and fetched; run directories stay
+	rm -rf bin .evenweave
