@@ -38,6 +38,7 @@ var errInterrupted = errors.New("interrupted")
 // Main runs one command line and returns the exit code.
 func Main(args []string) int {
 	local.Lifeline()
+	signal.Ignore(syscall.SIGPIPE) // whoever reads our output may go: the training goes on
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.Execute()

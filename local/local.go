@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -143,6 +144,7 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 			return fmt.Errorf("no last checkpoint within %v of the interrupt: killed; see %s", haltTimeout, filepath.Join(cfg.Dir, "logs"))
 		case exit := <-s.exits:
 			if done, err := s.exited(exit); done {
+				stop() // etcd ends at once only when nobody is connected any more
 				s.wind(ctx)
 				return err
 			}
@@ -183,7 +185,8 @@ func watchScale(ctx context.Context, endpoint, name string) (<-chan int, func(),
 			}
 		}
 	}()
-	return wanted, func() { cancel(); <-done; <-running; _ = client.Close() }, nil
+	var once sync.Once
+	return wanted, func() { once.Do(func() { cancel(); <-done; <-running; _ = client.Close() }) }, nil
 }
 
 // freePorts finds two loopback addresses that nobody listens on.

@@ -69,7 +69,7 @@ func (b *buffer) add(batch *schedule.Batch, grad []float32, loss float32, correc
 		}
 	}
 	q, ok := exact.Quantise(float64(loss))
-	if !ok {
+	if limit := exact.Limit(len(b.coverage)); !ok || q >= limit || q <= -limit {
 		b.verdict[v] = int64(len(b.gradient)) + 1
 		return
 	}

@@ -1,0 +1,309 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"evenweave/cnn"
+	"evenweave/fashionmnist"
+)
+
+// beEvenweave makes this test binary the program under test: `evenweave train` starts its children from its own executable.
+const beEvenweave = "EVENWEAVE_TEST_BINARY_IS_EVENWEAVE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beEvenweave) != "" {
+		os.Exit(Main(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// evenweave prepares a command of the program, ended with the test.
+func evenweave(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), beEvenweave+"=1")
+	return cmd
+}
+
+func needData(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("trains for real: skipped by -short")
+	}
+	dir, err := filepath.Abs("../.evenweave/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fashionmnist.Find(dir); err != nil {
+		t.Fatalf("%v: run `make setup`", err)
+	}
+	return dir
+}
+
+// tiny is a job on real data whose epochs are 4 steps long, the last one padded: 100 samples in batches of 32.
+func tiny(data, dir string, more ...string) []string {
+	return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--holdout", "59900", "--global-batch", "32", "--micro-batch", "8",
+		"--evaluate=false"}, more...)
+}
+
+type doneEvent struct {
+	Event    string `json:"event"`
+	Step     int    `json:"step"`
+	Workers  int    `json:"workers"`
+	Complete bool   `json:"complete"`
+	Weights  string `json:"weights_sha256"`
+	Print    string `json:"fingerprint"`
+	Backend  string `json:"backend"`
+}
+
+func lastDone(t *testing.T, out []byte) doneEvent {
+	t.Helper()
+	var d doneEvent
+	for line := range bytes.Lines(out) {
+		var e doneEvent
+		if json.Unmarshal(line, &e) == nil && e.Event == "done" {
+			d = e
+		}
+	}
+	if d.Weights == "" {
+		t.Fatalf("no done event in:\n%s", out)
+	}
+	return d
+}
+
+func train(t *testing.T, args ...string) doneEvent {
+	t.Helper()
+	cmd := evenweave(t, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, stderr.Bytes())
+	}
+	return lastDone(t, out)
+}
+
+// TestWorkerCountChangesNothing is the promise: the same spec gives the same bits for any number of workers and lanes, over epochs' ends.
+func TestWorkerCountChangesNothing(t *testing.T) {
+	data := needData(t)
+	var want doneEvent
+	for i, how := range [][]string{{"--workers", "1"}, {"--workers", "2", "--parallelism", "2"}, {"--workers", "3"}, {"--workers", "5"}} {
+		got := train(t, tiny(data, t.TempDir(), append(how, "--steps", "14")...)...)
+		if got.Step != 14 || !got.Complete {
+			t.Errorf("%v: ended at step %d, complete: %v", how, got.Step, got.Complete)
+		}
+		if i == 0 {
+			want = got
+		} else if got.Weights != want.Weights || got.Print != want.Print {
+			t.Errorf("%v: weights %s, fingerprint %s; one worker gives %s, %s", how, got.Weights, got.Print, want.Weights, want.Print)
+		}
+	}
+}
+
+// TestGoBackendAgreesWithItself: on the other backend the bits are others, and as independent of the worker count.
+func TestGoBackendAgreesWithItself(t *testing.T) {
+	data := needData(t)
+	one := train(t, tiny(data, t.TempDir(), "--backend", "go", "--workers", "1", "--steps", "3")...)
+	two := train(t, tiny(data, t.TempDir(), "--backend", "go", "--workers", "2", "--steps", "3")...)
+	if one.Weights != two.Weights || one.Backend != "go" {
+		t.Errorf("backend %s: 1 worker gives %s, 2 give %s", one.Backend, one.Weights, two.Weights)
+	}
+}
+
+// interruptAt sends SIGINT once the step has been committed, and returns what was printed.
+func interruptAt(t *testing.T, step int, args ...string) doneEvent {
+	t.Helper()
+	cmd := evenweave(t, args...)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	lines := bufio.NewScanner(pipe)
+	for sent := false; lines.Scan(); {
+		out.Write(append(lines.Bytes(), '\n'))
+		var e doneEvent
+		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "step" && e.Step >= step && !sent {
+			sent = true
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
+		t.Errorf("interrupted run ended with %v, want exit code %d", err, exitInterrupted)
+	}
+	return lastDone(t, out.Bytes())
+}
+
+// TestResume: a run that is stopped and goes on with another worker count ends with the bits of one that was not.
+func TestResume(t *testing.T) {
+	data := needData(t)
+	dir := t.TempDir()
+	stopped := interruptAt(t, 5, tiny(data, dir, "--workers", "2", "--steps", "60")...)
+	if stopped.Complete || stopped.Step < 5 || stopped.Step >= 60 {
+		t.Fatalf("stopped at step %d, complete: %v", stopped.Step, stopped.Complete)
+	}
+	whole := train(t, tiny(data, t.TempDir(), "--workers", "2", "--steps", "60")...)
+	resumed := train(t, tiny(data, dir, "--workers", "1", "--steps", "60")...)
+	if resumed.Weights != whole.Weights || resumed.Print != whole.Print || resumed.Step != whole.Step {
+		t.Errorf("stopped at step %d and resumed: step %d %s; uninterrupted: step %d %s", stopped.Step, resumed.Step, resumed.Weights, whole.Step, whole.Weights)
+	}
+	t.Run("another spec is refused", func(t *testing.T) {
+		out, err := evenweave(t, tiny(data, dir, "--steps", "60", "--seed", "7")...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "seed") {
+			t.Errorf("resuming with another seed: %v\n%s", err, out)
+		}
+	})
+	t.Run("a finished run says so again", func(t *testing.T) {
+		if again := train(t, tiny(data, dir, "--steps", "60")...); again.Weights != whole.Weights {
+			t.Errorf("again: %+v", again)
+		}
+	})
+}
+
+// TestNothingIsLeftRunning: a parent killed with SIGKILL takes its children along, and the directory can be used again.
+func TestNothingIsLeftRunning(t *testing.T) {
+	data := needData(t)
+	dir := t.TempDir()
+	cmd := evenweave(t, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(pipe)
+	for lines.Scan() {
+		var e doneEvent
+		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "step" {
+			break
+		}
+	}
+	t.Run("a second run in the directory is refused", func(t *testing.T) {
+		out, err := evenweave(t, tiny(data, dir)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), fmt.Sprint(cmd.Process.Pid)) {
+			t.Errorf("want an error that names pid %d, got %v\n%s", cmd.Process.Pid, err, out)
+		}
+	})
+	children := childrenOf(t, cmd.Process.Pid)
+	if len(children) != 4 {
+		t.Errorf("children %v, want etcd, a coordinator and two workers", children)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() { // ends when the last holder of the pipe has gone
+	}
+	_ = cmd.Wait()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for _, pid := range children {
+		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatalf("process %d outlived its parent", pid)
+			}
+		}
+	}
+}
+
+func childrenOf(t *testing.T, pid int) []int {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(stats) == 0 {
+		t.Skip("no /proc on this platform")
+	}
+	var out []int
+	for _, path := range stats {
+		var child, parent int
+		var state string
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		_, _ = fmt.Sscan(string(b), &child)
+		_, _ = fmt.Sscan(fields[0], &state)
+		_, _ = fmt.Sscan(fields[1], &parent)
+		if parent == pid {
+			out = append(out, child)
+		}
+	}
+	return out
+}
+
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(b), ") Z ")
+}
+
+func TestUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"train", "--workers", "0"}, exitUsage, "--workers 0"},
+		{[]string{"train", "--micro-batch", "7"}, exitUsage, "--micro-batch 7 does not divide --global-batch 128"},
+		{[]string{"train", "--no-such-flag"}, exitUsage, "no-such-flag"},
+		{[]string{"train", "extra"}, exitUsage, "extra"},
+		{[]string{"train", "--recipe", "cake"}, exitUsage, "cake"},
+		{[]string{"train", "--model", "rnn"}, exitUsage, "rnn"},
+		{[]string{"train", "--backend", "tpu"}, exitUsage, "tpu"},
+		{[]string{"train", "--holdout", "60000"}, exitUsage, "--holdout 60000"},
+		{[]string{"train", "--output", "xml"}, exitUsage, "xml"},
+		{[]string{"trian"}, exitUsage, "trian"},
+		{[]string{"scale", "many"}, exitUsage, "many"},
+		{[]string{"scale"}, exitUsage, "one number"},
+		{[]string{"status", "--dir", "/nowhere"}, exitFailed, "/nowhere"},
+		{[]string{"evaluate", "--dir", "/nowhere", "--data", "../.evenweave/data"}, exitFailed, "/nowhere"},
+		{[]string{"train", "--help"}, exitDone, "Ctrl-C"},
+	} {
+		cmd := evenweave(t, c.args...)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.says) {
+			t.Errorf("%v: exit code %d, want %d, saying %q:\n%s", c.args, code, c.code, c.says, out)
+		}
+	}
+}
+
+func TestVariables(t *testing.T) {
+	cmd := evenweave(t, "train")
+	cmd.Env = append(cmd.Env, "EVENWEAVE_WORKERS=none")
+	out, _ := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != exitUsage || !strings.Contains(string(out), "EVENWEAVE_WORKERS") {
+		t.Errorf("exit code %d:\n%s", cmd.ProcessState.ExitCode(), out)
+	}
+}
+
+func TestParameterNames(t *testing.T) {
+	m := trainee{tensors: new(cnn.Model).Layout()}
+	if got := m.ParameterName(0); !strings.HasSuffix(got, "[0]") {
+		t.Errorf("first parameter is called %q", got)
+	}
+	if got := m.ParameterName(cnn.NumParameters - 1); !strings.HasSuffix(got, "[9]") {
+		t.Errorf("last parameter, a bias of the dense layer, is called %q", got)
+	}
+}
