@@ -73,15 +73,15 @@ func Open(options Options) (*Model, error) {
 }
 
 func (m *Model) build() (err error) {
-	f := formulation{im2col: m.name == "go"}
+	im2col := m.name == "go"
 	n := m.options.MicroBatch
-	if m.gradients, err = compileGradients(m.backend, f, n, !m.options.noDropout); err != nil {
+	if m.gradients, err = compileGradients(m.backend, im2col, n, !m.options.noDropout); err != nil {
 		return err
 	}
 	if m.update, err = compileUpdate(m.backend); err != nil {
 		return err
 	}
-	if m.evaluate, err = compileLogits(m.backend, f); err != nil {
+	if m.evaluate, err = compileLogits(m.backend, im2col); err != nil {
 		return err
 	}
 	m.state = m.Init(0)
@@ -102,7 +102,7 @@ func (m *Model) build() (err error) {
 // compileGradients: (parameters, images [n,784], labels [n], weights [n], key
 // low, key high) give (gradient of the weighted sum of losses, [that sum, number
 // of samples of weight above 0 that are classified right]).
-func compileGradients(b compute.Backend, f formulation, n int, withDropout bool) (*program, error) {
+func compileGradients(b compute.Backend, im2col bool, n int, withDropout bool) (*program, error) {
 	inputs := []shapes.Shape{
 		vector(NumParameters), shapes.Make(dtypes.Uint8, n, pixels), shapes.Make(dtypes.Uint8, n), vector(n),
 		shapes.Make(dtypes.Uint32), shapes.Make(dtypes.Uint32),
@@ -113,9 +113,9 @@ func compileGradients(b compute.Backend, f formulation, n int, withDropout bool)
 		if withDropout {
 			key = &dropoutKey{low: in[4], high: in[5]}
 		}
-		logits := f.logits(params, images, key)
-		loss := ReduceAllSum(Mul(weights, losses(logits, labels, 0)))
-		right := And(Equal(ArgMax(logits, 1, dtypes.Int32), labels), IsPositive(weights))
+		scores := logits(params, images, key, im2col)
+		loss := ReduceAllSum(Mul(weights, losses(scores, labels, 0)))
+		right := And(Equal(ArgMax(scores, 1, dtypes.Int32), labels), IsPositive(weights))
 		correct := ReduceAllSum(ConvertDType(right, dtypes.Float32))
 		gradient := Gradient(loss, params)[0]
 		return []*Node{gradient, Stack([]*Node{loss, correct}, 0)}
@@ -132,10 +132,10 @@ func compileUpdate(b compute.Backend) (*program, error) {
 }
 
 // compileLogits: (parameters, images [100,784]) give [100,10].
-func compileLogits(b compute.Backend, f formulation) (*program, error) {
+func compileLogits(b compute.Backend, im2col bool) (*program, error) {
 	inputs := []shapes.Shape{vector(NumParameters), shapes.Make(dtypes.Uint8, evaluationBatch, pixels)}
 	return compile(b, "logits", inputs, func(in []*Node) []*Node {
-		return []*Node{f.logits(in[0], in[1], nil)}
+		return []*Node{logits(in[0], in[1], nil, im2col)}
 	})
 }
 

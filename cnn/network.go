@@ -73,17 +73,18 @@ func Layers() []Layer {
 
 // logits is the network: images [n, 784] of bytes in, [n, 10] out. A nil key
 // turns dropout off.
-func (f formulation) logits(params *Node, images *Node, key *dropoutKey) *Node {
+func logits(params, images *Node, key *dropoutKey, im2col bool) *Node {
 	n := images.Shape().Dimensions[0]
 	w := split(params)
 
 	x := MulScalar(ConvertDType(images, dtypes.Float32), 1.0/255)
 	x = Reshape(x, n, side, side, 1)
-	x = relu(Add(f.conv(x, w["conv1/kernel"]), channels(w["conv1/bias"])))
+	x = relu(Add(conv(x, w["conv1/kernel"], im2col), channels(w["conv1/bias"])))
 	x.AssertDims(n, 26, 26, 32)
-	x = relu(Add(f.conv(x, w["conv2/kernel"]), channels(w["conv2/bias"])))
-	x.AssertDims(n, 24, 24, 64)
-	x = maxPool(x)
+	// Bias and ReLU after the max-pool, not before: both are monotone, so it is
+	// the same function of a quarter of the elements.
+	x = firstMax(convInWindows(x, w["conv2/kernel"]))
+	x = relu(Add(x, channels(w["conv2/bias"])))
 	x.AssertDims(n, 12, 12, 64)
 	if key != nil {
 		x = dropout(x, *key)
@@ -119,32 +120,15 @@ func channels(bias *Node) *Node { return ExpandLeftToRank(bias, 4) }
 // of Max would): fresh biases are 0 and so is the background of the images.
 func relu(x *Node) *Node { return Where(IsPositive(x), x, ZerosLike(x)) }
 
-// maxPool halves height and width: each 2x2 window gives its largest element.
-// Of equal ones the first in reading order gets the gradient, as in Keras and
-// PyTorch, hence the explicit choice (the gradient of ReduceMax goes to all of
-// them, that of MaxPool is missing on the "go" backend).
-func maxPool(x *Node) *Node {
-	g, d := x.Graph(), x.Shape().Dimensions
-	x = Reshape(x, d[0], d[1]/2, 2, d[2]/2, 2, d[3])
-	at := func(i, j int) *Node {
-		return Slice(StopGradient(x), AxisRange(), AxisRange(), AxisElem(i), AxisRange(), AxisElem(j), AxisRange())
-	}
-	topLeft, topRight, bottomLeft, bottomRight := at(0, 0), at(0, 1), at(1, 0), at(1, 1)
-	bottom := Max(bottomLeft, bottomRight)
-	number := func(i int32) *Node {
-		return BroadcastToShape(Scalar(g, dtypes.Int32, i), withDType(bottom, dtypes.Int32))
-	}
-	winner := Where(GreaterOrEqual(topLeft, Max(topRight, bottom)), number(0),
-		Where(GreaterOrEqual(topRight, bottom), number(1),
-			Where(GreaterOrEqual(bottomLeft, bottomRight), number(2), number(3))))
-	window := withDType(x, dtypes.Int32)
-	place := Add(MulScalar(Iota(g, window, 2), int32(2)), Iota(g, window, 4))
-	chosen := Equal(place, BroadcastToShape(winner, window))
-	return ReduceSum(Where(chosen, x, ZerosLike(x)), 2, 4)
-}
-
-func withDType(x *Node, t dtypes.DType) shapes.Shape {
-	return shapes.Make(t, x.Shape().Dimensions...)
+// firstMax is the max-pool: the largest of four, element by element. Of equal
+// ones the first gets the gradient, as in Keras and PyTorch, hence the explicit
+// choice: the gradient of ReduceMax goes to all of them, that of MaxPool is
+// missing on the "go" backend.
+func firstMax(a, b, c, d *Node) *Node {
+	va, vb, vc, vd := StopGradient(a), StopGradient(b), StopGradient(c), StopGradient(d)
+	return Where(GreaterOrEqual(va, Max(vb, Max(vc, vd))), a,
+		Where(GreaterOrEqual(vb, Max(vc, vd)), b,
+			Where(GreaterOrEqual(vc, vd), c, d)))
 }
 
 // A dropoutKey selects a mask: two uint32 scalars, from the micro-batch's key.
