@@ -113,6 +113,18 @@ xla() {
 	esac
 }
 
+# The XLA binding is C: without a compiler Go leaves it out.
+compiler() {
+	[ "$(uname -s)" = Linux ] && [ "${EVENWEAVE_XLA:-}" != none ] || return 0
+	have "${CC:-gcc}" && return 0
+	have apt-get || return 1
+	say "no C compiler: installing gcc with apt (a minute or two)"
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null 2>"$work/log" &&
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+			install -y --no-install-recommends gcc libc6-dev >/dev/null 2>"$work/log" && have gcc
+}
+
+compiler || warn "no C compiler: the build will leave XLA out"
 xla || warn 'XLA plug-in: not available; training will use the "go" backend (several times slower, same promises)'
 
 # --- Fashion-MNIST -------------------------------------------------------
