@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,7 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		if err != nil {
 			return err
 		}
-		show, results, closeShow := renderer(cmd, *output)
+		show, last, closeShow := renderer(cmd, *output)
 		defer closeShow()
 		ctx, interrupt, stop := interrupts(cmd.Context(), terminate...)
 		defer stop()
@@ -71,23 +72,26 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
 			Coordinator: append(append([]string{"coordinator", "--output", "json", "--expect-workers", strconv.Itoa(workers),
 				"--started", strconv.FormatInt(began.UnixNano(), 10)}, spec.args()...), passed...),
-			Worker: append([]string{"worker", "--parallelism", strconv.Itoa(parallelism), "--data", spec.data}, passed...),
-			Events: func(r io.Reader) error { return progress.Relay(r, show) },
+			Worker:   append([]string{"worker", "--parallelism", strconv.Itoa(parallelism), "--data", spec.data}, passed...),
+			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
+			Finished: last.finished,
 		}, interrupt)
 		closeShow()
-		results()
+		if *output == "text" {
+			last.print(cmd.OutOrStdout())
+		}
 		return err
 	}
 	return cmd
 }
 
 // renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal, lines elsewhere.
-// results prints what came out on standard output.
-func renderer(cmd *cobra.Command, output string) (show progress.Observer, results, closeShow func()) {
+// last keeps what came out.
+func renderer(cmd *cobra.Command, output string) (show progress.Observer, last *finale, closeShow func()) {
+	last = &finale{}
 	if output == "json" {
-		return progress.NewJSON(cmd.OutOrStdout()), func() {}, func() {}
+		return progress.Multi(progress.NewJSON(cmd.OutOrStdout()), last), last, func() {}
 	}
-	last := &finale{}
 	var screen progress.Observer
 	closeShow = func() {}
 	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
@@ -103,21 +107,23 @@ func renderer(cmd *cobra.Command, output string) (show progress.Observer, result
 	} else {
 		screen = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
 	}
-	return progress.Multi(screen, last), func() { last.print(cmd.OutOrStdout()) }, closeShow
+	return progress.Multi(screen, last), last, closeShow
 }
 
 // finale keeps the last event of a run.
-type finale struct{ done *progress.Done }
+type finale struct{ done atomic.Pointer[progress.Done] }
 
-// Observe implements progress.Observer; the relay calls it from one goroutine, which has ended when print is called.
+// Observe implements progress.Observer.
 func (f *finale) Observe(r progress.Record) {
 	if d, ok := r.Event.(progress.Done); ok {
-		f.done = &d
+		f.done.Store(&d)
 	}
 }
 
+func (f *finale) finished() bool { return f.done.Load() != nil }
+
 func (f *finale) print(w io.Writer) {
-	d := f.done
+	d := f.done.Load()
 	if d == nil {
 		return
 	}

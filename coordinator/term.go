@@ -118,10 +118,20 @@ func (t *term) run(ctx context.Context) error {
 		if err != nil || end {
 			return err
 		}
-		if t.halting && len(t.told) == 0 { // nobody holds anything newer than the directory does
+		if t.halting && !t.training() { // nobody holds anything newer than the directory does
 			return t.finish(ctx, "", false)
 		}
 	}
+}
+
+// training says whether some member of the world is heard.
+func (t *term) training() bool {
+	for member := range t.told {
+		if t.view.World != nil && t.view.World.Rank(member) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // observe takes a new view of etcd.

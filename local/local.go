@@ -29,9 +29,10 @@ type Config struct {
 	Job         string
 	Coordinator []string
 	Worker      []string
-	// Events reads the coordinator's standard output until it ends.
-	Events func(io.Reader) error
-	Log    *slog.Logger
+	// Events reads the coordinator's standard output until it ends; Finished says whether it told of the job's end.
+	Events   func(io.Reader) error
+	Finished func() bool
+	Log      *slog.Logger
 }
 
 // Exit is how the coordinator's process ended the run: 0 done, 130 halted, anything else failed.
@@ -138,7 +139,6 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 		case <-interrupt:
 			interrupt = nil
 			deadline = time.After(haltTimeout)
-			s.draining = true
 			s.signal("coordinator", os.Interrupt)
 		case <-deadline:
 			return fmt.Errorf("no last checkpoint within %v of the interrupt: killed; see %s", haltTimeout, filepath.Join(cfg.Dir, "logs"))

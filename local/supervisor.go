@@ -35,7 +35,6 @@ type supervisor struct {
 	starts   chan func()
 	alive    *os.File // children hold the other end
 	lifeline *os.File
-	draining bool
 	readers  sync.WaitGroup
 }
 
@@ -162,14 +161,14 @@ func (s *supervisor) exited(e exited) (done bool, err error) {
 	if s.procs[p.name] != p {
 		return false, nil // replaced meanwhile
 	}
-	if p.name == "coordinator" && !killed {
+	if p.name == "coordinator" && !killed && (code != 0 || s.cfg.Finished()) { // else it resigned: the job is to go on
 		delete(s.procs, p.name)
 		if code == 0 {
 			return true, nil
 		}
 		return true, &Exit{Code: code, Tail: s.tail(p.name)}
 	}
-	if p.retire || code == 0 && !killed {
+	if p.retire || code == 0 && !killed && p.name != "coordinator" {
 		delete(s.procs, p.name)
 		return false, nil
 	}

@@ -29,7 +29,8 @@ type generation struct {
 	patience *patience
 	report   *report
 	fetch    fetcher
-	newer    func() bool // a newer world has been published
+	newer    func() bool   // a newer world has been published
+	leader   func() string // address of the coordinator
 	log      *slog.Logger
 }
 
@@ -81,7 +82,7 @@ func (g *generation) open(ctx context.Context) error {
 			print := r.live().Fingerprint()
 			mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
 		}
-		if err := g.sum(ctx, slots); err != nil {
+		if err := g.sum(ctx, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
 			return err
 		}
 		choice := choose(slots, g.world.Floor)
@@ -157,12 +158,7 @@ func (g *generation) obtain(ctx context.Context, c choice, slots []int64) error 
 	ctx, cancel := context.WithTimeout(ctx, firstDeadline)
 	defer cancel()
 	if len(c.holders) == 0 {
-		g.log.Info("loading the checkpoint", "step", c.step, "from", g.world.Coordinator)
-		s, err := g.fetch.FromCoordinator(ctx, g.world.Coordinator, g.world.Job, c.step)
-		if err != nil {
-			return fmt.Errorf("checkpoint of step %d from the coordinator at %s: %w", c.step, g.world.Coordinator, err)
-		}
-		return g.replica.adopt(s)
+		return g.restore(ctx, c.step)
 	}
 	own := slots[3*g.rank]
 	peer := g.world.Peers[c.holders[g.rank%len(c.holders)]]
@@ -185,9 +181,26 @@ func (g *generation) obtain(ctx context.Context, c choice, slots []int64) error 
 	return g.replica.adopt(s)
 }
 
-// sum runs one collective under the adaptive deadline.
-func (g *generation) sum(ctx context.Context, words []int64) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, g.patience.deadline(g.world.Patience), errDeadline)
+// restore loads the checkpoint of a step from whoever leads now; a coordinator that is just coming back is waited for.
+func (g *generation) restore(ctx context.Context, step int64) error {
+	for {
+		from := g.leader()
+		g.log.Info("loading the checkpoint", "step", step, "from", from)
+		s, err := g.fetch.FromCoordinator(ctx, from, g.world.Job, step)
+		if err == nil {
+			return g.replica.adopt(s)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("checkpoint of step %d from the coordinator at %s: %w", step, from, err)
+		case <-time.After(restorePause):
+		}
+	}
+}
+
+// sum runs one collective under a deadline.
+func (g *generation) sum(ctx context.Context, words []int64, deadline time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errDeadline)
 	defer cancel()
 	return g.ring.Sum(ctx, g.replica.step, words)
 }

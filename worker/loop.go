@@ -170,6 +170,12 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 			v, _ := l.Board.View()
 			return v.World != nil && v.World.Generation > world.Generation
 		},
+		leader: func() string {
+			if v, _ := l.Board.View(); v.Leader != nil {
+				return v.Leader.Address
+			}
+			return world.Coordinator
+		},
 	}
 	holding, err := g.train(ctx)
 	if err != nil {

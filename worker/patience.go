@@ -10,7 +10,9 @@ import (
 const (
 	firstDeadline = 15 * time.Second // before any step has been seen
 	floorDeadline = 2 * time.Second  // no step is judged faster than this
-	stepMultiple  = 8                // of the median of the steps seen
+	openDeadline  = 5 * time.Second  // a generation opens no faster: a peer may have to fetch the state
+	restorePause  = 200 * time.Millisecond
+	stepMultiple  = 8 // of the median of the steps seen
 	seenSteps     = 33
 )
 
