@@ -47,6 +47,7 @@ func coordinatorCommand() *cobra.Command {
 		dir                    string
 		limits                 coordinator.Limits
 		started                int64
+		whenDone               string
 	)
 	cmd := &cobra.Command{
 		Use:   "coordinator",
@@ -69,10 +70,11 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.IntVar(&limits.Min, "min-workers", 1, "train with no fewer")
 	f.IntVar(&limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
 	f.IntVar(&limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
+	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to end: for where an ended process is started again")
 	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
+		if err := errors.Join(spec.check(), checkOutput(*output), checkWhenDone(whenDone)); err != nil {
 			return err
 		}
 		log, err := logs.logger(cmd.ErrOrStderr())
@@ -149,12 +151,26 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: notice}})
 		}
 		err = lead.Run(ctx, halt)
+		if err == nil && whenDone == "wait" {
+			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: "done: the result is in " + dir + "; waiting to be asked to end"}})
+			select {
+			case <-ctx.Done():
+			case <-halt:
+			}
+		}
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return nil // resigned
 		}
 		return err
 	}
 	return cmd
+}
+
+func checkWhenDone(w string) error {
+	if w != "exit" && w != "wait" {
+		return usagef("--when-done %q: must be exit or wait", w)
+	}
+	return nil
 }
 
 func workerCommand() *cobra.Command {
@@ -184,8 +200,8 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 	f.StringVar(&data, "data", "", "directory of the Fashion-MNIST files (default: where `make setup` put them)")
 	f.DurationVar(&cfg.Grace, "grace", 25*time.Second, "how long leaving may take")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if whenDone != "exit" && whenDone != "wait" {
-			return usagef("--when-done %q: must be exit or wait", whenDone)
+		if err := checkWhenDone(whenDone); err != nil {
+			return err
 		}
 		if cfg.Parallelism < 0 {
 			return usagef("--parallelism %d: must be 0 or more", cfg.Parallelism)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,6 +52,15 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer client.Close()
 	board := cluster.NewBoard()
 	tasks.Go(func() { board.Run(ctx, client) })
+	var pages atomic.Pointer[http.Handler] // a worker that waits for its job is healthy too, so they are there from the start
+	pages.Store(new(openingPages()))
+	if cfg.HTTP != "" {
+		serving, err := serveHTTP(cfg.HTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*pages.Load()).ServeHTTP(w, r) }), &tasks, cancel)
+		if err != nil {
+			return err
+		}
+		defer serving.Close()
+	}
 
 	j, err := awaitJob(ctx, board, leaving, cfg)
 	if err != nil || j == nil {
@@ -93,13 +103,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		}
 	})
 	defer server.Stop()
-	if cfg.HTTP != "" {
-		pages, err := serveHTTP(cfg.HTTP, loop.Handler(membership.Registered), &tasks, cancel)
-		if err != nil {
-			return err
-		}
-		defer pages.Close()
-	}
+	pages.Store(new(loop.Handler(membership.Registered)))
 	tasks.Go(func() { membership.Run(ctx) })
 	tasks.Go(func() { // leaving may not take for ever
 		select {
@@ -124,6 +128,10 @@ func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}
 		if view.Job != nil && (view.Done == nil || !view.Done.Complete && view.Done.Failure == "") {
 			return view.Job, nil
 		}
+		if over := view.Done; over != nil && !cfg.Stay {
+			cfg.Log.Info("the job is over already", "step", over.Step)
+			return nil, nil
+		}
 		select {
 		case <-changed:
 		case <-leaving:
@@ -136,10 +144,6 @@ func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}
 				why = fmt.Sprintf("etcd at %v does not answer", cfg.Endpoints)
 			} else if view.Done != nil {
 				why = fmt.Sprintf("job %q is over; waiting for the next", cfg.Name)
-				if !cfg.Stay {
-					cfg.Log.Info("the job is over already")
-					return nil, nil
-				}
 			}
 			cfg.Log.Info("waiting", "why", why)
 		}
