@@ -1,6 +1,64 @@
 package allreduce
 
-import "testing"
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// testAdd compares an adder, fed with pieces, with a plain loop.
+func testAdd[T Element](t *testing.T, random func(*rand.Rand) T) {
+	width, add := arithmetic[T]()
+	rng := rand.New(rand.NewPCG(5, 6))
+	for n := range 200 {
+		a, b := make([]T, n), make([]T, n)
+		for i := range a {
+			a[i], b[i] = random(rng), random(rng)
+		}
+		want := make([]T, n)
+		for i := range want {
+			want[i] = a[i] + b[i]
+		}
+		out := make([]T, n)
+		if n%2 == 0 {
+			out = a // in place
+		}
+		var in, sum, wantIn, wantSum checksum
+		var carry [stripe]byte
+		eachStripes(pieces(bytesOf(b), rng), &carry, func(at int, p []byte) {
+			add(bytesOf(out)[at:at+len(p)], bytesOf(a)[at:at+len(p)], p, &in, &sum)
+		})
+		copyChecked(make([]byte, n*width), bytesOf(b), &wantIn)
+		copyChecked(make([]byte, n*width), bytesOf(want), &wantSum)
+		if !slices.Equal(bytesOf(out), bytesOf(want)) || in != wantIn || sum != wantSum {
+			t.Fatalf("%d elements: got %v, expected %v, or a checksum is wrong", n, out, want)
+		}
+	}
+}
+
+func TestAdd(t *testing.T) {
+	testAdd(t, func(r *rand.Rand) int64 { return int64(r.Uint64()) })
+	testAdd(t, func(r *rand.Rand) float32 { return r.Float32() - 0.5 })
+}
+
+// The vectorised checksum must be the plain one: members with and without those instructions share a ring.
+func TestChecksumIsTheSameOnAnyMachine(t *testing.T) {
+	b := make([]byte, 10*stripe)
+	for i := range b {
+		b[i] = byte(i * i)
+	}
+	var fast, plain checksum
+	copyChecked(make([]byte, len(b)), b, &fast)
+	for i := 0; i < len(b); i += stripe {
+		plain.take((*[stripe]byte)(b[i:]))
+	}
+	if fast != plain {
+		t.Fatalf("got lanes %x, expected %x", fast, plain)
+	}
+	if got, want := plain.digest(), uint64(0); got == want {
+		t.Fatalf("a digest of zero")
+	}
+}
 
 func BenchmarkAdd(b *testing.B) {
 	const size = 64 << 10

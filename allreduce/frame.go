@@ -1,11 +1,9 @@
 package allreduce
 
-import "hash/crc32"
-
 // A frame is a header of headerBytes and a payload of elements, all little-endian:
 //
 //	 0  magic "EWR1"          40  elements in the whole buffer
-//	 4  CRC-32C of [8, 72)    48  frame's number in the Sum
+//	 4  checksum of [8, 72)   48  frame's number in the Sum
 //	 8  job (hash of its id)  52  payload bytes
 //	16  generation            56  checksum of the payload
 //	24  sequence of the Sum   64  sender's rank; 66  world size, top bit set for float32
@@ -18,8 +16,6 @@ const (
 	floatBit    = 1 << 15
 	maxSize     = floatBit - 1
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // header is a frame's header but for the magic and its own checksum.
 type header struct {
@@ -45,7 +41,14 @@ func (h *header) encode(b []byte) {
 	le.PutUint16(b[64:], h.rank)
 	le.PutUint16(b[66:], h.shape)
 	le.PutUint32(b[68:], 0)
-	le.PutUint32(b[4:], crc32.Checksum(b[8:headerBytes], castagnoli))
+	le.PutUint32(b[4:], headerChecksum((*[stripe]byte)(b[8:])))
+}
+
+func headerChecksum(b *[stripe]byte) uint32 {
+	var c checksum
+	c.take(b)
+	h := c.digest()
+	return uint32(h ^ h>>32)
 }
 
 // decodeHeader takes the header off the front of a frame that may be cut anywhere and returns the pieces of the payload, whose length it has checked. It changes pieces.
@@ -64,7 +67,7 @@ func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 		return h, nil, violation("a frame of %d bytes is shorter than its header of %d", have, headerBytes)
 	case le.Uint32(b[:]) != magic:
 		return h, nil, violation("a frame begins with %#x, not with this version's %#x", le.Uint32(b[:]), uint32(magic))
-	case le.Uint32(b[4:]) != crc32.Checksum(b[8:], castagnoli):
+	case le.Uint32(b[4:]) != headerChecksum((*[stripe]byte)(b[8:])):
 		return h, nil, violation("a frame's header was damaged on the way: its checksum is wrong")
 	}
 	h = header{

@@ -64,7 +64,7 @@ func at(number int, change func([]byte) [][]byte) Fault {
 
 // Pipe returns both ends of a link in memory that holds room frames. It delivers every frame in pieces cut by the seed, and spoils the bytes of a received frame when the next is received, so that nobody may keep them. fault may be nil.
 func Pipe(room int, seed uint64, fault Fault) (allreduce.Sender, allreduce.Receiver) {
-	p := &pipe{frames: make(chan []byte, room), over: make(chan struct{}), ended: make(chan struct{}), left: make(chan struct{}), fault: fault}
+	p := &pipe{frames: make(chan []byte, room), used: make(chan []byte, room+2), over: make(chan struct{}), ended: make(chan struct{}), left: make(chan struct{}), fault: fault}
 	return &pipeSender{pipe: p}, &pipeReceiver{pipe: p, cuts: rand.New(rand.NewPCG(seed, 1))}
 }
 
@@ -87,6 +87,7 @@ func Ring(size int, seed uint64, rank int, fault Fault) []Links {
 // pipe is what both ends share.
 type pipe struct {
 	frames chan []byte   // closed by the sender's Close: the frames in it are then acknowledged, because nothing can lose them
+	used   chan []byte   // received frames, whose memory the sender fills again
 	ended  chan struct{} // closed by the sender's Close
 	left   chan struct{} // closed by the receiver's Close
 	over   chan struct{} // closed when the pipe is broken
@@ -116,24 +117,42 @@ type pipeSender struct {
 	next   []byte
 }
 
-func (s *pipeSender) Buffer(n int) []byte { s.next = make([]byte, n); return s.next }
+func (s *pipeSender) Buffer(n int) []byte {
+	select {
+	case s.next = <-s.used:
+	default:
+		s.next = nil
+	}
+	if cap(s.next) < n {
+		s.next = make([]byte, n)
+	}
+	s.next = s.next[:n]
+	return s.next
+}
 
 func (s *pipeSender) Send() error {
-	frames := [][]byte{s.next}
-	if s.fault != nil {
-		frames = s.fault(s.number, s.next)
+	if s.fault == nil {
+		return s.deliver(s.next)
 	}
+	frames := s.fault(s.number, s.next)
 	s.number++
 	for _, f := range frames {
-		select {
-		case s.frames <- f:
-		case <-s.over:
-			return s.err
-		case <-s.left:
-			return errors.New("the receiver was closed in good order")
+		if err := s.deliver(f); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (s *pipeSender) deliver(frame []byte) error {
+	select {
+	case s.frames <- frame:
+		return nil
+	case <-s.over:
+		return s.err
+	case <-s.left:
+		return errors.New("the receiver was closed in good order")
+	}
 }
 
 func (s *pipeSender) Close(context.Context) error {
@@ -150,8 +169,15 @@ type pipeReceiver struct {
 }
 
 func (r *pipeReceiver) Recv() ([][]byte, error) {
-	for i := range r.last {
-		r.last[i] = 0xA5
+	if r.last != nil {
+		for i := range r.last {
+			r.last[i] = 0xA5
+		}
+		select {
+		case r.used <- r.last:
+		default:
+		}
+		r.last = nil
 	}
 	select { // What was sent before the pipe broke may be lost, as in a network.
 	case <-r.over:

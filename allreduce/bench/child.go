@@ -51,6 +51,7 @@ func Child(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := talk.hear(&s); err != nil {
 		return err
 	}
+	runtime.GOMAXPROCS(max(1, runtime.NumCPU()/s.Size)) // its share of the machine, as a worker has
 	if s.Type == "float32" {
 		return child[float32](ctx, talk, s)
 	}
