@@ -33,6 +33,12 @@ type Config struct {
 	Events   func(io.Reader) error
 	Finished func() bool
 	Log      *slog.Logger
+
+	// For fault injection; nil: nothing. Adapt may change the arguments of a process before each start, Started is told its pid.
+	// Both are called from one goroutine.
+	Adapt   func(process string, args []string) []string
+	Started func(process string, pid int)
+	Env     []string // added to every process's environment
 }
 
 // Exit is how the coordinator's process ended the run: 0 done, 130 halted, anything else failed.

@@ -90,8 +90,11 @@ func (s *supervisor) launch(p *process) error {
 	if strings.HasPrefix(p.name, "worker") { // a process that comes back is a new member
 		args = append(args[:len(args):len(args)], "--id", strings.Replace(p.name, "orker-", "", 1)+"-"+uuid.NewString()[:4])
 	}
+	if s.cfg.Adapt != nil {
+		args = s.cfg.Adapt(p.name, args)
+	}
 	p.cmd = exec.Command(s.cfg.Executable, args...)
-	p.cmd.Env = append(os.Environ(), LifelineVariable+"=3")
+	p.cmd.Env = append(append(os.Environ(), s.cfg.Env...), LifelineVariable+"=3")
 	p.cmd.ExtraFiles = []*os.File{s.lifeline}
 	p.cmd.Stderr = log
 	p.cmd.SysProcAttr = childAttributes()
@@ -107,6 +110,9 @@ func (s *supervisor) launch(p *process) error {
 	if err := <-result; err != nil {
 		_ = log.Close()
 		return err
+	}
+	if s.cfg.Started != nil {
+		s.cfg.Started(p.name, p.cmd.Process.Pid)
 	}
 	s.readers.Go(func() {
 		defer log.Close()

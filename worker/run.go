@@ -105,6 +105,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer server.Stop()
 	pages.Store(new(loop.Handler(membership.Registered)))
 	tasks.Go(func() { membership.Run(ctx) })
+	tasks.Go(func() { loop.flips(ctx) })
 	tasks.Go(func() { // leaving may not take for ever
 		select {
 		case <-ctx.Done():

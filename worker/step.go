@@ -49,11 +49,11 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	}
 	reduced := time.Since(reducing)
 
+	if !buf.agreed() { // before any verdict: a damaged replica may not fail the job
+		return commit{}, errDiverged
+	}
 	if err := buf.check(r.step, r.model.ParameterName); err != nil {
 		return commit{}, err
-	}
-	if !buf.agreed() {
-		return commit{}, errDiverged
 	}
 	c := commit{changing: buf.changing(), verified: r.verify(print), compute: computed, deal: g.deal}
 
