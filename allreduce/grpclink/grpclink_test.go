@@ -3,8 +3,10 @@ package grpclink_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -210,5 +212,43 @@ func TestSilentHostIsADeadline(t *testing.T) {
 	server, _ := listen(t, nil)
 	if _, err = server.Accept(ctx, "job", 3, "a"); !errors.As(err, &failed) || failed.Kind != allreduce.Deadline || failed.PeerID != "a" {
 		t.Fatalf("Accept returned %v, expected Deadline for a", err)
+	}
+}
+
+var many = flag.Int("sums", 300, "random all-reduces of TestManyRandomSums a world")
+
+// Many sums of random lengths one right after the other, the buffers overwritten at once. To be run for longer with -sums, beside something that keeps all processors busy.
+func TestManyRandomSums(t *testing.T) {
+	for _, size := range []int{4, 8} {
+		rings := allreducetest.World[int64](t, open(t, size), 200, 800)
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		errs := allreducetest.Each(size, func(rank int) error {
+			lengths := rand.New(rand.NewPCG(1, 0)) // the same on all ranks
+			buf := make([]int64, 5000)
+			for step := range int64(*many) {
+				n := lengths.IntN(3*size + 1)
+				if lengths.IntN(20) == 0 {
+					n = lengths.IntN(len(buf))
+				}
+				for i := range n {
+					buf[i] = step + int64(i*(rank+1))
+				}
+				if err := rings[rank].Sum(ctx, step, buf[:n]); err != nil {
+					return err
+				}
+				for i, x := range buf[:n] {
+					if want := step*int64(size) + int64(i*size*(size+1)/2); x != want {
+						return fmt.Errorf("rank %d step %d: element %d of %d is %d, expected %d", rank, step, i, n, x, want)
+					}
+					buf[i] = -1
+				}
+			}
+			return nil
+		})
+		stop()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		allreducetest.Close(t, rings)
 	}
 }
