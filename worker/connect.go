@@ -71,7 +71,11 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 		if out != nil {
 			out.Abort(cause)
 		}
-		return nil, context.Cause(ctx) // the first of the two: the other was cancelled by it
+		var named *allreduce.Error
+		if first := context.Cause(ctx); errors.As(first, &named) {
+			return nil, first // the other was cancelled by it
+		}
+		return nil, cause // the deadline: whom it was that did not come
 	}
 	return allreduce.New[int64](cfg, in, out)
 }
@@ -95,6 +99,9 @@ func accuse(err error, w job.World) *proto.Accusation {
 			a.Kind = "relayed"
 		case allreduce.Aborted:
 			a.Kind = "aborted"
+		}
+		if (ring.Op == "connect" || ring.Op == "accept") && ring.Kind != allreduce.Protocol {
+			a.Kind = "unreachable"
 		}
 	case errors.As(err, &other):
 		a.Suspect, a.Phase, a.Kind = other.suspect, phaseFetch, "broken"

@@ -82,7 +82,7 @@ func (g *generation) open(ctx context.Context) error {
 			print := r.live().Fingerprint()
 			mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
 		}
-		if err := g.sum(ctx, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
+		if err := g.sum(ctx, opening, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
 			return err
 		}
 		choice := choose(slots, g.world.Floor)
@@ -161,7 +161,8 @@ func (g *generation) obtain(ctx context.Context, c choice, slots []int64) error 
 		return g.restore(ctx, c.step)
 	}
 	own := slots[3*g.rank]
-	peer := g.world.Peers[c.holders[g.rank%len(c.holders)]]
+	// Another holder in each generation: this member may be unable to reach one of them.
+	peer := g.world.Peers[c.holders[(int64(g.rank)+g.world.Generation)%int64(len(c.holders))]]
 	s, err := g.fetch.FromPeer(ctx, peer.Address, g.world.Job, c.step)
 	if err != nil {
 		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s: %w", c.step, peer.ID, err)}
@@ -198,11 +199,14 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 	}
 }
 
-// sum runs one collective under a deadline.
-func (g *generation) sum(ctx context.Context, words []int64, deadline time.Duration) error {
+// opening is the step of an exchange of (step, fingerprint), in which the ranks' own steps may differ.
+const opening = -1
+
+// sum runs one collective under a deadline; step must be equal on all ranks.
+func (g *generation) sum(ctx context.Context, step int64, words []int64, deadline time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errDeadline)
 	defer cancel()
-	return g.ring.Sum(ctx, g.replica.step, words)
+	return g.ring.Sum(ctx, step, words)
 }
 
 var errDeadline = errors.New("the deadline of this collective has passed")

@@ -155,12 +155,11 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	}()
 	defer func() { cancel(nil); <-watching }()
 
-	began := time.Now()
 	connecting, done := context.WithTimeoutCause(ctx, l.patience.deadline(world.Patience), errDeadline)
 	ring, err := l.Connect(connecting, world, rank)
 	done()
 	if err != nil {
-		return l.ended(ctx, world, log, began, err)
+		return l.ended(ctx, world, log, err)
 	}
 	g := &generation{
 		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, dataset: l.Dataset,
@@ -178,14 +177,22 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		},
 	}
 	holding, err := g.train(ctx)
-	if err != nil {
+	var verdict *Verdict
+	if err != nil && !errors.As(err, &verdict) {
 		ring.Abort(err)
-		return l.ended(ctx, world, log, began, err)
+		return l.ended(ctx, world, log, err)
 	}
+	// Every rank comes here by the same step. A neighbour may still be receiving what this rank sent: do not break its ring.
 	closing, done := context.WithTimeout(ctx, l.patience.deadline(world.Patience))
 	defer done()
-	if err := ring.Close(closing); err != nil { // the step is committed here; a neighbour that missed it will catch up
+	if err := ring.Close(closing); err != nil { // a neighbour that missed the end of the step will catch up
 		log.Warn("closing the ring", "err", err)
+	}
+	if verdict != nil {
+		log.Error("verdict", "err", verdict)
+		l.report.event("verdict", verdict.Message)
+		l.report.set(func(s *proto.Status) { s.Verdict, s.Phase = verdict.Message, phaseHolding })
+		return nil // the coordinator writes it down for all; Run returns when it reads that
 	}
 	if holding {
 		print := l.replica.live().Fingerprint().String()
@@ -219,14 +226,7 @@ func (l *Loop) watch(ctx context.Context, world job.World, leaving <-chan struct
 }
 
 // ended decides what an error that ended a generation means, and reports it.
-func (l *Loop) ended(ctx context.Context, world job.World, log *slog.Logger, began time.Time, err error) error {
-	var verdict *Verdict
-	if errors.As(err, &verdict) {
-		log.Error("verdict", "err", err)
-		l.report.event("verdict", verdict.Message)
-		l.report.set(func(s *proto.Status) { s.Verdict, s.Phase = verdict.Message, phaseHolding })
-		return nil // the coordinator writes it down for all; the loop returns when it reads that
-	}
+func (l *Loop) ended(ctx context.Context, world job.World, log *slog.Logger, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if !errors.Is(cause, errWorldChanged) {
 			return nil // Run looks at the board, or at its own context, and finds the reason

@@ -44,7 +44,7 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 
 	g.report.phase(phaseReduce)
 	reducing := time.Now()
-	if err := g.sum(ctx, buf.words, g.patience.deadline(g.world.Patience)); err != nil {
+	if err := g.sum(ctx, r.step, buf.words, g.patience.deadline(g.world.Patience)); err != nil {
 		return commit{}, err
 	}
 	reduced := time.Since(reducing)
