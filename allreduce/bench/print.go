@@ -28,11 +28,14 @@ func (p *printer) print(r Row) error {
 		return p.json.Encode(r)
 	}
 	if p.rows++; p.rows == 1 {
-		fmt.Fprintf(p.out, "%-8s %-7s %2s %9s %10s %21s %9s %9s %8s %6s %8s %8s %10s\n",
-			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp", "cpu s/GB", "tcp s/GB", "alloc B/op")
+		fmt.Fprintf(p.out, "%-8s %-7s %3s %8s %9s %19s %8s %8s %8s %6s %9s %9s %9s\n",
+			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp", "cpu s/GB", "tcp s/GB", "alloc B")
 	}
-	_, err := fmt.Fprintf(p.out, "%-8s %-7s %2d %9s %10.3f %21s %9.3f %9.3f %8.3f %6.2f %8.2f %8.2f %10.0f\n",
-		r.Network, r.Type, r.Workers, size(r.Bytes), r.Millis, fmt.Sprintf("(%.3f - %.3f)", r.Low, r.High), r.AlgorithmGBps, r.BusGBps, r.TCPMillis, r.TimesTCP, r.CPUPerGB, r.TCPCPUPerGB, r.Allocated)
+	fmt.Fprintf(p.out, "%-8s %-7s %3d %8s %9.3f %19s %8.3f %8.3f", r.Network, r.Type, r.Workers, size(r.Bytes), r.Millis, fmt.Sprintf("(%.3f - %.3f)", r.Low, r.High), r.AlgorithmGBps, r.BusGBps)
+	if r.TCPMillis > 0 {
+		fmt.Fprintf(p.out, " %8.3f %6.2f %9.2f %9.2f %9.0f", r.TCPMillis, r.TimesTCP, r.CPUPerGB, r.TCPCPUPerGB, r.Allocated)
+	}
+	_, err := fmt.Fprintln(p.out)
 	return err
 }
 
