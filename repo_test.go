@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// layers is the direction of imports: a package may import only packages of the layers below its own. So worker and coordinator
+// never import each other, and nothing below the command line knows what is above it.
+var layers = [][]string{
+	{"."},
+	{"cli"},
+	{"chaos"},
+	{"local", "coordinator", "worker", "allreduce/bench"},
+	{"telemetry", "evaluate", "cnn", "fashionmnist", "checkpoint", "cluster", "progress", "allreduce/grpclink", "allreduce/allreducetest"},
+	{"job", "state", "allreduce"},
+	{"example"},
+	{"schedule", "exact", "proto"},
+	{"deploy/*"}, // stand-alone programs and tests
+}
+
+// homes says where each technology may be imported. A version of it can then be replaced by reading one folder.
+var homes = []struct {
+	prefix string
+	in     []string
+}{
+	{"github.com/gomlx/", []string{"cnn", "deploy/setup/installxla"}},
+	{"go.etcd.io/", []string{"cluster", "local"}},
+	{"google.golang.org/grpc", []string{"proto", "allreduce/grpclink", "allreduce/bench", "cluster", "worker", "coordinator", "cli"}},
+	{"github.com/prometheus/", []string{"telemetry"}},
+	{"github.com/spf13/", []string{"cli"}},
+	{"github.com/schollz/", []string{"progress"}},
+	{"gonum.org/", []string{"progress"}},
+	// Randomness that is no function of an explicit key has no place where bits are decided: it only makes faults.
+	{"math/rand", []string{"chaos", "worker/fault.go", "allreduce/allreducetest", "simulation"}},
+}
+
+// pure packages and files do no I/O, read no clock and start no goroutine.
+var pure = []string{"schedule", "exact", "job", "state", "allreduce/plan.go", "coordinator/policy*"}
+
+const (
+	maxLines = 400
+	module   = "evenweave/"
+)
+
+// source is a Go file of this repository.
+type source struct {
+	path string // slash-separated, from the root
+	dir  string
+	test bool
+	*ast.File
+	lines     int
+	generated bool
+	positions *token.FileSet
+}
+
+// sources parses every Go file, whatever its build constraints.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if base := d.Name(); name != "." && (base[0] == '.' || base[0] == '_' || base == "testdata" || base == "bin") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if path.Ext(name) != ".go" {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		positions := token.NewFileSet()
+		file, err := parser.ParseFile(positions, name, text, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		all = append(all, source{
+			path: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), File: file,
+			lines: bytes.Count(text, []byte("\n")), generated: ast.IsGenerated(file), positions: positions,
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func (s source) imports() []string {
+	var paths []string
+	for _, i := range s.Imports {
+		p, _ := strconv.Unquote(i.Path.Value)
+		paths = append(paths, p)
+	}
+	return paths
+}
+
+// within says whether a file is in one of the places: a folder, a file, or what begins as a pattern does that ends in *.
+func (s source) within(places []string) bool {
+	return slices.ContainsFunc(places, func(p string) bool {
+		if deep, ok := strings.CutSuffix(p, "*"); ok {
+			return strings.HasPrefix(s.path, deep)
+		}
+		return p == s.dir || p == s.path
+	})
+}
+
+func layerOf(s source) int {
+	return slices.IndexFunc(layers, func(l []string) bool { return s.within(l) })
+}
+
+func TestImportsPointDownwards(t *testing.T) {
+	for _, s := range sources(t) {
+		own := layerOf(s)
+		if own < 0 {
+			t.Errorf("%s: folder %s is in no layer: add it to layers in repo_test.go and to the picture in ARCHITECTURE.md", s.path, s.dir)
+			continue
+		}
+		for _, imported := range s.imports() {
+			dir, ours := strings.CutPrefix(imported, module)
+			if !ours || s.test {
+				continue
+			}
+			if layer := layerOf(source{path: dir + "/", dir: dir}); layer <= own {
+				t.Errorf("%s imports %s, which is not below it (layers in repo_test.go)", s.path, dir)
+			}
+		}
+	}
+}
+
+func TestEachTechnologyHasItsHome(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			for _, h := range homes {
+				if strings.HasPrefix(imported, h.prefix) && !s.test && !s.within(h.in) {
+					t.Errorf("%s imports %s, whose home is %v", s.path, imported, h.in)
+				}
+			}
+			if s.dir == "allreduce" && !s.test && strings.Contains(strings.Split(imported, "/")[0], ".") {
+				t.Errorf("%s imports %s: allreduce uses the standard library only", s.path, imported)
+			}
+		}
+	}
+}
+
+func TestPureCode(t *testing.T) {
+	impure := []string{"os", "net", "syscall", "log", "context"}
+	clock := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}
+	found := map[string]bool{}
+	defer func() {
+		for _, place := range pure {
+			if !found[place] {
+				t.Errorf("%s, listed as pure, is not there", place)
+			}
+		}
+	}()
+	for _, s := range sources(t) {
+		if s.test || !s.within(pure) {
+			continue
+		}
+		for _, place := range pure {
+			found[place] = found[place] || s.within([]string{place})
+		}
+		for _, imported := range s.imports() {
+			if slices.Contains(impure, strings.Split(imported, "/")[0]) {
+				t.Errorf("%s imports %s: it is to do no I/O", s.path, imported)
+			}
+		}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				t.Errorf("%s: starts a goroutine in pure code", s.positions.Position(n.Pos()))
+			case *ast.SelectorExpr:
+				if p, ok := n.X.(*ast.Ident); ok && p.Name == "time" && slices.Contains(clock, n.Sel.Name) {
+					t.Errorf("%s: time.%s in pure code", s.positions.Position(n.Pos()), n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+func TestOneCommentEachPackage(t *testing.T) {
+	comments := map[string][]string{}
+	packages := map[string]string{}
+	for _, s := range sources(t) {
+		if s.test || s.generated {
+			continue
+		}
+		packages[s.dir] = s.Name.Name
+		if s.Doc != nil && strings.TrimSpace(s.Doc.Text()) != "" {
+			comments[s.dir] = append(comments[s.dir], s.path)
+			if first := s.Doc.Text(); s.Name.Name != "main" && !strings.HasPrefix(first, "Package "+s.Name.Name+" ") {
+				t.Errorf("%s: the package comment does not begin with \"Package %s\"", s.path, s.Name.Name)
+			}
+		}
+	}
+	for dir, name := range packages {
+		if n := len(comments[dir]); n != 1 {
+			t.Errorf("package %s in %s has %d package comments %v, expected one", name, dir, n, comments[dir])
+		}
+	}
+}
+
+func TestFoldersSayWhatTheyHold(t *testing.T) {
+	for _, s := range sources(t) {
+		for part := range strings.SplitSeq(s.dir, "/") {
+			if slices.Contains([]string{"util", "utils", "common", "pkg", "misc", "helpers", "lib"}, part) {
+				t.Errorf("%s: a folder named %q says nothing", s.path, part)
+			}
+		}
+	}
+}
+
+func TestFilesAreShort(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.lines > maxLines && !s.generated {
+			t.Errorf("%s has %d lines, at most %d are to be: split it by what it does", s.path, s.lines, maxLines)
+		}
+	}
+}
+
+// A test that sleeps to wait for something fails on a slow machine and wastes a fast one. In a bubble of testing/synctest time is
+// virtual: there it may.
+func TestNoTestSleeps(t *testing.T) {
+	all := sources(t)
+	virtual := map[string]bool{}
+	for _, s := range all {
+		if slices.Contains(s.imports(), "testing/synctest") {
+			virtual[s.dir] = true
+		}
+	}
+	for _, s := range all {
+		if !s.test || virtual[s.dir] {
+			continue
+		}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
+				if p, ok := sel.X.(*ast.Ident); ok && p.Name == "time" {
+					t.Errorf("%s: time.Sleep: wait for what the test needs instead", s.positions.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	}
+}
