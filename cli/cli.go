@@ -122,7 +122,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 
 // outputFlag is -o text|json.
 func outputFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("output", "o", "text", "text, or json: one line an event, with `event` and `time`")
+	return cmd.Flags().StringP("output", "o", "text", "text, or json: one line an event, with event and time")
 }
 
 func checkOutput(o string) error {

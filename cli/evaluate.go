@@ -25,7 +25,7 @@ func (c *checkpointFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.path, "checkpoint", "", "checkpoint file")
 	cmd.Flags().StringVar(&c.dir, "dir", "./run", "run directory, whose newest valid checkpoint is taken")
 	cmd.Flags().StringVar(&c.backend, "backend", "auto", "auto, xla, xla:cuda or go")
-	cmd.Flags().StringVar(&c.data, "data", "", "directory of the Fashion-MNIST files (default: where `make setup` put them)")
+	cmd.Flags().StringVar(&c.data, "data", "", "directory of the Fashion-MNIST files (default: where make setup put them)")
 }
 
 // load reads the checkpoint and opens the model it belongs to.

@@ -197,7 +197,7 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 	f.IntVar(&cfg.Parallelism, "parallelism", 0, "micro-batches computed side by side; 0: one for each core")
 	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to leave")
 	f.StringVar(&cfg.ID, "id", "", "name of this member (default: host name and a random suffix)")
-	f.StringVar(&data, "data", "", "directory of the Fashion-MNIST files (default: where `make setup` put them)")
+	f.StringVar(&data, "data", "", "directory of the Fashion-MNIST files (default: where make setup put them)")
 	f.DurationVar(&cfg.Grace, "grace", 25*time.Second, "how long leaving may take")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkWhenDone(whenDone); err != nil {

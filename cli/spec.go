@@ -30,7 +30,7 @@ func (s *specFlags) register(f *pflag.FlagSet) {
 	f.IntVar(&s.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
 	f.IntVar(&s.spec.Holdout, "holdout", 0, "training samples to keep out of training, for choosing a best checkpoint")
 	f.StringVar(&s.backend, "backend", "auto", "auto, xla, xla:cuda or go")
-	f.StringVar(&s.data, "data", "", "directory of the Fashion-MNIST files (default: where `make setup` put them)")
+	f.StringVar(&s.data, "data", "", "directory of the Fashion-MNIST files (default: where make setup put them)")
 	f.Int64Var(&s.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints, beside each epoch's end; 0: none")
 	f.IntVar(&s.keep, "keep", 3, "checkpoints to keep")
 	f.BoolVar(&s.evaluate, "evaluate", true, "evaluate on the test set at each epoch's end")
