@@ -1,0 +1,246 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"evenweave/allreduce"
+	"evenweave/allreduce/allreducetest"
+	"evenweave/cluster"
+	"evenweave/example"
+	"evenweave/job"
+	"evenweave/schedule"
+	"evenweave/state"
+)
+
+// crew runs the real loops of several members in one process, in a synctest bubble: the board stands in for etcd and the coordinator's
+// hand, rings run in memory, time is virtual.
+type crew struct {
+	t   *testing.T
+	job job.Job
+
+	mu      sync.Mutex
+	view    cluster.View
+	changed chan struct{}
+	links   map[int64][]allreducetest.Links
+	states  map[int64]*state.State // what the coordinator has on disk
+	members map[string]*hand
+	alive   []string // whom the last world named
+	running sync.WaitGroup
+}
+
+// hand is one member and what a test may do to it.
+type hand struct {
+	*Loop
+	model   *faulty
+	cancel  context.CancelCauseFunc
+	leaving chan struct{}
+	err     error
+}
+
+// faulty is the tiny model with one fault at most.
+type faulty struct {
+	*example.Softmax
+	poison func(b *schedule.Batch, grad []float32) // changes a gradient
+}
+
+func (m *faulty) Gradients(b *schedule.Batch, grad []float32) (float32, int, error) {
+	loss, correct, err := m.Softmax.Gradients(b, grad)
+	if m.poison != nil {
+		m.poison(b, grad)
+	}
+	return loss, correct, err
+}
+
+// delayed takes a virtual millisecond a micro-batch, so that a test can act between two steps.
+type delayed struct {
+	Dataset
+	before func(b *schedule.Batch) // may change what is loaded, or block
+}
+
+func (d delayed) Load(b *schedule.Batch) error {
+	time.Sleep(time.Millisecond) // virtual: this is the work
+	if d.before != nil {
+		d.before(b)
+	}
+	return d.Dataset.Load(b)
+}
+
+func newCrew(t *testing.T, steps int64) *crew {
+	j := job.Job{UUID: "job", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}, CheckpointEvery: 5}
+	c := &crew{t: t, job: j, changed: make(chan struct{}), links: map[int64][]allreducetest.Links{}, members: map[string]*hand{}}
+	c.view.Job = &j
+	c.states = map[int64]*state.State{0: {Ledger: schedule.NewLedger(j.Spec.Samples), Values: slices.Clone(example.NewSoftmax().State())}}
+	return c
+}
+
+// View implements Board.
+func (c *crew) View() (cluster.View, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.view, c.changed
+}
+
+func (c *crew) change(f func(v *cluster.View)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.view)
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// publish makes these members the next world; planned: after the next commit.
+func (c *crew) publish(planned bool, ids ...string) {
+	c.change(func(v *cluster.View) {
+		c.alive = ids
+		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator"}
+		if v.World != nil {
+			w.Generation, w.Since = v.World.Generation+1, v.World.Generation+1
+			if planned {
+				w.Since = v.World.Generation
+			}
+		}
+		for _, id := range ids {
+			w.Peers = append(w.Peers, job.Peer{ID: id, Address: id})
+		}
+		links := make([]allreducetest.Links, len(ids))
+		for i := range ids {
+			links[i].Right, links[(i+1)%len(ids)].Left = allreducetest.Pipe(64, uint64(i), nil)
+		}
+		c.links[w.Generation] = links
+		v.World = &w
+	})
+}
+
+// connect implements Connect.
+func (c *crew) connect(_ context.Context, w job.World, rank int) (Collective, error) {
+	cfg := allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(), Members: w.IDs()}
+	if w.Size() == 1 {
+		return allreduce.New[int64](cfg, nil, nil)
+	}
+	c.mu.Lock()
+	l := c.links[w.Generation][rank]
+	c.mu.Unlock()
+	return allreduce.New[int64](cfg, l.Left, l.Right)
+}
+
+// FromPeer implements fetcher.
+func (c *crew) FromPeer(ctx context.Context, address, _ string, step int64) (*state.State, error) {
+	c.mu.Lock()
+	m := c.members[address]
+	c.mu.Unlock()
+	s, err := m.replica.at(ctx, step)
+	if err != nil {
+		return nil, err
+	}
+	return s.Clone(), nil
+}
+
+// FromCoordinator implements fetcher.
+func (c *crew) FromCoordinator(_ context.Context, _, _ string, step int64) (*state.State, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, ok := c.states[step]; ok {
+		return s.Clone(), nil
+	}
+	return nil, fmt.Errorf("no checkpoint of step %d", step)
+}
+
+// start runs a member until the job ends or the test does.
+func (c *crew) start(id string, parallelism int, before func(*schedule.Batch)) *hand {
+	h := &hand{model: &faulty{Softmax: example.NewSoftmax()}, leaving: make(chan struct{})}
+	h.Loop = &Loop{
+		ID: id, Job: c.job, Model: h.model, Dataset: delayed{example.Points{}, before}, Parallelism: parallelism, Board: c, Connect: c.connect,
+		Fetch: c, Leave: func() {}, Log: slog.New(slog.DiscardHandler),
+	}
+	h.Init()
+	ctx, cancel := context.WithCancelCause(c.t.Context())
+	h.cancel = cancel
+	c.mu.Lock()
+	c.members[id] = h
+	c.mu.Unlock()
+	c.running.Go(func() { h.err = h.Run(ctx, h.leaving) })
+	return h
+}
+
+// until waits for a member to have committed a step; virtual time passes.
+func (h *hand) until(step int64) {
+	for {
+		s, changed := h.report.read(0)
+		if s.Step >= step {
+			return
+		}
+		<-changed
+	}
+}
+
+// finish waits until the members hold the final state, ends the job, and returns their common fingerprint.
+func (c *crew) finish(ids ...string) state.Fingerprint {
+	c.t.Helper()
+	var print state.Fingerprint
+	limit := time.Now().Add(5 * time.Minute)
+	for waiting := true; waiting; {
+		if time.Now().After(limit) {
+			for id, h := range c.members {
+				s, _ := h.report.read(0)
+				c.t.Logf("%s: %v, ended with %v", id, s, h.err)
+			}
+			c.t.Fatalf("no end in sight; the world is %+v", c.view.World)
+		}
+		time.Sleep(10 * time.Millisecond) // virtual
+		view, _ := c.View()
+		waiting = false
+		for _, id := range ids {
+			s, _ := c.members[id].report.read(0)
+			if s.Verdict != "" {
+				c.t.Fatalf("%s: verdict: %s", id, s.Verdict)
+			}
+			if a := s.Accusation; a != nil && a.Generation == view.World.Generation {
+				c.publish(false, c.alive...) // as a coordinator does that finds all alive
+				waiting = true
+				break
+			}
+			waiting = waiting || !s.Holding || s.Generation != view.World.Generation
+		}
+	}
+	for i, id := range ids {
+		f := c.members[id].replica.live().Fingerprint()
+		if i > 0 && f != print {
+			c.t.Errorf("%s ends with fingerprint %s, %s with %s", id, f, ids[0], print)
+		}
+		print = f
+	}
+	c.change(func(v *cluster.View) {
+		v.Done = &job.Done{Job: c.job.UUID, Step: c.job.Spec.TotalSteps(), Complete: true}
+	})
+	c.running.Wait()
+	return print
+}
+
+// calm is the fingerprint of an undisturbed run of one member.
+func calm(t *testing.T, steps int64) (f state.Fingerprint) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.start("a", 1, nil)
+		c.publish(false, "a")
+		f = c.finish("a")
+	})
+	return f
+}
+
+var errKilled = errors.New("killed by the test")
+
+func flip(h *hand, index int) {
+	h.replica.mu.Lock()
+	defer h.replica.mu.Unlock()
+	v := h.model.State()
+	v[index] = math.Float32frombits(math.Float32bits(v[index]) ^ 1)
+}

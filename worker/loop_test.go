@@ -1,0 +1,288 @@
+package worker
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/proto"
+	"evenweave/schedule"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const steps = 24 // over two epochs' ends: 10 steps of 32 make an epoch of 300, the last padded
+
+// TestAnyWorldSize: the same bits for every world size and number of lanes.
+func TestAnyWorldSize(t *testing.T) {
+	want := calm(t, steps)
+	for size := 1; size <= 8; size++ {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			var ids []string
+			for i := range size {
+				ids = append(ids, fmt.Sprintf("m%d", i))
+				c.start(ids[i], 1+i%3, nil)
+			}
+			c.publish(false, ids...)
+			if got := c.finish(ids...); got != want {
+				t.Errorf("%d members end with %s, one with %s", size, got, want)
+			}
+		})
+	}
+}
+
+// TestRandomWorlds: members join, leave and die at random moments; the bits do not change.
+func TestRandomWorlds(t *testing.T) {
+	want := calm(t, steps)
+	for seed := range uint64(60) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			c := newCrew(t, steps)
+			alive := []string{}
+			join := func() {
+				id := fmt.Sprintf("m%d", len(c.members))
+				c.start(id, 1+r.IntN(2), nil)
+				alive = append(alive, id)
+			}
+			for range 1 + r.IntN(4) {
+				join()
+			}
+			c.publish(false, alive...)
+			for range 1 + r.IntN(6) {
+				time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond) // virtual
+				switch what := r.IntN(3); {
+				case what == 0 && len(alive) > 1: // killed: the others learn it from the broken ring
+					i := r.IntN(len(alive))
+					c.members[alive[i]].cancel(errKilled)
+					alive = append(alive[:i:i], alive[i+1:]...)
+					c.publish(false, alive...)
+				case what == 1 && len(alive) > 1: // leaves
+					i := r.IntN(len(alive))
+					alive = append(alive[:i:i], alive[i+1:]...)
+					c.publish(true, alive...)
+				case len(alive) < 8:
+					join()
+					c.publish(true, alive...)
+				}
+			}
+			if got := c.finish(alive...); got != want {
+				t.Errorf("seed %d ends with %s, a calm run with %s", seed, got, want)
+			}
+		})
+	}
+}
+
+// TestFlippedBitIsHealed: one member's state is changed behind its back; it is caught before the next commit, named, and replaced by its peers'.
+func TestFlippedBitIsHealed(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		for _, id := range []string{"a", "b", "c"} {
+			c.start(id, 1, nil)
+		}
+		c.publish(false, "a", "b", "c")
+		victim := c.members["b"]
+		victim.until(7)
+		flip(victim, 3)
+		if got := c.finish("a", "b", "c"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+		if s, _ := victim.report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "member b (rank 1)") {
+			t.Errorf("heals %d: %q", s.Heals, s.Heal)
+		}
+	})
+}
+
+// TestTieIsReplayed: of two members that differ nobody can say who is right; both go back to the last verified checkpoint.
+func TestTieIsReplayed(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.start("a", 1, nil)
+		c.start("b", 1, nil)
+		c.publish(false, "a", "b")
+		c.members["b"].until(7)
+		flip(c.members["b"], 3)
+		if got := c.finish("a", "b"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+	})
+}
+
+// verdict waits until every member has reached one and returns it.
+func verdict(c *crew, ids ...string) string {
+	c.t.Helper()
+	text := ""
+	for _, id := range ids {
+		for {
+			s, changed := c.members[id].report.read(0)
+			if s.Verdict != "" {
+				if text != "" && s.Verdict != text {
+					c.t.Errorf("%s says %q, another %q", id, s.Verdict, text)
+				}
+				text = s.Verdict
+				break
+			}
+			<-changed
+		}
+	}
+	c.change(func(v *cluster.View) { v.Done = &job.Done{Job: c.job.UUID, Failure: text} })
+	c.running.Wait()
+	for _, id := range ids {
+		if err := c.members[id].err; err == nil || !strings.Contains(err.Error(), text) {
+			c.t.Errorf("%s ends with %v", id, err)
+		}
+	}
+	return text
+}
+
+// TestNaNEndsTheJobAlike: all ranks name the same parameter, micro-batch and step.
+func TestNaNEndsTheJobAlike(t *testing.T) {
+	for name, poison := range map[string]float32{"NaN": float32(math.NaN()), "overflow": 1e9} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCrew(t, steps)
+				for _, id := range []string{"a", "b", "c"} {
+					c.start(id, 1, nil).model.poison = func(b *schedule.Batch, grad []float32) {
+						if b.Step == 4 && b.MicroBatch == 5 {
+							grad[7] = poison
+						}
+					}
+				}
+				c.publish(false, "a", "b", "c")
+				got := verdict(c, "a", "b", "c")
+				for _, want := range []string{"step 5", "micro-batch 5", c.members["a"].model.ParameterName(7)} {
+					if !strings.Contains(got, want) {
+						t.Errorf("the verdict %q does not name %s", got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestRepeatedSampleIsCaught: the ledger holds what was loaded, not what should have been.
+func TestRepeatedSampleIsCaught(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		first := int32(-1)
+		c.start("a", 1, nil)
+		c.start("b", 1, func(b *schedule.Batch) {
+			if first < 0 {
+				first = b.Samples[0]
+			} else if b.Step == 3 {
+				b.Samples[0] = first // used in the first step already
+			}
+		})
+		c.publish(false, "a", "b")
+		if got := verdict(c, "a", "b"); !strings.Contains(got, "step 4") || !strings.Contains(got, fmt.Sprint(first)) {
+			t.Errorf("verdict %q, want step 4 and sample %d", got, first)
+		}
+	})
+}
+
+// TestHungMemberIsNamed: it blocks while its stream stands; after the deadline the others accuse it, and not each other.
+func TestHungMemberIsNamed(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		awake := make(chan struct{})
+		c.start("a", 1, nil)
+		c.start("b", 1, func(b *schedule.Batch) {
+			if b.Step == 6 {
+				<-awake
+			}
+		})
+		c.start("c", 1, nil)
+		c.publish(false, "a", "b", "c")
+		began := time.Now()
+		var accused *proto.Accusation
+		for accused == nil {
+			s, changed := c.members["c"].report.read(0) // its left neighbour is b
+			if accused = s.Accusation; accused == nil {
+				<-changed
+			}
+		}
+		if accused.Suspect != "b" || accused.Kind != "deadline" || accused.Paused {
+			t.Errorf("c accuses %v", accused)
+		}
+		if waited := time.Since(began); waited > 2*floorDeadline {
+			t.Errorf("the hang was named after %v; the deadline is %v", waited, floorDeadline)
+		}
+		c.publish(false, "a", "c")
+		c.members["a"].until(9)
+		close(awake) // it finds itself fenced, and joins again as a planned change
+		c.publish(true, "a", "c", "b")
+		if got := c.finish("a", "b", "c"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+	})
+}
+
+// TestFreshMembersRestore: all members die; new ones go on from the newest durable checkpoint, not from step 0.
+func TestFreshMembersRestore(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.start("a", 1, nil)
+		c.publish(false, "a")
+		c.members["a"].until(12)
+		durable, err := c.members["a"].replica.at(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		c.states[10] = durable
+		c.mu.Unlock()
+		c.members["a"].cancel(errKilled)
+		first := int64(-1)
+		c.start("b", 1, func(b *schedule.Batch) {
+			if first < 0 {
+				first = b.Step
+			}
+		})
+		c.publish(false, "b")
+		c.change(func(v *cluster.View) { w := *v.World; w.Floor = 10; v.World = &w })
+		if got := c.finish("b"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+		if first != 10 {
+			t.Errorf("the fresh member began at step %d, the newest durable checkpoint is of step 10", first)
+		}
+	})
+}
+
+// TestFenced: a member of a job that was replaced, or is gone, ends with an error that says so.
+func TestFenced(t *testing.T) {
+	for says, change := range map[string]func(*cluster.View){
+		"fenced":                  func(v *cluster.View) { j := *v.Job; j.UUID = "another"; v.Job = &j },
+		"is not in etcd any more": func(v *cluster.View) { v.Job, v.Revision = nil, 9 },
+		"numerics differ": func(v *cluster.View) {
+			j := *v.Job
+			j.Numerics = "x"
+			v.Job = &j
+			v.Members = []job.Member{{ID: "a", Numerics: "y"}}
+		},
+		"the job failed: by a test": func(v *cluster.View) { v.Done = &job.Done{Failure: "by a test"} },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			h := c.start("a", 1, nil)
+			synctest.Wait()
+			c.change(change)
+			c.running.Wait()
+			if h.err == nil || !strings.Contains(h.err.Error(), says) {
+				t.Errorf("ended with %v, want an error that says %q", h.err, says)
+			}
+		})
+	}
+}
