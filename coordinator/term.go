@@ -118,20 +118,10 @@ func (t *term) run(ctx context.Context) error {
 		if err != nil || end {
 			return err
 		}
-		if t.halting && !t.training() { // nobody holds anything newer than the directory does
+		if t.halting && t.policy.Abandoned() { // nobody holds anything newer than the directory does
 			return t.finish(ctx, "", false)
 		}
 	}
-}
-
-// training says whether some member of the world is heard.
-func (t *term) training() bool {
-	for member := range t.told {
-		if t.view.World != nil && t.view.World.Rank(member) >= 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // observe takes a new view of etcd.
@@ -151,16 +141,16 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 	t.announce(view)
 	t.view, t.job = view, *view.Job
 	wanted := map[string]string{}
-	for _, m := range view.Members {
-		wanted[m.ID] = m.Address
-	}
 	if view.World != nil {
 		for _, p := range view.World.Peers {
 			wanted[p.ID] = p.Address
 		}
 	}
+	for _, m := range view.Members { // newer than the world, should a process have come back under its id
+		wanted[m.ID] = m.Address
+	}
 	for id, f := range t.followers {
-		if _, ok := wanted[id]; !ok {
+		if wanted[id] != f.address {
 			f.stop()
 			t.c.pool.Drop(f.address)
 			delete(t.followers, id)
@@ -257,7 +247,7 @@ func (t *term) feed(ctx context.Context, input any) {
 			j.Numerics = a.Value
 			if err := t.etcd.ReplaceJob(ctx, t.view, j); err != nil {
 				t.c.Log.Warn("cannot record the job's numerics", "err", err)
-				t.policy.numerics = ""
+				t.unpublished(ctx)
 			}
 		case Note:
 			t.c.emit(progress.Notice{Message: a.Text})
@@ -268,16 +258,21 @@ func (t *term) feed(ctx context.Context, input any) {
 func (t *term) publish(ctx context.Context, w job.World) {
 	if err := t.etcd.PublishWorld(ctx, t.view, w); err != nil {
 		t.c.Log.Warn("cannot publish a world", "generation", w.Generation, "err", err)
-		t.tasks.Go(func() { // not at once: the view may just be behind
-			select {
-			case <-time.After(tickEvery / 5):
-				t.send(ctx, Unpublished{})
-			case <-ctx.Done():
-			}
-		})
+		t.unpublished(ctx)
 		return
 	}
 	t.c.Log.Info("published a world", "generation", w.Generation, "members", w.IDs(), "since", w.Since, "floor", w.Floor, "reason", w.Reason)
+}
+
+// unpublished lets the policy try again, not at once: the view may just be behind.
+func (t *term) unpublished(ctx context.Context) {
+	t.tasks.Go(func() {
+		select {
+		case <-time.After(tickEvery / 5):
+			t.send(ctx, Unpublished{})
+		case <-ctx.Done():
+		}
+	})
 }
 
 // announce tells people what changed between two views.

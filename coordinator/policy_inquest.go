@@ -1,0 +1,238 @@
+package coordinator
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"evenweave/job"
+)
+
+const (
+	// testimony is how long an inquest waits for members that answer but have not told of the generation's end: the abort reaches
+	// all at once, so who is silent for longer is who the others wait for.
+	testimony = time.Second
+	// probeLost is when a probe without a result counts as silent; the controller's own deadline is far shorter.
+	probeLost = 10 * time.Second
+	// maxFaults in a row are forgiven to a member that answers: then it is benched.
+	maxFaults = 3
+)
+
+// inquest is the judgement on a generation whose collective failed.
+type inquest struct {
+	began   time.Time
+	found   map[string]Outcome // by member of the world; 0: its probe is under way
+	settled bool               // the rest holds
+	reason  string
+	late    bool // a deadline was too short, as far as anybody can tell
+}
+
+// pair is two members by id, the smaller one first.
+type pair struct{ a, b string }
+
+func pairOf(a, b job.Peer) pair { return pair{min(a.ID, b.ID), max(a.ID, b.ID)} }
+
+// tick re-examines what only time can change: absences, benches, and whether suspects answer again.
+func (p *Policy) tick(now time.Time) []any {
+	var out []any
+	examine := func(id string) {
+		s := p.standing(id)
+		if !s.probing.IsZero() && now.Sub(s.probing) > probeLost {
+			p.judge(now, Probed{id, Silent})
+		}
+		if s.suspect || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
+			out = append(out, p.probe(now, id)...)
+		}
+		if !s.benched.IsZero() && !now.Before(s.benched) {
+			p.unbench(id)
+		}
+	}
+	for _, peer := range p.peers() {
+		examine(peer.ID)
+	}
+	for _, m := range p.members {
+		if p.world == nil || p.world.Rank(m.ID) < 0 {
+			examine(m.ID)
+		}
+	}
+	return out
+}
+
+func (p *Policy) probe(now time.Time, id string) []any {
+	s := p.known[id]
+	if s == nil || !s.probing.IsZero() {
+		return nil
+	}
+	s.probing = now
+	if m, ok := p.member(id); ok {
+		return []any{Probe{id, m.Address}}
+	}
+	return []any{Probe{id, p.world.Peers[p.world.Rank(id)].Address}}
+}
+
+// judge takes a probe's result. Outside an inquest only a refused connection, or silence after a long absence, evicts:
+// silence alone may be the coordinator's own.
+func (p *Policy) judge(now time.Time, in Probed) {
+	s := p.standing(in.Member)
+	s.probing = time.Time{}
+	switch {
+	case in.Outcome == Alive:
+		s.suspect = false
+	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0:
+		s.suspect = true
+	case !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL:
+		s.suspect = true
+	}
+	if p.inquest != nil {
+		if _, asked := p.inquest.found[in.Member]; asked {
+			p.inquest.found[in.Member] = in.Outcome
+		}
+	}
+}
+
+// present says whether the process that the world means is there, as far as is known. A missing registration does not change that:
+// leases admit, they do not evict.
+func (p *Policy) present(peer job.Peer) bool {
+	m, registered := p.member(peer.ID)
+	return !p.standing(peer.ID).suspect && (!registered || m.Address == peer.Address)
+}
+
+// testified says whether a member of the world told that its collective failed.
+func (p *Policy) testified(peer job.Peer) bool { return p.accusation(peer.ID) != nil }
+
+func (p *Policy) accusation(id string) *Accusation {
+	if t := p.standing(id).told; p.world != nil && t.Generation == p.world.Generation { // of another generation: void
+		return t.Accusation
+	}
+	return nil
+}
+
+// inquire probes all members of a world whose collective failed, hears who answers, judges, and publishes the next world.
+func (p *Policy) inquire(now time.Time) []any {
+	q := p.inquest
+	if q == nil {
+		q = &inquest{began: now, found: map[string]Outcome{}}
+		p.inquest = q
+		var out []any
+		for _, peer := range p.world.Peers {
+			q.found[peer.ID] = 0
+			out = append(out, p.probe(now, peer.ID)...)
+		}
+		return out
+	}
+	if !q.settled && !p.settle(now) {
+		return nil
+	}
+	return p.publish(now, q.reason, true, q.late)
+}
+
+// settle ends the inquest if all that can be known is known.
+func (p *Policy) settle(now time.Time) bool {
+	q, heard, silent := p.inquest, 0, 0
+	for _, peer := range p.world.Peers {
+		switch q.found[peer.ID] {
+		case 0:
+			return false
+		case Silent:
+			silent++
+		}
+		if p.testified(peer) {
+			heard++
+		}
+	}
+	if silent == len(p.world.Peers) { // they told of the failure, now none is heard: the fault may be on this side
+		p.inquest = nil
+		return false // the next input asks again
+	}
+	if silent == 0 && heard < len(p.world.Peers) && now.Sub(q.began) < testimony {
+		return false
+	}
+	q.settled = true
+	if silent > 0 {
+		for id, outcome := range q.found {
+			if outcome == Silent {
+				p.standing(id).suspect = true
+			}
+		}
+		q.reason = p.losses()
+	} else {
+		q.reason, q.late = p.blame(now)
+	}
+	return true
+}
+
+// blame draws the consequences when everybody answers: who is the sink of the wait-for graph, which pairs cannot see each other,
+// whether deadlines were too short.
+func (p *Policy) blame(now time.Time) (reason string, late bool) {
+	var parts []string
+	struck, faulty := map[pair]bool{}, map[string]bool{}
+	for _, reporter := range p.world.Peers {
+		a := p.accusation(reporter.ID)
+		if a == nil {
+			continue
+		}
+		suspect := p.world.Rank(a.Suspect)
+		switch {
+		case suspect < 0 && a.Kind == KindOther:
+			faulty[reporter.ID] = true
+			parts = append(parts, fmt.Sprintf("%s could not go on (%s)", reporter.ID, a.Detail))
+			continue
+		case suspect < 0:
+			continue
+		case a.Paused:
+			parts = append(parts, fmt.Sprintf("%s was paused, its word against %s is void", reporter.ID, a.Suspect))
+			continue
+		}
+		told := p.testified(p.world.Peers[suspect])
+		switch a.Kind {
+		case KindDeadline, KindUnreachable:
+			switch {
+			case !told: // waited for, waiting for nobody
+				late, faulty[a.Suspect] = true, true
+			case a.Kind == KindUnreachable:
+				struck[pairOf(reporter, p.world.Peers[suspect])] = true
+			default:
+				late = true
+			}
+		case KindBroken, KindProtocol:
+			struck[pairOf(reporter, p.world.Peers[suspect])] = true
+		default: // relayed: the one that it came from names the culprit
+			continue
+		}
+		parts = append(parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind, strings.TrimSpace(a.Phase)))
+	}
+	for ids := range struck {
+		p.strikes[ids]++
+	}
+	for id := range faulty {
+		if s := p.standing(id); s.faults+1 < maxFaults {
+			s.faults++
+		} else {
+			p.bench(now, id)
+			parts = append(parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
+		}
+	}
+	slices.Sort(parts)
+	if len(parts) == 0 {
+		return "the collective failed", late
+	}
+	return strings.Join(slices.Compact(parts), "; "), late
+}
+
+// losses names who is not there any more, for people: every member logs it.
+func (p *Policy) losses() string {
+	var parts []string
+	for rank, peer := range p.world.Peers {
+		s := p.standing(peer.ID)
+		switch {
+		case p.inquest != nil && p.inquest.found[peer.ID] == Silent && s.suspect:
+			parts = append(parts, fmt.Sprintf("%s (rank %d) does not answer", peer.ID, rank))
+		case s.suspect:
+			parts = append(parts, fmt.Sprintf("%s (rank %d) is gone", peer.ID, rank))
+		case !p.present(peer):
+			parts = append(parts, fmt.Sprintf("%s (rank %d) is another process now", peer.ID, rank))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
