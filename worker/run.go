@@ -40,16 +40,16 @@ type Config struct {
 
 // Run takes part until the job is done or ctx ends hard. When leaving is closed the member leaves in good order.
 func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
+	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close() // last: the registration is taken back through it
 	ctx, cancel := context.WithCancelCause(ctx)
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer cancel(nil)
 
-	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	board := cluster.NewBoard()
 	tasks.Go(func() { board.Run(ctx, client) })
 	var pages atomic.Pointer[http.Handler] // a worker that waits for its job is healthy too, so they are there from the start
