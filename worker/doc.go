@@ -2,6 +2,7 @@
 //
 //	loop.go        which world to train in, when to go
 //	generation.go  one world: connect, agree on the state, step until something ends it
+//	choose.go      which state a generation goes on from (pure)
 //	step.go        one step: compute, all-reduce, check, update
 //	buffer.go      what the one collective of a step carries
 //	state.go       the live state and the due snapshots, and who may read them

@@ -85,16 +85,16 @@ func (g *generation) open(ctx context.Context) error {
 		if err := g.sum(ctx, opening, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
 			return err
 		}
-		choice := choose(slots, g.world.Floor)
-		if choice.agreed {
-			if g.replica.verify(choice.print) {
+		choice := Choose(slots, g.world.Floor)
+		if choice.Agreed {
+			if g.replica.verify(choice.Print) {
 				g.tellDue()
 			}
 			step, epochs, used := g.replica.progress()
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
 			return nil
 		}
-		if choice.has(g.rank) {
+		if choice.Has(g.rank) {
 			continue // the next exchange waits for those who fetch
 		}
 		if err := g.obtain(ctx, choice, slots); err != nil {
@@ -103,81 +103,31 @@ func (g *generation) open(ctx context.Context) error {
 	}
 }
 
-// choice is what an exchange of (step, fingerprint) settles; a pure function of it, so every rank settles alike.
-type choice struct {
-	agreed  bool
-	step    int64
-	print   state.Fingerprint
-	holders []int // ranks that have it; empty: load the floor's checkpoint
-}
-
-func (c choice) has(rank int) bool {
-	for _, h := range c.holders {
-		if h == rank {
-			return true
-		}
-	}
-	return false
-}
-
-func choose(slots []int64, floor int64) choice {
-	size := len(slots) / 3
-	highest := int64(0)
-	for r := range size {
-		highest = max(highest, slots[3*r])
-	}
-	if highest < floor+1 {
-		return choice{step: floor}
-	}
-	votes := map[state.Fingerprint][]int{}
-	for r := range size {
-		if slots[3*r] == highest {
-			f := state.Fingerprint{Hi: slots[3*r+1], Lo: slots[3*r+2]}
-			votes[f] = append(votes[f], r)
-		}
-	}
-	c, tie := choice{step: highest - 1}, false
-	for f, ranks := range votes {
-		switch {
-		case len(ranks) > len(c.holders):
-			c.print, c.holders, tie = f, ranks, false
-		case len(ranks) == len(c.holders):
-			tie = true
-		}
-	}
-	if tie { // nobody can say who is right: everyone replays from the last verified checkpoint
-		return choice{step: floor}
-	}
-	c.agreed = len(c.holders) == size
-	return c
-}
-
 // obtain replaces this member's state by the chosen one.
-func (g *generation) obtain(ctx context.Context, c choice, slots []int64) error {
+func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error {
 	g.report.phase(phaseFetch)
 	ctx, cancel := context.WithTimeout(ctx, firstDeadline)
 	defer cancel()
-	if len(c.holders) == 0 {
-		return g.restore(ctx, c.step)
+	if len(c.Holders) == 0 {
+		return g.restore(ctx, c.Step)
 	}
 	own := slots[3*g.rank]
-	// Another holder in each generation: this member may be unable to reach one of them.
-	peer := g.world.Peers[c.holders[(int64(g.rank)+g.world.Generation)%int64(len(c.holders))]]
-	s, err := g.fetch.FromPeer(ctx, peer.Address, g.world.Job, c.step)
+	peer := g.world.Peers[c.Source(g.rank, g.world.Generation)]
+	s, err := g.fetch.FromPeer(ctx, peer.Address, g.world.Job, c.Step)
 	if err != nil {
-		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s: %w", c.step, peer.ID, err)}
+		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s: %w", c.Step, peer.ID, err)}
 	}
-	if f := s.Fingerprint(); f != c.print {
-		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.step, peer.ID, f, c.print)}
+	if f := s.Fingerprint(); f != c.Print {
+		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, c.Print)}
 	}
-	if own == c.step+1 {
+	if own == c.Step+1 {
 		detail := fmt.Sprintf("member %s (rank %d) had another state at step %d than the majority (%d of %d): replaced by that of %s",
-			g.world.Peers[g.rank].ID, g.rank, c.step, len(c.holders), g.world.Size(), peer.ID)
+			g.world.Peers[g.rank].ID, g.rank, c.Step, len(c.Holders), g.world.Size(), peer.ID)
 		g.log.Error("healed", "detail", detail)
 		g.report.event("healed", detail)
 		g.report.set(func(s *proto.Status) { s.Heals++; s.Heal = detail })
 	} else {
-		g.log.Info("caught up", "step", c.step, "from", peer.ID)
+		g.log.Info("caught up", "step", c.Step, "from", peer.ID)
 	}
 	return g.replica.adopt(s)
 }
