@@ -46,22 +46,32 @@ func convInWindows(x, kernel *Node) (topLeft, topRight, bottomLeft, bottomRight 
 	patch := grid(4, func(i, j int) *Node {
 		return Reshape(Slice(blocks, AxisRange(), AxisRange(i/2, i/2+h), AxisElem(i%2), AxisRange(j/2, j/2+w), AxisElem(j%2), AxisRange()), n*h*w, in)
 	})
-	taps := grid(3, func(i, j int) *Node {
-		return Reshape(Slice(kernel, AxisElem(i), AxisElem(j), AxisRange(), AxisRange()), in, out)
-	})
 	patch = bothWays(patch, func(x []*Node) []*Node { // B'
 		return []*Node{Sub(x[0], x[2]), Add(x[1], x[2]), Sub(x[2], x[1]), Sub(x[1], x[3])}
 	})
-	taps = bothWays(taps, func(x []*Node) []*Node { // G
-		ends, middle := MulScalar(Add(x[0], x[2]), 0.5), MulScalar(x[1], 0.5)
-		return []*Node{x[0], Add(ends, middle), Sub(ends, middle), x[2]}
+	taps := Dot(Const(x.Graph(), tapMap()), Reshape(kernel, 9, in*out)).Product() // G kernel G'
+	products := grid(4, func(i, j int) *Node {
+		tap := Reshape(Slice(taps, AxisElem(4*i+j)), in, out)
+		return Dot(patch[i][j], tap).Product()
 	})
-	products := grid(4, func(i, j int) *Node { return Dot(patch[i][j], taps[i][j]).Product() })
 	y := bothWays(products, func(x []*Node) []*Node { // A'
 		return []*Node{Add(Add(x[0], x[1]), x[2]), Sub(Sub(x[1], x[2]), x[3])}
 	})
 	y = grid(2, func(i, j int) *Node { return Reshape(y[i][j], n, h, w, out) })
 	return y[0][0], y[0][1], y[1][0], y[1][1]
+}
+
+// tapMap is kernel -> G kernel G' as a matrix from 9 to 16 elements.
+func tapMap() [][]float32 {
+	g := [4][3]float32{{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}}
+	m := make([][]float32, 16)
+	for row := range m {
+		m[row] = make([]float32, 9)
+		for column := range m[row] {
+			m[row][column] = g[row/4][column/3] * g[row%4][column%3]
+		}
+	}
+	return m
 }
 
 func grid(size int, at func(i, j int) *Node) [][]*Node {

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math"
+
+	"evenweave/schedule"
 )
 
 // initialParameters fills dst (NumParameters long) with Glorot-uniform kernels
@@ -22,21 +24,12 @@ func initialParameters(seed uint64, dst []float32) {
 		field := t.Size() / out / t.Shape[last-1] // 9 for a 3x3 convolution, 1 for dense
 		fanIn, fanOut := field*t.Shape[last-1], field*out
 		limit := float32(math.Sqrt(6 / float64(fanIn+fanOut)))
-		key := mix(seed ^ mix(uint64(i)+1))
+		random := schedule.NewGenerator(schedule.Key(seed, schedule.PurposeInit, uint64(i)))
 		for j := range part {
 			// 24 random bits give an exact float32 in [-1, 1).
-			u := float32(int32(mix(key+uint64(j))>>40)-1<<23) / (1 << 23)
-			part[j] = u * limit
+			part[j] = float32(int32(random.Uint64()>>40)-1<<23) / (1 << 23) * limit
 		}
 	}
-}
-
-// mix is the SplitMix64 finaliser: a bijection that scatters all bits.
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
 
 // WeightsSHA256 is the hex SHA-256 of the parameters in a state (or of bare

@@ -20,10 +20,11 @@ const evaluationBatch = 100
 // Options choose what Open builds.
 type Options struct {
 	Backend       string // "auto", "xla", "xla:cuda" or "go"
-	Recipe        string // "tutorial"; empty means that
+	Recipe        string // "tutorial", "fast" or "augment"; empty means the first
 	MicroBatch    int    // samples of one Gradients call
 	TotalSteps    int64  // length of the schedule, for recipes that have one
 	StepsPerEpoch int64
+	EvaluateOnly  bool // only Logits will be called: nothing else is compiled before its first use
 
 	noDropout bool // for comparing with other implementations
 }
@@ -39,7 +40,7 @@ type Model struct {
 	name    string
 	notice  string
 
-	gradients, update, evaluate *program
+	gradients, update, evaluate lazyProgram
 
 	mu     sync.RWMutex
 	state  []float32 // as Layout says; nothing else remembers it
@@ -47,8 +48,8 @@ type Model struct {
 	closed bool
 }
 
-// Open compiles the model and runs each program once, so that later calls may be
-// concurrent. The state is Init(0) until SetState. Close releases it.
+// Open compiles the model and runs it once, so that the first step is no slower
+// than the others. The state is Init(0) until SetState. Close releases it.
 func Open(options Options) (*Model, error) {
 	if options.MicroBatch < 1 {
 		return nil, fmt.Errorf("micro-batch %d: must be at least 1", options.MicroBatch)
@@ -65,47 +66,42 @@ func Open(options Options) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{options: options, recipe: recipe, backend: backend, name: name, notice: notice}
-	if err := m.build(); err != nil {
+	m.state = m.Init(0)
+	m.next = make([]float32, len(m.state))
+	im2col := name == "go"
+	m.gradients.compile = func() (*program, error) {
+		return compileGradients(backend, im2col, options.MicroBatch, recipe.Smoothing, !options.noDropout)
+	}
+	m.update.compile = func() (*program, error) { return compileUpdate(backend) }
+	m.evaluate.compile = func() (*program, error) { return compileLogits(backend, im2col) }
+	if err := m.warmUp(); err != nil {
 		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m *Model) build() (err error) {
-	im2col := m.name == "go"
+// warmUp runs the programs that are sure to be needed, on samples of no weight.
+func (m *Model) warmUp() error {
 	n := m.options.MicroBatch
-	if m.gradients, err = compileGradients(m.backend, im2col, n, !m.options.noDropout); err != nil {
-		return err
+	if m.options.EvaluateOnly {
+		return m.Logits(m.state, make([]byte, pixels), make([]float32, classes))
 	}
-	if m.update, err = compileUpdate(m.backend); err != nil {
-		return err
-	}
-	if m.evaluate, err = compileLogits(m.backend, im2col); err != nil {
-		return err
-	}
-	m.state = m.Init(0)
-	m.next = make([]float32, len(m.state))
-
-	// Warm up on the live buffers: zero-weight samples, and no update applied.
 	grad := make([]float32, NumParameters)
 	batch := &schedule.Batch{Inputs: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n)}
 	if _, _, err := m.Gradients(batch, grad); err != nil {
 		return err
 	}
-	if err := m.step(m.next, m.state, grad, 0); err != nil {
-		return err
-	}
-	return m.Logits(m.state[:NumParameters], make([]byte, pixels), make([]float32, classes))
+	return m.step(m.next, m.state, grad, 0)
 }
 
 // compileGradients: (parameters, images [n,784], labels [n], weights [n], key
 // low, key high) give (gradient of the weighted sum of losses, [that sum, number
 // of samples of weight above 0 that are classified right]).
-func compileGradients(b compute.Backend, im2col bool, n int, withDropout bool) (*program, error) {
+func compileGradients(b compute.Backend, im2col bool, n int, smoothing float64, withDropout bool) (*program, error) {
 	inputs := []shapes.Shape{
 		vector(NumParameters), shapes.Make(dtypes.Uint8, n, pixels), shapes.Make(dtypes.Uint8, n), vector(n),
-		shapes.Make(dtypes.Uint32), shapes.Make(dtypes.Uint32),
+		scalar(dtypes.Uint32), scalar(dtypes.Uint32),
 	}
 	return compile(b, "gradients", inputs, func(in []*Node) []*Node {
 		params, images, labels, weights := in[0], in[1], ConvertDType(in[2], dtypes.Int32), in[3]
@@ -114,7 +110,7 @@ func compileGradients(b compute.Backend, im2col bool, n int, withDropout bool) (
 			key = &dropoutKey{low: in[4], high: in[5]}
 		}
 		scores := logits(params, images, key, im2col)
-		loss := ReduceAllSum(Mul(weights, losses(scores, labels, 0)))
+		loss := ReduceAllSum(Mul(weights, losses(scores, labels, smoothing)))
 		right := And(Equal(ArgMax(scores, 1, dtypes.Int32), labels), IsPositive(weights))
 		correct := ReduceAllSum(ConvertDType(right, dtypes.Float32))
 		gradient := Gradient(loss, params)[0]
@@ -122,12 +118,12 @@ func compileGradients(b compute.Backend, im2col bool, n int, withDropout bool) (
 	})
 }
 
-// compileUpdate: (parameters, m, v, mean gradient, rate) give the new
+// compileUpdate: (parameters, m, v, mean gradient, moment, keep) give the new
 // (parameters, m, v).
 func compileUpdate(b compute.Backend) (*program, error) {
-	v := vector(NumParameters)
-	return compile(b, "update", []shapes.Shape{v, v, v, v, shapes.Make(dtypes.Float32)}, func(in []*Node) []*Node {
-		return adam(in[0], in[1], in[2], in[3], in[4])
+	v, f := vector(NumParameters), scalar(dtypes.Float32)
+	return compile(b, "update", []shapes.Shape{v, v, v, v, f, f}, func(in []*Node) []*Node {
+		return adam(in[0], in[1], in[2], in[3], in[4], in[5])
 	})
 }
 
@@ -240,8 +236,9 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 		return fmt.Errorf("step %d is negative", step)
 	}
 	const p = NumParameters
+	moment, keep := m.recipe.factors(step, m.options.TotalSteps)
 	return m.update.run([]any{to[:p], to[p : 2*p], to[2*p : 3*p]},
-		[]any{from[:p], from[p : 2*p], from[2*p : 3*p], mean, []float32{m.recipe.learningRate(step)}})
+		[]any{from[:p], from[p : 2*p], from[2*p : 3*p], mean, []float32{moment}, []float32{keep}})
 }
 
 // Logits evaluates the network without dropout: parameters (the first
@@ -276,9 +273,10 @@ func (m *Model) Numerics() (string, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	n := m.options.MicroBatch
-	b := &schedule.Batch{Inputs: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n), Key: mix(3)}
+	random := schedule.NewGenerator(0)
+	b := &schedule.Batch{Inputs: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n), Key: random.Uint64()}
 	for i := range b.Inputs {
-		b.Inputs[i] = byte(mix(uint64(i)) >> 56)
+		b.Inputs[i] = byte(random.Uint64())
 	}
 	for i := range n {
 		b.Labels[i], b.Weights[i] = uint8(i%classes), 1
@@ -306,10 +304,8 @@ func (m *Model) Close() {
 		return
 	}
 	m.closed = true
-	for _, p := range []*program{m.gradients, m.update, m.evaluate} {
-		if p != nil {
-			p.close()
-		}
-	}
+	m.gradients.close()
+	m.update.close()
+	m.evaluate.close()
 	m.backend.Finalize()
 }

@@ -34,6 +34,14 @@ func backends(t *testing.T, run func(t *testing.T, open func(Options) *Model)) {
 	}
 }
 
+// mix is the SplitMix64 finaliser.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
 // unit gives n numbers in [0, 1), as testdata/reference.py does.
 func unit(stream, n int) []float64 {
 	u := make([]float64, n)
@@ -293,7 +301,7 @@ func TestInitAndLayout(t *testing.T) {
 		m := open(Options{MicroBatch: 1})
 		state := m.Init(1)
 		// Pinned: a change breaks the promise that a seed gives one result.
-		if got := WeightsSHA256(state); got != "8deecf504ef4a658db67ebc1b6fb646f430d04d0240e176fd0426b327a5dba6f" {
+		if got := WeightsSHA256(state); got != "406bc7b271fe51bfae4c8cc88de69ed44a381c82cde1dd561baacbd3acd00da1" {
 			t.Errorf("initial weights of seed 1 have hash %s", got)
 		}
 		if WeightsSHA256(m.Init(2)) == WeightsSHA256(state) {

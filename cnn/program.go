@@ -2,6 +2,7 @@ package cnn
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/shapes"
@@ -9,7 +10,7 @@ import (
 )
 
 // A program is a compiled pure function of host slices. It is safe for
-// concurrent use: nothing is cached or built after compile.
+// concurrent use: nothing is cached or built after it was compiled.
 type program struct {
 	name    string
 	backend compute.Backend
@@ -63,7 +64,28 @@ func (p *program) run(outputs, inputs []any) (err error) {
 	return nil
 }
 
-func (p *program) close() { p.graph.Finalize() }
+// A lazyProgram is compiled at its first use, by whichever call comes first.
+type lazyProgram struct {
+	compile func() (*program, error)
+	once    sync.Once
+	p       *program
+	err     error
+}
+
+func (l *lazyProgram) run(outputs, inputs []any) error {
+	l.once.Do(func() { l.p, l.err = l.compile() })
+	if l.err != nil {
+		return l.err
+	}
+	return l.p.run(outputs, inputs)
+}
+
+// close must not overlap with run, nor be followed by it.
+func (l *lazyProgram) close() {
+	if l.p != nil {
+		l.p.graph.Finalize()
+	}
+}
 
 // recoverInto turns a panic of the library into an error.
 func recoverInto(err *error, doing string) {

@@ -5,28 +5,26 @@ import (
 	"math"
 	"slices"
 	"strings"
-
-	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
-	. "github.com/gomlx/gomlx/core/graph"
-)
-
-// Adam's constants, as in Keras.
-const (
-	beta1   = 0.9
-	beta2   = 0.999
-	epsilon = 1e-7
 )
 
 // A Recipe is how the network is trained, beside its data and length.
 type Recipe struct {
 	Name         string
 	LearningRate float64 // Adam's, at its highest
+	WarmUp       float64 // share of the steps in which the rate rises to that
+	Decay        bool    // whether the rate then falls in a straight line to 0 at the last step
+	WeightDecay  float64 // share of each weight that a step takes off, times the rate
+	Smoothing    float64 // of the labels: what of each target is spread over all classes
+	Flip         bool    // half of the images are mirrored
+	Shift        int     // images move by up to so many pixels each way
+	Erase        int     // a rectangle with sides up to this is blanked in half of the images
 }
 
 func recipes() []Recipe {
 	return []Recipe{
 		{Name: "tutorial", LearningRate: 1e-3},
+		{Name: "fast", LearningRate: 3e-3, WarmUp: 0.1, Decay: true},
+		{Name: "augment", LearningRate: 3e-3, WarmUp: 0.1, Decay: true, WeightDecay: 0.02, Smoothing: 0.05, Flip: true, Shift: 1, Erase: 10},
 	}
 }
 
@@ -43,19 +41,23 @@ func RecipeNamed(name string) (Recipe, error) {
 	return Recipe{}, fmt.Errorf("unknown recipe %q: choose one of %s", name, strings.Join(names, ", "))
 }
 
-// learningRate is that of update `step` (the first is 0), with Adam's bias
-// correction folded in: m/(1-beta1^t) and v/(1-beta2^t) come to one factor.
-func (r Recipe) learningRate(step int64) float32 {
-	t := float64(step + 1)
-	return float32(r.LearningRate * math.Sqrt(1-math.Pow(beta2, t)) / (1 - math.Pow(beta1, t)))
+// rate is the learning rate of update `step` (the first is 0) of `total`.
+func (r Recipe) rate(step, total int64) float64 {
+	done := (float64(step) + 0.5) / float64(max(total, 1))
+	switch {
+	case done < r.WarmUp:
+		return r.LearningRate * done / r.WarmUp
+	case r.Decay:
+		return r.LearningRate * max(0, 1-done) / (1 - r.WarmUp)
+	}
+	return r.LearningRate
 }
 
-// adam is one update of [n] parameters and their moments by a mean gradient.
-func adam(params, m, v, gradient, rate *Node) []*Node {
-	m = Add(MulScalar(m, beta1), MulScalar(gradient, 1-beta1))
-	v = Add(MulScalar(v, beta2), MulScalar(Square(gradient), 1-beta2))
-	step := Div(Mul(rate, m), AddScalar(Sqrt(v), epsilon))
-	return []*Node{Sub(params, step), m, v}
+// factors are what an update multiplies by: the moments' quotient by `moment`,
+// the weights by `keep`. Adam's bias corrections, m/(1-beta1^t) and
+// v/(1-beta2^t), are folded into the first.
+func (r Recipe) factors(step, total int64) (moment, keep float32) {
+	t, rate := float64(step+1), r.rate(step, total)
+	correction := math.Sqrt(1-math.Pow(beta2, t)) / (1 - math.Pow(beta1, t))
+	return float32(rate * correction), float32(1 - rate*r.WeightDecay)
 }
-
-func vector(n int) shapes.Shape { return shapes.Make(dtypes.Float32, n) }
