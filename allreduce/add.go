@@ -19,13 +19,15 @@ var le = binary.LittleEndian
 // checksum is a running checksum: eight interleaved lanes, each of which is rotated before the next 64-bit word is added to it. Damage within one word never goes unseen; any other goes unseen once in 2^64 times.
 type checksum [stripe / 8]uint64
 
-// digest folds the lanes together.
+// digest folds the lanes together and mixes the bits. Each step can be undone, so that damage in one lane is never lost.
 func (c *checksum) digest() uint64 {
+	const odd = 0x9E3779B97F4A7C15
 	var h uint64
 	for _, lane := range c {
-		h = bits.RotateLeft64(h, rotate)*0x9E3779B97F4A7C15 + lane // an odd factor: no lane's bits get lost
+		h = (bits.RotateLeft64(h, rotate) + lane) * odd
 	}
-	return h
+	h = (h ^ h>>32) * odd
+	return h ^ h>>29
 }
 
 func (c *checksum) take(b *[stripe]byte) {

@@ -69,6 +69,8 @@ func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 		return h, nil, violation("a frame begins with %#x, not with this version's %#x", le.Uint32(b[:]), uint32(magic))
 	case le.Uint32(b[4:]) != headerChecksum((*[stripe]byte)(b[8:])):
 		return h, nil, violation("a frame's header was damaged on the way: its checksum is wrong")
+	case le.Uint32(b[68:]) != 0:
+		return h, nil, violation("a frame's header ends with %#x, expected zero", le.Uint32(b[68:]))
 	}
 	h = header{
 		job: le.Uint64(b[8:]), generation: int64(le.Uint64(b[16:])), sequence: int64(le.Uint64(b[24:])), step: int64(le.Uint64(b[32:])),

@@ -26,7 +26,7 @@ type Config struct {
 // The sizes that were fastest where they were measured; see the package comment.
 const (
 	DefaultSegmentBytes = 64 << 10
-	DefaultWindowBytes  = 1 << 20
+	DefaultWindowBytes  = 512 << 10
 )
 
 func (c *Config) member(rank int) string {
@@ -314,7 +314,12 @@ func (r *Ring[T]) fail(op string, kind Kind, cause error) error {
 	r.err = err
 	close(r.over)
 	r.mu.Unlock()
-	r.breakLinks(err)
+	var peer *PeerAbort
+	if errors.As(cause, &peer) { // Pass on what was said at the origin, not a chain of who said it to whom.
+		r.breakLinks(errors.New(peer.Cause))
+	} else {
+		r.breakLinks(err)
+	}
 	return err
 }
 

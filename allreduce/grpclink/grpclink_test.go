@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,6 +181,19 @@ func TestSecondStreamReplacesTheFirst(t *testing.T) {
 	var told *allreduce.PeerAbort
 	if err := second.Wait(); !errors.As(err, &told) || told.Cause != "enough" {
 		t.Errorf("the sender learned %v, expected the receiver's cause", err)
+	}
+}
+
+// Both neighbours of a member that gives up learn why, though it reaches one of them only as its client.
+func TestBothNeighboursLearnTheCause(t *testing.T) {
+	rings := allreducetest.World[int64](t, open(t, 4), 0, 0)
+	rings[1].Abort(errors.New("the dog ate it"))
+	for rank, r := range rings {
+		<-r.Done()
+		var e *allreduce.Error
+		if err := r.Err(); !errors.As(err, &e) || rank != 1 && e.Kind != allreduce.Relayed || strings.Count(err.Error(), "the dog ate it") != 1 || strings.Count(err.Error(), "gave up") > 1 {
+			t.Errorf("rank %d says %v", rank, err)
+		}
 	}
 }
 

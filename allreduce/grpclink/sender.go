@@ -114,7 +114,7 @@ func open(ctx context.Context, conn *grpc.ClientConn, hello []byte) (*sender, er
 		cancel(err)
 		return nil, err
 	}
-	s := &sender{conn: conn, stream: stream, cancel: cancel, over: make(chan struct{})}
+	s := &sender{conn: conn, stream: stream, cancel: cancel, over: make(chan struct{}), aborted: make(chan struct{})}
 	copy(s.Buffer(len(hello)), hello)
 	err = stream.SendMsg(&s.next)
 	var header metadata.MD
@@ -150,8 +150,10 @@ type sender struct {
 	over chan struct{} // closed when the stream has ended
 	err  error         // why; nil in good order
 
-	once  sync.Once
-	cause error // why this end aborted
+	once    sync.Once
+	cause   error         // why this end aborted, or why the stream ended, whichever came first
+	aborted chan struct{} // closed by Abort
+	sending sync.Mutex    // held during SendMsg
 }
 
 func (s *sender) Buffer(n int) []byte {
@@ -160,6 +162,13 @@ func (s *sender) Buffer(n int) []byte {
 }
 
 func (s *sender) Send() error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	select {
+	case <-s.aborted:
+		return s.cause
+	default:
+	}
 	err := s.stream.SendMsg(&s.next)
 	if err == nil {
 		return nil
@@ -188,9 +197,7 @@ func (s *sender) watch() {
 		err = &allreduce.PeerAbort{Cause: st.Message()}
 	}
 	s.once.Do(func() { s.cause = err })
-	if s.err = err; err != nil {
-		s.err = s.cause
-	}
+	s.err = s.cause
 	s.cancel(err)
 	s.conn.Close()
 	close(s.over)
@@ -202,8 +209,35 @@ func (s *sender) Wait() error {
 }
 
 func (s *sender) Abort(cause error) {
-	s.once.Do(func() { s.cause = cause })
-	s.cancel(cause)
+	s.once.Do(func() {
+		s.cause = cause
+		close(s.aborted)
+		if s.sending.TryLock() {
+			go s.farewell()
+		} else { // A Send blocks: nothing more can be said.
+			s.cancel(cause)
+		}
+	})
+}
+
+// goodbye begins the message by which a sender tells why it gives up. No frame begins with it.
+const goodbye = "evenweave goodbye: "
+
+// grace is how long a goodbye may take before the stream is broken without it.
+const grace = 20 * time.Millisecond
+
+// farewell tells the receiver why this member gives up; the receiver then ends the stream. s.sending is held.
+func (s *sender) farewell() {
+	defer s.sending.Unlock()
+	impatient := time.AfterFunc(grace, func() { s.cancel(s.cause) })
+	defer impatient.Stop()
+	text := goodbye + shorten(s.cause.Error())
+	message := outgoing{bytes: s.pool.Get(len(text)), pool: &s.pool}
+	copy(*message.bytes, text)
+	if s.stream.SendMsg(&message) == nil {
+		s.stream.CloseSend()
+		<-s.over
+	}
 }
 
 func (s *sender) Close(ctx context.Context) error {
