@@ -1,0 +1,244 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// network knows the processes of a run. With proxies it stands between each worker and whoever connects to it, and between each worker
+// and etcd, so that it can hold back what one process sends to another; nothing is lost and no connection breaks, as when packets are dropped.
+type network struct {
+	proxies bool
+	ctx     context.Context
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup
+
+	mu       sync.Mutex
+	pids     map[string]int    // by process
+	process  map[string]string // by member id
+	fronts   map[string]net.Listener
+	sequence int
+	cuts     map[int]cut
+	changed  chan struct{} // closed, and replaced, when cuts changes
+}
+
+// cut says whether what src sends to dst is held back; they are names of processes.
+type cut func(src, dst string) bool
+
+func newNetwork(proxies bool) *network {
+	n := &network{proxies: proxies, pids: map[string]int{}, process: map[string]string{}, fronts: map[string]net.Listener{}, cuts: map[int]cut{}, changed: make(chan struct{})}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n
+}
+
+func (n *network) close() {
+	n.cancel()
+	n.tasks.Wait()
+}
+
+// started notes a process's pid. A proxy's listener goes with the worker behind it: a dead one must refuse connections.
+func (n *network) started(process string, pid int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pids[process] = pid
+	front := n.fronts[process]
+	if front == nil {
+		return
+	}
+	delete(n.fronts, process)
+	n.tasks.Go(func() {
+		defer front.Close()
+		for syscall.Kill(pid, 0) == nil {
+			select {
+			case <-n.ctx.Done():
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+}
+
+// pid returns that of a process, or of the one that a member id belongs to; 0: none was started.
+func (n *network) pid(name string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if process, ok := n.process[name]; ok {
+		name = process
+	}
+	return n.pids[name]
+}
+
+func (n *network) processOf(member string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process[member]
+}
+
+// adapt gives a worker addresses behind proxies.
+func (n *network) adapt(process string, args []string) []string {
+	if !strings.HasPrefix(process, "worker") {
+		return args
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.process[flagValue(args, "--id")] = process
+	if !n.proxies {
+		return args
+	}
+	back, err := freePort()
+	if err != nil {
+		return args
+	}
+	front, err := n.serve(n.identify, process, back)
+	if err != nil {
+		return args
+	}
+	n.fronts[process] = front
+	etcd, err := n.serve(func(net.Conn) string { return process }, "etcd", strings.TrimPrefix(flagValue(args, "--etcd"), "http://"))
+	if err != nil {
+		return args
+	}
+	out := append([]string(nil), args...)
+	for i := range out[:len(out)-1] {
+		if out[i] == "--etcd" {
+			out[i+1] = "http://" + etcd.Addr().String()
+		}
+	}
+	return append(out, "--listen", back, "--advertise", front.Addr().String())
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// cut holds back what the predicate names until restore is called.
+func (n *network) cut(c cut) (restore func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sequence++
+	id := n.sequence
+	n.cuts[id] = c
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.cuts, id)
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+}
+
+// pass waits until src's bytes may reach dst; false when the network is closed.
+func (n *network) pass(src, dst string) bool {
+	for {
+		n.mu.Lock()
+		held := false
+		for _, c := range n.cuts {
+			held = held || c(src, dst)
+		}
+		changed := n.changed
+		n.mu.Unlock()
+		if !held {
+			return n.ctx.Err() == nil
+		}
+		select {
+		case <-changed:
+		case <-n.ctx.Done():
+			return false
+		}
+	}
+}
+
+// serve forwards connections to a process until its listener or the network is closed.
+func (n *network) serve(source func(net.Conn) string, process, target string) (net.Listener, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(n.ctx, func() { l.Close() })
+	n.tasks.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n.tasks.Go(func() { n.forward(c, source(c), process, target) })
+		}
+	})
+	return l, nil
+}
+
+func (n *network) forward(client net.Conn, src, dst, target string) {
+	server, err := new(net.Dialer).DialContext(n.ctx, "tcp", target)
+	if err != nil {
+		_ = client.(*net.TCPConn).SetLinger(0) // a reset: as near to a refusal as can be had here
+		client.Close()
+		return
+	}
+	end := func() { client.Close(); server.Close() }
+	stop := context.AfterFunc(n.ctx, end)
+	defer stop()
+	var back sync.WaitGroup
+	back.Go(func() { n.pump(client, server, dst, src); end() })
+	n.pump(server, client, src, dst)
+	end()
+	back.Wait()
+}
+
+// pump carries bytes one way. The end of the stream is held back like the bytes: a cut link brings no news of a death either.
+func (n *network) pump(to, from net.Conn, src, dst string) {
+	b := make([]byte, 64<<10)
+	for {
+		k, err := from.Read(b)
+		if !n.pass(src, dst) {
+			return
+		}
+		if k > 0 {
+			if _, err := to.Write(b[:k]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// identify finds the process at the other end of a connection by its socket, through /proc; "" where there is none or it is unknown.
+func (n *network) identify(c net.Conn) string {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return ""
+	}
+	inode, local := "", fmt.Sprintf("0100007F:%04X", a.Port)
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) > 9 && f[1] == local && f[3] == "01" {
+			inode = "socket:[" + f[9] + "]"
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for process, pid := range n.pids {
+		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, link := range links {
+			if to, err := os.Readlink(link); err == nil && to == inode {
+				return process
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"evenweave/chaos"
+	"evenweave/fashionmnist"
+	"evenweave/local"
+)
+
+func chaosCommand() *cobra.Command {
+	var (
+		spec    specFlags
+		logs    logFlags
+		workers int
+		spares  int
+		count   int
+		kinds   string
+		dir     string
+		settle  bool
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "chaos",
+		Short: "Train under seeded faults; succeed only if the weights equal a calm run's",
+		Long: `Trains the same job twice on this machine: calmly, then under faults that --seed decides. Exit code 0 only if weights, state, ledger,
+checkpoints and evaluations are equal, down to the last bit.
+
+Faults: kill (one to all workers), stop (a worker hangs), slow (a quarter of its time), partition (links of a worker carry nothing),
+etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (a bit of a worker's parameters or moments).`,
+		Args: noArgs,
+	}
+	f := cmd.Flags()
+	spec.register(f)
+	logs.register(f)
+	output := outputFlag(cmd)
+	f.IntVar(&workers, "workers", 3, "workers to start with")
+	f.IntVar(&spares, "spares", 0, "workers more that take over at once")
+	f.StringVar(&kinds, "faults", joinKinds(chaos.Kinds()), "kinds of faults")
+	f.IntVar(&count, "count", 0, "faults; 0: one for every 20 steps, and at least one of each kind")
+	f.BoolVar(&settle, "settle", false, "inject a fault only into a full world that has committed a step")
+	f.StringVar(&dir, "dir", "", "keep the two run directories here (default: a temporary one, removed when all was equal)")
+	f.DurationVar(&timeout, "timeout", 15*time.Minute, "give up after this time")
+	for name, value := range map[string]string{ // short epochs: each end is a moment to test
+		"steps": "200", "global-batch": "32", "micro-batch": "8", "holdout": "57600", "checkpoint-every": "25", "keep": "1000000"} {
+		flag := f.Lookup(name)
+		flag.DefValue = value
+		_ = flag.Value.Set(value)
+	}
+	f.Lookup("seed").Usage = "decides the faults, and every random number of the training"
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if workers < 1 || spares < 0 || count < 0 {
+			return usagef("--workers %d --spares %d --count %d: must be at least 1, 0 and 0", workers, spares, count)
+		}
+		faults, err := chaos.ParseKinds(kinds)
+		if err != nil {
+			return usageError{err}
+		}
+		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
+			return err
+		}
+		log, err := logs.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		executable, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		temporary := dir == ""
+		if temporary {
+			if dir, err = os.MkdirTemp("", "evenweave-chaos-"); err != nil {
+				return err
+			}
+		} else if left, _ := filepath.Glob(filepath.Join(dir, "*", "checkpoints")); len(left) > 0 {
+			return usagef("--dir %s holds runs already: choose another", dir)
+		}
+		signals, stop := signal.NotifyContext(cmd.Context(), terminate...)
+		defer stop()
+		ctx, cancel := context.WithTimeoutCause(signals, timeout, fmt.Errorf("not over after --timeout %v", timeout))
+		defer cancel()
+		show := chaos.NewText(cmd.ErrOrStderr())
+		if *output == "json" {
+			show = chaos.NewJSON(cmd.OutOrStdout())
+		}
+		spec.spec.Samples = fashionmnist.TrainSize - spec.spec.Holdout
+		passed := []string{"--log-format", logs.format, "--log-level", logs.level}
+		_, err = chaos.Run(ctx, chaos.Config{
+			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults, Count: count, CheckpointEvery: spec.checkpointEvery},
+			Dir:  dir, Spares: spares, Settle: settle,
+			Cluster: local.Config{
+				Executable: executable, Job: "evenweave", Log: log,
+				Coordinator: append(append([]string{"coordinator", "--output", "json", "--expect-workers", strconv.Itoa(workers + spares), "--max-workers", maxWorkers(workers, spares)}, spec.args()...), passed...),
+				Worker:      append([]string{"worker", "--parallelism", strconv.Itoa(max(1, runtime.NumCPU()/workers)), "--data", spec.data}, passed...),
+			},
+		}, show)
+		if temporary && err == nil {
+			return os.RemoveAll(dir)
+		}
+		if signals.Err() != nil {
+			return errInterrupted
+		}
+		if err != nil {
+			return fmt.Errorf("%w; logs, metrics and checkpoints of both runs are in %s", err, dir)
+		}
+		return nil
+	}
+	return cmd
+}
+
+func joinKinds(kinds []chaos.Kind) string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = string(k)
+	}
+	return strings.Join(names, ",")
+}
+
+// maxWorkers keeps spares out of the world; without spares those who join may enter.
+func maxWorkers(workers, spares int) string {
+	if spares == 0 {
+		return "0"
+	}
+	return strconv.Itoa(workers)
+}
