@@ -91,7 +91,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
-	root.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), etcdCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
+	root.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), etcdCommand(), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
 	return root
 }
 

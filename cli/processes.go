@@ -22,6 +22,7 @@ import (
 	"evenweave/job"
 	"evenweave/local"
 	"evenweave/progress"
+	"evenweave/telemetry"
 	"evenweave/worker"
 )
 
@@ -123,12 +124,17 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		if *output == "json" {
 			observer = progress.NewJSON(cmd.OutOrStdout())
 		}
-		lead, err := coordinator.New(coordinator.Config{
+		var lead *coordinator.Coordinator
+		metrics := telemetry.NewCoordinator(func() telemetry.Facts {
+			f := lead.Facts()
+			return telemetry.Facts{Leading: f.Leading, Members: f.Members, DurableStep: f.Durable.Step, DurableAt: f.Durable.Manifest.Created}
+		})
+		lead, err = coordinator.New(coordinator.Config{
 			Self: job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: web, Host: host, PID: os.Getpid()},
 			Name: c.job, Spec: spec.spec, Backend: spec.backend, CheckpointEvery: spec.checkpointEvery, Keep: spec.keep, Evaluate: spec.evaluate,
 			Workers: limits.Expect, Limits: limits, Dir: dir, Started: began,
 			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test},
-			Observer: observer, Log: log.With("job", c.job, "process", "coordinator"),
+			Observer: progress.Multi(observer, metrics), Log: log.With("job", c.job, "process", "coordinator"),
 		}, client)
 		if err != nil {
 			return err
@@ -139,7 +145,10 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		go func() { _ = server.Serve(listener) }()
 		defer server.Stop()
 		if web != "" {
-			pages := &http.Server{Addr: web, Handler: lead.Handler(), ReadHeaderTimeout: 5 * time.Second}
+			mux := http.NewServeMux()
+			mux.Handle("/", lead.Handler())
+			mux.Handle("GET /metrics", metrics.Handler())
+			pages := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 			l, err := net.Listen("tcp", web)
 			if err != nil {
 				return fmt.Errorf("listening for status pages: %w; choose another --http", err)
@@ -220,6 +229,8 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		cfg.Log = log.With("job", c.job, "member", cfg.ID)
 		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
 		cfg.Open = openWorker(data, cfg.Log)
+		metrics := telemetry.NewWorker()
+		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
 		ctx, leaving, stop := interrupts(cmd.Context(), terminate...)
 		defer stop()
 		return worker.Run(ctx, cfg, leaving)

@@ -7,7 +7,8 @@
 //	follow.go       what members tell, and probes
 //	saver.go        states fetched and made durable
 //	evaluator.go    test accuracy, beside training
-//	server.go       checkpoints for members; status over HTTP
+//	server.go       checkpoints for members; the status page
+//	health.go       the pages that probes ask
 //
 // A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and with the members.
 package coordinator
@@ -80,6 +81,7 @@ type Coordinator struct {
 	job         string // UUID of the job that this process has led; "" before the first term
 	evaluations *evaluations
 	stateLimit  int64 // bytes of a state
+	vitals      vitals
 }
 
 // ErrHalted says that the job was stopped early, its state saved.
@@ -134,6 +136,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	}()
 	defer func() { stop(); <-done; <-evaluating }()
 	for {
+		c.vitals.does("campaigning", 0)
 		t, err := c.client.Campaign(ctx, c.Self, c.Limits.TTL)
 		switch {
 		case ctx.Err() != nil:
@@ -150,6 +153,9 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		c.Log.Info("leading", "term", t.Number())
 		err = c.lead(ctx, t)
 		t.Resign(context.WithoutCancel(ctx))
+		if err == nil {
+			c.vitals.does(doneLeading, 0)
+		}
 		if !errors.Is(err, errTermOver) {
 			return err
 		}

@@ -98,6 +98,7 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 		return false, nil // members keep it, and every later status asks again
 	}
 	t.durable = in.entry
+	t.c.vitals.saved(in.entry)
 	m := in.entry.Manifest
 	t.c.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path, Seconds: in.seconds, Bytes: in.bytes})
 	t.acknowledge(ctx, m.Step)

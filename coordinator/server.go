@@ -80,18 +80,3 @@ func (b *statusBoard) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(page)
 }
-
-// Handler serves the coordinator's pages: /status (JSON), /healthz and /readyz.
-func (c *Coordinator) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /status", c.status)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if c.board.Heard().IsZero() {
-			http.Error(w, "etcd has not answered yet", http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = io.WriteString(w, "ok\n")
-	})
-	return mux
-}

@@ -117,6 +117,7 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 // conclude waits for the evaluations that are under way and tells the end. nil for a complete job, ErrHalted for one that was stopped.
 func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job.Done) error {
 	m := last.Manifest
+	c.vitals.does("concluding", 0)
 	if c.Evaluate && d.Complete {
 		_, idle := c.evaluations.waiting()
 		select {

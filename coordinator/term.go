@@ -62,6 +62,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	if err != nil {
 		return err
 	}
+	c.vitals.saved(*newest)
 	t := &term{
 		c: c, etcd: etcd, job: j, view: view, durable: *newest,
 		policy: NewPolicy(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
@@ -96,6 +97,7 @@ func (t *term) run(ctx context.Context) error {
 	}
 	_, changed := t.c.board.View()
 	for {
+		t.c.vitals.does("leading", leadingLimit)
 		var (
 			end bool
 			err error
@@ -299,7 +301,7 @@ func (t *term) announce(view cluster.View) {
 		return
 	}
 	t.c.recent.enter(w.Generation)
-	e := progress.World{Generation: uint64(w.Generation), Size: w.Size(), Reason: w.Reason}
+	e := progress.World{Generation: uint64(w.Generation), Size: w.Size(), Reason: w.Reason, Planned: w.Since < w.Generation}
 	for rank, p := range w.Peers {
 		m, _ := view.Member(p.ID)
 		e.Members = append(e.Members, progress.Member{ID: p.ID, Rank: rank, Address: p.Address, PID: m.PID, Host: m.Host})

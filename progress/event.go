@@ -71,6 +71,7 @@ type World struct {
 	Size       int      `json:"size"`
 	Members    []Member `json:"members"` // by rank
 	Reason     string   `json:"reason"`
+	Planned    bool     `json:"planned"` // its members finished their step first; false: the last world broke, or there was none
 }
 
 // Member is a process in a world.

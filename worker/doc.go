@@ -8,6 +8,7 @@
 //	state.go       the live state and the due snapshots, and who may read them
 //	report.go      what the coordinator is told
 //	server.go      the Member service
+//	health.go      the pages that probes ask
 //
 // A step is a transaction: the state changes only after the all-reduce returned nil and every check on its buffer passed.
 // A failed collective ends the generation, never the process.
@@ -17,6 +18,7 @@ import (
 	"context"
 
 	"evenweave/job"
+	"evenweave/proto"
 	"evenweave/schedule"
 )
 
@@ -55,3 +57,17 @@ type Collective interface {
 
 // Connect joins the collective of a world at the given rank.
 type Connect func(ctx context.Context, w job.World, rank int) (Collective, error)
+
+// Observer is told what a member does. Its methods are called by the member's loop and must not block.
+type Observer interface {
+	// Entered: the member trains in this world now, at that rank.
+	Entered(w job.World, rank int)
+	// Rested: it does not train; why.
+	Rested(phase string)
+	// Committed: a step is in. sent is how many bytes of sums this rank gave to its neighbour for it.
+	Committed(c *proto.Commit, sent int)
+	// Broken: a collective failed; kind is that of the accusation.
+	Broken(kind string)
+	// Healed: the state differed from the majority's and was replaced.
+	Healed()
+}

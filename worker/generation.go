@@ -28,6 +28,7 @@ type generation struct {
 	samples  []int32
 	patience *patience
 	report   *report
+	observer Observer
 	fetch    fetcher
 	newer    func() bool   // a newer world has been published
 	leader   func() string // address of the coordinator
@@ -126,6 +127,7 @@ func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error 
 		g.log.Error("healed", "detail", detail)
 		g.report.event("healed", detail)
 		g.report.set(func(s *proto.Status) { s.Heals++; s.Heal = detail })
+		g.observer.Healed()
 	} else {
 		g.log.Info("caught up", "step", c.Step, "from", peer.ID)
 	}
@@ -172,11 +174,13 @@ func (g *generation) tell(c commit) {
 		deal[i] = int32(n)
 	}
 	g.report.set(func(s *proto.Status) { s.Ledger = g.ledger(epochs, used) })
-	g.report.commit(&proto.Commit{
+	commit := &proto.Commit{
 		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss, Accuracy: c.accuracy,
 		Samples: c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(), ReduceNanos: c.reduce.Nanoseconds(),
 		WaitNanos: c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Deal: deal,
-	})
+	}
+	g.report.commit(commit)
+	g.observer.Committed(commit, 2*8*len(g.buffer.words)*(g.world.Size()-1)/g.world.Size())
 }
 
 func (g *generation) tellDue() {

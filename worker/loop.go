@@ -31,8 +31,9 @@ type Loop struct {
 	// Leave tells the cluster that this member wants to go.
 	Leave func()
 	// Stay: wait after the job's end until ctx is over, instead of returning.
-	Stay bool
-	Log  *slog.Logger
+	Stay     bool
+	Observer Observer // may be nil
+	Log      *slog.Logger
 
 	replica  *replica
 	report   *report
@@ -49,6 +50,9 @@ var errWorldChanged = errors.New("a newer world has been published")
 func (l *Loop) Init() {
 	l.replica = newReplica(l.Job, l.Model)
 	l.report = newReport(l.ID, l.Job.UUID)
+	if l.Observer == nil {
+		l.Observer = unobserved{}
+	}
 	plan := l.Job.Spec.Plan()
 	l.sampler = schedule.NewSampler(plan)
 	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
@@ -116,8 +120,10 @@ func (l *Loop) rest(world *job.World, generation int64) {
 	} else if world != nil && world.Rank(l.ID) >= 0 {
 		phase = phaseWaiting
 	}
+	l.report.got(restingLimit)
 	if phase != l.phaseNow() {
 		l.report.set(func(s *proto.Status) { s.Phase = phase })
+		l.Observer.Rested(phase)
 	}
 }
 
@@ -146,6 +152,9 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	})
 	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(), world.Reason))
 
+	l.report.got(trainingLimit * max(firstDeadline, l.patience.deadline(world.Patience)))
+	l.Observer.Entered(world, rank)
+
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watching := make(chan struct{})
@@ -164,7 +173,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	g := &generation{
 		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, dataset: l.Dataset,
 		deal: schedule.Even(l.Job.Spec.Plan().MicroBatches(), world.Size()), buffer: newBuffer(l.Model.Parameters(), l.Job.Spec.Plan(), world.Size()),
-		lanes: l.lanes, mean: make([]float32, l.Model.Parameters()), patience: &l.patience, report: l.report, fetch: l.Fetch, log: log,
+		lanes: l.lanes, mean: make([]float32, l.Model.Parameters()), patience: &l.patience, report: l.report, observer: l.Observer, fetch: l.Fetch, log: log,
 		newer: func() bool {
 			v, _ := l.Board.View()
 			return v.World != nil && v.World.Generation > world.Generation
@@ -240,6 +249,16 @@ func (l *Loop) ended(ctx context.Context, world job.World, log *slog.Logger, err
 	a.Paused = l.pulse.stalled(time.Now())
 	log.Warn("generation over", "step", a.Step, "suspect", a.Suspect, "kind", a.Kind, "phase", a.Phase, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "err", err)
 	l.report.event("collective failed", err.Error())
+	l.Observer.Broken(a.Kind)
 	l.report.set(func(s *proto.Status) { s.Accusation, s.Phase = a, phaseWaiting })
 	return nil
 }
+
+// unobserved is the observer of a member that has none.
+type unobserved struct{}
+
+func (unobserved) Entered(job.World, int)       {}
+func (unobserved) Rested(string)                {}
+func (unobserved) Committed(*proto.Commit, int) {}
+func (unobserved) Broken(string)                {}
+func (unobserved) Healed()                      {}

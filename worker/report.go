@@ -33,6 +33,9 @@ type report struct {
 	commits []*proto.Commit
 	events  []*proto.BlameEvent
 	changed chan struct{}
+
+	moved   time.Time     // when the member last got on
+	allowed time.Duration // how long that may be ago; 0: any time
 }
 
 func newReport(member, job string) *report {
@@ -67,6 +70,7 @@ func (r *report) commit(c *proto.Commit) {
 		if len(r.commits) == keptCommits {
 			r.commits = append(r.commits[:0], r.commits[keptCommits/4:]...)
 		}
+		r.moved = time.Now()
 		r.commits = append(r.commits, c)
 		s.Step = c.Step
 	})

@@ -33,6 +33,8 @@ type Config struct {
 	Stay        bool          // wait after the job's end
 	Grace       time.Duration // how long leaving may take
 	TTL         time.Duration // of the registration
+	Observer    Observer      // may be nil
+	Metrics     http.Handler  // served as /metrics; may be nil
 	// Open loads data and model of a job, compiled and warm, and returns the hash of the golden probe.
 	Open func(ctx context.Context, j job.Job) (Model, Dataset, string, error)
 	Log  *slog.Logger
@@ -53,7 +55,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	board := cluster.NewBoard()
 	tasks.Go(func() { board.Run(ctx, client) })
 	var pages atomic.Pointer[http.Handler] // a worker that waits for its job is healthy too, so they are there from the start
-	pages.Store(new(openingPages()))
+	pages.Store(new(openingPages(cfg.Metrics)))
 	if cfg.HTTP != "" {
 		serving, err := serveHTTP(cfg.HTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*pages.Load()).ServeHTTP(w, r) }), &tasks, cancel)
 		if err != nil {
@@ -90,7 +92,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		ID: cfg.ID, Job: *j, Model: model, Dataset: data, Parallelism: cfg.Parallelism, Board: board, Connect: rings.Connect,
 		Fetch: Fetcher{Dial: pool.Dial, Limit: state.Size(len(model.State()), j.Spec.Samples)},
 		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
-		Stay:  cfg.Stay, Log: cfg.Log,
+		Stay:  cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
 	}
 	loop.Init()
 
@@ -103,7 +105,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		}
 	})
 	defer server.Stop()
-	pages.Store(new(loop.Handler(membership.Registered)))
+	pages.Store(new(loop.Handler(cfg.Metrics, membership.Registered)))
 	tasks.Go(func() { membership.Run(ctx) })
 	tasks.Go(func() { loop.flips(ctx) })
 	tasks.Go(func() { // leaving may not take for ever

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 
 	"google.golang.org/grpc"
@@ -130,33 +129,4 @@ func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step 
 		err = fmt.Errorf("asked for the checkpoint of step %d, got step %d", step, s.Step)
 	}
 	return s, err
-}
-
-// openingPages are those of a worker that has no job yet, or is loading it: alive, for a stated reason, and not ready.
-func openingPages() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(w, "ok: waiting for the job, or loading it")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "not registered: waiting for the job, or loading it", http.StatusServiceUnavailable)
-	})
-	return mux
-}
-
-// Handler serves the member's pages: /healthz fails when it neither makes progress nor waits for a stated reason, /readyz until it is registered.
-func (l *Loop) Handler(registered func() bool) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		s, _ := l.report.read(0)
-		fmt.Fprintf(w, "ok: generation %d, step %d, %s\n", s.Generation, s.Step, s.Phase)
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !registered() {
-			http.Error(w, "not registered in etcd", http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	return mux
 }

@@ -1,0 +1,101 @@
+package coordinator
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"evenweave/checkpoint"
+)
+
+const (
+	doneLeading  = "done"
+	leadingLimit = time.Minute      // the term's loop comes round twice a second
+	etcdLimit    = 15 * time.Second // reads every two seconds
+)
+
+// vitals is what the pages judge this process by. Safe for concurrent use.
+type vitals struct {
+	mu      sync.Mutex
+	doing   string
+	beat    time.Time
+	allowed time.Duration // how long the beat may be ago; 0: any time
+	durable checkpoint.Entry
+}
+
+// does says what this process does from now on, and how soon it has to say so again.
+func (v *vitals) does(doing string, allowed time.Duration) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.doing, v.beat, v.allowed = doing, time.Now(), allowed
+}
+
+func (v *vitals) saved(e checkpoint.Entry) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.durable = e
+}
+
+func (v *vitals) health(now time.Time) (line string, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if quiet := now.Sub(v.beat); v.allowed > 0 && quiet > v.allowed {
+		return fmt.Sprintf("%s, but stuck for %v", v.doing, quiet.Round(time.Second)), false
+	}
+	return v.doing, true
+}
+
+// ready says whether this process leads, stands by while another does, or has led the job to its end.
+func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
+	if doing, _ := c.vitals.health(now); doing == doneLeading {
+		return doing, true
+	}
+	heard := c.board.Heard()
+	switch {
+	case heard.IsZero():
+		return "etcd has not answered yet", false
+	case now.Sub(heard) > etcdLimit:
+		return fmt.Sprintf("etcd has not answered for %v", now.Sub(heard).Round(time.Second)), false
+	}
+	view, _ := c.board.View()
+	switch {
+	case view.Job == nil || view.Leader == nil:
+		return "nobody leads the job yet", false
+	case view.Leader.ID != c.Self.ID:
+		return "standing by for " + view.Leader.ID, true
+	}
+	return "leading", true
+}
+
+// Facts are what metrics show beside the events.
+type Facts struct {
+	Leading bool
+	Members int              // registered, as far as etcd has told
+	Durable checkpoint.Entry // the newest; zero: none that this process knows
+}
+
+// Facts returns what holds now.
+func (c *Coordinator) Facts() Facts {
+	view, _ := c.board.View()
+	c.vitals.mu.Lock()
+	defer c.vitals.mu.Unlock()
+	return Facts{Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members), Durable: c.vitals.durable}
+}
+
+// Handler serves the coordinator's pages: /status (JSON); /healthz fails when it is stuck; /readyz unless it leads or stands by.
+func (c *Coordinator) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /status", c.status)
+	for path, check := range map[string]func(time.Time) (string, bool){"GET /healthz": c.vitals.health, "GET /readyz": c.ready} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			line, ok := check(time.Now())
+			if !ok {
+				http.Error(w, line, http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ok: "+line)
+		})
+	}
+	return mux
+}

@@ -1,0 +1,66 @@
+package worker
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+const (
+	restingLimit  = time.Minute // the loop looks around several times a minute while it waits
+	trainingLimit = 8           // deadlines that may pass in a world without a commit: patience runs out long before
+)
+
+// got says that the member got on, and within which time it has to again; from then on it is not healthy.
+func (r *report) got(on time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.moved, r.allowed = time.Now(), on
+}
+
+// health says what the member does, and whether it makes progress or waits for a stated reason.
+func (r *report) health(now time.Time) (line string, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	quiet := now.Sub(r.moved)
+	line = fmt.Sprintf("generation %d, step %d, %s", r.status.Generation, r.status.Step, r.status.Phase)
+	if ok = r.allowed == 0 || quiet <= r.allowed; !ok {
+		line += fmt.Sprintf(" for %v without progress, %v at most is normal", quiet.Round(time.Second), r.allowed)
+	}
+	return line, ok
+}
+
+// openingPages are those of a worker that has no job yet, or is loading it: alive, for a stated reason, and not ready.
+func openingPages(metrics http.Handler) http.Handler {
+	const doing = "waiting for the job, or loading it"
+	return pages(metrics, func() (string, bool) { return doing, true }, func() (string, bool) { return "not registered: " + doing, false })
+}
+
+// Handler serves the member's pages: /healthz fails when it neither makes progress nor waits for a stated reason, /readyz until it is
+// registered; /metrics unless that is nil.
+func (l *Loop) Handler(metrics http.Handler, registered func() bool) http.Handler {
+	return pages(metrics, func() (string, bool) { return l.report.health(time.Now()) }, func() (string, bool) {
+		if !registered() {
+			return "not registered in etcd", false
+		}
+		return "registered", true
+	})
+}
+
+func pages(metrics http.Handler, healthy, ready func() (string, bool)) http.Handler {
+	mux := http.NewServeMux()
+	for path, check := range map[string]func() (string, bool){"GET /healthz": healthy, "GET /readyz": ready} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			line, ok := check()
+			if !ok {
+				http.Error(w, line, http.StatusServiceUnavailable)
+				return
+			}
+			fmt.Fprintln(w, "ok: "+line)
+		})
+	}
+	if metrics != nil {
+		mux.Handle("GET /metrics", metrics)
+	}
+	return mux
+}
