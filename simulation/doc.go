@@ -1,0 +1,14 @@
+// Package simulation proves Evenweave's elasticity on paper time: seeded schedules of faults over the coordinator's real world policy and the
+// members' real choice of a state, with everything around them (etcd and its fences, network, disk, processes, the ring) reduced to events
+// in one queue. It has nothing but tests:
+//
+//	sim_test.go          time, processes that die or pause between any two events, a network that loses, delays and parts
+//	etcd_test.go         records, leases, fenced transactions whose answers may be lost or come late
+//	member_test.go       a worker's loop: worlds entered and left, steps, states fetched, leaving
+//	ring_test.go         collectives that may reach some ranks and not others
+//	coordinator_test.go  terms: facts to the policy, its actions to etcd, states to disk
+//	faults_test.go       what goes wrong, and when it stops
+//	simulation_test.go   thousands of schedules, and planted bugs that must be found
+//
+// A failing seed is told with its events: go test ./simulation -run Schedules -seed N.
+package simulation

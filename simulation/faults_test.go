@@ -1,0 +1,264 @@
+package simulation
+
+import (
+	"fmt"
+	"time"
+
+	"evenweave/coordinator"
+)
+
+// setup is the shape of a run.
+type setup struct {
+	limits  coordinator.Limits
+	members int
+	leaders int
+}
+
+// chaos is what goes wrong in a run, and when it stops.
+type chaos struct {
+	sim       *sim
+	budget    int
+	rate      float64       // that an event tempts a fault
+	until     time.Duration // no faults from then on
+	tame      bool          // only deaths: nobody is ever out of reach, so nothing may be done twice
+	healed    time.Duration // 0: faults go on
+	worlds    int           // published since
+	newcomers int
+}
+
+const (
+	patience     = 25 * time.Minute // of virtual time, for the end to come once faults have stopped: benches last minutes
+	maxNewWorlds = 40               // published once faults have stopped: more is a loop
+)
+
+// simulate runs one seed and returns what promise was broken, or "".
+func simulate(seed uint64, planted bug, trace func(string)) string {
+	s := newSim(seed, planted, trace)
+	s.run()
+	return s.failed
+}
+
+func (s *sim) over() bool { return s.etcd.done != nil }
+
+// published counts the worlds after the last fault.
+func (c *chaos) published() {
+	if c.healed == 0 {
+		return
+	}
+	if c.worlds++; c.worlds > maxNewWorlds {
+		c.sim.broken("%d worlds since faults stopped at %v, and no end", c.worlds, c.healed)
+	}
+}
+
+// tempt may let something go wrong right after an event of a process.
+func (s *sim) tempt(p *process) {
+	c := &s.chaos
+	if c.healed > 0 {
+		return
+	}
+	if c.budget == 0 || s.now > c.until {
+		c.heal()
+		return
+	}
+	if s.Float64() >= c.rate {
+		return
+	}
+	c.budget--
+	if s.chance(0.5) {
+		p = nil // anybody
+	}
+	c.strike(p)
+}
+
+// strike is one fault, preferably on the process given.
+func (c *chaos) strike(p *process) {
+	s := c.sim
+	m, l := s.someMember(p), s.someLeader(p)
+	kinds := 12
+	if c.tame {
+		kinds = 5
+	}
+	switch s.IntN(kinds) {
+	case 0:
+		s.kill(m, true)
+	case 1:
+		s.killLeader(l)
+	case 2:
+		s.log("FAULT: a member joins")
+		s.spawnNew()
+	case 3:
+		if m != nil {
+			m.exec(m.leave)
+		}
+	case 4:
+		if s.chance(0.2) {
+			s.log("FAULT: all members die")
+			for _, m := range append([]*member(nil), s.members...) {
+				s.kill(m, true)
+			}
+		} else {
+			s.kill(m, true)
+			s.killLeader(l)
+		}
+	case 5, 6:
+		if m != nil {
+			s.pause(m.process, s.between(300*time.Millisecond, 12*time.Second))
+		}
+	case 7:
+		if l != nil {
+			s.pause(l.process, s.between(300*time.Millisecond, 15*time.Second))
+		}
+	case 8:
+		s.log("FAULT: etcd is away")
+		s.etcd.away = true
+		s.after(s.between(300*time.Millisecond, 15*time.Second), s.etcdBack)
+	default:
+		c.part(m, l)
+	}
+}
+
+// part cuts two processes off from each other, or in one direction.
+func (c *chaos) part(m *member, l *leader) {
+	s := c.sim
+	if m == nil || l == nil {
+		return
+	}
+	a, b := m.process, l.process
+	switch s.IntN(4) {
+	case 0:
+		b = s.network
+	case 1, 2:
+		if other := s.someMember(nil); other != nil {
+			b = other.process
+		}
+	}
+	ways := [][2]*process{{a, b}, {b, a}}
+	if n := s.IntN(4); n < 2 {
+		ways = ways[n : n+1]
+	}
+	for _, way := range ways {
+		s.log("FAULT: nothing goes from %s to %s", way[0].name, way[1].name)
+		s.blocked[way] = true
+		s.after(s.between(300*time.Millisecond, 40*time.Second), func() { delete(s.blocked, way) })
+	}
+}
+
+// heal ends all faults: everything is reachable, runs again, and there are enough of all.
+func (c *chaos) heal() {
+	s := c.sim
+	c.healed = s.now
+	s.log("faults stop")
+	clear(s.blocked)
+	s.etcdBack()
+	s.after(0, func() {
+		for _, m := range s.members {
+			m.resume()
+		}
+		for _, l := range s.leaders {
+			l.resume()
+		}
+	})
+	alive := 0
+	for _, m := range s.members {
+		if !m.dead && !m.leaving {
+			alive++
+		}
+	}
+	for ; alive < s.setup.limits.Min; alive++ {
+		s.spawnNew()
+	}
+	s.after(patience, func() {
+		s.broken("no end within %v after faults stopped at %v", patience, c.healed)
+	})
+}
+
+func (s *sim) etcdBack() {
+	if s.etcd.away {
+		s.log("etcd is back")
+		s.etcd.away, s.etcd.back = false, s.now
+	}
+}
+
+func (s *sim) pause(p *process, d time.Duration) {
+	if p.dead || p.paused || p == s.network {
+		return
+	}
+	s.log("FAULT: %s is paused for %v", p.name, d)
+	p.paused = true
+	s.after(d, func() {
+		if p.paused && !p.dead {
+			s.log("%s runs again", p.name)
+			p.resume()
+		}
+	})
+}
+
+// kill ends a member's process: its streams break at once, and its supervisor may start another.
+func (s *sim) kill(m *member, restart bool) {
+	if m == nil || m.dead {
+		return
+	}
+	s.log("FAULT: %s dies at step %d", m.id, m.told())
+	m.dead, m.died = true, s.now
+	if x := m.session; x != nil {
+		x.over = true
+		x.abort(coordinator.Accusation{Suspect: m.id, Kind: coordinator.KindBroken})
+	}
+	s.hangUp(m)
+	if !restart || m.leaving {
+		return
+	}
+	s.after(s.between(200*time.Millisecond, 4*time.Second), func() {
+		switch s.IntN(4) {
+		case 0:
+			s.spawn(m.id, m.address) // as in a StatefulSet with fixed ports
+		case 1:
+			s.addressN++
+			s.spawn(m.id, fmt.Sprintf("host:%d", s.addressN))
+		default:
+			s.spawnNew()
+		}
+	})
+}
+
+func (s *sim) killLeader(l *leader) {
+	if l == nil || l.dead {
+		return
+	}
+	s.log("FAULT: %s dies", l.name)
+	l.dead = true
+	s.after(s.between(200*time.Millisecond, 2*time.Second), s.spawnLeader)
+}
+
+// someMember is the one given, or any live one; nil if there is none.
+func (s *sim) someMember(p *process) *member {
+	var alive []*member
+	for _, m := range s.members {
+		if m.process == p {
+			return m
+		}
+		if !m.dead {
+			alive = append(alive, m)
+		}
+	}
+	if len(alive) == 0 {
+		return nil
+	}
+	return alive[s.IntN(len(alive))]
+}
+
+func (s *sim) someLeader(p *process) *leader {
+	var alive []*leader
+	for _, l := range s.leaders {
+		if l.process == p {
+			return l
+		}
+		if !l.dead {
+			alive = append(alive, l)
+		}
+	}
+	if len(alive) == 0 {
+		return nil
+	}
+	return alive[s.IntN(len(alive))]
+}

@@ -1,0 +1,198 @@
+package simulation
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// bug is a planted mistake in the protocol.
+type bug int
+
+const (
+	noBug       bug = iota
+	unfenced        // worlds are published without comparing leadership and revision
+	floorWins       // a generation opens from the newest checkpoint although a member has more
+	eagerCommit     // a step is committed although its collective failed
+	hastyLeaver     // a leaver goes without waiting for a world without it
+	oldReports      // reports of an old generation count as of the present one
+)
+
+// sim is one run: a queue of events in virtual time. One goroutine; the same seed gives the same run.
+type sim struct {
+	*rand.Rand
+	bug    bug
+	now    time.Duration
+	events events
+	order  int64
+	trace  func(string) // nil: not wanted
+
+	etcd     *etcd
+	network  *process // etcd's end of the network
+	blocked  map[[2]*process]bool
+	members  []*member
+	leaders  []*leader
+	addressN int
+	rings    map[int64]*ring
+
+	worlds map[int64]bool   // generations published
+	disk   map[int64]uint64 // durable states by step
+	total  int64
+	every  int64
+	setup  setup
+	chaos  chaos
+	failed string
+}
+
+// broken reports the first broken promise and ends the run.
+func (s *sim) broken(format string, args ...any) {
+	if s.failed == "" {
+		s.failed = fmt.Sprintf(format, args...)
+		s.log("BROKEN: %s", s.failed)
+	}
+}
+
+func (s *sim) log(format string, args ...any) {
+	if s.trace != nil {
+		s.trace(fmt.Sprintf("%9.3fs ", s.now.Seconds()) + fmt.Sprintf(format, args...))
+	}
+}
+
+// clock is the time as the policy gets it.
+func (s *sim) clock() time.Time { return time.Unix(0, 0).Add(s.now) }
+
+func (s *sim) at(t time.Duration, do func()) {
+	s.order++
+	heap.Push(&s.events, event{t, s.order, do})
+}
+
+func (s *sim) after(d time.Duration, do func()) { s.at(s.now+d, do) }
+
+func (s *sim) between(lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(s.Int64N(int64(hi-lo)+1))
+}
+
+func (s *sim) chance(p float64) bool { return s.Float64() < p }
+
+// delay of one message: mostly short, sometimes long enough to overtake and to be late.
+func (s *sim) delay() time.Duration {
+	switch {
+	case s.chance(0.004):
+		return s.between(200*time.Millisecond, 2*time.Second)
+	case s.chance(0.05):
+		return s.between(5*time.Millisecond, 100*time.Millisecond)
+	}
+	return s.between(200*time.Microsecond, 5*time.Millisecond)
+}
+
+// process runs what is delivered to it, one event at a time, unless it is dead; what comes while it is paused waits.
+type process struct {
+	sim     *sim
+	name    string
+	dead    bool
+	died    time.Duration
+	paused  bool
+	resumed time.Duration // when it last ran again after a pause; 0: never paused
+	backlog []func()
+	reading bool
+	see     func(*view) // takes a view of etcd
+}
+
+func (p *process) exec(do func()) {
+	switch {
+	case p.dead:
+	case p.paused:
+		p.backlog = append(p.backlog, do)
+	default:
+		do()
+		p.sim.tempt(p)
+	}
+}
+
+// in runs something in the process after a while, like a timer of its own.
+func (p *process) in(d time.Duration, do func()) { p.sim.after(d, func() { p.exec(do) }) }
+
+// every repeats something for as long as the process lives.
+func (p *process) every(d time.Duration, do func()) {
+	p.in(d, func() {
+		do()
+		p.every(d, do)
+	})
+}
+
+func (p *process) resume() {
+	if p.dead || !p.paused {
+		return
+	}
+	p.paused, p.resumed = false, p.sim.now
+	waiting := p.backlog
+	p.backlog = nil
+	for i, do := range waiting {
+		if p.paused { // again, by a fault in between
+			p.backlog = append(waiting[i:len(waiting):len(waiting)], p.backlog...)
+			return
+		}
+		p.exec(do)
+	}
+}
+
+// stalled says whether the process would notice that it did not run for a while.
+func (p *process) stalled() bool {
+	return p.resumed > 0 && p.sim.now-p.resumed < 5*time.Second
+}
+
+// send delivers a message, unless the way is blocked when it arrives.
+func (s *sim) send(from, to *process, do func()) {
+	s.after(s.delay(), func() {
+		if !s.blocked[[2]*process{from, to}] {
+			to.exec(do)
+		}
+	})
+}
+
+// call asks a process and brings its answer back. gone runs if nothing listens there; nothing runs if a message is lost.
+func (s *sim) call(from, to *process, serve func(), answered, gone func()) {
+	s.after(s.delay(), func() {
+		switch {
+		case s.blocked[[2]*process{from, to}]:
+		case to.dead:
+			from.exec(gone)
+		default:
+			to.exec(func() {
+				serve()
+				s.send(to, from, answered)
+			})
+		}
+	})
+}
+
+// run until the job is done or a promise is broken.
+func (s *sim) run() {
+	for len(s.events) > 0 && s.failed == "" && !s.over() {
+		e := heap.Pop(&s.events).(event)
+		s.now = e.at
+		e.do()
+	}
+}
+
+type event struct {
+	at    time.Duration
+	order int64
+	do    func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].order < e[j].order
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	last := old[len(old)-1]
+	*e = old[:len(old)-1]
+	return last
+}

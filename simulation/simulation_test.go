@@ -1,0 +1,116 @@
+package simulation
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"evenweave/coordinator"
+)
+
+var (
+	schedules = flag.Int("schedules", 2000, "how many seeds to simulate")
+	oneSeed   = flag.Uint64("seed", 0, "simulate this one and tell its events")
+	firstSeed = flag.Uint64("first", 1, "the first of the seeds")
+)
+
+func newSim(seed uint64, planted bug, trace func(string)) *sim {
+	r := rand.New(rand.NewPCG(seed, 0x5eed))
+	s := &sim{
+		Rand: r, bug: planted, trace: trace, blocked: map[[2]*process]bool{}, rings: map[int64]*ring{}, worlds: map[int64]bool{},
+		disk: map[int64]uint64{0: canonical(0)}, total: 15 + r.Int64N(25), every: 3 + r.Int64N(8),
+	}
+	s.network = &process{sim: s, name: "etcd"}
+	s.etcd = &etcd{sim: s, view: &view{}}
+	s.setup = setup{
+		members: 1 + r.IntN(5), leaders: 1 + r.IntN(2),
+		limits: coordinator.Limits{Min: 1 + r.IntN(2), Max: 2 + r.IntN(5), Expect: r.IntN(5), ExpectFor: 5 * time.Second, TTL: ttl},
+	}
+	s.chaos = chaos{sim: s, budget: r.IntN(12), rate: 0.02 * r.Float64(), until: 60 * time.Second, tame: r.IntN(4) == 0}
+	s.etcd.sweep()
+	for range s.setup.leaders {
+		s.spawnLeader()
+	}
+	for range s.setup.members {
+		s.spawnNew()
+	}
+	return s
+}
+
+// TestSchedules checks on every schedule: one world a generation; never two states for a step; the highest step wins; nothing that was
+// committed is lost while a holder or a durable checkpoint lives; and once faults stop, the job ends.
+func TestSchedules(t *testing.T) {
+	if *oneSeed > 0 {
+		var events strings.Builder
+		failed := simulate(*oneSeed, noBug, func(line string) { events.WriteString(line + "\n") })
+		t.Logf("seed %d:\n%s", *oneSeed, events.String())
+		if failed != "" {
+			t.Error(failed)
+		}
+		return
+	}
+	n := *schedules
+	if testing.Short() {
+		n /= 10
+	}
+	for seed, failed := range search(*firstSeed, n, noBug, 5) {
+		t.Errorf("seed %d: %s (go test ./simulation -run Schedules -seed %d)", seed, failed, seed)
+	}
+}
+
+// TestPlantedBugsAreFound shows that the simulator sees what it is there to see.
+func TestPlantedBugsAreFound(t *testing.T) {
+	for name, planted := range map[string]bug{
+		"worlds published without a fence":          unfenced,
+		"the checkpoint wins over the highest step": floorWins,
+		"a step is committed though its sum failed": eagerCommit,
+		"a leaver does not wait to be let go":       hastyLeaver,
+		"reports of an old generation are not void": oldReports,
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := search(1, 2000, planted, 1)
+			if len(found) == 0 {
+				t.Fatal("not found in 2000 schedules")
+			}
+			for seed, failed := range found {
+				t.Logf("seed %d: %s", seed, failed)
+			}
+		})
+	}
+}
+
+// search simulates n seeds side by side and returns up to limit failures.
+func search(first uint64, n int, planted bug, limit int) map[uint64]string {
+	var (
+		next    atomic.Uint64
+		mu      sync.Mutex
+		found   = map[uint64]string{}
+		workers sync.WaitGroup
+	)
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < uint64(n); i = next.Add(1) - 1 {
+				failed := simulate(first+i, planted, nil)
+				mu.Lock()
+				if failed != "" {
+					found[first+i] = failed
+				}
+				enough := len(found) >= limit
+				mu.Unlock()
+				if enough {
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return found
+}
+
+var _ = fmt.Sprint
