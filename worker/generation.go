@@ -81,7 +81,11 @@ func (g *generation) open(ctx context.Context) error {
 		mine := slots[3*g.rank:]
 		if r := g.replica; r.known {
 			print := r.live().Fingerprint()
-			mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
+			if print == r.print {
+				mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
+			} else {
+				r.disown()
+			}
 		}
 		if err := g.sum(ctx, opening, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
 			return err
@@ -112,7 +116,6 @@ func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error 
 	if len(c.Holders) == 0 {
 		return g.restore(ctx, c.Step)
 	}
-	own := slots[3*g.rank]
 	peer := g.world.Peers[c.Source(g.rank, g.world.Generation)]
 	s, err := g.fetch.FromPeer(ctx, peer.Address, g.world.Job, c.Step)
 	if err != nil {
@@ -121,17 +124,24 @@ func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error 
 	if f := s.Fingerprint(); f != c.Print {
 		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, c.Print)}
 	}
-	if own == c.Step+1 {
-		detail := fmt.Sprintf("member %s (rank %d) had another state at step %d than the majority (%d of %d): replaced by that of %s",
-			g.world.Peers[g.rank].ID, g.rank, c.Step, len(c.Holders), g.world.Size(), peer.ID)
-		g.log.Error("healed", "detail", detail)
-		g.report.event("healed", detail)
-		g.report.set(func(s *proto.Status) { s.Heals++; s.Heal = detail })
-		g.observer.Healed()
+	if differs := slots[3*g.rank] == c.Step+1; differs || g.replica.broken {
+		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", peer.ID, len(c.Holders), g.world.Size()))
 	} else {
 		g.log.Info("caught up", "step", c.Step, "from", peer.ID)
 	}
 	return g.replica.adopt(s)
+}
+
+// healed tells that this member's state was damaged and is replaced.
+func (g *generation) healed(by string) {
+	what := "had another state than its peers"
+	if g.replica.broken {
+		what = "found its state changed in memory"
+	}
+	detail := fmt.Sprintf("member %s (rank %d) %s after step %d: replaced by %s", g.world.Peers[g.rank].ID, g.rank, what, g.replica.step, by)
+	g.log.Error("healed", "detail", detail)
+	g.report.event("healed", detail)
+	g.report.set(func(s *proto.Status) { s.Heals++; s.Heal = detail })
 }
 
 // restore loads the checkpoint of a step from whoever leads now; a coordinator that is just coming back is waited for.
@@ -141,6 +151,9 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 		g.log.Info("loading the checkpoint", "step", step, "from", from)
 		s, err := g.fetch.FromCoordinator(ctx, from, g.world.Job, step)
 		if err == nil {
+			if g.replica.known || g.replica.broken { // a tie, or nobody else has it
+				g.healed(fmt.Sprintf("the checkpoint of step %d", step))
+			}
 			return g.replica.adopt(s)
 		}
 		select {

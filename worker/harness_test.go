@@ -50,6 +50,15 @@ type hand struct {
 type faulty struct {
 	*example.Softmax
 	poison func(b *schedule.Batch, grad []float32) // changes a gradient
+	skew   func(step int64) bool                   // whether this update goes wrong
+}
+
+func (m *faulty) Update(mean []float32, step int64) error {
+	err := m.Softmax.Update(mean, step)
+	if m.skew != nil && m.skew(step) {
+		m.State()[3] += 1
+	}
+	return err
 }
 
 func (m *faulty) Gradients(b *schedule.Batch, grad []float32) (float32, int, error) {

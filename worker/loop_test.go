@@ -102,20 +102,54 @@ func TestFlippedBitIsHealed(t *testing.T) {
 	})
 }
 
-// TestTieIsReplayed: of two members that differ nobody can say who is right; both go back to the last verified checkpoint.
+// TestTieIsReplayed: of two members whose updates gave different states nobody can say who is right; both go back to the last verified
+// checkpoint.
 func TestTieIsReplayed(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		c.start("a", 1, nil)
-		c.start("b", 1, nil)
+		wrong := 0
+		c.start("b", 1, nil).model.skew = func(step int64) bool {
+			if step == 7 {
+				wrong++
+			}
+			return step == 7 && wrong == 1
+		}
 		c.publish(false, "a", "b")
-		c.members["b"].until(7)
-		flip(c.members["b"], 3)
 		if got := c.finish("a", "b"); got != want {
 			t.Errorf("ends with %s, a calm run with %s", got, want)
 		}
+		for _, id := range []string{"a", "b"} {
+			if s, _ := c.members[id].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "checkpoint of step") {
+				t.Errorf("%s: heals %d: %q", id, s.Heals, s.Heal)
+			}
+		}
 	})
+}
+
+// TestMemoryFaultIsNoticedAlone: a member whose state changed by itself knows that it is the damaged one. With a peer there is no tie, without one
+// it goes back to the checkpoint.
+func TestMemoryFaultIsNoticedAlone(t *testing.T) {
+	want := calm(t, steps)
+	for ids, healed := range map[string]string{"b": "checkpoint of step 0", "ab": "that of a"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			world := strings.Split(ids, "")
+			for _, id := range world {
+				c.start(id, 1, nil)
+			}
+			c.publish(false, world...)
+			c.members["b"].until(7)
+			flip(c.members["b"], 3)
+			if got := c.finish(world...); got != want {
+				t.Errorf("%s: ends with %s, a calm run with %s", ids, got, want)
+			}
+			if s, _ := c.members["b"].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, healed) {
+				t.Errorf("%s: heals %d: %q", ids, s.Heals, s.Heal)
+			}
+		})
+	}
 }
 
 // verdict waits until every member has reached one and returns it.

@@ -22,6 +22,8 @@ type replica struct {
 	known  bool         // false until a state has been adopted: fresh members have none
 	step   int64
 	ledger *schedule.Ledger
+	print  state.Fingerprint // of the state as this member left it: if the live one has another, memory has changed by itself
+	broken bool              // it has; nothing is known until a state is adopted
 
 	snapshots map[int64]*snapshot
 	order     []int64
@@ -49,8 +51,16 @@ func (r *replica) adopt(s *state.State) error {
 	if err := r.model.SetState(s.Values); err != nil {
 		return fmt.Errorf("state of step %d: %w", s.Step, err)
 	}
-	r.step, r.ledger, r.known = s.Step, s.Ledger, true
+	r.step, r.ledger, r.known, r.broken = s.Step, s.Ledger, true, false
+	r.print = r.live().Fingerprint()
 	return nil
+}
+
+// disown forgets a live state that has changed by itself.
+func (r *replica) disown() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known, r.broken = false, true
 }
 
 // update commits a step: the ledger, the model's update, the step count, and the snapshot if one is due. On an error nothing has changed.
@@ -66,6 +76,7 @@ func (r *replica) update(epoch int64, samples []int32, mean []float32) error {
 	}
 	r.ledger = ledger
 	r.step++
+	r.print = r.live().Fingerprint()
 	if r.job.Due(r.step) {
 		r.keep()
 	}

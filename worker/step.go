@@ -49,7 +49,7 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	}
 	reduced := time.Since(reducing)
 
-	if !buf.agreed() { // before any verdict: a damaged replica may not fail the job
+	if !buf.agreed() || print != r.print { // before any verdict: a damaged replica may not fail the job
 		return commit{}, errDiverged
 	}
 	if err := buf.check(r.step, r.model.ParameterName); err != nil {
