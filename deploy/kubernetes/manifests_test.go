@@ -1,0 +1,468 @@
+// Package kubernetes holds no code, only manifests and the tests that keep them true.
+//
+//	manifests_test.go  every overlay, offline: schemas, Pod Security, references, who may talk to whom
+//	cluster_test.go    the dev overlay on a real cluster (`make test-kubernetes`)
+package kubernetes
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	psapi "k8s.io/pod-security-admission/api"
+	pspolicy "k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/yaml"
+)
+
+// workload is a pod template and what it stands in.
+type workload struct {
+	name     string
+	selector *metav1.LabelSelector
+	labels   map[string]string // of the pods
+	pod      corev1.PodSpec
+}
+
+func (w workload) component() string { return w.labels["app.kubernetes.io/component"] }
+
+// deployment is a rendered overlay.
+type deployment struct {
+	objects   []metav1.Object
+	kinds     []string
+	workloads []workload
+}
+
+// podMonitor is the part of the Prometheus operator's schema that is used here.
+type podMonitor struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Selector            metav1.LabelSelector `json:"selector"`
+		PodTargetLabels     []string             `json:"podTargetLabels,omitempty"`
+		PodMetricsEndpoints []struct {
+			Port, Path, Interval string
+		} `json:"podMetricsEndpoints"`
+	} `json:"spec"`
+}
+
+// typed returns an empty object of the kind, or nil where no manifest should have such a kind.
+func typed(kind string) metav1.Object {
+	switch kind {
+	case "v1/Namespace":
+		return &corev1.Namespace{}
+	case "v1/ServiceAccount":
+		return &corev1.ServiceAccount{}
+	case "v1/ConfigMap":
+		return &corev1.ConfigMap{}
+	case "v1/Service":
+		return &corev1.Service{}
+	case "v1/PersistentVolumeClaim":
+		return &corev1.PersistentVolumeClaim{}
+	case "apps/v1/Deployment":
+		return &appsv1.Deployment{}
+	case "apps/v1/StatefulSet":
+		return &appsv1.StatefulSet{}
+	case "policy/v1/PodDisruptionBudget":
+		return &policyv1.PodDisruptionBudget{}
+	case "networking.k8s.io/v1/NetworkPolicy":
+		return &networkingv1.NetworkPolicy{}
+	case "monitoring.coreos.com/v1/PodMonitor":
+		return &podMonitor{}
+	}
+	return nil
+}
+
+// render builds a kustomization and decodes it strictly: an unknown field or a wrong type is an error.
+func render(t *testing.T, dir string) deployment {
+	t.Helper()
+	kubectl, err := exec.LookPath("kubectl")
+	if err != nil {
+		t.Skip("kubectl is not installed: manifests are not validated here")
+	}
+	var stderr bytes.Buffer
+	cmd := exec.Command(kubectl, "kustomize", dir)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("kubectl kustomize %s: %v\n%s", dir, err, &stderr)
+	}
+	var d deployment
+	for _, doc := range strings.Split(string(out), "\n---\n") {
+		var head metav1.TypeMeta
+		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
+			t.Fatal(err)
+		}
+		kind := head.APIVersion + "/" + head.Kind
+		object := typed(kind)
+		if object == nil {
+			t.Fatalf("%s: no schema here for %s", dir, kind)
+		}
+		if err := yaml.UnmarshalStrict([]byte(doc), object); err != nil {
+			t.Errorf("%s: %s %s: %v", dir, kind, object.GetName(), err)
+		}
+		d.objects, d.kinds = append(d.objects, object), append(d.kinds, kind)
+		switch o := object.(type) {
+		case *appsv1.Deployment:
+			d.workloads = append(d.workloads, workload{o.Name, o.Spec.Selector, o.Spec.Template.Labels, o.Spec.Template.Spec})
+		case *appsv1.StatefulSet:
+			d.workloads = append(d.workloads, workload{o.Name, o.Spec.Selector, o.Spec.Template.Labels, o.Spec.Template.Spec})
+		}
+	}
+	return d
+}
+
+// withMonitoring returns the directory of a kustomization of the dev overlay with the monitoring component.
+func withMonitoring(t *testing.T) string {
+	return kustomization(t, "resources: [OVERLAY]\ncomponents: [COMPONENT]\n")
+}
+
+// kustomization writes one into a new directory; OVERLAY and COMPONENT stand for the relative paths of overlays/dev and components/monitoring.
+func kustomization(t *testing.T, body string) string {
+	t.Helper()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	body = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: evenweave\n" + body
+	for word, path := range map[string]string{"OVERLAY": "overlays/dev", "COMPONENT": "components/monitoring"} {
+		relative, err := filepath.Rel(dir, filepath.Join(here, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body = strings.ReplaceAll(body, word, relative)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(body), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestManifests(t *testing.T) {
+	dirs := map[string]string{"dev": "overlays/dev", "production": "overlays/production", "gpu": "overlays/gpu", "monitoring": withMonitoring(t)}
+	for name, dir := range dirs {
+		t.Run(name, func(t *testing.T) {
+			d := render(t, dir)
+			t.Run("security", d.testSecurity)
+			t.Run("references", d.testReferences)
+			t.Run("habits", d.testHabits)
+			t.Run("network", func(t *testing.T) { d.testNetwork(t, name == "monitoring") })
+			t.Run("flags", d.testFlags)
+		})
+	}
+}
+
+// Every pod passes the restricted Pod Security Standard, by the code that admission uses.
+func (d deployment) testSecurity(t *testing.T) {
+	restricted, err := pspolicy.NewEvaluator(pspolicy.DefaultChecks())
+	if err != nil {
+		t.Fatal(err)
+	}
+	level := psapi.LevelVersion{Level: psapi.LevelRestricted, Version: psapi.LatestVersion()}
+	for _, w := range d.workloads {
+		for _, r := range restricted.EvaluatePod(level, &metav1.ObjectMeta{Labels: w.labels}, &w.pod) {
+			if !r.Allowed {
+				t.Errorf("%s: %s: %s", w.name, r.ForbiddenReason, r.ForbiddenDetail)
+			}
+		}
+		if token := w.pod.AutomountServiceAccountToken; token == nil || *token {
+			t.Errorf("%s: mounts a token of the Kubernetes API that it has no use for", w.name)
+		}
+		for _, c := range w.pod.Containers {
+			if s := c.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+				t.Errorf("%s: writable root file system", w.name)
+			}
+		}
+	}
+	for i, o := range d.objects {
+		if n, ok := o.(*corev1.Namespace); ok && n.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
+			t.Errorf("namespace %s does not enforce restricted", n.Name)
+		} else if !ok && o.GetNamespace() != "evenweave" {
+			t.Errorf("%s %s is in namespace %q", d.kinds[i], o.GetName(), o.GetNamespace())
+		}
+	}
+}
+
+// What refers to something finds it: selectors a pod, names an object, named ports a container's port.
+func (d deployment) testReferences(t *testing.T) {
+	names := map[string]bool{}
+	for i, o := range d.objects {
+		names[d.kinds[i]+"/"+o.GetName()] = true
+		if o, ok := o.(*appsv1.StatefulSet); ok {
+			for _, c := range o.Spec.VolumeClaimTemplates {
+				names["template/"+c.Name] = true
+			}
+		}
+	}
+	for _, w := range d.workloads {
+		if got := d.selected(t, w.selector); !reflect.DeepEqual(got, []string{w.name}) {
+			t.Errorf("%s selects the pods of %v, must be its own only", w.name, got)
+		}
+		if !names["v1/ServiceAccount/"+w.pod.ServiceAccountName] {
+			t.Errorf("%s: no ServiceAccount %q", w.name, w.pod.ServiceAccountName)
+		}
+		for _, v := range w.pod.Volumes {
+			if c := v.PersistentVolumeClaim; c != nil && !names["v1/PersistentVolumeClaim/"+c.ClaimName] {
+				t.Errorf("%s: no PersistentVolumeClaim %q", w.name, c.ClaimName)
+			}
+			names["volume/"+w.name+v.Name] = true
+		}
+		c := w.pod.Containers[0]
+		for _, m := range c.VolumeMounts {
+			if !names["volume/"+w.name+m.Name] && !names["template/"+m.Name] {
+				t.Errorf("%s: no volume %q", w.name, m.Name)
+			}
+		}
+		for _, e := range c.EnvFrom {
+			if !names["v1/ConfigMap/"+e.ConfigMapRef.Name] {
+				t.Errorf("%s: no ConfigMap %q", w.name, e.ConfigMapRef.Name)
+			}
+		}
+		for what, p := range map[string]*corev1.Probe{"startup": c.StartupProbe, "readiness": c.ReadinessProbe, "liveness": c.LivenessProbe} {
+			if p == nil || p.HTTPGet == nil || portNumber(w, p.HTTPGet.Port.String()) == 0 {
+				t.Errorf("%s: %s probe missing, or its port is not the container's", w.name, what)
+			}
+		}
+	}
+	for i, o := range d.objects {
+		var selector *metav1.LabelSelector
+		switch o := o.(type) {
+		case *corev1.Service:
+			selector = &metav1.LabelSelector{MatchLabels: o.Spec.Selector}
+			for _, w := range d.workloads {
+				for _, p := range o.Spec.Ports {
+					if slices.Contains(d.selected(t, selector), w.name) && portNumber(w, p.TargetPort.String()) == 0 {
+						t.Errorf("Service %s: %s has no port %s", o.Name, w.name, p.TargetPort.String())
+					}
+				}
+			}
+		case *policyv1.PodDisruptionBudget:
+			selector = o.Spec.Selector
+		case *networkingv1.NetworkPolicy:
+			selector = &o.Spec.PodSelector
+		case *podMonitor:
+			selector = &o.Spec.Selector
+		default:
+			continue
+		}
+		if len(d.selected(t, selector)) == 0 {
+			t.Errorf("%s %s selects no pod", d.kinds[i], o.GetName())
+		}
+	}
+}
+
+// Promises of README.md that a change may break without noticing.
+func (d deployment) testHabits(t *testing.T) {
+	for i, o := range d.objects {
+		if part := o.GetLabels()["app.kubernetes.io/part-of"]; part != "evenweave" && d.kinds[i] != "v1/Namespace" {
+			t.Errorf("%s %s: label app.kubernetes.io/part-of is %q", d.kinds[i], o.GetName(), part)
+		}
+		if o, ok := o.(*appsv1.Deployment); ok && o.Name == "evenweave-worker" {
+			if o.Spec.Replicas != nil {
+				t.Error("the workers' manifest sets replicas: applying it would undo `kubectl scale`")
+			}
+			if o.Spec.MinReadySeconds == 0 {
+				t.Error("the workers' rollout does not wait until a new pod trains")
+			}
+		}
+	}
+	budgeted := map[string]bool{}
+	for _, o := range d.objects {
+		if b, ok := o.(*policyv1.PodDisruptionBudget); ok {
+			for _, name := range d.selected(t, b.Spec.Selector) {
+				budgeted[name] = true
+			}
+		}
+	}
+	for _, w := range d.workloads {
+		c := w.pod.Containers[0]
+		if grace := w.pod.TerminationGracePeriodSeconds; w.component() == "worker" && (grace == nil || *grace <= 30) {
+			t.Errorf("%s: the grace period must be above the 25 s of `evenweave worker --grace`", w.name)
+		}
+		if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+			t.Errorf("%s: requests of cpu and memory and a limit of memory must be set", w.name)
+		}
+		if !c.Resources.Limits.Cpu().IsZero() {
+			t.Errorf("%s: a cpu limit throttles, and a throttled member makes its peers wait", w.name)
+		}
+		if w.pod.EnableServiceLinks == nil || *w.pod.EnableServiceLinks {
+			t.Errorf("%s: variables of services would look like EVENWEAVE_ flags", w.name)
+		}
+		if _, tag, ok := strings.Cut(c.Image, ":"); !ok || tag == "latest" || tag == "" {
+			t.Errorf("%s: image %q has no fixed tag", w.name, c.Image)
+		}
+		if !budgeted[w.name] && !(w.component() == "etcd" && d.replicas(w.name) == 1) {
+			t.Errorf("%s: no PodDisruptionBudget", w.name)
+		}
+	}
+}
+
+func (d deployment) replicas(name string) int32 {
+	for _, o := range d.objects {
+		if s, ok := o.(*appsv1.StatefulSet); ok && s.Name == name {
+			return *s.Spec.Replicas
+		}
+	}
+	return 1
+}
+
+// Only who must talk may: the policies are evaluated for every pair of components and every port.
+func (d deployment) testNetwork(t *testing.T, monitoring bool) {
+	want := []string{"coordinator->etcd:client", "coordinator->worker:ring", "etcd->etcd:peer", "worker->coordinator:grpc", "worker->etcd:client", "worker->worker:ring"}
+	var got, fromOutside []string
+	for _, to := range d.workloads {
+		for _, port := range to.pod.Containers[0].Ports {
+			for _, from := range d.workloads {
+				if d.allowed(t, networkingv1.PolicyTypeEgress, from, to, to, port) && d.allowed(t, networkingv1.PolicyTypeIngress, to, from, to, port) {
+					got = append(got, fmt.Sprintf("%s->%s:%s", from.component(), to.component(), port.Name))
+				}
+			}
+			if d.reachableFrom(t, to, port, "monitoring") {
+				fromOutside = append(fromOutside, to.component()+":"+port.Name)
+			}
+		}
+	}
+	slices.Sort(got)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("policies allow\n  %v\nthe processes need\n  %v", got, want)
+	}
+	slices.Sort(fromOutside)
+	pages := []string{"coordinator:http", "etcd:metrics", "worker:http"}
+	if monitoring && !reflect.DeepEqual(fromOutside, pages) || !monitoring && len(fromOutside) > 0 {
+		t.Errorf("Prometheus may reach %v", fromOutside)
+	}
+}
+
+// allowed says whether a policy on `subject` lets it exchange with `peer` on a port of `server`; all pods are denied by default.
+func (d deployment) allowed(t *testing.T, direction networkingv1.PolicyType, subject, peer, server workload, port corev1.ContainerPort) bool {
+	return d.anyRule(t, direction, subject, server, port, func(p networkingv1.NetworkPolicyPeer) bool {
+		return p.NamespaceSelector == nil && p.IPBlock == nil && matches(t, p.PodSelector, peer.labels)
+	})
+}
+
+// reachableFrom says whether some pod of another namespace may connect.
+func (d deployment) reachableFrom(t *testing.T, server workload, port corev1.ContainerPort, namespace string) bool {
+	return d.anyRule(t, networkingv1.PolicyTypeIngress, server, server, port, func(p networkingv1.NetworkPolicyPeer) bool {
+		return p.NamespaceSelector != nil && matches(t, p.NamespaceSelector, map[string]string{"kubernetes.io/metadata.name": namespace})
+	})
+}
+
+func (d deployment) anyRule(t *testing.T, direction networkingv1.PolicyType, subject, server workload, port corev1.ContainerPort, peer func(networkingv1.NetworkPolicyPeer) bool) bool {
+	t.Helper()
+	denied, allowed := false, false
+	rule := func(ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPolicyPeer) {
+		if slices.ContainsFunc(peers, peer) && slices.ContainsFunc(ports, func(p networkingv1.NetworkPolicyPort) bool {
+			return portNumber(server, p.Port.String()) == port.ContainerPort
+		}) {
+			allowed = true
+		}
+	}
+	for _, o := range d.objects {
+		p, ok := o.(*networkingv1.NetworkPolicy)
+		if !ok || !matches(t, &p.Spec.PodSelector, subject.labels) || !slices.Contains(p.Spec.PolicyTypes, direction) {
+			continue
+		}
+		denied = true
+		if direction == networkingv1.PolicyTypeIngress {
+			for _, r := range p.Spec.Ingress {
+				rule(r.Ports, r.From)
+			}
+		} else {
+			for _, r := range p.Spec.Egress {
+				rule(r.Ports, r.To)
+			}
+		}
+	}
+	return !denied || allowed
+}
+
+var flagPattern = regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)
+
+// Flags and EVENWEAVE_ variables are ones that the program knows; a misspelt variable would be ignored in silence.
+func (d deployment) testFlags(t *testing.T) {
+	binary := filepath.Join("..", "..", "bin", "evenweave")
+	if _, err := os.Stat(binary); err != nil {
+		t.Skip("bin/evenweave is not built: `make build`")
+	}
+	known := map[string]bool{}
+	flags := map[string]map[string]bool{}
+	for _, command := range []string{"coordinator", "worker"} {
+		help, err := exec.Command(binary, command, "--help").CombinedOutput()
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags[command] = map[string]bool{}
+		for _, m := range flagPattern.FindAllSubmatch(help, -1) {
+			flags[command][string(m[1])], known[string(m[1])] = true, true
+		}
+	}
+	variable := func(where, name string) {
+		rest, ours := strings.CutPrefix(name, "EVENWEAVE_")
+		if flag := strings.ReplaceAll(strings.ToLower(rest), "_", "-"); ours && !known[flag] {
+			t.Errorf("%s: %s: there is no flag --%s", where, name, flag)
+		}
+	}
+	for _, o := range d.objects {
+		if c, ok := o.(*corev1.ConfigMap); ok {
+			for name := range c.Data {
+				variable(c.Name, name)
+			}
+			if c.Data["EVENWEAVE_ETCD"] == "" || c.Data["EVENWEAVE_JOB"] == "" {
+				t.Errorf("%s: EVENWEAVE_ETCD and EVENWEAVE_JOB must be set: %v", c.Name, c.Data)
+			}
+		}
+	}
+	for _, w := range d.workloads {
+		c := w.pod.Containers[0]
+		for _, e := range c.Env {
+			variable(w.name, e.Name)
+		}
+		for _, arg := range c.Args {
+			name, isFlag := strings.CutPrefix(arg, "--")
+			if name, _, _ = strings.Cut(name, "="); isFlag && !flags[c.Args[0]][name] {
+				t.Errorf("%s: evenweave %s has no flag --%s", w.name, c.Args[0], name)
+			}
+		}
+	}
+}
+
+// selected lists the workloads whose pods a selector matches.
+func (d deployment) selected(t *testing.T, s *metav1.LabelSelector) (names []string) {
+	for _, w := range d.workloads {
+		if matches(t, s, w.labels) {
+			names = append(names, w.name)
+		}
+	}
+	return names
+}
+
+func matches(t *testing.T, s *metav1.LabelSelector, set map[string]string) bool {
+	t.Helper()
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return selector.Matches(labels.Set(set))
+}
+
+// portNumber finds a container's port by name or number; 0: it has none such.
+func portNumber(w workload, port string) int32 {
+	for _, p := range w.pod.Containers[0].Ports {
+		if p.Name == port || fmt.Sprint(p.ContainerPort) == port {
+			return p.ContainerPort
+		}
+	}
+	return 0
+}
