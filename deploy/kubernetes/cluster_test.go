@@ -1,0 +1,332 @@
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// patience bounds each wait for something that takes seconds on an idle machine; it counts for a crowded one.
+const patience = 5 * time.Minute
+
+// setting reads an integer variable of the test.
+func setting(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// jobFlags are the spec of the test's job: small steps, at most four workers.
+func jobFlags(steps int) map[string]string {
+	return map[string]string{"steps": fmt.Sprint(steps), "global-batch": "32", "micro-batch": "8", "seed": "7", "evaluate": "false", "checkpoint-every": "200", "keep": "2"}
+}
+
+// overlay writes a kustomization: the dev overlay with this test's image and job.
+func overlay(t *testing.T, name string, steps int) string {
+	image, tag, _ := strings.Cut(os.Getenv("EVENWEAVE_IMAGE"), ":")
+	var b strings.Builder
+	fmt.Fprintf(&b, "resources: [OVERLAY]\nimages: [{name: evenweave, newName: %s, newTag: %q}]\n", image, tag)
+	fmt.Fprintf(&b, "configMapGenerator:\n- name: evenweave\n  behavior: merge\n  literals:\n  - EVENWEAVE_JOB=%s\n  - EVENWEAVE_OUTPUT=json\n", name)
+	for flag, value := range jobFlags(steps) {
+		fmt.Fprintf(&b, "  - EVENWEAVE_%s=%s\n", strings.ReplaceAll(strings.ToUpper(flag), "-", "_"), value)
+	}
+	return kustomization(t, b.String())
+}
+
+// reference trains the same spec on this machine, with one worker, and returns the hash of its weights.
+func reference(ctx context.Context, t *testing.T, steps int) (string, error) {
+	args := []string{"train", "--workers", "1", "--dir", t.TempDir(), "-o", "json"}
+	for flag, value := range jobFlags(steps) {
+		args = append(args, "--"+flag+"="+value)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, filepath.Join("..", "..", "bin", "evenweave"), args...)
+	cmd.Dir, cmd.Stderr = ".", &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("evenweave %s: %w: %s", strings.Join(args, " "), err, &stderr)
+	}
+	for line := range bytes.Lines(out) {
+		var e event
+		if json.Unmarshal(line, &e) == nil && e.Event == "done" {
+			return e.Weights, nil
+		}
+	}
+	return "", fmt.Errorf("no done event from evenweave %s", strings.Join(args, " "))
+}
+
+// trial is the deployment under test.
+type trial struct {
+	*testing.T
+	ctx     context.Context
+	journal *journal
+}
+
+// do runs kubectl and fails the test on an error or a warning.
+func (t trial) do(args ...string) string {
+	t.Helper()
+	out, err := kubectl(t.ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// workers returns the pods that are not on their way out.
+func (t trial) workers() []pod {
+	list, err := pods(t.ctx, "worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(list, func(p pod) bool { return p.going })
+}
+
+// trainsWith waits for a committed step of a world of n after the given step, and returns it.
+func (t trial) trainsWith(n, after int) (e event) {
+	t.Helper()
+	t.journal.await(t.ctx, fmt.Sprintf("step with %d workers", n), patience, func() bool {
+		e = t.journal.last()
+		return e.Step > after && e.Workers == n
+	})
+	return e
+}
+
+// settled waits until n workers are ready, none other is left, and they train together.
+func (t trial) settled(n int) {
+	t.Helper()
+	t.journal.await(t.ctx, fmt.Sprintf("%d ready workers", n), patience, func() bool {
+		list, err := pods(t.ctx, "worker")
+		return err == nil && len(list) == n && !slices.ContainsFunc(list, func(p pod) bool { return !p.ready || p.going })
+	})
+	t.trainsWith(n, t.journal.last().Step)
+}
+
+// evict asks the API for an eviction, as a drain does; false: the disruption budget refused it.
+func (t trial) evict(name string) bool {
+	t.Helper()
+	body := fmt.Sprintf(`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":%q}}`, name, namespace)
+	_, err := kubectlWith(t.ctx, []byte(body), "create", "--raw", "/api/v1/namespaces/"+namespace+"/pods/"+name+"/eviction", "-f", "-")
+	if err != nil && !strings.Contains(err.Error(), "disruption budget") {
+		t.Fatal(err)
+	}
+	t.Logf("eviction of %s: %v", name, map[bool]any{true: "granted", false: err}[err == nil])
+	return err == nil
+}
+
+// longest is the longest time between two committed steps after the given one.
+func (t trial) longest(after int) (gap time.Duration) {
+	for _, e := range t.journal.after(after) {
+		gap = max(gap, time.Duration(e.Seconds*float64(time.Second)))
+	}
+	return gap.Round(time.Millisecond)
+}
+
+func TestCluster(t *testing.T) {
+	if os.Getenv("EVENWEAVE_IMAGE") == "" {
+		t.Skip("needs a cluster: `make test-kubernetes`")
+	}
+	steps := setting(t, "EVENWEAVE_TEST_STEPS", 3000)
+	deletions := setting(t, "EVENWEAVE_TEST_DELETIONS", 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	x := trial{t, ctx, newJournal(t)}
+	done := make(chan struct{})
+	go func() { defer close(done); x.journal.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		if t.Failed() {
+			out, _ := kubectl(context.Background(), "describe", "pods")
+			t.Log(out)
+		}
+		_, _ = kubectl(context.Background(), "delete", "namespace", namespace, "--wait=true")
+	})
+
+	dir := overlay(t, "first", steps)
+	x.admission(dir)
+	x.volumes(dir)
+	x.do("apply", "-k", dir)
+	first := x.trainsWith(1, 0)
+	t.Logf("training: step %d", first.Step)
+
+	x.scale()
+	x.deletions(deletions)
+	x.coordinator()
+	x.eviction()
+	x.rollout()
+	x.finish(steps)
+	x.next()
+}
+
+// admission: the API server accepts every overlay without a warning, under the restricted standard.
+func (t trial) admission(dir string) {
+	if _, err := kubectl(t.ctx, "apply", "-f", "base/namespace.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"overlays/dev", "overlays/production", "overlays/gpu", dir} {
+		out := t.do("apply", "--dry-run=server", "-k", d)
+		t.Logf("%s: %d objects accepted, no warning", d, strings.Count(out, "(server dry run)"))
+	}
+}
+
+// volumes: some test clusters' volumes belong to root, whatever fsGroup says. EVENWEAVE_TEST_VOLUMES is a command that opens them up;
+// it runs once they are there, before any pod needs them.
+func (t trial) volumes(dir string) {
+	command := os.Getenv("EVENWEAVE_TEST_VOLUMES")
+	if command == "" {
+		return
+	}
+	for _, name := range []string{"evenweave-checkpoints", "data-evenweave-etcd-0"} {
+		claim := fmt.Sprintf("{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: %s}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}", name)
+		if _, err := kubectlWith(t.ctx, []byte(claim), "create", "-f", "-"); err != nil {
+			t.Fatal(err)
+		}
+		t.do("wait", "--for=jsonpath={.status.phase}="+string(corev1.ClaimBound), "--timeout=60s", "pvc/"+name)
+	}
+	if out, err := exec.CommandContext(t.ctx, "sh", "-c", command).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+}
+
+// scale: 1 -> 4 -> 2.
+func (t trial) scale() {
+	for _, n := range []int{4, 2} {
+		before, began := t.journal.last().Step, time.Now()
+		t.do("scale", "deployment/evenweave-worker", fmt.Sprintf("--replicas=%d", n))
+		e := t.trainsWith(n, before)
+		t.Logf("scaled to %d: first step with the new world (%d) after %v; longest gap between steps %v", n, e.Step, e.Time.Sub(began).Round(time.Millisecond), t.longest(before))
+	}
+	t.settled(2)
+}
+
+// deletions: pods go one after the other, in good order and suddenly in turn; each is replaced by a new member.
+func (t trial) deletions(n int) {
+	var gaps []time.Duration
+	for i := range n {
+		before := t.journal.last()
+		victim := t.workers()[i%2].name
+		how := []string{"delete", "pod", victim, "--wait=false"}
+		if i%2 == 1 {
+			how = append(how, "--grace-period=0", "--force")
+		}
+		if _, err := kubectl(t.ctx, how...); err != nil && !strings.Contains(err.Error(), "Immediate deletion") {
+			t.Fatal(err)
+		}
+		t.settled(2)
+		gaps = append(gaps, t.longest(before.Step))
+		t.Logf("deletion %d of %d (%s): longest gap between committed steps %v", i+1, n, strings.Join(how[3:], " "), gaps[i])
+	}
+	slices.Sort(gaps)
+	if n > 0 {
+		t.Logf("longest gaps of %d pod deletions: median %v, p99 %v", n, gaps[n/2], gaps[min(n-1, n*99/100)])
+	}
+}
+
+// coordinator: its pod goes; steps go on meanwhile, and its successor knows the job.
+func (t trial) coordinator() {
+	list, err := pods(t.ctx, "coordinator")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, began := t.journal.last().Step, time.Now()
+	t.do("delete", "pod", list[0].name, "--wait=false")
+	t.journal.await(t.ctx, "coordinator in the place of "+list[0].name, patience, func() bool {
+		now, err := pods(t.ctx, "coordinator")
+		return err == nil && len(now) == 1 && now[0].name != list[0].name && now[0].ready
+	})
+	away := time.Since(began)
+	t.trainsWith(2, t.journal.last().Step)
+	t.Logf("coordinator replaced after %v; %d steps were committed since, longest gap %v", away.Round(time.Millisecond), t.journal.last().Step-before, t.longest(before))
+}
+
+// eviction: the budget grants one and refuses the next until the first is replaced.
+func (t trial) eviction() {
+	w := t.workers()
+	if !t.evict(w[0].name) {
+		t.Fatal("the disruption budget refused the first eviction")
+	}
+	if t.evict(w[1].name) {
+		t.Fatal("the disruption budget granted a second eviction at once")
+	}
+	t.settled(2)
+}
+
+// rollout: every worker is replaced by a new pod, as in an upgrade.
+func (t trial) rollout() {
+	before, began := t.journal.last().Step, time.Now()
+	old := t.workers()
+	t.do("rollout", "restart", "deployment/evenweave-worker")
+	t.do("rollout", "status", "deployment/evenweave-worker", "--timeout=10m")
+	t.settled(2)
+	for _, p := range t.workers() {
+		if slices.ContainsFunc(old, func(o pod) bool { return o.name == p.name }) {
+			t.Errorf("%s was there before the rollout", p.name)
+		}
+	}
+	t.Logf("rolling restart: %v, %d steps, longest gap %v", time.Since(began).Round(time.Millisecond), t.journal.last().Step-before, t.longest(before))
+}
+
+// finish: the job ends with the weights of a run on one machine, and says where they are.
+func (t trial) finish(steps int) {
+	var end event
+	t.journal.await(t.ctx, "end of the job", 3*patience, func() bool {
+		end = t.journal.newest("done")
+		return end.Event != ""
+	})
+	if end.Step != steps || !end.Complete {
+		t.Fatalf("done at step %d, complete %v; want step %d", end.Step, end.Complete, steps)
+	}
+	if !strings.HasPrefix(end.Checkpoint, "/data/first/") {
+		t.Errorf("the checkpoint is said to be %q", end.Checkpoint)
+	}
+	want, err := reference(t.ctx, t.T, steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end.Weights != want {
+		t.Fatalf("weights of the cluster %s, of the calm run with one worker %s", end.Weights, want)
+	}
+	t.Logf("step %d, weights sha256 %s: equal to the calm run's with one worker", end.Step, want)
+	for _, p := range t.workers() {
+		if p.restarts > 0 {
+			t.Errorf("%s was restarted %d times: a finished worker must wait", p.name, p.restarts)
+		}
+	}
+	t.do("scale", "deployment/evenweave-worker", "--replicas=0")
+	t.do("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=worker", "--timeout=2m")
+}
+
+// next: another job on the same deployment is another name in its settings.
+func (t trial) next() {
+	const steps = 30
+	t.journal.forget()
+	t.do("apply", "-k", overlay(t.T, "second", steps))
+	t.do("scale", "deployment/evenweave-worker", "--replicas=1")
+	t.journal.await(t.ctx, "second job", patience, func() bool { return t.journal.newest("start").Job == "second" })
+	var end event
+	t.journal.await(t.ctx, "end of the second job", patience, func() bool {
+		end = t.journal.newest("done")
+		return end.Event != ""
+	})
+	if end.Step != steps || !strings.HasPrefix(end.Checkpoint, "/data/second/") {
+		t.Fatalf("second job: step %d, checkpoint %s", end.Step, end.Checkpoint)
+	}
+	t.Logf("second job done: %s", end.Checkpoint)
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# `make test-kubernetes`: the dev overlay on a real cluster, by cluster_test.go. Needs bin/evenweave (for the run it is compared with).
+#
+#   KUBECONFIG=FILE EVENWEAVE_IMAGE=NAME:TAG    a cluster that is there, and an image that it can get
+#   (neither)                                   a cluster of the test tools beside the checkout, with an image built here
+#   EVENWEAVE_TEST_DELETIONS=20 EVENWEAVE_TEST_STEPS=12000    measure more
+#
+# It uses the namespace `evenweave` and deletes it in the end.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+tools=${EVENWEAVE_TOOLS:-../shared/tools}
+
+skip() {
+	echo "test-kubernetes: skipped: $*"
+	exit 0
+}
+
+command -v kubectl >/dev/null || skip "kubectl is not installed"
+if [ -z "${KUBECONFIG:-}" ]; then
+	[ -x "$tools/kubernetes/up.sh" ] || skip "no cluster: set KUBECONFIG and EVENWEAVE_IMAGE"
+	docker info >/dev/null 2>&1 || { [ -x "$tools/docker/up.sh" ] && "$tools/docker/up.sh" >/dev/null; } || skip "no container engine to build the image with"
+	export EVENWEAVE_IMAGE=${EVENWEAVE_IMAGE:-evenweave:test}
+	docker build --quiet -f deploy/Dockerfile -t "$EVENWEAVE_IMAGE" . >/dev/null
+	trap '"$tools/kubernetes/down.sh"' EXIT
+	KUBECONFIG=$("$tools/kubernetes/up.sh")
+	export KUBECONFIG
+	docker save "$EVENWEAVE_IMAGE" quay.io/coreos/etcd:v3.6.5 | "$tools/kubernetes/load-image.sh" -
+	# Its volumes are directories of root's that fsGroup does not change.
+	export EVENWEAVE_TEST_VOLUMES='chmod 777 /var/lib/k8s-test/pv/*'
+fi
+: "${EVENWEAVE_IMAGE:?an image that the cluster of KUBECONFIG can get, NAME:TAG}"
+kubectl version >/dev/null 2>&1 || skip "the cluster of $KUBECONFIG does not answer"
+GOEXPERIMENT=simd go test ./deploy/kubernetes -run TestCluster -count=1 -v -timeout 60m
