@@ -56,8 +56,8 @@ func (k Kind) hint() string {
 
 // Edge is one wait in the ring: who waits for whom, where in which collective.
 type Edge struct {
-	Op         string // "send", "receive", or "idle" when no Sum is running
-	Phase      string // "reduce-scatter", "all-gather", or "" when idle
+	Op         string // "send", "receive", "idle" when no Sum runs; "connect", "accept" before the ring is whole
+	Phase      string // "reduce-scatter", "all-gather", or "" outside a Sum
 	Rank       int    // who waits
 	Peer       int    // for whom: the left neighbour of a receive, the right one of a send; -1 for nobody
 	PeerID     string // the peer's member id
@@ -73,8 +73,11 @@ func (e Edge) String() string {
 	if e.Op == "idle" {
 		return fmt.Sprintf("generation %d: rank %d is idle after step %d", e.Generation, e.Rank, e.Step)
 	}
-	return fmt.Sprintf("generation %d step %d: rank %d, %s with rank %d (%s), %s chunk %d segment %d, after %v",
-		e.Generation, e.Step, e.Rank, e.Op, e.Peer, e.PeerID, e.Phase, e.Chunk, e.Segment, e.Waited.Round(time.Microsecond))
+	where := fmt.Sprintf("step %d %s chunk %d segment %d", e.Step, e.Phase, e.Chunk, e.Segment)
+	if e.Phase == "" {
+		where = "outside a sum"
+	}
+	return fmt.Sprintf("generation %d: rank %d, %s with rank %d (%s), %s, after %v", e.Generation, e.Rank, e.Op, e.Peer, e.PeerID, where, e.Waited.Round(time.Microsecond))
 }
 
 // Error is why a ring is poisoned. The embedded Edge is the wait during which it happened, with the culprit as its Peer.

@@ -47,7 +47,7 @@ type Row struct {
 	Objects       float64   `json:"allocated_objects,omitempty"`  //
 }
 
-// Run measures every combination and writes a row for each as it is known.
+// Run measures every combination and writes a row for each as it is known, and after each world size the cost model that fits its rows.
 func Run(ctx context.Context, o Options, w io.Writer) error {
 	if o.Type == "" {
 		o.Type = "int64"
@@ -70,7 +70,7 @@ func Run(ctx context.Context, o Options, w io.Writer) error {
 		if o.Network != "" {
 			world = emulated
 		}
-		if err := world(ctx, o, n, out); err != nil {
+		if err := errors.Join(world(ctx, o, n, out), out.model()); err != nil {
 			return fmt.Errorf("bench: %d workers: %w", n, err)
 		}
 	}

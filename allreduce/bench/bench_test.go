@@ -39,7 +39,9 @@ func rows(t *testing.T, o bench.Options) []bench.Row {
 		if err := d.Decode(&r); err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, r)
+		if r.Event == "allreduce" {
+			all = append(all, r)
+		}
 	}
 	return all
 }

@@ -10,7 +10,8 @@ import (
 type printer struct {
 	json *json.Encoder // nil for a table
 	out  io.Writer
-	rows int
+	rows []Row // of the running world
+	head bool  // whether the table's head is printed
 }
 
 func newPrinter(format string, w io.Writer) (*printer, error) {
@@ -24,10 +25,12 @@ func newPrinter(format string, w io.Writer) (*printer, error) {
 }
 
 func (p *printer) print(r Row) error {
+	p.rows = append(p.rows, r)
 	if p.json != nil {
 		return p.json.Encode(r)
 	}
-	if p.rows++; p.rows == 1 {
+	if !p.head {
+		p.head = true
 		fmt.Fprintf(p.out, "%-8s %-7s %3s %8s %9s %19s %8s %8s %8s %6s %9s %9s %9s\n",
 			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp", "cpu s/GB", "tcp s/GB", "alloc B")
 	}
@@ -36,6 +39,20 @@ func (p *printer) print(r Row) error {
 		fmt.Fprintf(p.out, " %8.3f %6.2f %9.2f %9.2f %9.0f", r.TCPMillis, r.TimesTCP, r.CPUPerGB, r.TCPCPUPerGB, r.Allocated)
 	}
 	_, err := fmt.Fprintln(p.out)
+	return err
+}
+
+// model prints the cost model of the world whose rows were printed last.
+func (p *printer) model() error {
+	m, ok := fit(p.rows)
+	p.rows = nil
+	switch {
+	case !ok:
+		return nil
+	case p.json != nil:
+		return p.json.Encode(m)
+	}
+	_, err := fmt.Fprintf(p.out, "%-8s model   %3d  %.1f us a hop, %.3f ns a byte: bytes outweigh hops above %s\n", m.Network, m.Workers, m.HopMicros, m.ByteNanos, size(int(m.Crossing)))
 	return err
 }
 
