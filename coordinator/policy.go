@@ -143,7 +143,7 @@ func (p *Policy) Step(now time.Time, input any) []any {
 	case Observed:
 		out = p.observe(now, in)
 	case Told:
-		p.tell(in)
+		out = p.tell(now, in)
 	case Unfollowed:
 		out = p.probe(now, in.Member)
 	case Probed:
@@ -208,13 +208,17 @@ func (p *Policy) forget() {
 	}
 }
 
-func (p *Policy) tell(in Told) {
+func (p *Policy) tell(now time.Time, in Told) (out []any) {
 	s := p.standing(in.Member)
+	if s.suspect {
+		out = p.probe(now, in.Member) // it speaks: it may be back
+	}
 	if s.told.Generation == in.Generation {
 		in.Committed = in.Committed || s.told.Committed
 	}
 	s.told = in
 	p.open()
+	return out
 }
 
 // open notes that the present generation works, and forgives what was held against its members.

@@ -193,9 +193,6 @@ func (l *leader) listen(m *member, told coordinator.Told, version int64, due []i
 		return
 	}
 	l.told[m] = report{told, version, due}
-	if l.sim.bug == oldReports && l.view.world != nil {
-		told.Generation = l.view.world.Generation
-	}
 	l.feed(told)
 	l.save(m)
 	l.ended(m)
@@ -266,7 +263,8 @@ func (l *leader) saved(step int64, ok bool) {
 // ended writes the end of the job when what a member holds is all there is to compute, and durable.
 func (l *leader) ended(m *member) {
 	r, w := l.told[m], l.view.world
-	if l.term == 0 || l.finishing || !r.Holding || w == nil || r.Generation != w.Generation || l.durable != r.Step || r.Step < l.sim.total {
+	durable := l.durable == r.Step || l.sim.bug == earlyEnd
+	if l.term == 0 || l.finishing || !r.Holding || w == nil || r.Generation != w.Generation || !durable || r.Step < l.sim.total {
 		return
 	}
 	e, term := l.sim.etcd, l.term
@@ -274,6 +272,9 @@ func (l *leader) ended(m *member) {
 	e.request(l.process, func() bool {
 		if e.leader == nil || e.leader.created != term {
 			return false
+		}
+		if _, durable := l.sim.disk[r.Step]; !durable {
+			l.sim.broken("the end was written, but step %d is not durable", r.Step)
 		}
 		e.done = &job.Done{Step: r.Step, Complete: true}
 		e.changed()

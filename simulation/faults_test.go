@@ -16,14 +16,14 @@ type setup struct {
 
 // chaos is what goes wrong in a run, and when it stops.
 type chaos struct {
-	sim       *sim
-	budget    int
-	rate      float64       // that an event tempts a fault
-	until     time.Duration // no faults from then on
-	tame      bool          // only deaths: nobody is ever out of reach, so nothing may be done twice
-	healed    time.Duration // 0: faults go on
-	worlds    int           // published since
-	newcomers int
+	sim    *sim
+	budget int
+	rate   float64       // that an event tempts a fault
+	from   int64         // no faults before this step
+	until  time.Duration // nor from then on
+	tame   bool          // only deaths: nobody is ever out of reach, so nothing may be done twice
+	healed time.Duration // since when faults have stopped; 0: they have not
+	worlds int           // published since
 }
 
 const (
@@ -60,7 +60,7 @@ func (s *sim) tempt(p *process) {
 		c.heal()
 		return
 	}
-	if s.Float64() >= c.rate {
+	if s.Float64() >= c.rate || s.furthest < c.from {
 		return
 	}
 	c.budget--
@@ -120,7 +120,7 @@ func (c *chaos) strike(p *process) {
 // part cuts two processes off from each other, or in one direction.
 func (c *chaos) part(m *member, l *leader) {
 	s := c.sim
-	if m == nil || l == nil {
+	if m == nil || l == nil || m.dead {
 		return
 	}
 	a, b := m.process, l.process
@@ -132,14 +132,21 @@ func (c *chaos) part(m *member, l *leader) {
 			b = other.process
 		}
 	}
+	if a == b {
+		return
+	}
 	ways := [][2]*process{{a, b}, {b, a}}
+	d := s.between(300*time.Millisecond, 40*time.Second)
+	if s.chance(0.3) {
+		d = time.Hour // until faults stop
+	}
 	if n := s.IntN(4); n < 2 {
 		ways = ways[n : n+1]
 	}
 	for _, way := range ways {
 		s.log("FAULT: nothing goes from %s to %s", way[0].name, way[1].name)
 		s.blocked[way] = true
-		s.after(s.between(300*time.Millisecond, 40*time.Second), func() { delete(s.blocked, way) })
+		s.after(d, func() { delete(s.blocked, way) })
 	}
 }
 
@@ -158,7 +165,15 @@ func (c *chaos) heal() {
 			l.resume()
 		}
 	})
-	alive := 0
+	c.staff()
+	s.after(patience, func() {
+		s.broken("no end within %v after faults stopped at %v", patience, c.healed)
+	})
+}
+
+// staff sees to it, as an operator would, that there are enough members.
+func (c *chaos) staff() {
+	s, alive := c.sim, 0
 	for _, m := range s.members {
 		if !m.dead && !m.leaving {
 			alive++
@@ -167,9 +182,7 @@ func (c *chaos) heal() {
 	for ; alive < s.setup.limits.Min; alive++ {
 		s.spawnNew()
 	}
-	s.after(patience, func() {
-		s.broken("no end within %v after faults stopped at %v", patience, c.healed)
-	})
+	s.after(10*time.Second, c.staff)
 }
 
 func (s *sim) etcdBack() {
@@ -209,10 +222,10 @@ func (s *sim) kill(m *member, restart bool) {
 		return
 	}
 	s.after(s.between(200*time.Millisecond, 4*time.Second), func() {
-		switch s.IntN(4) {
-		case 0:
-			s.spawn(m.id, m.address) // as in a StatefulSet with fixed ports
-		case 1:
+		switch n := s.IntN(4); {
+		case n == 0 && !s.chaos.tame:
+			s.spawn(m.id, m.address) // as in a StatefulSet with fixed ports; until it is probed again it counts as gone
+		case n == 1 && !s.chaos.tame:
 			s.addressN++
 			s.spawn(m.id, fmt.Sprintf("host:%d", s.addressN))
 		default:

@@ -272,9 +272,10 @@ func (x *session) opened(this *round) {
 	}
 	switch {
 	case c.Agreed:
-		for _, y := range x.ring.sessions {
-			if !y.over && y.m.told() > c.Step+1 {
-				s.broken("g=%d opens with step %d, %s has %d", x.world.Generation, c.Step, y.m.id, y.m.step)
+		for _, other := range s.members {
+			inside := other.session != nil && other.session.ring == x.ring
+			if (inside || s.chaos.tame && !other.dead) && other.told() > c.Step+1 { // one more: it has taken the next step already
+				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
 			}
 		}
 		if c.Step < x.world.Floor {

@@ -16,7 +16,7 @@ const (
 	floorWins       // a generation opens from the newest checkpoint although a member has more
 	eagerCommit     // a step is committed although its collective failed
 	hastyLeaver     // a leaver goes without waiting for a world without it
-	oldReports      // reports of an old generation count as of the present one
+	earlyEnd        // the end is written before the last checkpoint is durable
 )
 
 // sim is one run: a queue of events in virtual time. One goroutine; the same seed gives the same run.
@@ -36,13 +36,14 @@ type sim struct {
 	addressN int
 	rings    map[int64]*ring
 
-	worlds map[int64]bool   // generations published
-	disk   map[int64]uint64 // durable states by step
-	total  int64
-	every  int64
-	setup  setup
-	chaos  chaos
-	failed string
+	worlds   map[int64]bool   // generations published
+	disk     map[int64]uint64 // durable states by step
+	furthest int64            // step committed
+	total    int64
+	every    int64
+	setup    setup
+	chaos    chaos
+	failed   string
 }
 
 // broken reports the first broken promise and ends the run.
