@@ -149,7 +149,7 @@ func (w *watcher) hear(s *proto.Status) {
 		w.line.Accusations = append(w.line.Accusations, Mark{Time: now, Generation: a.Generation, Step: a.Step,
 			Reason: fmt.Sprintf("%s waited %v for %s (%s, %s)", s.Member, time.Duration(a.WaitedNanos).Round(time.Millisecond), a.Suspect, a.Kind, a.Phase)})
 	}
-	if s.Phase == "open" && s.Step >= 0 && s.Generation > w.opened[s.Member] { // told on agreement
+	if agreed := s.Phase == "open" || s.Phase == "compute" || s.Phase == "reduce" || s.Phase == "update"; agreed && s.Generation > w.opened[s.Member] {
 		w.opened[s.Member] = s.Generation
 		w.line.Opened = append(w.line.Opened, Mark{Time: now, Generation: s.Generation, Step: s.Step})
 	}

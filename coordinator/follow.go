@@ -14,6 +14,7 @@ import (
 
 const (
 	probeTimeout = 1500 * time.Millisecond
+	redial       = 100 * time.Millisecond
 	refollow     = 100 * time.Millisecond
 	refollowMax  = 2 * time.Second
 )
@@ -76,28 +77,46 @@ func (t *term) send(ctx context.Context, in any) {
 }
 
 // probe finds out whether a member's process runs: a refused connection says no, a stopped process accepts but never answers.
+// Dialling goes on beside the question: a process that is just dying may still accept, and is then refused a moment later.
 func (t *term) probe(ctx context.Context, member, address string) Probed {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	var d net.Dialer
-	raw, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return Probed{member, Refused}
-		}
-		return Probed{member, Silent}
-	}
-	_ = raw.Close()
+	refused := make(chan bool, 1)
+	go func() {
+		refused <- awaitRefusal(ctx, address)
+		cancel()
+	}()
 	conn, err := t.c.pool.Dial(address)
-	if err != nil {
-		return Probed{member, Silent}
+	if err == nil {
+		var s *proto.Status
+		if s, err = proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.job.UUID}, grpc.WaitForReady(true)); err == nil && s.Member == member {
+			cancel()
+			<-refused
+			return Probed{member, Alive}
+		}
 	}
-	s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.job.UUID}, grpc.WaitForReady(true))
-	switch {
-	case err != nil:
-		return Probed{member, Silent}
-	case s.Member != member: // another process took the address over
+	cancel()
+	if <-refused || err == nil { // without an error another process answered: it took the address over
 		return Probed{member, Refused}
 	}
-	return Probed{member, Alive}
+	return Probed{member, Silent}
+}
+
+// awaitRefusal dials until a connection is refused, or ctx ends.
+func awaitRefusal(ctx context.Context, address string) bool {
+	var d net.Dialer
+	for ctx.Err() == nil {
+		conn, err := d.DialContext(ctx, "tcp", address)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return true
+		}
+		if err == nil {
+			_ = conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(redial):
+		}
+	}
+	return false
 }

@@ -16,6 +16,7 @@ const (
 	fetchTimeout       = 60 * time.Second
 	acknowledgeTimeout = 5 * time.Second
 	saveRetry          = 3 * time.Second
+	hearing            = 5 * time.Second // how long a new term waits to hear of older states that are due
 )
 
 // saved is what fetching and writing one state came to.
@@ -28,33 +29,50 @@ type saved struct {
 	err     error
 }
 
-// save starts to make the oldest state that this member offers durable, if it is newer than what is. One at a time; the ring is not involved.
-func (t *term) save(ctx context.Context, from followed) {
-	step, ok := t.wanted(from.status)
+// save starts to make the oldest state on offer durable, if it is newer than what is. One at a time; the ring is not involved.
+func (t *term) save(ctx context.Context) {
+	member, step, ok := t.offer()
 	if t.saving || !ok || time.Now().Before(t.saveAfter) {
 		return
 	}
+	if step > t.nextDue() && time.Since(t.began) < hearing && len(t.told) < len(t.followers) {
+		return // an older one is due: who holds it may not have been heard yet
+	}
 	t.saving = true
-	number, j := t.etcd.Number(), t.job
+	number, j, address := t.etcd.Number(), t.job, t.followers[member].address
 	t.tasks.Go(func() {
-		r := t.c.fetchAndSave(ctx, j, number, from.address, step)
-		r.member = from.member
+		r := t.c.fetchAndSave(ctx, j, number, address, step)
+		r.member = member
 		t.send(ctx, r)
 	})
 }
 
-// wanted is the oldest step on offer beyond the durable one.
-func (t *term) wanted(s *proto.Status) (step int64, ok bool) {
+// offer is the oldest step beyond the durable one that some member has, and who.
+func (t *term) offer() (member string, step int64, ok bool) {
 	durable := t.durable.Manifest.Step
-	for _, d := range s.Due {
-		if d > durable && (!ok || d < step) {
-			step, ok = d, true
+	take := func(id string, s int64) {
+		if s > durable && (!ok || s < step) {
+			member, step, ok = id, s, true
 		}
 	}
-	if !ok && s.Holding && s.Step > durable && t.view.World != nil && s.Generation == t.view.World.Generation {
-		return s.Step, true
+	for id, s := range t.told {
+		for _, due := range s.Due {
+			take(id, due)
+		}
+		if s.Holding && t.view.World != nil && s.Generation == t.view.World.Generation {
+			take(id, s.Step)
+		}
 	}
-	return step, ok
+	return member, step, ok
+}
+
+// nextDue is the first step after the durable one whose state must be kept.
+func (t *term) nextDue() int64 {
+	step := t.durable.Manifest.Step + 1
+	for last := t.job.Spec.TotalSteps(); step < last && !t.job.Due(step); {
+		step++
+	}
+	return step
 }
 
 func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, address string, step int64) saved {
@@ -107,8 +125,8 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	}
 	t.c.prune()
 	t.feed(ctx, Durable{m.Step})
-	for member, s := range t.told {
-		t.save(ctx, followed{member: member, address: t.followers[member].address, status: s})
+	t.save(ctx)
+	for _, s := range t.told {
 		if end, err := t.ended(ctx, s); end || err != nil {
 			return end, err
 		}

@@ -32,6 +32,7 @@ type term struct {
 	told      map[string]*proto.Status
 	saving    bool
 	saveAfter time.Time // after a failure: not before this
+	began     time.Time
 	durable   checkpoint.Entry
 	halting   bool
 	tasks     sync.WaitGroup
@@ -64,7 +65,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	}
 	c.vitals.saved(*newest)
 	t := &term{
-		c: c, etcd: etcd, job: j, view: view, durable: *newest,
+		c: c, etcd: etcd, job: j, view: view, durable: *newest, began: time.Now(),
 		policy: NewPolicy(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
 		followers: map[string]follower{}, told: map[string]*proto.Status{},
 	}
@@ -220,7 +221,7 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 		}
 	}
 	t.feed(ctx, told)
-	t.save(ctx, in)
+	t.save(ctx)
 	return t.ended(ctx, s)
 }
 

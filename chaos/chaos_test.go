@@ -1,0 +1,59 @@
+package chaos_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"evenweave/chaos"
+)
+
+// For a longer search: go test ./chaos -run TestFaultsChangeNothing -args -first 100 -seeds 50 -keep /tmp/runs
+var (
+	first = flag.Uint64("first", 0, "the first seed")
+	seeds = flag.Uint64("seeds", 3, "how many seeds")
+	keep  = flag.String("keep", "", "directory to keep the runs in")
+)
+
+// logged shows what a run under faults does, in the test's log.
+type logged struct{ t testing.TB }
+
+func (l logged) Write(b []byte) (int, error) {
+	l.t.Helper()
+	l.t.Log(strings.TrimRight(string(b), "\n"))
+	return len(b), nil
+}
+
+// under trains with and without faults and fails the test unless the bits are equal.
+func under(t *testing.T, seed uint64, workers int, steps int64, kinds ...chaos.Kind) *chaos.Outcome {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs clusters of processes: skipped by -short")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	dir := t.TempDir()
+	if *keep != "" {
+		dir = filepath.Join(*keep, t.Name())
+	}
+	out, err := chaos.Run(ctx, chaos.Config{
+		Plan:    chaos.Plan{Seed: seed, Workers: workers, Steps: steps, Kinds: kinds, CheckpointEvery: 10},
+		Dir:     dir,
+		Cluster: processes(t, seed, steps, 10, workers, 8, time.Millisecond),
+	}, chaos.NewText(logged{t}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestFaultsChangeNothing is the promise of rules of elasticity 1 to 10, in a short form.
+func TestFaultsChangeNothing(t *testing.T) {
+	for seed := *first; seed < *first+*seeds; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { under(t, seed, 3, 150, chaos.Kinds()...) })
+	}
+}
