@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -21,6 +22,7 @@ type Options struct {
 	Network         string        // "" for loopback processes; "lan" or "wan" to emulate one
 	Time            time.Duration // to spend on each figure, about; 0: one second
 	Segment, Window int           // bytes; 0: the ring's defaults
+	Pin             bool          // give every member a processor of its own, in turn (Linux)
 	Child           []string      // the command that runs Child in a process of its own
 }
 
@@ -172,12 +174,16 @@ func start(ctx context.Context, o Options, size int) (_ *world, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := cmd.Start(); err != nil {
+		launch := func() error { return cmd.Start() }
+		if o.Pin {
+			launch = func() error { return startPinned(cmd, rank) }
+		}
+		if err := launch(); err != nil {
 			return nil, fmt.Errorf("starting rank %d: %w", rank, err)
 		}
 		t := newTalk(out, in)
 		w.children, w.inputs, w.talks = append(w.children, cmd), append(w.inputs, in), append(w.talks, t)
-		if err := t.say(setup{Rank: rank, Size: size, Type: o.Type, Segment: o.Segment, Window: o.Window}); err != nil {
+		if err := t.say(setup{Rank: rank, Size: size, Type: o.Type, Segment: o.Segment, Window: o.Window, Processors: runtime.NumCPU()}); err != nil {
 			return nil, err
 		}
 		if err := t.hear(&where[rank]); err != nil {

@@ -25,6 +25,7 @@ type (
 		Rank, Size      int
 		Type            string
 		Segment, Window int
+		Processors      int // of the machine
 	}
 	addresses struct{ Ring, TCP string }
 	peers     struct{ Right addresses }
@@ -51,7 +52,7 @@ func Child(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := talk.hear(&s); err != nil {
 		return err
 	}
-	runtime.GOMAXPROCS(max(1, runtime.NumCPU()/s.Size)) // its share of the machine, as a worker has
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), max(1, s.Processors/s.Size))) // its share of the machine, as a worker has
 	if s.Type == "float32" {
 		return child[float32](ctx, talk, s)
 	}
