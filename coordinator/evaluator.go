@@ -124,7 +124,9 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 		}
 		c.emit(ev)
 		c.prune()
-		c.plot()
+		if steps, _ := c.evaluations.waiting(); len(steps) == 0 { // drawing takes longer than a small evaluation
+			c.plot()
+		}
 	}
 }
 

@@ -348,8 +348,9 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 	return []any{Publish{w}}
 }
 
-// Abandoned says whether nobody is in a world: none was published, or all its members are gone. Then only the disk has the state.
-func (p *Policy) Abandoned() bool { return !slices.ContainsFunc(p.peers(), p.present) }
+// Abandoned says whether nobody is in a world: none was published or is being published, or all its members are gone. Then only the disk
+// has the state. (Members may train in a world before its publisher has read it back.)
+func (p *Policy) Abandoned() bool { return p.pending == 0 && !slices.ContainsFunc(p.peers(), p.present) }
 
 func (p *Policy) peers() []job.Peer {
 	if p.world == nil {
