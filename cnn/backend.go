@@ -50,6 +50,13 @@ func openXLA(kind string) (b compute.Backend, err error) {
 	if err := addXLAFlag(singleThread); err != nil {
 		return nil, err
 	}
+	// XLA sizes its pool of threads by NPROC. One is enough, calls run on their
+	// caller's thread; more of them only wait busily beside it.
+	if os.Getenv("NPROC") == "" {
+		if err := os.Setenv("NPROC", "1"); err != nil {
+			return nil, err
+		}
+	}
 	config := "xla:" + kind
 	if path := findPlugin(kind); path != "" {
 		config = "xla:" + path

