@@ -313,7 +313,7 @@ func (p *Policy) changes(peers []job.Peer, halt bool) string {
 	switch {
 	case halt && !p.world.Halt:
 		parts = append(parts, "halting")
-	case p.world.Halt && !halt:
+	case p.world.Halt && !halt && len(peers) > 0:
 		parts = append(parts, "going on")
 	case len(parts) == 0:
 		parts = append(parts, "another order")
@@ -350,7 +350,9 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 
 // Abandoned says whether nobody is in a world: none was published or is being published, or all its members are gone. Then only the disk
 // has the state. (Members may train in a world before its publisher has read it back.)
-func (p *Policy) Abandoned() bool { return p.pending == 0 && !slices.ContainsFunc(p.peers(), p.present) }
+func (p *Policy) Abandoned() bool {
+	return p.pending == 0 && !slices.ContainsFunc(p.peers(), p.present)
+}
 
 func (p *Policy) peers() []job.Peer {
 	if p.world == nil {

@@ -27,8 +27,8 @@ type chaos struct {
 }
 
 const (
-	patience     = 25 * time.Minute // of virtual time, for the end to come once faults have stopped: benches last minutes
-	maxNewWorlds = 40               // published once faults have stopped: more is a loop
+	patience     = 5 * time.Minute // of virtual time, for the end to come once faults have stopped
+	maxNewWorlds = 15              // published once faults have stopped: more is a loop
 )
 
 // simulate runs one seed and returns what promise was broken, or "".
