@@ -229,7 +229,7 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		cfg.Log = log.With("job", c.job, "member", cfg.ID)
 		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
 		cfg.Open = openWorker(data, cfg.Log)
-		metrics := telemetry.NewWorker()
+		metrics := telemetry.NewWorker(cfg.ID)
 		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
 		ctx, leaving, stop := interrupts(cmd.Context(), terminate...)
 		defer stop()

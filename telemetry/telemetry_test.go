@@ -109,8 +109,8 @@ func TestFirstWorldSeenIsNoRecovery(t *testing.T) {
 }
 
 func TestWorkerTellsOfAMember(t *testing.T) {
-	w := NewWorker()
-	expect(t, scrape(t, w.Handler()), "evenweave_worker_rank -1", "evenweave_worker_world_size 0")
+	w := NewWorker("w1")
+	expect(t, scrape(t, w.Handler()), "evenweave_worker_rank -1", "evenweave_worker_world_size 0", `evenweave_worker_info{member="w1"} 1`)
 	w.Entered(job.World{Generation: 5, Peers: make([]job.Peer, 3)}, 1)
 	w.Committed(&proto.Commit{Step: 12, ComputeNanos: 5e7, ReduceNanos: 2e6, WaitNanos: 1e6, UpdateNanos: 3e6, Deal: []int32{3, 3, 2}}, 1000)
 	w.Committed(&proto.Commit{Step: 13, ComputeNanos: 5e7, Deal: []int32{4, 2, 2}}, 1000)

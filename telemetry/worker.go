@@ -21,8 +21,8 @@ type Worker struct {
 	place int
 }
 
-// NewWorker returns the metrics of a member that has done nothing yet.
-func NewWorker() *Worker {
+// NewWorker returns the metrics of a member of that id, which has done nothing yet.
+func NewWorker(member string) *Worker {
 	w := &Worker{registry: newRegistry(), place: -1}
 	f := factory{w.registry, "worker"}
 	w.phases = register(f, prometheus.NewHistogramVec(f.histogramOpts("step_phase_seconds",
@@ -38,6 +38,8 @@ func NewWorker() *Worker {
 	w.share = f.gauge("micro_batches", "Micro-batches that this member computed in the last committed step.")
 	w.broken = f.counters("broken_collectives_total", "All-reduces that failed on this member, by how.", "kind",
 		"broken", "deadline", "protocol", "relayed", "aborted", "other")
+	info := register(f, prometheus.NewGaugeVec(prometheus.GaugeOpts(f.opts("info", "1; names the member.")), []string{"member"}))
+	info.WithLabelValues(member).Set(1)
 	w.rank.Set(-1)
 	return w
 }
