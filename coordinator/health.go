@@ -3,6 +3,7 @@ package coordinator
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -83,10 +84,22 @@ func (c *Coordinator) Facts() Facts {
 	return Facts{Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members), Durable: c.vitals.durable}
 }
 
-// Handler serves the coordinator's pages: /status (JSON); /healthz fails when it is stuck; /readyz unless it leads or stands by.
+// download sends the newest valid checkpoint as a file, for where neither the directory nor a shell is at hand.
+func (c *Coordinator) download(w http.ResponseWriter, r *http.Request) {
+	newest, err := c.store.Latest(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Disposition", "attachment; filename="+filepath.Base(newest.Path))
+	http.ServeFile(w, r, newest.Path)
+}
+
+// Handler serves the coordinator's pages: /status (JSON); /checkpoint (the newest, as a file); /healthz fails when it is stuck; /readyz unless it leads or stands by.
 func (c *Coordinator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /status", c.status)
+	mux.HandleFunc("GET /checkpoint", c.download)
 	for path, check := range map[string]func(time.Time) (string, bool){"GET /healthz": c.vitals.health, "GET /readyz": c.ready} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			line, ok := check(time.Now())
