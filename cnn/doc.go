@@ -5,7 +5,7 @@
 // The numbers belong to this package, not to the library. A Model keeps its
 // state as one []float32 in host memory:
 //
-//	parameters | first moments | second moments [| averaged parameters]
+//	parameters | first moments | second moments
 //
 // each part with the tensors in the order of Layout. Two compiled programs use
 // it: one gives the gradient of the weighted sum of losses of a micro-batch,
