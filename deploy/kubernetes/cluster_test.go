@@ -153,7 +153,7 @@ func TestCluster(t *testing.T) {
 		cancel()
 		<-done
 		if t.Failed() {
-			out, _ := kubectl(context.Background(), "describe", "pods")
+			out, _ := kubectl(context.Background(), "get", "events", "--field-selector", "type=Warning")
 			t.Log(out)
 		}
 		_, _ = kubectl(context.Background(), "delete", "namespace", namespace, "--wait=true")
@@ -194,8 +194,8 @@ func (t trial) volumes(dir string) {
 		return
 	}
 	for _, name := range []string{"evenweave-checkpoints", "data-evenweave-etcd-0"} {
-		claim := fmt.Sprintf("{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: %s}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}", name)
-		if _, err := kubectlWith(t.ctx, []byte(claim), "create", "-f", "-"); err != nil {
+		claim := fmt.Sprintf(`{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":%q},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}`, name)
+		if _, err := kubectlWith(t.ctx, []byte(claim), "apply", "-f", "-"); err != nil {
 			t.Fatal(err)
 		}
 		t.do("wait", "--for=jsonpath={.status.phase}="+string(corev1.ClaimBound), "--timeout=60s", "pvc/"+name)
@@ -216,26 +216,45 @@ func (t trial) scale() {
 	t.settled(2)
 }
 
-// deletions: pods go one after the other, in good order and suddenly in turn; each is replaced by a new member.
+// deletions: pods go one after the other, asked to, forced to, and (where EVENWEAVE_TEST_KILL is a command that kills the container $ID)
+// struck dead; whoever comes back is a new member.
 func (t trial) deletions(n int) {
+	kill := os.Getenv("EVENWEAVE_TEST_KILL")
+	ways := map[string]func(name string) error{
+		"deleted": func(name string) error { _, err := kubectl(t.ctx, "delete", "pod", name, "--wait=false"); return err },
+		"deleted by force": func(name string) error {
+			_, err := kubectl(t.ctx, "delete", "pod", name, "--wait=false", "--grace-period=0", "--force")
+			if err != nil && strings.Contains(err.Error(), "Warning: Immediate deletion") {
+				return nil
+			}
+			return err
+		},
+		"killed": func(name string) error {
+			id := t.do("get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].containerID}")
+			cmd := exec.CommandContext(t.ctx, "sh", "-c", kill)
+			cmd.Env = append(os.Environ(), "ID="+strings.TrimPrefix(id, "containerd://"))
+			return cmd.Run()
+		},
+	}
+	order := []string{"deleted", "killed", "deleted by force", "killed"}
+	if kill == "" {
+		order = []string{"deleted", "deleted by force"}
+	}
 	var gaps []time.Duration
 	for i := range n {
+		how := order[i%len(order)]
 		before := t.journal.last()
-		victim := t.workers()[i%2].name
-		how := []string{"delete", "pod", victim, "--wait=false"}
-		if i%2 == 1 {
-			how = append(how, "--grace-period=0", "--force")
-		}
-		if _, err := kubectl(t.ctx, how...); err != nil && !strings.Contains(err.Error(), "Immediate deletion") {
+		if err := ways[how](t.workers()[i%2].name); err != nil {
 			t.Fatal(err)
 		}
+		t.journal.await(t.ctx, "world without the one that was "+how, patience, func() bool { return t.journal.newest("world").Generation > before.Generation })
 		t.settled(2)
 		gaps = append(gaps, t.longest(before.Step))
-		t.Logf("deletion %d of %d (%s): longest gap between committed steps %v", i+1, n, strings.Join(how[3:], " "), gaps[i])
+		t.Logf("pod %d of %d %s: longest gap between committed steps %v", i+1, n, how, gaps[i])
 	}
 	slices.Sort(gaps)
 	if n > 0 {
-		t.Logf("longest gaps of %d pod deletions: median %v, p99 %v", n, gaps[n/2], gaps[min(n-1, n*99/100)])
+		t.Logf("longest gap at each of %d pod deletions: median %v, p99 %v", n, gaps[n/2], gaps[min(n-1, n*99/100)])
 	}
 }
 
@@ -296,6 +315,7 @@ func (t trial) finish(steps int) {
 	if !strings.HasPrefix(end.Checkpoint, "/data/first/") {
 		t.Errorf("the checkpoint is said to be %q", end.Checkpoint)
 	}
+	finished := t.workers()
 	want, err := reference(t.ctx, t.T, steps)
 	if err != nil {
 		t.Fatal(err)
@@ -304,10 +324,8 @@ func (t trial) finish(steps int) {
 		t.Fatalf("weights of the cluster %s, of the calm run with one worker %s", end.Weights, want)
 	}
 	t.Logf("step %d, weights sha256 %s: equal to the calm run's with one worker", end.Step, want)
-	for _, p := range t.workers() {
-		if p.restarts > 0 {
-			t.Errorf("%s was restarted %d times: a finished worker must wait", p.name, p.restarts)
-		}
+	if now := t.workers(); !slices.Equal(now, finished) {
+		t.Errorf("finished workers must wait until they are asked to go: they were %v, are %v", finished, now)
 	}
 	t.do("scale", "deployment/evenweave-worker", "--replicas=0")
 	t.do("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=worker", "--timeout=2m")

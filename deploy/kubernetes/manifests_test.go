@@ -57,6 +57,15 @@ type podMonitor struct {
 	} `json:"spec"`
 }
 
+// prometheusRule holds the groups of a rules file as they stand there.
+type prometheusRule struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Groups []any `json:"groups"`
+	} `json:"spec"`
+}
+
 // typed returns an empty object of the kind, or nil where no manifest should have such a kind.
 func typed(kind string) metav1.Object {
 	switch kind {
@@ -80,6 +89,8 @@ func typed(kind string) metav1.Object {
 		return &networkingv1.NetworkPolicy{}
 	case "monitoring.coreos.com/v1/PodMonitor":
 		return &podMonitor{}
+	case "monitoring.coreos.com/v1/PrometheusRule":
+		return &prometheusRule{}
 	}
 	return nil
 }
@@ -386,6 +397,23 @@ func (d deployment) anyRule(t *testing.T, direction networkingv1.PolicyType, sub
 		}
 	}
 	return !denied || allowed
+}
+
+// The operator's alerts are those that Compose uses and promtool tests.
+func TestAlerts(t *testing.T) {
+	file, err := os.ReadFile(filepath.Join("..", "monitoring", "rules.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want prometheusRule
+	if err := yaml.Unmarshal(file, &want.Spec); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range render(t, withMonitoring(t)).objects {
+		if got, ok := o.(*prometheusRule); ok && !reflect.DeepEqual(got.Spec, want.Spec) {
+			t.Error("components/monitoring/rules.yaml and deploy/monitoring/rules.yml differ: copy the groups")
+		}
+	}
 }
 
 var flagPattern = regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)

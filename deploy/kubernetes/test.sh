@@ -27,6 +27,7 @@ if [ -z "${KUBECONFIG:-}" ]; then
 	docker save "$EVENWEAVE_IMAGE" quay.io/coreos/etcd:v3.6.5 | "$tools/kubernetes/load-image.sh" -
 	# Its volumes are directories of root's that fsGroup does not change.
 	export EVENWEAVE_TEST_VOLUMES='chmod 777 /var/lib/k8s-test/pv/*'
+	export EVENWEAVE_TEST_KILL='ctr -a /run/k8s-test/containerd.sock -n k8s.io tasks kill -s SIGKILL "$ID"'
 fi
 : "${EVENWEAVE_IMAGE:?an image that the cluster of KUBECONFIG can get, NAME:TAG}"
 kubectl version >/dev/null 2>&1 || skip "the cluster of $KUBECONFIG does not answer"
