@@ -10,12 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/allreduce/bench"
+	"evenweave/cnn"
 )
 
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure the parts: the ring, the step", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(benchAllreduceCommand(), benchChildCommand())
+	cmd.AddCommand(benchAllreduceCommand(), benchStepCommand(), benchChildCommand())
 	return cmd
 }
 
@@ -35,6 +36,7 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 	f.DurationVar(&o.Time, "time", time.Second, "to spend on each figure")
 	f.IntVar(&o.Segment, "segment", 0, "bytes of a segment; 0: the ring's default")
 	f.IntVar(&o.Window, "window", 0, "bytes under way; 0: the ring's default")
+	f.BoolVar(&o.Pin, "pin", false, "each member on a processor of its own")
 	f.StringVarP(&o.Output, "output", "o", "table", "table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, s := range sizes {
@@ -55,6 +57,33 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
 		defer stop()
 		return bench.Run(ctx, o, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func benchStepCommand() *cobra.Command {
+	var o cnn.BenchOptions
+	cmd := &cobra.Command{
+		Use: "step", Args: noArgs, Short: "Measure gradients and updates of the model on this machine",
+		Long: "Measures images/s and ms of a gradient call and an update, beside a matrix product of the same run as the machine's limit.",
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Backend, "backend", "auto", "auto, xla, xla:cuda or go")
+	f.IntVar(&o.MicroBatch, "micro-batch", 16, "samples of one gradient call")
+	f.IntVar(&o.Parallelism, "parallelism", 1, "calls side by side")
+	f.DurationVar(&o.Duration, "time", 5*time.Second, "to measure for")
+	output := f.StringP("output", "o", "table", "table or json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *output != "table" && *output != "json" {
+			return usagef("--output %q: must be table or json", *output)
+		}
+		if o.MicroBatch < 1 || o.Parallelism < 1 {
+			return usagef("--micro-batch %d, --parallelism %d: must be at least 1", o.MicroBatch, o.Parallelism)
+		}
+		o.JSON = *output == "json"
+		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
+		defer stop()
+		return cnn.Bench(ctx, o, cmd.OutOrStdout())
 	}
 	return cmd
 }

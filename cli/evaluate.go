@@ -69,7 +69,9 @@ func (c *checkpointFlags) load(cmd *cobra.Command) (checkpoint.Manifest, *state.
 	if err != nil {
 		return none, nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	model, err := cnn.Open(options(job.Job{Spec: spec, Backend: c.backend}))
+	o := options(job.Job{Spec: spec, Backend: c.backend})
+	o.EvaluateOnly = true
+	model, err := cnn.Open(o)
 	if err != nil {
 		return none, nil, nil, err
 	}

@@ -43,8 +43,12 @@ func loadData(s *specFlags) (train, test *fashionmnist.Dataset, err error) {
 	return train, test, nil
 }
 
-// samples feeds a worker from the data set.
-type samples struct{ data *fashionmnist.Dataset }
+// samples feeds a worker from the data set, as the recipe augments it.
+type samples struct {
+	data   *fashionmnist.Dataset
+	recipe cnn.Recipe
+	seed   uint64
+}
 
 // Load implements worker.Dataset.
 func (s samples) Load(b *schedule.Batch) error {
@@ -60,6 +64,7 @@ func (s samples) Load(b *schedule.Batch) error {
 		}
 		b.Inputs, b.Labels, b.Weights = append(b.Inputs, s.data.Image(int(i))...), append(b.Labels, s.data.Labels[i]), append(b.Weights, 1)
 	}
+	s.recipe.Augment(b, s.seed)
 	return nil
 }
 
@@ -113,8 +118,12 @@ func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (w
 		if notice := model.Notice(); notice != "" {
 			log.Warn(notice)
 		}
+		recipe, err := cnn.RecipeNamed(j.Spec.Recipe)
+		if err != nil {
+			return nil, nil, "", err
+		}
 		numerics, err := model.Numerics()
-		return trainee{model, model.Layout()}, samples{d.train}, numerics, err
+		return trainee{model, model.Layout()}, samples{d.train, recipe, j.Spec.Seed}, numerics, err
 	}
 }
 
@@ -150,7 +159,9 @@ func (j judge) Layers() []progress.Layer {
 
 // Evaluator implements coordinator.Model.
 func (j judge) Evaluator() (coordinator.Evaluator, error) {
-	model, err := cnn.Open(options(j.job))
+	o := options(j.job)
+	o.EvaluateOnly = true
+	model, err := cnn.Open(o)
 	if err != nil {
 		return nil, err
 	}
