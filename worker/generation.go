@@ -151,7 +151,7 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 		g.log.Info("loading the checkpoint", "step", step, "from", from)
 		s, err := g.fetch.FromCoordinator(ctx, from, g.world.Job, step)
 		if err == nil {
-			if g.replica.known || g.replica.broken { // a tie, or nobody else has it
+			if r := g.replica; r.broken || r.known && r.step >= step { // nobody else has it, or a tie; else nobody had one so new
 				g.healed(fmt.Sprintf("the checkpoint of step %d", step))
 			}
 			return g.replica.adopt(s)
