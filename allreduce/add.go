@@ -91,7 +91,7 @@ func eachStripes(pieces [][]byte, carry *[stripe]byte, f func(offset int, b []by
 				continue
 			}
 			f(offset, carry[:])
-			offset, have = offset+stripe, 0
+			offset += stripe
 		}
 		if whole := len(p) - len(p)%stripe; whole > 0 {
 			f(offset, p[:whole])

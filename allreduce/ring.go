@@ -343,7 +343,7 @@ func (r *Ring[T]) Err() error {
 func (r *Ring[T]) Done() <-chan struct{} { return r.over }
 
 // Abort poisons the ring: a Sum that runs returns, and both neighbours learn it at once.
-func (r *Ring[T]) Abort(cause error) { r.fail("", Aborted, cause) }
+func (r *Ring[T]) Abort(cause error) { _ = r.fail("", Aborted, cause) }
 
 // Close ends the ring in good order, between Sums. It returns when the right neighbour has acknowledged all that this member sent, so that the process may exit; or, when ctx ends first, with an error, the links broken.
 func (r *Ring[T]) Close(ctx context.Context) error {
@@ -389,7 +389,7 @@ func (r *Ring[T]) watchDeadline() {
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				kind = Deadline
 			}
-			r.fail("", kind, context.Cause(ctx))
+			_ = r.fail("", kind, context.Cause(ctx))
 		}
 	}
 }
@@ -397,6 +397,6 @@ func (r *Ring[T]) watchDeadline() {
 // watchLink breaks the ring when one of its links is broken, whether a Sum runs or not.
 func (r *Ring[T]) watchLink(link Link, op string) {
 	if err := link.Wait(); err != nil {
-		r.fail(op, kindOf(err), err)
+		_ = r.fail(op, kindOf(err), err)
 	}
 }

@@ -14,14 +14,13 @@ import (
 
 // summary follows the committed steps over all terms of this process. Safe for concurrent use.
 type summary struct {
-	mu          sync.Mutex
-	last        int64
-	lastTime    int64
-	firstTime   int64
-	samples     int64 // committed after the first commit seen
-	workers     int
-	entered     int64
-	lastElapsed float64
+	mu        sync.Mutex
+	last      int64
+	lastTime  int64
+	firstTime int64
+	samples   int64 // committed after the first commit seen
+	workers   int
+	entered   int64
 }
 
 func (s *summary) step() int64 {

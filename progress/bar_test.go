@@ -16,7 +16,6 @@ type screen struct {
 	mu   sync.Mutex
 	rows []string
 	row  int
-	cols int
 }
 
 func (s *screen) Write(p []byte) (int, error) {

@@ -224,7 +224,7 @@ func writePNG(path string, picture vgimg.PngCanvas) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.Remove(f.Name())
+			_ = os.Remove(f.Name())
 		}
 	}()
 	_, err = picture.WriteTo(f)
