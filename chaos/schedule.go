@@ -89,6 +89,7 @@ type Plan struct {
 	Kinds           []Kind
 	Count           int   // faults; 0: one for every 20 steps, and at least one of each kind
 	CheckpointEvery int64 // steps between due checkpoints; 0: none
+	Single          bool  // kill one worker at a time
 }
 
 func (p Plan) has(k Kind) bool { return slices.Contains(p.Kinds, k) }
@@ -132,7 +133,7 @@ func (p Plan) fault(r *rand.Rand, k Kind) Fault {
 	switch k {
 	case Kill:
 		f.Ranks = r.Perm(p.Workers)[:1]
-		if p.Workers > 1 && r.IntN(3) == 0 { // several at once, sometimes all
+		if p.Workers > 1 && !p.Single && r.IntN(3) == 0 { // several at once, sometimes all
 			f.Ranks = r.Perm(p.Workers)[:2+r.IntN(p.Workers-1)]
 		}
 		slices.Sort(f.Ranks)

@@ -29,6 +29,7 @@ func chaosCommand() *cobra.Command {
 		kinds   string
 		dir     string
 		settle  bool
+		single  bool
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
@@ -50,6 +51,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 	f.StringVar(&kinds, "faults", joinKinds(chaos.Kinds()), "kinds of faults")
 	f.IntVar(&count, "count", 0, "faults; 0: one for every 20 steps, and at least one of each kind")
 	f.BoolVar(&settle, "settle", false, "inject a fault only into a full world that has committed a step")
+	f.BoolVar(&single, "single", false, "kill one worker at a time")
 	f.StringVar(&dir, "dir", "", "keep the two run directories here (default: a temporary one, removed when all was equal)")
 	f.DurationVar(&timeout, "timeout", 15*time.Minute, "give up after this time")
 	for name, value := range map[string]string{ // short epochs: each end is a moment to test
@@ -97,7 +99,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		spec.spec.Samples = fashionmnist.TrainSize - spec.spec.Holdout
 		passed := []string{"--log-format", logs.format, "--log-level", logs.level}
 		_, err = chaos.Run(ctx, chaos.Config{
-			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults, Count: count, CheckpointEvery: spec.checkpointEvery},
+			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults, Count: count, CheckpointEvery: spec.checkpointEvery, Single: single},
 			Dir:  dir, Spares: spares, Settle: settle,
 			Cluster: local.Config{
 				Executable: executable, Job: "evenweave", Log: log,
