@@ -1,0 +1,230 @@
+package composetest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"evenweave/progress"
+)
+
+// patience bounds each wait: generous, because machines that test are busy.
+const patience = 3 * time.Minute
+
+// stack is a Compose project of its own, removed with the test.
+type stack struct {
+	t       *testing.T
+	project string
+	env     []string
+
+	events chan progress.Event // of the coordinator, in order; closed when `up` has returned
+	up     *exec.Cmd
+	ended  error
+
+	world progress.World // the newest seen
+	step  progress.Step
+}
+
+func newStack(t *testing.T, env ...string) *stack {
+	s := &stack{t: t, project: fmt.Sprintf("evenweave-test-%d", os.Getpid()), env: append(os.Environ(), env...)}
+	t.Cleanup(func() {
+		if s.up != nil {
+			for range s.events { // the test's context is over: `up` ends
+			}
+		}
+		if out, err := s.command(context.Background(), "--profile", "monitoring", "down", "-v", "--timeout", "5").CombinedOutput(); err != nil {
+			t.Errorf("down: %v\n%s", err, out)
+		}
+	})
+	return s
+}
+
+func (s *stack) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "docker", append([]string{"compose", "--ansi", "never", "-f", "../../docker-compose.yml", "-p", s.project}, args...)...)
+	cmd.Env = s.env
+	return cmd
+}
+
+// compose runs one command of Docker Compose to its end.
+func (s *stack) compose(args ...string) string {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.t.Log("docker compose", strings.Join(args, " "))
+	cmd := s.command(ctx, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		s.t.Fatalf("docker compose %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.Bytes())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// start runs `docker compose up` as a person does, and reads the coordinator's events from what it prints.
+func (s *stack) start() {
+	s.t.Helper()
+	s.events, s.world, s.step = make(chan progress.Event, 1<<14), progress.World{}, progress.Step{}
+	s.up = s.command(s.t.Context(), "up", "--no-log-prefix", "--no-build")
+	s.up.Cancel = func() error { return s.up.Process.Signal(syscall.SIGTERM) }
+	s.up.WaitDelay = patience
+	out, err := s.up.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.up.Stderr = s.up.Stdout
+	if err := s.up.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() { // ends with the process
+		defer close(s.events)
+		lines := bufio.NewScanner(out)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			if r, err := progress.Decode(lines.Bytes()); err == nil {
+				s.events <- r.Event
+			} else {
+				s.t.Log(lines.Text())
+			}
+		}
+		s.ended = s.up.Wait()
+	}()
+}
+
+// await reads events until one is what the test waits for.
+func (s *stack) await(what string, is func(progress.Event) bool) {
+	s.t.Helper()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	for {
+		select {
+		case e, ok := <-s.events:
+			if !ok {
+				s.t.Fatalf("`up` ended (%v) before %s, at step %d: if the machine is fast, set EVENWEAVE_TEST_STEPS higher", s.ended, what, s.step.Step)
+			}
+			switch e := e.(type) {
+			case progress.World:
+				s.t.Logf("world %d: %d workers, %s", e.Generation, e.Size, e.Reason)
+				s.world = e
+			case progress.Step:
+				s.step = e
+			case progress.Warning:
+				s.t.Log("warning:", e.Message)
+			case progress.Done:
+				if !e.Complete {
+					s.t.Fatal("the job was stopped early")
+				}
+			}
+			if is(e) {
+				s.t.Logf("step %d: %s", s.step.Step, what)
+				return
+			}
+		case <-limit.C:
+			s.t.Fatalf("no %s within %v: world %d of %d, step %d", what, patience, s.world.Generation, s.world.Size, s.step.Step)
+		}
+	}
+}
+
+// awaitTraining waits for a step committed by a world of this size, newer than the generation.
+func (s *stack) awaitTraining(size int, after uint64) {
+	s.t.Helper()
+	s.await(fmt.Sprintf("a step of %d workers", size), func(e progress.Event) bool {
+		step, ok := e.(progress.Step)
+		return ok && step.Workers == size && step.Generation > after
+	})
+}
+
+// containers returns the ids of a service's running containers.
+func (s *stack) containers(service string) []string {
+	s.t.Helper()
+	return strings.Fields(s.compose("ps", "-q", service))
+}
+
+// murder kills a container's first process from outside, so that the restart policy holds: `docker kill` would count as stopped by hand.
+func (s *stack) murder(id string) {
+	s.t.Helper()
+	pid, err := strconv.Atoi(docker(s.t, "inspect", "--format", "{{.State.Pid}}", id))
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		s.t.Fatalf("killing container %s: %v", id, err)
+	}
+}
+
+// place asks a worker itself where it is; it does so through the command that health checks use.
+func (s *stack) place(worker string) (generation, step int) {
+	s.t.Helper()
+	line := docker(s.t, "exec", worker, "/usr/local/bin/evenweave", "health")
+	if _, err := fmt.Sscanf(line, "ok: generation %d, step %d", &generation, &step); err != nil {
+		s.t.Fatalf("%q: %v", line, err)
+	}
+	return generation, step
+}
+
+// outcome is what two runs of one spec must have in common.
+type outcome struct {
+	Weights     string
+	Fingerprint string // of the optimizer, the data position and the ledger too
+	Accuracy    float64
+}
+
+func outcomeOf(d progress.Done) outcome {
+	o := outcome{Weights: d.WeightsSHA256, Fingerprint: d.Fingerprint}
+	if d.TestAccuracy != nil {
+		o.Accuracy = *d.TestAccuracy
+	}
+	return o
+}
+
+// calm trains the same spec with `evenweave train` on this machine.
+func calm(t *testing.T, env []string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bin/evenweave", "train", "-o", "json", "--dir", t.TempDir())
+	cmd.Dir, cmd.Env = "../..", append(os.Environ(), env...)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("evenweave train: %v", err)
+	}
+	var last progress.Done
+	for line := range bytes.Lines(out) {
+		if r, err := progress.Decode(line); err == nil {
+			if d, ok := r.Event.(progress.Done); ok {
+				last = d
+			}
+		}
+	}
+	if last.WeightsSHA256 == "" {
+		t.Fatalf("evenweave train told no result: %s", out)
+	}
+	return outcomeOf(last)
+}
+
+func decodeJSON(t *testing.T, b []byte, into any) {
+	t.Helper()
+	if err := json.Unmarshal(b, into); err != nil {
+		t.Fatalf("%v in %s", err, b)
+	}
+}
