@@ -120,9 +120,13 @@ func describeStart(e Start) []string {
 	if e.Recipe != "" {
 		first += ", recipe " + e.Recipe
 	}
+	second := fmt.Sprintf("%s of %d samples", count(e.Epochs, "epoch"), e.Samples)
+	if e.Workers > 0 { // in a cluster nobody asks for a number
+		second += ", " + count(e.Workers, "worker")
+	}
 	out := []string{
 		fmt.Sprintf("%s, seed %d, backend %s", first, e.Seed, e.Backend),
-		fmt.Sprintf("%s of %d samples, %s", count(e.Epochs, "epoch"), e.Samples, count(e.Workers, "worker")),
+		second,
 		fmt.Sprintf("%s of %d samples, micro-batches of %d", count(e.Steps, "step"), e.GlobalBatch, e.MicroBatch),
 	}
 	if e.ResumedFrom > 0 {
