@@ -28,6 +28,13 @@ func (l logged) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+func directory(t *testing.T) string {
+	if *keep != "" {
+		return filepath.Join(*keep, t.Name())
+	}
+	return t.TempDir()
+}
+
 // under trains with and without faults and fails the test unless the bits are equal.
 func under(t *testing.T, seed uint64, workers int, steps int64, kinds ...chaos.Kind) *chaos.Outcome {
 	t.Helper()
@@ -36,13 +43,9 @@ func under(t *testing.T, seed uint64, workers int, steps int64, kinds ...chaos.K
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	dir := t.TempDir()
-	if *keep != "" {
-		dir = filepath.Join(*keep, t.Name())
-	}
 	out, err := chaos.Run(ctx, chaos.Config{
 		Plan:    chaos.Plan{Seed: seed, Workers: workers, Steps: steps, Kinds: kinds, CheckpointEvery: 10},
-		Dir:     dir,
+		Dir:     directory(t),
 		Cluster: processes(t, seed, steps, 10, workers, 8, time.Millisecond),
 	}, chaos.NewText(logged{t}))
 	if err != nil {
@@ -74,7 +77,7 @@ func TestKills(t *testing.T) {
 	cluster := processes(t, 1, steps, 1000, 4, 4, 5*time.Millisecond)
 	out, err := chaos.Run(ctx, chaos.Config{
 		Plan: chaos.Plan{Seed: 1, Workers: 4, Steps: steps, Kinds: []chaos.Kind{chaos.Kill}, Count: *kills, Single: true},
-		Dir:  t.TempDir(), Spares: 2, Settle: true, Cluster: cluster,
+		Dir:  directory(t), Spares: 2, Settle: true, Cluster: cluster,
 	}, chaos.NewText(logged{t}))
 	if err != nil {
 		t.Fatal(err)

@@ -17,8 +17,9 @@ type injector struct {
 	net     *network
 	watch   *watcher
 	show    Observer
-	workers int // asked for, as far as this injector has scaled,
-	left    int // of which so many were asked to leave: scaling brings them back
+	workers int   // asked for, as far as this injector has scaled,
+	left    int   // of which so many were asked to leave: scaling brings them back
+	killed  int64 // generation of the last kill: when settling, a newer one is waited for
 	lasting sync.WaitGroup
 }
 
@@ -30,7 +31,7 @@ func (in *injector) run(ctx context.Context, faults []Fault) {
 		over := false
 		if !in.watch.await(ctx, func(v cluster.View, committed int64) bool {
 			view, over = v, v.Done != nil
-			return over || v.World != nil && committed >= f.Step && (!in.cfg.Settle || in.watch.settled(v, in.cfg.Plan.Workers-in.left))
+			return over || v.World != nil && committed >= f.Step && (!in.cfg.Settle || v.World.Generation > in.killed && in.watch.settled(v, in.cfg.Plan.Workers-in.left))
 		}) {
 			return
 		}
@@ -65,6 +66,7 @@ func (in *injector) inject(ctx context.Context, i *Injection, view cluster.View)
 	i.Generation, i.At, i.Time = view.World.Generation, in.watch.committed(), time.Now()
 	switch i.Kind {
 	case Kill:
+		in.killed = i.Generation
 		for _, id := range i.Targets {
 			in.signal(i, id, syscall.SIGKILL)
 		}

@@ -86,20 +86,32 @@ func (t *term) probe(ctx context.Context, member, address string) Probed {
 		refused <- awaitRefusal(ctx, address)
 		cancel()
 	}()
-	conn, err := t.c.pool.Dial(address)
-	if err == nil {
-		var s *proto.Status
-		if s, err = proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.job.UUID}, grpc.WaitForReady(true)); err == nil && s.Member == member {
-			cancel()
-			<-refused
-			return Probed{member, Alive}
+	outcome := t.ask(ctx, member, address)
+	cancel()
+	if <-refused && outcome == Silent {
+		outcome = Refused
+	}
+	return Probed{member, outcome}
+}
+
+// ask puts the question until it is answered or ctx ends: a connection may break under it.
+func (t *term) ask(ctx context.Context, member, address string) Outcome {
+	for ctx.Err() == nil {
+		if conn, err := t.c.pool.Dial(address); err == nil {
+			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.job.UUID}, grpc.WaitForReady(true))
+			switch {
+			case err == nil && s.Member == member:
+				return Alive
+			case err == nil: // another process took the address over
+				return Refused
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(redial):
 		}
 	}
-	cancel()
-	if <-refused || err == nil { // without an error another process answered: it took the address over
-		return Probed{member, Refused}
-	}
-	return Probed{member, Silent}
+	return Silent
 }
 
 // awaitRefusal dials until a connection is refused, or ctx ends.
