@@ -14,7 +14,7 @@ import (
 
 const (
 	probeTimeout = 1500 * time.Millisecond
-	redial       = 100 * time.Millisecond
+	redial       = 20 * time.Millisecond
 	refollow     = 100 * time.Millisecond
 	refollowMax  = 2 * time.Second
 )
