@@ -184,15 +184,13 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 			parts = append(parts, fmt.Sprintf("%s was paused, its word against %s is void", reporter.ID, a.Suspect))
 			continue
 		}
-		told := p.testified(p.world.Peers[suspect])
 		switch a.Kind {
-		case KindDeadline, KindUnreachable:
-			switch {
-			case !told: // waited for, waiting for nobody
-				late, faulty[a.Suspect] = true, true
-			case a.Kind == KindUnreachable:
+		case KindDeadline:
+			late = true
+		case KindUnreachable:
+			if p.testified(p.world.Peers[suspect]) {
 				struck[pairOf(reporter, p.world.Peers[suspect])] = true
-			default:
+			} else {
 				late = true
 			}
 		case KindBroken, KindProtocol:
@@ -201,6 +199,12 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 			continue
 		}
 		parts = append(parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind, strings.TrimSpace(a.Phase)))
+	}
+	for rank, peer := range p.world.Peers {
+		if late && !p.testified(peer) { // waited for in the end, whoever told of whom; it may still wait itself, to connect or for a state
+			faulty[peer.ID] = true
+			parts = append(parts, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
+		}
 	}
 	for ids := range struck {
 		p.strikes[ids]++

@@ -21,6 +21,7 @@ type chaos struct {
 	rate   float64       // that an event tempts a fault
 	from   int64         // no faults before this step
 	until  time.Duration // nor from then on
+	rift   bool          // two members can never see each other
 	tame   bool          // only deaths: nobody is ever out of reach, so nothing may be done twice
 	healed time.Duration // since when faults have stopped; 0: they have not
 	worlds int           // published since
@@ -74,9 +75,9 @@ func (s *sim) tempt(p *process) {
 func (c *chaos) strike(p *process) {
 	s := c.sim
 	m, l := s.someMember(p), s.someLeader(p)
-	kinds := 12
+	kinds := 13
 	if c.tame {
-		kinds = 5
+		kinds = 6
 	}
 	switch s.IntN(kinds) {
 	case 0:
@@ -100,21 +101,35 @@ func (c *chaos) strike(p *process) {
 			s.kill(m, true)
 			s.killLeader(l)
 		}
-	case 5, 6:
+	case 5:
+		s.log("FAULT: all members are replaced, as by a roll-out")
+		for _, m := range append([]*member(nil), s.members...) {
+			if !m.dead && !m.leaving {
+				s.spawnNew()
+				m.in(s.between(0, 3*time.Second), m.leave)
+			}
+		}
+	case 6, 7:
 		if m != nil {
 			s.pause(m.process, s.between(300*time.Millisecond, 12*time.Second))
 		}
-	case 7:
+	case 8:
 		if l != nil {
 			s.pause(l.process, s.between(300*time.Millisecond, 15*time.Second))
 		}
-	case 8:
+	case 9:
 		s.log("FAULT: etcd is away")
 		s.etcd.away = true
 		s.after(s.between(300*time.Millisecond, 15*time.Second), s.etcdBack)
 	default:
 		c.part(m, l)
 	}
+}
+
+// tear parts the first two members for good.
+func (s *sim) tear() {
+	a, b := s.members[0].process, s.members[1].process
+	s.blocked[[2]*process{a, b}], s.blocked[[2]*process{b, a}] = true, true
 }
 
 // part cuts two processes off from each other, or in one direction.
@@ -156,6 +171,9 @@ func (c *chaos) heal() {
 	c.healed = s.now
 	s.log("faults stop")
 	clear(s.blocked)
+	if c.rift {
+		s.tear()
+	}
 	s.etcdBack()
 	s.after(0, func() {
 		for _, m := range s.members {

@@ -42,6 +42,8 @@ type session struct {
 	final    bool // nothing is left to compute: agree once more, then hold
 	round    int
 	waits    int  // counts waits, so that the deadline of an old one is void
+	waiting  bool // in a collective; else a broken ring is noticed when it enters the next
+	doomed   *coordinator.Accusation
 	over     bool // by failure, cancelling or in good order
 	closed   bool // in good order
 }
@@ -174,7 +176,9 @@ func (x *session) abort(a coordinator.Accusation) {
 		}
 		x.m.sim.send(x.m.process, y.m.process, func() {
 			if rank == (x.rank+1)%n && y.accepted || rank != (x.rank+1)%n && y.admitted {
-				y.fail(a)
+				if y.doomed = &a; y.waiting {
+					y.fail(a)
+				}
 			}
 		})
 	}
@@ -182,7 +186,12 @@ func (x *session) abort(a coordinator.Accusation) {
 
 // contribute gives this rank's part to the next round and waits for the sum.
 func (x *session) contribute(c claim, floor time.Duration) {
+	if x.doomed != nil {
+		x.fail(*x.doomed)
+		return
+	}
 	r := x.ring
+	x.waiting = true
 	for len(r.rounds) <= x.round {
 		r.rounds = append(r.rounds, &round{claims: make([]*claim, x.world.Size())})
 	}
@@ -218,6 +227,7 @@ func (s *sim) sum(r *ring, this *round) {
 			x.m.exec(func() {
 				if !x.over && x.waits == wait {
 					x.waits++
+					x.waiting = false
 					x.take(this)
 				}
 			})

@@ -42,6 +42,9 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	for range s.setup.members {
 		s.spawnNew()
 	}
+	if s.chaos.rift = !s.chaos.tame && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
+		s.tear()
+	}
 	return s
 }
 
@@ -82,6 +85,9 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			}
 			for seed, failed := range found {
 				t.Logf("seed %d: %s", seed, failed)
+				if without := simulate(seed, noBug, nil); without != "" {
+					t.Errorf("seed %d fails without the bug too: %s", seed, without)
+				}
 			}
 		})
 	}
