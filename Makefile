@@ -6,7 +6,7 @@ BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
 RACE := -race -gcflags=all=-d=checkptr=0
 
-.PHONY: help setup build run test race fuzz bench lint proto cross clean
+.PHONY: help setup build run test test-compose test-kubernetes race fuzz bench lint proto cross clean
 help: ## what can be made
 	@awk -F': .*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -22,6 +22,12 @@ run: setup build ## train on this machine: embedded etcd, a coordinator, two wor
 test: setup build ## vet and all tests
 	$(GO) vet ./...
 	$(GO) test -timeout 10m ./...
+
+test-compose: setup build ## scales, kills and restarts a cluster made by docker compose; skipped where there is no Docker
+	EVENWEAVE_TEST_COMPOSE=1 $(GO) test -v -count=1 -timeout 60m ./deploy/composetest
+
+test-kubernetes: setup build ## trains on a real cluster: scaling, deletions, the weights of a local run; skipped where there is none
+	deploy/kubernetes/test.sh
 
 race: setup ## all tests under the race detector
 	$(GO) test $(RACE) -timeout 20m ./...

@@ -101,7 +101,10 @@ func (e *evaluations) waiting() (steps map[int64]bool, idle <-chan struct{}) {
 
 // evaluate works the queue off until ctx ends; Run owns the goroutine.
 func (c *Coordinator) evaluate(ctx context.Context) {
-	var evaluator Evaluator
+	var (
+		evaluator Evaluator
+		plotted   time.Time
+	)
 	for {
 		entry, ok := c.evaluations.next()
 		if !ok {
@@ -124,8 +127,9 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 		}
 		c.emit(ev)
 		c.prune()
-		if steps, _ := c.evaluations.waiting(); len(steps) == 0 { // drawing takes longer than a small evaluation
+		if now := time.Now(); now.Sub(plotted) > plotEvery { // drawing takes longer than a small evaluation
 			c.plot()
+			plotted = now
 		}
 	}
 }
@@ -162,6 +166,9 @@ func (c *Coordinator) missed(spec job.Spec) {
 		}
 	}
 }
+
+// plotEvery bounds how often the learning curve is drawn before the end.
+const plotEvery = 20 * time.Second
 
 // plot draws the learning curve anew.
 func (c *Coordinator) plot() {

@@ -118,7 +118,7 @@ func (judge) Evaluate(_ context.Context, values []float32) (float64, float64, er
 }
 
 func spec(steps int64) job.Spec {
-	return job.Spec{Model: "softmax", Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}
+	return job.Spec{Model: "softmax", Samples: 3000, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}
 }
 
 // lead runs a coordinator; end stops it like a signal and returns how it ended.
@@ -141,7 +141,7 @@ func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec) *lead {
 	}
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
 	c, err := coordinator.New(coordinator.Config{
-		Self: job.Leader{ID: "c", Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 7, Keep: 3, Evaluate: true,
+		Self: job.Leader{ID: "c", Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
 		Limits: coordinator.Limits{Min: 1, Max: 8, TTL: ttl}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
 	}, client)
 	if err != nil {
@@ -210,7 +210,7 @@ func calmRun(t *testing.T, steps int64) progress.Done {
 
 // TestCoordinatorGoneAndBack: the steps go on without it; the next one misses no due checkpoint, no evaluation and no step of the metrics.
 func TestCoordinatorGoneAndBack(t *testing.T) {
-	const steps = 4000
+	const steps = 2000
 	endpoint, dir := etcd(t), t.TempDir()
 	first := startCoordinator(t, endpoint, dir, spec(steps))
 	a, b := startWorker(endpoint, "a", open), startWorker(endpoint, "b", open)
@@ -246,7 +246,7 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 
 // TestHaltAndResume: a halted job is saved at its exact step, and goes on to the same bits, also when etcd's data is lost meanwhile.
 func TestHaltAndResume(t *testing.T) {
-	const steps = 5000
+	const steps = 2000
 	dir := t.TempDir()
 	endpoint := etcd(t)
 	c := startCoordinator(t, endpoint, dir, spec(steps))
