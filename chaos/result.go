@@ -2,12 +2,12 @@ package chaos
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
+
+	"crypto/sha256"
 
 	"evenweave/checkpoint"
 	"evenweave/progress"
@@ -89,7 +89,7 @@ func (r *Result) collect(dir string) error {
 				r.ledger, err = tell(s.Ledger)
 			}
 		}
-		if err = errors.Join(err, payload.Close()); err != nil {
+		if err = firstError(err, payload.Close()); err != nil {
 			return fmt.Errorf("%s: %w", e.Path, err)
 		}
 	}
@@ -100,6 +100,15 @@ func tell(l *schedule.Ledger) (string, error) {
 	b, err := l.AppendBinary(nil)
 	sum := sha256.Sum256(b)
 	return fmt.Sprintf("%d epochs complete, %d of %d samples used in the open one, sha256 %s", l.Epochs(), l.Used(), l.Samples(), hex.EncodeToString(sum[:4])), err
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Differences names what another run of the same job came to otherwise. It may have more checkpoints (of a halt) but none may be missing.

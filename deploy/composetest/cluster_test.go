@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,9 +28,10 @@ type stack struct {
 	project string
 	env     []string
 
-	events chan progress.Event // of the coordinator, in order; closed when `up` has returned
-	up     *exec.Cmd
-	ended  error
+	events  chan progress.Event // of the coordinator, in order; closed when `up` has returned and all is read
+	readers sync.WaitGroup
+	up      *exec.Cmd
+	ended   error
 
 	world progress.World // the newest seen
 	step  progress.Step
@@ -96,19 +99,45 @@ func (s *stack) start() {
 	if err := s.up.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	go func() { // ends with the process
-		defer close(s.events)
-		lines := bufio.NewScanner(out)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			if r, err := progress.Decode(lines.Bytes()); err == nil {
-				s.events <- r.Event
-			} else {
-				s.t.Log(lines.Text())
-			}
-		}
+	s.readers.Go(func() {
+		s.read(out)
 		s.ended = s.up.Wait()
+	})
+	go func() { // ends with `up`
+		defer close(s.events)
+		s.readers.Wait()
 	}()
+}
+
+func (s *stack) read(out io.Reader) {
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if r, err := progress.Decode(lines.Bytes()); err == nil {
+			s.events <- r.Event
+		} else {
+			s.t.Log(lines.Text())
+		}
+	}
+}
+
+// follow reads the events of a coordinator that was started again while `up` ran: Compose shows those only that a restart policy started.
+func (s *stack) follow() {
+	s.t.Helper()
+	id := s.containers("coordinator")[0]
+	since := docker(s.t, "inspect", "--format", "{{.State.StartedAt}}", id)
+	cmd := exec.CommandContext(s.t.Context(), "docker", "logs", "--follow", "--since", since, id)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.readers.Go(func() {
+		s.read(out)
+		_ = cmd.Wait()
+	})
 }
 
 // await reads events until one is what the test waits for.

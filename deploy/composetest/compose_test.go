@@ -86,6 +86,7 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	t.Log("--- restart the coordinator: the steps go on")
 	before = s.world
 	s.compose("restart", "coordinator")
+	s.follow()
 	s.await("a coordinator that goes on with the job", func(e progress.Event) bool { _, ok := e.(progress.Start); return ok })
 	s.awaitTraining(2, 0)
 	if s.world.Generation != before.Generation {
