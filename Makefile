@@ -26,9 +26,6 @@ test: setup build ## vet and all tests
 test-compose: setup build ## scales, kills and restarts a cluster made by docker compose; skipped where there is no Docker
 	EVENWEAVE_TEST_COMPOSE=1 $(GO) test -v -count=1 -timeout 60m ./deploy/composetest
 
-test-compose: setup build ## a cluster by docker compose: scaled, killed, restarted, paused; skipped where there is no Docker
-	EVENWEAVE_TEST_COMPOSE=1 $(GO) test -count=1 -v -timeout 40m ./deploy/composetest
-
 test-kubernetes: setup build ## trains on a real cluster: scaling, deletions, the weights of a local run; skipped where there is none
 	deploy/kubernetes/test.sh
 
