@@ -164,7 +164,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	}()
 	defer func() { cancel(nil); <-watching }()
 
-	connecting, done := context.WithTimeoutCause(ctx, l.patience.deadline(world.Patience), errDeadline)
+	connecting, done := context.WithTimeoutCause(ctx, connectDeadline<<min(world.Patience, 6), errDeadline)
 	ring, err := l.Connect(connecting, world, rank)
 	done()
 	if err != nil {

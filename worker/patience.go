@@ -11,9 +11,11 @@ const (
 	firstDeadline = 15 * time.Second // before any step has been seen
 	floorDeadline = 2 * time.Second  // no step is judged faster than this
 	openDeadline  = 5 * time.Second  // a generation opens no faster: a peer may have to fetch the state
-	restorePause  = 200 * time.Millisecond
-	stepMultiple  = 8 // of the median of the steps seen
-	seenSteps     = 33
+	// Shorter than openDeadline: who cannot reach its neighbour must say so before those that wait for it accuse each other.
+	connectDeadline = 4 * time.Second
+	restorePause    = 200 * time.Millisecond
+	stepMultiple    = 8 // of the median of the steps seen
+	seenSteps       = 33
 )
 
 // patience turns the step times seen into a deadline for the next collective. Owned by the loop.
