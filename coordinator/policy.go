@@ -13,7 +13,7 @@ import (
 type Limits struct {
 	Min    int // no world that trains has fewer members
 	Max    int // nor more; never above the number of micro-batches, which every rank needs one of
-	Expect int // the first world of a term waits ExpectFor for this many
+	Expect int // the first world of a term waits ExpectFor for this many, or one TTL where the job had a world before
 	// ExpectFor is how long.
 	ExpectFor time.Duration
 	// TTL is the lease time of members: an absence is judged only after it.
@@ -275,12 +275,16 @@ func (p *Policy) gather(now time.Time) []any {
 	if n > 0 && p.since.IsZero() {
 		p.since = now
 	}
+	patience := p.limits.ExpectFor
+	if p.world != nil { // the job ran before: who is late joins
+		patience = min(patience, p.limits.TTL)
+	}
 	switch {
 	case p.halting: // what is on disk is all there is
 		return nil
 	case n < p.limits.Min:
 		return p.note(fmt.Sprintf("waiting for workers: %d of at least %d are ready", n, p.limits.Min))
-	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < p.limits.ExpectFor:
+	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < patience:
 		return p.note(fmt.Sprintf("waiting for workers: %d of %d are ready", n, p.limits.Expect))
 	}
 	return p.publish(now, "workers are ready", true, false)
