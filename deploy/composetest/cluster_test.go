@@ -19,7 +19,7 @@ import (
 	"evenweave/progress"
 )
 
-// patience bounds each wait: generous, because machines that test are busy.
+// patience bounds each command, and each wait for an event while no step is committed: generous, because machines that test are busy.
 const patience = 3 * time.Minute
 
 // stack is a Compose project of its own, removed with the test.
@@ -140,7 +140,7 @@ func (s *stack) follow() {
 	})
 }
 
-// await reads events until one is what the test waits for.
+// await reads events until one is what the test waits for. As long as steps are committed it waits on: the job's end bounds it.
 func (s *stack) await(what string, is func(progress.Event) bool) {
 	s.t.Helper()
 	limit := time.NewTimer(patience)
@@ -157,6 +157,7 @@ func (s *stack) await(what string, is func(progress.Event) bool) {
 				s.world = e
 			case progress.Step:
 				s.step = e
+				limit.Reset(patience)
 			case progress.Warning:
 				s.t.Log("warning:", e.Message)
 			case progress.Done:
@@ -169,7 +170,7 @@ func (s *stack) await(what string, is func(progress.Event) bool) {
 				return
 			}
 		case <-limit.C:
-			s.t.Fatalf("no %s within %v: world %d of %d, step %d", what, patience, s.world.Generation, s.world.Size, s.step.Step)
+			s.t.Fatalf("waiting for %s: no step within %v: world %d of %d, step %d", what, patience, s.world.Generation, s.world.Size, s.step.Step)
 		}
 	}
 }

@@ -53,7 +53,7 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	needDocker(t)
 	steps := os.Getenv("EVENWEAVE_TEST_STEPS")
 	if steps == "" {
-		steps = "4000"
+		steps = "2500"
 	}
 	// Small steps, many of them: what is tested is what happens between them.
 	spec := []string{"EVENWEAVE_STEPS=" + steps, "EVENWEAVE_GLOBAL_BATCH=32", "EVENWEAVE_MICRO_BATCH=4", "EVENWEAVE_SEED=7"}
