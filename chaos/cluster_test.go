@@ -147,20 +147,20 @@ func (tiny) WeightsSHA256(values []float32) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func (tiny) Evaluate(_ context.Context, values []float32) (accuracy, loss float64, err error) {
+func (tiny) Evaluate(_ context.Context, values []float32) (test coordinator.Score, held *coordinator.Score, err error) {
 	m := example.NewSoftmax()
 	if err := m.SetState(values); err != nil {
-		return 0, 0, err
+		return test, nil, err
 	}
 	b := schedule.Batch{Samples: make([]int32, 1000)}
 	for i := range b.Samples {
 		b.Samples[i] = int32(i)
 	}
 	if err := (example.Points{}).Load(&b); err != nil {
-		return 0, 0, err
+		return test, nil, err
 	}
 	sum, correct, err := m.Gradients(&b, make([]float32, m.Parameters()))
-	return float64(correct) / 1000, float64(sum) / 1000, err
+	return coordinator.Score{Accuracy: float64(correct) / 1000, Loss: float64(sum) / 1000}, nil, err
 }
 
 // processes says how to run this binary as a cluster.

@@ -65,7 +65,9 @@ func (s *Store) Save(ctx context.Context, m Manifest, write func(io.Writer) erro
 	if err := s.save(ctx, path, m, write); err != nil {
 		return "", fmt.Errorf("checkpoint: saving step %d: %w%s; earlier checkpoints are untouched", m.Step, err, s.hint(err))
 	}
-	s.pointLatest()
+	if entries, err := s.List(); err == nil && len(entries) > 0 {
+		s.Point("latest", entries[0])
+	}
 	return path, nil
 }
 
@@ -125,15 +127,11 @@ func (s *Store) sweep(term int64) {
 	}
 }
 
-// pointLatest points the link at the newest name. It is a hint: failing is harmless.
-func (s *Store) pointLatest() {
-	entries, err := s.List()
-	if err != nil || len(entries) == 0 {
-		return
-	}
-	link := filepath.Join(s.dir, "latest")
+// Point makes the symbolic link name, in the directory, point at a checkpoint. It is a hint for people: failing is harmless.
+func (s *Store) Point(name string, e Entry) {
+	link := filepath.Join(s.dir, name)
 	_ = s.fs.Remove(tempName(link))
-	if s.fs.Symlink(filepath.Base(entries[0].Path), tempName(link)) == nil {
+	if s.fs.Symlink(filepath.Base(e.Path), tempName(link)) == nil {
 		_ = s.fs.Rename(tempName(link), link)
 	}
 }
@@ -256,9 +254,12 @@ func Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	return (&Store{fs: OS{}}).Read(ctx, path)
 }
 
-// Prune removes the checkpoints older than the keep >= 1 newest valid ones, and returns their paths. It removes nothing
-// if there are fewer valid ones, and never anything newer than the newest valid one.
-func (s *Store) Prune(ctx context.Context, keep int) (removed []string, err error) {
+// None is no checkpoint's step.
+const None int64 = -1
+
+// Prune removes the checkpoints older than the keep >= 1 newest valid ones, but those of the step spare, and returns their
+// paths. It removes nothing if there are fewer valid ones, and never anything newer than the newest valid one.
+func (s *Store) Prune(ctx context.Context, keep int, spare int64) (removed []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep = max(keep, 1)
@@ -276,7 +277,7 @@ func (s *Store) Prune(ctx context.Context, keep int) (removed []string, err erro
 	}
 	oldest := valid[keep-1]
 	for _, e := range entries {
-		if e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term {
+		if e.Step != spare && (e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term) {
 			if err := s.fs.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return removed, fmt.Errorf("checkpoint: pruning: %w", err)
 			}

@@ -104,7 +104,7 @@ func evaluateCommand() *cobra.Command {
 			return err
 		}
 		defer model.Close()
-		r, err := examiner{model, test}.examine(cmd.Context(), s.Values)
+		r, err := examine(cmd.Context(), model, s.Values, test)
 		if err != nil {
 			return err
 		}

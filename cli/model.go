@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -41,6 +42,18 @@ func loadData(s *specFlags) (train, test *fashionmnist.Dataset, err error) {
 	}
 	s.spec.Data, s.spec.Samples = train.Hash, train.Len()-s.spec.Holdout
 	return train, test, nil
+}
+
+// heldOut returns the last n training samples, which no worker loads; of more than the test set has, the first. nil for n = 0.
+func heldOut(train *fashionmnist.Dataset, n int) (*fashionmnist.Dataset, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	_, held, err := train.Split(n)
+	if err == nil {
+		held, _, err = held.Split(max(0, n-fashionmnist.TestSize))
+	}
+	return held, err
 }
 
 // samples feeds a worker from the data set, as the recipe augments it.
@@ -129,8 +142,8 @@ func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (w
 
 // judge is the CNN as the coordinator sees it.
 type judge struct {
-	job  job.Job
-	test *fashionmnist.Dataset
+	job        job.Job
+	test, held *fashionmnist.Dataset // held: what --holdout keeps out of training, or nil
 }
 
 // Initial implements coordinator.Model.
@@ -165,21 +178,30 @@ func (j judge) Evaluator() (coordinator.Evaluator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return examiner{model, j.test}, nil
+	return examiner{j, model}, nil
 }
 
 type examiner struct {
+	judge
 	model *cnn.Model
-	test  *fashionmnist.Dataset
 }
 
 // Evaluate implements coordinator.Evaluator on exactly the test images.
-func (e examiner) Evaluate(ctx context.Context, values []float32) (accuracy, loss float64, err error) {
-	r, err := e.examine(ctx, values)
-	return r.Accuracy, r.Loss, err
+func (e examiner) Evaluate(ctx context.Context, values []float32) (test coordinator.Score, held *coordinator.Score, err error) {
+	score := func(on *fashionmnist.Dataset) coordinator.Score {
+		r, failed := examine(ctx, e.model, values, on)
+		err = errors.Join(err, failed)
+		return coordinator.Score{Accuracy: r.Accuracy, Loss: r.Loss}
+	}
+	test = score(e.test)
+	if e.held != nil {
+		s := score(e.held)
+		held = &s
+	}
+	return test, held, err
 }
 
-func (e examiner) examine(ctx context.Context, values []float32) (evaluate.Result, error) {
-	logits := func(images []byte, _ int, dst []float32) error { return e.model.Logits(values, images, dst) }
-	return evaluate.Evaluate(ctx, logits, e.test.Images, fashionmnist.Pixels, e.test.Labels, fashionmnist.Classes())
+func examine(ctx context.Context, model *cnn.Model, values []float32, on *fashionmnist.Dataset) (evaluate.Result, error) {
+	logits := func(images []byte, _ int, dst []float32) error { return model.Logits(values, images, dst) }
+	return evaluate.Evaluate(ctx, logits, on.Images, fashionmnist.Pixels, on.Labels, fashionmnist.Classes())
 }

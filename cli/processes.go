@@ -92,7 +92,11 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		ctx, resign := signal.NotifyContext(ctx, syscall.SIGTERM)
 		defer resign()
 
-		_, test, err := loadData(&spec)
+		train, test, err := loadData(&spec)
+		if err != nil {
+			return err
+		}
+		held, err := heldOut(train, spec.spec.Holdout)
 		if err != nil {
 			return err
 		}
@@ -133,7 +137,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			Self: job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: web, Host: host, PID: os.Getpid()},
 			Name: c.job, Spec: spec.spec, Backend: spec.backend, CheckpointEvery: spec.checkpointEvery, Keep: spec.keep, Evaluate: spec.evaluate,
 			Workers: limits.Expect, Limits: limits, Dir: dir, Started: began,
-			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test},
+			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test, held: held},
 			Observer: progress.Multi(observer, metrics), Log: log.With("job", c.job, "process", "coordinator"),
 		}, client)
 		if err != nil {

@@ -28,7 +28,7 @@ func (s *specFlags) register(f *pflag.FlagSet) {
 	f.Uint64Var(&s.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
 	f.IntVar(&s.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
 	f.IntVar(&s.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
-	f.IntVar(&s.spec.Holdout, "holdout", 0, "training samples to keep out of training, for choosing a best checkpoint")
+	f.IntVar(&s.spec.Holdout, "holdout", 0, "training samples to keep out of training: the epoch that does best on them (the first 10,000) is kept as checkpoints/best")
 	f.StringVar(&s.backend, "backend", "auto", "auto, xla, xla:cuda or go")
 	f.StringVar(&s.data, "data", "", "directory of the Fashion-MNIST files (default: where make setup put them)")
 	f.Int64Var(&s.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints, beside each epoch's end; 0: none")

@@ -32,8 +32,12 @@ import (
 
 // Evaluator computes logits for images with given parameters; state is that of a checkpoint. Used by one goroutine.
 type Evaluator interface {
-	Evaluate(ctx context.Context, values []float32) (accuracy, loss float64, err error)
+	// Evaluate measures on the test set, and on the samples that the spec holds out; held is nil if it holds out none.
+	Evaluate(ctx context.Context, values []float32) (test Score, held *Score, err error)
 }
+
+// Score is how well a model does on a labelled set: accuracy from 0 to 1, and mean cross-entropy in nats.
+type Score struct{ Accuracy, Loss float64 }
 
 // Model is what the coordinator knows of the model beside evaluating it.
 type Model interface {

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -88,6 +89,22 @@ func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 	return ev, ok
 }
 
+// best is the step that did best on the held-out samples: by accuracy, then by loss, then the earliest. The test set has no say.
+func (e *evaluations) best() (step int64, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	better := func(a, b progress.Evaluation) int {
+		return cmp.Or(cmp.Compare(*b.HoldoutAccuracy, *a.HoldoutAccuracy), cmp.Compare(*a.HoldoutLoss, *b.HoldoutLoss), cmp.Compare(a.Step, b.Step))
+	}
+	var top progress.Evaluation
+	for _, ev := range e.results {
+		if ev.HoldoutAccuracy != nil && ev.HoldoutLoss != nil && (!ok || better(ev, top) < 0) {
+			top, ok = ev, true
+		}
+	}
+	return int64(top.Step), ok
+}
+
 // waiting says whether a checkpoint of this step is still to be evaluated.
 func (e *evaluations) waiting() (steps map[int64]bool, idle <-chan struct{}) {
 	e.mu.Lock()
@@ -126,6 +143,9 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 			continue
 		}
 		c.emit(ev)
+		if best, ok := c.evaluations.best(); ok && best == entry.Step {
+			c.store.Point("best", entry)
+		}
 		c.prune()
 		if now := time.Now(); now.Sub(plotted) > plotEvery { // drawing takes longer than a small evaluation
 			c.plot()
@@ -147,10 +167,14 @@ func (c *Coordinator) evaluateOne(ctx context.Context, evaluator *Evaluator, ent
 	if err != nil {
 		return progress.Evaluation{}, err
 	}
-	accuracy, loss, err := (*evaluator).Evaluate(ctx, s.Values)
-	return progress.Evaluation{
-		Step: int(s.Step), Epoch: int(s.Ledger.Epochs()), TestAccuracy: accuracy, TestLoss: loss, Seconds: time.Since(began).Seconds(),
-	}, err
+	test, held, err := (*evaluator).Evaluate(ctx, s.Values)
+	ev := progress.Evaluation{
+		Step: int(s.Step), Epoch: int(s.Ledger.Epochs()), TestAccuracy: test.Accuracy, TestLoss: test.Loss, Seconds: time.Since(began).Seconds(),
+	}
+	if held != nil {
+		ev.HoldoutAccuracy, ev.HoldoutLoss = &held.Accuracy, &held.Loss
+	}
+	return ev, err
 }
 
 // missed queues the evaluations that were due at checkpoints still on disk and never made.
@@ -181,12 +205,16 @@ func (c *Coordinator) plot() {
 	}
 }
 
-// prune keeps the newest checkpoints, and those still to be evaluated.
+// prune keeps the newest checkpoints, the best, and those still to be evaluated.
 func (c *Coordinator) prune() {
 	if steps, _ := c.evaluations.waiting(); len(steps) > 0 && c.Evaluate {
 		return
 	}
-	if _, err := c.store.Prune(context.Background(), c.Keep); err != nil {
+	spare := checkpoint.None
+	if best, ok := c.evaluations.best(); ok {
+		spare = best
+	}
+	if _, err := c.store.Prune(context.Background(), c.Keep, spare); err != nil {
 		c.Log.Warn("removing old checkpoints", "err", err)
 	}
 }

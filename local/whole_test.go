@@ -113,8 +113,8 @@ func (judge) Tensors() []checkpoint.Tensor {
 	return []checkpoint.Tensor{{Name: "weights", Shape: []int{len(example.NewSoftmax().State())}}}
 }
 func (judge) Evaluator() (coordinator.Evaluator, error) { return judge{}, nil }
-func (judge) Evaluate(_ context.Context, values []float32) (float64, float64, error) {
-	return float64(values[0]), 0, nil
+func (judge) Evaluate(_ context.Context, values []float32) (coordinator.Score, *coordinator.Score, error) {
+	return coordinator.Score{Accuracy: float64(values[0])}, &coordinator.Score{Accuracy: float64(values[0])}, nil
 }
 
 func spec(steps int64) job.Spec {

@@ -98,7 +98,10 @@ type Evaluation struct {
 	Epoch        int     `json:"epoch"`
 	TestAccuracy float64 `json:"test_accuracy"` // 0 to 1
 	TestLoss     float64 `json:"test_loss"`
-	Seconds      float64 `json:"seconds"`
+	// On the samples that --holdout keeps out of training; absent without it.
+	HoldoutAccuracy *float64 `json:"holdout_accuracy,omitempty"`
+	HoldoutLoss     *float64 `json:"holdout_loss,omitempty"`
+	Seconds         float64  `json:"seconds"`
 }
 
 // What a [MemberChange] says of its member.

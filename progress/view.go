@@ -91,8 +91,12 @@ func (v *view) describe(e Event) []string {
 		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s: %s",
 			e.Step, e.Epoch, size(e.Bytes), e.Path)}
 	case Evaluation:
-		return []string{fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f",
-			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss)}
+		line := fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f",
+			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss)
+		if e.HoldoutAccuracy != nil && e.HoldoutLoss != nil {
+			line += fmt.Sprintf(", held-out accuracy %.2f%%, loss %.4f", 100**e.HoldoutAccuracy, *e.HoldoutLoss)
+		}
+		return []string{line}
 	case MemberChange:
 		return lines("member "+e.ID+" "+e.What, e.Detail)
 	case Notice:
