@@ -23,6 +23,7 @@ func trainCommand() *cobra.Command {
 		logs        logFlags
 		workers     int
 		parallelism int
+		pin         bool
 		dir         string
 	)
 	cmd := &cobra.Command{
@@ -40,6 +41,7 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 	output := outputFlag(cmd)
 	cmd.Flags().IntVar(&workers, "workers", 2, "worker processes to start with")
 	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its share of the cores")
+	cmd.Flags().BoolVar(&pin, "pin", true, "each worker on processors of its own, where there are enough (Linux)")
 	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		began := time.Now()
@@ -74,7 +76,7 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 				"--started", strconv.FormatInt(began.UnixNano(), 10)}, spec.args()...), passed...),
 			Worker:   append([]string{"worker", "--parallelism", strconv.Itoa(parallelism), "--data", spec.data}, passed...),
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
-			Finished: last.finished,
+			Finished: last.finished, Pin: pin,
 		}, interrupt)
 		closeShow()
 		if *output == "text" {

@@ -33,6 +33,7 @@ type Config struct {
 	Events   func(io.Reader) error
 	Finished func() bool
 	Log      *slog.Logger
+	Pin      bool // each worker on processors of its own, where there are enough
 
 	// For fault injection; nil: nothing. Adapt may change the arguments of a process before each start, Started is told its pid.
 	// Both are called from one goroutine.

@@ -10,12 +10,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/google/uuid"
+
+	"evenweave/affinity"
 )
 
 // LifelineVariable tells a child which file descriptor ends when its parent does.
@@ -36,6 +39,7 @@ type supervisor struct {
 	alive    *os.File // children hold the other end
 	lifeline *os.File
 	readers  sync.WaitGroup
+	workers  int // wanted now
 }
 
 type process struct {
@@ -106,7 +110,7 @@ func (s *supervisor) launch(p *process) error {
 	}
 	p.started = time.Now()
 	result := make(chan error)
-	s.starts <- func() { result <- p.cmd.Start() }
+	s.starts <- func() { result <- affinity.Start(p.cmd, s.processors(p.name)) }
 	if err := <-result; err != nil {
 		_ = log.Close()
 		return err
@@ -126,16 +130,31 @@ func (s *supervisor) launch(p *process) error {
 	return nil
 }
 
+// processors are those that a process shall use: each worker its own where there are enough; nil: any.
+func (s *supervisor) processors(name string) []int {
+	number, isWorker := strings.CutPrefix(name, "worker-")
+	i, err := strconv.Atoi(number)
+	if !s.cfg.Pin || !isWorker || err != nil || i > s.workers {
+		return nil
+	}
+	return affinity.Share(affinity.Available(), s.workers, i-1)
+}
+
 func (s *supervisor) logPath(name string) string {
 	return filepath.Join(s.cfg.Dir, "logs", name+".log")
 }
 
 // scale starts or retires workers until there are n.
 func (s *supervisor) scale(n int, args []string) {
+	s.workers = n
 	for i := 1; i <= n; i++ {
 		name := fmt.Sprintf("worker-%d", i)
 		if p, ok := s.procs[name]; !ok || p.retire {
 			s.keep(name, args, nil)
+		} else if p.cmd != nil && p.cmd.Process != nil {
+			if err := affinity.Bind(p.cmd.Process.Pid, s.processors(name)); err != nil {
+				s.cfg.Log.Warn("sharing the processors out anew", "process", name, "err", err)
+			}
 		}
 	}
 	for i := n + 1; s.procs[fmt.Sprintf("worker-%d", i)] != nil; i++ {

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"evenweave/affinity"
 )
 
 // Options says what to measure.
@@ -174,11 +176,11 @@ func start(ctx context.Context, o Options, size int) (_ *world, err error) {
 		if err != nil {
 			return nil, err
 		}
-		launch := func() error { return cmd.Start() }
-		if o.Pin {
-			launch = func() error { return startPinned(cmd, rank) }
+		var own []int
+		if all := affinity.Available(); o.Pin && len(all) > 0 {
+			own = all[rank%len(all):][:1]
 		}
-		if err := launch(); err != nil {
+		if err := affinity.Start(cmd, own); err != nil {
 			return nil, fmt.Errorf("starting rank %d: %w", rank, err)
 		}
 		t := newTalk(out, in)

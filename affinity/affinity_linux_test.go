@@ -1,0 +1,73 @@
+package affinity
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSharesAreEqualAndDisjoint(t *testing.T) {
+	all := []int{0, 1, 2, 3, 6, 7, 9}
+	for n := 1; n <= len(all); n++ {
+		var together []int
+		for i := range n {
+			s := Share(all, n, i)
+			if len(s) != len(all)/n && len(s) != len(all)/n+1 {
+				t.Errorf("share %d of %d is %v of %v", i, n, s, all)
+			}
+			together = append(together, s...)
+		}
+		if !slices.Equal(together, all) {
+			t.Errorf("%d shares make %v of %v", n, together, all)
+		}
+	}
+	if s := Share(all, 8, 3); !slices.Equal(s, all) {
+		t.Errorf("more shares than processors: %v, want all", s)
+	}
+}
+
+// allowed is what the kernel says of a process.
+func allowed(t *testing.T, pid int) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "Cpus_allowed_list:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return strings.TrimSpace(line)
+}
+
+func TestStartAndBind(t *testing.T) {
+	all := Available()
+	if len(all) < 2 {
+		t.Skip("one processor only")
+	}
+	before := allowed(t, os.Getpid())
+	cmd := exec.Command("sleep", "60")
+	if err := Start(cmd, all[1:2]); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if got := allowed(t, cmd.Process.Pid); got != fmt.Sprint(all[1]) {
+		t.Errorf("started on processors %s, want %d", got, all[1])
+	}
+	if err := Bind(cmd.Process.Pid, all[:1]); err != nil {
+		t.Fatal(err)
+	}
+	if got := allowed(t, cmd.Process.Pid); got != fmt.Sprint(all[0]) {
+		t.Errorf("moved to processors %s, want %d", got, all[0])
+	}
+	if after := allowed(t, os.Getpid()); after != before {
+		t.Errorf("this process had processors %s, now %s", before, after)
+	}
+	if err := Bind(1<<30, all[:1]); err != nil {
+		t.Errorf("a process that is not there: %v", err)
+	}
+}
