@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"evaluate", "cnn", "fashionmnist", "checkpoint", "cluster", "progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"job", "state", "allreduce"},
 	{"example"},
-	{"schedule", "exact", "proto", "affinity"},
+	{"schedule", "exact", "proto", "processors"},
 	{"deploy/*"}, // stand-alone programs and tests
 }
 

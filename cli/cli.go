@@ -17,6 +17,7 @@ import (
 
 	"evenweave/coordinator"
 	"evenweave/local"
+	"evenweave/processors"
 )
 
 // Exit codes.
@@ -90,7 +91,12 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.`,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := processors.Batch(); err != nil { // only slower without
+			slog.Debug("computing threads will be interrupted by others that wake up", "err", err)
+		}
+		return fromEnvironment(cmd.Flags())
+	}
 	root.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), etcdCommand(), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
 	return root
 }

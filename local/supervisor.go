@@ -18,7 +18,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"evenweave/affinity"
+	"evenweave/processors"
 )
 
 // LifelineVariable tells a child which file descriptor ends when its parent does.
@@ -110,7 +110,7 @@ func (s *supervisor) launch(p *process) error {
 	}
 	p.started = time.Now()
 	result := make(chan error)
-	s.starts <- func() { result <- affinity.Start(p.cmd, s.processors(p.name)) }
+	s.starts <- func() { result <- processors.Start(p.cmd, s.processors(p.name)) }
 	if err := <-result; err != nil {
 		_ = log.Close()
 		return err
@@ -137,7 +137,7 @@ func (s *supervisor) processors(name string) []int {
 	if !s.cfg.Pin || !isWorker || err != nil || i > s.workers {
 		return nil
 	}
-	return affinity.Share(affinity.Available(), s.workers, i-1)
+	return processors.Share(processors.Available(), s.workers, i-1)
 }
 
 func (s *supervisor) logPath(name string) string {
@@ -152,7 +152,7 @@ func (s *supervisor) scale(n int, args []string) {
 		if p, ok := s.procs[name]; !ok || p.retire {
 			s.keep(name, args, nil)
 		} else if p.cmd != nil && p.cmd.Process != nil {
-			if err := affinity.Bind(p.cmd.Process.Pid, s.processors(name)); err != nil {
+			if err := processors.Bind(p.cmd.Process.Pid, s.processors(name)); err != nil {
 				s.cfg.Log.Warn("sharing the processors out anew", "process", name, "err", err)
 			}
 		}

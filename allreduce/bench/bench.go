@@ -12,7 +12,7 @@ import (
 	"slices"
 	"time"
 
-	"evenweave/affinity"
+	"evenweave/processors"
 )
 
 // Options says what to measure.
@@ -177,10 +177,10 @@ func start(ctx context.Context, o Options, size int) (_ *world, err error) {
 			return nil, err
 		}
 		var own []int
-		if all := affinity.Available(); o.Pin && len(all) > 0 {
+		if all := processors.Available(); o.Pin && len(all) > 0 {
 			own = all[rank%len(all):][:1]
 		}
-		if err := affinity.Start(cmd, own); err != nil {
+		if err := processors.Start(cmd, own); err != nil {
 			return nil, fmt.Errorf("starting rank %d: %w", rank, err)
 		}
 		t := newTalk(out, in)

@@ -1,4 +1,4 @@
-package affinity
+package processors
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSharesAreEqualAndDisjoint(t *testing.T) {
@@ -69,5 +71,43 @@ func TestStartAndBind(t *testing.T) {
 	}
 	if err := Bind(1<<30, all[:1]); err != nil {
 		t.Errorf("a process that is not there: %v", err)
+	}
+}
+
+func TestBatchIsOfAllThreadsAndInherited(t *testing.T) {
+	if os.Getenv("EVENWEAVE_TEST_BATCH") == "" { // in a process of its own, for it cannot be undone
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), "EVENWEAVE_TEST_BATCH=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := Batch(); err != nil {
+		t.Fatal(err)
+	}
+	sleep := exec.Command("sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+	}()
+	threads := 0
+	for _, pid := range []int{os.Getpid(), sleep.Process.Pid} {
+		err := eachThread(pid, func(id int) error {
+			threads++
+			if a, err := unix.SchedGetAttr(id, 0); err != nil || a.Policy != unix.SCHED_BATCH {
+				t.Errorf("process %d, thread %d: %+v, %v", pid, id, a, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if threads < 3 {
+		t.Errorf("%d threads looked at", threads)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package affinity
+package processors
 
 import "os/exec"
 
@@ -9,6 +9,9 @@ func Available() []int { return nil }
 
 // Start starts a process.
 func Start(cmd *exec.Cmd, _ []int) error { return cmd.Start() }
+
+// Batch does nothing.
+func Batch() error { return nil }
 
 // Bind does nothing.
 func Bind(int, []int) error { return nil }

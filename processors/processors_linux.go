@@ -1,4 +1,4 @@
-package affinity
+package processors
 
 import (
 	"errors"
@@ -50,30 +50,49 @@ func Start(cmd *exec.Cmd, processors []int) error {
 	return cmd.Start()
 }
 
+// Batch has all threads of this process, and of those that it starts from now on, wait for their turn when they wake up (SCHED_BATCH). They get
+// their share of the processors as before, and need no privilege. Call it once, at the start.
+func Batch() error {
+	return eachThread(os.Getpid(), func(id int) error {
+		attributes, err := unix.SchedGetAttr(id, 0)
+		if err == nil {
+			attributes.Policy = unix.SCHED_BATCH
+			err = unix.SchedSetAttr(id, attributes, 0)
+		}
+		return err
+	})
+}
+
 // Bind moves a running process, with all its threads, to these processors. A process that has ended is none of its business.
 func Bind(pid int, processors []int) error {
 	if len(processors) == 0 {
 		return nil
 	}
-	set, moved := setOf(processors), map[int]bool{}
-	for again := true; again; { // a thread not moved yet may have started another
+	set := setOf(processors)
+	return eachThread(pid, func(id int) error { return unix.SchedSetaffinity(id, set) })
+}
+
+// eachThread calls do for each thread of a process, also for those that are started meanwhile by one that it has not yet been called for.
+func eachThread(pid int, do func(id int) error) error {
+	done := map[int]bool{}
+	for again := true; again; {
 		again = false
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("moving process %d: %w", pid, err)
+			return fmt.Errorf("threads of process %d: %w", pid, err)
 		}
 		for _, entry := range threads {
 			id, err := strconv.Atoi(entry.Name())
-			if err != nil || moved[id] {
+			if err != nil || done[id] {
 				continue
 			}
-			if err := unix.SchedSetaffinity(id, set); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("moving thread %d of process %d to processors %v: %w", id, pid, processors, err)
+			if err := do(id); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("thread %d of process %d: %w", id, pid, err)
 			}
-			moved[id], again = true, true
+			done[id], again = true, true
 		}
 	}
 	return nil
