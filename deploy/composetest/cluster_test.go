@@ -60,7 +60,11 @@ func (s *stack) command(ctx context.Context, args ...string) *exec.Cmd {
 // compose runs one command of Docker Compose to its end.
 func (s *stack) compose(args ...string) string {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	limit := patience
+	if args[0] == "build" { // fetches all modules and compiles them
+		limit = 20 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(s.t.Context(), limit)
 	defer cancel()
 	s.t.Log("docker compose", strings.Join(args, " "))
 	cmd := s.command(ctx, args...)
