@@ -177,6 +177,13 @@ func (c *Coordinator) evaluateOne(ctx context.Context, evaluator *Evaluator, ent
 	return ev, err
 }
 
+// examine queues a checkpoint for evaluation if one is due there.
+func (c *Coordinator) examine(spec job.Spec, entry checkpoint.Entry) {
+	if c.Evaluate && (spec.EpochEnds(entry.Step) || entry.Step == spec.TotalSteps()) {
+		c.evaluations.add(entry)
+	}
+}
+
 // missed queues the evaluations that were due at checkpoints still on disk and never made.
 func (c *Coordinator) missed(spec job.Spec) {
 	entries, err := c.store.List()
@@ -185,9 +192,7 @@ func (c *Coordinator) missed(spec job.Spec) {
 		return
 	}
 	for _, entry := range entries {
-		if spec.EpochEnds(entry.Step) || entry.Step == spec.TotalSteps() {
-			c.evaluations.add(entry)
-		}
+		c.examine(spec, entry)
 	}
 }
 
@@ -207,7 +212,7 @@ func (c *Coordinator) plot() {
 
 // prune keeps the newest checkpoints, the best, and those still to be evaluated.
 func (c *Coordinator) prune() {
-	if steps, _ := c.evaluations.waiting(); len(steps) > 0 && c.Evaluate {
+	if steps, _ := c.evaluations.waiting(); len(steps) > 0 {
 		return
 	}
 	spare := checkpoint.None

@@ -3,6 +3,8 @@ package coordinator
 import (
 	"testing"
 
+	"evenweave/checkpoint"
+	"evenweave/job"
 	"evenweave/progress"
 )
 
@@ -17,5 +19,22 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 	}
 	if step, ok := newEvaluations([]progress.Record{{Event: progress.Evaluation{Step: 10, TestAccuracy: 0.9}}}).best(); ok {
 		t.Errorf("best is step %d without held-out samples: the test set may not choose", step)
+	}
+}
+
+// Checkpoints at epochs' ends and at the last step are evaluated, once, and none with --evaluate=false.
+func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
+	spec := job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 25}
+	for _, on := range []bool{true, false} {
+		c := &Coordinator{Config: Config{Evaluate: on}, evaluations: newEvaluations(nil)}
+		for _, step := range []int64{0, 5, 10, 10, 20, 25} {
+			entry := checkpoint.Entry{}
+			entry.Step = step
+			c.examine(spec, entry)
+		}
+		steps, _ := c.evaluations.waiting()
+		if on && (len(steps) != 3 || !steps[10] || !steps[20] || !steps[25]) || !on && len(steps) != 0 {
+			t.Errorf("evaluate: %v: steps %v are to be evaluated", on, steps)
+		}
 	}
 }

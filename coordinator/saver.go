@@ -120,9 +120,7 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	m := in.entry.Manifest
 	t.c.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path, Seconds: in.seconds, Bytes: in.bytes})
 	t.acknowledge(ctx, m.Step)
-	if t.job.Spec.EpochEnds(m.Step) || m.Complete {
-		t.c.evaluations.add(in.entry)
-	}
+	t.c.examine(t.job.Spec, in.entry)
 	t.c.prune()
 	t.feed(ctx, Durable{m.Step})
 	t.save(ctx)

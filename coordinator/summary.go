@@ -101,9 +101,7 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 	}
 	c.job = j.UUID
 	c.recent.begin(step)
-	if c.Evaluate {
-		c.missed(j.Spec)
-	}
+	c.missed(j.Spec)
 	plan := j.Spec.Plan()
 	c.emit(progress.Start{
 		Job: c.Name, UUID: j.UUID, Model: j.Spec.Model, Recipe: j.Spec.Recipe, Seed: int64(j.Spec.Seed), Backend: j.Backend, Workers: c.Workers,
