@@ -75,7 +75,11 @@ func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show O
 	r := newResult()
 	c := cfg.Cluster
 	c.Dir, c.Workers, c.Finished = dir, cfg.Plan.Workers+cfg.Spares, r.finished
-	c.Events = func(events io.Reader) error { return progress.Relay(events, r) }
+	var observer progress.Observer = r
+	if faults == nil { // under faults warnings are what is expected
+		observer = progress.Multi(r, warnings{show})
+	}
+	c.Events = func(events io.Reader) error { return progress.Relay(events, observer) }
 	var (
 		tasks sync.WaitGroup
 		w     *watcher
@@ -113,6 +117,16 @@ func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show O
 	return r, w, err
 }
 
+// warnings passes on the warnings of a run.
+type warnings struct{ show Observer }
+
+// Observe implements progress.Observer.
+func (w warnings) Observe(r progress.Record) {
+	if e, ok := r.Event.(progress.Warning); ok {
+		w.show.Warned(e.Message)
+	}
+}
+
 // flagValue finds what follows a flag in a command line.
 func flagValue(args []string, flag string) string {
 	for i := range len(args) - 1 {
@@ -132,6 +146,7 @@ func dial(endpoint, job string) (*cluster.Client, error) {
 type Observer interface {
 	Scheduled([]Fault)
 	Running(dir string, underFaults bool)
+	Warned(message string) // by the calm run, for example of a slower backend
 	Injected(Injection)
 	Compared(*Outcome)
 }

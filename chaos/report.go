@@ -49,6 +49,8 @@ func (t *text) Injected(i Injection) {
 	t.printf("  %s  at step %d, generation %d: %s %s %s%s\n", i.Time.Format("15:04:05.000"), i.At, i.Generation, i.Kind, i.Way, strings.Join(i.Targets, ", "), lasting(i.For))
 }
 
+func (t *text) Warned(message string) { t.printf("warning: %s\n", message) }
+
 func lasting(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -158,6 +160,8 @@ func (l *lines) Scheduled(faults []Fault) {
 func (l *lines) Running(dir string, underFaults bool) {
 	l.put("run", fields{"dir": dir, "under_faults": underFaults})
 }
+
+func (l *lines) Warned(message string) { l.put("warning", fields{"message": message}) }
 
 func (l *lines) Injected(i Injection) {
 	f := faultFields(i.Fault)
