@@ -13,11 +13,25 @@ import (
 // [Evaluation] once, in the form of [Encode]. After a resume the steps that the
 // file has already are skipped, for exactness makes them equal bit for bit.
 type Metrics struct {
-	mu   sync.Mutex
-	file *os.File
-	out  output
-	seen latest
+	mu      sync.Mutex
+	file    metricsFile
+	size    int64  // bytes of whole lines in the file
+	pending []byte // whole lines that are still to be written: the disk was full
+	lost    int    // lines given up, because too many were pending
+	err     error  // of the last attempt to write
+	closed  bool
+	seen    latest
 }
+
+// metricsFile is what is needed of an *os.File.
+type metricsFile interface {
+	io.WriterAt
+	Truncate(size int64) error
+	Close() error
+}
+
+// maxPending bounds the bytes kept while the disk is full: about 10,000 steps.
+const maxPending = 4 << 20
 
 // latest is the last step that a file holds of each kind.
 type latest struct{ step, evaluation int }
@@ -48,22 +62,22 @@ func OpenMetrics(path string) (*Metrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
-	m := &Metrics{file: f, out: output{w: f}}
-	if err := m.recover(); err != nil {
+	m := &Metrics{file: f}
+	if err := m.recover(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
 	}
 	return m, nil
 }
 
-// recover learns what the file holds and sets it up for appending.
-func (m *Metrics) recover() error {
-	if info, err := m.file.Stat(); err != nil {
+// recover learns what the file holds and cuts off a torn end.
+func (m *Metrics) recover(f *os.File) error {
+	if info, err := f.Stat(); err != nil {
 		return err
 	} else if !info.Mode().IsRegular() { // a device may have no end
 		return fmt.Errorf("it is no regular file but %s", info.Mode())
 	}
-	data, err := io.ReadAll(m.file)
+	data, err := io.ReadAll(f)
 	if err != nil {
 		return err
 	}
@@ -72,35 +86,54 @@ func (m *Metrics) recover() error {
 	for _, r := range records {
 		m.seen.fresh(r.Event)
 	}
-	if err := m.file.Truncate(int64(whole)); err != nil {
-		return err
-	}
-	_, err = m.file.Seek(int64(whole), io.SeekStart)
-	return err
+	m.size = int64(whole)
+	return f.Truncate(m.size)
 }
 
-// Observe appends r if it belongs to the curve and is not in the file yet.
+// Observe appends r if it belongs to the curve and is not in the file yet. What
+// cannot be written, on a full disk, is kept and tried again with the next.
 func (m *Metrics) Observe(r Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.out.err != nil || !m.seen.fresh(r.Event) {
+	if m.closed || !m.seen.fresh(r.Event) {
 		return
 	}
 	line, err := Encode(r)
 	if err != nil {
 		return // a loss that is no number ends the job by another way
 	}
-	m.out.write(line)
+	m.pending = append(m.pending, line...)
+	m.flush()
 }
 
-// Close closes the file. It returns the first error of all that was written,
-// after which the file lacks the rest of the curve.
+// flush writes what is pending: all of it, or nothing.
+func (m *Metrics) flush() {
+	n, err := m.file.WriteAt(m.pending, m.size)
+	if err != nil {
+		m.err = errors.Join(err, m.file.Truncate(m.size))
+		for len(m.pending) > maxPending {
+			m.pending = m.pending[bytes.IndexByte(m.pending, '\n')+1:]
+			m.lost++
+		}
+		return
+	}
+	m.size += int64(n)
+	m.pending, m.err = m.pending[:0], nil
+}
+
+// Close writes what is pending and closes the file. The error says what the
+// file lacks.
 func (m *Metrics) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	err := errors.Join(m.out.err, m.file.Close())
-	if m.out.err == nil {
-		m.out.err = os.ErrClosed
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	m.flush()
+	err := errors.Join(m.err, m.file.Close())
+	if lacks := m.lost + bytes.Count(m.pending, []byte{'\n'}); lacks > 0 {
+		err = errors.Join(fmt.Errorf("%d lines were not written", lacks), err)
 	}
 	if err != nil {
 		return fmt.Errorf("progress: metrics: %w", err)

@@ -1,12 +1,15 @@
 package progress
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -99,7 +102,69 @@ func TestMetricsErrors(t *testing.T) {
 	m.file.Close() // writing fails from here on
 	m.Observe(step(1))
 	m.Observe(step(2))
+	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "2 lines") {
+		t.Errorf("got %v, want how much is missing", err)
+	}
+}
+
+// fullDisk takes no byte beyond its free ones: a write may stop half way.
+type fullDisk struct {
+	*os.File
+	free int64
+}
+
+func (d *fullDisk) WriteAt(b []byte, at int64) (int, error) {
+	if room := max(0, d.free-at); int64(len(b)) > room {
+		n, _ := d.File.WriteAt(b[:room], at)
+		return n, syscall.ENOSPC
+	}
+	return d.File.WriteAt(b, at)
+}
+
+// A disk that is full for a while costs no line, and leaves no torn one.
+func TestMetricsOutliveAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metrics.jsonl")
+	m, err := OpenMetrics(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := &fullDisk{m.file.(*os.File), 1000}
+	m.file = disk
+	for i := range 50 {
+		m.Observe(step(i + 1))
+	}
+	records, damaged, err := ReadMetrics(path)
+	if err != nil || len(damaged) > 0 || len(records) == 0 || len(records) == 50 {
+		t.Fatalf("full: %d lines, damaged %v, %v", len(records), damaged, err)
+	}
+	disk.free = 1 << 30
+	m.Observe(step(51))
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if records, damaged, _ = ReadMetrics(path); len(records) != 51 || len(damaged) > 0 {
+		t.Fatalf("free again: %d lines, damaged %v", len(records), damaged)
+	}
+	for i, r := range records {
+		if r.Event.(Step).Step != i+1 {
+			t.Fatalf("line %d is step %d", i+1, r.Event.(Step).Step)
+		}
+	}
+}
+
+// On a disk that stays full the oldest lines go, and Close says how many.
+func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
+	m, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.file = &fullDisk{m.file.(*os.File), 0}
+	m.pending = bytes.Repeat([]byte("{}\n"), maxPending/3)
+	m.Observe(step(1))
+	if len(m.pending) > maxPending || m.lost == 0 {
+		t.Errorf("%d bytes pending, %d lines lost", len(m.pending), m.lost)
+	}
 	if m.Close() == nil {
-		t.Error("a failed write is not told")
+		t.Error("what is missing is not told")
 	}
 }
