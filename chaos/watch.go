@@ -80,6 +80,7 @@ func (w *watcher) run(ctx context.Context, jobName string) error {
 	for {
 		view, changed := w.board.View()
 		w.look(view)
+		pool.Retain(addresses(view))
 		for _, m := range view.Members {
 			if _, ok := following[m.ID]; !ok && view.Job != nil {
 				one, stop := context.WithCancel(ctx)
@@ -105,8 +106,20 @@ func (w *watcher) run(ctx context.Context, jobName string) error {
 	}
 }
 
+// addresses are those of all members, and of the world's that are not registered any more.
+func addresses(view cluster.View) (list []string) {
+	for _, m := range view.Members {
+		list = append(list, m.Address)
+	}
+	if view.World != nil {
+		for _, p := range view.World.Peers {
+			list = append(list, p.Address)
+		}
+	}
+	return list
+}
+
 func (w *watcher) follow(ctx context.Context, pool *proto.Pool, m job.Member, uuid string) {
-	defer pool.Drop(m.Address)
 	for ctx.Err() == nil {
 		if conn, err := pool.Dial(m.Address); err == nil {
 			stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: uuid, AfterStep: w.committed()})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -155,11 +157,11 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 	for id, f := range t.followers {
 		if wanted[id] != f.address {
 			f.stop()
-			t.c.pool.Drop(f.address)
 			delete(t.followers, id)
 			delete(t.told, id)
 		}
 	}
+	t.c.pool.Retain(slices.Collect(maps.Values(wanted)))
 	for id, address := range wanted {
 		if _, ok := t.followers[id]; !ok {
 			following, stop := context.WithCancel(ctx)

@@ -1,6 +1,8 @@
 package proto
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,14 +44,18 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 	return c, nil
 }
 
-// Drop closes the connection to an address that is not needed any more.
-func (p *Pool) Drop(address string) {
+// Retain closes the connections to all addresses but these. A call that is still under way to another may dial that again;
+// the next Retain closes it.
+func (p *Pool) Retain(addresses []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c, ok := p.conns[address]; ok {
+	maps.DeleteFunc(p.conns, func(address string, c *grpc.ClientConn) bool {
+		if slices.Contains(addresses, address) {
+			return false
+		}
 		_ = c.Close()
-		delete(p.conns, address)
-	}
+		return true
+	})
 }
 
 // Close closes all connections.
