@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/chaos"
-	"evenweave/fashionmnist"
 	"evenweave/local"
 )
 
@@ -96,7 +95,6 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		if *output == "json" {
 			show = chaos.NewJSON(cmd.OutOrStdout())
 		}
-		spec.spec.Samples = fashionmnist.TrainSize - spec.spec.Holdout
 		passed := []string{"--log-format", logs.format, "--log-level", logs.level}
 		_, err = chaos.Run(ctx, chaos.Config{
 			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults, Count: count, CheckpointEvery: spec.checkpointEvery, Single: single},

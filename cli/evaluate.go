@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,83 +30,98 @@ func (c *checkpointFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.data, "data", "", "directory of the Fashion-MNIST files (default: where make setup put them)")
 }
 
-// load reads the checkpoint and opens the model it belongs to.
-func (c *checkpointFlags) load(cmd *cobra.Command) (checkpoint.Manifest, *state.State, *cnn.Model, error) {
-	none := checkpoint.Manifest{}
+// opened is a checkpoint with the model that it belongs to.
+type opened struct {
+	checkpoint.Manifest
+	spec  job.Spec
+	state *state.State
+	model *cnn.Model
+}
+
+// open reads the checkpoint and opens its model, for evaluation only. The caller closes the model.
+func (c *checkpointFlags) open(cmd *cobra.Command) (*opened, error) {
 	path := c.path
 	if path == "" {
-		store, err := checkpoint.Open(filepath.Join(c.dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
-			fmt.Fprintln(cmd.ErrOrStderr(), "skipped:", e)
-		}})
-		if err != nil {
-			return none, nil, nil, err
+		var err error
+		if path, err = newestCheckpoint(cmd.Context(), c.dir, cmd.ErrOrStderr()); err != nil {
+			return nil, err
 		}
-		newest, err := store.Latest(cmd.Context())
-		if errors.Is(err, checkpoint.ErrNone) {
-			return none, nil, nil, fmt.Errorf("no checkpoint in %s: train first, or name another --dir or a --checkpoint", c.dir)
-		}
-		if err != nil {
-			return none, nil, nil, err
-		}
-		path = newest.Path
 	}
-	m, payload, err := checkpoint.Read(cmd.Context(), path)
+	o, err := readCheckpoint(cmd.Context(), path)
 	if err != nil {
-		return none, nil, nil, err
+		return nil, err
+	}
+	opts := options(job.Job{Spec: o.spec, Backend: c.backend})
+	opts.EvaluateOnly = true
+	if o.model, err = cnn.Open(opts); err != nil {
+		return nil, err
+	}
+	if notice := o.model.Notice(); notice != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), notice)
+	}
+	return o, nil
+}
+
+// newestCheckpoint finds the newest valid one of a run directory; what it skips is told to warn.
+func newestCheckpoint(ctx context.Context, dir string, warn io.Writer) (string, error) {
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
+		fmt.Fprintln(warn, "skipped:", e)
+	}})
+	if err != nil {
+		return "", err
+	}
+	newest, err := store.Latest(ctx)
+	if errors.Is(err, checkpoint.ErrNone) {
+		return "", fmt.Errorf("no checkpoint in %s: train first, or name another directory or file", dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	return newest.Path, nil
+}
+
+// readCheckpoint reads a file without opening its model.
+func readCheckpoint(ctx context.Context, path string) (*opened, error) {
+	m, payload, err := checkpoint.Read(ctx, path)
+	if err != nil {
+		return nil, err
 	}
 	defer payload.Close()
-	var spec job.Spec
-	if err := json.Unmarshal(m.Spec, &spec); err != nil {
-		return none, nil, nil, fmt.Errorf("%s: spec: %w", path, err)
+	o := &opened{Manifest: m}
+	if err := json.Unmarshal(m.Spec, &o.spec); err != nil {
+		return nil, fmt.Errorf("%s: spec: %w", path, err)
 	}
 	values := 0
 	for _, t := range m.Tensors {
-		size := 1
-		for _, d := range t.Shape {
-			size *= d
-		}
-		values = max(values, t.Offset+size)
+		values = max(values, t.Offset+t.Size())
 	}
-	s, err := state.Read(payload, state.Size(values, spec.Samples))
-	if err != nil {
-		return none, nil, nil, fmt.Errorf("%s: %w", path, err)
+	if o.state, err = state.Read(payload, state.Size(values, o.spec.Samples)); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	o := options(job.Job{Spec: spec, Backend: c.backend})
-	o.EvaluateOnly = true
-	model, err := cnn.Open(o)
-	if err != nil {
-		return none, nil, nil, err
-	}
-	if notice := model.Notice(); notice != "" {
-		fmt.Fprintln(cmd.ErrOrStderr(), notice)
-	}
-	return m, s, model, nil
+	return o, nil
 }
 
 func evaluateCommand() *cobra.Command {
 	var from checkpointFlags
 	cmd := &cobra.Command{Use: "evaluate", Short: "Measure a checkpoint on the 10,000 test images", Args: noArgs,
-		Long: "Prints accuracy, loss, a table by class and the confusion matrix of a checkpoint on the 10,000 test images."}
+		Long: `Prints accuracy, loss, a table by class and the confusion matrix of a checkpoint on the 10,000 test images;
+of a run with --classes, on the test images of these.`}
 	from.register(cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkOutput(*output); err != nil {
 			return err
 		}
-		dir, err := fashionmnist.Find(from.data)
+		o, err := from.open(cmd)
 		if err != nil {
 			return err
 		}
-		_, test, err := fashionmnist.Load(dir)
+		defer o.model.Close()
+		_, test, err := loadData(from.data, o.spec.Classes)
 		if err != nil {
 			return err
 		}
-		m, s, model, err := from.load(cmd)
-		if err != nil {
-			return err
-		}
-		defer model.Close()
-		r, err := examine(cmd.Context(), model, s.Values, test)
+		r, err := examine(cmd.Context(), o.model, o.state.Values, test)
 		if err != nil {
 			return err
 		}
@@ -115,9 +132,9 @@ func evaluateCommand() *cobra.Command {
 				Step    int64     `json:"step"`
 				Weights string    `json:"weights_sha256"`
 				evaluate.Result
-			}{"evaluation", time.Now(), m.Step, m.WeightsSHA256, r})
+			}{"evaluation", time.Now(), o.Step, o.WeightsSHA256, r})
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "step %d, weights %s\n", m.Step, m.WeightsSHA256)
+		fmt.Fprintf(cmd.OutOrStdout(), "step %d, weights %s\n", o.Step, o.WeightsSHA256)
 		return r.WriteTable(cmd.OutOrStdout())
 	}
 	return cmd
@@ -138,13 +155,13 @@ func predictCommand() *cobra.Command {
 		if err := checkOutput(*output); err != nil {
 			return err
 		}
-		_, s, model, err := from.load(cmd)
+		o, err := from.open(cmd)
 		if err != nil {
 			return err
 		}
-		defer model.Close()
+		defer o.model.Close()
 		for _, name := range args {
-			guesses, err := guess(model, s.Values, name)
+			guesses, err := guess(o.model, o.state.Values, name)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}

@@ -30,18 +30,19 @@ func checkModel(spec job.Spec, backend string) error {
 	return usagef("--backend %q: must be auto, xla, xla:cuda or go", backend)
 }
 
-// loadData reads the data set and completes the spec with what it says of it.
-func loadData(s *specFlags) (train, test *fashionmnist.Dataset, err error) {
-	dir, err := fashionmnist.Find(s.data)
+// loadData reads the data set, of it the classes that the spec names.
+func loadData(dir, classes string) (train, test *fashionmnist.Dataset, err error) {
+	if dir, err = fashionmnist.Find(dir); err != nil {
+		return nil, nil, err
+	}
+	only, err := fashionmnist.ParseClasses(classes)
 	if err != nil {
 		return nil, nil, err
 	}
-	train, test, err = fashionmnist.Load(dir)
-	if err != nil {
+	if train, test, err = fashionmnist.Load(dir); err != nil {
 		return nil, nil, err
 	}
-	s.spec.Data, s.spec.Samples = train.Hash, train.Len()-s.spec.Holdout
-	return train, test, nil
+	return train.Only(only), test.Only(only), nil
 }
 
 // heldOut returns the last n training samples, which no worker loads; of more than the test set has, the first. nil for n = 0.
@@ -99,7 +100,7 @@ func (t trainee) ParameterName(i int) string {
 
 func options(j job.Job) cnn.Options {
 	return cnn.Options{
-		Backend: j.Backend, Recipe: j.Spec.Recipe, MicroBatch: j.Spec.MicroBatch,
+		Backend: j.Backend, Recipe: j.Spec.Recipe, MicroBatch: j.Spec.MicroBatch, Freeze: j.Spec.Freeze,
 		TotalSteps: j.Spec.TotalSteps(), StepsPerEpoch: j.Spec.Plan().StepsPerEpoch(),
 	}
 }
@@ -112,9 +113,8 @@ func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (w
 			err   error
 		}
 		loading := make(chan loaded, 1)
-		flags := specFlags{spec: j.Spec, data: data}
 		go func() {
-			train, _, err := loadData(&flags)
+			train, _, err := loadData(data, j.Spec.Classes)
 			loading <- loaded{train, err}
 		}()
 		model, err := cnn.Open(options(j))
@@ -144,10 +144,15 @@ func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (w
 type judge struct {
 	job        job.Job
 	test, held *fashionmnist.Dataset // held: what --holdout keeps out of training, or nil
+	weights    []float32             // to start from; nil: the seed's
 }
 
 // Initial implements coordinator.Model.
-func (j judge) Initial(seed uint64) ([]float32, error) { return new(cnn.Model).Init(seed), nil }
+func (j judge) Initial(seed uint64) ([]float32, error) {
+	values := new(cnn.Model).Init(seed)
+	copy(values, j.weights) // the moments start from nothing
+	return values, nil
+}
 
 // WeightsSHA256 implements coordinator.Model.
 func (j judge) WeightsSHA256(values []float32) string { return cnn.WeightsSHA256(values) }

@@ -92,7 +92,15 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		ctx, resign := signal.NotifyContext(ctx, syscall.SIGTERM)
 		defer resign()
 
-		train, test, err := loadData(&spec)
+		train, test, err := loadData(spec.data, spec.spec.Classes)
+		if err != nil {
+			return err
+		}
+		spec.spec.Data = train.Hash
+		if err := spec.limit(train.Len()); err != nil {
+			return err
+		}
+		weights, about, err := spec.start(ctx)
 		if err != nil {
 			return err
 		}
@@ -137,13 +145,17 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			Self: job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: web, Host: host, PID: os.Getpid()},
 			Name: c.job, Spec: spec.spec, Backend: spec.backend, CheckpointEvery: spec.checkpointEvery, Keep: spec.keep, Evaluate: spec.evaluate,
 			Workers: limits.Expect, Limits: limits, Dir: dir, Started: began,
-			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test, held: held},
+			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test, held: held, weights: weights},
 			Observer: progress.Multi(observer, metrics), Log: log.With("job", c.job, "process", "coordinator"),
 		}, client)
 		if err != nil {
 			return err
 		}
-		defer lead.Close()
+		defer func() {
+			if err := lead.Close(); err != nil {
+				log.Warn("closing", "err", err)
+			}
+		}()
 		server := grpc.NewServer()
 		lead.Serve(server)
 		go func() { _ = server.Serve(listener) }()
@@ -162,6 +174,9 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		}
 		if notice != "" {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: notice}})
+		}
+		for _, message := range about {
+			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
 		}
 		err = lead.Run(ctx, halt)
 		if err == nil && whenDone == "wait" {

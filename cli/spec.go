@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"evenweave/cnn"
 	"evenweave/fashionmnist"
 	"evenweave/job"
 )
@@ -15,6 +16,8 @@ type specFlags struct {
 	spec            job.Spec
 	backend         string
 	data            string
+	samples         int    // the first so many; 0: all
+	initFrom        string // checkpoint
 	checkpointEvery int64
 	keep            int
 	evaluate        bool
@@ -29,6 +32,10 @@ func (s *specFlags) register(f *pflag.FlagSet) {
 	f.IntVar(&s.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
 	f.IntVar(&s.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
 	f.IntVar(&s.spec.Holdout, "holdout", 0, "training samples to keep out of training: the epoch that does best on them (the first 10,000) is kept as checkpoints/best")
+	f.StringVar(&s.spec.Classes, "classes", "", "train and evaluate on these labels only, for example 0-4,7 (default: all)")
+	f.IntVar(&s.samples, "samples", 0, "train on the first so many samples only; 0: all")
+	f.StringVar(&s.initFrom, "init-from", "", "checkpoint whose weights to start from, instead of the seed's (transfer learning)")
+	f.StringVar(&s.spec.Freeze, "freeze", "", "tensors that keep their first values, for example conv*/* or conv1/*,conv2/kernel")
 	f.StringVar(&s.backend, "backend", "auto", "auto, xla, xla:cuda or go")
 	f.StringVar(&s.data, "data", "", "directory of the Fashion-MNIST files (default: where make setup put them)")
 	f.Int64Var(&s.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints, beside each epoch's end; 0: none")
@@ -41,27 +48,49 @@ func (s *specFlags) args() []string {
 	return []string{
 		"--model", s.spec.Model, "--recipe", s.spec.Recipe, "--epochs", strconv.Itoa(s.spec.Epochs), "--steps", strconv.FormatInt(s.spec.Steps, 10),
 		"--seed", strconv.FormatUint(s.spec.Seed, 10), "--global-batch", strconv.Itoa(s.spec.GlobalBatch), "--micro-batch", strconv.Itoa(s.spec.MicroBatch),
-		"--holdout", strconv.Itoa(s.spec.Holdout), "--backend", s.backend, "--data", s.data,
+		"--holdout", strconv.Itoa(s.spec.Holdout), "--classes", s.spec.Classes, "--samples", strconv.Itoa(s.samples),
+		"--init-from", s.initFrom, "--freeze", s.spec.Freeze, "--backend", s.backend, "--data", s.data,
 		"--checkpoint-every", strconv.FormatInt(s.checkpointEvery, 10), "--keep", strconv.Itoa(s.keep), fmt.Sprintf("--evaluate=%v", s.evaluate),
 	}
 }
 
 // check finds bad usage before anything is started.
 func (s *specFlags) check() error {
+	classes, err := fashionmnist.ParseClasses(s.spec.Classes)
+	if err != nil {
+		return usagef("--%w", err)
+	}
+	if s.samples < 0 || s.spec.Holdout < 0 {
+		return usagef("--samples %d --holdout %d: must be 0 or more", s.samples, s.spec.Holdout)
+	}
+	if err := s.limit(fashionmnist.TrainSize / fashionmnist.NumClasses * len(classes)); err != nil {
+		return usageError{err}
+	}
 	spec := s.spec
-	spec.Samples = fashionmnist.TrainSize - spec.Holdout
 	if err := spec.Validate(); err != nil {
 		return usageError{err}
+	}
+	if _, err := cnn.Frozen(spec.Freeze); err != nil {
+		return usagef("--%w", err)
 	}
 	switch {
 	case spec.Model != modelName:
 		return usagef("--model %q: there is only %q", spec.Model, modelName)
-	case spec.Holdout < 0:
-		return usagef("--holdout %d: must be 0 or more", spec.Holdout)
 	case s.checkpointEvery < 0:
 		return usagef("--checkpoint-every %d: must be 0 or more", s.checkpointEvery)
 	case s.keep < 1:
 		return usagef("--keep %d: must be at least 1", s.keep)
 	}
 	return checkModel(spec, s.backend)
+}
+
+// limit sets the number of training samples, of so many that the classes have.
+func (s *specFlags) limit(have int) error {
+	left := have - s.spec.Holdout
+	if s.spec.Samples = s.samples; s.samples == 0 {
+		s.spec.Samples = left
+	} else if s.samples > left {
+		return fmt.Errorf("--samples %d: there are %d, %d of them held out: choose at most %d", s.samples, have, s.spec.Holdout, left)
+	}
+	return nil
 }

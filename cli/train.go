@@ -54,6 +54,9 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
 			return err
 		}
+		if _, _, err := spec.start(cmd.Context()); err != nil { // before anything is started; the coordinator reads it
+			return err
+		}
 		log, err := logs.logger(cmd.ErrOrStderr())
 		if err != nil {
 			return err

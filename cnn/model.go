@@ -25,7 +25,8 @@ type Options struct {
 	MicroBatch    int    // samples of one Gradients call
 	TotalSteps    int64  // length of the schedule, for recipes that have one
 	StepsPerEpoch int64
-	EvaluateOnly  bool // only Logits will be called: nothing else is compiled before its first use
+	Freeze        string // patterns of the tensors that Update leaves alone, see Frozen
+	EvaluateOnly  bool   // only Logits will be called: nothing else is compiled before its first use
 
 	noDropout bool // for comparing with other implementations
 }
@@ -37,6 +38,7 @@ type Options struct {
 type Model struct {
 	options Options
 	recipe  Recipe
+	frozen  []Tensor
 	backend compute.Backend
 	name    string
 	notice  string
@@ -62,11 +64,15 @@ func Open(options Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	frozen, err := Frozen(options.Freeze)
+	if err != nil {
+		return nil, err
+	}
 	backend, name, notice, err := openBackend(options.Backend)
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{options: options, recipe: recipe, backend: backend, name: name, notice: notice}
+	m := &Model{options: options, recipe: recipe, frozen: frozen, backend: backend, name: name, notice: notice}
 	m.state = m.Init(0)
 	m.next = make([]float32, len(m.state))
 	im2col := name == "go"
@@ -238,8 +244,14 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 	}
 	const p = NumParameters
 	moment, keep := m.recipe.factors(step, m.options.TotalSteps)
-	return m.update.run([]any{to[:p], to[p : 2*p], to[2*p : 3*p]},
+	err := m.update.run([]any{to[:p], to[p : 2*p], to[2*p : 3*p]},
 		[]any{from[:p], from[p : 2*p], from[2*p : 3*p], mean, []float32{moment}, []float32{keep}})
+	for _, t := range m.frozen {
+		for lo := t.Offset; lo < len(to); lo += p { // parameters and both moments
+			copy(to[lo:lo+t.Size()], from[lo:])
+		}
+	}
+	return err
 }
 
 // Logits evaluates the network without dropout: parameters (the first

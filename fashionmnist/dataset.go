@@ -8,6 +8,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 // Sizes of the data set.
@@ -38,6 +41,45 @@ func (d *Dataset) Len() int { return len(d.Labels) }
 
 // Image returns the Pixels bytes of sample i; they belong to the data set.
 func (d *Dataset) Image(i int) []byte { return d.Images[i*Pixels : (i+1)*Pixels] }
+
+// Only returns the samples of some classes, in their order, with the labels they have. Of all classes it is d itself.
+func (d *Dataset) Only(classes []uint8) *Dataset {
+	if len(classes) == 0 || len(classes) == NumClasses {
+		return d
+	}
+	h := sha256.Sum256(fmt.Appendf(nil, "%s only %v", d.Hash, classes))
+	part := &Dataset{Hash: hex.EncodeToString(h[:])}
+	for i, label := range d.Labels {
+		if slices.Contains(classes, label) {
+			part.Images, part.Labels = append(part.Images, d.Image(i)...), append(part.Labels, label)
+		}
+	}
+	return part
+}
+
+// ParseClasses reads labels and ranges of them, such as "0-4,7", into ascending order. An empty list means all.
+func ParseClasses(list string) ([]uint8, error) {
+	var classes []uint8
+	for item := range strings.SplitSeq(list, ",") {
+		if list == "" {
+			item = fmt.Sprintf("0-%d", NumClasses-1)
+		}
+		first, last, isRange := strings.Cut(strings.TrimSpace(item), "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(first, 10, 8)
+		to, err2 := strconv.ParseUint(last, 10, 8)
+		if err1 != nil || err2 != nil || from > to || to >= NumClasses {
+			return nil, fmt.Errorf("classes %q: expected labels from 0 to %d and ranges of them, such as 0-4,7", list, NumClasses-1)
+		}
+		for c := from; c <= to; c++ {
+			classes = append(classes, uint8(c))
+		}
+	}
+	slices.Sort(classes)
+	return slices.Compact(classes), nil
+}
 
 // Split sets the last n samples aside: it returns the others and those n. Both
 // share memory with d.

@@ -16,16 +16,17 @@ import (
 type Spec struct {
 	Model       string `json:"model"`
 	Recipe      string `json:"recipe"`
-	Data        string `json:"data"`    // identifies the data set's bytes
-	Samples     int    `json:"samples"` // training samples, after the hold-out
+	Data        string `json:"data"`              // identifies the data set's bytes
+	Classes     string `json:"classes,omitempty"` // labels that are trained and tested on; "": all
+	Samples     int    `json:"samples"`           // training samples, the first of what the hold-out leaves
 	Holdout     int    `json:"holdout"`
 	Seed        uint64 `json:"seed"`
 	GlobalBatch int    `json:"global_batch"`
 	MicroBatch  int    `json:"micro_batch"`
 	Epochs      int    `json:"epochs"`
-	Steps       int64  `json:"steps"` // 0: as many as the epochs have
-	Init        string `json:"init,omitempty"`
-	Freeze      string `json:"freeze,omitempty"`
+	Steps       int64  `json:"steps"`            // 0: as many as the epochs have
+	Init        string `json:"init,omitempty"`   // SHA-256 of the weights to start from; "": the seed's
+	Freeze      string `json:"freeze,omitempty"` // patterns of tensors that keep their first values
 }
 
 // Plan returns how the spec cuts its data into steps and micro-batches.

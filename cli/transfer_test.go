@@ -1,0 +1,88 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"evenweave/cnn"
+)
+
+// TestTransfer: weights move from one job to another, on other classes; what is frozen keeps its bits, the rest learns, and the worker
+// count changes nothing.
+func TestTransfer(t *testing.T) {
+	data := needData(t)
+	job := func(dir string, more ...string) []string {
+		return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--samples", "100", "--global-batch", "32", "--micro-batch", "8",
+			"--recipe", "augment", "--evaluate=false", "--steps", "6"}, more...)
+	}
+	source := t.TempDir()
+	first := train(t, job(source, "--classes", "0-4", "--workers", "1")...)
+
+	dirs := []string{t.TempDir(), t.TempDir()}
+	var got []doneEvent
+	for i, workers := range []string{"1", "3"} {
+		got = append(got, train(t, job(dirs[i], "--classes", "5-9", "--init-from", source, "--freeze", "conv1/*,conv2/kernel", "--workers", workers)...))
+	}
+	if got[0].Weights != got[1].Weights || got[0].Print != got[1].Print {
+		t.Errorf("1 worker gives %s, 3 give %s", got[0].Weights, got[1].Weights)
+	}
+	values := func(dir string) []float32 {
+		path, err := newestCheckpoint(t.Context(), dir, t.Output())
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := readCheckpoint(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o.state.Values
+	}
+	before, after := values(source), values(dirs[0])
+	for _, tensor := range new(cnn.Model).Layout() {
+		frozen := strings.Contains(tensor.Name, "conv1/") || strings.HasSuffix(tensor.Name, "conv2/kernel")
+		now := after[tensor.Offset : tensor.Offset+tensor.Size()]
+		switch {
+		case frozen && strings.HasPrefix(tensor.Name, "adam/"):
+			if slices.ContainsFunc(now, func(x float32) bool { return x != 0 }) {
+				t.Errorf("%s is frozen and has moments", tensor.Name)
+			}
+		case frozen == !slices.Equal(now, before[tensor.Offset:tensor.Offset+tensor.Size()]):
+			t.Errorf("%s: frozen: %v, but changed: %v", tensor.Name, frozen, frozen)
+		}
+	}
+
+	for _, refused := range []struct {
+		args []string
+		says string
+	}{
+		{job(dirs[0], "--classes", "5-9", "--freeze", "conv1/*,conv2/kernel"), "init: here , there " + first.Weights},
+		{job(dirs[0], "--classes", "5-8", "--init-from", source, "--freeze", "conv1/*,conv2/kernel"), "classes: here 5-8, there 5-9"},
+		{job(t.TempDir(), "--init-from", filepath.Join(data, "none.ckpt")), "--init-from"},
+		{job(t.TempDir(), "--init-from", damaged(t, source)), "--init-from"},
+	} {
+		if out, err := evenweave(t, refused.args...).CombinedOutput(); err == nil || !strings.Contains(string(out), refused.says) {
+			t.Errorf("%v: %v, want %q in\n%s", refused.args, err, refused.says, out)
+		}
+	}
+}
+
+// damaged copies the newest checkpoint of a run and flips a bit of it.
+func damaged(t *testing.T, dir string) string {
+	path, err := newestCheckpoint(t.Context(), dir, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	copied := filepath.Join(t.TempDir(), "damaged.ckpt")
+	if err := os.WriteFile(copied, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
