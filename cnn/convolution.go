@@ -1,106 +1,250 @@
 package cnn
 
 import (
+	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// conv is a 3x3 convolution without padding: [n, h, w, in] and [3, 3, in, out]
-// give [n, h-2, w-2, out]. With im2col it is one matrix product: the "go"
-// backend has a fast product but a naive convolution.
-func conv(x, kernel *Node, im2col bool) *Node {
-	if !im2col {
-		return Convolve(x, kernel).NoPadding().Done()
+// Both convolutions work on tiles of 4x4 pixels. A stack of planes of c channels
+// and 28x28 pixels, of n images, lies as
+//
+//	[4, 4, c, 7, 7, n]    element (i, j, c, t, s, b) is pixel (4t+i, 4s+j)
+//
+// so that the pixels at one place of all tiles are neighbours in memory, and
+// images innermost. Then each product below is a plain row-major matrix product,
+// which XLA computes at nearly the processor's peak, and each loop over elements
+// runs over n neighbours. An output of 26x26 pixels fills the tiles but for the
+// last two rows and columns, which nobody reads.
+const (
+	tile  = 4
+	tiles = side / tile // along each edge
+
+	// patches of tile+2 pixels, which overlap by two, give what an output tile
+	// depends on; there is none for the last tiles
+	patch     = tile + 2
+	positions = patch * patch
+	windows   = tiles - 1
+
+	filters1 = 32
+	filters2 = 64
+	taps     = 9 // of a 3x3 kernel
+)
+
+// overlapping lays out tiles [4, 4, ..., t, s, n] as the overlapping patches
+// [6, 6, ..., t-1, s-1, n]: rows and columns 4 and 5 of a patch are 0 and 1 of the
+// next tile.
+func overlapping(x *Node) *Node {
+	for _, axis := range []int{0, 1} {
+		along := x.Rank() - 3 + axis
+		size := x.Shape().Dimensions[along]
+		x = Concatenate([]*Node{
+			SliceAxis(x, along, AxisRange(0, size-1)),
+			SliceAxis(SliceAxis(x, axis, AxisRange(0, patch-tile)), along, AxisRange(1, size)),
+		}, axis)
 	}
-	d, k := x.Shape().Dimensions, kernel.Shape().Dimensions
-	h, w := d[1]-2, d[2]-2
-	var taps []*Node // the nine neighbours of each pixel, side by side
-	for i := range 3 {
-		for j := range 3 {
-			taps = append(taps, Slice(x, AxisRange(), AxisRange(i, i+h), AxisRange(j, j+w), AxisRange()))
-		}
-	}
-	columns := Reshape(Concatenate(taps, 3), d[0]*h*w, 9*d[3])
-	return Reshape(Dot(columns, Reshape(kernel, 9*d[3], k[3])).Product(), d[0], h, w, k[3])
+	return x
 }
 
-// convInWindows is the same convolution with the output cut into 2x2 windows:
-// [n, h, w, in] gives top left, top right, bottom left and bottom right of each
-// window, [n, (h-2)/2, (w-2)/2, out] each, ready for a max-pool.
-//
-// It is Winograd's F(2x2, 3x3) (Lavin and Gray 2015): a window is
+// overlappingBack is the adjoint of overlapping: it adds up what the patches say
+// of the same pixel.
+func overlappingBack(x *Node) *Node {
+	for _, axis := range []int{1, 0} {
+		along := x.Rank() - 3 + axis
+		ends, starts := make([]compute.PadAxis, x.Rank()), make([]compute.PadAxis, x.Rank())
+		ends[along].End = 1
+		starts[along].Start, starts[axis].End = 1, 2*tile-patch
+		x = Add(pad(SliceAxis(x, axis, AxisRange(0, tile)), ends), pad(SliceAxis(x, axis, AxisRange(tile, patch)), starts))
+		x = OptimizationBarrier(x) // or XLA computes both axes in one loop, each element four times
+	}
+	return x
+}
+
+func pad(x *Node, axes []compute.PadAxis) *Node {
+	return Pad(x, ScalarZero(x.Graph(), x.DType()), axes...)
+}
+
+// batched multiplies matrices [v, m, k] and [v, k, n], v by v.
+func batched(a, b *Node) *Node { return DotGeneral(a, []int{2}, []int{0}, b, []int{1}, []int{0}) }
+
+// batchedTransposed multiplies [v, m, k] and the transposes of [v, n, k].
+func batchedTransposed(a, b *Node) *Node {
+	return DotGeneral(a, []int{2}, []int{0}, b, []int{2}, []int{0})
+}
+
+// A thinConvolution is the first layer, of one channel: a matrix product with the
+// nine neighbours of each pixel as columns. A tenth, of ones, takes the bias.
+type thinConvolution struct {
+	n         int
+	neighbors *Node // [16, 10, 49n]
+	output    *Node // after the ReLU, [4, 4, 32, 7, 7, n]
+}
+
+// convolveImages applies a 3x3 kernel [3, 3, 1, 32], bias [32] and ReLU to images
+// [n, 28, 28].
+func convolveImages(images, kernel, bias *Node) thinConvolution {
+	n := images.Shape().Dimensions[0]
+	const edge = tiles + 1 // one more, so that the last tiles have neighbours
+	grown := make([]compute.PadAxis, 3)
+	grown[1].End, grown[2].End = edge*tile-side, edge*tile-side
+	x := Reshape(pad(images, grown), n, edge, tile, edge, tile)
+	x = overlapping(TransposeAllAxes(x, 2, 4, 1, 3, 0))
+	var columns []*Node
+	for i := range 3 {
+		for j := range 3 {
+			columns = append(columns, Reshape(Slice(x, AxisRange(i, i+tile), AxisRange(j, j+tile)), tile*tile, 1, tiles*tiles*n))
+		}
+	}
+	c := thinConvolution{n: n, neighbors: Concatenate(append(columns, OnesLike(columns[0])), 1)}
+	weights := Transpose(Concatenate([]*Node{Reshape(kernel, taps, filters1), Reshape(bias, 1, filters1)}, 0), 0, 1)
+	weights = BroadcastToDims(ExpandDims(weights, 0), tile*tile, filters1, taps+1)
+	c.output = Reshape(relu(batched(weights, c.neighbors)), tile, tile, filters1, tiles, tiles, n)
+	return c
+}
+
+// back gives the loss's gradient by kernel and bias, from that by the output.
+func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
+	d = Where(IsPositive(c.output), d, ZerosLike(d))
+	weights := batchedTransposed(Reshape(d, tile*tile, filters1, tiles*tiles*c.n), c.neighbors)
+	weights = Transpose(ReduceSum(weights, 0), 0, 1)
+	return Slice(weights, AxisRange(0, taps)), Slice(weights, AxisElem(taps))
+}
+
+// A wideConvolution is the second layer, by Winograd's F(4x4, 3x3) (Lavin and Gray
+// 2015, algorithm 1): a tile of the output is
 //
 //	A' [ (G kernel G') . (B' patch B) ] A
 //
-// for its 4x4 patch of x, where . multiplies element by element and sums over
-// channels: 16 products instead of 36. Each of the 16 is one matrix product over
-// all windows. They stay separate two-dimensional products: stacked into a
-// batched one, XLA takes a slower path. Backward it is 16 products again, since
-// the gradient of linear maps is their transpose.
-func convInWindows(x, kernel *Node) (topLeft, topRight, bottomLeft, bottomRight *Node) {
-	d, k := x.Shape().Dimensions, kernel.Shape().Dimensions
-	n, h, w, in, out := d[0], (d[1]-2)/2, (d[2]-2)/2, k[2], k[3]
-
-	// patch[i][j]: element (i, j) of every window's patch. Patches overlap by
-	// two, so with x cut into 2x2 blocks, it lies in block (i/2, j/2) from it.
-	blocks := Reshape(x, n, h+1, 2, w+1, 2, in)
-	patch := grid(4, func(i, j int) *Node {
-		return Reshape(Slice(blocks, AxisRange(), AxisRange(i/2, i/2+h), AxisElem(i%2), AxisRange(j/2, j/2+w), AxisElem(j%2), AxisRange()), n*h*w, in)
-	})
-	patch = bothWays(patch, func(x []*Node) []*Node { // B'
-		return []*Node{Sub(x[0], x[2]), Add(x[1], x[2]), Sub(x[2], x[1]), Sub(x[1], x[3])}
-	})
-	taps := Dot(Const(x.Graph(), tapMap()), Reshape(kernel, 9, in*out)).Product() // G kernel G'
-	products := grid(4, func(i, j int) *Node {
-		tap := Reshape(Slice(taps, AxisElem(4*i+j)), in, out)
-		return Dot(patch[i][j], tap).Product()
-	})
-	y := bothWays(products, func(x []*Node) []*Node { // A'
-		return []*Node{Add(Add(x[0], x[1]), x[2]), Sub(Sub(x[1], x[2]), x[3])}
-	})
-	y = grid(2, func(i, j int) *Node { return Reshape(y[i][j], n, h, w, out) })
-	return y[0][0], y[0][1], y[1][0], y[1][1]
+// for its 6x6 patch of the input, where . multiplies element by element and sums
+// over channels: 36 products instead of 144 for 16 pixels. For all tiles at once,
+// each of the 36 is a matrix product over the channels, and so is each of the
+// linear maps around it (as a Kronecker product: B' patch B is (B' x B') patch).
+//
+// The backward pass is the same maps transposed. It is written out because the
+// products that automatic differentiation makes have transposed left sides, for
+// which XLA takes a path that is twice as slow.
+type wideConvolution struct {
+	n       int
+	kernel  *Node
+	patches *Node // B' patch B, [36, 32, 36n]
+	output  *Node // [16, 64, 36n]; row 4w+p is pixel w of 2x2-window p of a tile
 }
 
-// tapMap is kernel -> G kernel G' as a matrix from 9 to 16 elements.
-func tapMap() [][]float32 {
-	g := [4][3]float32{{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}}
-	m := make([][]float32, 16)
-	for row := range m {
-		m[row] = make([]float32, 9)
-		for column := range m[row] {
-			m[row][column] = g[row/4][column/3] * g[row%4][column%3]
-		}
-	}
-	return m
+// inputMap is B'.
+func inputMap() matrix {
+	return matrix{
+		{4, 0, -5, 0, 1, 0}, {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
+		{0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1},
+	}.twice()
 }
 
-func grid(size int, at func(i, j int) *Node) [][]*Node {
-	rows := make([][]*Node, size)
-	for i := range rows {
-		for j := range size {
-			rows[i] = append(rows[i], at(i, j))
-		}
-	}
-	return rows
+// kernelMap is G.
+func kernelMap() matrix {
+	return matrix{
+		{1. / 4, 0, 0}, {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
+		{1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1},
+	}.twice()
 }
 
-// bothWays applies a linear map to the columns, then to the rows, of a grid: M X M'.
-func bothWays(x [][]*Node, m func([]*Node) []*Node) [][]*Node {
-	transposed := func(x [][]*Node) [][]*Node {
-		t := make([][]*Node, len(x[0]))
-		for j := range t {
-			for i := range x {
-				t[j] = append(t[j], x[i][j])
-			}
-		}
-		return t
+// outputMap is A', with the rows in the order of a wideConvolution's output.
+func outputMap() matrix {
+	return matrix{
+		{1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1},
+	}.twice().rows(0, 2, 8, 10, 1, 3, 9, 11, 4, 6, 12, 14, 5, 7, 13, 15)
+}
+
+// convolve applies a 3x3 kernel [3, 3, 32, 64] to tiles [4, 4, 32, 7, 7, n].
+func convolve(x, kernel *Node) wideConvolution {
+	n := x.Shape().Dimensions[5]
+	c := wideConvolution{n: n, kernel: kernel}
+	m := windows * windows * n
+	c.patches = Reshape(inputMap().times(Reshape(overlapping(x), positions, filters1*m)), positions, filters1, m)
+	maps := kernelMap().times(Reshape(TransposeAllAxes(kernel, 0, 1, 3, 2), taps, filters2*filters1))
+	products := batched(Reshape(maps, positions, filters2, filters1), c.patches)
+	c.output = Reshape(outputMap().times(Reshape(products, positions, filters2*m)), tile*tile, filters2, m)
+	return c
+}
+
+// back gives the loss's gradient by input and kernel, from that by the output.
+func (c *wideConvolution) back(d *Node) (input, kernel *Node) {
+	m := windows * windows * c.n
+	d = Reshape(outputMap().transposed().times(Reshape(d, tile*tile, filters2*m)), positions, filters2, m)
+
+	kernel = kernelMap().transposed().times(Reshape(batchedTransposed(d, c.patches), positions, filters2*filters1))
+	kernel = TransposeAllAxes(Reshape(kernel, 3, 3, filters2, filters1), 0, 1, 3, 2)
+
+	maps := Reshape(kernelMap().times(Reshape(c.kernel, taps, filters1*filters2)), positions, filters1, filters2)
+	input = inputMap().transposed().times(Reshape(batched(maps, d), positions, filters1*m))
+	return overlappingBack(Reshape(input, patch, patch, filters1, windows, windows, c.n)), kernel
+}
+
+// A pool is the 2x2 max-pool of a wideConvolution's output.
+type pool struct {
+	n      int
+	first  *Node // which of the four is the largest: the first of equal ones, as in Keras and PyTorch
+	output *Node // [2, 2, 64, 6, 6, n]: pixel (2i+t, 2j+s)
+}
+
+func maxPool(c wideConvolution) pool {
+	g := c.output.Graph()
+	window := func(w int) *Node {
+		return Reshape(Slice(c.output, AxisRange(4*w, 4*w+4)), 2, 2, filters2, windows, windows, c.n)
 	}
-	mapped := func(x [][]*Node) [][]*Node {
-		var y [][]*Node
-		for _, row := range x {
-			y = append(y, m(row))
-		}
-		return y
+	w0, w1, w2, w3 := window(0), window(1), window(2), window(3)
+	index := func(i float32) *Node { return Const(g, i) }
+	first := Where(GreaterOrEqual(w0, Max(w1, Max(w2, w3))), index(0),
+		Where(GreaterOrEqual(w1, Max(w2, w3)), index(1), Where(GreaterOrEqual(w2, w3), index(2), index(3))))
+	return pool{n: c.n, first: first, output: Max(Max(w0, w1), Max(w2, w3))}
+}
+
+// back gives the gradient by the convolution's output: all of it goes to the
+// largest of four.
+func (p *pool) back(d *Node) *Node {
+	four := func(x *Node) *Node {
+		return BroadcastToDims(ExpandDims(x, 0), append([]int{4}, x.Shape().Dimensions...)...)
 	}
-	return mapped(transposed(mapped(transposed(x))))
+	d, first := four(d), four(p.first)
+	d = Where(Equal(first, Iota(d.Graph(), first.Shape(), 0)), d, ZerosLike(d))
+	return Reshape(d, tile*tile, filters2, windows*windows*p.n)
+}
+
+// A matrix of constants.
+type matrix [][]float64
+
+// twice is the Kronecker product with itself: what m does, along rows and columns.
+func (m matrix) twice() matrix {
+	out := make(matrix, len(m)*len(m))
+	for i := range out {
+		for j := range len(m[0]) * len(m[0]) {
+			out[i] = append(out[i], m[i/len(m)][j/len(m[0])]*m[i%len(m)][j%len(m[0])])
+		}
+	}
+	return out
+}
+
+func (m matrix) transposed() matrix {
+	out := make(matrix, len(m[0]))
+	for i := range out {
+		for j := range m {
+			out[i] = append(out[i], m[j][i])
+		}
+	}
+	return out
+}
+
+func (m matrix) rows(order ...int) (out matrix) {
+	for _, i := range order {
+		out = append(out, m[i])
+	}
+	return out
+}
+
+// times multiplies with x [columns of m, k].
+func (m matrix) times(x *Node) *Node {
+	flat := make([][]float32, len(m))
+	for i := range m {
+		for _, v := range m[i] {
+			flat[i] = append(flat[i], float32(v))
+		}
+	}
+	return Dot(Const(x.Graph(), flat), x).Product()
 }

@@ -11,6 +11,7 @@ const (
 	pixels   = side * side // of one image
 	classes  = 10
 	dropRate = 0.25
+	features = 12 * 12 * filters2 // of the dense layer
 )
 
 // A Tensor is one named part of a flat vector.
@@ -40,11 +41,11 @@ type Layer struct {
 // gradients, checkpoints and hashes hold them.
 func parameters() []Tensor {
 	tensors := []Tensor{
-		{Name: "conv1/kernel", Shape: []int{3, 3, 1, 32}},
-		{Name: "conv1/bias", Shape: []int{32}},
-		{Name: "conv2/kernel", Shape: []int{3, 3, 32, 64}},
-		{Name: "conv2/bias", Shape: []int{64}},
-		{Name: "dense/kernel", Shape: []int{12 * 12 * 64, classes}},
+		{Name: "conv1/kernel", Shape: []int{3, 3, 1, filters1}},
+		{Name: "conv1/bias", Shape: []int{filters1}},
+		{Name: "conv2/kernel", Shape: []int{3, 3, filters1, filters2}},
+		{Name: "conv2/bias", Shape: []int{filters2}},
+		{Name: "dense/kernel", Shape: []int{features, classes}},
 		{Name: "dense/bias", Shape: []int{classes}},
 	}
 	offset := 0
@@ -71,28 +72,54 @@ func Layers() []Layer {
 	}
 }
 
-// logits is the network: images [n, 784] of bytes in, [n, 10] out. A nil key
+// A network is the forward pass, with what the backward pass needs of it.
+type network struct {
+	weights map[string]*Node
+	conv1   thinConvolution
+	conv2   wideConvolution
+	pool    pool
+	scores  *Node // [n, 10]
+}
+
+// forward is the network: images [n, 784] of bytes in, scores out. A nil key
 // turns dropout off.
-func logits(params, images *Node, key *dropoutKey, im2col bool) *Node {
+func forward(params, images *Node, key *dropoutKey) *network {
 	n := images.Shape().Dimensions[0]
 	w := split(params)
+	net := &network{weights: w}
 
 	x := MulScalar(ConvertDType(images, dtypes.Float32), 1.0/255)
-	x = Reshape(x, n, side, side, 1)
-	x = relu(Add(conv(x, w["conv1/kernel"], im2col), channels(w["conv1/bias"])))
-	x.AssertDims(n, 26, 26, 32)
+	net.conv1 = convolveImages(Reshape(x, n, side, side), w["conv1/kernel"], w["conv1/bias"])
+	net.conv2 = convolve(net.conv1.output, w["conv2/kernel"])
 	// Bias and ReLU after the max-pool, not before: both are monotone, so it is
 	// the same function of a quarter of the elements.
-	x = firstMax(convInWindows(x, w["conv2/kernel"]))
-	x = relu(Add(x, channels(w["conv2/bias"])))
-	x.AssertDims(n, 12, 12, 64)
+	net.pool = maxPool(net.conv2)
+	x = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, 1, filters2, 1, 1, 1)))
+	x.AssertDims(2, 2, filters2, windows, windows, n)
 	if key != nil {
 		x = dropout(x, *key)
 	}
-	x = Reshape(x, n, 12*12*64)
-	x = Add(Dot(x, w["dense/kernel"]).Product(), ExpandLeftToRank(w["dense/bias"], 2))
-	x.AssertDims(n, classes)
-	return x
+	dense := Reshape(w["dense/kernel"], windows, 2, windows, 2, filters2, classes) // in the order of a flattened image
+	dense = Reshape(TransposeAllAxes(dense, 5, 1, 3, 4, 0, 2), classes, features)  // in that of x
+	x = Transpose(Dot(dense, Reshape(x, features, n)).Product(), 0, 1)
+	net.scores = Add(x, ExpandLeftToRank(w["dense/bias"], 2))
+	net.scores.AssertDims(n, classes)
+	return net
+}
+
+// gradient of a loss that depends on the scores, by all parameters.
+func (net *network) gradient(loss *Node) *Node {
+	w, d := net.weights, map[string]*Node{}
+	head := Gradient(loss, net.pool.output, w["conv2/bias"], w["dense/kernel"], w["dense/bias"])
+	d["conv2/bias"], d["dense/kernel"], d["dense/bias"] = head[1], head[2], head[3]
+	images, kernel := net.conv2.back(net.pool.back(head[0]))
+	d["conv2/kernel"] = kernel
+	d["conv1/kernel"], d["conv1/bias"] = net.conv1.back(images)
+	var flat []*Node
+	for _, t := range parameters() {
+		flat = append(flat, Reshape(d[t.Name], t.Size()))
+	}
+	return Concatenate(flat, 0)
 }
 
 // losses returns each sample's cross-entropy, [n]. With smoothing e the target
@@ -114,22 +141,9 @@ func split(flat *Node) map[string]*Node {
 	return parts
 }
 
-func channels(bias *Node) *Node { return ExpandLeftToRank(bias, 4) }
-
 // relu passes no gradient at exactly 0, as in Keras and PyTorch (the gradient
 // of Max would): fresh biases are 0 and so is the background of the images.
 func relu(x *Node) *Node { return Where(IsPositive(x), x, ZerosLike(x)) }
-
-// firstMax is the max-pool: the largest of four, element by element. Of equal
-// ones the first gets the gradient, as in Keras and PyTorch, hence the explicit
-// choice: the gradient of ReduceMax goes to all of them, that of MaxPool is
-// missing on the "go" backend.
-func firstMax(a, b, c, d *Node) *Node {
-	va, vb, vc, vd := StopGradient(a), StopGradient(b), StopGradient(c), StopGradient(d)
-	return Where(GreaterOrEqual(va, Max(vb, Max(vc, vd))), a,
-		Where(GreaterOrEqual(vb, Max(vc, vd)), b,
-			Where(GreaterOrEqual(vc, vd), c, d)))
-}
 
 // A dropoutKey selects a mask: two uint32 scalars, from the micro-batch's key.
 type dropoutKey struct{ low, high *Node }
