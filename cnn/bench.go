@@ -91,7 +91,7 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 	if err != nil {
 		return r, err
 	}
-	defer gemm.graph.Finalize()
+	defer gemm.close()
 
 	grads := make([][]float32, o.Parallelism)
 	for i := range grads {

@@ -123,12 +123,13 @@ func compileGradients(b compute.Backend, n int, smoothing float64, withDropout b
 	})
 }
 
-// compileUpdate: (parameters, m, v, mean gradient, moment, keep) give the new
-// (parameters, m, v).
+// compileUpdate: (state, mean gradient, moment, keep) give the new state.
 func compileUpdate(b compute.Backend) (*program, error) {
-	v, f := vector(NumParameters), scalar(dtypes.Float32)
-	return compile(b, "update", []shapes.Shape{v, v, v, v, f, f}, func(in []*Node) []*Node {
-		return adam(in[0], in[1], in[2], in[3], in[4], in[5])
+	const p = NumParameters
+	f := scalar(dtypes.Float32)
+	return compile(b, "update", []shapes.Shape{vector(3 * p), vector(p), f, f}, func(in []*Node) []*Node {
+		part := func(i int) *Node { return Slice(in[0], AxisRange(i*p, (i+1)*p)) }
+		return []*Node{Concatenate(adam(part(0), part(1), part(2), in[1], in[2], in[3]), 0)}
 	})
 }
 
@@ -242,8 +243,7 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 	}
 	const p = NumParameters
 	moment, keep := m.recipe.factors(step, m.options.TotalSteps)
-	err := m.update.run([]any{to[:p], to[p : 2*p], to[2*p : 3*p]},
-		[]any{from[:p], from[p : 2*p], from[2*p : 3*p], mean, []float32{moment}, []float32{keep}})
+	err := m.update.run([]any{to}, []any{from, mean, []float32{moment}, []float32{keep}})
 	for _, t := range m.frozen {
 		for lo := t.Offset; lo < len(to); lo += p { // parameters and both moments
 			copy(to[lo:lo+t.Size()], from[lo:])

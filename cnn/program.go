@@ -1,7 +1,9 @@
 package cnn
 
 import (
+	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 
 	"github.com/gomlx/compute"
@@ -10,12 +12,22 @@ import (
 )
 
 // A program is a compiled pure function of host slices. It is safe for
-// concurrent use: nothing is cached or built after it was compiled.
+// concurrent use.
 type program struct {
 	name    string
 	backend compute.Backend
 	graph   *graph.Graph
 	inputs  []shapes.Shape
+
+	mu   sync.Mutex
+	idle []arguments // of calls that are over: as many as ever ran at once
+}
+
+// arguments are input buffers in memory that host and device share: a call fills
+// them in place, which saves it the transfers, each a task of another thread.
+type arguments struct {
+	buffers []compute.Buffer
+	flat    []any // the same memory as slices
 }
 
 // compile builds and compiles a function; build gets one node per input.
@@ -29,39 +41,65 @@ func compile(b compute.Backend, name string, inputs []shapes.Shape, build func(i
 	if err := g.Compile(build(nodes)...); err != nil {
 		return nil, fmt.Errorf("compiling %s: %w", name, err)
 	}
-	return &program{name, b, g, inputs}, nil
+	return &program{name: name, backend: b, graph: g, inputs: inputs}, nil
 }
 
 // run copies the inputs (flat slices) to the device, executes, and copies the
 // results into outputs (flat slices of the right length).
 func (p *program) run(outputs, inputs []any) (err error) {
 	defer recoverInto(&err, "running "+p.name)
-	buffers := make([]compute.Buffer, 0, len(inputs)+len(outputs))
-	defer func() {
-		for _, b := range buffers {
-			if e := b.Finalize(); e != nil && err == nil {
-				err = fmt.Errorf("running %s: releasing memory: %w", p.name, e)
-			}
-		}
-	}()
-	for i, in := range inputs {
-		b, err := p.backend.BufferFromFlatData(0, in, p.inputs[i])
-		if err != nil {
-			return fmt.Errorf("running %s: input %d: %w", p.name, i, err)
-		}
-		buffers = append(buffers, b)
-	}
-	results, err := p.graph.Executable().Execute(buffers, nil, 0)
+	args, err := p.take()
 	if err != nil {
 		return fmt.Errorf("running %s: %w", p.name, err)
 	}
-	buffers = append(buffers, results...)
+	defer p.put(args)
+	for i, in := range inputs {
+		reflect.Copy(reflect.ValueOf(args.flat[i]), reflect.ValueOf(in))
+	}
+	results, err := p.graph.Executable().Execute(args.buffers, nil, 0)
+	if err != nil {
+		return fmt.Errorf("running %s: %w", p.name, err)
+	}
 	for i, r := range results {
-		if err := r.ToFlatData(outputs[i]); err != nil {
-			return fmt.Errorf("running %s: output %d: %w", p.name, i, err)
-		}
+		err = errors.Join(err, r.ToFlatData(outputs[i]), r.Finalize())
+	}
+	if err != nil {
+		return fmt.Errorf("running %s: results: %w", p.name, err)
 	}
 	return nil
+}
+
+func (p *program) take() (a arguments, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.idle); n > 0 {
+		a, p.idle = p.idle[n-1], p.idle[:n-1]
+		return a, nil
+	}
+	for _, shape := range p.inputs {
+		buffer, flat, err := p.backend.NewSharedBuffer(0, shape)
+		if err != nil {
+			return a, err
+		}
+		a.buffers, a.flat = append(a.buffers, buffer), append(a.flat, flat)
+	}
+	return a, nil
+}
+
+func (p *program) put(a arguments) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, a)
+}
+
+// close releases the program; no call may run.
+func (p *program) close() {
+	for _, a := range p.idle {
+		for _, b := range a.buffers {
+			_ = b.Finalize()
+		}
+	}
+	p.graph.Finalize()
 }
 
 // A lazyProgram is compiled at its first use, by whichever call comes first.
@@ -83,7 +121,7 @@ func (l *lazyProgram) run(outputs, inputs []any) error {
 // close must not overlap with run, nor be followed by it.
 func (l *lazyProgram) close() {
 	if l.p != nil {
-		l.p.graph.Finalize()
+		l.p.close()
 	}
 }
 

@@ -42,12 +42,9 @@ func Value(q int64) float64 { return float64(q) / scale }
 func Accumulate(dst []int64, grad []float32, v int) (bad int) {
 	dst = dst[:len(grad)]
 	if firstAbove(grad, min(largestBits(v), fastBits)) < 0 {
-		// Adding 1.5 * 2^52 leaves no binary places, so that the sum rounds to nearest even in the addition itself; its
-		// bits then count quanta. Thrice as fast as RoundToEven, and right up to 2^51 quanta. (The
-		// outer conversion keeps compilers from fusing the two.)
-		const magic = 3 << 51
-		for i, g := range grad {
-			dst[i] += int64(math.Float64bits(float64(float64(g)*scale)+magic) - math.Float64bits(magic))
+		// (The outer conversion keeps compilers from fusing the two.)
+		for i := addQuanta(dst, grad); i < len(grad); i++ {
+			dst[i] += int64(math.Float64bits(float64(float64(grad[i])*scale)+magic) - math.Float64bits(magic))
 		}
 		return -1
 	}
@@ -60,14 +57,22 @@ func Accumulate(dst []int64, grad []float32, v int) (bad int) {
 	return -1
 }
 
+// magic is 1.5 * 2^52. Adding it leaves no binary places, so that the sum rounds to nearest even in the addition itself; its
+// bits then count quanta. Thrice as fast as RoundToEven, and right up to 2^51 quanta.
+const magic = 3 << 51
+
 // fastBits are the bits of 2048 = 2^51 quanta.
 const fastBits = (127 + 11) << 23
 
 // firstAbove returns the index of the first element whose magnitude has larger bits, or -1. Positive floats order as
 // their bits do; infinities and NaN have the largest.
 func firstAbove(grad []float32, bits uint32) int {
-	for i, g := range grad {
-		if math.Float32bits(g)&^(1<<31) > bits {
+	largest, start := largestOf(grad)
+	if largest > bits {
+		start = 0
+	}
+	for i := start; i < len(grad); i++ {
+		if math.Float32bits(grad[i])&^(1<<31) > bits {
 			return i
 		}
 	}

@@ -186,13 +186,12 @@ func (g *generation) tell(c commit) {
 	for i, n := range c.deal {
 		deal[i] = int32(n)
 	}
-	g.report.set(func(s *proto.Status) { s.Ledger = g.ledger(epochs, used) })
 	commit := &proto.Commit{
 		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss, Accuracy: c.accuracy,
 		Samples: c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(), ReduceNanos: c.reduce.Nanoseconds(),
 		WaitNanos: c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Deal: deal,
 	}
-	g.report.commit(commit)
+	g.report.commit(commit, g.ledger(epochs, used))
 	g.observer.Committed(commit, 2*8*len(g.buffer.words)*(g.world.Size()-1)/g.world.Size())
 }
 

@@ -18,7 +18,7 @@ func TestHealthFailsOnlyWithoutProgress(t *testing.T) {
 		}
 		r.got(time.Minute)
 		time.Sleep(50 * time.Second)
-		r.commit(&proto.Commit{Step: 1}) // progress
+		r.commit(&proto.Commit{Step: 1}, nil) // progress
 		time.Sleep(50 * time.Second)
 		if line, ok := r.health(time.Now()); !ok {
 			t.Error("not healthy 50 s after a commit:", line)

@@ -61,19 +61,20 @@ func (r *report) phase(p string) {
 	r.status.Phase = p
 }
 
-// commit records a committed step; a step done again replaces what followed it.
-func (r *report) commit(c *proto.Commit) {
-	r.set(func(s *proto.Status) {
-		for n := len(r.commits); n > 0 && r.commits[n-1].Step >= c.Step; n-- {
-			r.commits = r.commits[:n-1]
-		}
-		if len(r.commits) == keptCommits {
-			r.commits = append(r.commits[:0], r.commits[keptCommits/4:]...)
-		}
-		r.moved = time.Now()
-		r.commits = append(r.commits, c)
-		s.Step = c.Step
-	})
+// commit records a committed step and the ledger after it; a step done again replaces what followed it. It wakes nobody: followers look
+// every pace, so that a step costs no message.
+func (r *report) commit(c *proto.Commit, ledger *proto.Ledger) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := len(r.commits); n > 0 && r.commits[n-1].Step >= c.Step; n-- {
+		r.commits = r.commits[:n-1]
+	}
+	if len(r.commits) == keptCommits {
+		r.commits = append(r.commits[:0], r.commits[keptCommits/4:]...)
+	}
+	r.moved = time.Now()
+	r.commits = append(r.commits, c)
+	r.status.Step, r.status.Ledger = c.Step, ledger
 }
 
 // event notes something for `evenweave blame`.

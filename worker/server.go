@@ -37,7 +37,7 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 	if err := s.fence(r.Job); err != nil {
 		return err
 	}
-	after := r.AfterStep
+	after, woken, sent := r.AfterStep, true, time.Time{}
 	for {
 		st, changed := s.report.read(after)
 		if n := len(st.Commits); n > 0 {
@@ -45,17 +45,27 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 		} else if st.Step >= 0 && st.Step < after {
 			after = st.Step // the state went back to a checkpoint
 		}
-		if err := stream.Send(st); err != nil {
-			return err
+		if woken || len(st.Commits) > 0 || time.Since(sent) > signOfLife {
+			if err := stream.Send(st); err != nil {
+				return err
+			}
+			sent = time.Now()
 		}
 		select {
 		case <-changed:
+			woken = true
 		case <-stream.Context().Done():
 			return stream.Context().Err()
-		case <-time.After(time.Second): // a sign of life
+		case <-time.After(pace):
+			woken = false
 		}
 	}
 }
+
+const (
+	pace       = 50 * time.Millisecond // between messages to a follower that only tell of commits
+	signOfLife = time.Second
+)
 
 func (s *server) Probe(_ context.Context, r *proto.ProbeRequest) (*proto.Status, error) {
 	if err := s.fence(r.Job); err != nil {
