@@ -30,7 +30,7 @@
 //
 // # Segments and rounds
 //
-// A chunk is sent in segments of at most 64 KB, one frame each, so that sending, receiving and adding overlap: segment s of a hop goes out as soon as segment s of the hop before has come in. In the plan, which is a pure function of
+// A chunk is sent in segments of at most 60 KB, one frame each, so that sending, receiving and adding overlap: segment s of a hop goes out as soon as segment s of the hop before has come in. In the plan, which is a pure function of
 // length, size and segment, this is one line: frame i passes on what frame i-segments brought. A buffer whose chunks exceed the window is summed in rounds; no member has more than one window of its own on its way.
 //
 // Frames are written by the additions themselves: the bytes that come in, plus this member's part, go straight into the frame that goes out, and both checksums are taken in the same pass over the data. The caller's buffer is

@@ -25,7 +25,7 @@ type Config struct {
 
 // The sizes that were fastest where they were measured; see the package comment.
 const (
-	DefaultSegmentBytes = 64 << 10
+	DefaultSegmentBytes = 60 << 10
 	DefaultWindowBytes  = 512 << 10
 )
 
