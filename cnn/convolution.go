@@ -1,67 +1,28 @@
 package cnn
 
 import (
-	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// Both convolutions work on tiles of 4x4 pixels. A stack of planes of c channels
-// and 28x28 pixels, of n images, lies as
+// The second convolution gives 24x24 pixels, in 6x6 tiles of 4x4. What a tile
+// depends on is a patch of 6x6 pixels, which overlaps its neighbours' by two. All
+// patches of c channels and n images lie as
 //
-//	[4, 4, c, 7, 7, n]    element (i, j, c, t, s, b) is pixel (4t+i, 4s+j)
+//	[36, c, m]    position in the patch, channel, and which patch of which image
 //
-// so that the pixels at one place of all tiles are neighbours in memory, and
-// images innermost. Then each product below is a plain row-major matrix product,
-// which XLA computes at nearly the processor's peak, and each loop over elements
-// runs over n neighbours. An output of 26x26 pixels fills the tiles but for the
-// last two rows and columns, which nobody reads.
+// with m = 36n and images innermost. So each product below is a plain row-major
+// matrix product, which XLA computes at nearly the processor's peak, and each loop
+// over elements runs straight through memory.
 const (
-	tile  = 4
-	tiles = side / tile // along each edge
-
-	// patches of tile+2 pixels, which overlap by two, give what an output tile
-	// depends on; there is none for the last tiles
+	tile      = 4
+	tiles     = 6 // along each edge
 	patch     = tile + 2
 	positions = patch * patch
-	windows   = tiles - 1
 
 	filters1 = 32
 	filters2 = 64
 	taps     = 9 // of a 3x3 kernel
 )
-
-// overlapping lays out tiles [4, 4, ..., t, s, n] as the overlapping patches
-// [6, 6, ..., t-1, s-1, n]: rows and columns 4 and 5 of a patch are 0 and 1 of the
-// next tile.
-func overlapping(x *Node) *Node {
-	for _, axis := range []int{0, 1} {
-		along := x.Rank() - 3 + axis
-		size := x.Shape().Dimensions[along]
-		x = Concatenate([]*Node{
-			SliceAxis(x, along, AxisRange(0, size-1)),
-			SliceAxis(SliceAxis(x, axis, AxisRange(0, patch-tile)), along, AxisRange(1, size)),
-		}, axis)
-	}
-	return x
-}
-
-// overlappingBack is the adjoint of overlapping: it adds up what the patches say
-// of the same pixel.
-func overlappingBack(x *Node) *Node {
-	for _, axis := range []int{1, 0} {
-		along := x.Rank() - 3 + axis
-		ends, starts := make([]compute.PadAxis, x.Rank()), make([]compute.PadAxis, x.Rank())
-		ends[along].End = 1
-		starts[along].Start, starts[axis].End = 1, 2*tile-patch
-		x = Add(pad(SliceAxis(x, axis, AxisRange(0, tile)), ends), pad(SliceAxis(x, axis, AxisRange(tile, patch)), starts))
-		x = OptimizationBarrier(x) // or XLA computes both axes in one loop, each element four times
-	}
-	return x
-}
-
-func pad(x *Node, axes []compute.PadAxis) *Node {
-	return Pad(x, ScalarZero(x.Graph(), x.DType()), axes...)
-}
 
 // batched multiplies matrices [v, m, k] and [v, k, n], v by v.
 func batched(a, b *Node) *Node { return DotGeneral(a, []int{2}, []int{0}, b, []int{1}, []int{0}) }
@@ -72,39 +33,39 @@ func batchedTransposed(a, b *Node) *Node {
 }
 
 // A thinConvolution is the first layer, of one channel: a matrix product with the
-// nine neighbours of each pixel as columns. A tenth, of ones, takes the bias.
+// nine neighbours of each pixel as columns. A tenth, of ones, takes the bias. Its
+// output comes as patches at once: pixels of several patches are computed more
+// than once, which is cheaper than to gather them.
 type thinConvolution struct {
-	n         int
-	neighbors *Node // [16, 10, 49n]
-	output    *Node // after the ReLU, [4, 4, 32, 7, 7, n]
+	neighbors *Node // [36, 10, m]
+	output    *Node // after the ReLU, [36, 32, m]
 }
 
 // convolveImages applies a 3x3 kernel [3, 3, 1, 32], bias [32] and ReLU to images
 // [n, 28, 28].
 func convolveImages(images, kernel, bias *Node) thinConvolution {
 	n := images.Shape().Dimensions[0]
-	const edge = tiles + 1 // one more, so that the last tiles have neighbours
-	grown := make([]compute.PadAxis, 3)
-	grown[1].End, grown[2].End = edge*tile-side, edge*tile-side
-	x := Reshape(pad(images, grown), n, edge, tile, edge, tile)
-	x = overlapping(TransposeAllAxes(x, 2, 4, 1, 3, 0))
+	const edge = side / tile
+	x := TransposeAllAxes(Reshape(images, n, edge, tile, edge, tile), 2, 4, 1, 3, 0)
+	// Patches of layer 1 depend on 8x8 pixels: two tiles each way. [8, 8, 6, 6, n]
+	for axis := range 2 {
+		x = Concatenate([]*Node{SliceAxis(x, 2+axis, AxisRange(0, tiles)), SliceAxis(x, 2+axis, AxisRange(1, edge))}, axis)
+	}
 	var columns []*Node
 	for i := range 3 {
 		for j := range 3 {
-			columns = append(columns, Reshape(Slice(x, AxisRange(i, i+tile), AxisRange(j, j+tile)), tile*tile, 1, tiles*tiles*n))
+			columns = append(columns, Reshape(Slice(x, AxisRange(i, i+patch), AxisRange(j, j+patch)), positions, 1, tiles*tiles*n))
 		}
 	}
-	c := thinConvolution{n: n, neighbors: Concatenate(append(columns, OnesLike(columns[0])), 1)}
+	c := thinConvolution{neighbors: Concatenate(append(columns, OnesLike(columns[0])), 1)}
 	weights := Transpose(Concatenate([]*Node{Reshape(kernel, taps, filters1), Reshape(bias, 1, filters1)}, 0), 0, 1)
-	weights = BroadcastToDims(ExpandDims(weights, 0), tile*tile, filters1, taps+1)
-	c.output = Reshape(relu(batched(weights, c.neighbors)), tile, tile, filters1, tiles, tiles, n)
+	c.output = relu(batched(BroadcastToDims(ExpandDims(weights, 0), positions, filters1, taps+1), c.neighbors))
 	return c
 }
 
 // back gives the loss's gradient by kernel and bias, from that by the output.
 func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
-	d = Where(IsPositive(c.output), d, ZerosLike(d))
-	weights := batchedTransposed(Reshape(d, tile*tile, filters1, tiles*tiles*c.n), c.neighbors)
+	weights := batchedTransposed(Where(IsPositive(c.output), d, ZerosLike(d)), c.neighbors)
 	weights = Transpose(ReduceSum(weights, 0), 0, 1)
 	return Slice(weights, AxisRange(0, taps)), Slice(weights, AxisElem(taps))
 }
@@ -114,7 +75,7 @@ func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
 //
 //	A' [ (G kernel G') . (B' patch B) ] A
 //
-// for its 6x6 patch of the input, where . multiplies element by element and sums
+// for its patch of the input, where . multiplies element by element and sums
 // over channels: 36 products instead of 144 for 16 pixels. For all tiles at once,
 // each of the 36 is a matrix product over the channels, and so is each of the
 // linear maps around it (as a Kronecker product: B' patch B is (B' x B') patch).
@@ -123,10 +84,9 @@ func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
 // products that automatic differentiation makes have transposed left sides, for
 // which XLA takes a path that is twice as slow.
 type wideConvolution struct {
-	n       int
 	kernel  *Node
-	patches *Node // B' patch B, [36, 32, 36n]
-	output  *Node // [16, 64, 36n]; row 4w+p is pixel w of 2x2-window p of a tile
+	patches *Node // B' patch B, [36, 32, m]
+	output  *Node // [16, 64, m]; row 4w+p is pixel w of 2x2-window p of a tile
 }
 
 // inputMap is B'.
@@ -152,12 +112,11 @@ func outputMap() matrix {
 	}.twice().rows(0, 2, 8, 10, 1, 3, 9, 11, 4, 6, 12, 14, 5, 7, 13, 15)
 }
 
-// convolve applies a 3x3 kernel [3, 3, 32, 64] to tiles [4, 4, 32, 7, 7, n].
+// convolve applies a 3x3 kernel [3, 3, 32, 64] to patches [36, 32, m].
 func convolve(x, kernel *Node) wideConvolution {
-	n := x.Shape().Dimensions[5]
-	c := wideConvolution{n: n, kernel: kernel}
-	m := windows * windows * n
-	c.patches = Reshape(inputMap().times(Reshape(overlapping(x), positions, filters1*m)), positions, filters1, m)
+	m := x.Shape().Dimensions[2]
+	c := wideConvolution{kernel: kernel}
+	c.patches = Reshape(inputMap().times(Reshape(x, positions, filters1*m)), positions, filters1, m)
 	maps := kernelMap().times(Reshape(TransposeAllAxes(kernel, 0, 1, 3, 2), taps, filters2*filters1))
 	products := batched(Reshape(maps, positions, filters2, filters1), c.patches)
 	c.output = Reshape(outputMap().times(Reshape(products, positions, filters2*m)), tile*tile, filters2, m)
@@ -166,7 +125,7 @@ func convolve(x, kernel *Node) wideConvolution {
 
 // back gives the loss's gradient by input and kernel, from that by the output.
 func (c *wideConvolution) back(d *Node) (input, kernel *Node) {
-	m := windows * windows * c.n
+	m := d.Shape().Dimensions[2]
 	d = Reshape(outputMap().transposed().times(Reshape(d, tile*tile, filters2*m)), positions, filters2, m)
 
 	kernel = kernelMap().transposed().times(Reshape(batchedTransposed(d, c.patches), positions, filters2*filters1))
@@ -174,26 +133,23 @@ func (c *wideConvolution) back(d *Node) (input, kernel *Node) {
 
 	maps := Reshape(kernelMap().times(Reshape(c.kernel, taps, filters1*filters2)), positions, filters1, filters2)
 	input = inputMap().transposed().times(Reshape(batched(maps, d), positions, filters1*m))
-	return overlappingBack(Reshape(input, patch, patch, filters1, windows, windows, c.n)), kernel
+	return Reshape(input, positions, filters1, m), kernel
 }
 
 // A pool is the 2x2 max-pool of a wideConvolution's output.
 type pool struct {
-	n      int
 	first  *Node // which of the four is the largest: the first of equal ones, as in Keras and PyTorch
-	output *Node // [2, 2, 64, 6, 6, n]: pixel (2i+t, 2j+s)
+	output *Node // [4, 64, m]: window of a tile, channel, tile and image
 }
 
 func maxPool(c wideConvolution) pool {
 	g := c.output.Graph()
-	window := func(w int) *Node {
-		return Reshape(Slice(c.output, AxisRange(4*w, 4*w+4)), 2, 2, filters2, windows, windows, c.n)
-	}
+	window := func(w int) *Node { return Slice(c.output, AxisRange(4*w, 4*w+4)) }
 	w0, w1, w2, w3 := window(0), window(1), window(2), window(3)
 	index := func(i float32) *Node { return Const(g, i) }
 	first := Where(GreaterOrEqual(w0, Max(w1, Max(w2, w3))), index(0),
 		Where(GreaterOrEqual(w1, Max(w2, w3)), index(1), Where(GreaterOrEqual(w2, w3), index(2), index(3))))
-	return pool{n: c.n, first: first, output: Max(Max(w0, w1), Max(w2, w3))}
+	return pool{first: first, output: Max(Max(w0, w1), Max(w2, w3))}
 }
 
 // back gives the gradient by the convolution's output: all of it goes to the
@@ -204,7 +160,7 @@ func (p *pool) back(d *Node) *Node {
 	}
 	d, first := four(d), four(p.first)
 	d = Where(Equal(first, Iota(d.Graph(), first.Shape(), 0)), d, ZerosLike(d))
-	return Reshape(d, tile*tile, filters2, windows*windows*p.n)
+	return Reshape(d, tile*tile, filters2, -1)
 }
 
 // A matrix of constants.

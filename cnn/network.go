@@ -94,13 +94,13 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	// Bias and ReLU after the max-pool, not before: both are monotone, so it is
 	// the same function of a quarter of the elements.
 	net.pool = maxPool(net.conv2)
-	x = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, 1, filters2, 1, 1, 1)))
-	x.AssertDims(2, 2, filters2, windows, windows, n)
+	x = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
+	x.AssertDims(4, filters2, tiles*tiles*n)
 	if key != nil {
 		x = dropout(x, *key)
 	}
-	dense := Reshape(w["dense/kernel"], windows, 2, windows, 2, filters2, classes) // in the order of a flattened image
-	dense = Reshape(TransposeAllAxes(dense, 5, 1, 3, 4, 0, 2), classes, features)  // in that of x
+	dense := Reshape(w["dense/kernel"], tiles, 2, tiles, 2, filters2, classes)    // in the order of a flattened image
+	dense = Reshape(TransposeAllAxes(dense, 5, 1, 3, 4, 0, 2), classes, features) // in that of x
 	x = Transpose(Dot(dense, Reshape(x, features, n)).Product(), 0, 1)
 	net.scores = Add(x, ExpandLeftToRank(w["dense/bias"], 2))
 	net.scores.AssertDims(n, classes)
