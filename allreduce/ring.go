@@ -23,7 +23,7 @@ type Config struct {
 	WindowBytes  int      // the most bytes of its own that a member has on their way at a time; 0: DefaultWindowBytes
 }
 
-// The sizes that were fastest where they were measured; see the package comment.
+// The sizes that were fastest where they were measured; see ARCHITECTURE.md, Costs of the ring.
 const (
 	DefaultSegmentBytes = 60 << 10
 	DefaultWindowBytes  = 512 << 10

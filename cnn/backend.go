@@ -61,6 +61,9 @@ func openXLA(kind string) (b compute.Backend, err error) {
 	if path := findPlugin(kind); path != "" {
 		config = "xla:" + path
 	}
+	if kind != "cpu" {
+		config += ",shared_buffers=false" // the library guesses by the path
+	}
 	b, err = compute.NewWithConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("XLA's %s plug-in cannot be used (%w): run `make setup` to fetch it", kind, err)

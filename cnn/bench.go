@@ -35,10 +35,11 @@ type BenchResult struct {
 	Backend         string    `json:"backend"`
 	MicroBatch      int       `json:"micro_batch"`
 	Parallelism     int       `json:"parallelism"`
-	ImagesPerSecond float64   `json:"images_per_second"` // gradients, all calls together
-	GradientsMS     float64   `json:"gradients_ms"`      // one call, beside the others
-	UpdateMS        float64   `json:"update_ms"`         // one update, alone
-	GemmGFLOPS      float64   `json:"gemm_gflops"`       // matrix product, same parallelism
+	ImagesPerSecond float64   `json:"images_per_second"`      // gradients, all calls together
+	StepImages      float64   `json:"step_images_per_second"` // gradients of 128 samples and an update, from the figures below
+	GradientsMS     float64   `json:"gradients_ms"`           // one call, beside the others
+	UpdateMS        float64   `json:"update_ms"`              // one update, alone
+	GemmGFLOPS      float64   `json:"gemm_gflops"`            // matrix product, same parallelism
 	LimitImages     float64   `json:"limit_images_per_second"`
 	Share           float64   `json:"share"` // of that limit
 	OpenSeconds     float64   `json:"open_seconds"`
@@ -63,13 +64,14 @@ func Bench(ctx context.Context, o BenchOptions, w io.Writer) error {
 micro-batch        %10d samples
 parallelism        %10d calls at once
 gradients          %10.0f images/s
+with the update    %10.0f images/s, one for 128
 one call           %10.2f ms
 one update         %10.2f ms
 matrix product     %10.1f GFLOP/s
 limit              %10.0f images/s if direct convolution ran like that product
 share of the limit %10.0f %%
 ready after        %10.2f s
-`, r.Backend, r.MicroBatch, r.Parallelism, r.ImagesPerSecond, r.GradientsMS, r.UpdateMS, r.GemmGFLOPS, r.LimitImages, 100*r.Share, r.OpenSeconds)
+`, r.Backend, r.MicroBatch, r.Parallelism, r.ImagesPerSecond, r.StepImages, r.GradientsMS, r.UpdateMS, r.GemmGFLOPS, r.LimitImages, 100*r.Share, r.OpenSeconds)
 	return err
 }
 
@@ -140,8 +142,12 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 		GemmGFLOPS: flops / 1e9, LimitImages: flops / flopPerImage, OpenSeconds: opened.Seconds(),
 	}
 	r.Share = r.ImagesPerSecond / r.LimitImages
+	r.StepImages = 1 / (1/r.ImagesPerSecond + r.UpdateMS/1e3/globalBatch)
 	return r, nil
 }
+
+// globalBatch is the command line's default.
+const globalBatch = 128
 
 // gemmSide is large enough for a matrix product to run at full speed.
 const gemmSide = 768

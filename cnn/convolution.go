@@ -10,7 +10,7 @@ import (
 //
 //	[36, c, m]    position in the patch, channel, and which patch of which image
 //
-// with m = 36n and images innermost. So each product below is a plain row-major
+// with m = 6*6*n: the tile's row, its column, the image. So each product below is a plain row-major
 // matrix product, which XLA computes at nearly the processor's peak, and each loop
 // over elements runs straight through memory.
 const (
@@ -63,7 +63,8 @@ func convolveImages(images, kernel, bias *Node) thinConvolution {
 	return c
 }
 
-// back gives the loss's gradient by kernel and bias, from that by the output.
+// back gives the loss's gradient with respect to kernel [9, 32] and bias [1, 32],
+// from that with respect to the output.
 func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
 	weights := batchedTransposed(Where(IsPositive(c.output), d, ZerosLike(d)), c.neighbors)
 	weights = Transpose(ReduceSum(weights, 0), 0, 1)
@@ -123,7 +124,8 @@ func convolve(x, kernel *Node) wideConvolution {
 	return c
 }
 
-// back gives the loss's gradient by input and kernel, from that by the output.
+// back gives the loss's gradient with respect to the patches of the input and the
+// kernel, from that with respect to the output.
 func (c *wideConvolution) back(d *Node) (input, kernel *Node) {
 	m := d.Shape().Dimensions[2]
 	d = Reshape(outputMap().transposed().times(Reshape(d, tile*tile, filters2*m)), positions, filters2, m)
@@ -152,8 +154,8 @@ func maxPool(c wideConvolution) pool {
 	return pool{first: first, output: Max(Max(w0, w1), Max(w2, w3))}
 }
 
-// back gives the gradient by the convolution's output: all of it goes to the
-// largest of four.
+// back gives the gradient with respect to the convolution's output: all of it goes
+// to the largest of four.
 func (p *pool) back(d *Node) *Node {
 	four := func(x *Node) *Node {
 		return BroadcastToDims(ExpandDims(x, 0), append([]int{4}, x.Shape().Dimensions...)...)

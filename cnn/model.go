@@ -116,8 +116,8 @@ func compileGradients(b compute.Backend, n int, smoothing float64, withDropout b
 			key = &dropoutKey{low: in[4], high: in[5]}
 		}
 		net := forward(params, images, key)
-		loss := ReduceAllSum(Mul(weights, losses(net.scores, labels, smoothing)))
-		right := And(Equal(ArgMax(net.scores, 1, dtypes.Int32), labels), IsPositive(weights))
+		loss := ReduceAllSum(Mul(weights, losses(net.logits, labels, smoothing)))
+		right := And(Equal(ArgMax(net.logits, 1, dtypes.Int32), labels), IsPositive(weights))
 		correct := ReduceAllSum(ConvertDType(right, dtypes.Float32))
 		return []*Node{net.gradient(loss), Stack([]*Node{loss, correct}, 0)}
 	})
@@ -137,7 +137,7 @@ func compileUpdate(b compute.Backend) (*program, error) {
 func compileLogits(b compute.Backend) (*program, error) {
 	inputs := []shapes.Shape{vector(NumParameters), shapes.Make(dtypes.Uint8, evaluationBatch, pixels)}
 	return compile(b, "logits", inputs, func(in []*Node) []*Node {
-		return []*Node{forward(in[0], in[1], nil).scores}
+		return []*Node{forward(in[0], in[1], nil).logits}
 	})
 }
 

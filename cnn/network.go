@@ -78,10 +78,10 @@ type network struct {
 	conv1   thinConvolution
 	conv2   wideConvolution
 	pool    pool
-	scores  *Node // [n, 10]
+	logits  *Node // [n, 10]
 }
 
-// forward is the network: images [n, 784] of bytes in, scores out. A nil key
+// forward is the network: images [n, 784] of bytes in, logits [n, 10] out. A nil key
 // turns dropout off.
 func forward(params, images *Node, key *dropoutKey) *network {
 	n := images.Shape().Dimensions[0]
@@ -102,19 +102,19 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	dense := Reshape(w["dense/kernel"], tiles, 2, tiles, 2, filters2, classes)    // in the order of a flattened image
 	dense = Reshape(TransposeAllAxes(dense, 5, 1, 3, 4, 0, 2), classes, features) // in that of x
 	x = Transpose(Dot(dense, Reshape(x, features, n)).Product(), 0, 1)
-	net.scores = Add(x, ExpandLeftToRank(w["dense/bias"], 2))
-	net.scores.AssertDims(n, classes)
+	net.logits = Add(x, ExpandLeftToRank(w["dense/bias"], 2))
+	net.logits.AssertDims(n, classes)
 	return net
 }
 
-// gradient of a loss that depends on the scores, by all parameters.
+// gradient of a loss that depends on the logits, by all parameters.
 func (net *network) gradient(loss *Node) *Node {
 	w, d := net.weights, map[string]*Node{}
 	head := Gradient(loss, net.pool.output, w["conv2/bias"], w["dense/kernel"], w["dense/bias"])
 	d["conv2/bias"], d["dense/kernel"], d["dense/bias"] = head[1], head[2], head[3]
-	images, kernel := net.conv2.back(net.pool.back(head[0]))
+	patches, kernel := net.conv2.back(net.pool.back(head[0]))
 	d["conv2/kernel"] = kernel
-	d["conv1/kernel"], d["conv1/bias"] = net.conv1.back(images)
+	d["conv1/kernel"], d["conv1/bias"] = net.conv1.back(patches)
 	var flat []*Node
 	for _, t := range parameters() {
 		flat = append(flat, Reshape(d[t.Name], t.Size()))

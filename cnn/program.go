@@ -20,14 +20,20 @@ type program struct {
 	inputs  []shapes.Shape
 
 	mu   sync.Mutex
-	idle []arguments // of calls that are over: as many as ever ran at once
+	idle []*arguments // of calls that are over: as many as ever ran at once
 }
 
 // arguments are input buffers in memory that host and device share: a call fills
 // them in place, which saves it the transfers, each a task of another thread.
 type arguments struct {
 	buffers []compute.Buffer
-	flat    []any // the same memory as slices
+	flat    []any // the same memory as slices; nil where the device shares none
+}
+
+func (a *arguments) release() {
+	for _, b := range a.buffers {
+		_ = b.Finalize()
+	}
 }
 
 // compile builds and compiles a function; build gets one node per input.
@@ -53,8 +59,8 @@ func (p *program) run(outputs, inputs []any) (err error) {
 		return fmt.Errorf("running %s: %w", p.name, err)
 	}
 	defer p.put(args)
-	for i, in := range inputs {
-		reflect.Copy(reflect.ValueOf(args.flat[i]), reflect.ValueOf(in))
+	if err := args.fill(p, inputs); err != nil {
+		return fmt.Errorf("running %s: %w", p.name, err)
 	}
 	results, err := p.graph.Executable().Execute(args.buffers, nil, 0)
 	if err != nil {
@@ -69,24 +75,56 @@ func (p *program) run(outputs, inputs []any) (err error) {
 	return nil
 }
 
-func (p *program) take() (a arguments, err error) {
+// take returns arguments that no call uses: shared memory, or none yet on a
+// device that shares none with the host (a GPU).
+func (p *program) take() (*arguments, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := len(p.idle); n > 0 {
-		a, p.idle = p.idle[n-1], p.idle[:n-1]
+		a := p.idle[n-1]
+		p.idle = p.idle[:n-1]
 		return a, nil
 	}
-	for _, shape := range p.inputs {
+	a := new(arguments)
+	if !p.backend.HasSharedBuffers() {
+		return a, nil
+	}
+	for i, shape := range p.inputs {
 		buffer, flat, err := p.backend.NewSharedBuffer(0, shape)
 		if err != nil {
-			return a, err
+			a.release()
+			return nil, fmt.Errorf("memory for input %d: %w", i, err)
 		}
 		a.buffers, a.flat = append(a.buffers, buffer), append(a.flat, flat)
 	}
 	return a, nil
 }
 
-func (p *program) put(a arguments) {
+// fill copies the inputs into the shared memory, or to the device.
+func (a *arguments) fill(p *program, inputs []any) error {
+	for i, in := range inputs {
+		if n := reflect.ValueOf(in).Len(); n != p.inputs[i].Size() {
+			return fmt.Errorf("input %d has %d elements, expected %d", i, n, p.inputs[i].Size())
+		}
+		if a.flat == nil {
+			b, err := p.backend.BufferFromFlatData(0, in, p.inputs[i])
+			if err != nil {
+				return fmt.Errorf("input %d: %w", i, err)
+			}
+			a.buffers = append(a.buffers, b)
+		} else {
+			reflect.Copy(reflect.ValueOf(a.flat[i]), reflect.ValueOf(in))
+		}
+	}
+	return nil
+}
+
+// put gives arguments back for the next call to use.
+func (p *program) put(a *arguments) {
+	if a.flat == nil {
+		a.release()
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idle = append(p.idle, a)
@@ -95,9 +133,7 @@ func (p *program) put(a arguments) {
 // close releases the program; no call may run.
 func (p *program) close() {
 	for _, a := range p.idle {
-		for _, b := range a.buffers {
-			_ = b.Finalize()
-		}
+		a.release()
 	}
 	p.graph.Finalize()
 }

@@ -42,7 +42,7 @@ func Value(q int64) float64 { return float64(q) / scale }
 func Accumulate(dst []int64, grad []float32, v int) (bad int) {
 	dst = dst[:len(grad)]
 	if firstAbove(grad, min(largestBits(v), fastBits)) < 0 {
-		// (The outer conversion keeps compilers from fusing the two.)
+		// See magic. The outer conversion keeps compilers from fusing product and sum.
 		for i := addQuanta(dst, grad); i < len(grad); i++ {
 			dst[i] += int64(math.Float64bits(float64(float64(grad[i])*scale)+magic) - math.Float64bits(magic))
 		}

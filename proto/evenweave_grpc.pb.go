@@ -34,7 +34,7 @@ const (
 //
 // Member is served by every worker. The coordinator follows it; peers fetch state from it.
 type MemberClient interface {
-	// Follow streams the member's status: the first at once, then one after each change. Level-based: each status says all that holds now.
+	// Follow streams the member's status: the first at once, then one after each change; of commits alone, one every 50 ms at most. Level-based: each status says all that holds now.
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Status], error)
 	// Probe answers at once from a process that runs. It is how the coordinator judges a report.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*Status, error)
@@ -128,7 +128,7 @@ func (c *memberClient) Blame(ctx context.Context, in *BlameRequest, opts ...grpc
 //
 // Member is served by every worker. The coordinator follows it; peers fetch state from it.
 type MemberServer interface {
-	// Follow streams the member's status: the first at once, then one after each change. Level-based: each status says all that holds now.
+	// Follow streams the member's status: the first at once, then one after each change; of commits alone, one every 50 ms at most. Level-based: each status says all that holds now.
 	Follow(*FollowRequest, grpc.ServerStreamingServer[Status]) error
 	// Probe answers at once from a process that runs. It is how the coordinator judges a report.
 	Probe(context.Context, *ProbeRequest) (*Status, error)

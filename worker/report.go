@@ -62,7 +62,7 @@ func (r *report) phase(p string) {
 }
 
 // commit records a committed step and the ledger after it; a step done again replaces what followed it. It wakes nobody: followers look
-// every pace, so that a step costs no message.
+// every pace, so that short steps cost no message each.
 func (r *report) commit(c *proto.Commit, ledger *proto.Ledger) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,7 +95,7 @@ func (r *report) blame() []*proto.BlameEvent {
 	return append([]*proto.BlameEvent(nil), r.events...)
 }
 
-// read returns the status with the commits after a step, and a channel that is closed at the next change.
+// read returns the status with the commits after a step, and a channel that is closed, and another from then on, when set changes the status.
 func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

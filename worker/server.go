@@ -37,7 +37,11 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 	if err := s.fence(r.Job); err != nil {
 		return err
 	}
-	after, woken, sent := r.AfterStep, true, time.Time{}
+	var (
+		after = r.AfterStep
+		seen  <-chan struct{}
+		sent  time.Time
+	)
 	for {
 		st, changed := s.report.read(after)
 		if n := len(st.Commits); n > 0 {
@@ -45,19 +49,17 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 		} else if st.Step >= 0 && st.Step < after {
 			after = st.Step // the state went back to a checkpoint
 		}
-		if woken || len(st.Commits) > 0 || time.Since(sent) > signOfLife {
+		if changed != seen || len(st.Commits) > 0 || time.Since(sent) > signOfLife {
 			if err := stream.Send(st); err != nil {
 				return err
 			}
-			sent = time.Now()
+			seen, sent = changed, time.Now()
 		}
 		select {
 		case <-changed:
-			woken = true
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		case <-time.After(pace):
-			woken = false
 		}
 	}
 }

@@ -1,0 +1,69 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"evenweave/proto"
+)
+
+// follower is the coordinator's end of a Follow.
+type follower struct {
+	grpc.ServerStream
+	ctx   context.Context
+	heard chan *proto.Status
+}
+
+func (f follower) Context() context.Context { return f.ctx }
+
+func (f follower) Send(s *proto.Status) error {
+	f.heard <- s
+	return nil
+}
+
+// What the policy acts on is told at once, also when it changes just as the follower looks for commits; commits are told in time, together.
+func TestFollowersHearOfChangesAtOnceAndOfCommitsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReport("w1", "job")
+		ctx, stop := context.WithCancel(t.Context())
+		f := follower{ctx: ctx, heard: make(chan *proto.Status)}
+		done := make(chan error)
+		go func() {
+			done <- (&server{report: r, job: "job"}).Follow(&proto.FollowRequest{Job: "job", AfterStep: -1}, f)
+		}()
+		<-f.heard // the first
+
+		for i := range 200 {
+			<-time.After(pace * time.Duration(i%3)) // at once; just as the follower looks
+			verdict, told := fmt.Sprint(i), time.Now()
+			r.set(func(s *proto.Status) { s.Verdict = verdict })
+			for s := range f.heard {
+				if s.Verdict == verdict {
+					break
+				}
+			}
+			if late := time.Since(told); late > 0 {
+				t.Fatalf("change %d was told after %v", i, late)
+			}
+		}
+
+		begun := time.Now()
+		for step := range int64(10) {
+			r.commit(&proto.Commit{Step: step + 1}, nil)
+		}
+		if s := <-f.heard; len(s.Commits) != 10 || time.Since(begun) > pace {
+			t.Errorf("%d commits were told after %v, expected 10 within %v", len(s.Commits), time.Since(begun), pace)
+		}
+		begun = time.Now()
+		if s := <-f.heard; len(s.Commits) != 0 || time.Since(begun) < signOfLife || time.Since(begun) > signOfLife+2*pace {
+			t.Errorf("the sign of life came after %v with %d commits", time.Since(begun), len(s.Commits))
+		}
+		stop()
+		<-done
+	})
+}
