@@ -109,7 +109,7 @@ func (r *Ring[T]) configure() error {
 		return errors.New("allreduce: this machine is big-endian; the wire format is little-endian and is not converted")
 	}
 	job := fnv.New64a()
-	io.WriteString(job, c.Job)
+	_, _ = io.WriteString(job, c.Job)
 	r.sent = header{job: job.Sum64(), generation: c.Generation, rank: uint16(c.Rank), shape: uint16(c.Size)}
 	if r.width == 4 {
 		r.sent.shape |= floatBit

@@ -165,7 +165,7 @@ func (n *network) serve(source func(net.Conn) string, process, target string) (n
 	if err != nil {
 		return nil, err
 	}
-	context.AfterFunc(n.ctx, func() { l.Close() })
+	context.AfterFunc(n.ctx, func() { _ = l.Close() })
 	n.tasks.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -182,10 +182,10 @@ func (n *network) forward(client net.Conn, src, dst, target string) {
 	server, err := new(net.Dialer).DialContext(n.ctx, "tcp", target)
 	if err != nil {
 		_ = client.(*net.TCPConn).SetLinger(0) // a reset: as near to a refusal as can be had here
-		client.Close()
+		_ = client.Close()
 		return
 	}
-	end := func() { client.Close(); server.Close() }
+	end := func() { _ = client.Close(); _ = server.Close() }
 	stop := context.AfterFunc(n.ctx, end)
 	defer stop()
 	var back sync.WaitGroup

@@ -64,7 +64,7 @@ func OpenMetrics(path string) (*Metrics, error) {
 	}
 	m := &Metrics{file: f}
 	if err := m.recover(f); err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
 	}
 	return m, nil

@@ -231,9 +231,9 @@ func (w *world) order(o order, into *series) error {
 // stop hangs up on the children, which then exit.
 func (w *world) stop() {
 	for _, in := range w.inputs {
-		in.Close()
+		_ = in.Close()
 	}
 	for _, cmd := range w.children {
-		cmd.Wait()
+		_ = cmd.Wait()
 	}
 }

@@ -86,7 +86,7 @@ func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 	links := grpclink.NewServer(nil)
 	links.Register(server)
 	var serving sync.WaitGroup
-	serving.Go(func() { server.Serve(sockets[0]) })
+	serving.Go(func() { _ = server.Serve(sockets[0]) })
 	defer serving.Wait()
 	defer server.Stop()
 

@@ -31,7 +31,7 @@ func openTCP(socket net.Listener, right string, size int) (*tcpRing, error) {
 	}
 	left := <-from
 	if left.err != nil {
-		to.Close()
+		_ = to.Close()
 		return nil, left.err
 	}
 	r := &tcpRing{size: size, left: left.conn, right: to, send: make(chan []byte), sent: make(chan error, 1)}
@@ -46,8 +46,8 @@ func openTCP(socket net.Listener, right string, size int) (*tcpRing, error) {
 
 func (r *tcpRing) close() {
 	close(r.send)
-	r.left.Close()
-	r.right.Close()
+	_ = r.left.Close()
+	_ = r.right.Close()
 }
 
 func (r *tcpRing) resize(bytes int) {

@@ -72,13 +72,13 @@ func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOpti
 		var stale *Stale
 		switch code := status.Code(err); {
 		case ctx.Err() != nil:
-			conn.Close()
+			_ = conn.Close()
 			return fail(allreduce.Deadline, fmt.Errorf("%s: %w (last: %v)", target, context.Cause(ctx), err))
 		case errors.As(err, &stale), code != codes.Unavailable:
-			conn.Close()
+			_ = conn.Close()
 			return fail(allreduce.Protocol, fmt.Errorf("%s refused the stream: %w", target, err))
 		case try >= refusals && dialer.refused.Load():
-			conn.Close()
+			_ = conn.Close()
 			return fail(allreduce.Broken, fmt.Errorf("%s: nothing listens there: %w", target, err))
 		}
 		select {
@@ -199,7 +199,7 @@ func (s *sender) watch() {
 	s.once.Do(func() { s.cause = err })
 	s.err = s.cause
 	s.cancel(err)
-	s.conn.Close()
+	_ = s.conn.Close()
 	close(s.over)
 }
 
@@ -235,13 +235,13 @@ func (s *sender) farewell() {
 	message := outgoing{bytes: s.pool.Get(len(text)), pool: &s.pool}
 	copy(*message.bytes, text)
 	if s.stream.SendMsg(&message) == nil {
-		s.stream.CloseSend()
+		_ = s.stream.CloseSend()
 		<-s.over
 	}
 }
 
 func (s *sender) Close(ctx context.Context) error {
-	s.stream.CloseSend()
+	_ = s.stream.CloseSend()
 	select {
 	case <-s.over:
 		return s.err
