@@ -187,7 +187,10 @@ func (h *hand) until(step int64) {
 		if s.Step >= step {
 			return
 		}
-		<-changed
+		select {
+		case <-changed:
+		case <-time.After(time.Millisecond / 4): // commits wake nobody
+		}
 	}
 }
 
@@ -247,9 +250,15 @@ func calm(t *testing.T, steps int64) (f state.Fingerprint) {
 
 var errKilled = errors.New("killed by the test")
 
-func flip(h *hand, index int) {
-	h.replica.mu.Lock()
-	defer h.replica.mu.Unlock()
-	v := h.model.State()
-	v[index] = math.Float32frombits(math.Float32bits(v[index]) ^ 1)
+// startFlipping starts a member in whose state one bit changes by itself, once, while it computes the step after the given one.
+func (c *crew) startFlipping(id string, step int64) (h *hand) {
+	flipped := false
+	h = c.start(id, 1, func(b *schedule.Batch) {
+		if b.Step == step && !flipped {
+			flipped = true
+			v := &h.model.State()[3]
+			*v = math.Float32frombits(math.Float32bits(*v) ^ 1)
+		}
+	})
+	return h
 }

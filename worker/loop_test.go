@@ -86,13 +86,10 @@ func TestFlippedBitIsHealed(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
-		for _, id := range []string{"a", "b", "c"} {
-			c.start(id, 1, nil)
-		}
+		c.start("a", 1, nil)
+		victim := c.startFlipping("b", 7)
+		c.start("c", 1, nil)
 		c.publish(false, "a", "b", "c")
-		victim := c.members["b"]
-		victim.until(7)
-		flip(victim, 3)
 		if got := c.finish("a", "b", "c"); got != want {
 			t.Errorf("ends with %s, a calm run with %s", got, want)
 		}
@@ -136,12 +133,11 @@ func TestMemoryFaultIsNoticedAlone(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrew(t, steps)
 			world := strings.Split(ids, "")
-			for _, id := range world {
-				c.start(id, 1, nil)
+			c.startFlipping("b", 7)
+			if len(world) == 2 {
+				c.start("a", 1, nil)
 			}
 			c.publish(false, world...)
-			c.members["b"].until(7)
-			flip(c.members["b"], 3)
 			if got := c.finish(world...); got != want {
 				t.Errorf("%s: ends with %s, a calm run with %s", ids, got, want)
 			}
