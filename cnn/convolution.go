@@ -10,9 +10,9 @@ import (
 //
 //	[36, c, m]    position in the patch, channel, and which patch of which image
 //
-// with m = 6*6*n: the tile's row, its column, the image. So each product below is a plain row-major
-// matrix product, which XLA computes at nearly the processor's peak, and each loop
-// over elements runs straight through memory.
+// with m = 6*6*n: the tile's row, its column, the image. So each product below is
+// a plain row-major matrix product, which XLA computes at nearly the processor's
+// peak, and each loop over elements runs straight through memory.
 const (
 	tile      = 4
 	tiles     = 6 // along each edge
