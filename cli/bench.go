@@ -70,6 +70,7 @@ func benchStepCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.Backend, "backend", "auto", "auto, xla, xla:cuda or go")
 	f.IntVar(&o.MicroBatch, "micro-batch", 16, "samples of one gradient call")
+	f.IntVar(&o.Batch, "batch", 128, "samples of one step")
 	f.IntVar(&o.Parallelism, "parallelism", 1, "calls side by side")
 	f.DurationVar(&o.Duration, "time", 5*time.Second, "to measure for")
 	output := f.StringP("output", "o", "table", "table or json")
@@ -77,8 +78,8 @@ func benchStepCommand() *cobra.Command {
 		if *output != "table" && *output != "json" {
 			return usagef("--output %q: must be table or json", *output)
 		}
-		if o.MicroBatch < 1 || o.Parallelism < 1 {
-			return usagef("--micro-batch %d, --parallelism %d: must be at least 1", o.MicroBatch, o.Parallelism)
+		if o.MicroBatch < 1 || o.Parallelism < 1 || o.Batch < o.MicroBatch || o.Batch%o.MicroBatch != 0 {
+			return usagef("--micro-batch %d, --parallelism %d, --batch %d: must be at least 1, and the micro-batch divide the batch", o.MicroBatch, o.Parallelism, o.Batch)
 		}
 		o.JSON = *output == "json"
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)

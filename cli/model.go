@@ -168,8 +168,12 @@ func (j judge) Tensors() []checkpoint.Tensor {
 
 // Layers implements coordinator.Model.
 func (j judge) Layers() []progress.Layer {
+	recipe, err := cnn.RecipeNamed(j.job.Spec.Recipe)
+	if err != nil {
+		return nil // the spec's check has refused it
+	}
 	var out []progress.Layer
-	for _, l := range cnn.Layers() {
+	for _, l := range cnn.Layers(recipe) {
 		out = append(out, progress.Layer{Name: l.Name, Output: l.Output, Parameters: l.Parameters})
 	}
 	return out

@@ -22,21 +22,23 @@ import (
 type BenchOptions struct {
 	Backend     string        // as in Options
 	MicroBatch  int           // samples of one gradient call
+	Batch       int           // samples of one step: some calls and an update
 	Parallelism int           // calls at the same time
 	Duration    time.Duration // of the measurement; 0 means 5 s
 	JSON        bool          // one JSON line instead of a table
 }
 
 // A BenchResult is what Bench found: medians of rounds that alternate between
-// the network and a matrix product, so that both see the same machine.
+// gradients, whole steps and a matrix product, so that all see the same machine.
 type BenchResult struct {
 	Event           string    `json:"event"` // "bench"
 	Time            time.Time `json:"time"`
 	Backend         string    `json:"backend"`
 	MicroBatch      int       `json:"micro_batch"`
+	Batch           int       `json:"batch"`
 	Parallelism     int       `json:"parallelism"`
 	ImagesPerSecond float64   `json:"images_per_second"`      // gradients, all calls together
-	StepImages      float64   `json:"step_images_per_second"` // gradients of 128 samples and an update, from the figures below
+	StepImages      float64   `json:"step_images_per_second"` // steps: gradients of a batch, added up, and an update
 	GradientsMS     float64   `json:"gradients_ms"`           // one call, beside the others
 	UpdateMS        float64   `json:"update_ms"`              // one update, alone
 	GemmGFLOPS      float64   `json:"gemm_gflops"`            // matrix product, same parallelism
@@ -64,20 +66,23 @@ func Bench(ctx context.Context, o BenchOptions, w io.Writer) error {
 micro-batch        %10d samples
 parallelism        %10d calls at once
 gradients          %10.0f images/s
-with the update    %10.0f images/s, one for 128
+whole steps        %10.0f images/s, one update for %d
 one call           %10.2f ms
 one update         %10.2f ms
 matrix product     %10.1f GFLOP/s
 limit              %10.0f images/s if direct convolution ran like that product
 share of the limit %10.0f %%
 ready after        %10.2f s
-`, r.Backend, r.MicroBatch, r.Parallelism, r.ImagesPerSecond, r.StepImages, r.GradientsMS, r.UpdateMS, r.GemmGFLOPS, r.LimitImages, 100*r.Share, r.OpenSeconds)
+`, r.Backend, r.MicroBatch, r.Parallelism, r.ImagesPerSecond, r.StepImages, r.Batch, r.GradientsMS, r.UpdateMS, r.GemmGFLOPS, r.LimitImages, 100*r.Share, r.OpenSeconds)
 	return err
 }
 
 func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 	if o.Parallelism < 1 {
 		return r, fmt.Errorf("parallelism %d: must be at least 1", o.Parallelism)
+	}
+	if o.MicroBatch < 1 || o.Batch < 1 || o.Batch%o.MicroBatch != 0 {
+		return r, fmt.Errorf("micro-batch %d of a batch of %d: must be at least 1, and divide it", o.MicroBatch, o.Batch)
 	}
 	if o.Duration <= 0 {
 		o.Duration = 5 * time.Second
@@ -95,32 +100,22 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 	}
 	defer gemm.close()
 
-	grads := make([][]float32, o.Parallelism)
-	for i := range grads {
-		grads[i] = make([]float32, NumParameters)
-	}
-	batch := &schedule.Batch{Inputs: make([]byte, o.MicroBatch*pixels), Labels: make([]uint8, o.MicroBatch), Weights: make([]float32, o.MicroBatch)}
-	random := schedule.NewGenerator(0)
-	for i := range batch.Inputs {
-		batch.Inputs[i] = byte(random.Uint64())
-	}
-	for i := range batch.Weights {
-		batch.Weights[i] = 1
-	}
+	trainer := newBenchTrainer(m, o)
 	matrix := make([]float32, gemmSide*gemmSide)
 
 	const rounds = 5
-	slice := o.Duration / (2 * rounds)
-	var images, products []float64 // calls a second, one a round
+	slice := o.Duration / (3*rounds + 1)
+	var images, steps, products []float64 // calls a second, one a round
 	for range rounds {
-		rate, err := callRate(ctx, o.Parallelism, slice, func(worker int) error {
-			_, _, err := m.Gradients(batch, grads[worker])
-			return err
-		})
+		rate, err := callRate(ctx, o.Parallelism, slice, trainer.gradients)
 		if err != nil {
 			return r, err
 		}
 		images = append(images, rate)
+		if rate, err = callRate(ctx, 1, slice, func(int) error { return trainer.step() }); err != nil {
+			return r, err
+		}
+		steps = append(steps, rate)
 		rate, err = callRate(ctx, o.Parallelism, slice, func(int) error {
 			return gemm.run([]any{make([]float32, 1)}, []any{matrix})
 		})
@@ -129,25 +124,83 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 		}
 		products = append(products, rate)
 	}
-	clear(grads[0])
-	updates, err := callRate(ctx, 1, slice, func(int) error { return m.Update(grads[0], 0) })
+	updates, err := callRate(ctx, 1, slice, func(int) error { return m.Update(trainer.sums[0], 0) })
 	if err != nil {
 		return r, err
 	}
 
 	calls, flops := median(images), median(products)*gemmFLOP
 	r = BenchResult{
-		Event: "bench", Time: time.Now(), Backend: m.Backend(), MicroBatch: o.MicroBatch, Parallelism: o.Parallelism,
-		ImagesPerSecond: calls * float64(o.MicroBatch), GradientsMS: 1e3 * float64(o.Parallelism) / calls, UpdateMS: 1e3 / updates,
+		Event: "bench", Time: time.Now(), Backend: m.Backend(), MicroBatch: o.MicroBatch, Batch: o.Batch, Parallelism: o.Parallelism,
+		ImagesPerSecond: calls * float64(o.MicroBatch), StepImages: median(steps) * float64(o.Batch), GradientsMS: 1e3 * float64(o.Parallelism) / calls, UpdateMS: 1e3 / updates,
 		GemmGFLOPS: flops / 1e9, LimitImages: flops / flopPerImage, OpenSeconds: opened.Seconds(),
 	}
 	r.Share = r.ImagesPerSecond / r.LimitImages
-	r.StepImages = 1 / (1/r.ImagesPerSecond + r.UpdateMS/1e3/globalBatch)
 	return r, nil
 }
 
-// globalBatch is the command line's default.
-const globalBatch = 128
+// A benchTrainer trains on noise, as a process would that had nobody to agree
+// with: its micro-batches' gradients are added up as they are.
+type benchTrainer struct {
+	model   *Model
+	batches []*schedule.Batch // a step's micro-batches
+	grads   [][]float32       // one for each call at the same time
+	sums    [][]float32       // likewise
+	taken   int64             // steps
+}
+
+func newBenchTrainer(m *Model, o BenchOptions) *benchTrainer {
+	t := &benchTrainer{model: m}
+	random := schedule.NewGenerator(0)
+	for range o.Batch / o.MicroBatch {
+		b := &schedule.Batch{Inputs: make([]byte, o.MicroBatch*pixels), Labels: make([]uint8, o.MicroBatch), Weights: make([]float32, o.MicroBatch)}
+		for i := range b.Inputs {
+			b.Inputs[i] = byte(random.Uint64())
+		}
+		for i := range b.Weights {
+			b.Labels[i], b.Weights[i] = uint8(random.Below(classes)), 1
+		}
+		t.batches = append(t.batches, b)
+	}
+	for range o.Parallelism {
+		t.grads, t.sums = append(t.grads, make([]float32, NumParameters)), append(t.sums, make([]float32, NumParameters))
+	}
+	return t
+}
+
+func (t *benchTrainer) gradients(worker int) error {
+	_, _, err := t.model.Gradients(t.batches[0], t.grads[worker])
+	return err
+}
+
+func (t *benchTrainer) step() error {
+	failures := make([]error, len(t.grads))
+	var wg sync.WaitGroup
+	for worker, grad := range t.grads {
+		wg.Go(func() {
+			clear(t.sums[worker])
+			for v := worker; v < len(t.batches) && failures[worker] == nil; v += len(t.grads) {
+				_, _, failures[worker] = t.model.Gradients(t.batches[v], grad)
+				addTo(t.sums[worker], grad)
+			}
+		})
+	}
+	wg.Wait()
+	for _, s := range t.sums[1:] {
+		addTo(t.sums[0], s)
+	}
+	for i := range t.sums[0] {
+		t.sums[0][i] /= float32(len(t.batches) * len(t.batches[0].Labels))
+	}
+	t.taken++
+	return errors.Join(append(failures, t.model.Update(t.sums[0], t.taken-1))...)
+}
+
+func addTo(sum, part []float32) {
+	for i, x := range part {
+		sum[i] += x
+	}
+}
 
 // gemmSide is large enough for a matrix product to run at full speed.
 const gemmSide = 768

@@ -64,6 +64,9 @@ func Open(options Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if options.noDropout {
+		recipe.Dropout = 0
+	}
 	frozen, err := Frozen(options.Freeze)
 	if err != nil {
 		return nil, err
@@ -76,7 +79,7 @@ func Open(options Options) (*Model, error) {
 	m.state = m.Init(0)
 	m.next = make([]float32, len(m.state))
 	m.gradients.compile = func() (*program, error) {
-		return compileGradients(backend, options.MicroBatch, recipe.Smoothing, !options.noDropout)
+		return compileGradients(backend, options.MicroBatch, recipe)
 	}
 	m.update.compile = func() (*program, error) { return compileUpdate(backend) }
 	m.evaluate.compile = func() (*program, error) { return compileLogits(backend) }
@@ -104,7 +107,7 @@ func (m *Model) warmUp() error {
 // compileGradients: (parameters, images [n,784], labels [n], weights [n], key
 // low, key high) give (gradient of the weighted sum of losses, [that sum, number
 // of samples of weight above 0 that are classified right]).
-func compileGradients(b compute.Backend, n int, smoothing float64, withDropout bool) (*program, error) {
+func compileGradients(b compute.Backend, n int, recipe Recipe) (*program, error) {
 	inputs := []shapes.Shape{
 		vector(NumParameters), shapes.Make(dtypes.Uint8, n, pixels), shapes.Make(dtypes.Uint8, n), vector(n),
 		scalar(dtypes.Uint32), scalar(dtypes.Uint32),
@@ -112,11 +115,11 @@ func compileGradients(b compute.Backend, n int, smoothing float64, withDropout b
 	return compile(b, "gradients", inputs, func(in []*Node) []*Node {
 		params, images, labels, weights := in[0], in[1], ConvertDType(in[2], dtypes.Int32), in[3]
 		var key *dropoutKey
-		if withDropout {
-			key = &dropoutKey{low: in[4], high: in[5]}
+		if recipe.Dropout > 0 {
+			key = &dropoutKey{low: in[4], high: in[5], rate: recipe.Dropout}
 		}
 		net := forward(params, images, key)
-		loss := ReduceAllSum(Mul(weights, losses(net.logits, labels, smoothing)))
+		loss := ReduceAllSum(Mul(weights, losses(net.logits, labels, recipe.Smoothing)))
 		right := And(Equal(ArgMax(net.logits, 1, dtypes.Int32), labels), IsPositive(weights))
 		correct := ReduceAllSum(ConvertDType(right, dtypes.Float32))
 		return []*Node{net.gradient(loss), Stack([]*Node{loss, correct}, 0)}
@@ -151,7 +154,7 @@ func (m *Model) Notice() string { return m.notice }
 func (m *Model) Parameters() int { return NumParameters }
 
 // Layers describes the network, input first.
-func (m *Model) Layers() []Layer { return Layers() }
+func (m *Model) Layers() []Layer { return Layers(m.recipe) }
 
 // Layout names each tensor of the state and where it lies.
 func (m *Model) Layout() []Tensor {

@@ -1,6 +1,8 @@
 package cnn
 
 import (
+	"fmt"
+
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph" // the network reads like its formulas
@@ -10,7 +12,6 @@ const (
 	side     = 28          // pixels along each edge of an image
 	pixels   = side * side // of one image
 	classes  = 10
-	dropRate = 0.25
 	features = 12 * 12 * filters2 // of the dense layer
 )
 
@@ -59,14 +60,14 @@ func parameters() []Tensor {
 // NumParameters is the length of a gradient.
 const NumParameters = 110_986
 
-// Layers describes the network, input first.
-func Layers() []Layer {
+// Layers describes the network as a recipe trains it, input first.
+func Layers(r Recipe) []Layer {
 	return []Layer{
 		{"input, scaled to 0-1", []int{28, 28, 1}, 0},
 		{"conv 3x3, ReLU", []int{26, 26, 32}, 320},
 		{"conv 3x3, ReLU", []int{24, 24, 64}, 18_496},
 		{"max-pool 2x2", []int{12, 12, 64}, 0},
-		{"dropout 0.25", []int{12, 12, 64}, 0},
+		{fmt.Sprintf("dropout %g", r.Dropout), []int{12, 12, 64}, 0},
 		{"flatten", []int{9216}, 0},
 		{"dense", []int{classes}, 92_170},
 	}
@@ -145,10 +146,14 @@ func split(flat *Node) map[string]*Node {
 // of Max would): fresh biases are 0 and so is the background of the images.
 func relu(x *Node) *Node { return Where(IsPositive(x), x, ZerosLike(x)) }
 
-// A dropoutKey selects a mask: two uint32 scalars, from the micro-batch's key.
-type dropoutKey struct{ low, high *Node }
+// A dropoutKey selects a mask: two uint32 scalars, from the micro-batch's key,
+// and the share of the elements that it zeroes.
+type dropoutKey struct {
+	low, high *Node
+	rate      float64
+}
 
-// dropout zeroes a quarter of the elements and scales up the others. An
+// dropout zeroes some of the elements and scales up the others. An
 // element's fate is a hash of its index and the key, so it depends on nothing
 // else; a generator with state would make it depend on the order of calls.
 func dropout(x *Node, key dropoutKey) *Node {
@@ -163,7 +168,6 @@ func dropout(x *Node, key dropoutKey) *Node {
 	h = BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(15)))
 	h = MulScalar(h, uint32(0x846ca68b))
 	h = BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(16)))
-	const limit = uint32(dropRate * (1 << 32))
-	keep := GreaterOrEqual(h, Scalar(g, dtypes.Uint32, limit))
-	return Where(keep, MulScalar(x, 1/(1-dropRate)), ZerosLike(x))
+	keep := GreaterOrEqual(h, Scalar(g, dtypes.Uint32, uint32(key.rate*(1<<32))))
+	return Where(keep, MulScalar(x, 1/(1-key.rate)), ZerosLike(x))
 }

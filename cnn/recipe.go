@@ -14,6 +14,7 @@ type Recipe struct {
 	WarmUp       float64 // share of the steps in which the rate rises to that
 	Decay        bool    // whether the rate then falls in a straight line to 0 at the last step
 	WeightDecay  float64 // share of each weight that a step takes off, times the rate
+	Dropout      float64 // share of the features that a step of training zeroes
 	Smoothing    float64 // of the labels: what of each target is spread over all classes
 	Flip         bool    // half of the images are mirrored
 	Shift        int     // images move by up to so many pixels each way
@@ -22,9 +23,9 @@ type Recipe struct {
 
 func recipes() []Recipe {
 	return []Recipe{
-		{Name: "tutorial", LearningRate: 1e-3},
-		{Name: "fast", LearningRate: 3e-3, WarmUp: 0.1, Decay: true},
-		{Name: "augment", LearningRate: 3e-3, WarmUp: 0.1, Decay: true, WeightDecay: 0.02, Smoothing: 0.05, Flip: true, Shift: 1, Erase: 10},
+		{Name: "tutorial", LearningRate: 1e-3, Dropout: 0.25},
+		{Name: "fast", LearningRate: 7e-3, WarmUp: 0.1, Decay: true, Dropout: 0.25},
+		{Name: "augment", LearningRate: 5e-3, WarmUp: 0.1, Decay: true, Dropout: 0.1, Flip: true, Shift: 1},
 	}
 }
 
