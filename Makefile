@@ -1,6 +1,7 @@
 # `make run` sets up and trains on this machine; `make test` sets up and tests. ARGS is passed on: make run ARGS="--epochs 1".
 export GOEXPERIMENT := simd
 ARGS ?=
+RECIPE ?= --recipe fast --epochs 5
 GO   ?= go
 BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
@@ -17,7 +18,7 @@ build: ## bin/evenweave
 	$(GO) build -trimpath -o $(BIN) .
 
 run: setup build ## train on this machine: embedded etcd, a coordinator, two workers
-	$(BIN) train $(ARGS)
+	$(BIN) train $(RECIPE) $(ARGS)
 
 test: setup build ## vet and all tests
 	$(GO) vet ./...
