@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,9 +93,21 @@ func train(t *testing.T, args ...string) doneEvent {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%v: %v\n%s", args, err, stderr.Bytes())
+		t.Fatalf("%v: %v\n%s\nevents:\n%s\nlogs:\n%s", args, err, stderr.Bytes(), out, logs(args))
 	}
 	return lastDone(t, out)
+}
+
+// logs are those of all processes of a run, for a failure's message.
+func logs(args []string) []byte {
+	var all []byte
+	at := slices.Index(args, "--dir")
+	files, _ := filepath.Glob(filepath.Join(args[at+1], "logs", "*"))
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		all = fmt.Appendf(all, "%s: %v\n%s\n", filepath.Base(name), err, text)
+	}
+	return all
 }
 
 // TestWorkerCountChangesNothing is the promise: the same spec gives the same bits for any number of workers and lanes, over epochs' ends.
