@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"evenweave/cluster"
 	"evenweave/cnn"
 	"evenweave/fashionmnist"
+	"evenweave/job"
+	"evenweave/local"
 )
 
 // beEvenweave makes this test binary the program under test: `evenweave train` starts its children from its own executable.
@@ -191,6 +195,52 @@ func TestResume(t *testing.T) {
 			t.Errorf("again: %+v", again)
 		}
 	})
+}
+
+// TestResumeAfterALeaderThatCouldNotResign: the end of the stopped run stands in etcd until the new coordinator leads, which it cannot before
+// the old lease is over. A worker that starts meanwhile must not take that end for its own.
+func TestResumeAfterALeaderThatCouldNotResign(t *testing.T) {
+	data := needData(t)
+	dir := t.TempDir()
+	interruptAt(t, 5, tiny(data, dir, "--workers", "1", "--steps", "20")...)
+	leadUnresigned(t, filepath.Join(dir, "etcd"))
+	if resumed := train(t, tiny(data, dir, "--workers", "1", "--steps", "20")...); !resumed.Complete {
+		t.Errorf("resumed: %+v", resumed)
+	}
+}
+
+// leadUnresigned leaves a leadership behind in an etcd directory, with the time of a lease to go.
+func leadUnresigned(t *testing.T, dir string) {
+	t.Helper()
+	client, peer := freePort(t), freePort(t)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	served := make(chan error, 1)
+	go func() { served <- local.ServeEtcd(ctx, dir, client, peer) }()
+	c, err := cluster.Dial([]string{"http://" + client}, "evenweave")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Campaign(ctx, job.Leader{}, 5*time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }
 
 // TestNothingIsLeftRunning: a parent killed with SIGKILL takes its children along, and the directory can be used again.

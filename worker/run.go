@@ -124,15 +124,17 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	return loop.Run(ctx, leaving)
 }
 
-// awaitJob waits for the coordinator to create the job. nil without an error: asked to leave before.
+// awaitJob waits for a job that goes on. The end of one that was only stopped stands until a coordinator takes it back, so it is waited out:
+// it is not for a process that starts anew. nil without an error: asked to leave before, or the job is over.
 func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}, cfg Config) (*job.Job, error) {
 	for {
 		view, changed := board.View()
-		if view.Job != nil && (view.Done == nil || !view.Done.Complete && view.Done.Failure == "") {
+		over := view.Done != nil && (view.Done.Complete || view.Done.Failure != "")
+		switch {
+		case view.Job != nil && view.Done == nil:
 			return view.Job, nil
-		}
-		if over := view.Done; over != nil && !cfg.Stay {
-			cfg.Log.Info("the job is over already", "step", over.Step)
+		case over && !cfg.Stay:
+			cfg.Log.Info("the job is over already", "step", view.Done.Step)
 			return nil, nil
 		}
 		select {
@@ -143,10 +145,13 @@ func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}
 			return nil, context.Cause(ctx)
 		case <-time.After(5 * time.Second):
 			why := fmt.Sprintf("no coordinator has created job %q yet", cfg.Name)
-			if board.Heard().IsZero() {
+			switch {
+			case board.Heard().IsZero():
 				why = fmt.Sprintf("etcd at %v does not answer", cfg.Endpoints)
-			} else if view.Done != nil {
+			case over:
 				why = fmt.Sprintf("job %q is over; waiting for the next", cfg.Name)
+			case view.Done != nil:
+				why = fmt.Sprintf("job %q was stopped after step %d; no coordinator goes on with it yet", cfg.Name, view.Done.Step)
 			}
 			cfg.Log.Info("waiting", "why", why)
 		}
