@@ -120,6 +120,7 @@ type Policy struct {
 // standing is what the policy knows of one member beside its record.
 type standing struct {
 	told      Told
+	heard     bool      // it told something or answered: a registration alone may be a dead process's
 	probing   time.Time // since when a probe is under way; zero: none is
 	suspect   bool      // the last probe failed: not used until one succeeds
 	absent    time.Time // since when this member of the world is not registered; zero: it is
@@ -216,7 +217,7 @@ func (p *Policy) tell(now time.Time, in Told) (out []any) {
 	if s.told.Generation == in.Generation {
 		in.Committed = in.Committed || s.told.Committed
 	}
-	s.told = in
+	s.told, s.heard = in, true
 	p.open()
 	return out
 }
@@ -282,6 +283,8 @@ func (p *Policy) gather(now time.Time) []any {
 	switch {
 	case p.halting: // what is on disk is all there is
 		return nil
+	case n == 0 && slices.ContainsFunc(p.members, func(m job.Member) bool { return !p.standing(m.ID).heard }):
+		return nil // a moment more
 	case n < p.limits.Min:
 		return p.note(fmt.Sprintf("waiting for workers: %d of at least %d are ready", n, p.limits.Min))
 	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < patience:

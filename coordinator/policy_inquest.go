@@ -33,7 +33,7 @@ type pair struct{ a, b string }
 
 func pairOf(a, b job.Peer) pair { return pair{min(a.ID, b.ID), max(a.ID, b.ID)} }
 
-// tick re-examines what only time can change: absences, benches, and whether suspects answer again.
+// tick re-examines what only time can change: absences, benches, whether suspects answer again and joiners answer at all.
 func (p *Policy) tick(now time.Time) []any {
 	var out []any
 	examine := func(id string) {
@@ -41,7 +41,8 @@ func (p *Policy) tick(now time.Time) []any {
 		if !s.probing.IsZero() && now.Sub(s.probing) > probeLost {
 			p.judge(now, Probed{id, Silent})
 		}
-		if s.suspect || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
+		joiner := p.world == nil || p.world.Rank(id) < 0
+		if s.suspect || joiner && !s.heard || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
 			out = append(out, p.probe(now, id)...)
 		}
 		if !s.benched.IsZero() && !now.Before(s.benched) {
@@ -78,7 +79,7 @@ func (p *Policy) judge(now time.Time, in Probed) {
 	s.probing = time.Time{}
 	switch {
 	case in.Outcome == Alive:
-		s.suspect = false
+		s.suspect, s.heard = false, true
 	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0:
 		s.suspect = true
 	case !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL:

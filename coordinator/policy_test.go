@@ -20,7 +20,8 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 // TestTranscripts replays testdata/*.txt: each line is something that happens, the indented lines below it are what the policy does about it.
 //
 //	limits min=1 max=4 expect=2      first line
-//	join a [ADDRESS] / leave a / gone a      a's registration: made, marked as leaving, lost
+//	register a [ADDRESS] / leave a / gone a      a's registration: made, marked as leaving, lost
+//	join a [ADDRESS]                 a registers and is heard
 //	settle                           what was published stands in etcd now
 //	commits a / holds a 12           a tells: it committed a step of the present generation, or holds that one
 //	fails a b KIND [paused] [@2]     a tells: its collective is over, because of b ("-": nobody), in the present generation or another
@@ -115,7 +116,7 @@ func (s *stage) play(verb string, args []string) error {
 	case "successor":
 		s.policy, s.next = NewPolicy("job", "there", s.policy.floor, s.limits), nil
 		s.feed(s.etcd)
-	case "join":
+	case "join", "register":
 		m := job.Member{ID: who, Address: who + ":1", Numerics: "n"}
 		if args[1] != "" {
 			m.Address = args[1]
@@ -126,6 +127,9 @@ func (s *stage) play(verb string, args []string) error {
 			s.etcd.Members[i] = m
 		}
 		s.feed(s.etcd)
+		if verb == "join" {
+			s.feed(Told{Member: who, Step: -1})
+		}
 	case "leave":
 		s.etcd.Members[i].Leaving = true
 		s.feed(s.etcd)

@@ -62,11 +62,12 @@ func (p *Policy) joiners(in []job.Peer) []job.Peer {
 	return out
 }
 
-// candidates are the registered members that may be used, oldest first.
+// candidates are the registered members that may be used, oldest first. Each has been heard in this term: for the time of its lease a dead
+// process is registered too, and a world with it could not train.
 func (p *Policy) candidates() []job.Member {
 	var out []job.Member
 	for _, m := range p.members {
-		if s := p.standing(m.ID); !m.Leaving && !s.suspect && s.benched.IsZero() && m.Numerics == p.numerics {
+		if s := p.standing(m.ID); !m.Leaving && s.heard && !s.suspect && s.benched.IsZero() && m.Numerics == p.numerics {
 			out = append(out, m)
 		}
 	}

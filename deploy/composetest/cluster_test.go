@@ -47,6 +47,9 @@ func newStack(t *testing.T, env ...string) *stack {
 		if out, err := s.command(context.Background(), "--profile", "monitoring", "down", "-v", "--timeout", "5").CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
+		if t.Failed() { // last, where it is not lost among what the containers said
+			t.Logf("failed in world %d of %d, at step %d", s.world.Generation, s.world.Size, s.step.Step)
+		}
 	})
 	return s
 }
