@@ -64,7 +64,8 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	}
 	watched := exec.Command("docker", "image", "inspect", prometheusImage).Run() == nil
 
-	s.start()
+	s.compose("up", "-d", "--no-build")
+	s.follow()
 	s.awaitTraining(2, 0)
 	if watched {
 		s.compose("up", "-d", "--no-deps", "prometheus")
@@ -127,19 +128,15 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	}
 	checkContainers(t, s)
 
-	t.Log("--- kill all workers, then `up -d`")
+	t.Log("--- kill all workers, then `up`, which returns at the job's end")
 	before = s.world
 	s.compose("kill", "worker")
-	s.compose("up", "-d", "--no-build")
+	s.up()
 	s.awaitTraining(2, before.Generation)
 
 	var done progress.Done
 	s.await("the end", func(e progress.Event) (ok bool) { done, ok = e.(progress.Done); return ok })
-	for range s.events { // until `up` returns by itself
-	}
-	if s.ended != nil {
-		t.Errorf("`docker compose up` returned %v", s.ended)
-	}
+	s.returned()
 	for _, id := range strings.Fields(s.compose("ps", "-aq", "worker", "coordinator")) {
 		if state := docker(t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", id); state != "exited 0" {
 			t.Errorf("container %s: %s, want exited 0", id, state)
@@ -147,11 +144,10 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	}
 
 	t.Log("--- `up` again: done already, the same result")
-	s.start()
+	s.up()
 	var again progress.Done
 	s.await("the end", func(e progress.Event) (ok bool) { again, ok = e.(progress.Done); return ok })
-	for range s.events {
-	}
+	s.returned()
 	if outcomeOf(again) != outcomeOf(done) {
 		t.Errorf("up again: %+v, before %+v", outcomeOf(again), outcomeOf(done))
 	}
