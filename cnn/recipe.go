@@ -25,7 +25,7 @@ func recipes() []Recipe {
 	return []Recipe{
 		{Name: "tutorial", LearningRate: 1e-3, Dropout: 0.25},
 		{Name: "fast", LearningRate: 7e-3, WarmUp: 0.1, Decay: true, Dropout: 0.25},
-		{Name: "augment", LearningRate: 5e-3, WarmUp: 0.1, Decay: true, Dropout: 0.1, Flip: true, Shift: 1},
+		{Name: "augment", LearningRate: 7e-3, WarmUp: 0.1, Decay: true, WeightDecay: 0.02, Dropout: 0.5, Shift: 1},
 	}
 }
 
