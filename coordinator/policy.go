@@ -121,6 +121,8 @@ type Policy struct {
 type standing struct {
 	told      Told
 	heard     bool      // it told something or answered: a registration alone may be a dead process's
+	unheard   time.Time // since when it is waited for as a joiner; zero: it is not
+	named     bool      // people were told that it does not answer
 	probing   time.Time // since when a probe is under way; zero: none is
 	suspect   bool      // the last probe failed: not used until one succeeds
 	absent    time.Time // since when this member of the world is not registered; zero: it is

@@ -41,8 +41,11 @@ func (p *Policy) tick(now time.Time) []any {
 		if !s.probing.IsZero() && now.Sub(s.probing) > probeLost {
 			p.judge(now, Probed{id, Silent})
 		}
-		joiner := p.world == nil || p.world.Rank(id) < 0
-		if s.suspect || joiner && !s.heard || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
+		joining := !s.heard && (p.world == nil || p.world.Rank(id) < 0)
+		if joining {
+			out = append(out, p.miss(now, id)...)
+		}
+		if s.suspect || joining || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
 			out = append(out, p.probe(now, id)...)
 		}
 		if !s.benched.IsZero() && !now.Before(s.benched) {
@@ -58,6 +61,20 @@ func (p *Policy) tick(now time.Time) []any {
 		}
 	}
 	return out
+}
+
+// miss tells people of a joiner that stays registered and does not answer: unlike a dead one, it goes on renewing its lease.
+func (p *Policy) miss(now time.Time, id string) []any {
+	s := p.standing(id)
+	if s.unheard.IsZero() {
+		s.unheard = now
+	}
+	if s.named || now.Sub(s.unheard) <= 2*p.limits.TTL {
+		return nil
+	}
+	s.named = true
+	m, _ := p.member(id)
+	return []any{Note{fmt.Sprintf("%s is registered at %s and does not answer there, so it is not used: check its --advertise, and that the coordinator reaches it", id, m.Address)}}
 }
 
 func (p *Policy) probe(now time.Time, id string) []any {
