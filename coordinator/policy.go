@@ -286,7 +286,7 @@ func (p *Policy) gather(now time.Time) []any {
 	case p.halting: // what is on disk is all there is
 		return nil
 	case n == 0 && slices.ContainsFunc(p.members, func(m job.Member) bool { return !p.standing(m.ID).heard }):
-		return nil // a moment more
+		return nil // whoever is registered will be heard in a moment, or its lease runs out
 	case n < p.limits.Min:
 		return p.note(fmt.Sprintf("waiting for workers: %d of at least %d are ready", n, p.limits.Min))
 	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < patience:

@@ -89,7 +89,10 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	s.compose("restart", "coordinator")
 	s.follow()
 	s.await("a coordinator that goes on with the job", func(e progress.Event) bool { _, ok := e.(progress.Start); return ok })
-	s.await("a new step", func(e progress.Event) bool { step, ok := e.(progress.Step); return ok && step.Step > last }) // it tells the last ones again
+	s.await("a new step", func(e progress.Event) bool {
+		step, ok := e.(progress.Step)
+		return ok && step.Workers == 2 && step.Step > last
+	}) // it tells the last ones again
 	if s.world.Generation != before.Generation {
 		t.Errorf("the world changed with the coordinator: generation %d, then %d", before.Generation, s.world.Generation)
 	}
