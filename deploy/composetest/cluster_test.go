@@ -102,7 +102,13 @@ func (s *stack) up() {
 // returned waits until `up` has ended by itself.
 func (s *stack) returned() {
 	s.t.Helper()
-	for range s.told.events {
+	limit := time.After(patience)
+	for more := true; more; {
+		select {
+		case _, more = <-s.told.events:
+		case <-limit:
+			s.t.Fatalf("`docker compose up` has not returned %v after the end of the job", patience)
+		}
 	}
 	if s.told.err != nil {
 		s.t.Errorf("`docker compose up` returned %v", s.told.err)
