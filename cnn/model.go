@@ -81,7 +81,7 @@ func Open(options Options) (*Model, error) {
 	m.gradients.compile = func() (*program, error) {
 		return compileGradients(backend, options.MicroBatch, recipe)
 	}
-	m.update.compile = func() (*program, error) { return compileUpdate(backend) }
+	m.update.compile = func() (*program, error) { return compileUpdate(backend, recipe) }
 	m.evaluate.compile = func() (*program, error) { return compileLogits(backend) }
 	if err := m.warmUp(); err != nil {
 		m.Close()
@@ -126,13 +126,13 @@ func compileGradients(b compute.Backend, n int, recipe Recipe) (*program, error)
 	})
 }
 
-// compileUpdate: (state, mean gradient, moment, keep) give the new state.
-func compileUpdate(b compute.Backend) (*program, error) {
+// compileUpdate: (state, mean gradient, moment, rate, keep) give the new state.
+func compileUpdate(b compute.Backend, recipe Recipe) (*program, error) {
 	const p = NumParameters
 	f := scalar(dtypes.Float32)
-	return compile(b, "update", []shapes.Shape{vector(3 * p), vector(p), f, f}, func(in []*Node) []*Node {
+	return compile(b, "update", []shapes.Shape{vector(3 * p), vector(p), f, f, f}, func(in []*Node) []*Node {
 		part := func(i int) *Node { return Slice(in[0], AxisRange(i*p, (i+1)*p)) }
-		return []*Node{Concatenate(adam(part(0), part(1), part(2), in[1], in[2], in[3]), 0)}
+		return []*Node{Concatenate(optimize(recipe.Muon, part(0), part(1), part(2), in[1], in[2], in[3], in[4]), 0)}
 	})
 }
 
@@ -245,8 +245,8 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 		return fmt.Errorf("step %d is negative", step)
 	}
 	const p = NumParameters
-	moment, keep := m.recipe.factors(step, m.options.TotalSteps)
-	err := m.update.run([]any{to}, []any{from, mean, []float32{moment}, []float32{keep}})
+	moment, rate, keep := m.recipe.factors(step, m.options.TotalSteps)
+	err := m.update.run([]any{to}, []any{from, mean, []float32{moment}, []float32{rate}, []float32{keep}})
 	for _, t := range m.frozen {
 		for lo := t.Offset; lo < len(to); lo += p { // parameters and both moments
 			copy(to[lo:lo+t.Size()], from[lo:])

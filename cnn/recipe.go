@@ -10,7 +10,8 @@ import (
 // A Recipe is how the network is trained, beside its data and length.
 type Recipe struct {
 	Name         string
-	LearningRate float64 // Adam's, at its highest
+	Muon         bool    // kernels take Muon's steps, biases Adam's; otherwise all take Adam's
+	LearningRate float64 // at its highest
 	WarmUp       float64 // share of the steps in which the rate rises to that
 	Decay        bool    // whether the rate then falls in a straight line to 0 at the last step
 	WeightDecay  float64 // share of each weight that a step takes off, times the rate
@@ -25,7 +26,7 @@ func recipes() []Recipe {
 	return []Recipe{
 		{Name: "tutorial", LearningRate: 1e-3, Dropout: 0.25},
 		{Name: "fast", LearningRate: 7e-3, WarmUp: 0.1, Decay: true, Dropout: 0.25},
-		{Name: "augment", LearningRate: 7e-3, WarmUp: 0.1, Decay: true, WeightDecay: 0.02, Dropout: 0.5, Shift: 1},
+		{Name: "augment", Muon: true, LearningRate: 0.016, WarmUp: 0.1, Decay: true, WeightDecay: 0.01, Dropout: 0.5, Shift: 1},
 	}
 }
 
@@ -54,11 +55,11 @@ func (r Recipe) rate(step, total int64) float64 {
 	return r.LearningRate
 }
 
-// factors are what an update multiplies by: the moments' quotient by `moment`,
-// the weights by `keep`. Adam's bias corrections, m/(1-beta1^t) and
-// v/(1-beta2^t), are folded into the first.
-func (r Recipe) factors(step, total int64) (moment, keep float32) {
-	t, rate := float64(step+1), r.rate(step, total)
+// factors are what an update multiplies by: Adam's quotient of moments by
+// `moment`, Muon's direction by `rate`, the weights by `keep`. Adam's bias
+// corrections, m/(1-beta1^t) and v/(1-beta2^t), are folded into the first.
+func (r Recipe) factors(step, total int64) (moment, rate, keep float32) {
+	t, now := float64(step+1), r.rate(step, total)
 	correction := math.Sqrt(1-math.Pow(beta2, t)) / (1 - math.Pow(beta1, t))
-	return float32(rate * correction), float32(1 - rate*r.WeightDecay)
+	return float32(now * correction), float32(now), float32(1 - now*r.WeightDecay)
 }

@@ -38,7 +38,7 @@ func TestTutorialIsKerasAdam(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moment, keep := r.factors(0, 0)
+	moment, _, keep := r.factors(0, 0)
 	if want := 1e-3 * math.Sqrt(1-beta2) / (1 - beta1); math.Abs(float64(moment)-want) > 1e-9 || keep != 1 {
 		t.Errorf("factors %g, %g: expected %g, 1", moment, keep, want)
 	}
