@@ -62,7 +62,9 @@ func openXLA(kind string) (b compute.Backend, err error) {
 		config = "xla:" + path
 	}
 	if kind != "cpu" {
-		config += ",shared_buffers=false" // the library guesses by the path
+		// The library guesses by the path. And it would cut factors to TF32's ten
+		// bits, which Muon's rounds do not bear.
+		config += ",shared_buffers=false,tf32=false"
 	}
 	b, err = compute.NewWithConfig(config)
 	if err != nil {

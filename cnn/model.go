@@ -302,7 +302,7 @@ func (m *Model) Numerics() (string, error) {
 		return "", err
 	}
 	after := make([]float32, len(state))
-	if err := m.step(after, state, grad, 0); err != nil {
+	if err := m.step(after, state, grad, m.options.TotalSteps/2); err != nil { // where the rate is high enough to show
 		return "", err
 	}
 	return hashFloats([]float32{loss}, grad, after), nil

@@ -8,17 +8,24 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// Adam's constants, as in Keras.
+// Adam's constants, as in Keras; Muon shares the first and the last.
 const (
 	beta1   = 0.9
 	beta2   = 0.999
 	epsilon = 1e-7
 )
 
+// Muon's polynomial, and how often it is applied.
+const (
+	muonA, muonB, muonC = 3.4445, -4.7750, 2.0315
+	muonRounds          = 5
+)
+
 // optimize is one update of [n] parameters and their moments by a mean gradient:
-// Adam's, or with muon Muon's for the kernels and Adam's for the biases. moment,
-// rate and keep are the recipe's factors. Weight decay is apart from the moments
-// (AdamW); a keep of 1 changes no bit.
+// Adam's, or with muon Muon's for the kernels and Adam's for the biases (the
+// kernels' second moments are then kept for nothing but one layout of the state).
+// moment, rate and keep are the recipe's factors. Weight decay is apart from the
+// moments (AdamW); a keep of 1 changes no bit.
 func optimize(muon bool, params, m, v, gradient, moment, rate, keep *Node) []*Node {
 	m = Add(MulScalar(m, beta1), MulScalar(gradient, 1-beta1))
 	v = Add(MulScalar(v, beta2), MulScalar(Square(gradient), 1-beta2))
@@ -43,14 +50,14 @@ func optimize(muon bool, params, m, v, gradient, moment, rate, keep *Node) []*No
 }
 
 // orthogonal brings all singular values of a matrix near 1 and leaves its
-// singular vectors: what a layer has seldom learned from moves as far as what it
-// always sees. The iteration and its coefficients are Muon's (K. Jordan and
-// others, 2024): after five rounds of X <- (aI + bXX' + cXX'XX')X, a value that
-// was above 0.002 of the norm lies between 0.68 and 1.21. All rounds act on the
-// Gram matrix XX' of the smaller side, as the polynomials commute with it: only
-// it and the last product touch the large side.
+// singular vectors: what a layer has seldom learned from moves about as far as
+// what it always sees. The iteration and its coefficients are Muon's (K. Jordan
+// and others, 2024): after its rounds of X <- (aI + bXX' + cXX'XX')X, a value
+// that was above 0.002 of the norm lies between 0.68 and 1.21. The rounds act on
+// the smaller Gram matrix (XX', or X'X), with which the polynomials commute: only
+// it and the last product touch the large side. It takes all of float32's bits:
+// an error of the Gram matrix grows about twelvefold a round.
 func orthogonal(x *Node) *Node {
-	const a, b, c = 3.4445, -4.7750, 2.0315
 	rows, columns := x.Shape().Dimensions[0], x.Shape().Dimensions[1]
 	x = Div(x, AddScalar(Sqrt(ReduceAllSum(Square(x))), epsilon))
 	var gram *Node
@@ -62,8 +69,8 @@ func orthogonal(x *Node) *Node {
 	product := func(a, b *Node) *Node { return Dot(a, b).Product() }
 	identity := DiagonalWithValue(ScalarOne(x.Graph(), x.DType()), min(rows, columns))
 	all := identity
-	for range 5 {
-		p := Add(MulScalar(identity, a), Add(MulScalar(gram, b), MulScalar(product(gram, gram), c)))
+	for range muonRounds {
+		p := Add(MulScalar(identity, muonA), Add(MulScalar(gram, muonB), MulScalar(product(gram, gram), muonC)))
 		all, gram = product(p, all), product(product(p, gram), p)
 	}
 	if rows > columns {

@@ -11,7 +11,7 @@ import (
 type Recipe struct {
 	Name         string
 	Muon         bool    // kernels take Muon's steps, biases Adam's; otherwise all take Adam's
-	LearningRate float64 // at its highest
+	LearningRate float64 // at its highest, of both
 	WarmUp       float64 // share of the steps in which the rate rises to that
 	Decay        bool    // whether the rate then falls in a straight line to 0 at the last step
 	WeightDecay  float64 // share of each weight that a step takes off, times the rate
