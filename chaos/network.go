@@ -3,9 +3,11 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,14 +28,19 @@ type network struct {
 	fronts   map[string]net.Listener
 	sequence int
 	cuts     map[int]cut
-	changed  chan struct{} // closed, and replaced, when cuts changes
+	changed  chan struct{}      // closed, and replaced, when cuts changes
+	links    map[*link]struct{} // the connections that are open
 }
+
+// link is a connection from a process. Finding out which takes a walk through /proc, so it is done only while something is cut: with every
+// connection, on a busy machine, the walks left no time for the connections.
+type link struct{ source func() string }
 
 // cut says whether what src sends to dst is held back; they are names of processes.
 type cut func(src, dst string) bool
 
 func newNetwork(proxies bool) *network {
-	n := &network{proxies: proxies, pids: map[string]int{}, process: map[string]string{}, fronts: map[string]net.Listener{}, cuts: map[int]cut{}, changed: make(chan struct{})}
+	n := &network{proxies: proxies, pids: map[string]int{}, process: map[string]string{}, fronts: map[string]net.Listener{}, cuts: map[int]cut{}, changed: make(chan struct{}), links: map[*link]struct{}{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
@@ -129,6 +136,9 @@ func (n *network) cut(c cut) (restore func()) {
 	n.sequence++
 	id := n.sequence
 	n.cuts[id] = c
+	for l := range n.links { // now, for a process that dies behind the cut cannot be identified any more
+		n.tasks.Go(func() { l.source() })
+	}
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -138,17 +148,29 @@ func (n *network) cut(c cut) (restore func()) {
 	}
 }
 
+// open notes a connection; close forgets it.
+func (n *network) open(source func() string) (l *link, close func()) {
+	l = &link{sync.OnceValue(source)}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.links[l] = struct{}{}
+	if len(n.cuts) > 0 {
+		n.tasks.Go(func() { l.source() })
+	}
+	return l, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.links, l)
+	}
+}
+
 // pass waits until src's bytes may reach dst; false when the network is closed.
-func (n *network) pass(src, dst string) bool {
+func (n *network) pass(src, dst func() string) bool {
 	for {
 		n.mu.Lock()
-		held := false
-		for _, c := range n.cuts {
-			held = held || c(src, dst)
-		}
-		changed := n.changed
+		cuts, changed := slices.Collect(maps.Values(n.cuts)), n.changed
 		n.mu.Unlock()
-		if !held {
+		if !slices.ContainsFunc(cuts, func(c cut) bool { return c(src(), dst()) }) {
 			return n.ctx.Err() == nil
 		}
 		select {
@@ -172,13 +194,15 @@ func (n *network) serve(source func(net.Conn) string, process, target string) (n
 			if err != nil {
 				return
 			}
-			n.tasks.Go(func() { n.forward(c, source(c), process, target) })
+			n.tasks.Go(func() { n.forward(c, func() string { return source(c) }, process, target) })
 		}
 	})
 	return l, nil
 }
 
-func (n *network) forward(client net.Conn, src, dst, target string) {
+func (n *network) forward(client net.Conn, source func() string, process, target string) {
+	link, forget := n.open(source)
+	defer forget()
 	server, err := new(net.Dialer).DialContext(n.ctx, "tcp", target)
 	if err != nil {
 		_ = client.(*net.TCPConn).SetLinger(0) // a reset: as near to a refusal as can be had here
@@ -188,15 +212,16 @@ func (n *network) forward(client net.Conn, src, dst, target string) {
 	end := func() { _ = client.Close(); _ = server.Close() }
 	stop := context.AfterFunc(n.ctx, end)
 	defer stop()
+	dst := func() string { return process }
 	var back sync.WaitGroup
-	back.Go(func() { n.pump(client, server, dst, src); end() })
-	n.pump(server, client, src, dst)
+	back.Go(func() { n.pump(client, server, dst, link.source); end() })
+	n.pump(server, client, link.source, dst)
 	end()
 	back.Wait()
 }
 
 // pump carries bytes one way. The end of the stream is held back like the bytes: a cut link brings no news of a death either.
-func (n *network) pump(to, from net.Conn, src, dst string) {
+func (n *network) pump(to, from net.Conn, src, dst func() string) {
 	b := make([]byte, 64<<10)
 	for {
 		k, err := from.Read(b)
@@ -231,8 +256,9 @@ func (n *network) identify(c net.Conn) string {
 		}
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	for process, pid := range n.pids {
+	pids := maps.Clone(n.pids)
+	n.mu.Unlock()
+	for process, pid := range pids {
 		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		for _, link := range links {
 			if to, err := os.Readlink(link); err == nil && to == inode {
