@@ -25,7 +25,7 @@ type Recipe struct {
 func recipes() []Recipe {
 	return []Recipe{
 		{Name: "tutorial", LearningRate: 1e-3, Dropout: 0.25},
-		{Name: "fast", LearningRate: 7e-3, WarmUp: 0.1, Decay: true, Dropout: 0.25},
+		{Name: "fast", Muon: true, LearningRate: 0.032, WarmUp: 0.1, Decay: true, Dropout: 0.1},
 		{Name: "augment", Muon: true, LearningRate: 0.016, WarmUp: 0.1, Decay: true, WeightDecay: 0.01, Dropout: 0.5, Shift: 1},
 	}
 }
