@@ -190,7 +190,7 @@ func (in *injector) join(ctx context.Context, i *Injection, view cluster.View) {
 		return
 	}
 	defer client.Close()
-	if err := client.SetWorkers(ctx, in.workers+1); err != nil {
+	if _, err := client.SetWorkers(ctx, in.workers+1); err != nil {
 		i.Skipped = err.Error()
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"sort"
 	"strconv"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -96,34 +97,35 @@ type ledgerStatus struct {
 	Samples int64 `json:"samples"`
 }
 
-// probeAll asks every member for its status, at the same time and with a deadline; nil where one does not answer.
-func probeAll(ctx context.Context, v cluster.View) map[string]*proto.Status {
+// answer is what a member said.
+type answer[R any] struct {
+	id    string
+	reply R
+	err   error
+}
+
+// askAll asks every member the same question, at the same time and with a deadline; answers come in the members' order.
+func askAll[R any](ctx context.Context, v cluster.View, ask func(context.Context, proto.MemberClient) (R, error)) []answer[R] {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	pool := &proto.Pool{}
 	defer pool.Close()
-	type answer struct {
-		id string
-		s  *proto.Status
-	}
-	answers := make(chan answer)
-	for _, m := range v.Members {
-		go func() {
+	answers := make([]answer[R], len(v.Members))
+	var asking sync.WaitGroup
+	for i, m := range v.Members {
+		a := &answers[i]
+		a.id = m.ID
+		asking.Go(func() {
 			conn, err := pool.Dial(m.Address)
 			if err != nil {
-				answers <- answer{m.ID, nil}
+				a.err = err
 				return
 			}
-			s, _ := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: v.Job.UUID})
-			answers <- answer{m.ID, s}
-		}()
+			a.reply, a.err = ask(ctx, proto.NewMemberClient(conn))
+		})
 	}
-	out := map[string]*proto.Status{}
-	for range v.Members {
-		a := <-answers
-		out[a.id] = a.s
-	}
-	return out
+	asking.Wait()
+	return answers
 }
 
 func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
@@ -131,7 +133,14 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, err
 	}
-	told := probeAll(ctx, v)
+	told := map[string]*proto.Status{} // by those that answer
+	for _, a := range askAll(ctx, v, func(ctx context.Context, m proto.MemberClient) (*proto.Status, error) {
+		return m.Probe(ctx, &proto.ProbeRequest{Job: v.Job.UUID})
+	}) {
+		if a.err == nil {
+			told[a.id] = a.reply
+		}
+	}
 	s := snapshot{Event: "status", Time: time.Now(), Job: v.Job.UUID, Step: -1, Steps: v.Job.Spec.TotalSteps(), Members: []memberStatus{}, Done: v.Done}
 	if v.World != nil {
 		s.Generation, s.Reason = v.World.Generation, v.World.Reason
@@ -283,7 +292,14 @@ func scaleCommand() *cobra.Command {
 			return err
 		}
 		defer c.Close()
-		if err := c.SetWorkers(cmd.Context(), n); err != nil {
+		v, err := c.Read(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if v.Workers == 0 {
+			return fmt.Errorf("no `evenweave train` offers to scale job %q: in Compose use `docker compose up -d --scale worker=%d`, in Kubernetes `kubectl scale`; else try again in a second", where.job, n)
+		}
+		if _, err := c.SetWorkers(cmd.Context(), n); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "asked for %d workers; see `evenweave status --watch`\n", n)
@@ -310,22 +326,15 @@ func blameCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
-		defer cancel()
-		pool := &proto.Pool{}
-		defer pool.Close()
 		var events []*proto.BlameEvent
-		for _, m := range v.Members {
-			conn, err := pool.Dial(m.Address)
-			if err != nil {
-				return err
-			}
-			r, err := proto.NewMemberClient(conn).Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID})
-			if err != nil {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s does not answer: %v\n", m.ID, err)
+		for _, a := range askAll(cmd.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
+			return m.Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID})
+		}) {
+			if a.err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s does not answer: %v\n", a.id, a.err)
 				continue
 			}
-			events = append(events, r.Events...)
+			events = append(events, a.reply.Events...)
 		}
 		sort.SliceStable(events, func(i, j int) bool { return events[i].TimeNanos < events[j].TimeNanos })
 		for _, e := range events {

@@ -70,7 +70,7 @@ type View struct {
 	Done     *job.Done
 	Leader   *job.Leader
 	Members  []job.Member // by registration, oldest first
-	Workers  int          // wanted worker count of a local run; 0: none set
+	Workers  int          // wanted worker count of a local run; 0: nobody scales this job
 
 	worldRevision int64
 	jobRevision   int64
@@ -129,12 +129,15 @@ func (c *Client) decode(v *View, key string, value []byte, modRevision int64) er
 	return nil
 }
 
-// SetWorkers writes the wanted worker count of a local run.
-func (c *Client) SetWorkers(ctx context.Context, n int) error {
+// SetWorkers writes the wanted worker count of a local run. It returns the first revision of a View that has it.
+func (c *Client) SetWorkers(ctx context.Context, n int) (revision int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	_, err := c.etcd.Put(ctx, c.keys.workers(), fmt.Sprint(n))
-	return err
+	r, err := c.etcd.Put(ctx, c.keys.workers(), fmt.Sprint(n))
+	if err != nil {
+		return 0, err
+	}
+	return r.Header.Revision, nil
 }
 
 // encode cannot fail: the records are plain values.

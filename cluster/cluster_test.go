@@ -213,7 +213,7 @@ func TestLearn(t *testing.T) {
 	if v, _ := board.View(); v.World == nil || v.World.Generation != 5 {
 		t.Errorf("world %+v, want generation 5", v.World)
 	}
-	if err := c.SetWorkers(ctx, 3); err != nil {
+	if _, err := c.SetWorkers(ctx, 3); err != nil {
 		t.Fatal(err)
 	}
 	v := await(t, board, "the wanted worker count", func(v cluster.View) bool { return v.Workers == 3 })

@@ -131,7 +131,7 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	worker := append(cfg.Worker, "--etcd", endpoint, "--job", cfg.Job)
 	s.scale(cfg.Workers, worker)
 
-	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job)
+	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 		case n := <-wanted:
 			s.scale(n, worker)
 		case <-interrupt:
-			interrupt = nil
+			interrupt, s.halting = nil, true
 			deadline = time.After(haltTimeout)
 			s.signal("coordinator", os.Interrupt)
 		case <-deadline:
@@ -159,8 +159,8 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	}
 }
 
-// watchScale tells the wanted worker count whenever `evenweave scale` sets it.
-func watchScale(ctx context.Context, endpoint, name string) (<-chan int, func(), error) {
+// watchScale offers to scale from n workers, and tells the wanted count whenever `evenweave scale` sets it.
+func watchScale(ctx context.Context, endpoint, name string, n int) (<-chan int, func(), error) {
 	client, err := cluster.Dial([]string{endpoint}, name)
 	if err != nil {
 		return nil, nil, err
@@ -171,13 +171,13 @@ func watchScale(ctx context.Context, endpoint, name string) (<-chan int, func(),
 	go func() { defer close(running); board.Run(ctx, client) }()
 	go func() {
 		defer close(done)
-		last, seen := 0, false
+		last, since := n, int64(0) // what an earlier run was scaled to, before `since`, does not count
 		for {
 			view, changed := board.View()
-			if view.Revision != 0 && !seen { // what an earlier run was scaled to does not count
-				last, seen = view.Workers, true
+			if view.Revision != 0 && since == 0 {
+				since, _ = client.SetWorkers(ctx, n) // if etcd is away, at the next change
 			}
-			if seen && view.Workers != last {
+			if since != 0 && view.Revision >= since && view.Workers != last {
 				last = view.Workers
 				select {
 				case wanted <- last:

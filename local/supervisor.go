@@ -33,13 +33,15 @@ const (
 // supervisor starts processes, restarts those that are killed, and ends them all. One goroutine uses it.
 type supervisor struct {
 	cfg      Config
-	procs    map[string]*process // by name
+	procs    map[string]*process   // those wanted, by name
+	live     map[*process]struct{} // those running, also who retires while another has taken the name over
 	exits    chan exited
 	starts   chan func()
 	alive    *os.File // children hold the other end
 	lifeline *os.File
 	readers  sync.WaitGroup
-	workers  int // wanted now
+	workers  int  // wanted now
+	halting  bool // the coordinator was asked to save and end
 }
 
 type process struct {
@@ -62,7 +64,7 @@ func newSupervisor(cfg Config) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{cfg: cfg, procs: map[string]*process{}, exits: make(chan exited, 16), starts: make(chan func()), alive: w, lifeline: r}
+	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{}, exits: make(chan exited, 16), starts: make(chan func()), alive: w, lifeline: r}
 	go func() { // Linux ends children with the *thread* that started them: all are started by one that stays
 		runtime.LockOSThread()
 		for start := range s.starts {
@@ -81,7 +83,7 @@ func (s *supervisor) keep(name string, args []string, events func(io.Reader) err
 
 func (s *supervisor) start(p *process) {
 	if err := s.launch(p); err != nil {
-		s.exits <- exited{p, err}
+		s.readers.Go(func() { s.exits <- exited{p, err} })
 	}
 }
 
@@ -115,6 +117,7 @@ func (s *supervisor) launch(p *process) error {
 		_ = log.Close()
 		return err
 	}
+	s.live[p] = struct{}{}
 	if s.cfg.Started != nil {
 		s.cfg.Started(p.name, p.cmd.Process.Pid)
 	}
@@ -132,12 +135,21 @@ func (s *supervisor) launch(p *process) error {
 
 // processors are those that a process shall use: each worker its own where there are enough; nil: any.
 func (s *supervisor) processors(name string) []int {
-	number, isWorker := strings.CutPrefix(name, "worker-")
-	i, err := strconv.Atoi(number)
-	if !s.cfg.Pin || !isWorker || err != nil || i > s.workers {
+	i := workerNumber(name)
+	if !s.cfg.Pin || i == 0 || i > s.workers {
 		return nil
 	}
 	return processors.Share(processors.Available(), s.workers, i-1)
+}
+
+// workerNumber is the i of "worker-i", from 1; 0 for another process.
+func workerNumber(name string) int {
+	number, _ := strings.CutPrefix(name, "worker-")
+	i, err := strconv.Atoi(number)
+	if err != nil {
+		return 0
+	}
+	return i
 }
 
 func (s *supervisor) logPath(name string) string {
@@ -157,11 +169,10 @@ func (s *supervisor) scale(n int, args []string) {
 			}
 		}
 	}
-	for i := n + 1; s.procs[fmt.Sprintf("worker-%d", i)] != nil; i++ {
-		p := s.procs[fmt.Sprintf("worker-%d", i)]
-		if !p.retire {
+	for name, p := range s.procs {
+		if workerNumber(name) > n && !p.retire {
 			p.retire = true
-			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+			s.signal(name, syscall.SIGTERM)
 		}
 	}
 }
@@ -175,6 +186,7 @@ func (s *supervisor) signal(name string, sig os.Signal) {
 // exited decides what the end of a process means. done: the run is over.
 func (s *supervisor) exited(e exited) (done bool, err error) {
 	p := e.p
+	delete(s.live, p)
 	var exit *exec.ExitError
 	killed := errors.As(e.err, &exit) && !exit.Exited()
 	code := 0
@@ -193,7 +205,11 @@ func (s *supervisor) exited(e exited) (done bool, err error) {
 		}
 		return true, &Exit{Code: code, Tail: s.tail(p.name)}
 	}
-	if p.retire || code == 0 && !killed && p.name != "coordinator" {
+	if p.name == "coordinator" && s.halting { // it was too young to hear, say: the next one would not know
+		delete(s.procs, p.name)
+		return true, errors.New("the coordinator ended without a last checkpoint; the same command goes on from the one before")
+	}
+	if p.retire || code == 0 && !killed && workerNumber(p.name) > 0 {
 		delete(s.procs, p.name)
 		return false, nil
 	}
@@ -225,16 +241,14 @@ func (s *supervisor) tail(name string) string {
 func (s *supervisor) wind(ctx context.Context) {
 	limit := time.After(exitTimeout)
 	ended := false
-	for len(s.procs) > 0 {
-		if !ended && s.procs["etcd"] != nil && len(s.procs) == 1 {
+	for len(s.live) > 0 {
+		if _, running := s.live[s.procs["etcd"]]; running && !ended && len(s.live) == 1 {
 			ended = true
 			s.signal("etcd", syscall.SIGTERM)
 		}
 		select {
 		case e := <-s.exits:
-			if s.procs[e.p.name] == e.p {
-				delete(s.procs, e.p.name)
-			}
+			delete(s.live, e.p)
 		case <-limit:
 			return // close kills what is left
 		case <-ctx.Done():
@@ -245,10 +259,8 @@ func (s *supervisor) wind(ctx context.Context) {
 
 // close kills what is left and waits for it.
 func (s *supervisor) close() {
-	for _, p := range s.procs {
-		if p.cmd != nil && p.cmd.Process != nil {
-			_ = p.cmd.Process.Kill()
-		}
+	for p := range s.live {
+		_ = p.cmd.Process.Kill()
 	}
 	drained := make(chan struct{})
 	go func() { s.readers.Wait(); close(drained) }()

@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/local"
+	"evenweave/proto"
+)
+
+// Members that accept and never answer, as stopped processes do, keep nobody from hearing the others.
+func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l
+	}
+	answers := listen()
+	server := grpc.NewServer()
+	proto.RegisterMemberServer(server, proto.UnimplementedMemberServer{})
+	go func() { _ = server.Serve(answers) }()
+	t.Cleanup(server.Stop)
+	v := cluster.View{Members: []job.Member{
+		{ID: "silent1", Address: listen().Addr().String()}, {ID: "silent2", Address: listen().Addr().String()}, {ID: "awake", Address: answers.Addr().String()},
+	}}
+	got := askAll(t.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
+		return m.Blame(ctx, &proto.BlameRequest{})
+	})
+	if len(got) != 3 || got[0].err == nil || got[1].err == nil || got[2].id != "awake" || status.Code(got[2].err) != codes.Unimplemented {
+		t.Errorf("%+v; want two that do not answer, and one that says what it cannot do", got)
+	}
+}
+
+// In Compose and Kubernetes nobody reads the wanted worker count: asking for it must not look like success.
+func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
+	client, peer := freePort(t), freePort(t)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	served := make(chan error, 1)
+	dir := t.TempDir()
+	go func() { served <- local.ServeEtcd(ctx, dir, client, peer) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	scale := func() (int, string) {
+		cmd := evenweave(t, "scale", "3", "--etcd", "http://"+client)
+		out, _ := cmd.CombinedOutput()
+		return cmd.ProcessState.ExitCode(), string(out)
+	}
+	if code, out := scale(); code != exitFailed || !strings.Contains(out, "kubectl scale") {
+		t.Errorf("with nobody there: exit code %d:\n%s", code, out)
+	}
+	c, err := cluster.Dial([]string{"http://" + client}, "evenweave")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.SetWorkers(ctx, 2); err != nil { // as `evenweave train` does
+		t.Fatal(err)
+	}
+	if code, out := scale(); code != exitDone {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	if v, err := c.Read(ctx); err != nil || v.Workers != 3 {
+		t.Errorf("%d workers are wanted (%v), want 3", v.Workers, err)
+	}
+}
