@@ -37,7 +37,7 @@ func NewWorker(member string) *Worker {
 	w.step = f.gauge("step", "The last step that this member committed.")
 	w.share = f.gauge("micro_batches", "Micro-batches that this member computed in the last committed step.")
 	w.broken = f.counters("broken_collectives_total", "All-reduces that failed on this member, by how.", "kind",
-		"broken", "deadline", "protocol", "relayed", "aborted", "other")
+		"broken", "deadline", "protocol", "relayed", "aborted", "unreachable", "other")
 	info := register(f, prometheus.NewGaugeVec(prometheus.GaugeOpts(f.opts("info", "1; names the member.")), []string{"member"}))
 	info.WithLabelValues(member).Set(1)
 	w.rank.Set(-1)

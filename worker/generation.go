@@ -140,6 +140,7 @@ func (g *generation) healed(by string) {
 	}
 	detail := fmt.Sprintf("member %s (rank %d) %s after step %d: replaced by %s", g.world.Peers[g.rank].ID, g.rank, what, g.replica.step, by)
 	g.log.Error("healed", "detail", detail)
+	g.observer.Healed()
 	g.report.event("healed", detail)
 	g.report.set(func(s *proto.Status) { s.Heals++; s.Heal = detail })
 }

@@ -44,7 +44,16 @@ type hand struct {
 	cancel  context.CancelCauseFunc
 	leaving chan struct{}
 	err     error
+	counted
 }
+
+// counted is an observer that counts heals.
+type counted struct {
+	unobserved
+	heals int64
+}
+
+func (c *counted) Healed() { c.heals++ }
 
 // faulty is the tiny model with one fault at most.
 type faulty struct {
@@ -168,7 +177,7 @@ func (c *crew) start(id string, parallelism int, before func(*schedule.Batch)) *
 	h := &hand{model: &faulty{Softmax: example.NewSoftmax()}, leaving: make(chan struct{})}
 	h.Loop = &Loop{
 		ID: id, Job: c.job, Model: h.model, Dataset: delayed{example.Points{}, before}, Parallelism: parallelism, Board: c, Connect: c.connect,
-		Fetch: c, Leave: func() {}, Log: slog.New(slog.DiscardHandler),
+		Fetch: c, Leave: func() {}, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
 	}
 	h.Init()
 	ctx, cancel := context.WithCancelCause(c.t.Context())

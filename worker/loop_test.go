@@ -93,8 +93,8 @@ func TestFlippedBitIsHealed(t *testing.T) {
 		if got := c.finish("a", "b", "c"); got != want {
 			t.Errorf("ends with %s, a calm run with %s", got, want)
 		}
-		if s, _ := victim.report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "member b (rank 1)") {
-			t.Errorf("heals %d: %q", s.Heals, s.Heal)
+		if s, _ := victim.report.read(0); s.Heals != 1 || victim.heals != 1 || !strings.Contains(s.Heal, "member b (rank 1)") {
+			t.Errorf("heals %d, the observer saw %d: %q", s.Heals, victim.heals, s.Heal)
 		}
 	})
 }
