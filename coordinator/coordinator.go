@@ -2,7 +2,8 @@
 //
 //	coordinator.go  campaign, and what outlives a term
 //	term.go         one stretch of leadership: facts in, actions out
-//	policy.go       which world there should be (pure)
+//	policy*.go      which world there should be, and whom an inquest evicts (pure)
+//	summary.go      what is told of the job
 //	opening.go      how a job is created or gone on with
 //	follow.go       what members tell, and probes
 //	saver.go        states fetched and made durable

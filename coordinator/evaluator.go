@@ -22,7 +22,6 @@ type evaluations struct {
 	results map[int64]progress.Evaluation
 	wake    chan struct{}
 	idle    chan struct{} // closed while the queue is empty and nothing runs
-	err     error
 }
 
 func newEvaluations(earlier []progress.Record) *evaluations {
@@ -59,7 +58,7 @@ func (e *evaluations) add(entry checkpoint.Entry) {
 	}
 }
 
-// next returns the oldest queued checkpoint; finished removes it.
+// next returns the oldest queued checkpoint; finished removes it. One that failed is tried again by the next process that leads.
 func (e *evaluations) next() (checkpoint.Entry, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -72,9 +71,7 @@ func (e *evaluations) next() (checkpoint.Entry, bool) {
 func (e *evaluations) finished(ev progress.Evaluation, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil {
-		e.err = err
-	} else {
+	if err == nil {
 		e.results[int64(ev.Step)] = ev
 	}
 	if e.queue = e.queue[1:]; len(e.queue) == 0 {

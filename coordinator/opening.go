@@ -38,7 +38,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 		}
 	}
 	if view.Job == nil && c.job != "" {
-		return job.Job{}, 0, c.lostRecord(c.job, *newest)
+		return job.Job{}, 0, c.lostRecord(c.job)
 	}
 	if view.Job == nil {
 		return c.create(ctx, t, newest)

@@ -72,11 +72,11 @@ func (b *statusBoard) told(_ string, s *proto.Status) {
 
 func (b *statusBoard) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	page := map[string]any{"ledger": b.ledger}
 	for kind, e := range b.latest {
 		page[kind] = e
 	}
+	b.mu.Unlock() // the client may read slowly
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(page)
 }

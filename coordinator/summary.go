@@ -139,7 +139,7 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 }
 
 // lostRecord explains what to do when etcd answers and does not know the job any more.
-func (c *Coordinator) lostRecord(uuid string, durable checkpoint.Entry) error {
+func (c *Coordinator) lostRecord(uuid string) error {
 	return fmt.Errorf("job %s is not in etcd any more: its data was lost or replaced; start coordinator and workers again on the directory %s "+
-		"to go on from the checkpoint of step %d; processes of the old job are fenced by its UUID", uuid, c.Dir, durable.Manifest.Step)
+		"to go on from the newest checkpoint there; processes of the old job are fenced by its UUID", uuid, c.Dir)
 }

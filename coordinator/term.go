@@ -137,7 +137,7 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 			return nil
 		}
 		if view = fresh; view.Job == nil || view.Job.UUID != t.job.UUID {
-			return t.c.lostRecord(t.job.UUID, t.durable)
+			return t.c.lostRecord(t.job.UUID)
 		}
 	}
 	if view.Revision < t.view.Revision {
@@ -177,6 +177,9 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 	switch in := in.(type) {
 	case followed:
+		if f, ok := t.followers[in.member]; !ok || f.address != in.address { // said before it was dropped, or by an earlier process of that id
+			return false, nil
+		}
 		if in.status == nil {
 			delete(t.told, in.member)
 			t.feed(ctx, Unfollowed{in.member})
