@@ -339,7 +339,7 @@ func (r *Ring[T]) Err() error {
 	return r.err
 }
 
-// Done is closed when the ring is poisoned or closed, also between Sums: a member that still computes learns at once that its neighbours are gone.
+// Done is closed when the ring is poisoned or closed, also between Sums.
 func (r *Ring[T]) Done() <-chan struct{} { return r.over }
 
 // Abort poisons the ring: a Sum that runs returns, and both neighbours learn it at once.

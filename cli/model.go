@@ -101,7 +101,7 @@ func (t trainee) ParameterName(i int) string {
 func options(j job.Job) cnn.Options {
 	return cnn.Options{
 		Backend: j.Backend, Recipe: j.Spec.Recipe, MicroBatch: j.Spec.MicroBatch, Freeze: j.Spec.Freeze,
-		TotalSteps: j.Spec.TotalSteps(), StepsPerEpoch: j.Spec.Plan().StepsPerEpoch(),
+		TotalSteps: j.Spec.TotalSteps(),
 	}
 }
 

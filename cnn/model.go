@@ -20,13 +20,12 @@ const evaluationBatch = 16
 
 // Options choose what Open builds.
 type Options struct {
-	Backend       string // "auto", "xla", "xla:cuda" or "go"
-	Recipe        string // "tutorial", "fast" or "augment"; empty means the first
-	MicroBatch    int    // samples of one Gradients call
-	TotalSteps    int64  // length of the schedule, for recipes that have one
-	StepsPerEpoch int64
-	Freeze        string // patterns of the tensors that Update leaves alone, see Frozen
-	EvaluateOnly  bool   // only Logits will be called: nothing else is compiled before its first use
+	Backend      string // "auto", "xla", "xla:cuda" or "go"
+	Recipe       string // "tutorial", "fast" or "augment"; empty means the first
+	MicroBatch   int    // samples of one Gradients call
+	TotalSteps   int64  // length of the schedule, for recipes that have one
+	Freeze       string // patterns of the tensors that Update leaves alone, see Frozen
+	EvaluateOnly bool   // only Logits will be called: nothing else is compiled before its first use
 
 	noDropout bool // for comparing with other implementations
 }
@@ -189,7 +188,7 @@ func (m *Model) SetState(values []float32) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(values) != len(m.state) {
-		return fmt.Errorf("state has %d values, recipe %q needs %d: it belongs to another model or recipe", len(values), m.recipe.Name, len(m.state))
+		return fmt.Errorf("state has %d values, this model needs %d: it belongs to another", len(values), len(m.state))
 	}
 	copy(m.state, values)
 	return nil

@@ -34,7 +34,7 @@ func (d Deal) Range(rank int) (lo, hi int) {
 // A rank's cost is its time for one micro-batch. Ranks without a time (0 or less) or without micro-batches keep what
 // they have; every other keeps at least one. The rest goes one by one to the rank that would be done with it first.
 // The new deal is taken only if the slowest rank's predicted time falls by at least a tenth: else noise would move
-// micro-batches at every step, and with them the inputs that members have already loaded.
+// micro-batches at every step.
 func Next(prev Deal, nanos []int64) Deal {
 	if len(nanos) != len(prev) {
 		return prev

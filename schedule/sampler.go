@@ -13,7 +13,7 @@ type Sampler struct {
 	plan Plan
 
 	mu     sync.Mutex
-	orders [2]epochOrder // by epoch parity: members may prefetch across an epoch's end. Guarded by mu.
+	orders [2]epochOrder // by epoch parity; guarded by mu
 }
 
 type epochOrder struct {

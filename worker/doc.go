@@ -1,14 +1,18 @@
 // Package worker trains: it computes its share of each step's micro-batches, sums the gradients with its peers and applies the update.
 //
+//	run.go         a whole member: etcd, servers, registration, loop
 //	loop.go        which world to train in, when to go
 //	generation.go  one world: connect, agree on the state, step until something ends it
 //	choose.go      which state a generation goes on from (pure)
+//	connect.go     the ring of a world; whom its failure accuses
+//	patience.go    how long a collective may take
 //	step.go        one step: compute, all-reduce, check, update
 //	buffer.go      what the one collective of a step carries
 //	state.go       the live state and the due snapshots, and who may read them
 //	report.go      what the coordinator is told
 //	server.go      the Member service
 //	health.go      the pages that probes ask
+//	fault.go       what fault injection does to a member
 //
 // A step is a transaction: the state changes only after the all-reduce returned nil and every check on its buffer passed.
 // A failed collective ends the generation, never the process.
@@ -22,8 +26,8 @@ import (
 	"evenweave/schedule"
 )
 
-// Model is what a worker trains. State, SetState and Update are called by one goroutine at a time and never beside Gradients;
-// Gradients is called by several at once.
+// Model is what a worker trains. Gradients and State are called by several goroutines at once; SetState and Update by one, while nobody
+// calls anything else.
 type Model interface {
 	// Parameters is P, the length of a gradient.
 	Parameters() int
