@@ -1,7 +1,7 @@
 # `make run` sets up and trains on this machine; `make test` sets up and tests. ARGS is passed on: make run ARGS="--epochs 1".
 export GOEXPERIMENT := simd
 ARGS ?=
-RECIPE ?= --recipe fast --epochs 5
+RECIPE ?= --recipe fast --epochs 4
 GO   ?= go
 BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
@@ -40,6 +40,8 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: setup build ## benchmarks, then the ring and the step as a user runs them
 	$(GO) test -run '^$$' -bench . -benchtime 200ms ./...
+	$(BIN) bench allreduce
+	$(BIN) bench step
 
 lint: ## gofmt, vet and the linters of .golangci.yml
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
