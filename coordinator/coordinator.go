@@ -78,14 +78,17 @@ type Coordinator struct {
 	client      *cluster.Client
 	board       *cluster.Board
 	store       *checkpoint.Store
-	metrics     *progress.Metrics
+	metrics     *progress.Metrics // while this process leads: nobody else writes the file then
+	lacking     error             // what the file lacks
 	pool        proto.Pool
 	halt        <-chan struct{}
 	recent      *summary
 	status      *statusBoard
 	job         string // UUID of the job that this process has led; "" before the first term
 	evaluations *evaluations
-	stateLimit  int64 // bytes of a state
+	healed      map[string]int64 // heals told of, by member
+	evaluator   Evaluator        // nil before the first evaluation
+	stateLimit  int64            // bytes of a state
 	vitals      vitals
 }
 
@@ -103,26 +106,37 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(cfg.Dir, "metrics.jsonl")
-	metrics, err := progress.OpenMetrics(path)
-	if err != nil {
-		return nil, err
-	}
-	earlier, _, err := progress.ReadMetrics(path)
-	if err != nil {
-		return nil, err
-	}
-	c := &Coordinator{Config: cfg, client: client, board: cluster.NewBoard(), store: store, metrics: metrics, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(earlier)}
+	c := &Coordinator{Config: cfg, client: client, board: cluster.NewBoard(), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
 	c.stateLimit = state.Size(tensorValues(cfg.Model.Tensors()), cfg.Spec.Samples)
-	c.Observer = progress.Multi(cfg.Observer, metrics, c.status)
+	c.Observer = progress.Multi(cfg.Observer, c.status)
 	return c, nil
 }
 
-// Close releases what New opened.
+// Close releases what New opened. The error says what metrics.jsonl lacks.
 func (c *Coordinator) Close() error {
 	c.pool.Close()
-	return c.metrics.Close()
+	return c.lacking
 }
+
+// openMetrics takes over metrics.jsonl, with what earlier leaders wrote, until the function that it returns is called.
+func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
+	if c.metrics, err = progress.OpenMetrics(c.metricsPath()); err != nil {
+		return nil, err
+	}
+	closeMetrics = func() {
+		c.lacking = errors.Join(c.lacking, c.metrics.Close())
+		c.metrics = nil
+	}
+	earlier, _, err := progress.ReadMetrics(c.metricsPath())
+	if err != nil {
+		closeMetrics()
+		return nil, err
+	}
+	c.evaluations.recall(earlier)
+	return closeMetrics, nil
+}
+
+func (c *Coordinator) metricsPath() string { return filepath.Join(c.Dir, "metrics.jsonl") }
 
 // Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the job is stopped after its current step.
 // When ctx ends, the leadership is given up and the job goes on without a coordinator.
@@ -134,12 +148,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		defer close(done)
 		c.board.Run(watching, c.client)
 	}()
-	evaluating := make(chan struct{})
-	go func() {
-		defer close(evaluating)
-		c.evaluate(watching)
-	}()
-	defer func() { stop(); <-done; <-evaluating }()
+	defer func() { stop(); <-done }()
 	for {
 		c.vitals.does("campaigning", 0)
 		t, err := c.client.Campaign(ctx, c.Self, c.Limits.TTL)
@@ -168,8 +177,11 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	}
 }
 
+// emit tells of an event, within a term.
 func (c *Coordinator) emit(e progress.Event) {
-	c.Observer.Observe(progress.Record{Time: time.Now(), Event: e})
+	r := progress.Record{Time: time.Now(), Event: e}
+	c.Observer.Observe(r)
+	c.metrics.Observe(r)
 }
 
 // tensorValues is how many values the tensors have in all.

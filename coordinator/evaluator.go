@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 	"evenweave/state"
 )
 
-// evaluations are done one after the other in a goroutine of the coordinator, across terms: from durable checkpoints only, so that one
-// that was due while no coordinator ran is made up for.
+// evaluations are done one after the other in a goroutine of the term, from durable checkpoints only, so that one that was due while no
+// coordinator ran is made up for.
 type evaluations struct {
 	mu      sync.Mutex
 	queue   []checkpoint.Entry
@@ -24,15 +25,21 @@ type evaluations struct {
 	idle    chan struct{} // closed while the queue is empty and nothing runs
 }
 
-func newEvaluations(earlier []progress.Record) *evaluations {
+func newEvaluations() *evaluations {
 	e := &evaluations{results: map[int64]progress.Evaluation{}, wake: make(chan struct{}, 1), idle: make(chan struct{})}
 	close(e.idle)
+	return e
+}
+
+// recall takes in what was evaluated before.
+func (e *evaluations) recall(earlier []progress.Record) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, r := range earlier {
 		if ev, ok := r.Event.(progress.Evaluation); ok {
 			e.results[int64(ev.Step)] = ev
 		}
 	}
-	return e
 }
 
 // add queues a checkpoint that has not been evaluated yet.
@@ -113,12 +120,9 @@ func (e *evaluations) waiting() (steps map[int64]bool, idle <-chan struct{}) {
 	return steps, e.idle
 }
 
-// evaluate works the queue off until ctx ends; Run owns the goroutine.
+// evaluate works the queue off until ctx ends; lead owns the goroutine.
 func (c *Coordinator) evaluate(ctx context.Context) {
-	var (
-		evaluator Evaluator
-		plotted   time.Time
-	)
+	var plotted time.Time
 	for {
 		entry, ok := c.evaluations.next()
 		if !ok {
@@ -129,17 +133,20 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 			}
 			continue
 		}
-		ev, err := c.evaluateOne(ctx, &evaluator, entry)
+		ev, err := c.evaluateOne(ctx, entry)
 		if ctx.Err() != nil {
 			return
 		}
-		c.evaluations.finished(ev, err)
 		if err != nil {
 			c.Log.Error("evaluation", "step", entry.Step, "err", err)
 			c.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d: %v", entry.Step, err)})
+		} else {
+			c.emit(ev)
+		}
+		c.evaluations.finished(ev, err) // told by now: whoever waits for the last one tells the end
+		if err != nil {
 			continue
 		}
-		c.emit(ev)
 		if best, ok := c.evaluations.best(); ok && best == entry.Step {
 			c.store.Point("best", entry)
 		}
@@ -151,20 +158,20 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 	}
 }
 
-func (c *Coordinator) evaluateOne(ctx context.Context, evaluator *Evaluator, entry checkpoint.Entry) (progress.Evaluation, error) {
+func (c *Coordinator) evaluateOne(ctx context.Context, entry checkpoint.Entry) (progress.Evaluation, error) {
 	began := time.Now()
-	if *evaluator == nil {
+	if c.evaluator == nil {
 		opened, err := c.Model.Evaluator()
 		if err != nil {
 			return progress.Evaluation{}, err
 		}
-		*evaluator = opened
+		c.evaluator = opened
 	}
 	s, err := c.readState(ctx, entry.Path)
 	if err != nil {
 		return progress.Evaluation{}, err
 	}
-	test, held, err := (*evaluator).Evaluate(ctx, s.Values)
+	test, held, err := c.evaluator.Evaluate(ctx, s.Values)
 	ev := progress.Evaluation{
 		Step: int(s.Step), Epoch: int(s.Ledger.Epochs()), TestAccuracy: test.Accuracy, TestLoss: test.Loss, Seconds: time.Since(began).Seconds(),
 	}
@@ -188,7 +195,7 @@ func (c *Coordinator) missed(spec job.Spec) {
 		c.Log.Warn("looking for missed evaluations", "err", err)
 		return
 	}
-	for _, entry := range entries {
+	for _, entry := range slices.Backward(entries) { // the oldest first, as they came
 		c.examine(spec, entry)
 	}
 }
@@ -198,7 +205,7 @@ const plotEvery = 20 * time.Second
 
 // plot draws the learning curve anew.
 func (c *Coordinator) plot() {
-	records, _, err := progress.ReadMetrics(filepath.Join(c.Dir, "metrics.jsonl"))
+	records, _, err := progress.ReadMetrics(c.metricsPath())
 	if err == nil {
 		err = progress.Plot(filepath.Join(c.Dir, "learning-curve.png"), records)
 	}

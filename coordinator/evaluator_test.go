@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"log/slog"
 	"testing"
 
 	"evenweave/checkpoint"
@@ -13,11 +14,14 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 	held := func(step int, test, accuracy, loss float64) progress.Record {
 		return progress.Record{Event: progress.Evaluation{Step: step, TestAccuracy: test, HoldoutAccuracy: &accuracy, HoldoutLoss: &loss}}
 	}
-	e := newEvaluations([]progress.Record{held(10, 0.99, 0.80, 0.5), held(20, 0.80, 0.90, 0.4), held(30, 0.95, 0.90, 0.3), held(40, 0.97, 0.90, 0.3)})
+	e := newEvaluations()
+	e.recall([]progress.Record{held(10, 0.99, 0.80, 0.5), held(20, 0.80, 0.90, 0.4), held(30, 0.95, 0.90, 0.3), held(40, 0.97, 0.90, 0.3)})
 	if step, ok := e.best(); !ok || step != 30 {
 		t.Errorf("best is step %d, %v; want 30: highest accuracy, then lowest loss, then earliest", step, ok)
 	}
-	if step, ok := newEvaluations([]progress.Record{{Event: progress.Evaluation{Step: 10, TestAccuracy: 0.9}}}).best(); ok {
+	e = newEvaluations()
+	e.recall([]progress.Record{{Event: progress.Evaluation{Step: 10, TestAccuracy: 0.9}}})
+	if step, ok := e.best(); ok {
 		t.Errorf("best is step %d without held-out samples: the test set may not choose", step)
 	}
 }
@@ -26,7 +30,7 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 	spec := job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 25}
 	for _, on := range []bool{true, false} {
-		c := &Coordinator{Config: Config{Evaluate: on}, evaluations: newEvaluations(nil)}
+		c := &Coordinator{Config: Config{Evaluate: on}, evaluations: newEvaluations()}
 		for _, step := range []int64{0, 5, 10, 10, 20, 25} {
 			entry := checkpoint.Entry{}
 			entry.Step = step
@@ -38,3 +42,27 @@ func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 		}
 	}
 }
+
+// An interrupt while the last evaluations of a complete job are still to be made ends it, with what there is.
+func TestConcludeMayBeInterrupted(t *testing.T) {
+	halt := make(chan struct{})
+	seen := &events{}
+	c := &Coordinator{Config: Config{Evaluate: true, Dir: t.TempDir(), Observer: seen, Log: slog.New(slog.DiscardHandler)}, evaluations: newEvaluations(), recent: &summary{}, halt: halt}
+	closeMetrics, err := c.openMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeMetrics()
+	c.evaluations.add(checkpoint.Entry{Step: 10}) // nobody evaluates it
+	close(halt)
+	if err := c.conclude(t.Context(), checkpoint.Entry{Step: 10}, job.Done{Complete: true}); err != nil {
+		t.Fatal(err)
+	}
+	if d, ok := seen.last.(progress.Done); !ok || !d.Complete || d.TestAccuracy != nil {
+		t.Errorf("it ended with %+v", seen.last)
+	}
+}
+
+type events struct{ last progress.Event }
+
+func (e *events) Observe(r progress.Record) { e.last = r.Event }

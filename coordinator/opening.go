@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -84,6 +87,11 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 	if newest != nil {
 		j.Numerics, step = newest.Manifest.Numerics, newest.Manifest.Step
 	} else {
+		// What another run left under this name is not this one's curve.
+		err := os.Rename(c.metricsPath(), filepath.Join(c.Dir, "metrics-before-"+j.UUID+".jsonl"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return job.Job{}, 0, err
+		}
 		values, err := c.Model.Initial(c.Spec.Seed)
 		if err != nil {
 			return job.Job{}, 0, err
@@ -109,6 +117,11 @@ func (c *Coordinator) save(ctx context.Context, j job.Job, term int64, s *state.
 		Job: j.UUID, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(), Term: term,
 		Fingerprint: s.Fingerprint().String(), WeightsSHA256: c.Model.WeightsSHA256(s.Values), Tensors: c.Model.Tensors(),
 		Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
+	}
+	if c.metrics != nil { // a run that goes on from here does not tell these steps again
+		if err := c.metrics.Sync(); err != nil {
+			c.Log.Warn("the steps before a checkpoint may be lost to a crash of the machine", "err", err)
+		}
 	}
 	path, err := c.store.Save(ctx, m, func(w io.Writer) error {
 		_, err := s.WriteTo(w)

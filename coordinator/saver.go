@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"evenweave/checkpoint"
 	"evenweave/job"
 	"evenweave/progress"
@@ -110,10 +113,15 @@ func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int6
 func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	t.saving = false
 	if in.err != nil {
-		t.saveAfter = time.Now().Add(saveRetry)
+		if status.Code(in.err) != codes.NotFound { // else the member has just dropped it for newer ones: its next status says what it has
+			t.saveAfter = time.Now().Add(saveRetry)
+		}
 		t.c.Log.Warn("no checkpoint yet", "err", in.err)
 		t.c.emit(progress.Warning{Message: "checkpoint: " + in.err.Error() + "; it will be tried again"})
 		return false, nil // members keep it, and every later status asks again
+	}
+	if missed := t.nextDue(); missed < in.step {
+		t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: the state of step %d was due, and gone before it could be saved: saving is slower than --checkpoint-every or the epochs ask for, or no coordinator ran; step %d is saved", missed, in.step)})
 	}
 	t.durable = in.entry
 	t.c.vitals.saved(in.entry)

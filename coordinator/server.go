@@ -14,7 +14,7 @@ import (
 	"evenweave/proto"
 )
 
-// Serve registers the Coordinator service: members without a peer to fetch from load the floor's checkpoint here.
+// Serve registers the Coordinator service: members without a peer to fetch from load a checkpoint here.
 func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
 	proto.RegisterCoordinatorServer(s, &server{c: c})
 }

@@ -101,17 +101,16 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 	}
 	c.job = j.UUID
 	c.recent.begin(step)
-	c.missed(j.Spec)
 	plan := j.Spec.Plan()
 	c.emit(progress.Start{
-		Job: c.Name, UUID: j.UUID, Model: j.Spec.Model, Recipe: j.Spec.Recipe, Seed: int64(j.Spec.Seed), Backend: j.Backend, Workers: c.Workers,
+		Job: c.Name, UUID: j.UUID, Model: j.Spec.Model, Recipe: j.Spec.Recipe, Seed: j.Spec.Seed, Backend: j.Backend, Workers: c.Workers,
 		Steps: int(j.Spec.TotalSteps()), Epochs: int((j.Spec.TotalSteps() + plan.StepsPerEpoch() - 1) / plan.StepsPerEpoch()),
 		StepsPerEpoch: int(plan.StepsPerEpoch()), Samples: j.Spec.Samples,
 		GlobalBatch: j.Spec.GlobalBatch, MicroBatch: j.Spec.MicroBatch, ResumedFrom: int(step), Layers: c.Model.Layers(),
 	})
 }
 
-// conclude waits for the evaluations that are under way and tells the end. nil for a complete job, ErrHalted for one that was stopped.
+// conclude waits for the evaluations that are under way, unless interrupted, and tells the end. nil for a complete job, ErrHalted for one that was stopped.
 func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job.Done) error {
 	m := last.Manifest
 	c.vitals.does("concluding", 0)
@@ -119,6 +118,7 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 		_, idle := c.evaluations.waiting()
 		select {
 		case <-idle:
+		case <-c.halt:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -60,7 +60,20 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	if err != nil {
 		return errors.Join(errTermOver, err)
 	}
+	closeMetrics, err := c.openMetrics()
+	if err != nil {
+		return err
+	}
+	defer closeMetrics()
 	c.begin(j, step)
+	c.missed(j.Spec)
+	evaluating, stop := context.WithCancel(ctx)
+	evaluated := make(chan struct{})
+	go func() {
+		defer close(evaluated)
+		c.evaluate(evaluating)
+	}()
+	defer func() { stop(); <-evaluated }()
 	newest, err := c.store.Latest(ctx)
 	if err != nil {
 		return err
@@ -98,7 +111,10 @@ func (t *term) run(ctx context.Context) error {
 	if err := t.observe(ctx, t.view); err != nil {
 		return err
 	}
-	_, changed := t.c.board.View()
+	view, changed := t.c.board.View()
+	if err := t.observe(ctx, view); err != nil { // it may have changed since t.view was read
+		return err
+	}
 	for {
 		t.c.vitals.does("leading", leadingLimit)
 		var (
@@ -114,7 +130,6 @@ func (t *term) run(ctx context.Context) error {
 		case <-ticker.C:
 			t.feed(ctx, Tick{})
 		case <-changed:
-			var view cluster.View
 			view, changed = t.c.board.View()
 			err = t.observe(ctx, view)
 		case in := <-t.inputs:
@@ -204,10 +219,9 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 			t.c.emit(e)
 		}
 	}
-	if before == nil || before.Heals < s.Heals {
-		if s.Heal != "" && s.Heals > 0 {
-			t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
-		}
+	if s.Heals > t.c.healed[in.member] {
+		t.c.healed[in.member] = s.Heals
+		t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
 	}
 	t.c.status.told(in.member, s)
 	if s.Verdict != "" {

@@ -1,8 +1,18 @@
 package coordinator
 
 import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"evenweave/checkpoint"
+	"evenweave/job"
+	"evenweave/progress"
 	"evenweave/proto"
 )
 
@@ -25,5 +35,77 @@ func TestDroppedFollowersAreNotHeard(t *testing.T) {
 	}
 	if len(one.told) != 1 || one.told["b"] != now {
 		t.Errorf("heard: %v", one.told)
+	}
+}
+
+// leading is a term without etcd, on a directory of its own, and what it tells.
+func leading(t *testing.T) (*term, *progressLog) {
+	t.Helper()
+	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := &progressLog{}
+	c := &Coordinator{
+		Config: Config{Dir: t.TempDir(), Observer: told, Log: slog.New(slog.DiscardHandler), Keep: 3}, store: store,
+		evaluations: newEvaluations(), recent: &summary{}, status: newStatusBoard(), healed: map[string]int64{},
+	}
+	closeMetrics, err := c.openMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(closeMetrics)
+	return &term{
+		c: c, job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}},
+		policy: NewPolicy("job", "", 0, Limits{Min: 1, Max: 2}), inputs: make(chan any, 16),
+		followers: map[string]follower{"a": {address: "a:1"}}, told: map[string]*proto.Status{},
+	}, told
+}
+
+type progressLog struct{ warnings []string }
+
+func (l *progressLog) Observe(r progress.Record) {
+	if w, ok := r.Event.(progress.Warning); ok {
+		l.warnings = append(l.warnings, w.Message)
+	}
+}
+
+// A member's stream may end and come back; that it was healed once is told once.
+func TestHealsAreToldOnce(t *testing.T) {
+	one, told := leading(t)
+	say := func(heals int64, what string) {
+		t.Helper()
+		for _, s := range []*proto.Status{{Member: "a", Heals: heals, Heal: what}, nil} {
+			if end, err := one.take(t.Context(), followed{member: "a", address: "a:1", status: s}); end || err != nil {
+				t.Fatal(end, err)
+			}
+		}
+	}
+	say(0, "")
+	say(1, "first")
+	say(1, "first")
+	say(2, "second")
+	if want := []string{"healed: first", "healed: second"}; !slices.Equal(told.warnings, want) {
+		t.Errorf("told %q, want %q", told.warnings, want)
+	}
+}
+
+// A due state that no member holds any more when its turn comes is told of, and one that a member has just dropped delays nothing.
+func TestLostDueStatesAreTold(t *testing.T) {
+	one, told := leading(t)
+	at := func(step int64) saved {
+		return saved{step: step, entry: checkpoint.Entry{Step: step, Manifest: checkpoint.Manifest{Step: step}}}
+	}
+	gone := saved{step: 20, err: fmt.Errorf("fetching: %w", status.Error(codes.NotFound, "not here"))}
+	for _, in := range []saved{at(10), gone, at(40), at(50)} {
+		if end, err := one.take(t.Context(), in); end || err != nil {
+			t.Fatal(end, err)
+		}
+	}
+	if len(told.warnings) != 2 || !strings.Contains(told.warnings[0], "not here") || !strings.Contains(told.warnings[1], "step 20 was due") {
+		t.Errorf("told %q", told.warnings)
+	}
+	if !one.saveAfter.IsZero() {
+		t.Errorf("the next state is not asked for before %v", one.saveAfter)
 	}
 }

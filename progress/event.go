@@ -26,7 +26,7 @@ type Start struct {
 	UUID          string  `json:"uuid"`
 	Model         string  `json:"model,omitempty"`
 	Recipe        string  `json:"recipe,omitempty"`
-	Seed          int64   `json:"seed"`
+	Seed          uint64  `json:"seed"`
 	Backend       string  `json:"backend"`
 	Workers       int     `json:"workers"` // asked for; a World says how many there are
 	Steps         int     `json:"steps"`   // of the whole job, also when resumed

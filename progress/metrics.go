@@ -20,38 +20,42 @@ type Metrics struct {
 	lost    int    // lines given up, because too many were pending
 	err     error  // of the last attempt to write
 	closed  bool
-	seen    latest
+	seen    held
 }
 
 // metricsFile is what is needed of an *os.File.
 type metricsFile interface {
 	io.WriterAt
 	Truncate(size int64) error
+	Sync() error
 	Close() error
 }
 
 // maxPending bounds the bytes kept while the disk is full: about 10,000 steps.
 const maxPending = 4 << 20
 
-// latest is the last step that a file holds of each kind.
-type latest struct{ step, evaluation int }
+// held is what a file has: all steps up to one, for they come in order, and some
+// evaluations, which may be made up for later.
+type held struct {
+	step        int
+	evaluations map[int]bool
+}
 
 // fresh reports whether e belongs into the file, and notes that it is there.
-func (l *latest) fresh(e Event) bool {
-	at, have := 0, &l.step
+func (h *held) fresh(e Event) bool {
 	switch e := e.(type) {
 	case Step:
-		at = e.Step
+		if e.Step > h.step {
+			h.step = e.Step
+			return true
+		}
 	case Evaluation:
-		at, have = e.Step, &l.evaluation
-	default:
-		return false
+		if !h.evaluations[e.Step] {
+			h.evaluations[e.Step] = true
+			return true
+		}
 	}
-	if at <= *have {
-		return false
-	}
-	*have = at
-	return true
+	return false
 }
 
 // OpenMetrics opens the file at path, or makes it, to append to. What a crash
@@ -62,7 +66,7 @@ func OpenMetrics(path string) (*Metrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
-	m := &Metrics{file: f}
+	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}}
 	if err := m.recover(f); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
@@ -119,6 +123,14 @@ func (m *Metrics) flush() {
 	}
 	m.size += int64(n)
 	m.pending, m.err = m.pending[:0], nil
+}
+
+// Sync makes what was observed survive a crash of the machine.
+func (m *Metrics) Sync() error {
+	if err := m.file.Sync(); err != nil {
+		return fmt.Errorf("progress: metrics: %w", err)
+	}
+	return nil
 }
 
 // Close writes what is pending and closes the file. The error says what the
