@@ -270,10 +270,10 @@ func (x *session) open() {
 // opened settles from which state to go on.
 func (x *session) opened(this *round) {
 	m, s := x.m, x.m.sim
-	slots := make([]int64, 3*len(this.claims))
+	slots := make([]int64, worker.SlotWords*len(this.claims))
 	for rank, c := range this.claims {
 		if c.known {
-			slots[3*rank], slots[3*rank+1] = c.step+1, int64(c.print)
+			slots[worker.SlotWords*rank], slots[worker.SlotWords*rank+1] = c.step+1, int64(c.print)
 		}
 	}
 	c := worker.Choose(slots, x.world.Floor)

@@ -22,22 +22,25 @@ func (c Choice) Source(rank int, generation int64) int {
 	return c.Holders[(int64(rank)+generation)%int64(len(c.Holders))]
 }
 
-// Choose is a pure function of what all ranks told, so every rank settles alike. slots holds three words a rank: its step + 1 (0: it has no
-// state) and its fingerprint. The highest step wins, then the majority at that step. When nobody has a state as new as the floor, the newest
-// durable step, and when the majority is tied, all load the floor's checkpoint.
+// SlotWords is how many words a rank tells.
+const SlotWords = 4
+
+// Choose is a pure function of what all ranks told, so every rank settles alike. slots holds four words a rank: its step + 1 (0: it has no
+// state), its fingerprint, and the newest step that it knows to be durable. The highest step wins, then the majority at that step. When nobody
+// has a state as new as the newest durable one, known to a rank or the floor, and when the majority is tied, all load that checkpoint.
 func Choose(slots []int64, floor int64) Choice {
 	highest := int64(0)
-	for r := 0; r < len(slots); r += 3 {
-		highest = max(highest, slots[r])
+	for r := 0; r < len(slots); r += SlotWords {
+		highest, floor = max(highest, slots[r]), max(floor, slots[r+3])
 	}
 	if highest < floor+1 {
 		return Choice{Step: floor}
 	}
 	votes := map[state.Fingerprint][]int{}
-	for r := 0; r < len(slots); r += 3 {
+	for r := 0; r < len(slots); r += SlotWords {
 		if slots[r] == highest {
 			f := state.Fingerprint{Hi: slots[r+1], Lo: slots[r+2]}
-			votes[f] = append(votes[f], r/3)
+			votes[f] = append(votes[f], r/SlotWords)
 		}
 	}
 	c, tie := Choice{Step: highest - 1}, false
@@ -52,6 +55,6 @@ func Choose(slots []int64, floor int64) Choice {
 	if tie { // nobody can say who is right: everyone replays from the last verified checkpoint
 		return Choice{Step: floor}
 	}
-	c.Agreed = 3*len(c.Holders) == len(slots)
+	c.Agreed = SlotWords*len(c.Holders) == len(slots)
 	return c
 }

@@ -73,12 +73,13 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 
 // open makes all ranks agree on one state: each tells its (step, fingerprint); the highest step wins, then the majority at that step.
 // Who has another state, or none, fetches the winner from a peer. A tie between equal steps, and a world in which nobody has a state
-// as new as the durable floor, is settled by the coordinator's checkpoint. Repeated until one exchange shows agreement.
+// as new as the newest durable one, is settled by the coordinator's checkpoint. Repeated until one exchange shows agreement.
 func (g *generation) open(ctx context.Context) error {
 	for {
 		g.report.phase(phaseOpen)
-		slots := make([]int64, 3*g.world.Size())
-		mine := slots[3*g.rank:]
+		slots := make([]int64, SlotWords*g.world.Size())
+		mine := slots[SlotWords*g.rank:]
+		mine[3] = g.replica.durableStep()
 		if r := g.replica; r.known {
 			print := r.live().Fingerprint()
 			if print == r.print {
@@ -124,7 +125,7 @@ func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error 
 	if f := s.Fingerprint(); f != c.Print {
 		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, c.Print)}
 	}
-	if differs := slots[3*g.rank] == c.Step+1; differs || g.replica.broken {
+	if differs := slots[SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
 		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", peer.ID, len(c.Holders), g.world.Size()))
 	} else {
 		g.log.Info("caught up", "step", c.Step, "from", peer.ID)

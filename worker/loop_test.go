@@ -15,6 +15,7 @@ import (
 	"evenweave/job"
 	"evenweave/proto"
 	"evenweave/schedule"
+	"evenweave/state"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -119,6 +120,46 @@ func TestTieIsReplayed(t *testing.T) {
 		}
 		for _, id := range []string{"a", "b"} {
 			if s, _ := c.members[id].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "checkpoint of step") {
+				t.Errorf("%s: heals %d: %q", id, s.Heals, s.Heal)
+			}
+		}
+	})
+}
+
+// TestTieIsReplayedFromTheNewest: what was made durable since the world was published is where it goes back to, though only one member was told.
+func TestTieIsReplayedFromTheNewest(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		wrong, durable := 0, false
+		var a *hand
+		a = c.start("a", 1, func(b *schedule.Batch) {
+			if b.Step != 6 || durable {
+				return
+			}
+			durable = true
+			s, err := a.replica.at(t.Context(), 5)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.mu.Lock()
+			c.states = map[int64]*state.State{5: s.Clone()} // and no older one
+			c.mu.Unlock()
+			a.replica.acknowledge(5)
+		})
+		c.start("b", 1, nil).model.skew = func(step int64) bool {
+			if step == 7 {
+				wrong++
+			}
+			return step == 7 && wrong == 1
+		}
+		c.publish(false, "a", "b")
+		if got := c.finish("a", "b"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+		for _, id := range []string{"a", "b"} {
+			if s, _ := c.members[id].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "checkpoint of step 5") {
 				t.Errorf("%s: heals %d: %q", id, s.Heals, s.Heal)
 			}
 		}

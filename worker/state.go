@@ -27,6 +27,7 @@ type replica struct {
 
 	snapshots map[int64]*snapshot
 	order     []int64
+	durable   int64 // the newest step that the coordinator has said to be durable
 }
 
 type snapshot struct {
@@ -137,6 +138,7 @@ func (r *replica) due() []int64 {
 func (r *replica) acknowledge(step int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.durable = max(r.durable, step)
 	rest := r.order[:0]
 	for _, s := range r.order {
 		if s <= step {
@@ -146,6 +148,12 @@ func (r *replica) acknowledge(step int64) {
 		}
 	}
 	r.order = rest
+}
+
+func (r *replica) durableStep() int64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.durable
 }
 
 // at returns the state of a step: the due snapshot if verified, else a copy of the live one.
