@@ -49,6 +49,9 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 		if o.Output != "table" && o.Output != "json" {
 			return usagef("--output %q: must be table or json", o.Output)
 		}
+		if err := o.Check(); err != nil {
+			return usageError{err}
+		}
 		executable, err := os.Executable()
 		if err != nil {
 			return err
@@ -56,7 +59,7 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 		o.Child = []string{executable, "bench", "member"}
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
 		defer stop()
-		return bench.Run(ctx, o, cmd.OutOrStdout())
+		return unlessInterrupted(ctx, bench.Run(ctx, o, cmd.OutOrStdout()))
 	}
 	return cmd
 }
@@ -84,7 +87,7 @@ func benchStepCommand() *cobra.Command {
 		o.JSON = *output == "json"
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
 		defer stop()
-		return cnn.Bench(ctx, o, cmd.OutOrStdout())
+		return unlessInterrupted(ctx, cnn.Bench(ctx, o, cmd.OutOrStdout()))
 	}
 	return cmd
 }

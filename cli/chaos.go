@@ -95,7 +95,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		if *output == "json" {
 			show = chaos.NewJSON(cmd.OutOrStdout())
 		}
-		passed := []string{"--log-format", logs.format, "--log-level", logs.level}
+		passed := logs.passed()
 		_, err = chaos.Run(ctx, chaos.Config{
 			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults, Count: count, CheckpointEvery: spec.checkpointEvery, Single: single},
 			Dir:  dir, Spares: spares, Settle: settle,

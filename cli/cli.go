@@ -146,6 +146,12 @@ func (l *logFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
 }
 
+// passed are the flags of a child process beside its own: those of its logs, and those that a variable may set for one process but not for
+// several on one machine.
+func (l *logFlags) passed() []string {
+	return []string{"--log-format", l.format, "--log-level", l.level, "--listen", "127.0.0.1:0", "--advertise", "", "--http", "", "--when-done", "exit"}
+}
+
 func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(l.level)); err != nil {
@@ -181,6 +187,14 @@ func interrupts(parent context.Context, signals ...os.Signal) (ctx context.Conte
 		}
 	}()
 	return ctx, first, func() { signal.Stop(caught); cancel(nil) }
+}
+
+// unlessInterrupted is the outcome of what ctx may have cut short.
+func unlessInterrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errInterrupted
+	}
+	return err
 }
 
 var terminate = []os.Signal{os.Interrupt, syscall.SIGTERM}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -243,25 +244,28 @@ func statusCommand() *cobra.Command {
 		defer stop()
 		for {
 			s, err := look(ctx, c)
+			if ctx.Err() != nil {
+				return errInterrupted
+			}
 			if err != nil {
 				return err
 			}
 			if *output == "json" {
-				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(s); err != nil {
-					return err
-				}
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(s)
 			} else {
+				var page bytes.Buffer
 				if watch {
-					fmt.Fprint(cmd.OutOrStdout(), "\033[H\033[2J")
+					page.WriteString("\033[H\033[2J")
 				}
-				s.print(cmd.OutOrStdout())
+				s.print(&page)
+				_, err = page.WriteTo(cmd.OutOrStdout())
 			}
-			if !watch {
-				return nil
+			if err != nil || !watch {
+				return err
 			}
 			select {
 			case <-ctx.Done():
-				return nil
+				return errInterrupted
 			case <-time.After(time.Second):
 			}
 		}

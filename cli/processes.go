@@ -132,10 +132,16 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		}
 		defer client.Close()
 		host, _ := os.Hostname()
-		var observer progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
+		var screen progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
 		if *output == "json" {
-			observer = progress.NewJSON(cmd.OutOrStdout())
+			screen = progress.NewJSON(cmd.OutOrStdout())
 		}
+		observer := progress.Detach(screen)
+		defer func() {
+			patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			observer.Close(patience)
+		}()
 		var lead *coordinator.Coordinator
 		metrics := telemetry.NewCoordinator(func() telemetry.Facts {
 			f := lead.Facts()

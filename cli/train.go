@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,11 +69,11 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		if err != nil {
 			return err
 		}
-		show, last, closeShow := renderer(cmd, *output)
-		defer closeShow()
 		ctx, interrupt, stop := interrupts(cmd.Context(), terminate...)
 		defer stop()
-		passed := []string{"--log-format", logs.format, "--log-level", logs.level}
+		show, last, closeShow := renderer(ctx, cmd, *output)
+		defer closeShow()
+		passed := logs.passed()
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
 			Coordinator: append(append([]string{"coordinator", "--output", "json", "--expect-workers", strconv.Itoa(workers),
@@ -91,15 +92,14 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 }
 
 // renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal, lines elsewhere.
-// last keeps what came out.
-func renderer(cmd *cobra.Command, output string) (show progress.Observer, last *finale, closeShow func()) {
+// last keeps what came out. closeShow waits for a reader that stalls until ctx ends.
+func renderer(ctx context.Context, cmd *cobra.Command, output string) (show progress.Observer, last *finale, closeShow func()) {
 	last = &finale{}
-	if output == "json" {
-		return progress.Multi(progress.NewJSON(cmd.OutOrStdout()), last), last, func() {}
-	}
 	var screen progress.Observer
-	closeShow = func() {}
-	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
+	closeScreen := func() {}
+	if output == "json" {
+		screen = progress.NewJSON(cmd.OutOrStdout())
+	} else if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
 		bar := progress.NewBar(os.Stderr, func() int {
 			width, _, err := term.GetSize(fd)
 			if err != nil {
@@ -107,12 +107,22 @@ func renderer(cmd *cobra.Command, output string) (show progress.Observer, last *
 			}
 			return width
 		}, time.Local)
-		closeShow = func() { _ = bar.Close() }
+		closeScreen = func() { _ = bar.Close() }
 		screen = bar
 	} else {
 		screen = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
 	}
-	return progress.Multi(screen, last), last, closeShow
+	detached := progress.Detach(screen)
+	return progress.Multi(detached, last), last, func() {
+		patience, cancel := ctx, context.CancelFunc(func() {})
+		if ctx.Err() != nil {
+			patience, cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		}
+		defer cancel()
+		if detached.Close(patience) {
+			closeScreen()
+		}
+	}
 }
 
 // finale keeps the last event of a run.

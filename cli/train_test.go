@@ -197,6 +197,54 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// TestAReaderThatStallsStopsNothing: nobody reads what train tells, as with an idle pager; steps and checkpoints go on, and two interrupts end it.
+func TestAReaderThatStallsStopsNothing(t *testing.T) {
+	dir := t.TempDir()
+	cmd := evenweave(t, tiny(needData(t), dir, "--workers", "2", "--global-batch", "8", "--micro-batch", "4", "--epochs", "100000")...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const enough = 1000 // steps tell more than a pipe holds, 64 KB
+	limit := time.After(2 * time.Minute)
+	for newest := int64(0); newest < enough; {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-limit:
+			_ = cmd.Process.Kill()
+			t.Fatalf("no checkpoint of step %d; the newest is of step %d", enough, newest)
+		}
+		names, _ := filepath.Glob(filepath.Join(dir, "checkpoints", "step-*.ckpt"))
+		for _, name := range names {
+			var step, term int64
+			if _, err := fmt.Sscanf(filepath.Base(name), "step-%d-term-%d.ckpt", &step, &term); err == nil {
+				newest = max(newest, step)
+			}
+		}
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = cmd.Process.Wait() // unlike cmd.Wait it leaves the pipe alone
+	}()
+	limit = time.After(30 * time.Second)
+	for again := time.Tick(500 * time.Millisecond); ; { // two at the same time might arrive as one
+		select {
+		case <-ended:
+			_ = out.Close()
+			return
+		case <-again:
+			_ = cmd.Process.Signal(os.Interrupt)
+		case <-limit:
+			_ = cmd.Process.Kill()
+			t.Fatal("interrupts do not end it")
+		}
+	}
+}
+
 // TestResumeAfterALeaderThatCouldNotResign: the end of the stopped run stands in etcd until the new coordinator leads, which it cannot before
 // the old lease is over. A worker that starts meanwhile must not take that end for its own.
 func TestResumeAfterALeaderThatCouldNotResign(t *testing.T) {
@@ -346,6 +394,10 @@ func TestUsage(t *testing.T) {
 		{[]string{"train", "--output", "xml"}, exitUsage, "xml"},
 		{[]string{"trian"}, exitUsage, "trian"},
 		{[]string{"scale", "many"}, exitUsage, "many"},
+		{[]string{"bench", "allreduce", "--workers", "1"}, exitUsage, "2 or more"},
+		{[]string{"bench", "allreduce", "--dtype", "int8"}, exitUsage, "int8"},
+		{[]string{"bench", "allreduce", "--net", "moon"}, exitUsage, "moon"},
+		{[]string{"bench", "step", "--batch", "24"}, exitUsage, "--batch 24"},
 		{[]string{"scale"}, exitUsage, "one number"},
 		{[]string{"status", "--dir", "/nowhere"}, exitFailed, "/nowhere"},
 		{[]string{"evaluate", "--dir", "/nowhere", "--data", "../.evenweave/data"}, exitFailed, "/nowhere"},
@@ -365,6 +417,21 @@ func TestVariables(t *testing.T) {
 	out, _ := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != exitUsage || !strings.Contains(string(out), "EVENWEAVE_WORKERS") {
 		t.Errorf("exit code %d:\n%s", cmd.ProcessState.ExitCode(), out)
+	}
+}
+
+// What a variable sets for a process of its own must not make a local cluster's processes collide, nor wait for ever.
+func TestVariablesOfOneProcess(t *testing.T) {
+	cmd := evenweave(t, tiny(needData(t), t.TempDir(), "--workers", "2", "--steps", "2")...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // taken, so that who listens there fails
+	taken := l.Addr().String()
+	cmd.Env = append(cmd.Env, "EVENWEAVE_HTTP="+taken, "EVENWEAVE_LISTEN="+taken, "EVENWEAVE_ADVERTISE="+taken, "EVENWEAVE_WHEN_DONE=wait")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v:\n%s", err, out)
 	}
 }
 
