@@ -101,7 +101,7 @@ func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show O
 				cancel(err)
 			}
 		})
-		in := &injector{cfg: cfg, net: net, watch: w, show: show, workers: cfg.Plan.Workers + cfg.Spares}
+		in := &injector{cfg: cfg, net: net, watch: w, show: show, workers: cfg.Plan.Workers + cfg.Spares, leaving: map[string]bool{}}
 		tasks.Go(func() { in.run(ctx, faults) })
 	}
 	show.Running(dir, faults != nil)

@@ -17,9 +17,10 @@ type injector struct {
 	net     *network
 	watch   *watcher
 	show    Observer
-	workers int   // asked for, as far as this injector has scaled,
-	left    int   // of which so many were asked to leave: scaling brings them back
-	killed  int64 // generation of the last kill: when settling, a newer one is waited for
+	workers int             // asked for, as far as this injector has scaled,
+	left    int             // of which so many were asked to leave: scaling brings them back
+	leaving map[string]bool // members that were, ever
+	killed  int64           // generation of the last kill: when settling, a newer one is waited for
 	lasting sync.WaitGroup
 }
 
@@ -60,6 +61,10 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // inject carries one fault out, and says in i what became of it.
 func (in *injector) inject(ctx context.Context, i *Injection, view cluster.View) {
+	if view.World.Size() == 0 {
+		i.Skipped = "a world of nobody"
+		return
+	}
 	for _, r := range i.Ranks {
 		i.Targets = append(i.Targets, view.World.Peers[r%view.World.Size()].ID)
 	}
@@ -86,15 +91,30 @@ func (in *injector) inject(ctx context.Context, i *Injection, view cluster.View)
 	case Join:
 		in.join(ctx, i, view)
 	case Leave:
-		if view.World.Size() == 1 {
-			i.Skipped = "a world of one"
-			return
-		}
-		if in.signal(i, i.Targets[0], syscall.SIGTERM); i.Skipped == "" {
-			in.left++
-		}
+		in.leave(i, view)
 	case Flip:
 		in.signal(i, i.Targets[0], syscall.SIGUSR1)
+	}
+}
+
+// leave asks a member to leave, if another stays: not one that the world still names and that is going already.
+func (in *injector) leave(i *Injection, view cluster.View) {
+	stay := 0
+	for _, p := range view.World.Peers {
+		if !in.leaving[p.ID] {
+			stay++
+		}
+	}
+	switch id := i.Targets[0]; {
+	case in.leaving[id]:
+		i.Skipped = id + " is leaving already"
+	case stay <= 1:
+		i.Skipped = "nobody else stays"
+	default:
+		if in.signal(i, id, syscall.SIGTERM); i.Skipped == "" {
+			in.leaving[id] = true
+			in.left++
+		}
 	}
 }
 

@@ -64,6 +64,8 @@ func (m *Membership) mark(joined bool) {
 
 // hold registers under one lease and returns when that lease is lost or ctx ends.
 func (m *Membership) hold(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx) // ends the renewals of a lease that is given up
+	defer cancel()
 	lease, err := grant(ctx, m.client.etcd, m.ttl)
 	if err != nil {
 		return

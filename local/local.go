@@ -67,7 +67,7 @@ func Find(dir string) (Record, error) {
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}
-	if err == nil && syscall.Kill(r.PID, 0) != nil {
+	if err == nil && errors.Is(syscall.Kill(r.PID, 0), syscall.ESRCH) { // another user's may not be signalled, and runs
 		err = fmt.Errorf("the run in %s is over (pid %d is gone): `evenweave train --dir %s` resumes it", dir, r.PID, dir)
 	}
 	return r, err

@@ -28,6 +28,22 @@ type Options struct {
 	Child           []string      // the command that runs Child in a process of its own
 }
 
+// Check says what of the options cannot be measured.
+func (o Options) Check() error {
+	if o.Type != "" && o.Type != "int64" && o.Type != "float32" {
+		return fmt.Errorf("bench: type %q, expected int64 or float32", o.Type)
+	}
+	if _, ok := networks[o.Network]; !ok && o.Network != "" {
+		return fmt.Errorf("bench: network %q, expected lan or wan", o.Network)
+	}
+	for _, n := range o.Workers {
+		if n < 2 {
+			return fmt.Errorf("bench: %d workers: a world of one has nothing to measure; ask for 2 or more", n)
+		}
+	}
+	return nil
+}
+
 // Row is the figures of one world size and buffer size.
 type Row struct {
 	Event         string    `json:"event"` // "allreduce"
@@ -63,13 +79,10 @@ func Run(ctx context.Context, o Options, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if o.Type != "int64" && o.Type != "float32" {
-		return fmt.Errorf("bench: type %q, expected int64 or float32", o.Type)
+	if err := o.Check(); err != nil {
+		return err
 	}
 	for _, n := range o.Workers {
-		if n < 2 {
-			return fmt.Errorf("bench: %d workers: a world of one has nothing to measure; ask for 2 or more", n)
-		}
 		world := loopback
 		if o.Network != "" {
 			world = emulated
