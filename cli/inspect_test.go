@@ -56,6 +56,18 @@ func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	c, err := cluster.Dial([]string{"http://" + client}, "evenweave")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for { // etcd may need seconds
+		if _, err := c.Read(ctx); err == nil {
+			break
+		} else if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
 	scale := func() (int, string) {
 		cmd := evenweave(t, "scale", "3", "--etcd", "http://"+client)
 		out, _ := cmd.CombinedOutput()
@@ -64,11 +76,6 @@ func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
 	if code, out := scale(); code != exitFailed || !strings.Contains(out, "kubectl scale") {
 		t.Errorf("with nobody there: exit code %d:\n%s", code, out)
 	}
-	c, err := cluster.Dial([]string{"http://" + client}, "evenweave")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
 	if _, err := c.SetWorkers(ctx, 2); err != nil { // as `evenweave train` does
 		t.Fatal(err)
 	}

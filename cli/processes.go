@@ -137,11 +137,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			screen = progress.NewJSON(cmd.OutOrStdout())
 		}
 		observer := progress.Detach(screen)
-		defer func() {
-			patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			observer.Close(patience)
-		}()
+		defer func() { flush(ctx, observer) }()
 		var lead *coordinator.Coordinator
 		metrics := telemetry.NewCoordinator(func() telemetry.Facts {
 			f := lead.Facts()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -58,7 +59,11 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		if _, _, err := spec.start(cmd.Context()); err != nil { // before anything is started; the coordinator reads it
 			return err
 		}
-		log, err := logs.logger(cmd.ErrOrStderr())
+		ctx, interrupt, stop := interrupts(cmd.Context(), terminate...)
+		defer stop()
+		show, last, closeShow := renderer(ctx, cmd, *output)
+		defer closeShow()
+		log, err := logs.logger(warner{show})
 		if err != nil {
 			return err
 		}
@@ -69,10 +74,6 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		if err != nil {
 			return err
 		}
-		ctx, interrupt, stop := interrupts(cmd.Context(), terminate...)
-		defer stop()
-		show, last, closeShow := renderer(ctx, cmd, *output)
-		defer closeShow()
 		passed := logs.passed()
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
@@ -82,8 +83,7 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
 			Finished: last.finished, Pin: pin,
 		}, interrupt)
-		closeShow()
-		if *output == "text" {
+		if shown := closeShow(); shown && *output == "text" {
 			last.print(cmd.OutOrStdout())
 		}
 		return err
@@ -92,8 +92,8 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 }
 
 // renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal, lines elsewhere.
-// last keeps what came out. closeShow waits for a reader that stalls until ctx ends.
-func renderer(ctx context.Context, cmd *cobra.Command, output string) (show progress.Observer, last *finale, closeShow func()) {
+// last keeps what came out. closeShow waits for a reader that stalls until ctx ends, and says whether all was shown.
+func renderer(ctx context.Context, cmd *cobra.Command, output string) (show progress.Observer, last *finale, closeShow func() bool) {
 	last = &finale{}
 	var screen progress.Observer
 	closeScreen := func() {}
@@ -113,16 +113,31 @@ func renderer(ctx context.Context, cmd *cobra.Command, output string) (show prog
 		screen = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
 	}
 	detached := progress.Detach(screen)
-	return progress.Multi(detached, last), last, func() {
-		patience, cancel := ctx, context.CancelFunc(func() {})
-		if ctx.Err() != nil {
-			patience, cancel = context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		}
-		defer cancel()
-		if detached.Close(patience) {
+	return progress.Multi(detached, last), last, func() bool {
+		shown := flush(ctx, detached)
+		if shown {
 			closeScreen()
 		}
+		return shown
 	}
+}
+
+// flush waits until all was passed on, or ctx ends; a second if it has ended already.
+func flush(ctx context.Context, d *progress.Detached) bool {
+	if ctx.Err() != nil {
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		ctx = patience
+	}
+	return d.Close(ctx)
+}
+
+// warner makes the log lines of this process warnings among what is shown: a screen that stalls then holds nobody up.
+type warner struct{ to progress.Observer }
+
+func (w warner) Write(line []byte) (int, error) {
+	w.to.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: strings.TrimSpace(string(line))}})
+	return len(line), nil
 }
 
 // finale keeps the last event of a run.

@@ -31,7 +31,7 @@ func newEvaluations() *evaluations {
 	return e
 }
 
-// recall takes in what was evaluated before.
+// recall takes in what was evaluated before, by whomever; nothing is evaluated meanwhile.
 func (e *evaluations) recall(earlier []progress.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -39,6 +39,16 @@ func (e *evaluations) recall(earlier []progress.Record) {
 		if ev, ok := r.Event.(progress.Evaluation); ok {
 			e.results[int64(ev.Step)] = ev
 		}
+	}
+	if len(e.queue) == 0 {
+		return
+	}
+	e.queue = slices.DeleteFunc(e.queue, func(q checkpoint.Entry) bool {
+		_, done := e.results[q.Step]
+		return done
+	})
+	if len(e.queue) == 0 {
+		close(e.idle)
 	}
 }
 

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -78,6 +79,16 @@ func (t *term) nextDue() int64 {
 	return step
 }
 
+// lostEpochs counts the epochs' ends between the durable step and one that is saved next.
+func (t *term) lostEpochs(saved int64) (lost int) {
+	for step := t.durable.Manifest.Step + 1; step < saved; step++ {
+		if t.job.Spec.EpochEnds(step) {
+			lost++
+		}
+	}
+	return lost
+}
+
 func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, address string, step int64) saved {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -113,15 +124,21 @@ func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int6
 func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	t.saving = false
 	if in.err != nil {
-		if status.Code(in.err) != codes.NotFound { // else the member has just dropped it for newer ones: its next status says what it has
-			t.saveAfter = time.Now().Add(saveRetry)
+		if status.Code(in.err) == codes.NotFound { // the member has just dropped it for newer ones
+			t.c.Log.Debug("gone before it could be saved", "err", in.err)
+			if s := t.told[in.member]; s != nil {
+				s.Due = slices.DeleteFunc(s.Due, func(step int64) bool { return step == in.step })
+			}
+			t.save(ctx)
+			return false, nil
 		}
+		t.saveAfter = time.Now().Add(saveRetry)
 		t.c.Log.Warn("no checkpoint yet", "err", in.err)
 		t.c.emit(progress.Warning{Message: "checkpoint: " + in.err.Error() + "; it will be tried again"})
 		return false, nil // members keep it, and every later status asks again
 	}
-	if missed := t.nextDue(); missed < in.step {
-		t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: the state of step %d was due, and gone before it could be saved: saving is slower than --checkpoint-every or the epochs ask for, or no coordinator ran; step %d is saved", missed, in.step)})
+	if lost := t.lostEpochs(in.step); lost > 0 {
+		t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is saved; before it %d epochs ended whose states are gone: they will not be evaluated. Saving is slower than epochs are, or no coordinator ran", in.step, lost)})
 	}
 	t.durable = in.entry
 	t.c.vitals.saved(in.entry)

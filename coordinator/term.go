@@ -73,7 +73,11 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 		defer close(evaluated)
 		c.evaluate(evaluating)
 	}()
-	defer func() { stop(); <-evaluated }()
+	defer func() {
+		stop()
+		etcd.Resign(context.WithoutCancel(ctx)) // another may lead while this process is still busy compiling, say
+		<-evaluated
+	}()
 	newest, err := c.store.Latest(ctx)
 	if err != nil {
 		return err
@@ -219,8 +223,8 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 			t.c.emit(e)
 		}
 	}
-	if s.Heals > t.c.healed[in.member] {
-		t.c.healed[in.member] = s.Heals
+	already := t.c.healed[in.member]
+	if t.c.healed[in.member] = s.Heals; s.Heals > already { // a process that comes back under its id begins at 0
 		t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
 	}
 	t.c.status.told(in.member, s)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -90,22 +91,31 @@ func TestHealsAreToldOnce(t *testing.T) {
 	}
 }
 
-// A due state that no member holds any more when its turn comes is told of, and one that a member has just dropped delays nothing.
+// States that no member holds any more when their turn comes are passed over at once, and told of where they were epochs' ends.
 func TestLostDueStatesAreTold(t *testing.T) {
 	one, told := leading(t)
 	at := func(step int64) saved {
-		return saved{step: step, entry: checkpoint.Entry{Step: step, Manifest: checkpoint.Manifest{Step: step}}}
+		return saved{step: step, member: "a", entry: checkpoint.Entry{Step: step, Manifest: checkpoint.Manifest{Step: step}}}
 	}
-	gone := saved{step: 20, err: fmt.Errorf("fetching: %w", status.Error(codes.NotFound, "not here"))}
-	for _, in := range []saved{at(10), gone, at(40), at(50)} {
+	gone := saved{step: 200, member: "a", err: fmt.Errorf("fetching: %w", status.Error(codes.NotFound, "not here"))}
+	say := func(in saved) {
+		t.Helper()
+		one.saving = true
 		if end, err := one.take(t.Context(), in); end || err != nil {
 			t.Fatal(end, err)
 		}
 	}
-	if len(told.warnings) != 2 || !strings.Contains(told.warnings[0], "not here") || !strings.Contains(told.warnings[1], "step 20 was due") {
-		t.Errorf("told %q", told.warnings)
+	say(at(100)) // 100 steps are an epoch
+	one.told["a"] = &proto.Status{Due: []int64{200, 300}}
+	later := time.Now().Add(time.Hour)
+	one.saveAfter = later // there is nobody to fetch from here
+	say(gone)
+	if _, step, ok := one.offer(); !ok || step != 300 || one.saveAfter != later {
+		t.Errorf("step %d is on offer, asked for after %v; want 300, at once", step, one.saveAfter)
 	}
-	if !one.saveAfter.IsZero() {
-		t.Errorf("the next state is not asked for before %v", one.saveAfter)
+	say(at(300))
+	say(at(400))
+	if len(told.warnings) != 1 || !strings.Contains(told.warnings[0], "1 epochs ended") {
+		t.Errorf("told %q", told.warnings)
 	}
 }

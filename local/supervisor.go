@@ -207,7 +207,8 @@ func (s *supervisor) exited(e exited) (done bool, err error) {
 	}
 	if p.name == "coordinator" && s.halting { // it was too young to hear, say: the next one would not know
 		delete(s.procs, p.name)
-		return true, errors.New("the coordinator ended without a last checkpoint; the same command goes on from the one before")
+		s.scale(0, nil)
+		return true, &Exit{Code: 130, Tail: "the coordinator ended without a last checkpoint"}
 	}
 	if p.retire || code == 0 && !killed && workerNumber(p.name) > 0 {
 		delete(s.procs, p.name)

@@ -158,7 +158,8 @@ func TestInterruptedTooEarly(t *testing.T) {
 	s.ready(1)
 	s.halting = true
 	s.signal("coordinator", os.Interrupt)
-	if done, err := s.exited(s.next()); !done || err == nil {
-		t.Errorf("done %v, %v; want the run to end with an error", done, err)
+	var exit *Exit
+	if done, err := s.exited(s.next()); !done || !errors.As(err, &exit) || exit.Code != 130 {
+		t.Errorf("done %v, %v; want the run to end, interrupted", done, err)
 	}
 }

@@ -58,7 +58,9 @@ func (h *held) fresh(e Event) bool {
 	return false
 }
 
-// OpenMetrics opens the file at path, or makes it, to append to. What a crash
+// OpenMetrics takes the file at path over, or makes it, to append to. It is a
+// copy from then on: another process that still has it open, a leader that was
+// paused and wakes up late, writes to what nobody reads any more. What a crash
 // left half written at its end is cut off. Damaged lines before that are left
 // as they are, for [ReadMetrics] to skip. The caller must Close it.
 func OpenMetrics(path string) (*Metrics, error) {
@@ -67,31 +69,54 @@ func OpenMetrics(path string) (*Metrics, error) {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
 	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}}
-	if err := m.recover(f); err != nil {
+	lines, err := m.recover(f)
+	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
+	}
+	if own, err := replace(path, lines); err == nil { // else the disk is full, and the file itself must do
+		_ = f.Close()
+		m.file = own
 	}
 	return m, nil
 }
 
-// recover learns what the file holds and cuts off a torn end.
-func (m *Metrics) recover(f *os.File) error {
+// recover learns what the file holds, and cuts off a torn end.
+func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
 	if info, err := f.Stat(); err != nil {
-		return err
+		return nil, err
 	} else if !info.Mode().IsRegular() { // a device may have no end
-		return fmt.Errorf("it is no regular file but %s", info.Mode())
+		return nil, fmt.Errorf("it is no regular file but %s", info.Mode())
 	}
 	data, err := io.ReadAll(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	whole := bytes.LastIndexByte(data, '\n') + 1
-	records, _ := parseMetrics(data[:whole])
+	lines = data[:bytes.LastIndexByte(data, '\n')+1]
+	records, _ := parseMetrics(lines)
 	for _, r := range records {
 		m.seen.fresh(r.Event)
 	}
-	m.size = int64(whole)
-	return f.Truncate(m.size)
+	m.size = int64(len(lines))
+	return lines, f.Truncate(m.size)
+}
+
+// replace puts a new file with this content in the place of the one at path, and
+// returns it, open.
+func replace(path string, content []byte) (*os.File, error) {
+	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = errors.Join(f.Close(), os.Remove(f.Name()))
+		return nil, err
+	}
+	return f, nil
 }
 
 // Observe appends r if it belongs to the curve and is not in the file yet. What

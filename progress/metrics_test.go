@@ -52,6 +52,30 @@ func TestMetricsHoldEachStepOnce(t *testing.T) {
 	}
 }
 
+// A leader that was paused, and does not know that another has taken over, must not write over its lines.
+func TestMetricsBelongToTheLast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metrics.jsonl")
+	first, err := OpenMetrics(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Observe(step(1))
+	second, err := OpenMetrics(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Observe(step(2))
+	first.Observe(evaluated(1)) // wakes up
+	first.Observe(step(2))
+	second.Observe(step(3))
+	if err := errors.Join(first.Close(), second.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, damaged := kept(t, path); !reflect.DeepEqual(got, []Record{step(1), step(2), step(3)}) || damaged != nil {
+		t.Errorf("got %v, damaged %v", got, damaged)
+	}
+}
+
 func TestMetricsSurviveATornEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	keep(t, path, step(1), step(2), step(3))

@@ -38,7 +38,8 @@ type member struct {
 	step      int64
 	print     uint64
 	snapshots map[int64]snapshot
-	seen      int // steps: enough of them shorten the deadlines
+	durable   int64 // the newest step that it was told to be
+	seen      int   // steps: enough of them shorten the deadlines
 
 	view       *view
 	world      *job.World // the newest known: from the view or from a peer
@@ -235,6 +236,7 @@ func (m *member) due() []int64 {
 }
 
 func (m *member) acknowledge(step int64) {
+	m.durable = max(m.durable, step)
 	for held := range m.snapshots {
 		if held <= step {
 			delete(m.snapshots, held)

@@ -27,6 +27,7 @@ type claim struct {
 	known    bool
 	step     int64
 	print    uint64
+	durable  int64 // the newest step that it knows to be
 	changing bool
 }
 
@@ -264,17 +265,19 @@ func (x *session) take(this *round) {
 
 func (x *session) open() {
 	m := x.m
-	x.contribute(claim{opening: true, known: m.known, step: m.step, print: m.print}, openDeadline)
+	x.contribute(claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable}, openDeadline)
 }
 
 // opened settles from which state to go on.
 func (x *session) opened(this *round) {
 	m, s := x.m, x.m.sim
-	slots := make([]int64, worker.SlotWords*len(this.claims))
+	slots, newest := make([]int64, worker.SlotWords*len(this.claims)), x.world.Floor
 	for rank, c := range this.claims {
 		if c.known {
 			slots[worker.SlotWords*rank], slots[worker.SlotWords*rank+1] = c.step+1, int64(c.print)
 		}
+		slots[worker.SlotWords*rank+3] = c.durable
+		newest = max(newest, c.durable)
 	}
 	c := worker.Choose(slots, x.world.Floor)
 	if s.bug == floorWins && c.Step > x.world.Floor && !c.Agreed {
@@ -288,8 +291,8 @@ func (x *session) opened(this *round) {
 				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
 			}
 		}
-		if c.Step < x.world.Floor {
-			s.broken("g=%d opens with step %d, below its floor %d", x.world.Generation, c.Step, x.world.Floor)
+		if c.Step < newest {
+			s.broken("g=%d opens with step %d, below the durable step %d", x.world.Generation, c.Step, newest)
 		}
 		m.verify()
 		m.tell()
