@@ -197,66 +197,6 @@ func TestResume(t *testing.T) {
 	})
 }
 
-// TestAReaderThatStallsStopsNothing: nobody reads what train tells, as with an idle pager; steps and checkpoints go on, and two interrupts end it.
-func TestAReaderThatStallsStopsNothing(t *testing.T) {
-	data := needData(t)
-	for output, holdout := range map[string]string{"json": "59900", "text": "59992"} { // a line a step, or an epoch: make epochs of one step
-		t.Run(output, func(t *testing.T) {
-			dir := t.TempDir()
-			ignored(t, dir, tiny(data, dir, "--workers", "2", "--global-batch", "8", "--micro-batch", "4", "--epochs", "100000", "--holdout", holdout, "-o", output)...)
-		})
-	}
-}
-
-// ignored runs train without ever reading what it tells.
-func ignored(t *testing.T, dir string, args ...string) {
-	t.Helper()
-	cmd := evenweave(t, args...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	const enough = 1000 // steps tell more than a pipe holds, 64 KB
-	limit := time.After(2 * time.Minute)
-	for newest := int64(0); newest < enough; {
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-limit:
-			_ = cmd.Process.Kill()
-			t.Fatalf("no checkpoint of step %d; the newest is of step %d", enough, newest)
-		}
-		names, _ := filepath.Glob(filepath.Join(dir, "checkpoints", "step-*.ckpt"))
-		for _, name := range names {
-			var step, term int64
-			if _, err := fmt.Sscanf(filepath.Base(name), "step-%d-term-%d.ckpt", &step, &term); err == nil {
-				newest = max(newest, step)
-			}
-		}
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_, _ = cmd.Process.Wait() // unlike cmd.Wait it leaves the pipe alone
-	}()
-	limit = time.After(30 * time.Second)
-	for again := time.Tick(500 * time.Millisecond); ; { // two at the same time might arrive as one
-		select {
-		case <-ended:
-			_ = out.Close()
-			return
-		case <-again:
-			_ = cmd.Process.Signal(os.Interrupt)
-		case <-limit:
-			_ = cmd.Process.Kill()
-			t.Fatal("interrupts do not end it")
-		}
-	}
-}
-
 // TestResumeAfterALeaderThatCouldNotResign: the end of the stopped run stands in etcd until the new coordinator leads, which it cannot before
 // the old lease is over. A worker that starts meanwhile must not take that end for its own.
 func TestResumeAfterALeaderThatCouldNotResign(t *testing.T) {
