@@ -13,7 +13,6 @@ import (
 
 	"evenweave/cluster"
 	"evenweave/job"
-	"evenweave/local"
 	"evenweave/proto"
 )
 
@@ -45,18 +44,11 @@ func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 
 // In Compose and Kubernetes nobody reads the wanted worker count: asking for it must not look like success.
 func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
-	client, peer := freePort(t), freePort(t)
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-	served := make(chan error, 1)
-	dir := t.TempDir()
-	go func() { served <- local.ServeEtcd(ctx, dir, client, peer) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	c, err := cluster.Dial([]string{"http://" + client}, "evenweave")
+	endpoint, stop := startEtcd(t, t.TempDir())
+	t.Cleanup(stop)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := cluster.Dial([]string{endpoint}, "evenweave")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +61,7 @@ func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
 		}
 	}
 	scale := func() (int, string) {
-		cmd := evenweave(t, "scale", "3", "--etcd", "http://"+client)
+		cmd := evenweave(t, "scale", "3", "--etcd", endpoint)
 		out, _ := cmd.CombinedOutput()
 		return cmd.ProcessState.ExitCode(), string(out)
 	}

@@ -212,12 +212,11 @@ func TestResumeAfterALeaderThatCouldNotResign(t *testing.T) {
 // leadUnresigned leaves a leadership behind in an etcd directory, with the time of a lease to go.
 func leadUnresigned(t *testing.T, dir string) {
 	t.Helper()
-	client, peer := freePort(t), freePort(t)
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	endpoint, stop := startEtcd(t, dir)
 	defer stop()
-	served := make(chan error, 1)
-	go func() { served <- local.ServeEtcd(ctx, dir, client, peer) }()
-	c, err := cluster.Dial([]string{"http://" + client}, "evenweave")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := cluster.Dial([]string{endpoint}, "evenweave")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,9 +226,21 @@ func leadUnresigned(t *testing.T, dir string) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	stop()
-	if err := <-served; err != nil {
-		t.Error(err)
+}
+
+// startEtcd serves an etcd on a directory until stop is called.
+func startEtcd(t *testing.T, dir string) (endpoint string, stop func()) {
+	t.Helper()
+	client, peer := freePort(t), freePort(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	served := make(chan error, 1)
+	go func() { served <- local.ServeEtcd(ctx, dir, client, peer) }()
+	return "http://" + client, func() {
+		t.Helper()
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

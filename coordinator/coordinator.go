@@ -166,7 +166,6 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		}
 		c.Log.Info("leading", "term", t.Number())
 		err = c.lead(ctx, t)
-		t.Resign(context.WithoutCancel(ctx))
 		if err == nil {
 			c.vitals.does(doneLeading, 0)
 		}

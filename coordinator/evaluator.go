@@ -130,7 +130,18 @@ func (e *evaluations) waiting() (steps map[int64]bool, idle <-chan struct{}) {
 	return steps, e.idle
 }
 
-// evaluate works the queue off until ctx ends; lead owns the goroutine.
+// startEvaluating works the queue off until stop is called, which does not wait for what is under way; evaluated is closed after that.
+func (c *Coordinator) startEvaluating(ctx context.Context) (stop context.CancelFunc, evaluated <-chan struct{}) {
+	ctx, stop = context.WithCancel(ctx)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		c.evaluate(ctx)
+	}()
+	return stop, over
+}
+
+// evaluate works the queue off until ctx ends.
 func (c *Coordinator) evaluate(ctx context.Context) {
 	var plotted time.Time
 	for {

@@ -46,7 +46,7 @@ func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 // An interrupt while the last evaluations of a complete job are still to be made ends it, with what there is.
 func TestConcludeMayBeInterrupted(t *testing.T) {
 	halt := make(chan struct{})
-	seen := &events{}
+	seen := &eventLog{}
 	c := &Coordinator{Config: Config{Evaluate: true, Dir: t.TempDir(), Observer: seen, Log: slog.New(slog.DiscardHandler)}, evaluations: newEvaluations(), recent: &summary{}, halt: halt}
 	closeMetrics, err := c.openMetrics()
 	if err != nil {
@@ -58,11 +58,7 @@ func TestConcludeMayBeInterrupted(t *testing.T) {
 	if err := c.conclude(t.Context(), checkpoint.Entry{Step: 10}, job.Done{Complete: true}); err != nil {
 		t.Fatal(err)
 	}
-	if d, ok := seen.last.(progress.Done); !ok || !d.Complete || d.TestAccuracy != nil {
-		t.Errorf("it ended with %+v", seen.last)
+	if d, ok := seen.all[len(seen.all)-1].(progress.Done); !ok || !d.Complete || d.TestAccuracy != nil {
+		t.Errorf("it told %+v", seen.all)
 	}
 }
-
-type events struct{ last progress.Event }
-
-func (e *events) Observe(r progress.Record) { e.last = r.Event }

@@ -45,8 +45,10 @@ type follower struct {
 	stop    context.CancelFunc
 }
 
-// lead runs one term to its end: nil when the job is done, errTermOver when the leadership is lost.
+// lead runs one term to its end, and resigns: nil when the job is done, errTermOver when the leadership is lost.
 func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
+	resign := sync.OnceFunc(func() { etcd.Resign(context.WithoutCancel(ctx)) })
+	defer resign()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lost := context.AfterFunc(etcd.Context(), func() { cancel(errTermOver) })
@@ -67,15 +69,10 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	defer closeMetrics()
 	c.begin(j, step)
 	c.missed(j.Spec)
-	evaluating, stop := context.WithCancel(ctx)
-	evaluated := make(chan struct{})
-	go func() {
-		defer close(evaluated)
-		c.evaluate(evaluating)
-	}()
+	stop, evaluated := c.startEvaluating(ctx)
 	defer func() {
 		stop()
-		etcd.Resign(context.WithoutCancel(ctx)) // another may lead while this process is still busy compiling, say
+		resign() // another may lead while this process is still busy compiling, say
 		<-evaluated
 	}()
 	newest, err := c.store.Latest(ctx)

@@ -40,13 +40,13 @@ func TestDroppedFollowersAreNotHeard(t *testing.T) {
 }
 
 // leading is a term without etcd, on a directory of its own, and what it tells.
-func leading(t *testing.T) (*term, *progressLog) {
+func leading(t *testing.T) (*term, *eventLog) {
 	t.Helper()
 	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := &progressLog{}
+	told := &eventLog{}
 	c := &Coordinator{
 		Config: Config{Dir: t.TempDir(), Observer: told, Log: slog.New(slog.DiscardHandler), Keep: 3}, store: store,
 		evaluations: newEvaluations(), recent: &summary{}, status: newStatusBoard(), healed: map[string]int64{},
@@ -63,12 +63,18 @@ func leading(t *testing.T) (*term, *progressLog) {
 	}, told
 }
 
-type progressLog struct{ warnings []string }
+// eventLog keeps what a coordinator tells.
+type eventLog struct{ all []progress.Event }
 
-func (l *progressLog) Observe(r progress.Record) {
-	if w, ok := r.Event.(progress.Warning); ok {
-		l.warnings = append(l.warnings, w.Message)
+func (l *eventLog) Observe(r progress.Record) { l.all = append(l.all, r.Event) }
+
+func (l *eventLog) warnings() (texts []string) {
+	for _, e := range l.all {
+		if w, ok := e.(progress.Warning); ok {
+			texts = append(texts, w.Message)
+		}
 	}
+	return texts
 }
 
 // A member's stream may end and come back; that it was healed once is told once.
@@ -86,8 +92,8 @@ func TestHealsAreToldOnce(t *testing.T) {
 	say(1, "first")
 	say(1, "first")
 	say(2, "second")
-	if want := []string{"healed: first", "healed: second"}; !slices.Equal(told.warnings, want) {
-		t.Errorf("told %q, want %q", told.warnings, want)
+	if got, want := told.warnings(), []string{"healed: first", "healed: second"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
 	}
 }
 
@@ -115,7 +121,7 @@ func TestLostDueStatesAreTold(t *testing.T) {
 	}
 	say(at(300))
 	say(at(400))
-	if len(told.warnings) != 1 || !strings.Contains(told.warnings[0], "1 epochs ended") {
-		t.Errorf("told %q", told.warnings)
+	if got := told.warnings(); len(got) != 1 || !strings.Contains(got[0], "1 epochs ended") {
+		t.Errorf("told %q", got)
 	}
 }

@@ -100,6 +100,27 @@ func TestFlippedBitIsHealed(t *testing.T) {
 	})
 }
 
+// tie runs a, which has been started, and b to the end, with one update of b going wrong; both must go back to the checkpoint.
+func tie(t *testing.T, c *crew, want state.Fingerprint, checkpoint string) {
+	t.Helper()
+	wrong := 0
+	c.start("b", 1, nil).model.skew = func(step int64) bool {
+		if step == 7 {
+			wrong++
+		}
+		return step == 7 && wrong == 1
+	}
+	c.publish(false, "a", "b")
+	if got := c.finish("a", "b"); got != want {
+		t.Errorf("ends with %s, a calm run with %s", got, want)
+	}
+	for _, id := range []string{"a", "b"} {
+		if s, _ := c.members[id].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, checkpoint) {
+			t.Errorf("%s: heals %d: %q", id, s.Heals, s.Heal)
+		}
+	}
+}
+
 // TestTieIsReplayed: of two members whose updates gave different states nobody can say who is right; both go back to the last verified
 // checkpoint.
 func TestTieIsReplayed(t *testing.T) {
@@ -107,22 +128,7 @@ func TestTieIsReplayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		c.start("a", 1, nil)
-		wrong := 0
-		c.start("b", 1, nil).model.skew = func(step int64) bool {
-			if step == 7 {
-				wrong++
-			}
-			return step == 7 && wrong == 1
-		}
-		c.publish(false, "a", "b")
-		if got := c.finish("a", "b"); got != want {
-			t.Errorf("ends with %s, a calm run with %s", got, want)
-		}
-		for _, id := range []string{"a", "b"} {
-			if s, _ := c.members[id].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "checkpoint of step") {
-				t.Errorf("%s: heals %d: %q", id, s.Heals, s.Heal)
-			}
-		}
+		tie(t, c, want, "checkpoint of step")
 	})
 }
 
@@ -131,7 +137,7 @@ func TestTieIsReplayedFromTheNewest(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
-		wrong, durable := 0, false
+		durable := false
 		var a *hand
 		a = c.start("a", 1, func(b *schedule.Batch) {
 			if b.Step != 6 || durable {
@@ -148,21 +154,7 @@ func TestTieIsReplayedFromTheNewest(t *testing.T) {
 			c.mu.Unlock()
 			a.replica.acknowledge(5)
 		})
-		c.start("b", 1, nil).model.skew = func(step int64) bool {
-			if step == 7 {
-				wrong++
-			}
-			return step == 7 && wrong == 1
-		}
-		c.publish(false, "a", "b")
-		if got := c.finish("a", "b"); got != want {
-			t.Errorf("ends with %s, a calm run with %s", got, want)
-		}
-		for _, id := range []string{"a", "b"} {
-			if s, _ := c.members[id].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "checkpoint of step 5") {
-				t.Errorf("%s: heals %d: %q", id, s.Heals, s.Heal)
-			}
-		}
+		tie(t, c, want, "checkpoint of step 5")
 	})
 }
 
