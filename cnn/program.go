@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"sync"
 
+	"evenweave/processors"
+
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
@@ -44,7 +46,10 @@ func compile(b compute.Backend, name string, inputs []shapes.Shape, build func(i
 	for i, s := range inputs {
 		nodes[i] = graph.Parameter(g, fmt.Sprintf("input%d", i), s)
 	}
-	if err := g.Compile(build(nodes)...); err != nil {
+	// XLA splits operations into as many parts as it sees processors, though each
+	// call has one: on two of them a gradient call took twice the time.
+	err = processors.OnOne(func() error { return g.Compile(build(nodes)...) })
+	if err != nil {
 		return nil, fmt.Errorf("compiling %s: %w", name, err)
 	}
 	return &program{name: name, backend: b, graph: g, inputs: inputs}, nil

@@ -40,14 +40,27 @@ func Start(cmd *exec.Cmd, processors []int) error {
 	if len(processors) == 0 {
 		return cmd.Start()
 	}
-	runtime.LockOSThread() // a child inherits from the thread that starts it
+	return on(processors, cmd.Start) // a child inherits from the thread that starts it
+}
+
+// OnOne calls do on a thread that may use one processor only, and so sees no others. Threads that do starts inherit that.
+func OnOne(do func() error) error {
+	all := Available()
+	if len(all) < 2 {
+		return do()
+	}
+	return on(all[:1], do)
+}
+
+func on(processors []int, do func() error) error {
+	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ours := setOf(Available())
 	if err := unix.SchedSetaffinity(0, setOf(processors)); err != nil {
-		return fmt.Errorf("giving a process processors %v: %w", processors, err)
+		return fmt.Errorf("using processors %v: %w", processors, err)
 	}
 	defer unix.SchedSetaffinity(0, ours)
-	return cmd.Start()
+	return do()
 }
 
 // Batch has all threads of this process, and of those that it starts from now on, wait for their turn when they wake up (SCHED_BATCH). They get

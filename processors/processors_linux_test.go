@@ -1,9 +1,11 @@
 package processors
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +73,24 @@ func TestStartAndBind(t *testing.T) {
 	}
 	if err := Bind(1<<30, all[:1]); err != nil {
 		t.Errorf("a process that is not there: %v", err)
+	}
+}
+
+func TestOnOne(t *testing.T) {
+	runtime.LockOSThread() // what is changed belongs to a thread
+	defer runtime.UnlockOSThread()
+	before, failure := Available(), errors.New("from within")
+	err := OnOne(func() error {
+		if during := Available(); !slices.Equal(during, before[:1]) {
+			t.Errorf("processors %v within, want %v", during, before[:1])
+		}
+		return failure
+	})
+	if !errors.Is(err, failure) {
+		t.Errorf("error %v, want %v", err, failure)
+	}
+	if after := Available(); !slices.Equal(after, before) {
+		t.Errorf("processors %v afterwards, want %v", after, before)
 	}
 }
 

@@ -10,6 +10,9 @@ func Available() []int { return nil }
 // Start starts a process.
 func Start(cmd *exec.Cmd, _ []int) error { return cmd.Start() }
 
+// OnOne calls do.
+func OnOne(do func() error) error { return do() }
+
 // Batch does nothing.
 func Batch() error { return nil }
 
