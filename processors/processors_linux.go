@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,13 +44,15 @@ func Start(cmd *exec.Cmd, processors []int) error {
 	return on(processors, cmd.Start) // a child inherits from the thread that starts it
 }
 
-// OnOne calls do on a thread that may use one processor only, and so sees no others. Threads that do starts inherit that.
+// OnOne calls do on a thread that may use one processor only, the one that it is on, and so sees no others. Threads that do starts inherit that.
 func OnOne(do func() error) error {
-	all := Available()
-	if len(all) < 2 {
-		return do()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var here uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&here)), 0, 0); errno != 0 {
+		return fmt.Errorf("asking for this thread's processor: %w", errno)
 	}
-	return on(all[:1], do)
+	return on([]int{int(here)}, do)
 }
 
 func on(processors []int, do func() error) error {

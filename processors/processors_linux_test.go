@@ -81,8 +81,8 @@ func TestOnOne(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	before, failure := Available(), errors.New("from within")
 	err := OnOne(func() error {
-		if during := Available(); !slices.Equal(during, before[:1]) {
-			t.Errorf("processors %v within, want %v", during, before[:1])
+		if during := Available(); len(during) != 1 || !slices.Contains(before, during[0]) {
+			t.Errorf("processors %v within, want one of %v", during, before)
 		}
 		return failure
 	})
