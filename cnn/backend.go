@@ -11,7 +11,8 @@ import (
 	_ "github.com/gomlx/compute/gobackend" // registers "go"
 )
 
-// singleThread keeps each XLA call on one thread. A worker runs several
+// singleThread keeps the kernels of an XLA call on one thread; how many parts
+// there are to run, compile sees to. A worker runs several
 // micro-batches at once instead: the same bits whatever the number of cores,
 // and faster.
 const singleThread = "--xla_cpu_multi_thread_eigen=false"

@@ -41,29 +41,43 @@ func Start(cmd *exec.Cmd, processors []int) error {
 	if len(processors) == 0 {
 		return cmd.Start()
 	}
-	return on(processors, cmd.Start) // a child inherits from the thread that starts it
+	release, err := limit(processors) // a child inherits from the thread that starts it
+	if err != nil {
+		return fmt.Errorf("giving a process processors %v: %w", processors, err)
+	}
+	defer release()
+	return cmd.Start()
 }
 
 // OnOne calls do on a thread that may use one processor only, the one that it is on, and so sees no others. Threads that do starts inherit that.
+// Where the kernel forbids it, do sees all of them: it is only slower then.
 func OnOne(do func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var here uint32
-	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&here)), 0, 0); errno != 0 {
-		return fmt.Errorf("asking for this thread's processor: %w", errno)
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&here)), 0, 0); errno == 0 {
+		if release, err := limit([]int{int(here)}); err == nil {
+			defer release()
+		}
 	}
-	return on([]int{int(here)}, do)
+	return do()
 }
 
-func on(processors []int, do func() error) error {
+// limit keeps the calling goroutine's thread, which it has to itself, to these processors until release.
+func limit(processors []int) (release func(), err error) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	ours := setOf(Available())
-	if err := unix.SchedSetaffinity(0, setOf(processors)); err != nil {
-		return fmt.Errorf("using processors %v: %w", processors, err)
+	var before unix.CPUSet
+	if err = unix.SchedGetaffinity(0, &before); err == nil {
+		err = unix.SchedSetaffinity(0, setOf(processors))
 	}
-	defer unix.SchedSetaffinity(0, ours)
-	return do()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	return func() {
+		_ = unix.SchedSetaffinity(0, &before)
+		runtime.UnlockOSThread()
+	}, nil
 }
 
 // Batch has all threads of this process, and of those that it starts from now on, wait for their turn when they wake up (SCHED_BATCH). They get

@@ -94,6 +94,22 @@ func TestOnOne(t *testing.T) {
 	}
 }
 
+func TestNoSuchProcessor(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := Available()
+	if slices.Contains(before, 1023) {
+		t.Skip("this machine has them all")
+	}
+	cmd := exec.Command("true")
+	if err := Start(cmd, []int{1023}); err == nil || !strings.Contains(err.Error(), "[1023]") || cmd.Process != nil {
+		t.Errorf("started %v, error %v", cmd.Process, err)
+	}
+	if after := Available(); !slices.Equal(after, before) {
+		t.Errorf("processors %v afterwards, want %v", after, before)
+	}
+}
+
 func TestBatchIsOfAllThreadsAndInherited(t *testing.T) {
 	if os.Getenv("EVENWEAVE_TEST_BATCH") == "" { // in a process of its own, for it cannot be undone
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
