@@ -20,7 +20,7 @@ const (
 	fetchTimeout       = 60 * time.Second
 	acknowledgeTimeout = 5 * time.Second
 	saveRetry          = 3 * time.Second
-	hearing            = 5 * time.Second // how long a new term waits to hear of older states that are due
+	hearing            = 5 * time.Second // how long a new term waits to hear of older states that are due, and any term of earlier steps
 )
 
 // saved is what fetching and writing one state came to.
@@ -33,14 +33,11 @@ type saved struct {
 	err     error
 }
 
-// save starts to make the oldest state on offer durable, if it is newer than what is. One at a time; the ring is not involved.
+// save starts to make the next state durable. One at a time; the ring is not involved.
 func (t *term) save(ctx context.Context) {
-	member, step, ok := t.offer()
-	if t.saving || !ok || time.Now().Before(t.saveAfter) {
+	member, step, ok := t.next(time.Now())
+	if !ok {
 		return
-	}
-	if step > t.nextDue() && time.Since(t.began) < hearing && len(t.told) < len(t.followers) {
-		return // an older one is due: who holds it may not have been heard yet
 	}
 	t.saving = true
 	number, j, address := t.etcd.Number(), t.job, t.followers[member].address
@@ -49,6 +46,20 @@ func (t *term) save(ctx context.Context) {
 		r.member = member
 		t.send(ctx, r)
 	})
+}
+
+// next is the state to save now, and who has it: the oldest one on offer, if it is newer than what is durable, and nothing has to be waited for.
+func (t *term) next(now time.Time) (member string, step int64, ok bool) {
+	member, step, ok = t.offer()
+	switch {
+	case !ok, t.saving, now.Before(t.saveAfter):
+		return "", 0, false
+	case step > t.nextDue() && now.Sub(t.began) < hearing && len(t.told) < len(t.followers): // who holds an older one may not have been heard yet
+		return "", 0, false
+	case t.c.recent.gapBefore(step): // whoever goes on from this state would not ask for those steps again
+		return "", 0, false
+	}
+	return member, step, true
 }
 
 // offer is the oldest step beyond the durable one that some member has, and who.

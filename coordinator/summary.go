@@ -1,8 +1,10 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +17,9 @@ import (
 // summary follows the committed steps over all terms of this process. Safe for concurrent use.
 type summary struct {
 	mu        sync.Mutex
-	last      int64
+	last      int64           // all up to this step are told
+	early     []*proto.Commit // after a gap, by step
+	gap       time.Time       // when it was seen
 	lastTime  int64
 	firstTime int64
 	samples   int64 // committed after the first commit seen
@@ -48,13 +52,42 @@ func (s *summary) begin(step int64) {
 	s.last = max(s.last, step)
 }
 
-// take turns a commit into an event; false if that step was told before, by another member.
-func (s *summary) take(spec job.Spec, c *proto.Commit) (progress.Step, bool) {
+// take gathers what the members tell and returns the events of those steps whose turn has come: each once, in order. One that joined tells only of
+// what it was there for, and may be heard first: what it tells waits until another has told of the steps before, but no longer than the given time.
+func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, commits ...*proto.Commit) (told []progress.Step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.Step <= s.last {
-		return progress.Step{}, false
+	for _, c := range commits {
+		i, known := slices.BinarySearchFunc(s.early, c.Step, func(e *proto.Commit, step int64) int { return cmp.Compare(e.Step, step) })
+		if c.Step > s.last && !known {
+			s.early = slices.Insert(s.early, i, c)
+		}
 	}
+	for len(s.early) > 0 {
+		if next := s.early[0]; next.Step != s.last+1 {
+			if s.gap.IsZero() {
+				s.gap = now
+			}
+			if now.Sub(s.gap) < wait {
+				return told
+			}
+			// Nobody is left who knows of those between.
+		}
+		told = append(told, s.event(spec, s.early[0]))
+		s.early, s.gap = s.early[1:], time.Time{}
+	}
+	return told
+}
+
+// gapBefore says whether steps up to this one are still to be told by somebody.
+func (s *summary) gapBefore(step int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.early) > 0 && s.last < step
+}
+
+// event tells of the next commit.
+func (s *summary) event(spec job.Spec, c *proto.Commit) progress.Step {
 	seconds := 0.0
 	if s.firstTime == 0 {
 		s.firstTime = c.TimeNanos
@@ -75,7 +108,7 @@ func (s *summary) take(spec job.Spec, c *proto.Commit) (progress.Step, bool) {
 		Step: int(c.Step), Epoch: int(c.Epoch) + 1, Loss: c.Loss, Accuracy: c.Accuracy, Generation: uint64(c.Generation), Workers: int(c.Workers),
 		Images: images, Seconds: seconds, SamplesPerSecond: rate,
 		ComputeMS: ms(c.ComputeNanos), ReduceMS: ms(c.ReduceNanos), WaitMS: ms(c.WaitNanos), UpdateMS: ms(c.UpdateNanos),
-	}, true
+	}
 }
 
 // rate is committed samples a second from the first to the last committed step that this process has seen.

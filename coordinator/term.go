@@ -129,6 +129,7 @@ func (t *term) run(ctx context.Context) error {
 			halt, t.halting = nil, true
 			t.feed(ctx, Halt{})
 		case <-ticker.C:
+			t.tell(hearing)
 			t.feed(ctx, Tick{})
 		case <-changed:
 			view, changed = t.c.board.View()
@@ -215,17 +216,14 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 	s := in.status
 	before := t.told[in.member]
 	t.told[in.member] = s
-	for _, commit := range s.Commits {
-		if e, fresh := t.c.recent.take(t.job.Spec, commit); fresh {
-			t.c.emit(e)
-		}
-	}
+	t.tell(hearing, s.Commits...)
 	already := t.c.healed[in.member]
 	if t.c.healed[in.member] = s.Heals; s.Heals > already { // a process that comes back under its id begins at 0
 		t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
 	}
 	t.c.status.told(in.member, s)
 	if s.Verdict != "" {
+		t.tell(0)
 		t.c.emit(progress.Failure{Message: s.Verdict, Member: s.Member, Generation: uint64(s.Generation), Step: int(s.Step) + 1})
 		return true, t.finish(ctx, s.Verdict, false)
 	}
@@ -243,6 +241,13 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 	t.feed(ctx, told)
 	t.save(ctx)
 	return t.ended(ctx, s)
+}
+
+// tell tells of committed steps, in order; a step that nobody has told of yet is waited for.
+func (t *term) tell(wait time.Duration, commits ...*proto.Commit) {
+	for _, e := range t.c.recent.take(t.job.Spec, time.Now(), wait, commits...) {
+		t.c.emit(e)
+	}
 }
 
 // ended says whether the job, or this stretch of it, is over with what this member holds.

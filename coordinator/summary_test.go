@@ -1,0 +1,97 @@
+package coordinator
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"evenweave/job"
+	"evenweave/progress"
+	"evenweave/proto"
+)
+
+var hundred = job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 100}
+
+// commits are those of the steps from first to last.
+func commits(first, last int64) (all []*proto.Commit) {
+	for step := first; step <= last; step++ {
+		all = append(all, &proto.Commit{Step: step, Samples: 10, TimeNanos: step})
+	}
+	return all
+}
+
+func numbers(events []progress.Step) (steps []int) {
+	for _, e := range events {
+		steps = append(steps, e.Step)
+	}
+	return steps
+}
+
+// Members that joined at different steps are heard in any order and in any pieces: each step is told once, in order, as soon as it can be.
+func TestStepsAreToldInOrder(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		members := [][]*proto.Commit{commits(1, 100)}
+		for range r.IntN(4) {
+			members = append(members, commits(1+r.Int64N(100), 100))
+		}
+		var (
+			s    summary
+			told []int
+			now  = time.Unix(0, 0)
+		)
+		for len(members) > 0 {
+			m := r.IntN(len(members))
+			n := 1 + r.IntN(len(members[m]))
+			told = append(told, numbers(s.take(hundred, now, time.Hour, members[m][:n]...))...)
+			if members[m] = members[m][n:]; len(members[m]) == 0 {
+				members = slices.Delete(members, m, m+1)
+			}
+		}
+		if want := numbers(new(summary).take(hundred, now, 0, commits(1, 100)...)); !slices.Equal(told, want) || len(told) != 100 {
+			t.Fatalf("seed %d: told %v", seed, told)
+		}
+	}
+}
+
+// Steps that nobody knows of any more are waited for, and then passed over.
+func TestLostStepsAreWaitedFor(t *testing.T) {
+	var s summary
+	at := func(after time.Duration, commits ...*proto.Commit) []int {
+		return numbers(s.take(hundred, time.Unix(0, 0).Add(after), time.Second, commits...))
+	}
+	for _, c := range []struct {
+		after   time.Duration
+		commits []*proto.Commit
+		want    []int
+	}{
+		{0, commits(1, 2), []int{1, 2}},
+		{0, commits(5, 6), nil},
+		{900 * time.Millisecond, commits(9, 9), nil},
+		{time.Second, nil, []int{5, 6}},
+		{1900 * time.Millisecond, commits(3, 4), nil}, // too late
+		{2 * time.Second, nil, []int{9}},
+		{2 * time.Second, commits(10, 10), []int{10}},
+	} {
+		if got := at(c.after, c.commits...); !slices.Equal(got, c.want) {
+			t.Errorf("after %v: told %v, want %v", c.after, got, c.want)
+		}
+	}
+}
+
+// A state is not made durable before the steps up to it were told: who goes on from it asks for none of them.
+func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
+	one, told := leading(t)
+	one.followers["b"] = follower{address: "b:1"}
+	one.told["b"] = &proto.Status{Due: []int64{10}} // it has just joined
+	one.tell(time.Hour, commits(8, 10)...)
+	if member, step, ok := one.next(time.Now()); ok || len(told.all) > 0 {
+		t.Fatalf("step %d of %q is saved before others were heard of the steps up to it; told %v", step, member, told.all)
+	}
+	one.told["a"] = &proto.Status{}
+	one.tell(time.Hour, commits(1, 9)...)
+	if member, step, ok := one.next(time.Now()); !ok || member != "b" || step != 10 || len(told.all) != 10 {
+		t.Errorf("saves step %d of %q, %v; told %v, want 10 steps", step, member, ok, told.all)
+	}
+}
