@@ -11,11 +11,18 @@ import (
 	_ "github.com/gomlx/compute/gobackend" // registers "go"
 )
 
-// singleThread keeps the kernels of an XLA call on one thread; how many parts
-// there are to run, compile sees to. A worker runs several
-// micro-batches at once instead: the same bits whatever the number of cores,
-// and faster.
-const singleThread = "--xla_cpu_multi_thread_eigen=false"
+const (
+	// singleThread keeps the kernels of an XLA call on one thread; how many parts
+	// there are to run, compile sees to. A worker runs several
+	// micro-batches at once instead: the same bits whatever the number of cores,
+	// and faster.
+	singleThread = "--xla_cpu_multi_thread_eigen=false"
+
+	// deterministic has a GPU's kernels chosen by rule. By default they are chosen
+	// by measuring them: two members, or a member and its successor, then differ in
+	// their bits. It also opens in a fraction of the time.
+	deterministic = "--xla_gpu_deterministic_ops=true"
+)
 
 // openBackend creates the backend for "auto", "xla", "xla:cuda" or "go". The
 // notice is not empty where "auto" had to settle for "go".
@@ -48,30 +55,38 @@ func openXLA(kind string) (b compute.Backend, err error) {
 		return nil, errors.New("this build has no XLA (it needs cgo, on Linux or on macOS arm64)")
 	}
 	forbidDownload()
-	if err := addXLAFlag(singleThread); err != nil {
-		return nil, err
-	}
-	// XLA sizes its pool of threads by NPROC, and makes four at least. Those that
-	// have no work wait busily: with six, a call takes a tenth longer.
-	if os.Getenv("NPROC") == "" {
-		if err := os.Setenv("NPROC", "1"); err != nil {
-			return nil, err
-		}
-	}
 	config := "xla:" + kind
 	if path := findPlugin(kind); path != "" {
 		config = "xla:" + path
 	}
-	if kind != "cpu" {
+	if kind == "cpu" {
+		err = keepToOneThread()
+	} else {
+		err = addXLAFlag(deterministic)
 		// The library guesses by the path. And it would cut factors to TF32's ten
 		// bits, which Muon's rounds do not bear.
 		config += ",shared_buffers=false,tf32=false"
+	}
+	if err != nil {
+		return nil, err
 	}
 	b, err = compute.NewWithConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("XLA's %s plug-in cannot be used (%w): run `make setup` to fetch it", kind, err)
 	}
 	return b, nil
+}
+
+// keepToOneThread is for a CPU's calls.
+func keepToOneThread() error {
+	// XLA sizes its pool of threads by NPROC, and makes four at least. Those that
+	// have no work wait busily: with six, a call takes a tenth longer.
+	if os.Getenv("NPROC") == "" {
+		if err := os.Setenv("NPROC", "1"); err != nil {
+			return err
+		}
+	}
+	return addXLAFlag(singleThread)
 }
 
 // findPlugin returns the absolute path of the plug-in in Evenweave's own
@@ -100,11 +115,11 @@ func findPlugin(kind string) string {
 }
 
 // addXLAFlag adds to the flags that the plug-in reads when its first client is
-// created; the user's other flags stay.
+// created. The user's come after it, and are stronger.
 func addXLAFlag(flag string) error {
 	flags := os.Getenv("XLA_FLAGS")
 	if strings.Contains(flags, flag) {
 		return nil
 	}
-	return os.Setenv("XLA_FLAGS", strings.TrimSpace(flags+" "+flag))
+	return os.Setenv("XLA_FLAGS", strings.TrimSpace(flag+" "+flags))
 }

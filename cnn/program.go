@@ -46,9 +46,14 @@ func compile(b compute.Backend, name string, inputs []shapes.Shape, build func(i
 	for i, s := range inputs {
 		nodes[i] = graph.Parameter(g, fmt.Sprintf("input%d", i), s)
 	}
-	// XLA splits operations into as many parts as it sees processors, though each
-	// call has one: on two of them a gradient call took twice the time.
-	err = processors.OnOne(func() error { return g.Compile(build(nodes)...) })
+	do := func() error { return g.Compile(build(nodes)...) }
+	if b.HasSharedBuffers() { // it computes on processors
+		// XLA splits operations into as many parts as it sees of them, though each
+		// call has one: on two of them a gradient call took twice the time.
+		err = processors.OnOne(do)
+	} else {
+		err = do() // all of them help to compile for a GPU
+	}
 	if err != nil {
 		return nil, fmt.Errorf("compiling %s: %w", name, err)
 	}

@@ -49,3 +49,23 @@ func TestProgramsAreForOneProcessor(t *testing.T) {
 		}
 	}
 }
+
+// TestXLAFlags: a GPU's kernels are not chosen by measuring them, unless the
+// user says so.
+func TestXLAFlags(t *testing.T) {
+	t.Setenv("PJRT_PLUGIN_LIBRARY_PATH", t.TempDir()) // there is nothing to open
+	for users, want := range map[string]string{
+		"":                        deterministic,
+		"--mine":                  deterministic + " --mine", // the last one counts
+		"--mine " + deterministic: "--mine " + deterministic,
+	} {
+		t.Setenv("XLA_FLAGS", users)
+		if b, err := openXLA("cuda"); err == nil {
+			b.Finalize()
+			t.Fatal("opened from an empty directory")
+		}
+		if got := os.Getenv("XLA_FLAGS"); got != want && xlaBuilt {
+			t.Errorf("with XLA_FLAGS=%q it was opened with %q, want %q", users, got, want)
+		}
+	}
+}
