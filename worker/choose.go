@@ -1,8 +1,11 @@
 package worker
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
+	"evenweave/job"
 	"evenweave/state"
 )
 
@@ -57,4 +60,16 @@ func Choose(slots []int64, floor int64) Choice {
 	}
 	c.Agreed = SlotWords*len(c.Holders) == len(slots)
 	return c
+}
+
+// differences says what each member told.
+func differences(slots []int64, w job.World) string {
+	all := make([]string, w.Size())
+	for rank, p := range w.Peers {
+		all[rank] = fmt.Sprintf("%s (rank %d) has no state", p.ID, rank)
+		if s := slots[SlotWords*rank:]; s[0] > 0 {
+			all[rank] = fmt.Sprintf("%s (rank %d) has fingerprint %s after step %d", p.ID, rank, state.Fingerprint{Hi: s[1], Lo: s[2]}, s[0]-1)
+		}
+	}
+	return strings.Join(all, ", ")
 }

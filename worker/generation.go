@@ -33,6 +33,8 @@ type generation struct {
 	newer    func() bool   // a newer world has been published
 	leader   func() string // address of the coordinator
 	log      *slog.Logger
+
+	differed string // how, when last compared
 }
 
 // fetcher reads a state: from a member by its address, or the checkpoint of that step from the coordinator.
@@ -41,34 +43,39 @@ type fetcher interface {
 	FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error)
 }
 
+// maxReplays bounds how often the replicas may turn out to differ while the job does not get on: what comes again and again is no accident.
+const maxReplays = 5
+
 // train runs until the generation ends. nil: by a planned change, or because there is nothing left to compute (then holding is true).
 func (g *generation) train(ctx context.Context) (holding bool, err error) {
-	if err := g.open(ctx); err != nil {
-		return false, err
-	}
 	total := g.replica.job.Spec.TotalSteps()
-	for g.replica.step < total && !g.world.Halt {
-		c, err := g.step(ctx)
-		if errors.Is(err, errDiverged) {
-			g.log.Error("replicas differ: comparing", "step", g.replica.step)
-			if err := g.open(ctx); err != nil {
-				return false, err
-			}
-			continue
-		}
-		if err != nil {
+	for furthest, replays := int64(-1), 0; replays <= maxReplays; replays++ {
+		if err := g.open(ctx); err != nil {
 			return false, err
 		}
-		g.tell(c)
-		if c.changing {
-			return false, nil
+		if g.replica.step >= total || g.world.Halt {
+			return true, nil
+		}
+		// At the end it is opened once more: no step has compared what the last update made.
+		for g.replica.step < total {
+			c, err := g.step(ctx)
+			if errors.Is(err, errDiverged) {
+				g.log.Error("replicas differ: comparing", "step", g.replica.step)
+				break
+			}
+			if err != nil {
+				return false, err
+			}
+			if g.tell(c); c.changing {
+				return false, nil
+			}
+		}
+		if g.replica.step > furthest {
+			furthest, replays = g.replica.step, 0
 		}
 	}
-	// Verified once more: the last update has not been compared by any step.
-	if err := g.open(ctx); err != nil {
-		return false, err
-	}
-	return true, nil
+	return false, &Verdict{fmt.Sprintf("step %d: replicas differ, and still do after %d replays: %s; one of these machines computes other bits than the others, by its processor, "+
+		"memory or plug-in; the checkpoints are sound: start again without it, on the same directory, with another --job or an empty etcd", g.replica.step, maxReplays, g.differed)}
 }
 
 // open makes all ranks agree on one state: each tells its (step, fingerprint); the highest step wins, then the majority at that step.
@@ -100,6 +107,7 @@ func (g *generation) open(ctx context.Context) error {
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
 			return nil
 		}
+		g.differed = differences(slots, g.world)
 		if choice.Has(g.rank) {
 			continue // the next exchange waits for those who fetch
 		}

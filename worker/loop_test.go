@@ -101,14 +101,14 @@ func TestFlippedBitIsHealed(t *testing.T) {
 }
 
 // tie runs a, which has been started, and b to the end, with one update of b going wrong; both must go back to the checkpoint.
-func tie(t *testing.T, c *crew, want state.Fingerprint, checkpoint string) {
+func tie(t *testing.T, c *crew, at int64, want state.Fingerprint, checkpoint string) {
 	t.Helper()
 	wrong := 0
 	c.start("b", 1, nil).model.skew = func(step int64) bool {
-		if step == 7 {
+		if step == at {
 			wrong++
 		}
-		return step == 7 && wrong == 1
+		return step == at && wrong == 1
 	}
 	c.publish(false, "a", "b")
 	if got := c.finish("a", "b"); got != want {
@@ -128,8 +128,42 @@ func TestTieIsReplayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		c.start("a", 1, nil)
-		tie(t, c, want, "checkpoint of step")
+		tie(t, c, 7, want, "checkpoint of step")
 	})
+}
+
+// TestTieAtTheEnd: so with the last update, which no step compares.
+func TestTieAtTheEnd(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.start("a", 1, nil)
+		tie(t, c, steps-1, want, "checkpoint of step")
+	})
+}
+
+// TestReplicasThatNeverAgree: members whose updates give different states again and again fail the job, with an error that says who has what; they do
+// not replay for ever.
+func TestReplicasThatNeverAgree(t *testing.T) {
+	for _, from := range []int64{0, 7, steps - 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			a, b := c.start("a", 1, nil), c.start("b", 1, nil)
+			b.model.skew = func(step int64) bool { return step >= from }
+			c.publish(false, "a", "b")
+			for id, h := range map[string]*hand{"a": a, "b": b} {
+				if v := h.awaitVerdict(); !strings.Contains(v, fmt.Sprintf("step %d: replicas differ", from+1)) || !strings.Contains(v, "a (rank 0) has fingerprint") ||
+					!strings.Contains(v, "b (rank 1) has fingerprint") {
+					t.Errorf("from step %d on: %s: verdict %q", from, id, v)
+				}
+				if h.heals != maxReplays {
+					t.Errorf("from step %d on: %s was healed %d times, want %d", from, id, h.heals, maxReplays)
+				}
+			}
+			c.change(func(v *cluster.View) { v.Done = &job.Done{Job: c.job.UUID, Failure: "as told"} })
+			c.running.Wait()
+		})
+	}
 }
 
 // TestTieIsReplayedFromTheNewest: what was made durable since the world was published is where it goes back to, though only one member was told.
@@ -154,7 +188,7 @@ func TestTieIsReplayedFromTheNewest(t *testing.T) {
 			c.mu.Unlock()
 			a.replica.acknowledge(5)
 		})
-		tie(t, c, want, "checkpoint of step 5")
+		tie(t, c, 7, want, "checkpoint of step 5")
 	})
 }
 
