@@ -7,12 +7,15 @@ BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
 RACE := -race -gcflags=all=-d=checkptr=0
 
-.PHONY: help setup build run test test-compose test-kubernetes race fuzz bench lint proto cross clean
+.PHONY: help setup setup-cuda build run test test-compose test-kubernetes race fuzz bench lint proto cross clean
 help: ## what can be made
 	@awk -F': .*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## fetch XLA's plug-in and the data into .evenweave, verified by SHA-256
 	@deploy/setup/setup.sh
+
+setup-cuda: ## and XLA's plug-in for NVIDIA GPUs, for --backend xla:cuda (0.9 GB)
+	@EVENWEAVE_XLA=cuda deploy/setup/setup.sh
 
 build: ## bin/evenweave
 	$(GO) build -trimpath -o $(BIN) .

@@ -55,13 +55,14 @@ func openXLA(kind string) (b compute.Backend, err error) {
 		return nil, errors.New("this build has no XLA (it needs cgo, on Linux or on macOS arm64)")
 	}
 	forbidDownload()
-	config := "xla:" + kind
+	config, fetch := "xla:"+kind, "make setup"
 	if path := findPlugin(kind); path != "" {
 		config = "xla:" + path
 	}
 	if kind == "cpu" {
 		err = keepToOneThread()
 	} else {
+		fetch = "make setup-cuda"
 		err = addXLAFlag(deterministic)
 		// The library guesses by the path. And it would cut factors to TF32's ten
 		// bits, which Muon's rounds do not bear.
@@ -72,7 +73,7 @@ func openXLA(kind string) (b compute.Backend, err error) {
 	}
 	b, err = compute.NewWithConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("XLA's %s plug-in cannot be used (%w): run `make setup` to fetch it", kind, err)
+		return nil, fmt.Errorf("XLA's %s plug-in cannot be used: %w (`%s` fetches it)", kind, err, fetch)
 	}
 	return b, nil
 }

@@ -4,6 +4,8 @@
 #
 #   setup.sh [DIR]        DIR is .evenweave in the repository unless given
 #   EVENWEAVE_XLA=none    leaves the plug-in out (the "go" backend needs none)
+#   EVENWEAVE_XLA=cuda    fetches the one for NVIDIA GPUs, with its libraries, as
+#                         well (0.9 GB; 1.8 GB on disk; Linux/amd64)
 #
 # Equal bits need an equal plug-in, so on Linux/amd64 it is one pinned build.
 set -eu
@@ -108,9 +110,43 @@ other_plugin() {
 xla() {
 	case ${EVENWEAVE_XLA:-}/$(uname -s)/$(uname -m) in
 	none/*) say "XLA plug-in: left out as asked"; return 0 ;;
-	/Linux/x86_64) pinned_plugin || return 1 ;;
+	*/Linux/x86_64) pinned_plugin || return 1 ;;
 	*) other_plugin || return 1 ;;
 	esac
+}
+
+# cuda installs the packages of cuda.txt. The plug-in looks for the libraries in
+# ../nvidia, seen from its own folder.
+cuda() {
+	list=$here/cuda.txt
+	plugin=$target/xla/pjrt_c_api_cuda_plugin.so
+	if [ -f "$plugin" ] && cmp -s "$list" "$target/nvidia/installed.txt"; then
+		say "XLA plug-in for NVIDIA GPUs: in place"
+		return 0
+	fi
+	[ "$(uname -s)/$(uname -m)" = Linux/x86_64 ] || { warn "XLA plug-in for NVIDIA GPUs: there is one for Linux/x86_64 only"; return 1; }
+	get_pip || { warn "XLA plug-in for NVIDIA GPUs: no pip, and apt could not install it"; return 1; }
+	say "XLA plug-in for NVIDIA GPUs: downloading it and its libraries (0.9 GB)"
+	rm -rf "$target/nvidia" "$target/cuda.part"
+	mkdir -p "$target/cuda.part/wheels" || return 1
+	# shellcheck disable=SC2086
+	$pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --no-cache-dir \
+		--python-version 3.12 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+		-r "$list" -d "$target/cuda.part/wheels" 2>"$work/log" || {
+		warn "XLA plug-in for NVIDIA GPUs: download failed: $(tail -n 1 "$work/log")"
+		rm -rf "$target/cuda.part"
+		return 1
+	}
+	python=python3
+	have python3 || python=python
+	for wheel in "$target"/cuda.part/wheels/*.whl; do
+		$python -m zipfile -e "$wheel" "$target/cuda.part" && rm "$wheel" || return 1
+	done
+	cp "$list" "$target/cuda.part/nvidia/installed.txt" &&
+		mv "$target/cuda.part/nvidia" "$target/nvidia" &&
+		mv "$target/cuda.part/jax_plugins/xla_cuda13/xla_cuda_plugin.so" "$plugin" || return 1
+	rm -rf "$target/cuda.part"
+	say "XLA plug-in for NVIDIA GPUs: $plugin"
 }
 
 # The XLA binding is C: without a compiler Go leaves it out.
@@ -126,6 +162,8 @@ compiler() {
 
 compiler || warn "no C compiler: the build will leave XLA out"
 xla || warn 'XLA plug-in: not available; training will use the "go" backend (several times slower, same promises)'
+
+if [ "${EVENWEAVE_XLA:-}" = cuda ]; then cuda || exit 1; fi
 
 # --- Fashion-MNIST -------------------------------------------------------
 
