@@ -52,7 +52,7 @@ func (t *term) stream(ctx context.Context, member, address string, after *int64)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.job.UUID, AfterStep: *after})
+	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.uuid, AfterStep: *after})
 	if err != nil {
 		return 0, err
 	}
@@ -98,7 +98,7 @@ func (t *term) probe(ctx context.Context, member, address string) Probed {
 func (t *term) ask(ctx context.Context, member, address string) Outcome {
 	for ctx.Err() == nil {
 		if conn, err := t.c.pool.Dial(address); err == nil {
-			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.job.UUID}, grpc.WaitForReady(true))
+			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.uuid}, grpc.WaitForReady(true))
 			switch {
 			case err == nil && s.Member == member:
 				return Alive

@@ -176,7 +176,7 @@ func (t *term) acknowledge(ctx context.Context, step int64) {
 			ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
 			defer cancel()
 			if conn, err := t.c.pool.Dial(address); err == nil {
-				_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: t.job.UUID, Step: step})
+				_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: t.uuid, Step: step})
 				if err != nil {
 					t.c.Log.Debug("acknowledging", "member", member, "err", err)
 				}

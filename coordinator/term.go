@@ -25,6 +25,7 @@ const tickEvery = 500 * time.Millisecond
 type term struct {
 	c      *Coordinator
 	etcd   *cluster.Term
+	uuid   string // of the job, for its goroutines: the record itself belongs to the loop
 	job    job.Job
 	policy *Policy
 	view   cluster.View
@@ -81,7 +82,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	}
 	c.vitals.saved(*newest)
 	t := &term{
-		c: c, etcd: etcd, job: j, view: view, durable: *newest, began: time.Now(),
+		c: c, etcd: etcd, uuid: j.UUID, job: j, view: view, durable: *newest, began: time.Now(),
 		policy: NewPolicy(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
 		followers: map[string]follower{}, told: map[string]*proto.Status{},
 	}
@@ -148,13 +149,13 @@ func (t *term) run(ctx context.Context) error {
 
 // observe takes a new view of etcd.
 func (t *term) observe(ctx context.Context, view cluster.View) error {
-	if view.Job == nil || view.Job.UUID != t.job.UUID {
+	if view.Job == nil || view.Job.UUID != t.uuid {
 		fresh, err := t.c.client.Read(ctx) // the board may be behind what this term wrote itself
 		if err != nil {
 			return nil
 		}
-		if view = fresh; view.Job == nil || view.Job.UUID != t.job.UUID {
-			return t.c.lostRecord(t.job.UUID)
+		if view = fresh; view.Job == nil || view.Job.UUID != t.uuid {
+			return t.c.lostRecord(t.uuid)
 		}
 	}
 	if view.Revision < t.view.Revision {
@@ -338,7 +339,7 @@ func (t *term) announce(view cluster.View) {
 // finish writes the end of the job, or of this stretch of it, for all members to read.
 func (t *term) finish(ctx context.Context, failure string, complete bool) error {
 	m := t.durable.Manifest
-	d := job.Done{Job: t.job.UUID, Step: m.Step, Fingerprint: m.Fingerprint, Checkpoint: t.durable.Path, Complete: complete, Failure: failure}
+	d := job.Done{Job: t.uuid, Step: m.Step, Fingerprint: m.Fingerprint, Checkpoint: t.durable.Path, Complete: complete, Failure: failure}
 	if t.view.World != nil {
 		d.Generation = t.view.World.Generation
 	}

@@ -57,7 +57,7 @@ func leading(t *testing.T) (*term, *eventLog) {
 	}
 	t.Cleanup(closeMetrics)
 	return &term{
-		c: c, job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}},
+		c: c, uuid: "job", job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}},
 		policy: NewPolicy("job", "", 0, Limits{Min: 1, Max: 2}), inputs: make(chan any, 16),
 		followers: map[string]follower{"a": {address: "a:1"}}, told: map[string]*proto.Status{},
 	}, told
