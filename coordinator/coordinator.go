@@ -95,6 +95,9 @@ type Coordinator struct {
 // ErrHalted says that the job was stopped early, its state saved.
 var ErrHalted = errors.New("halted")
 
+// ErrStandby says that the wish to stop the job came to a coordinator that did not lead it.
+var ErrStandby = errors.New("this coordinator does not lead: the job goes on without it; to stop the job, interrupt the coordinator that leads (`evenweave status` names it)")
+
 // New opens the directory. The caller must Close it.
 func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
@@ -138,8 +141,8 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 
 func (c *Coordinator) metricsPath() string { return filepath.Join(c.Dir, "metrics.jsonl") }
 
-// Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the job is stopped after its current step.
-// When ctx ends, the leadership is given up and the job goes on without a coordinator.
+// Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the job is stopped after its current step;
+// who does not lead then, and does not come to lead while a dead leader's lease may last, returns ErrStandby. When ctx ends, the leadership is given up and the job goes on without a coordinator.
 func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	c.halt = halt
 	watching, stop := context.WithCancel(ctx)
@@ -149,20 +152,21 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		c.board.Run(watching, c.client)
 	}()
 	defer func() { stop(); <-done }()
+	campaigning, withdraw := c.standby(ctx)
+	defer withdraw()
 	for {
 		c.vitals.does("campaigning", 0)
-		t, err := c.client.Campaign(ctx, c.Self, c.Limits.TTL)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil:
+		t, err := c.client.Campaign(campaigning, c.Self, c.Limits.TTL)
+		if err != nil && campaigning.Err() == nil {
 			c.Log.Warn("cannot lead yet", "err", err)
 			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
+			case <-campaigning.Done():
 			case <-time.After(500 * time.Millisecond):
 			}
 			continue
+		}
+		if err != nil {
+			return context.Cause(campaigning)
 		}
 		c.Log.Info("leading", "term", t.Number())
 		err = c.lead(ctx, t)
@@ -174,6 +178,26 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		}
 		c.Log.Warn("leadership lost: campaigning again", "term", t.Number(), "err", err)
 	}
+}
+
+// standby returns a context to campaign in. After a wish to halt it lasts for as long as a dead leader's lease may: then another one leads.
+func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context, withdraw func()) {
+	campaigning, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-c.halt:
+		case <-campaigning.Done():
+			return
+		}
+		select {
+		case <-time.After(2 * c.Limits.TTL):
+			cancel(ErrStandby)
+		case <-campaigning.Done():
+		}
+	}()
+	return campaigning, func() { cancel(nil); <-done }
 }
 
 // emit tells of an event, within a term.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"evenweave/coordinator"
 	"evenweave/progress"
 )
 
@@ -41,6 +42,22 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 			wholeCurve(t, dir, steps)
 		})
 	}
+}
+
+// TestStandbyIsInterrupted: it ends, and neither now nor when it might have led is the job stopped.
+func TestStandbyIsInterrupted(t *testing.T) {
+	endpoint, dir := etcd(t), t.TempDir()
+	first := startCoordinator(t, endpoint, dir, spec(1_000_000))
+	a := startWorker(endpoint, "a", open)
+	await(t, first.events, "the start", anyOf[progress.Start])
+	second := startCoordinator(t, endpoint, dir, spec(1_000_000))
+	close(second.halt)
+	ended(t, "the one that stood by", second.done, coordinator.ErrStandby)
+	seen := first.lastStep()
+	await(t, first.events, "another step", func(s progress.Step) bool { return s.Step > seen })
+	close(first.halt)
+	ended(t, "the first coordinator", first.done, coordinator.ErrHalted)
+	ended(t, "a", a.done, nil)
 }
 
 // wholeCurve checks that the metrics hold every step once, in order, and each epoch's evaluation.

@@ -78,6 +78,18 @@ func (e *events) Observe(r progress.Record) {
 	e.changed = make(chan struct{})
 }
 
+// lastStep is the last step told of.
+func (e *events) lastStep() (last int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, one := range e.all {
+		if s, ok := one.(progress.Step); ok {
+			last = max(last, s.Step)
+		}
+	}
+	return last
+}
+
 // await returns the first event that matches.
 func await[E progress.Event](t *testing.T, e *events, what string, match func(E) bool) E {
 	t.Helper()
@@ -252,14 +264,7 @@ func TestTheLastOneToLeaveIsSaved(t *testing.T) {
 	ended(t, "b", b.done, nil)
 	c.resign()
 	ended(t, "coordinator", c.done, context.Canceled)
-	last := 0
-	c.mu.Lock()
-	for _, e := range c.all {
-		if s, ok := e.(progress.Step); ok {
-			last = max(last, s.Step)
-		}
-	}
-	c.mu.Unlock()
+	last := c.lastStep()
 	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
 	if err != nil {
 		t.Fatal(err)
