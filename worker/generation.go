@@ -34,7 +34,8 @@ type generation struct {
 	leader   func() string // address of the coordinator
 	log      *slog.Logger
 
-	differed string // how, when last compared
+	furthest  int64 // step that a rank has told of
+	exchanges int   // since then
 }
 
 // fetcher reads a state: from a member by its address, or the checkpoint of that step from the coordinator.
@@ -43,13 +44,13 @@ type fetcher interface {
 	FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error)
 }
 
-// maxReplays bounds how often the replicas may turn out to differ while the job does not get on: what comes again and again is no accident.
-const maxReplays = 5
+// maxExchanges bounds how often the members may compare their states while no step is gained. A replay takes two.
+const maxExchanges = 10
 
 // train runs until the generation ends. nil: by a planned change, or because there is nothing left to compute (then holding is true).
 func (g *generation) train(ctx context.Context) (holding bool, err error) {
 	total := g.replica.job.Spec.TotalSteps()
-	for furthest, replays := int64(-1), 0; replays <= maxReplays; replays++ {
+	for {
 		if err := g.open(ctx); err != nil {
 			return false, err
 		}
@@ -70,52 +71,76 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 				return false, nil
 			}
 		}
-		if g.replica.step > furthest {
-			furthest, replays = g.replica.step, 0
-		}
 	}
-	return false, &Verdict{fmt.Sprintf("step %d: replicas differ, and still do after %d replays: %s; one of these machines computes other bits than the others, by its processor, "+
-		"memory or plug-in; the checkpoints are sound: start again without it, on the same directory, with another --job or an empty etcd", g.replica.step, maxReplays, g.differed)}
 }
 
 // open makes all ranks agree on one state: each tells its (step, fingerprint); the highest step wins, then the majority at that step.
 // Who has another state, or none, fetches the winner from a peer. A tie between equal steps, and a world in which nobody has a state
-// as new as the newest durable one, is settled by the coordinator's checkpoint. Repeated until one exchange shows agreement.
+// as new as the newest durable one, is settled by the coordinator's checkpoint. Repeated until one exchange shows agreement. What comes
+// again and again is no accident: then a member that others outvote, or that cannot keep a state, is unfit, and a tie is a verdict.
 func (g *generation) open(ctx context.Context) error {
 	for {
 		g.report.phase(phaseOpen)
-		slots := make([]int64, SlotWords*g.world.Size())
-		mine := slots[SlotWords*g.rank:]
-		mine[3] = g.replica.durableStep()
-		if r := g.replica; r.known {
-			print := r.live().Fingerprint()
-			if print == r.print {
-				mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
-			} else {
-				r.disown()
-			}
-		}
+		slots := g.known()
+		known := slots[SlotWords*g.rank] > 0
 		if err := g.sum(ctx, opening, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
 			return err
 		}
-		choice := Choose(slots, g.world.Floor)
-		if choice.Agreed {
+		choice, stuck := Choose(slots, g.world.Floor), g.exchanged(slots)
+		switch {
+		case choice.Agreed:
 			if g.replica.verify(choice.Print) {
 				g.tellDue()
 			}
 			step, epochs, used := g.replica.progress()
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
 			return nil
-		}
-		g.differed = differences(slots, g.world)
-		if choice.Has(g.rank) {
-			continue // the next exchange waits for those who fetch
+		case choice.Has(g.rank): // the next exchange waits for those who fetch
+			continue
+		case stuck && known && len(choice.Holders) == 0:
+			return &Verdict{fmt.Sprintf("step %d: replicas differ, after %d replays too: %s; one of these machines computes other bits, by its processor, memory or plug-in; the checkpoints are sound: "+
+				"start again without it, on the same directory, with an empty etcd (`evenweave train` keeps its own there) or another --job", g.furthest, maxExchanges/2, differences(slots, g.world))}
+		case stuck:
+			return &unfit{fmt.Sprintf("member %s (rank %d) is unfit: after %d exchanges it has no state that agrees with its peers' and stays as it is: %s; "+
+				"check this machine's memory, processor and plug-in", g.world.Peers[g.rank].ID, g.rank, maxExchanges, differences(slots, g.world))}
 		}
 		if err := g.obtain(ctx, choice, slots); err != nil {
 			return err
 		}
 	}
 }
+
+// known gives the slots in which this rank tells what state it has: none if it has changed by itself.
+func (g *generation) known() []int64 {
+	slots := make([]int64, SlotWords*g.world.Size())
+	mine := slots[SlotWords*g.rank:]
+	mine[3] = g.replica.durableStep()
+	if r := g.replica; r.known {
+		print := r.live().Fingerprint()
+		if print == r.print {
+			mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
+		} else {
+			r.disown()
+		}
+	}
+	return slots
+}
+
+// exchanged counts what all ranks told, and so alike on each, and says whether it was too often without a step gained.
+func (g *generation) exchanged(slots []int64) (stuck bool) {
+	for r := 0; r < len(slots); r += SlotWords {
+		if step := slots[r] - 1; step > g.furthest {
+			g.furthest, g.exchanges = step, 0
+		}
+	}
+	g.exchanges++
+	return g.exchanges > maxExchanges
+}
+
+// unfit ends a member, not the job.
+type unfit struct{ message string }
+
+func (u *unfit) Error() string { return u.message }
 
 // obtain replaces this member's state by the chosen one.
 func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error {

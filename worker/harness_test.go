@@ -43,7 +43,8 @@ type hand struct {
 	model   *faulty
 	cancel  context.CancelCauseFunc
 	leaving chan struct{}
-	err     error
+	ended   chan struct{}
+	err     error // when it has ended
 	counted
 }
 
@@ -174,7 +175,7 @@ func (c *crew) FromCoordinator(_ context.Context, _, _ string, step int64) (*sta
 
 // start runs a member until the job ends or the test does.
 func (c *crew) start(id string, parallelism int, before func(*schedule.Batch)) *hand {
-	h := &hand{model: &faulty{Softmax: example.NewSoftmax()}, leaving: make(chan struct{})}
+	h := &hand{model: &faulty{Softmax: example.NewSoftmax()}, leaving: make(chan struct{}), ended: make(chan struct{})}
 	h.Loop = &Loop{
 		ID: id, Job: c.job, Model: h.model, Dataset: delayed{example.Points{}, before}, Parallelism: parallelism, Board: c, Connect: c.connect,
 		Fetch: c, Leave: func() {}, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
@@ -185,7 +186,7 @@ func (c *crew) start(id string, parallelism int, before func(*schedule.Batch)) *
 	c.mu.Lock()
 	c.members[id] = h
 	c.mu.Unlock()
-	c.running.Go(func() { h.err = h.Run(ctx, h.leaving) })
+	c.running.Go(func() { h.err = h.Run(ctx, h.leaving); close(h.ended) })
 	return h
 }
 

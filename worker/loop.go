@@ -189,6 +189,9 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	var verdict *Verdict
 	if err != nil && !errors.As(err, &verdict) {
 		ring.Abort(err)
+		if _, ok := errors.AsType[*unfit](err); ok {
+			return err
+		}
 		return l.ended(ctx, world, log, err)
 	}
 	// Every rank comes here by the same step. A neighbour may still be receiving what this rank sent: do not break its ring.

@@ -156,12 +156,67 @@ func TestReplicasThatNeverAgree(t *testing.T) {
 					!strings.Contains(v, "b (rank 1) has fingerprint") {
 					t.Errorf("from step %d on: %s: verdict %q", from, id, v)
 				}
-				if h.heals != maxReplays {
-					t.Errorf("from step %d on: %s was healed %d times, want %d", from, id, h.heals, maxReplays)
+				if h.heals != maxExchanges/2 {
+					t.Errorf("from step %d on: %s was healed %d times, want %d", from, id, h.heals, maxExchanges/2)
 				}
 			}
 			c.change(func(v *cluster.View) { v.Done = &job.Done{Job: c.job.UUID, Failure: "as told"} })
 			c.running.Wait()
+		})
+	}
+}
+
+// TestTheLastReplayCounts: what is right at last is not held against it, not even at the end.
+func TestTheLastReplayCounts(t *testing.T) {
+	want := calm(t, steps)
+	for _, at := range []int64{7, steps - 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			c.start("a", 1, nil)
+			wrong := 0
+			c.start("b", 1, nil).model.skew = func(step int64) bool {
+				if step == at {
+					wrong++
+				}
+				return step == at && wrong <= maxExchanges/2
+			}
+			c.publish(false, "a", "b")
+			if got := c.finish("a", "b"); got != want || wrong != maxExchanges/2+1 {
+				t.Errorf("step %d: ends with %s after %d attempts, a calm run with %s", at, got, wrong, want)
+			}
+		})
+	}
+}
+
+// TestUnfitMemberEnds: one whose memory changes whenever it computes a step ends by itself, and says so; the others go on.
+func TestUnfitMemberEnds(t *testing.T) {
+	want := calm(t, steps)
+	for _, others := range []string{"", "a", "ac"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			var b *hand
+			b = c.start("b", 1, func(batch *schedule.Batch) {
+				if batch.Step == 7 {
+					b.model.State()[3] += 1
+				}
+			})
+			healthy := strings.Split(others, "")
+			for _, id := range healthy {
+				c.start(id, 1, nil)
+			}
+			c.publish(false, append(healthy, "b")...)
+			<-b.ended
+			if b.err == nil || !strings.Contains(b.err.Error(), "member b (rank "+fmt.Sprint(len(healthy))+") is unfit") {
+				t.Errorf("beside %q: b ended with %v", others, b.err)
+			}
+			if len(healthy) == 0 { // somebody else comes
+				healthy = []string{"d"}
+				c.start("d", 1, nil)
+			}
+			c.publish(false, healthy...)
+			if got := c.finish(healthy...); got != want {
+				t.Errorf("beside %q: ends with %s, a calm run with %s", others, got, want)
+			}
 		})
 	}
 }
