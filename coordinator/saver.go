@@ -56,7 +56,7 @@ func (t *term) next(now time.Time) (member string, step int64, ok bool) {
 		return "", 0, false
 	case step > t.nextDue() && now.Sub(t.began) < hearing && len(t.told) < len(t.followers): // who holds an older one may not have been heard yet
 		return "", 0, false
-	case t.c.recent.gapBefore(step): // whoever goes on from this state would not ask for those steps again
+	case t.c.recent.awaits(step, now, hearing): // whoever goes on from this state would not ask for those steps again
 		return "", 0, false
 	}
 	return member, step, true

@@ -19,7 +19,7 @@ type summary struct {
 	mu        sync.Mutex
 	last      int64           // all up to this step are told
 	early     []*proto.Commit // after a gap, by step
-	gap       time.Time       // when it was seen
+	gap       time.Time       // when something was seen to be missing
 	lastTime  int64
 	firstTime int64
 	samples   int64 // committed after the first commit seen
@@ -79,11 +79,24 @@ func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, commits
 	return told
 }
 
-// gapBefore says whether steps up to this one are still to be told by somebody.
-func (s *summary) gapBefore(step int64) bool {
+// awaits says whether steps up to this one are still to be told by somebody, within the given time.
+func (s *summary) awaits(step int64, now time.Time, wait time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.early) > 0 && s.last < step
+	if s.last >= step {
+		return false
+	}
+	if s.gap.IsZero() {
+		s.gap = now
+	}
+	return now.Sub(s.gap) < wait
+}
+
+// lead starts a term: nobody was asked before it.
+func (s *summary) lead() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gap = time.Time{}
 }
 
 // event tells of the next commit.

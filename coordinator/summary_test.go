@@ -80,18 +80,42 @@ func TestLostStepsAreWaitedFor(t *testing.T) {
 	}
 }
 
-// A state is not made durable before the steps up to it were told: who goes on from it asks for none of them.
-func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
-	one, told := leading(t)
-	one.followers["b"] = follower{address: "b:1"}
-	one.told["b"] = &proto.Status{Due: []int64{10}} // it has just joined
-	one.tell(time.Hour, commits(8, 10)...)
-	if member, step, ok := one.next(time.Now()); ok || len(told.all) > 0 {
-		t.Fatalf("step %d of %q is saved before others were heard of the steps up to it; told %v", step, member, told.all)
+// A new term gives those who know of earlier steps their time, however long ago the gap was seen.
+func TestATermHearsOfEarlierSteps(t *testing.T) {
+	var s summary
+	now := time.Unix(0, 0)
+	s.take(hundred, now, time.Second, commits(8, 10)...)
+	now = now.Add(time.Hour)
+	s.lead()
+	if told := numbers(s.take(hundred, now, time.Second)); told != nil {
+		t.Errorf("told %v before anybody was heard", told)
 	}
-	one.told["a"] = &proto.Status{}
-	one.tell(time.Hour, commits(1, 9)...)
-	if member, step, ok := one.next(time.Now()); !ok || member != "b" || step != 10 || len(told.all) != 10 {
-		t.Errorf("saves step %d of %q, %v; told %v, want 10 steps", step, member, ok, told.all)
+	if told := numbers(s.take(hundred, now, time.Second, commits(1, 8)...)); len(told) != 10 {
+		t.Errorf("told %v, want 10 steps", told)
+	}
+}
+
+// A state is not made durable before the steps up to it were told, for a while: who goes on from it asks for none of them. Whoever has it may have
+// joined for the next step.
+func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
+	for _, known := range [][]*proto.Commit{commits(8, 10), nil} {
+		one, told := leading(t)
+		one.followers["b"] = follower{address: "b:1"}
+		one.told["b"] = &proto.Status{Due: []int64{10}}
+		one.tell(time.Hour, known...)
+		now := time.Now()
+		for _, after := range []time.Duration{0, hearing - time.Millisecond} {
+			if member, step, ok := one.next(now.Add(after)); ok || len(told.all) > 0 {
+				t.Fatalf("step %d of %q is saved after %v; told %v", step, member, after, told.all)
+			}
+		}
+		if member, step, ok := one.next(now.Add(2 * hearing)); !ok || member != "b" || step != 10 {
+			t.Errorf("saves step %d of %q, %v, when nobody tells of the steps", step, member, ok)
+		}
+		one.told["a"] = &proto.Status{}
+		one.tell(time.Hour, commits(1, 10)...)
+		if member, step, ok := one.next(now); !ok || member != "b" || step != 10 || len(told.all) != 10 {
+			t.Errorf("saves step %d of %q, %v; told %v, want 10 steps", step, member, ok, told.all)
+		}
 	}
 }

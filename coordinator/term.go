@@ -69,6 +69,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	}
 	defer closeMetrics()
 	c.begin(j, step)
+	c.recent.lead()
 	c.missed(j.Spec)
 	stop, evaluated := c.startEvaluating(ctx)
 	defer func() {
