@@ -20,6 +20,11 @@ wheel_member=fastatomstruct_xla_cpu/libpjrt_cpu.so
 plugin_sha256=0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9
 mirror=http://fashion-mnist.s3-website.eu-central-1.amazonaws.com
 
+case ${EVENWEAVE_XLA:-} in
+'' | none | cuda) ;;
+*) echo "setup: EVENWEAVE_XLA=$EVENWEAVE_XLA: must be none, cuda or empty" >&2; exit 2 ;;
+esac
+
 say() { printf 'setup: %s\n' "$*"; }
 warn() { printf 'setup: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -46,7 +51,7 @@ as_root() {
 apt() { apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work" "$target/cuda.part.$$"' EXIT
 trap 'exit 130' INT TERM
 mkdir -p "$target/xla" "$target/data"
 
@@ -127,25 +132,26 @@ cuda() {
 	[ "$(uname -s)/$(uname -m)" = Linux/x86_64 ] || { warn "XLA plug-in for NVIDIA GPUs: there is one for Linux/x86_64 only"; return 1; }
 	get_pip || { warn "XLA plug-in for NVIDIA GPUs: no pip, and apt could not install it"; return 1; }
 	say "XLA plug-in for NVIDIA GPUs: downloading it and its libraries (0.9 GB)"
-	rm -rf "$target/nvidia" "$target/cuda.part"
-	mkdir -p "$target/cuda.part/wheels" || return 1
+	part=$target/cuda.part.$$
+	rm -rf "$part" && mkdir -p "$part/wheels" || return 1
 	# shellcheck disable=SC2086
 	$pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --no-cache-dir \
 		--python-version 3.12 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-		-r "$list" -d "$target/cuda.part/wheels" 2>"$work/log" || {
+		-r "$list" -d "$part/wheels" 2>"$work/log" || {
 		warn "XLA plug-in for NVIDIA GPUs: download failed: $(tail -n 1 "$work/log")"
-		rm -rf "$target/cuda.part"
 		return 1
 	}
 	python=python3
 	have python3 || python=python
-	for wheel in "$target"/cuda.part/wheels/*.whl; do
-		$python -m zipfile -e "$wheel" "$target/cuda.part" && rm "$wheel" || return 1
+	for wheel in "$part"/wheels/*.whl; do
+		$python -m zipfile -e "$wheel" "$part" && rm "$wheel" || { warn "XLA plug-in for NVIDIA GPUs: cannot unpack $wheel"; return 1; }
 	done
-	cp "$list" "$target/cuda.part/nvidia/installed.txt" &&
-		mv "$target/cuda.part/nvidia" "$target/nvidia" &&
-		mv "$target/cuda.part/jax_plugins/xla_cuda13/xla_cuda_plugin.so" "$plugin" || return 1
-	rm -rf "$target/cuda.part"
+	# The list comes last: it says that all of it is in place.
+	rm -rf "$target/nvidia" "$plugin" && mv "$part/nvidia" "$target/nvidia" &&
+		mv "$part/jax_plugins/xla_cuda13/xla_cuda_plugin.so" "$plugin" && cp "$list" "$target/nvidia/installed.txt" || {
+		warn "XLA plug-in for NVIDIA GPUs: cannot be put into $target"
+		return 1
+	}
 	say "XLA plug-in for NVIDIA GPUs: $plugin"
 }
 
