@@ -205,7 +205,7 @@ func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 			return false, nil
 		}
 		return t.listen(ctx, in)
-	case Probed:
+	case Probed, Unpublished:
 		t.feed(ctx, in)
 	case saved:
 		return t.saved(ctx, in)

@@ -77,6 +77,20 @@ func (l *eventLog) warnings() (texts []string) {
 	return texts
 }
 
+// A world that could not be published is decided upon anew: until the policy hears of that, it waits for what it has asked for.
+func TestAFailedPublicationIsTriedAgain(t *testing.T) {
+	one, _ := leading(t)
+	one.policy.pending, one.policy.adopting = 2, true
+	one.unpublished(t.Context())
+	one.tasks.Wait()
+	if end, err := one.take(t.Context(), <-one.inputs); end || err != nil {
+		t.Fatal(end, err)
+	}
+	if one.policy.pending != 0 || one.policy.adopting {
+		t.Errorf("the policy still waits: for generation %d, for numerics %v", one.policy.pending, one.policy.adopting)
+	}
+}
+
 // A member's stream may end and come back; that it was healed once is told once.
 func TestHealsAreToldOnce(t *testing.T) {
 	one, told := leading(t)
