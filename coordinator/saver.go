@@ -155,7 +155,9 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	t.c.vitals.saved(in.entry)
 	m := in.entry.Manifest
 	t.c.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path, Seconds: in.seconds, Bytes: in.bytes})
-	t.acknowledge(ctx, m.Step)
+	for member := range t.told {
+		t.acknowledge(ctx, member)
+	}
 	t.c.examine(t.job.Spec, in.entry)
 	t.c.prune()
 	t.feed(ctx, Durable{m.Step})
@@ -168,19 +170,17 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	return false, nil
 }
 
-// acknowledge tells all members that they need not keep the state of this step any longer.
-func (t *term) acknowledge(ctx context.Context, step int64) {
-	for member := range t.told {
-		address := t.followers[member].address
-		t.tasks.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
-			defer cancel()
-			if conn, err := t.c.pool.Dial(address); err == nil {
-				_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: t.uuid, Step: step})
-				if err != nil {
-					t.c.Log.Debug("acknowledging", "member", member, "err", err)
-				}
+// acknowledge tells a member that it need not keep the durable state, nor older ones, any longer.
+func (t *term) acknowledge(ctx context.Context, member string) {
+	address, step := t.followers[member].address, t.durable.Manifest.Step
+	t.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
+		defer cancel()
+		if conn, err := t.c.pool.Dial(address); err == nil {
+			_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: t.uuid, Step: step})
+			if err != nil {
+				t.c.Log.Debug("acknowledging", "member", member, "err", err)
 			}
-		})
-	}
+		}
+	})
 }

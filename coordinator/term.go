@@ -241,6 +241,9 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 		}
 	}
 	t.feed(ctx, told)
+	if slices.ContainsFunc(s.Due, func(step int64) bool { return step <= t.durable.Manifest.Step }) { // it was not heard when that was saved
+		t.acknowledge(ctx, in.member)
+	}
 	t.save(ctx)
 	return t.ended(ctx, s)
 }

@@ -74,6 +74,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	left := false
 	for {
 		view, changed := l.Board.View()
+		due, acknowledged := l.replica.outstanding()
 		world := view.World
 		switch {
 		case view.Job == nil && view.Revision != 0:
@@ -88,7 +89,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			l.report.set(func(s *proto.Status) { s.Phase = phaseFinished })
 			l.Log.Info("the job is done", "step", view.Done.Step, "complete", view.Done.Complete, "checkpoint", view.Done.Checkpoint)
 			return nil
-		case left && (world == nil || world.Rank(l.ID) < 0):
+		case left && (world == nil || world.Rank(l.ID) < 0) && due == 0: // what is due may be nowhere else
 			l.Log.Info("left", "generation", generation)
 			return nil
 		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
@@ -101,6 +102,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 		l.rest(world, generation)
 		select {
 		case <-changed:
+		case <-acknowledged:
 		case <-leaving:
 			leaving, left = nil, true
 			l.Leave()

@@ -166,6 +166,34 @@ func TestReplicasThatNeverAgree(t *testing.T) {
 	}
 }
 
+// TestWhoLeavesKeepsWhatIsDue: until it is durable. The others may die, and no coordinator may have been there to save it.
+func TestWhoLeavesKeepsWhatIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		a, b := c.start("a", 1, nil), c.start("b", 1, nil)
+		c.publish(false, "a", "b")
+		b.until(6)
+		close(b.leaving)
+		c.publish(true, "a")
+		a.until(12)
+		synctest.Wait()
+		if s, err := b.replica.at(t.Context(), 5); err != nil || s.Step != 5 {
+			t.Errorf("step 5 is due: b holds %v, %v", s, err)
+		}
+		select {
+		case <-b.ended:
+			t.Errorf("b has left with the only state of step 5: %v", b.err)
+		default:
+		}
+		b.replica.acknowledge(5)
+		<-b.ended
+		if b.err != nil {
+			t.Error(b.err)
+		}
+		c.finish("a")
+	})
+}
+
 // TestTheLastReplayCounts: what is right at last is not held against it, not even at the end.
 func TestTheLastReplayCounts(t *testing.T) {
 	want := calm(t, steps)

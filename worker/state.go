@@ -27,7 +27,8 @@ type replica struct {
 
 	snapshots map[int64]*snapshot
 	order     []int64
-	durable   int64 // the newest step that the coordinator has said to be durable
+	durable   int64         // the newest step that the coordinator has said to be durable
+	newer     chan struct{} // closed, and another from then on, when it says so
 }
 
 type snapshot struct {
@@ -37,7 +38,7 @@ type snapshot struct {
 }
 
 func newReplica(j job.Job, model Model) *replica {
-	return &replica{job: j, model: model, ledger: schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}}
+	return &replica{job: j, model: model, ledger: schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{})}
 }
 
 // live is the state without a copy: for the loop only, between updates.
@@ -134,11 +135,20 @@ func (r *replica) due() []int64 {
 	return steps
 }
 
+// outstanding counts the due snapshots, verified or not, that nobody has acknowledged. The channel is closed at the next acknowledgement.
+func (r *replica) outstanding() (n int, acknowledged <-chan struct{}) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.order), r.newer
+}
+
 // acknowledge drops the snapshots up to a step that is durable.
 func (r *replica) acknowledge(step int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.durable = max(r.durable, step)
+	close(r.newer)
+	r.newer = make(chan struct{})
 	rest := r.order[:0]
 	for _, s := range r.order {
 		if s <= step {
