@@ -189,6 +189,7 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 			if r := g.replica; r.broken || r.known && r.step >= step { // nobody else has it, or a tie; else nobody had one so new
 				g.healed(fmt.Sprintf("the checkpoint of step %d", step))
 			}
+			g.replica.acknowledge(step)
 			return g.replica.adopt(s)
 		}
 		select {

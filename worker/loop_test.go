@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -191,6 +192,40 @@ func TestWhoLeavesKeepsWhatIsDue(t *testing.T) {
 			t.Error(b.err)
 		}
 		c.finish("a")
+	})
+}
+
+// TestWhoJoinsKeepsWhatIsDue: one that enters with a due state can save it, should those who computed it die; not one that took it from the disk.
+func TestWhoJoinsKeepsWhatIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.start("a", 1, func(b *schedule.Batch) {
+			if b.Step == 4 && b.MicroBatch == 0 {
+				c.publish(true, "a", "b")
+			}
+		})
+		b := c.start("b", 1, nil)
+		c.publish(false, "a")
+		b.until(8)
+		if due := b.replica.due(); !slices.Equal(due, []int64{5}) {
+			t.Errorf("b entered with the state of step 5 and holds %v", due)
+		}
+		c.finish("a", "b")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		s := c.states[0].Clone()
+		s.Step = 5
+		c.states[5] = s
+		c.publish(false, "a")
+		c.change(func(v *cluster.View) { w := *v.World; w.Floor = 5; v.World = &w })
+		a := c.start("a", 1, nil)
+		a.until(7)
+		if due := a.replica.due(); len(due) > 0 {
+			t.Errorf("a took the state of step 5 from the disk and holds %v", due)
+		}
+		a.cancel(errKilled)
+		c.running.Wait()
 	})
 }
 

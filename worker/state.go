@@ -55,6 +55,9 @@ func (r *replica) adopt(s *state.State) error {
 	}
 	r.step, r.ledger, r.known, r.broken = s.Step, s.Ledger, true, false
 	r.print = r.live().Fingerprint()
+	if r.job.Due(r.step) && r.step > r.durable { // those who computed it may die before it is saved
+		r.keep()
+	}
 	return nil
 }
 
