@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -196,17 +197,28 @@ func watchScale(ctx context.Context, endpoint, name string, n int) (<-chan int, 
 	return wanted, func() { once.Do(func() { cancel(); <-done; <-running; _ = client.Close() }) }, nil
 }
 
-// freePorts finds two loopback addresses that nobody listens on.
+// freePorts finds two loopback addresses that nobody listens on. They are below the ports that systems give to outgoing connections, so that none
+// of those can take etcd's while it is being restarted.
 func freePorts() (client, peer string, err error) {
-	a, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := listenLow()
 	if err != nil {
 		return "", "", err
 	}
 	defer a.Close()
-	b, err := net.Listen("tcp", "127.0.0.1:0")
+	b, err := listenLow()
 	if err != nil {
 		return "", "", err
 	}
 	defer b.Close()
 	return a.Addr().String(), b.Addr().String(), nil
+}
+
+func listenLow() (net.Listener, error) {
+	const first, last = 20000, 32767 // Linux gives 32768 and more
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first+1))); err == nil {
+			return l, nil
+		}
+	}
+	return net.Listen("tcp", "127.0.0.1:0")
 }
