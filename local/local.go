@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -214,9 +213,9 @@ func freePorts() (client, peer string, err error) {
 }
 
 func listenLow() (net.Listener, error) {
-	const first, last = 20000, 32767 // Linux gives 32768 and more
-	for range 100 {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first+1))); err == nil {
+	const first, ports = 20000, 12768 // Linux gives 32768 and more
+	for i := range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+(2*os.Getpid()+i)%ports)); err == nil {
 			return l, nil
 		}
 	}

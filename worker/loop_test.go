@@ -16,7 +16,6 @@ import (
 	"evenweave/job"
 	"evenweave/proto"
 	"evenweave/schedule"
-	"evenweave/state"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -83,90 +82,6 @@ func TestRandomWorlds(t *testing.T) {
 	}
 }
 
-// TestFlippedBitIsHealed: one member's state is changed behind its back; it is caught before the next commit, named, and replaced by its peers'.
-func TestFlippedBitIsHealed(t *testing.T) {
-	want := calm(t, steps)
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, steps)
-		c.start("a", 1, nil)
-		victim := c.startFlipping("b", 7)
-		c.start("c", 1, nil)
-		c.publish(false, "a", "b", "c")
-		if got := c.finish("a", "b", "c"); got != want {
-			t.Errorf("ends with %s, a calm run with %s", got, want)
-		}
-		if s, _ := victim.report.read(0); s.Heals != 1 || victim.heals != 1 || !strings.Contains(s.Heal, "member b (rank 1)") {
-			t.Errorf("heals %d, the observer saw %d: %q", s.Heals, victim.heals, s.Heal)
-		}
-	})
-}
-
-// tie runs a, which has been started, and b to the end, with one update of b going wrong; both must go back to the checkpoint.
-func tie(t *testing.T, c *crew, at int64, want state.Fingerprint, checkpoint string) {
-	t.Helper()
-	wrong := 0
-	c.start("b", 1, nil).model.skew = func(step int64) bool {
-		if step == at {
-			wrong++
-		}
-		return step == at && wrong == 1
-	}
-	c.publish(false, "a", "b")
-	if got := c.finish("a", "b"); got != want {
-		t.Errorf("ends with %s, a calm run with %s", got, want)
-	}
-	for _, id := range []string{"a", "b"} {
-		if s, _ := c.members[id].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, checkpoint) {
-			t.Errorf("%s: heals %d: %q", id, s.Heals, s.Heal)
-		}
-	}
-}
-
-// TestTieIsReplayed: of two members whose updates gave different states nobody can say who is right; both go back to the last verified
-// checkpoint.
-func TestTieIsReplayed(t *testing.T) {
-	want := calm(t, steps)
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, steps)
-		c.start("a", 1, nil)
-		tie(t, c, 7, want, "checkpoint of step")
-	})
-}
-
-// TestTieAtTheEnd: so with the last update, which no step compares.
-func TestTieAtTheEnd(t *testing.T) {
-	want := calm(t, steps)
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, steps)
-		c.start("a", 1, nil)
-		tie(t, c, steps-1, want, "checkpoint of step")
-	})
-}
-
-// TestReplicasThatNeverAgree: members whose updates give different states again and again fail the job, with an error that says who has what; they do
-// not replay for ever.
-func TestReplicasThatNeverAgree(t *testing.T) {
-	for _, from := range []int64{0, 7, steps - 1} {
-		synctest.Test(t, func(t *testing.T) {
-			c := newCrew(t, steps)
-			a, b := c.start("a", 1, nil), c.start("b", 1, nil)
-			b.model.skew = func(step int64) bool { return step >= from }
-			c.publish(false, "a", "b")
-			for id, h := range map[string]*hand{"a": a, "b": b} {
-				if v := h.awaitVerdict(); !strings.Contains(v, fmt.Sprintf("step %d: replicas differ", from+1)) || !strings.Contains(v, "a (rank 0) has fingerprint") ||
-					!strings.Contains(v, "b (rank 1) has fingerprint") {
-					t.Errorf("from step %d on: %s: verdict %q", from, id, v)
-				}
-				if h.heals != maxExchanges/2 {
-					t.Errorf("from step %d on: %s was healed %d times, want %d", from, id, h.heals, maxExchanges/2)
-				}
-			}
-			c.change(func(v *cluster.View) { v.Done = &job.Done{Job: c.job.UUID, Failure: "as told"} })
-			c.running.Wait()
-		})
-	}
-}
-
 // TestWhoLeavesKeepsWhatIsDue: until it is durable. The others may die, and no coordinator may have been there to save it.
 func TestWhoLeavesKeepsWhatIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -227,110 +142,6 @@ func TestWhoJoinsKeepsWhatIsDue(t *testing.T) {
 		a.cancel(errKilled)
 		c.running.Wait()
 	})
-}
-
-// TestTheLastReplayCounts: what is right at last is not held against it, not even at the end.
-func TestTheLastReplayCounts(t *testing.T) {
-	want := calm(t, steps)
-	for _, at := range []int64{7, steps - 1} {
-		synctest.Test(t, func(t *testing.T) {
-			c := newCrew(t, steps)
-			c.start("a", 1, nil)
-			wrong := 0
-			c.start("b", 1, nil).model.skew = func(step int64) bool {
-				if step == at {
-					wrong++
-				}
-				return step == at && wrong <= maxExchanges/2
-			}
-			c.publish(false, "a", "b")
-			if got := c.finish("a", "b"); got != want || wrong != maxExchanges/2+1 {
-				t.Errorf("step %d: ends with %s after %d attempts, a calm run with %s", at, got, wrong, want)
-			}
-		})
-	}
-}
-
-// TestUnfitMemberEnds: one whose memory changes whenever it computes a step ends by itself, and says so; the others go on.
-func TestUnfitMemberEnds(t *testing.T) {
-	want := calm(t, steps)
-	for _, others := range []string{"", "a", "ac"} {
-		synctest.Test(t, func(t *testing.T) {
-			c := newCrew(t, steps)
-			var b *hand
-			b = c.start("b", 1, func(batch *schedule.Batch) {
-				if batch.Step == 7 {
-					b.model.State()[3] += 1
-				}
-			})
-			healthy := strings.Split(others, "")
-			for _, id := range healthy {
-				c.start(id, 1, nil)
-			}
-			c.publish(false, append(healthy, "b")...)
-			<-b.ended
-			if b.err == nil || !strings.Contains(b.err.Error(), "member b (rank "+fmt.Sprint(len(healthy))+") is unfit") {
-				t.Errorf("beside %q: b ended with %v", others, b.err)
-			}
-			if len(healthy) == 0 { // somebody else comes
-				healthy = []string{"d"}
-				c.start("d", 1, nil)
-			}
-			c.publish(false, healthy...)
-			if got := c.finish(healthy...); got != want {
-				t.Errorf("beside %q: ends with %s, a calm run with %s", others, got, want)
-			}
-		})
-	}
-}
-
-// TestTieIsReplayedFromTheNewest: what was made durable since the world was published is where it goes back to, though only one member was told.
-func TestTieIsReplayedFromTheNewest(t *testing.T) {
-	want := calm(t, steps)
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, steps)
-		durable := false
-		var a *hand
-		a = c.start("a", 1, func(b *schedule.Batch) {
-			if b.Step != 6 || durable {
-				return
-			}
-			durable = true
-			s, err := a.replica.at(t.Context(), 5)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			c.mu.Lock()
-			c.states = map[int64]*state.State{5: s.Clone()} // and no older one
-			c.mu.Unlock()
-			a.replica.acknowledge(5)
-		})
-		tie(t, c, 7, want, "checkpoint of step 5")
-	})
-}
-
-// TestMemoryFaultIsNoticedAlone: a member whose state changed by itself knows that it is the damaged one. With a peer there is no tie, without one
-// it goes back to the checkpoint.
-func TestMemoryFaultIsNoticedAlone(t *testing.T) {
-	want := calm(t, steps)
-	for ids, healed := range map[string]string{"b": "checkpoint of step 0", "ab": "that of a"} {
-		synctest.Test(t, func(t *testing.T) {
-			c := newCrew(t, steps)
-			world := strings.Split(ids, "")
-			c.startFlipping("b", 7)
-			if len(world) == 2 {
-				c.start("a", 1, nil)
-			}
-			c.publish(false, world...)
-			if got := c.finish(world...); got != want {
-				t.Errorf("%s: ends with %s, a calm run with %s", ids, got, want)
-			}
-			if s, _ := c.members["b"].report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, healed) {
-				t.Errorf("%s: heals %d: %q", ids, s.Heals, s.Heal)
-			}
-		})
-	}
 }
 
 // verdict waits until every member has reached one and returns it.
