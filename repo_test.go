@@ -42,7 +42,7 @@ var homes = []struct {
 	{"github.com/schollz/", []string{"progress"}},
 	{"gonum.org/", []string{"progress"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it only makes faults.
-	{"math/rand", []string{"chaos", "worker/fault.go", "allreduce/allreducetest", "simulation"}},
+	{"math/rand", []string{"chaos", "local/local.go", "worker/fault.go", "allreduce/allreducetest", "simulation"}},
 }
 
 // pure packages and files do no I/O, read no clock and start no goroutine.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -212,10 +213,11 @@ func freePorts() (client, peer string, err error) {
 	return a.Addr().String(), b.Addr().String(), nil
 }
 
+// listenLow tries ports by chance: other runs choose theirs at the same time, before etcd takes them.
 func listenLow() (net.Listener, error) {
 	const first, ports = 20000, 12768 // Linux gives 32768 and more
-	for i := range 100 {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+(2*os.Getpid()+i)%ports)); err == nil {
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports))); err == nil {
 			return l, nil
 		}
 	}
