@@ -41,7 +41,7 @@ var homes = []struct {
 	{"github.com/spf13/", []string{"cli"}},
 	{"github.com/schollz/", []string{"progress"}},
 	{"gonum.org/", []string{"progress"}},
-	// Randomness that is no function of an explicit key has no place where bits are decided: it only makes faults.
+	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and chooses ports.
 	{"math/rand", []string{"chaos", "local/local.go", "worker/fault.go", "allreduce/allreducetest", "simulation"}},
 }
 
