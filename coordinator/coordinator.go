@@ -142,7 +142,8 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 func (c *Coordinator) metricsPath() string { return filepath.Join(c.Dir, "metrics.jsonl") }
 
 // Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the job is stopped after its current step;
-// who does not lead then, and does not come to lead while a dead leader's lease may last, returns ErrStandby. When ctx ends, the leadership is given up and the job goes on without a coordinator.
+// who does not lead then, and does not come to lead while a dead leader's lease may last, returns ErrStandby. When ctx ends, the leadership is given up and
+// the job goes on without a coordinator.
 func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	c.halt = halt
 	watching, stop := context.WithCancel(ctx)

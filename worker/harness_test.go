@@ -204,17 +204,6 @@ func (h *hand) until(step int64) {
 	}
 }
 
-// awaitVerdict waits for a member to say that the job must end; virtual time passes.
-func (h *hand) awaitVerdict() string {
-	for {
-		s, changed := h.report.read(0)
-		if s.Verdict != "" {
-			return s.Verdict
-		}
-		<-changed
-	}
-}
-
 // finish waits until the members hold the final state, ends the job, and returns their common fingerprint.
 func (c *crew) finish(ids ...string) state.Fingerprint {
 	c.t.Helper()

@@ -74,6 +74,13 @@ get_pip() {
 			install -y --no-install-recommends python3-pip >/dev/null 2>"$work/log" && find_pip
 }
 
+# unzip_wheel WHEEL DIR
+unzip_wheel() {
+	python=python3
+	have python3 || python=python
+	$python -m zipfile -e "$1" "$2"
+}
+
 pinned_plugin() {
 	plugin=$target/xla/pjrt_c_api_cpu_plugin.so
 	if verified "$plugin" "$plugin_sha256"; then
@@ -90,9 +97,7 @@ pinned_plugin() {
 		warn "XLA plug-in: download failed: $(tail -n 1 "$work/log")"
 		return 1
 	}
-	python=python3
-	have python3 || python=python
-	$python -m zipfile -e "$work"/*.whl "$work/wheel"
+	unzip_wheel "$work"/*.whl "$work/wheel"
 	verified "$work/wheel/$wheel_member" "$plugin_sha256" || { warn "XLA plug-in: wrong SHA-256 inside the wheel"; return 1; }
 	chmod 755 "$work/wheel/$wheel_member"
 	mv "$work/wheel/$wheel_member" "$plugin.part" && mv "$plugin.part" "$plugin"
@@ -141,10 +146,8 @@ cuda() {
 		warn "XLA plug-in for NVIDIA GPUs: download failed: $(tail -n 1 "$work/log")"
 		return 1
 	}
-	python=python3
-	have python3 || python=python
 	for wheel in "$part"/wheels/*.whl; do
-		$python -m zipfile -e "$wheel" "$part" && rm "$wheel" || { warn "XLA plug-in for NVIDIA GPUs: cannot unpack $wheel"; return 1; }
+		unzip_wheel "$wheel" "$part" && rm "$wheel" || { warn "XLA plug-in for NVIDIA GPUs: cannot unpack $wheel"; return 1; }
 	done
 	# The list comes last: it says that all of it is in place.
 	rm -rf "$target/nvidia" "$plugin" && mv "$part/nvidia" "$target/nvidia" &&
