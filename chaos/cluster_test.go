@@ -28,6 +28,7 @@ import (
 	"evenweave/example"
 	"evenweave/job"
 	"evenweave/local"
+	"evenweave/policy"
 	"evenweave/progress"
 	"evenweave/schedule"
 	"evenweave/worker"
@@ -98,7 +99,7 @@ func child(command string, args []string) error {
 	lead, err := coordinator.New(coordinator.Config{
 		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()}, Name: *name, Spec: spec, Backend: "tiny",
 		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Workers: *expect, Dir: *dir, Started: time.Now(), Log: log,
-		Limits:   coordinator.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect, ExpectFor: 20 * time.Second, TTL: *ttl},
+		Limits:   policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect, ExpectFor: 20 * time.Second, TTL: *ttl},
 		Observer: progress.NewJSON(os.Stdout), Model: tiny{},
 	}, c)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"evenweave/coordinator"
 	"evenweave/job"
 	"evenweave/local"
+	"evenweave/policy"
 	"evenweave/progress"
 	"evenweave/telemetry"
 	"evenweave/worker"
@@ -46,7 +47,7 @@ func coordinatorCommand() *cobra.Command {
 		logs                   logFlags
 		listen, advertise, web string
 		dir                    string
-		limits                 coordinator.Limits
+		limits                 policy.Limits
 		started                int64
 		whenDone               string
 	)

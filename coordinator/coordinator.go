@@ -2,7 +2,6 @@
 //
 //	coordinator.go  campaign, and what outlives a term
 //	term.go         one stretch of leadership: facts in, actions out
-//	policy*.go      which world there should be, and whom an inquest evicts (pure)
 //	summary.go      what is told of the job
 //	opening.go      how a job is created or gone on with
 //	follow.go       what members tell, and probes
@@ -26,6 +25,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/cluster"
 	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/progress"
 	"evenweave/proto"
 	"evenweave/state"
@@ -64,7 +64,7 @@ type Config struct {
 	Keep            int // checkpoints kept
 	Evaluate        bool
 	Workers         int // asked for, for the record
-	Limits          Limits
+	Limits          policy.Limits
 	Dir             string
 	Started         time.Time
 	Model           Model

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"evenweave/policy"
 	"evenweave/proto"
 )
 
@@ -78,7 +79,7 @@ func (t *term) send(ctx context.Context, in any) {
 
 // probe finds out whether a member's process runs: a refused connection says no, a stopped process accepts but never answers.
 // Dialling goes on beside the question: a process that is just dying may still accept, and is then refused a moment later.
-func (t *term) probe(ctx context.Context, member, address string) Probed {
+func (t *term) probe(ctx context.Context, member, address string) policy.Probed {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	refused := make(chan bool, 1)
@@ -88,22 +89,22 @@ func (t *term) probe(ctx context.Context, member, address string) Probed {
 	}()
 	outcome := t.ask(ctx, member, address)
 	cancel()
-	if <-refused && outcome == Silent {
-		outcome = Refused
+	if <-refused && outcome == policy.Silent {
+		outcome = policy.Refused
 	}
-	return Probed{member, outcome}
+	return policy.Probed{Member: member, Outcome: outcome}
 }
 
 // ask puts the question until it is answered or ctx ends: a connection may break under it.
-func (t *term) ask(ctx context.Context, member, address string) Outcome {
+func (t *term) ask(ctx context.Context, member, address string) policy.Outcome {
 	for ctx.Err() == nil {
 		if conn, err := t.c.pool.Dial(address); err == nil {
 			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.uuid}, grpc.WaitForReady(true))
 			switch {
 			case err == nil && s.Member == member:
-				return Alive
+				return policy.Alive
 			case err == nil: // another process took the address over
-				return Refused
+				return policy.Refused
 			}
 		}
 		select {
@@ -111,7 +112,7 @@ func (t *term) ask(ctx context.Context, member, address string) Outcome {
 		case <-time.After(redial):
 		}
 	}
-	return Silent
+	return policy.Silent
 }
 
 // awaitRefusal dials until a connection is refused, or ctx ends.

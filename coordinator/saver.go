@@ -11,6 +11,7 @@ import (
 
 	"evenweave/checkpoint"
 	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/progress"
 	"evenweave/proto"
 	"evenweave/state"
@@ -160,7 +161,7 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	}
 	t.c.examine(t.job.Spec, in.entry)
 	t.c.prune()
-	t.feed(ctx, Durable{m.Step})
+	t.feed(ctx, policy.Durable{Step: m.Step})
 	t.save(ctx)
 	for _, s := range t.told {
 		if end, err := t.ended(ctx, s); end || err != nil {

@@ -12,6 +12,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/cluster"
 	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/progress"
 	"evenweave/proto"
 )
@@ -27,7 +28,7 @@ type term struct {
 	etcd   *cluster.Term
 	uuid   string // of the job, for its goroutines: the record itself belongs to the loop
 	job    job.Job
-	policy *Policy
+	policy *policy.Policy
 	view   cluster.View
 
 	inputs    chan any
@@ -84,7 +85,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	c.vitals.saved(*newest)
 	t := &term{
 		c: c, etcd: etcd, uuid: j.UUID, job: j, view: view, durable: *newest, began: time.Now(),
-		policy: NewPolicy(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
+		policy: policy.New(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
 		followers: map[string]follower{}, told: map[string]*proto.Status{},
 	}
 	if d := view.Done; d != nil {
@@ -129,10 +130,10 @@ func (t *term) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-halt:
 			halt, t.halting = nil, true
-			t.feed(ctx, Halt{})
+			t.feed(ctx, policy.Halt{})
 		case <-ticker.C:
 			t.tell(hearing)
-			t.feed(ctx, Tick{})
+			t.feed(ctx, policy.Tick{})
 		case <-changed:
 			view, changed = t.c.board.View()
 			err = t.observe(ctx, view)
@@ -188,7 +189,7 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 			t.tasks.Go(func() { t.follow(following, id, address, t.c.recent.step()) })
 		}
 	}
-	t.feed(ctx, Observed{Members: view.Members, World: view.World, Numerics: view.Job.Numerics})
+	t.feed(ctx, policy.Observed{Members: view.Members, World: view.World, Numerics: view.Job.Numerics})
 	return nil
 }
 
@@ -201,11 +202,11 @@ func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 		}
 		if in.status == nil {
 			delete(t.told, in.member)
-			t.feed(ctx, Unfollowed{in.member})
+			t.feed(ctx, policy.Unfollowed{Member: in.member})
 			return false, nil
 		}
 		return t.listen(ctx, in)
-	case Probed, Unpublished:
+	case policy.Probed, policy.Unpublished:
 		t.feed(ctx, in)
 	case saved:
 		return t.saved(ctx, in)
@@ -229,12 +230,12 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 		t.c.emit(progress.Failure{Message: s.Verdict, Member: s.Member, Generation: uint64(s.Generation), Step: int(s.Step) + 1})
 		return true, t.finish(ctx, s.Verdict, false)
 	}
-	told := Told{Member: s.Member, Generation: s.Generation, Holding: s.Holding, Step: s.Step}
+	told := policy.Told{Member: s.Member, Generation: s.Generation, Holding: s.Holding, Step: s.Step}
 	for _, commit := range s.Commits {
 		told.Committed = told.Committed || commit.Generation == s.Generation
 	}
 	if a := s.Accusation; a != nil {
-		told.Accusation = &Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase, Detail: a.Detail, Paused: a.Paused}
+		told.Accusation = &policy.Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase, Detail: a.Detail, Paused: a.Paused}
 		if before == nil || before.Accusation == nil {
 			t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step, "suspect", a.Suspect,
 				"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
@@ -271,18 +272,18 @@ func (t *term) ended(ctx context.Context, s *proto.Status) (bool, error) {
 func (t *term) feed(ctx context.Context, input any) {
 	for _, action := range t.policy.Step(time.Now(), input) {
 		switch a := action.(type) {
-		case Publish:
+		case policy.Publish:
 			t.publish(ctx, a.World)
-		case Probe:
+		case policy.Probe:
 			t.tasks.Go(func() { t.send(ctx, t.probe(ctx, a.Member, a.Address)) })
-		case AdoptNumerics:
+		case policy.AdoptNumerics:
 			j := t.job
 			j.Numerics = a.Value
 			if err := t.etcd.ReplaceJob(ctx, t.view, j); err != nil {
 				t.c.Log.Warn("cannot record the job's numerics", "err", err)
 				t.unpublished(ctx)
 			}
-		case Note:
+		case policy.Note:
 			t.c.emit(progress.Notice{Message: a.Text})
 		}
 	}
@@ -302,7 +303,7 @@ func (t *term) unpublished(ctx context.Context) {
 	t.tasks.Go(func() {
 		select {
 		case <-time.After(tickEvery / 5):
-			t.send(ctx, Unpublished{})
+			t.send(ctx, policy.Unpublished{})
 		case <-ctx.Done():
 		}
 	})

@@ -13,6 +13,7 @@ import (
 
 	"evenweave/checkpoint"
 	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/progress"
 	"evenweave/proto"
 )
@@ -58,7 +59,7 @@ func leading(t *testing.T) (*term, *eventLog) {
 	t.Cleanup(closeMetrics)
 	return &term{
 		c: c, uuid: "job", job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}},
-		policy: NewPolicy("job", "", 0, Limits{Min: 1, Max: 2}), inputs: make(chan any, 16),
+		policy: policy.New("job", "", 0, policy.Limits{Min: 1, Max: 2}), inputs: make(chan any, 16),
 		followers: map[string]follower{"a": {address: "a:1"}}, told: map[string]*proto.Status{},
 	}, told
 }
@@ -80,14 +81,22 @@ func (l *eventLog) warnings() (texts []string) {
 // A world that could not be published is decided upon anew: until the policy hears of that, it waits for what it has asked for.
 func TestAFailedPublicationIsTriedAgain(t *testing.T) {
 	one, _ := leading(t)
-	one.policy.pending, one.policy.adopting = 2, true
+	here := policy.Observed{Members: []job.Member{{ID: "a", Address: "a:1", Numerics: "n"}}}
+	asks := func() int { return len(one.policy.Step(time.Now(), here)) }
+	if n := asks(); n != 1 {
+		t.Fatalf("the policy asks for %d things, want the job's numerics", n)
+	}
+	if n := asks(); n != 0 {
+		t.Fatalf("the policy asks for %d things while a transaction is under way", n)
+	}
+	one.policy.Step(time.Now(), policy.Observed{}) // nothing to ask for, until it is heard of
 	one.unpublished(t.Context())
 	one.tasks.Wait()
 	if end, err := one.take(t.Context(), <-one.inputs); end || err != nil {
 		t.Fatal(end, err)
 	}
-	if one.policy.pending != 0 || one.policy.adopting {
-		t.Errorf("the policy still waits: for generation %d, for numerics %v", one.policy.pending, one.policy.adopting)
+	if n := asks(); n != 1 {
+		t.Error("the policy still waits for what failed")
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"evenweave/example"
 	"evenweave/job"
 	"evenweave/local"
+	"evenweave/policy"
 	"evenweave/progress"
 	"evenweave/schedule"
 	"evenweave/worker"
@@ -154,7 +155,7 @@ func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec) *lead {
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
 	c, err := coordinator.New(coordinator.Config{
 		Self: job.Leader{ID: "c", Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
-		Limits: coordinator.Limits{Min: 1, Max: 8, TTL: ttl}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
+		Limits: policy.Limits{Min: 1, Max: 8, TTL: ttl}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
 	}, client)
 	if err != nil {
 		t.Fatal(err)

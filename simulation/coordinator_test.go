@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"evenweave/coordinator"
 	"evenweave/job"
+	"evenweave/policy"
 )
 
 // leader is a coordinator process, leading or waiting to: coordinator/term.go as events.
@@ -17,7 +17,7 @@ type leader struct {
 	term   int64 // number of its term; 0: does not lead
 	heard  time.Duration
 	asking bool
-	policy *coordinator.Policy
+	policy *policy.Policy
 	view   *view
 	told   map[*member]report
 
@@ -27,7 +27,7 @@ type leader struct {
 }
 
 type report struct {
-	coordinator.Told
+	policy.Told
 	version int64
 	due     []int64
 }
@@ -41,7 +41,7 @@ func (s *sim) spawnLeader() {
 		l.campaign()
 		l.every(200*time.Millisecond, l.campaign)
 		l.every(ttl/4, l.keepAlive)
-		l.every(500*time.Millisecond, func() { l.feed(coordinator.Tick{}) })
+		l.every(500*time.Millisecond, func() { l.feed(policy.Tick{}) })
 		l.every(2*time.Second, func() { s.etcd.watch(l.process) })
 	})
 }
@@ -88,7 +88,7 @@ func (l *leader) lead(term int64, v *view) {
 	s := l.sim
 	l.term, l.heard, l.view, l.told = term, s.now, nil, map[*member]report{}
 	l.saving, l.finishing, l.durable = false, false, s.newestDurable()
-	l.policy = coordinator.NewPolicy("job", l.address, l.durable, s.setup.limits)
+	l.policy = policy.New("job", l.address, l.durable, s.setup.limits)
 	s.log("%s: leads term %d from step %d", l.name, term, l.durable)
 	l.observe(v)
 }
@@ -126,7 +126,7 @@ func (l *leader) observe(v *view) {
 		return
 	}
 	l.view = v
-	l.feed(coordinator.Observed{Members: v.members, World: v.world, Numerics: v.numerics})
+	l.feed(policy.Observed{Members: v.members, World: v.world, Numerics: v.numerics})
 }
 
 // feed gives the policy one input and carries out what it asks for.
@@ -140,16 +140,16 @@ func (l *leader) feed(input any) {
 			if a != applied {
 				l.in(100*time.Millisecond, func() {
 					if l.term == term {
-						l.feed(coordinator.Unpublished{})
+						l.feed(policy.Unpublished{})
 					}
 				})
 			}
 		}
 		switch a := action.(type) {
-		case coordinator.Publish:
+		case policy.Publish:
 			read := l.view.worldChanged
 			e.request(l.process, func() bool { return e.publish(term, read, a.World) }, again)
-		case coordinator.AdoptNumerics:
+		case policy.AdoptNumerics:
 			e.request(l.process, func() bool {
 				if e.leader == nil || e.leader.created != term || e.numerics != "" {
 					return false
@@ -158,37 +158,37 @@ func (l *leader) feed(input any) {
 				e.changed()
 				return true
 			}, again)
-		case coordinator.Probe:
+		case policy.Probe:
 			l.probe(a)
-		case coordinator.Note:
+		case policy.Note:
 			s.log("%s: %s", l.name, a.Text)
 		}
 	}
 }
 
 // probe asks the process at an address whether it is that member; the result may get lost.
-func (l *leader) probe(a coordinator.Probe) {
+func (l *leader) probe(a policy.Probe) {
 	s, over, term := l.sim, false, l.term
 	lost := s.chance(0.002)
-	finish := func(o coordinator.Outcome) {
+	finish := func(o policy.Outcome) {
 		if over || lost || l.term != term {
 			return
 		}
 		over = true
 		s.log("%s: probed %s: %d", l.name, a.Member, o)
-		l.feed(coordinator.Probed{Member: a.Member, Outcome: o})
+		l.feed(policy.Probed{Member: a.Member, Outcome: o})
 	}
-	target, found := s.listener(a.Address), coordinator.Refused
-	l.in(1500*time.Millisecond, func() { finish(coordinator.Silent) })
+	target, found := s.listener(a.Address), policy.Refused
+	l.in(1500*time.Millisecond, func() { finish(policy.Silent) })
 	s.call(l.process, target.process, func() {
 		if target.id == a.Member {
-			found = coordinator.Alive
+			found = policy.Alive
 		}
-	}, func() { finish(found) }, func() { finish(coordinator.Refused) })
+	}, func() { finish(found) }, func() { finish(policy.Refused) })
 }
 
 // listen takes a member's status.
-func (l *leader) listen(m *member, told coordinator.Told, version int64, due []int64) {
+func (l *leader) listen(m *member, told policy.Told, version int64, due []int64) {
 	if l.term == 0 || l.told[m].version >= version {
 		return
 	}
@@ -250,7 +250,7 @@ func (l *leader) saved(step int64, ok bool) {
 		return // every later status asks again
 	}
 	l.durable = max(l.durable, step)
-	l.feed(coordinator.Durable{Step: step})
+	l.feed(policy.Durable{Step: step})
 	for _, m := range l.sim.members {
 		if _, known := l.told[m]; known && l.term != 0 {
 			l.sim.send(l.process, m.process, func() { m.acknowledge(step) })

@@ -1,5 +1,5 @@
-// Package simulation proves Evenweave's elasticity on paper time: seeded schedules of faults over the coordinator's real world policy and the
-// members' real choice of a state, with everything around them (etcd and its fences, network, disk, processes, the ring) reduced to events
+// Package simulation proves Evenweave's elasticity on paper time: seeded schedules of faults over the real world policy and the
+// real choice of a state, with everything around them (etcd and its fences, network, disk, processes, the ring) reduced to events
 // in one queue. It has nothing but tests:
 //
 //	sim_test.go          time, processes that die or pause between any two events, a network that loses, delays and parts

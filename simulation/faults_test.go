@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"time"
 
-	"evenweave/coordinator"
+	"evenweave/policy"
 )
 
 // setup is the shape of a run.
 type setup struct {
-	limits  coordinator.Limits
+	limits  policy.Limits
 	members int
 	leaders int
 }
@@ -233,7 +233,7 @@ func (s *sim) kill(m *member, restart bool) {
 	m.dead, m.died = true, s.now
 	if x := m.session; x != nil {
 		x.over = true
-		x.abort(coordinator.Accusation{Suspect: m.id, Kind: coordinator.KindBroken})
+		x.abort(policy.Accusation{Suspect: m.id, Kind: policy.KindBroken})
 	}
 	s.hangUp(m)
 	if !restart || m.leaving {

@@ -5,9 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"evenweave/coordinator"
 	"evenweave/job"
-	"evenweave/worker"
+	"evenweave/policy"
 )
 
 const (
@@ -47,7 +46,7 @@ type member struct {
 	session    *session
 	parked     map[int64]*session // streams of left neighbours, by generation
 	leaving    bool               // asked to
-	status     coordinator.Told
+	status     policy.Told
 	version    int64
 }
 
@@ -60,7 +59,7 @@ type snapshot struct {
 func (s *sim) spawn(id, address string) *member {
 	m := &member{process: &process{sim: s, name: id}, id: id, address: address, snapshots: map[int64]snapshot{}, parked: map[int64]*session{}}
 	m.see = m.observe
-	m.status = coordinator.Told{Member: id, Step: -1}
+	m.status = policy.Told{Member: id, Step: -1}
 	s.members = append(s.members, m)
 	m.in(s.between(100*time.Millisecond, 2*time.Second), func() {
 		s.log("%s: ready at %s", id, address)
@@ -147,7 +146,7 @@ func (m *member) loop() {
 		m.exit("left")
 	case w != nil && w.Generation > m.generation && w.Rank(m.id) >= 0:
 		m.generation = w.Generation
-		m.status = coordinator.Told{Member: m.id, Generation: w.Generation, Step: m.told()}
+		m.status = policy.Told{Member: m.id, Generation: w.Generation, Step: m.told()}
 		m.sim.enter(m, w)
 		m.tell()
 	}
@@ -207,7 +206,7 @@ func (m *member) exit(why string) {
 // hangUp lets the coordinators notice that a member's streams ended.
 func (s *sim) hangUp(m *member) {
 	for _, l := range s.leaders {
-		s.send(m.process, l.process, func() { l.feed(coordinator.Unfollowed{Member: m.id}) })
+		s.send(m.process, l.process, func() { l.feed(policy.Unfollowed{Member: m.id}) })
 	}
 }
 
@@ -292,9 +291,9 @@ func (m *member) deadline(w *job.World, floor time.Duration) time.Duration {
 }
 
 // fetch gets the chosen state, then goes on with next.
-func (m *member) fetch(x *session, c worker.Choice, next func()) {
+func (m *member) fetch(x *session, c policy.Choice, next func()) {
 	s, over := m.sim, false
-	finish := func(err *coordinator.Accusation, print uint64) {
+	finish := func(err *policy.Accusation, print uint64) {
 		if over || x.over {
 			return
 		}
@@ -307,12 +306,12 @@ func (m *member) fetch(x *session, c worker.Choice, next func()) {
 		next()
 	}
 	if len(c.Holders) == 0 {
-		m.in(firstDeadline, func() { finish(&coordinator.Accusation{Kind: coordinator.KindOther, Detail: "no checkpoint"}, 0) })
+		m.in(firstDeadline, func() { finish(&policy.Accusation{Kind: policy.KindOther, Detail: "no checkpoint"}, 0) })
 		m.restore(x, c.Step, &over, func(print uint64) { finish(nil, print) })
 		return
 	}
 	peer := x.world.Peers[c.Source(x.rank, x.world.Generation)]
-	blame := &coordinator.Accusation{Suspect: peer.ID, Kind: coordinator.KindBroken, Phase: "fetch"}
+	blame := &policy.Accusation{Suspect: peer.ID, Kind: policy.KindBroken, Phase: "fetch"}
 	holder := s.listener(peer.Address)
 	m.in(firstDeadline, func() { finish(blame, 0) })
 	var print uint64

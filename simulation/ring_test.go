@@ -4,9 +4,8 @@ import (
 	"slices"
 	"time"
 
-	"evenweave/coordinator"
 	"evenweave/job"
-	"evenweave/worker"
+	"evenweave/policy"
 )
 
 // ring is the collective of one generation: rounds to which every rank contributes and of whose sums any rank may or may not learn.
@@ -44,7 +43,7 @@ type session struct {
 	round    int
 	waits    int  // counts waits, so that the deadline of an old one is void
 	waiting  bool // in a collective; else a broken ring is noticed when it enters the next
-	doomed   *coordinator.Accusation
+	doomed   *policy.Accusation
 	over     bool // by failure, cancelling or in good order
 	closed   bool // in good order
 }
@@ -71,7 +70,7 @@ func (s *sim) enter(m *member, w *job.World) {
 			if !x.accepted {
 				suspect = x.left()
 			}
-			x.fail(coordinator.Accusation{Suspect: suspect.ID, Kind: coordinator.KindUnreachable, Phase: "connect"})
+			x.fail(policy.Accusation{Suspect: suspect.ID, Kind: policy.KindUnreachable, Phase: "connect"})
 		}
 	})
 	if w.Size() == 1 {
@@ -107,7 +106,7 @@ func (x *session) dial() {
 		target.loop()
 	}, func() {
 		if stale {
-			x.fail(coordinator.Accusation{Suspect: right.ID, Kind: coordinator.KindProtocol, Phase: "connect"})
+			x.fail(policy.Accusation{Suspect: right.ID, Kind: policy.KindProtocol, Phase: "connect"})
 			return
 		}
 		x.admitted = true
@@ -115,7 +114,7 @@ func (x *session) dial() {
 	}, func() {
 		x.m.in(200*time.Millisecond, func() {
 			if s.listener(right.Address) == target {
-				x.fail(coordinator.Accusation{Suspect: right.ID, Kind: coordinator.KindUnreachable, Phase: "connect"})
+				x.fail(policy.Accusation{Suspect: right.ID, Kind: policy.KindUnreachable, Phase: "connect"})
 			}
 		})
 	})
@@ -143,7 +142,7 @@ func (x *session) end() {
 }
 
 // fail reports why this part is over, and breaks the ring for the neighbours.
-func (x *session) fail(a coordinator.Accusation) {
+func (x *session) fail(a policy.Accusation) {
 	if x.over {
 		return
 	}
@@ -156,7 +155,7 @@ func (x *session) fail(a coordinator.Accusation) {
 	x.end()
 	m.status.Accusation = &a
 	m.tell()
-	x.abort(coordinator.Accusation{Suspect: m.id, Kind: "relayed"})
+	x.abort(policy.Accusation{Suspect: m.id, Kind: "relayed"})
 	m.loop()
 }
 
@@ -164,11 +163,11 @@ func (x *session) fail(a coordinator.Accusation) {
 func (x *session) cancel() {
 	x.m.sim.log("%s: g=%d is cancelled at step %d", x.m.id, x.world.Generation, x.m.told())
 	x.end()
-	x.abort(coordinator.Accusation{Suspect: x.m.id, Kind: "relayed"})
+	x.abort(policy.Accusation{Suspect: x.m.id, Kind: "relayed"})
 }
 
 // abort lets both neighbours know that this part is over.
-func (x *session) abort(a coordinator.Accusation) {
+func (x *session) abort(a policy.Accusation) {
 	n := x.world.Size()
 	for _, rank := range []int{(x.rank + 1) % n, (x.rank + n - 1) % n} {
 		y := x.ring.sessions[rank]
@@ -203,7 +202,7 @@ func (x *session) contribute(c claim, floor time.Duration) {
 	wait := x.waits
 	x.m.in(x.m.deadline(x.world, floor), func() {
 		if x.waits == wait {
-			x.fail(coordinator.Accusation{Suspect: x.left().ID, Kind: coordinator.KindDeadline, Phase: "receive"})
+			x.fail(policy.Accusation{Suspect: x.left().ID, Kind: policy.KindDeadline, Phase: "receive"})
 		}
 	})
 	x.m.sim.sum(r, this)
@@ -252,7 +251,7 @@ func (x *session) take(this *round) {
 	first := this.claims[0]
 	for _, c := range this.claims {
 		if c.opening != first.opening || !c.opening && c.step != first.step {
-			x.fail(coordinator.Accusation{Suspect: x.left().ID, Kind: coordinator.KindProtocol, Phase: "receive"})
+			x.fail(policy.Accusation{Suspect: x.left().ID, Kind: policy.KindProtocol, Phase: "receive"})
 			return
 		}
 	}
@@ -271,17 +270,17 @@ func (x *session) open() {
 // opened settles from which state to go on.
 func (x *session) opened(this *round) {
 	m, s := x.m, x.m.sim
-	slots, newest := make([]int64, worker.SlotWords*len(this.claims)), x.world.Floor
+	slots, newest := make([]int64, policy.SlotWords*len(this.claims)), x.world.Floor
 	for rank, c := range this.claims {
 		if c.known {
-			slots[worker.SlotWords*rank], slots[worker.SlotWords*rank+1] = c.step+1, int64(c.print)
+			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.print)
 		}
-		slots[worker.SlotWords*rank+3] = c.durable
+		slots[policy.SlotWords*rank+3] = c.durable
 		newest = max(newest, c.durable)
 	}
-	c := worker.Choose(slots, x.world.Floor)
+	c := policy.Choose(slots, x.world.Floor)
 	if s.bug == floorWins && c.Step > x.world.Floor && !c.Agreed {
-		c = worker.Choice{Step: x.world.Floor}
+		c = policy.Choice{Step: x.world.Floor}
 	}
 	switch {
 	case c.Agreed:

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"evenweave/coordinator"
+	"evenweave/policy"
 )
 
 var (
@@ -29,7 +29,7 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	s.etcd = &etcd{sim: s, view: &view{}}
 	s.setup = setup{
 		members: 1 + r.IntN(5), leaders: 1 + r.IntN(2),
-		limits: coordinator.Limits{Min: 1 + r.IntN(2), Max: 2 + r.IntN(5), Expect: r.IntN(5), ExpectFor: 5 * time.Second, TTL: ttl},
+		limits: policy.Limits{Min: 1 + r.IntN(2), Max: 2 + r.IntN(5), Expect: r.IntN(5), ExpectFor: 5 * time.Second, TTL: ttl},
 	}
 	s.chaos = chaos{sim: s, budget: r.IntN(20), rate: 0.004 * r.ExpFloat64(), until: 60 * time.Second, tame: r.IntN(4) == 0}
 	if r.IntN(3) > 0 {

@@ -3,7 +3,6 @@
 //	run.go         a whole member: etcd, servers, registration, loop
 //	loop.go        which world to train in, when to go
 //	generation.go  one world: connect, agree on the state, step until something ends it
-//	choose.go      which state a generation goes on from (pure)
 //	connect.go     the ring of a world; whom its failure accuses
 //	patience.go    how long a collective may take
 //	step.go        one step: compute, all-reduce, check, update

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/proto"
 	"evenweave/schedule"
 	"evenweave/state"
@@ -82,14 +84,14 @@ func (g *generation) open(ctx context.Context) error {
 	for {
 		g.report.phase(phaseOpen)
 		slots := g.known()
-		known := slots[SlotWords*g.rank] > 0
+		known := slots[policy.SlotWords*g.rank] > 0
 		if err := g.sum(ctx, opening, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
 			return err
 		}
-		choice, stuck := Choose(slots, g.world.Floor), g.exchanged(slots)
+		choice, stuck := policy.Choose(slots, g.world.Floor), g.exchanged(slots)
 		switch {
 		case choice.Agreed:
-			if g.replica.verify(choice.Print) {
+			if g.replica.verify(state.Fingerprint(choice.Print)) {
 				g.tellDue()
 			}
 			step, epochs, used := g.replica.progress()
@@ -112,8 +114,8 @@ func (g *generation) open(ctx context.Context) error {
 
 // known gives the slots in which this rank tells what state it has: none if it has changed by itself.
 func (g *generation) known() []int64 {
-	slots := make([]int64, SlotWords*g.world.Size())
-	mine := slots[SlotWords*g.rank:]
+	slots := make([]int64, policy.SlotWords*g.world.Size())
+	mine := slots[policy.SlotWords*g.rank:]
 	mine[3] = g.replica.durableStep()
 	if r := g.replica; r.known {
 		print := r.live().Fingerprint()
@@ -128,7 +130,7 @@ func (g *generation) known() []int64 {
 
 // exchanged counts what all ranks told, and so alike on each, and says whether it was too often without a step gained.
 func (g *generation) exchanged(slots []int64) (stuck bool) {
-	for r := 0; r < len(slots); r += SlotWords {
+	for r := 0; r < len(slots); r += policy.SlotWords {
 		if step := slots[r] - 1; step > g.furthest {
 			g.furthest, g.exchanges = step, 0
 		}
@@ -137,13 +139,25 @@ func (g *generation) exchanged(slots []int64) (stuck bool) {
 	return g.exchanges > maxExchanges
 }
 
+// differences says what each member told.
+func differences(slots []int64, w job.World) string {
+	all := make([]string, w.Size())
+	for rank, p := range w.Peers {
+		all[rank] = fmt.Sprintf("%s (rank %d) has no state", p.ID, rank)
+		if s := slots[policy.SlotWords*rank:]; s[0] > 0 {
+			all[rank] = fmt.Sprintf("%s (rank %d) has fingerprint %s after step %d", p.ID, rank, state.Fingerprint{Hi: s[1], Lo: s[2]}, s[0]-1)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
 // unfit ends a member, not the job.
 type unfit struct{ message string }
 
 func (u *unfit) Error() string { return u.message }
 
 // obtain replaces this member's state by the chosen one.
-func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error {
+func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64) error {
 	g.report.phase(phaseFetch)
 	ctx, cancel := context.WithTimeout(ctx, firstDeadline)
 	defer cancel()
@@ -155,10 +169,10 @@ func (g *generation) obtain(ctx context.Context, c Choice, slots []int64) error 
 	if err != nil {
 		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s: %w", c.Step, peer.ID, err)}
 	}
-	if f := s.Fingerprint(); f != c.Print {
-		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, c.Print)}
+	if f := s.Fingerprint(); f != state.Fingerprint(c.Print) {
+		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Print))}
 	}
-	if differs := slots[SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
+	if differs := slots[policy.SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
 		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", peer.ID, len(c.Holders), g.world.Size()))
 	} else {
 		g.log.Info("caught up", "step", c.Step, "from", peer.ID)

@@ -1,4 +1,4 @@
-package coordinator
+package policy
 
 import (
 	"fmt"
@@ -49,7 +49,7 @@ type fuzzed struct {
 }
 
 func newFuzzed(t *testing.T, limits Limits) *fuzzed {
-	p := NewPolicy("job", "here", 0, limits)
+	p := New("job", "here", 0, limits)
 	return &fuzzed{t: t, limits: p.limits, policy: p, now: time.Unix(0, 0)}
 }
 

@@ -1,9 +1,7 @@
-package worker
+package policy
 
 import (
 	"testing"
-
-	"evenweave/state"
 )
 
 // FuzzChoose compares Choose with its definition, told in another way: count, for every claim, who is ahead of it and who agrees.
@@ -55,7 +53,7 @@ func FuzzChoose(f *testing.F) {
 			}
 		}
 		w := winners[0]
-		want := state.Fingerprint{Hi: slots[SlotWords*w+1], Lo: slots[SlotWords*w+2]}
+		want := Fingerprint{Hi: slots[SlotWords*w+1], Lo: slots[SlotWords*w+2]}
 		if got.Step != slots[SlotWords*w]-1 || got.Print != want || got.Agreed != (len(winners) == len(claims)) {
 			t.Fatalf("Choose(%v, %d) = %+v, want rank %d's", slots, floor, got, w)
 		}

@@ -1,4 +1,11 @@
-package coordinator
+// Package policy decides, and does nothing else: it starts no goroutine, reads no clock and does no I/O. Coordinator, worker and simulator
+// share it.
+//
+//	policy.go     inputs, actions, and when a new world is due
+//	inquest.go    arbitration: probes, accusations, whom to believe
+//	world.go      who is in the next world, in which order
+//	choose.go     from which state a generation goes on
+package policy
 
 import (
 	"fmt"
@@ -90,12 +97,8 @@ type (
 	Note          struct{ Text string }
 )
 
-// Policy decides the worlds of a job. Pure: it starts no goroutine, reads no clock and does no I/O; the same inputs give the same actions.
+// Policy decides the worlds of a job; the same inputs give the same actions.
 // At most one Publish or AdoptNumerics is under way at a time: until its result is Observed, or Unpublished.
-//
-//	policy.go           inputs, actions, and when a new world is due
-//	policy_inquest.go   whom to believe: probes, accusations, verdicts
-//	policy_world.go     who is in the next world, in which order
 type Policy struct {
 	limits  Limits
 	job     string // UUID
@@ -131,8 +134,8 @@ type standing struct {
 	faults    int       // collectives in a row that failed through it although it answers
 }
 
-// NewPolicy returns the policy of one term. floor is the newest durable step.
-func NewPolicy(uuid, address string, floor int64, limits Limits) *Policy {
+// New returns the policy of one term. floor is the newest durable step.
+func New(uuid, address string, floor int64, limits Limits) *Policy {
 	limits.Max = max(1, limits.Max)
 	limits.Min = min(max(1, limits.Min), limits.Max)
 	limits.Expect = min(limits.Expect, limits.Max)

@@ -1,20 +1,18 @@
-package worker
+package policy
 
 import (
-	"fmt"
 	"slices"
-	"strings"
-
-	"evenweave/job"
-	"evenweave/state"
 )
+
+// Fingerprint is a state's hash, as package state computes it.
+type Fingerprint struct{ Hi, Lo int64 }
 
 // Choice is what an exchange of (step, fingerprint) settles: from which state a generation goes on.
 type Choice struct {
 	Agreed  bool // all ranks have it already
 	Step    int64
-	Print   state.Fingerprint // of the state; not set without holders
-	Holders []int             // ranks that have it, ascending; none: load the checkpoint of that step
+	Print   Fingerprint // of the state; not set without holders
+	Holders []int       // ranks that have it, ascending; none: load the checkpoint of that step
 }
 
 // Has says whether the rank has the state.
@@ -39,10 +37,10 @@ func Choose(slots []int64, floor int64) Choice {
 	if highest < floor+1 {
 		return Choice{Step: floor}
 	}
-	votes := map[state.Fingerprint][]int{}
+	votes := map[Fingerprint][]int{}
 	for r := 0; r < len(slots); r += SlotWords {
 		if slots[r] == highest {
-			f := state.Fingerprint{Hi: slots[r+1], Lo: slots[r+2]}
+			f := Fingerprint{Hi: slots[r+1], Lo: slots[r+2]}
 			votes[f] = append(votes[f], r/SlotWords)
 		}
 	}
@@ -60,16 +58,4 @@ func Choose(slots []int64, floor int64) Choice {
 	}
 	c.Agreed = SlotWords*len(c.Holders) == len(slots)
 	return c
-}
-
-// differences says what each member told.
-func differences(slots []int64, w job.World) string {
-	all := make([]string, w.Size())
-	for rank, p := range w.Peers {
-		all[rank] = fmt.Sprintf("%s (rank %d) has no state", p.ID, rank)
-		if s := slots[SlotWords*rank:]; s[0] > 0 {
-			all[rank] = fmt.Sprintf("%s (rank %d) has fingerprint %s after step %d", p.ID, rank, state.Fingerprint{Hi: s[1], Lo: s[2]}, s[0]-1)
-		}
-	}
-	return strings.Join(all, ", ")
 }

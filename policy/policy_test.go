@@ -1,4 +1,4 @@
-package coordinator
+package policy
 
 import (
 	"bufio"
@@ -112,9 +112,9 @@ func (s *stage) play(verb string, args []string) error {
 				s.limits.Expect = n
 			}
 		}
-		s.policy = NewPolicy("job", "here", 0, s.limits)
+		s.policy = New("job", "here", 0, s.limits)
 	case "successor":
-		s.policy, s.next = NewPolicy("job", "there", s.policy.floor, s.limits), nil
+		s.policy, s.next = New("job", "there", s.policy.floor, s.limits), nil
 		s.feed(s.etcd)
 	case "join", "register":
 		m := job.Member{ID: who, Address: who + ":1", Numerics: "n"}
