@@ -47,35 +47,6 @@ func (s Spec) EpochEnds(step int64) bool {
 	return step > 0 && step%s.Plan().StepsPerEpoch() == 0
 }
 
-// Validate reports the first setting that cannot be trained, naming its flag.
-func (s Spec) Validate() error {
-	switch {
-	case s.GlobalBatch < 1:
-		return fmt.Errorf("--global-batch %d: must be at least 1", s.GlobalBatch)
-	case s.MicroBatch < 1:
-		return fmt.Errorf("--micro-batch %d: must be at least 1", s.MicroBatch)
-	case s.GlobalBatch%s.MicroBatch != 0:
-		return fmt.Errorf("--micro-batch %d does not divide --global-batch %d: choose a divisor, for example %d",
-			s.MicroBatch, s.GlobalBatch, nearestDivisor(s.GlobalBatch, s.MicroBatch))
-	case s.Steps < 0:
-		return fmt.Errorf("--steps %d: must be 0 (all epochs) or more", s.Steps)
-	case s.Steps == 0 && s.Epochs < 1:
-		return fmt.Errorf("--epochs %d: must be at least 1", s.Epochs)
-	case s.Samples < 1:
-		return fmt.Errorf("--holdout %d leaves no sample to train on", s.Holdout)
-	}
-	return s.Plan().Validate()
-}
-
-func nearestDivisor(n, near int) int {
-	for d := min(near, n); d > 1; d-- {
-		if n%d == 0 {
-			return d
-		}
-	}
-	return 1
-}
-
 // Diff names the settings in which two specs differ, as "name: ours X, theirs Y".
 func (s Spec) Diff(theirs Spec) []string {
 	var diff []string
@@ -106,6 +77,10 @@ func (j Job) Due(step int64) bool {
 	return step > 0 && (j.Spec.EpochEnds(step) || step == j.Spec.TotalSteps() || j.CheckpointEvery > 0 && step%j.CheckpointEvery == 0)
 }
 
+// Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change of those would make
+// a process of the version before misunderstand one of this version. Members of different numbers never train together.
+const Protocol = 1
+
 // Member is a live worker process, registered once it is loaded, compiled and warm.
 type Member struct {
 	ID          string `json:"id"`
@@ -117,6 +92,7 @@ type Member struct {
 	Parallelism int    `json:"parallelism"`
 	Backend     string `json:"backend"`
 	Numerics    string `json:"numerics"`
+	Protocol    int    `json:"protocol"`
 	// Leaving asks for a world without this member.
 	Leaving bool `json:"leaving,omitempty"`
 }

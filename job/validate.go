@@ -1,0 +1,223 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Bounds of what a record may say. They are far above what anybody uses, and low enough that no arithmetic on them overflows and nothing
+// that is allocated by them exhausts a machine.
+const (
+	MaxStep        = 1 << 53 // of steps, generations and epochs: the largest that every reader of JSON holds exactly
+	MaxGlobalBatch = 1 << 20
+	MaxMicroBatch  = 1 << 16
+	MaxPeers       = 1 << 16
+	MaxPatience    = 6   // deadlines are shifted left by it
+	MaxID          = 63  // a label of DNS, as the name of a Kubernetes pod mostly is
+	MaxName        = 40  // of a job: it is a part of other names
+	maxAddress     = 261 // a DNS name, a colon and a port
+	maxWord        = 128 // bytes of a hash, a recipe's name or a UUID
+	maxText        = 4096
+)
+
+// CheckID says what is wrong with the id of a member or a coordinator, or returns nil.
+func CheckID(id string) error { return checkName(id, MaxID) }
+
+// CheckName says what is wrong with the name of a job, or returns nil.
+func CheckName(name string) error { return checkName(name, MaxName) }
+
+func checkName(s string, most int) error {
+	ok := len(s) >= 1 && len(s) <= most && s[0] != '-' && s[len(s)-1] != '-'
+	for i := 0; ok && i < len(s); i++ {
+		ok = s[i] == '-' || '0' <= s[i] && s[i] <= '9' || 'a' <= s[i] && s[i] <= 'z'
+	}
+	if !ok {
+		return fmt.Errorf("%q: expected 1 to %d characters a-z, 0-9 and -, neither the first nor the last of them -", clip(s), most)
+	}
+	return nil
+}
+
+// IDOf makes an id of any text, for example of a host's name: in lower case, every other character replaced by -, and at most `most` long.
+func IDOf(text string, most int) string {
+	id := strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' || 'a' <= r && r <= 'z' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(text))
+	id = strings.Trim(id[:min(len(id), most)], "-")
+	if id == "" {
+		return "host"
+	}
+	return id
+}
+
+// CheckAddress says what is wrong with an address that other processes are to dial, or returns nil. A name is not looked up.
+func CheckAddress(address string) error {
+	at := strings.LastIndexByte(address, ':')
+	if at < 1 || len(address) > maxAddress {
+		return fmt.Errorf("%q: expected host:port", clip(address))
+	}
+	host, port := address[:at], address[at+1:]
+	if inner, ok := strings.CutPrefix(host, "["); ok { // IPv6
+		host, ok = strings.CutSuffix(inner, "]")
+		if !ok || strings.ContainsAny(host, "[]") {
+			return fmt.Errorf("%q: expected host:port, IPv6 as [host]:port", clip(address))
+		}
+	} else if strings.ContainsRune(host, ':') {
+		return fmt.Errorf("%q: expected host:port, IPv6 as [host]:port", clip(address))
+	}
+	for i := range len(host) {
+		if c := host[i]; !strings.ContainsRune("-._:%", rune(c)) && !('0' <= c && c <= '9') && !('a' <= c && c <= 'z') && !('A' <= c && c <= 'Z') {
+			return fmt.Errorf("%q: %q cannot be in a host's name", clip(address), c)
+		}
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
+		return fmt.Errorf("%q: expected host:port with a port from 1 to 65535", clip(address))
+	}
+	return nil
+}
+
+// clip is as much of a bad value as an error shows.
+func clip(s string) string { return s[:min(len(s), 80)] }
+
+// within says that a number is out of its range.
+func within[T int | int64](what string, n, least, most T) error {
+	if n < least || n > most {
+		return fmt.Errorf("%s %d: expected %d to %d", what, n, least, most)
+	}
+	return nil
+}
+
+// text says that a text is too long or not UTF-8. Which characters it holds is the concern of whoever prints it: Clean.
+func text(what, s string, most int) error {
+	if len(s) > most || !utf8.ValidString(s) {
+		return fmt.Errorf("%s of %d bytes: expected at most %d, of UTF-8", what, len(s), most)
+	}
+	return nil
+}
+
+func named(what string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s %w", what, err)
+	}
+	return nil
+}
+
+// first returns the first error, or nil.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkUUID(uuid string) error {
+	if uuid == "" {
+		return errors.New("the job's UUID is missing")
+	}
+	return text("the job's UUID", uuid, maxWord)
+}
+
+// Validate reports the first setting that cannot be trained, naming its flag. Every method of a valid spec returns without a panic and
+// without overflow.
+func (s Spec) Validate() error {
+	switch {
+	case s.GlobalBatch < 1 || s.GlobalBatch > MaxGlobalBatch:
+		return fmt.Errorf("--global-batch %d: must be 1 to %d", s.GlobalBatch, MaxGlobalBatch)
+	case s.MicroBatch < 1 || s.MicroBatch > MaxMicroBatch:
+		return fmt.Errorf("--micro-batch %d: must be 1 to %d", s.MicroBatch, MaxMicroBatch)
+	case s.GlobalBatch%s.MicroBatch != 0:
+		return fmt.Errorf("--micro-batch %d does not divide --global-batch %d: choose a divisor, for example %d",
+			s.MicroBatch, s.GlobalBatch, nearestDivisor(s.GlobalBatch, s.MicroBatch))
+	case s.Steps < 0 || s.Steps > MaxStep:
+		return fmt.Errorf("--steps %d: must be 0 (all epochs) to %d", s.Steps, int64(MaxStep))
+	case s.Steps == 0 && s.Epochs < 1:
+		return fmt.Errorf("--epochs %d: must be at least 1", s.Epochs)
+	case s.Holdout < 0:
+		return fmt.Errorf("--holdout %d: must be 0 or more", s.Holdout)
+	case s.Samples < 1:
+		return fmt.Errorf("--holdout %d leaves no sample to train on", s.Holdout)
+	}
+	if err := s.Plan().Validate(); err != nil {
+		return err
+	}
+	if most := MaxStep / s.Plan().StepsPerEpoch(); s.Epochs < 0 || int64(s.Epochs) > most {
+		return fmt.Errorf("--epochs %d: must be at most %d, as one has %d steps", s.Epochs, most, s.Plan().StepsPerEpoch())
+	}
+	return first(text("--model", s.Model, maxWord), text("--recipe", s.Recipe, maxWord), text("data", s.Data, maxWord),
+		text("--classes", s.Classes, maxText), text("init", s.Init, maxWord), text("--freeze", s.Freeze, maxText))
+}
+
+func nearestDivisor(n, near int) int {
+	for d := min(near, n); d > 1; d-- {
+		if n%d == 0 {
+			return d
+		}
+	}
+	return 1
+}
+
+// Validate reports the first field that cannot be.
+func (j Job) Validate() error {
+	return first(checkUUID(j.UUID), named("spec:", j.Spec.Validate()), text("backend", j.Backend, maxWord), text("numerics", j.Numerics, maxWord),
+		within("checkpoint_every", j.CheckpointEvery, 0, MaxStep))
+}
+
+// Validate reports the first field that cannot be. That the protocol is another is no such field: see Speaks.
+func (m Member) Validate() error {
+	return first(named("id", CheckID(m.ID)), checkUUID(m.Job), named("address", CheckAddress(m.Address)), text("http", m.HTTP, maxAddress),
+		text("host", m.Host, maxAddress), within("pid", m.PID, 0, 1<<31-1), within("parallelism", m.Parallelism, 0, MaxPeers),
+		text("backend", m.Backend, maxWord), text("numerics", m.Numerics, maxWord))
+}
+
+// Speaks returns nil if the member's protocol is this process's, else an error that says what to do.
+func (m Member) Speaks() error {
+	if m.Protocol != Protocol {
+		return fmt.Errorf("it speaks protocol %d, the coordinator %d: start it from the same build of evenweave", m.Protocol, Protocol)
+	}
+	return nil
+}
+
+// Validate reports the first field that cannot be. Every method of a valid world, and a shift by its Patience, returns without a panic.
+func (w World) Validate() error {
+	err := first(checkUUID(w.Job), within("generation", w.Generation, 1, MaxStep), within("since", w.Since, 0, w.Generation),
+		within("floor", w.Floor, 0, MaxStep), within("patience", w.Patience, 0, MaxPatience), within("number of peers", len(w.Peers), 0, MaxPeers),
+		text("reason", w.Reason, maxText))
+	if err != nil {
+		return err
+	}
+	if w.Coordinator != "" {
+		if err := CheckAddress(w.Coordinator); err != nil {
+			return named("coordinator", err)
+		}
+	}
+	seen := make(map[string]bool, len(w.Peers))
+	for rank, p := range w.Peers {
+		if err := first(named("id", CheckID(p.ID)), named("address", CheckAddress(p.Address))); err != nil {
+			return fmt.Errorf("peer %d: %w", rank, err)
+		}
+		if seen[p.ID] {
+			return fmt.Errorf("peer %d: %q is in the world twice", rank, p.ID)
+		}
+		seen[p.ID] = true
+	}
+	return nil
+}
+
+// Validate reports the first field that cannot be.
+func (l Leader) Validate() error {
+	return first(named("id", CheckID(l.ID)), named("address", CheckAddress(l.Address)), text("http", l.HTTP, maxAddress), text("host", l.Host, maxAddress),
+		within("pid", l.PID, 0, 1<<31-1))
+}
+
+// Validate reports the first field that cannot be.
+func (d Done) Validate() error {
+	return first(checkUUID(d.Job), within("generation", d.Generation, 0, MaxStep), within("step", d.Step, 0, MaxStep),
+		text("fingerprint", d.Fingerprint, maxWord), text("checkpoint", d.Checkpoint, maxText), text("failure", d.Failure, maxText))
+}
