@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Store is a directory of checkpoints. It is safe for concurrent use, and other processes may read the directory, or
@@ -22,6 +23,51 @@ type Store struct {
 	damaged func(*DamagedError)
 
 	mu sync.Mutex // one Save or Prune at a time
+
+	knowing sync.Mutex // never held while files are read or written
+	known   map[string]sound
+}
+
+// sound is a file that this process has written, or has read whole: while size and time stay, it is not hashed again.
+type sound struct {
+	size     int64
+	modified time.Time
+	manifest Manifest
+	payload  int64 // bytes
+}
+
+// stater is a file that tells its size and time; of others nothing is remembered.
+type stater interface{ Stat() (fs.FileInfo, error) }
+
+func (s *Store) remember(path string, f any, m Manifest, payload int64) {
+	if file, ok := f.(stater); ok && s.known != nil {
+		if info, err := file.Stat(); err == nil {
+			s.knowing.Lock()
+			defer s.knowing.Unlock()
+			s.known[path] = sound{info.Size(), info.ModTime(), m, payload}
+		}
+	}
+}
+
+func (s *Store) recall(path string, f any) (known sound, ok bool) {
+	file, has := f.(stater)
+	if !has {
+		return sound{}, false
+	}
+	info, err := file.Stat()
+	s.knowing.Lock()
+	defer s.knowing.Unlock()
+	known, ok = s.known[path]
+	if ok = ok && err == nil && info.Size() == known.size && info.ModTime().Equal(known.modified); !ok {
+		delete(s.known, path)
+	}
+	return known, ok
+}
+
+func (s *Store) forget(path string) {
+	s.knowing.Lock()
+	defer s.knowing.Unlock()
+	delete(s.known, path)
 }
 
 // Options are the optional parts of a Store.
@@ -39,7 +85,7 @@ type Entry struct {
 
 // Open returns the store of a directory, which need not exist: the first Save makes it.
 func Open(dir string, o Options) (*Store, error) {
-	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged}
+	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged, known: map[string]sound{}}
 	if s.fs == nil {
 		s.fs = OS{}
 	}
@@ -77,11 +123,22 @@ func (s *Store) save(ctx context.Context, path string, m Manifest, write func(io
 	}
 	s.sweep(m.Term)
 	temp := tempName(path)
-	err := s.writeFile(temp, func(w io.Writer) error { return encode(contextWriter{ctx, w}, m, write) })
+	err := s.writeFile(temp, func(f File) error {
+		counting := &countingWriter{}
+		err := encode(contextWriter{ctx, f}, m, func(w io.Writer) error {
+			counting.w = w
+			return write(counting)
+		})
+		if err == nil {
+			s.remember(path, f, m, counting.n) // a rename keeps size and time
+		}
+		return err
+	})
 	if err == nil {
 		err = s.fs.Rename(temp, path)
 	}
 	if err != nil {
+		s.forget(path)
 		_ = s.fs.Remove(temp) // may not have been created; what stays is swept by a later Save
 		return err
 	}
@@ -89,7 +146,7 @@ func (s *Store) save(ctx context.Context, path string, m Manifest, write func(io
 }
 
 // writeFile creates a file and makes its content, but not yet its name, durable.
-func (s *Store) writeFile(name string, write func(io.Writer) error) error {
+func (s *Store) writeFile(name string, write func(File) error) error {
 	f, err := s.fs.Create(name)
 	if err != nil {
 		return err
@@ -227,14 +284,21 @@ func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
 	return m, nil
 }
 
-// Read verifies a checkpoint file wholly, then returns its manifest and its payload, for the caller to read and close.
+// Read verifies a checkpoint file wholly, unless this store has written or verified it and it is as it was, then returns its manifest and its
+// payload, for the caller to read and close.
 // The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
 func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	f, err := s.fs.Open(path)
 	if err != nil {
 		return Manifest{}, nil, &DamagedError{path, err}
 	}
-	m, size, err := verify(ctx, f)
+	known, ok := s.recall(path, f)
+	m, size := known.manifest, known.payload
+	if !ok {
+		if m, size, err = verify(ctx, f); err == nil {
+			s.remember(path, f, m, size)
+		}
+	}
 	if err == nil {
 		_, err = f.Seek(-size-trailerSize, io.SeekEnd)
 	}
@@ -254,12 +318,9 @@ func Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	return (&Store{fs: OS{}}).Read(ctx, path)
 }
 
-// None is no checkpoint's step.
-const None int64 = -1
-
-// Prune removes the checkpoints older than the keep >= 1 newest valid ones, but those of the step spare, and returns their
+// Prune removes the checkpoints older than the keep >= 1 newest valid ones, but those of the steps to spare, and returns their
 // paths. It removes nothing if there are fewer valid ones, and never anything newer than the newest valid one.
-func (s *Store) Prune(ctx context.Context, keep int, spare int64) (removed []string, err error) {
+func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep = max(keep, 1)
@@ -277,10 +338,11 @@ func (s *Store) Prune(ctx context.Context, keep int, spare int64) (removed []str
 	}
 	oldest := valid[keep-1]
 	for _, e := range entries {
-		if e.Step != spare && (e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term) {
+		if !slices.Contains(spare, e.Step) && (e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term) {
 			if err := s.fs.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return removed, fmt.Errorf("checkpoint: pruning: %w", err)
 			}
+			s.forget(e.Path)
 			removed = append(removed, e.Path)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -52,18 +53,22 @@ func (e *evaluations) recall(earlier []progress.Record) {
 	}
 }
 
-// add queues a checkpoint that has not been evaluated yet.
-func (e *evaluations) add(entry checkpoint.Entry) {
+// add queues a checkpoint that has not been evaluated yet. Where too many wait, the oldest but the one under way makes room.
+func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	step := entry.Step
 	if _, done := e.results[step]; done {
-		return
+		return nil
 	}
 	for _, q := range e.queue {
 		if q.Step == step {
-			return
+			return nil
 		}
+	}
+	for len(e.queue) >= maxQueued {
+		dropped = append(dropped, e.queue[1].Step)
+		e.queue = slices.Delete(e.queue, 1, 2)
 	}
 	if len(e.queue) == 0 {
 		e.idle = make(chan struct{})
@@ -73,7 +78,11 @@ func (e *evaluations) add(entry checkpoint.Entry) {
 	case e.wake <- struct{}{}:
 	default:
 	}
+	return dropped
 }
+
+// maxQueued bounds the evaluations that wait, and so the checkpoints that are kept for them.
+const maxQueued = 16
 
 // next returns the oldest queued checkpoint; finished removes it. One that failed is tried again by the next process that leads.
 func (e *evaluations) next() (checkpoint.Entry, bool) {
@@ -171,7 +180,7 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 		if best, ok := c.evaluations.best(); ok && best == entry.Step {
 			c.store.Point("best", entry)
 		}
-		c.prune()
+		c.prune(ctx)
 		if now := time.Now(); now.Sub(plotted) > plotEvery { // drawing takes longer than a small evaluation
 			c.plot()
 			plotted = now
@@ -205,7 +214,9 @@ func (c *Coordinator) evaluateOne(ctx context.Context, entry checkpoint.Entry) (
 // examine queues a checkpoint for evaluation if one is due there.
 func (c *Coordinator) examine(spec job.Spec, entry checkpoint.Entry) {
 	if c.Evaluate && (spec.EpochEnds(entry.Step) || entry.Step == spec.TotalSteps()) {
-		c.evaluations.add(entry)
+		for _, step := range c.evaluations.add(entry) {
+			c.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d is left out: %d newer ones wait; evaluating is slower than epochs are", step, maxQueued-1)})
+		}
 	}
 }
 
@@ -236,15 +247,13 @@ func (c *Coordinator) plot() {
 }
 
 // prune keeps the newest checkpoints, the best, and those still to be evaluated.
-func (c *Coordinator) prune() {
-	if steps, _ := c.evaluations.waiting(); len(steps) > 0 {
-		return
-	}
-	spare := checkpoint.None
+func (c *Coordinator) prune(ctx context.Context) {
+	steps, _ := c.evaluations.waiting()
+	spare := slices.Collect(maps.Keys(steps))
 	if best, ok := c.evaluations.best(); ok {
-		spare = best
+		spare = append(spare, best)
 	}
-	if _, err := c.store.Prune(context.Background(), c.Keep, spare); err != nil {
+	if _, err := c.store.Prune(ctx, c.Keep, spare...); err != nil && ctx.Err() == nil {
 		c.Log.Warn("removing old checkpoints", "err", err)
 	}
 }

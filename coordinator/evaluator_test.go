@@ -1,7 +1,9 @@
 package coordinator
 
 import (
+	"io"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"evenweave/checkpoint"
@@ -60,5 +62,39 @@ func TestConcludeMayBeInterrupted(t *testing.T) {
 	}
 	if d, ok := seen.all[len(seen.all)-1].(progress.Done); !ok || !d.Complete || d.TestAccuracy != nil {
 		t.Errorf("it told %+v", seen.all)
+	}
+}
+
+// Evaluations that wait spare their own checkpoints, and nothing else; where too many wait, the newest and the one under way stay, and a warning
+// names what is left out.
+func TestWaitingEvaluationsAreBounded(t *testing.T) {
+	one, told := leading(t)
+	c := one.c
+	c.Evaluate, c.Keep = true, 2
+	spec := job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}
+	for step := int64(1); step <= 400; step++ {
+		if step%5 != 0 {
+			continue
+		}
+		path, err := c.store.Save(t.Context(), checkpoint.Manifest{Step: step}, func(io.Writer) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.examine(spec, checkpoint.Entry{Step: step, Path: path})
+		c.prune(t.Context())
+	}
+	entries, err := c.store.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, _ := c.evaluations.waiting()
+	if len(steps) != maxQueued || !steps[10] || !steps[400] || steps[20] {
+		t.Errorf("waiting: %v", steps)
+	}
+	if len(entries) > maxQueued+2 {
+		t.Errorf("%d checkpoints are kept, want the waiting %d and 2", len(entries), maxQueued)
+	}
+	if w := told.warnings(); len(w) != 40-maxQueued || !strings.Contains(w[0], "step 20 is left out") {
+		t.Errorf("told %q", w)
 	}
 }

@@ -46,6 +46,9 @@ func (t *term) save(ctx context.Context) {
 		r := t.c.fetchAndSave(ctx, j, number, address, step)
 		r.member = member
 		t.send(ctx, r)
+		if r.err == nil { // here, since the term's loop waits for no disk
+			t.c.prune(ctx)
+		}
 	})
 }
 
@@ -160,7 +163,6 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 		t.acknowledge(ctx, member)
 	}
 	t.c.examine(t.job.Spec, in.entry)
-	t.c.prune()
 	t.feed(ctx, policy.Durable{Step: m.Step})
 	t.save(ctx)
 	for _, s := range t.told {

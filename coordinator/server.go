@@ -5,30 +5,70 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"evenweave/cluster"
 	"evenweave/progress"
 	"evenweave/proto"
 )
 
 // Serve registers the Coordinator service: members without a peer to fetch from load a checkpoint here.
 func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
-	proto.RegisterCoordinatorServer(s, &server{c: c})
+	view := func() cluster.View {
+		v, _ := c.board.View()
+		return v
+	}
+	proto.RegisterCoordinatorServer(s, &server{c: c, view: view, streams: make(chan struct{}, maxStreams)})
 }
+
+const streamTimeout = 60 * time.Second // as long as a member may take to fetch
+
+// sendWithin sends a payload and closes it. A caller that does not read is given up: the end of the handler ends the Send that it blocks.
+func sendWithin(limit time.Duration, payload io.ReadCloser, stream grpc.ServerStreamingServer[proto.Block]) error {
+	sent := make(chan error, 1)
+	go func() {
+		defer payload.Close()
+		_, err := io.Copy(proto.BlockWriter(stream.Send), payload)
+		sent <- err
+	}()
+	select {
+	case err := <-sent:
+		return err
+	case <-time.After(limit):
+		return status.Error(codes.DeadlineExceeded, "the checkpoint was not read in time")
+	}
+}
+
+// maxStreams bounds the checkpoints that are sent at once. Members ask again.
+const maxStreams = 4
 
 type server struct {
 	proto.UnimplementedCoordinatorServer
-	c *Coordinator
+	c       *Coordinator
+	view    func() cluster.View
+	streams chan struct{} // one entry a stream
 }
 
-// Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state.
+// Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state. What it answers names neither
+// job nor directory: whoever asks may belong to neither.
 func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
+	if view := s.view(); view.Job == nil || r.Job != view.Job.UUID {
+		return status.Error(codes.FailedPrecondition, "this coordinator leads another job")
+	}
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		return status.Errorf(codes.ResourceExhausted, "%d checkpoints are being sent: ask again", maxStreams)
+	}
 	entries, err := s.c.store.List()
 	if err != nil {
-		return status.Error(codes.Internal, err.Error())
+		s.c.Log.Error("serving a checkpoint", "err", err)
+		return status.Error(codes.Internal, "the checkpoints cannot be listed: see the coordinator's log")
 	}
 	for _, e := range entries {
 		if e.Step != r.Step {
@@ -39,11 +79,9 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 			s.c.Log.Warn("damaged checkpoint skipped", "path", e.Path, "err", err)
 			continue
 		}
-		defer payload.Close()
-		_, err = io.Copy(proto.BlockWriter(stream.Send), payload)
-		return err
+		return sendWithin(streamTimeout, payload, stream)
 	}
-	return status.Errorf(codes.NotFound, "no valid checkpoint of step %d in %s", r.Step, s.c.Dir)
+	return status.Errorf(codes.NotFound, "no valid checkpoint of step %d", r.Step)
 }
 
 // statusBoard keeps what the status page shows. Safe for concurrent use.

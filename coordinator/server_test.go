@@ -1,0 +1,86 @@
+package coordinator
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"evenweave/checkpoint"
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/proto"
+)
+
+// asked is the server's end of a Checkpoint call; each Send waits for the gate.
+type asked struct {
+	grpc.ServerStreamingServer[proto.Block]
+	t             *testing.T
+	gate, sending chan struct{}
+}
+
+func (a asked) Context() context.Context { return a.t.Context() }
+
+func (a asked) Send(*proto.Block) error {
+	if a.sending != nil {
+		a.sending <- struct{}{}
+	}
+	<-a.gate
+	return nil
+}
+
+// Checkpoints go to members of this job, to a few at a time, and a refusal tells neither the job nor a path.
+func TestCheckpointsAreFencedAndBounded(t *testing.T) {
+	dir := t.TempDir()
+	store, err := checkpoint.Open(dir, checkpoint.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Save(t.Context(), checkpoint.Manifest{Job: "mine", Step: 5}, func(w io.Writer) error {
+		_, err := w.Write([]byte("state"))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	leads := func() cluster.View { return cluster.View{Job: &job.Job{UUID: "mine"}} }
+	s := &server{
+		c:    &Coordinator{Config: Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, store: store},
+		view: leads, streams: make(chan struct{}, maxStreams),
+	}
+	open := make(chan struct{})
+	close(open)
+	for _, c := range []struct {
+		job  string
+		step int64
+		want codes.Code
+	}{{"mine", 5, codes.OK}, {"another", 5, codes.FailedPrecondition}, {"", 5, codes.FailedPrecondition}, {"mine", 6, codes.NotFound}} {
+		err := s.Checkpoint(&proto.CheckpointRequest{Job: c.job, Step: c.step}, asked{t: t, gate: open})
+		if status.Code(err) != c.want {
+			t.Errorf("job %q, step %d: %v, want %v", c.job, c.step, err, c.want)
+		}
+		if err != nil && (strings.Contains(err.Error(), dir) || strings.Contains(err.Error(), "mine")) {
+			t.Errorf("the refusal tells too much: %v", err)
+		}
+	}
+	gate, sending, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	for range maxStreams {
+		go func() {
+			ended <- s.Checkpoint(&proto.CheckpointRequest{Job: "mine", Step: 5}, asked{t: t, gate: gate, sending: sending})
+		}()
+		<-sending
+	}
+	if err := s.Checkpoint(&proto.CheckpointRequest{Job: "mine", Step: 5}, asked{t: t, gate: open}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one stream too many: %v", err)
+	}
+	close(gate)
+	for range maxStreams {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
