@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"policy", "evaluate", "cnn", "fashionmnist", "checkpoint", "cluster", "progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"job", "state", "allreduce"},
 	{"example"},
-	{"schedule", "exact", "proto", "processors"},
+	{"schedule", "exact", "proto", "processors", "cnn/avx2"},
 	{"deploy/*"}, // stand-alone programs and tests
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	_ "evenweave/cnn/avx2" // before GoMLX
+
 	"github.com/gomlx/compute"
 	_ "github.com/gomlx/compute/gobackend" // registers "go"
 )
@@ -17,6 +19,10 @@ const (
 	// micro-batches at once instead: the same bits whatever the number of cores,
 	// and faster.
 	singleThread = "--xla_cpu_multi_thread_eigen=false"
+
+	// portable has CPUs of different kinds give the same bits, for the forms in
+	// portable.go.
+	portable = "--xla_cpu_enable_platform_dependent_math=false"
 
 	// deterministic has a GPU's kernels chosen by rule. By default they are chosen
 	// by measuring them: two members, or a member and its successor, then differ in
@@ -87,7 +93,7 @@ func keepToOneThread() error {
 			return err
 		}
 	}
-	return addXLAFlag(singleThread)
+	return errors.Join(addXLAFlag(singleThread), addXLAFlag(portable))
 }
 
 // findPlugin returns the absolute path of the plug-in in Evenweave's own

@@ -24,14 +24,6 @@ const (
 	taps     = 9 // of a 3x3 kernel
 )
 
-// batched multiplies matrices [v, m, k] and [v, k, n], v by v.
-func batched(a, b *Node) *Node { return DotGeneral(a, []int{2}, []int{0}, b, []int{1}, []int{0}) }
-
-// batchedTransposed multiplies [v, m, k] and the transposes of [v, n, k].
-func batchedTransposed(a, b *Node) *Node {
-	return DotGeneral(a, []int{2}, []int{0}, b, []int{2}, []int{0})
-}
-
 // A thinConvolution is the first layer, of one channel: a matrix product with the
 // nine neighbours of each pixel as columns. A tenth, of ones, takes the bias. Its
 // output comes as patches at once: pixels of several patches are computed more
@@ -59,7 +51,7 @@ func convolveImages(images, kernel, bias *Node) thinConvolution {
 	}
 	c := thinConvolution{neighbors: Concatenate(append(columns, OnesLike(columns[0])), 1)}
 	weights := Transpose(Concatenate([]*Node{Reshape(kernel, taps, filters1), Reshape(bias, 1, filters1)}, 0), 0, 1)
-	c.output = relu(batched(BroadcastToDims(ExpandDims(weights, 0), positions, filters1, taps+1), c.neighbors))
+	c.output = relu(batched(repeated(weights, positions), c.neighbors))
 	return c
 }
 
@@ -67,7 +59,7 @@ func convolveImages(images, kernel, bias *Node) thinConvolution {
 // from that with respect to the output.
 func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
 	weights := batchedTransposed(Where(IsPositive(c.output), d, ZerosLike(d)), c.neighbors)
-	weights = Transpose(ReduceSum(weights, 0), 0, 1)
+	weights = Transpose(sumOver(weights, 0), 0, 1)
 	return Slice(weights, AxisRange(0, taps)), Slice(weights, AxisElem(taps))
 }
 
@@ -157,10 +149,7 @@ func maxPool(c wideConvolution) pool {
 // back gives the gradient with respect to the convolution's output: all of it goes
 // to the largest of four.
 func (p *pool) back(d *Node) *Node {
-	four := func(x *Node) *Node {
-		return BroadcastToDims(ExpandDims(x, 0), append([]int{4}, x.Shape().Dimensions...)...)
-	}
-	d, first := four(d), four(p.first)
+	d, first := repeated(d, 4), repeated(p.first, 4)
 	d = Where(Equal(first, Iota(d.Graph(), first.Shape(), 0)), d, ZerosLike(d))
 	return Reshape(d, tile*tile, filters2, -1)
 }
@@ -204,5 +193,5 @@ func (m matrix) times(x *Node) *Node {
 			flat[i] = append(flat[i], float32(v))
 		}
 	}
-	return Dot(Const(x.Graph(), flat), x).Product()
+	return product(Const(x.Graph(), flat), x)
 }

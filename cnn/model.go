@@ -112,16 +112,21 @@ func compileGradients(b compute.Backend, n int, recipe Recipe) (*program, error)
 		scalar(dtypes.Uint32), scalar(dtypes.Uint32),
 	}
 	return compile(b, "gradients", inputs, func(in []*Node) []*Node {
+		if n == 1 { // a product with one column would be a vector's: a second sample, of no weight
+			for i := 1; i <= 3; i++ {
+				in[i] = Concatenate([]*Node{in[i], ZerosLike(in[i])}, 0)
+			}
+		}
 		params, images, labels, weights := in[0], in[1], ConvertDType(in[2], dtypes.Int32), in[3]
 		var key *dropoutKey
 		if recipe.Dropout > 0 {
 			key = &dropoutKey{low: in[4], high: in[5], rate: recipe.Dropout}
 		}
 		net := forward(params, images, key)
-		loss := ReduceAllSum(Mul(weights, losses(net.logits, labels, recipe.Smoothing)))
-		right := And(Equal(ArgMax(net.logits, 1, dtypes.Int32), labels), IsPositive(weights))
-		correct := ReduceAllSum(ConvertDType(right, dtypes.Float32))
-		return []*Node{net.gradient(loss), Stack([]*Node{loss, correct}, 0)}
+		loss, d := crossEntropy(net.logits, labels, weights, recipe.Smoothing)
+		right := And(Equal(ArgMax(net.logits, 0, dtypes.Int32), labels), IsPositive(weights))
+		correct := ConvertDType(ReduceAllSum(ConvertDType(right, dtypes.Int32)), dtypes.Float32)
+		return []*Node{net.gradient(d), Stack([]*Node{loss, correct}, 0)}
 	})
 }
 
@@ -139,7 +144,7 @@ func compileUpdate(b compute.Backend, recipe Recipe) (*program, error) {
 func compileLogits(b compute.Backend) (*program, error) {
 	inputs := []shapes.Shape{vector(NumParameters), shapes.Make(dtypes.Uint8, evaluationBatch, pixels)}
 	return compile(b, "logits", inputs, func(in []*Node) []*Node {
-		return []*Node{forward(in[0], in[1], nil).logits}
+		return []*Node{Transpose(forward(in[0], in[1], nil).logits, 0, 1)}
 	})
 }
 

@@ -9,10 +9,9 @@ import (
 )
 
 const (
-	side     = 28          // pixels along each edge of an image
-	pixels   = side * side // of one image
-	classes  = 10
-	features = 12 * 12 * filters2 // of the dense layer
+	side    = 28          // pixels along each edge of an image
+	pixels  = side * side // of one image
+	classes = 10
 )
 
 // A Tensor is one named part of a flat vector.
@@ -75,14 +74,16 @@ func Layers(r Recipe) []Layer {
 
 // A network is the forward pass, with what the backward pass needs of it.
 type network struct {
-	weights map[string]*Node
-	conv1   thinConvolution
-	conv2   wideConvolution
-	pool    pool
-	logits  *Node // [n, 10]
+	weights  map[string]*Node
+	conv1    thinConvolution
+	conv2    wideConvolution
+	pool     pool
+	features *Node // [4, 64, 36*n]
+	dense    denseLayer
+	logits   *Node // [10, n]
 }
 
-// forward is the network: images [n, 784] of bytes in, logits [n, 10] out. A nil key
+// forward is the network: images [n, 784] of bytes in, logits [10, n] out. A nil key
 // turns dropout off.
 func forward(params, images *Node, key *dropoutKey) *network {
 	n := images.Shape().Dimensions[0]
@@ -95,42 +96,50 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	// Bias and ReLU after the max-pool, not before: both are monotone, so it is
 	// the same function of a quarter of the elements.
 	net.pool = maxPool(net.conv2)
-	x = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
-	x.AssertDims(4, filters2, tiles*tiles*n)
+	net.features = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
+	net.features.AssertDims(4, filters2, tiles*tiles*n)
 	if key != nil {
-		x = dropout(x, *key)
+		net.features = dropout(net.features, *key)
 	}
-	dense := Reshape(w["dense/kernel"], tiles, 2, tiles, 2, filters2, classes)    // in the order of a flattened image
-	dense = Reshape(TransposeAllAxes(dense, 5, 1, 3, 4, 0, 2), classes, features) // in that of x
-	x = Transpose(Dot(dense, Reshape(x, features, n)).Product(), 0, 1)
-	net.logits = Add(x, ExpandLeftToRank(w["dense/bias"], 2))
-	net.logits.AssertDims(n, classes)
+	net.dense = dense(net.features, w["dense/kernel"], w["dense/bias"])
+	net.logits = net.dense.output
+	net.logits.AssertDims(classes, n)
 	return net
 }
 
-// gradient of a loss that depends on the logits, by all parameters.
-func (net *network) gradient(loss *Node) *Node {
-	w, d := net.weights, map[string]*Node{}
-	head := Gradient(loss, net.pool.output, w["conv2/bias"], w["dense/kernel"], w["dense/bias"])
-	d["conv2/bias"], d["dense/kernel"], d["dense/bias"] = head[1], head[2], head[3]
-	patches, kernel := net.conv2.back(net.pool.back(head[0]))
-	d["conv2/kernel"] = kernel
-	d["conv1/kernel"], d["conv1/bias"] = net.conv1.back(patches)
+// gradient of a loss by all parameters, from that by the logits, [10, n].
+func (net *network) gradient(d *Node) *Node {
+	by := map[string]*Node{}
+	x, kernel, bias := net.dense.back(d)
+	by["dense/kernel"], by["dense/bias"] = kernel, bias
+	// The features' own gradient has no sums in it: dropout and ReLU pass on or
+	// stop what comes from the dense layer.
+	x = Gradient(ReduceAllSum(Mul(net.features, StopGradient(x))), net.pool.output)[0]
+	by["conv2/bias"] = sumOver(sumOver(x, 0), 1)
+	patches, kernel := net.conv2.back(net.pool.back(x))
+	by["conv2/kernel"] = kernel
+	by["conv1/kernel"], by["conv1/bias"] = net.conv1.back(patches)
 	var flat []*Node
 	for _, t := range parameters() {
-		flat = append(flat, Reshape(d[t.Name], t.Size()))
+		flat = append(flat, Reshape(by[t.Name], t.Size()))
 	}
 	return Concatenate(flat, 0)
 }
 
-// losses returns each sample's cross-entropy, [n]. With smoothing e the target
-// is 1-e on the label and e spread evenly over all classes.
-func losses(logits, labels *Node, smoothing float64) *Node {
-	target := OneHot(labels, classes, dtypes.Float32)
+// crossEntropy gives the weighted sum of the samples' losses, and its gradient by
+// the logits, [10, n]. With smoothing e the target is 1-e on the label and e
+// spread evenly over all classes.
+func crossEntropy(logits, labels, weights *Node, smoothing float64) (loss, d *Node) {
+	target := Transpose(OneHot(labels, classes, dtypes.Float32), 0, 1)
 	if smoothing > 0 {
 		target = AddScalar(MulScalar(target, 1-smoothing), smoothing/classes)
 	}
-	return Neg(ReduceSum(Mul(target, LogSoftmax(logits)), 1))
+	x := Sub(logits, ReduceAndKeep(logits, ReduceMax, 0)) // its exponentials do not overflow
+	exponentials := Exp(x)
+	sums := ExpandDims(sumOver(exponentials, 0), 0)
+	losses := sumOver(Mul(target, Sub(Log(sums), x)), 0)
+	d = Mul(Sub(Div(exponentials, sums), target), ExpandDims(weights, 0))
+	return sumAll(Mul(weights, losses)), d
 }
 
 // split cuts the flat parameters into tensors by name.

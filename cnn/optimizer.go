@@ -59,14 +59,8 @@ func optimize(muon bool, params, m, v, gradient, moment, rate, keep *Node) []*No
 // an error of the Gram matrix grows about twelvefold a round.
 func orthogonal(x *Node) *Node {
 	rows, columns := x.Shape().Dimensions[0], x.Shape().Dimensions[1]
-	x = Div(x, AddScalar(Sqrt(ReduceAllSum(Square(x))), epsilon))
-	var gram *Node
-	if rows > columns {
-		gram = Einsum("ki,kj->ij", x, x)
-	} else {
-		gram = Einsum("ik,jk->ij", x, x)
-	}
-	product := func(a, b *Node) *Node { return Dot(a, b).Product() }
+	x = Div(x, AddScalar(Sqrt(sumAll(Square(x))), epsilon))
+	gram := gram(x)
 	identity := DiagonalWithValue(ScalarOne(x.Graph(), x.DType()), min(rows, columns))
 	all := identity
 	for range muonRounds {

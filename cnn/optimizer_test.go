@@ -112,12 +112,12 @@ func naiveOrthogonal(x []float64, in, out int) []float64 {
 		y[i] = v / (math.Sqrt(norm) + 1e-7)
 	}
 	for range 5 {
-		gram := product(transpose(y, in, out), y, out, in, out)
-		p := product(gram, gram, out, out, out)
+		gram := naiveProduct(transpose(y, in, out), y, out, in, out)
+		p := naiveProduct(gram, gram, out, out, out)
 		for i := range p {
 			p[i] = -4.7750*gram[i] + 2.0315*p[i]
 		}
-		for i, v := range product(y, p, in, out, out) {
+		for i, v := range naiveProduct(y, p, in, out, out) {
 			y[i] = 3.4445*y[i] + v
 		}
 	}
@@ -134,7 +134,7 @@ func transpose(x []float64, rows, columns int) []float64 {
 	return y
 }
 
-func product(a, b []float64, rows, inner, columns int) []float64 {
+func naiveProduct(a, b []float64, rows, inner, columns int) []float64 {
 	c := make([]float64, rows*columns)
 	for i := range rows {
 		for k := range inner {

@@ -1,0 +1,53 @@
+package cnn
+
+import (
+	. "github.com/gomlx/gomlx/core/graph"
+)
+
+const (
+	features = 12 * 12 * filters2 // of the dense layer
+
+	denseParts   = 4 * channelGroups // in which the dense layer's products are computed
+	partFeatures = features / denseParts
+
+	channelGroups = 8
+)
+
+// A denseLayer gives classes from features. Its 9216 terms are added up in 32
+// parts (see portable.go): a part has one of the four pixels of a pooled tile and
+// 8 of the 64 channels.
+type denseLayer struct {
+	kernel *Node // [9216, 10]
+	input  *Node // [32, 288, n]
+	output *Node // [10, n]
+}
+
+// dense applies a kernel [9216, 10] and a bias [10] to features [4, 64, 36*n], as
+// a pool gives them.
+func dense(x, kernel, bias *Node) denseLayer {
+	l := denseLayer{kernel: kernel, input: Reshape(x, denseParts, partFeatures, -1)}
+	// The rows of each part, in the order of x, transposed.
+	rows := TransposeAllAxes(denseTiles(kernel), 1, 3, 4, 6, 5, 0, 2)
+	sums := productOfParts(Reshape(rows, denseParts, classes, partFeatures), l.input)
+	l.output = Add(sums, ExpandDims(bias, 1))
+	return l
+}
+
+// denseTiles is a kernel with the axes of a flattened image apart: tile and pixel
+// along each edge, groups of channels, the channels of a group; and classes.
+func denseTiles(kernel *Node) *Node {
+	return Reshape(kernel, tiles, 2, tiles, 2, channelGroups, filters2/channelGroups, classes)
+}
+
+// back gives the loss's gradient with respect to features, kernel and bias, from
+// that with respect to the output.
+func (l *denseLayer) back(d *Node) (input, kernel, bias *Node) {
+	bias = sumOver(d, 1)
+	kernel = batched(l.input, repeated(Transpose(d, 0, 1), denseParts))
+	kernel = Reshape(kernel, 2, 2, channelGroups, filters2/channelGroups, tiles, tiles, classes)
+	kernel = TransposeAllAxes(kernel, 4, 0, 5, 1, 2, 3, 6)
+
+	rows := TransposeAllAxes(denseTiles(l.kernel), 1, 3, 4, 5, 0, 2, 6)
+	input = batched(Reshape(rows, denseParts, partFeatures, classes), repeated(d, denseParts))
+	return Reshape(input, 4, filters2, -1), kernel, bias
+}
