@@ -142,7 +142,7 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 func (c *Coordinator) metricsPath() string { return filepath.Join(c.Dir, "metrics.jsonl") }
 
 // Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the job is stopped after its current step;
-// who does not lead then, and does not come to lead while a dead leader's lease may last, returns ErrStandby. When ctx ends, the leadership is given up and
+// the one that does not lead then returns ErrStandby, as soon as it sees another lead. When ctx ends, the leadership is given up and
 // the job goes on without a coordinator.
 func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	c.halt = halt
@@ -181,7 +181,8 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	}
 }
 
-// standby returns a context to campaign in. After a wish to halt it lasts for as long as a dead leader's lease may: then another one leads.
+// standby returns a context to campaign in. After a wish to halt it ends as soon as another coordinator is seen to lead; without one, when a
+// dead leader's lease is over, for then another one leads.
 func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context, withdraw func()) {
 	campaigning, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
@@ -192,10 +193,21 @@ func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context,
 		case <-campaigning.Done():
 			return
 		}
-		select {
-		case <-time.After(2 * c.Limits.TTL):
-			cancel(ErrStandby)
-		case <-campaigning.Done():
+		limit := time.After(2 * c.Limits.TTL)
+		for {
+			view, changed := c.board.View()
+			if view.Leader != nil && view.Leader.ID != c.Self.ID {
+				cancel(ErrStandby)
+				return
+			}
+			select {
+			case <-changed:
+			case <-limit:
+				cancel(ErrStandby)
+				return
+			case <-campaigning.Done():
+				return
+			}
 		}
 	}()
 	return campaigning, func() { cancel(nil); <-done }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"evenweave/coordinator"
 	"evenweave/progress"
@@ -20,7 +21,13 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 		t.Run(fmt.Sprintf("standby %v", standby), func(t *testing.T) {
 			endpoint, dir := etcd(t), t.TempDir()
 			first := startCoordinator(t, endpoint, dir, spec(steps))
-			a, b := startWorker(endpoint, "a", open), startWorker(endpoint, "b", open)
+			gone := make(chan struct{}) // the job does not end before the first coordinator has
+			half := gated(func(step int64) {
+				if step >= steps/2 {
+					<-gone
+				}
+			})
+			a, b := startWorker(endpoint, "a", half), startWorker(endpoint, "b", half)
 			var second *lead
 			if standby {
 				await(t, first.events, "the start", anyOf[progress.Start])
@@ -29,6 +36,7 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 			await(t, first.events, "a checkpoint", func(c progress.Checkpoint) bool { return c.Step > 0 })
 			first.resign()
 			ended(t, "the first coordinator", first.done, context.Canceled)
+			close(gone)
 			if !standby {
 				second = startCoordinator(t, endpoint, dir, spec(steps))
 			}
@@ -44,13 +52,13 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 	}
 }
 
-// TestStandbyIsInterrupted: it ends, and neither now nor when it might have led is the job stopped.
+// TestStandbyIsInterrupted: it ends at once, and neither now nor when it might have led is the job stopped.
 func TestStandbyIsInterrupted(t *testing.T) {
 	endpoint, dir := etcd(t), t.TempDir()
-	first := startCoordinator(t, endpoint, dir, spec(1_000_000))
-	a := startWorker(endpoint, "a", open)
+	first := startCoordinator(t, endpoint, dir, spec(endless))
+	a := startWorker(endpoint, "a", near(first.events))
 	await(t, first.events, "the start", anyOf[progress.Start])
-	second := startCoordinator(t, endpoint, dir, spec(1_000_000))
+	second := startLeased(t, endpoint, dir, spec(endless), time.Hour) // if it waited for its lease, this test would not end
 	close(second.halt)
 	ended(t, "the one that stood by", second.done, coordinator.ErrStandby)
 	seen := first.lastStep()

@@ -61,53 +61,73 @@ func etcd(t *testing.T) string {
 	return "http://" + client
 }
 
-// events keeps what a coordinator tells, and wakes who waits for it.
+// events keeps what a coordinator reports, and wakes what waits for it.
 type events struct {
 	mu      sync.Mutex
 	all     []progress.Event
+	last    int // step: where it started, or the last one committed
 	changed chan struct{}
+	over    chan struct{} // closed when the coordinator has ended
 }
 
-func newEvents() *events { return &events{changed: make(chan struct{})} }
+func newEvents() *events { return &events{changed: make(chan struct{}), over: make(chan struct{})} }
 
 // Observe implements progress.Observer.
 func (e *events) Observe(r progress.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.all = append(e.all, r.Event)
+	switch one := r.Event.(type) {
+	case progress.Start:
+		e.last = max(e.last, one.ResumedFrom)
+	case progress.Step:
+		e.last = max(e.last, one.Step)
+	}
 	close(e.changed)
 	e.changed = make(chan struct{})
 }
 
-// lastStep is the last step told of.
-func (e *events) lastStep() (last int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, one := range e.all {
-		if s, ok := one.(progress.Step); ok {
-			last = max(last, s.Step)
-		}
-	}
+// lastStep is the last step reported.
+func (e *events) lastStep() int {
+	last, _ := e.step()
 	return last
 }
 
-// await returns the first event that matches.
+// step is the last step reported, and a channel that is closed at the next event.
+func (e *events) step() (last int, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last, e.changed
+}
+
+// since are the events from the i-th on, and a channel that is closed at the next one.
+func (e *events) since(i int) (more []progress.Event, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.all[i:]), e.changed
+}
+
+// await returns the first event that matches. It fails when the coordinator ends without it.
 func await[E progress.Event](t *testing.T, e *events, what string, match func(E) bool) E {
 	t.Helper()
 	limit := time.After(90 * time.Second)
-	for {
-		e.mu.Lock()
-		seen, changed := slices.Clone(e.all), e.changed
-		e.mu.Unlock()
-		for _, one := range seen {
+	for seen, over := 0, false; ; {
+		more, changed := e.since(seen)
+		seen += len(more)
+		for _, one := range more {
 			if found, ok := one.(E); ok && match(found) {
 				return found
 			}
 		}
+		if over {
+			t.Fatalf("the coordinator has ended, and %s has not happened", what)
+		}
 		select {
 		case <-changed:
+		case <-e.over:
+			over = true
 		case <-limit:
-			t.Fatalf("%s has not happened; events: %+v", what, seen)
+			t.Fatalf("%s has not happened; %d events have, the last step is %d", what, seen, e.lastStep())
 		}
 	}
 }
@@ -144,6 +164,11 @@ type lead struct {
 
 func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec) *lead {
 	t.Helper()
+	return startLeased(t, endpoint, dir, s, ttl)
+}
+
+func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Duration) *lead {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -154,8 +179,8 @@ func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec) *lead {
 	}
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
 	c, err := coordinator.New(coordinator.Config{
-		Self: job.Leader{ID: "c", Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
-		Limits: policy.Limits{Min: 1, Max: 8, TTL: ttl}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
+		Self: job.Leader{ID: l.Addr().String(), Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
+		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
 	}, client)
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +195,7 @@ func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec) *lead {
 		err := c.Run(ctx, out.halt)
 		server.Stop()
 		<-serving
+		close(out.over)
 		out.done <- errors.Join(err, c.Close(), client.Close())
 	}()
 	return out
@@ -198,6 +224,42 @@ func open(context.Context, job.Job) (worker.Model, worker.Dataset, string, error
 	return example.NewSoftmax(), example.Points{}, "numerics", nil
 }
 
+// endless is the length of a job that a test stops. The tiny model left alone takes 50,000 steps a second, and diverges after 200,000: its
+// workers are to be kept near what the test has seen.
+const endless = 1_000_000
+
+// near is a worker's data that keeps the worker within some steps of what a coordinator has reported, until that ends.
+func near(e *events) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	return gated(func(step int64) {
+		const ahead = 50
+		for {
+			last, changed := e.step()
+			if int64(last)+ahead >= step {
+				return
+			}
+			select {
+			case <-changed:
+			case <-e.over:
+				return
+			}
+		}
+	})
+}
+
+// gated opens the tiny model with data that wait for a gate before each step.
+func gated(gate func(step int64)) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	return func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+		return example.NewSoftmax(), gatedPoints{gate}, "numerics", nil
+	}
+}
+
+type gatedPoints struct{ gate func(step int64) }
+
+func (p gatedPoints) Load(b *schedule.Batch) error {
+	p.gate(b.Step)
+	return example.Points{}.Load(b)
+}
+
 func ended(t *testing.T, who string, done <-chan error, want error) {
 	t.Helper()
 	select {
@@ -223,40 +285,37 @@ func calmRun(t *testing.T, steps int64) progress.Done {
 
 // TestHaltAndResume: a halted job is saved at its exact step, and goes on to the same bits, also when etcd's data is lost meanwhile.
 func TestHaltAndResume(t *testing.T) {
-	const steps = 2000
 	dir := t.TempDir()
-	endpoint := etcd(t)
-	c := startCoordinator(t, endpoint, dir, spec(steps))
-	w := startWorker(endpoint, "a", open)
-	await(t, c.events, "step 100", func(s progress.Step) bool { return s.Step >= 100 })
-	close(c.halt)
-	ended(t, "coordinator", c.done, coordinator.ErrHalted)
-	ended(t, "worker", w.done, nil)
-	stopped := await(t, c.events, "the end", anyOf[progress.Done])
-	if stopped.Complete || stopped.Step < 100 {
-		t.Fatalf("halted: %+v", stopped)
+	halted := progress.Done{}
+	for _, id := range []string{"a", "b"} {
+		endpoint := etcd(t) // the second is a new one, without the job
+		c := startCoordinator(t, endpoint, dir, spec(endless))
+		w := startWorker(endpoint, id, near(c.events))
+		start := await(t, c.events, "the start", anyOf[progress.Start])
+		if start.ResumedFrom != halted.Step {
+			t.Errorf("started from step %d, halted at step %d", start.ResumedFrom, halted.Step)
+		}
+		await(t, c.events, "100 steps more", func(s progress.Step) bool { return s.Step >= halted.Step+100 })
+		close(c.halt)
+		ended(t, "coordinator", c.done, coordinator.ErrHalted)
+		ended(t, "worker", w.done, nil)
+		stopped := await(t, c.events, "the end", anyOf[progress.Done])
+		if stopped.Complete || stopped.Step < halted.Step+100 {
+			t.Fatalf("halted: %+v", stopped)
+		}
+		halted = stopped
 	}
-	endpoint = etcd(t) // a new one, without the job
-	c = startCoordinator(t, endpoint, dir, spec(steps))
-	w = startWorker(endpoint, "b", open)
-	ended(t, "coordinator", c.done, nil)
-	ended(t, "worker", w.done, nil)
-	start := await(t, c.events, "the start", anyOf[progress.Start])
-	if start.ResumedFrom != stopped.Step {
-		t.Errorf("resumed from step %d, halted at step %d", start.ResumedFrom, stopped.Step)
-	}
-	if got, want := await(t, c.events, "the end", anyOf[progress.Done]), calmRun(t, steps); got.Fingerprint != want.Fingerprint {
-		t.Errorf("ended with %s, a calm run with %s", got.Fingerprint, want.Fingerprint)
+	if want := calmRun(t, int64(halted.Step)); halted.Fingerprint != want.Fingerprint {
+		t.Errorf("ended with %s, a calm run with %s", halted.Fingerprint, want.Fingerprint)
 	}
 }
 
 // TestTheLastOneToLeaveIsSaved: when all workers are asked to leave, what they hold reaches the disk before they go.
 func TestTheLastOneToLeaveIsSaved(t *testing.T) {
-	const steps = 1_000_000
 	dir := t.TempDir()
 	endpoint := etcd(t)
-	c := startCoordinator(t, endpoint, dir, spec(steps))
-	a, b := startWorker(endpoint, "a", open), startWorker(endpoint, "b", open)
+	c := startCoordinator(t, endpoint, dir, spec(endless))
+	a, b := startWorker(endpoint, "a", near(c.events)), startWorker(endpoint, "b", near(c.events))
 	await(t, c.events, "both in the world", func(w progress.World) bool { return w.Size == 2 })
 	await(t, c.events, "step 50", func(s progress.Step) bool { return s.Step >= 50 })
 	close(a.leave)
@@ -316,8 +375,8 @@ func TestVerdictEndsTheJob(t *testing.T) {
 // TestOtherNumericsAreRefused: a worker whose probe gives other bits is not admitted, and says both values.
 func TestOtherNumericsAreRefused(t *testing.T) {
 	endpoint := etcd(t)
-	c := startCoordinator(t, endpoint, t.TempDir(), spec(1_000_000))
-	a := startWorker(endpoint, "a", open)
+	c := startCoordinator(t, endpoint, t.TempDir(), spec(endless))
+	a := startWorker(endpoint, "a", near(c.events))
 	await(t, c.events, "a step", anyOf[progress.Step])
 	b := startWorker(endpoint, "b", func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
 		return example.NewSoftmax(), example.Points{}, "others", nil
