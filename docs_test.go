@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -178,7 +179,7 @@ func TestReadmeTellsEveryFlag(t *testing.T) {
 	}
 }
 
-// The program in the README reads a checkpoint that this module wrote.
+// The program in the README reads a checkpoint that this module wrote, and refuses one with lengths that do not agree.
 func TestReadmeReadsACheckpoint(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles a program: skipped by -short")
@@ -201,7 +202,28 @@ func TestReadmeReadsACheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("go", "run", filepath.Join(dir, "weights.go"), path).CombinedOutput()
+	binary := filepath.Join(dir, "weights")
+	if out, err := exec.Command("go", "build", "-o", binary, filepath.Join(dir, "weights.go")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	whole := read(t, path)
+	for _, hostile := range []string{
+		strings.Replace(whole, `"shape":[2,2]`, `"shape":[9,9]`, 1), strings.Replace(whole, `"shape":[2,2]`, `"shape":[2,-2]`, 1),
+		strings.Replace(whole, `"offset":4`, `"offset":5`, 1), strings.Replace(whole, `"offset":4`, `"offset":-4`, 1),
+		whole[:8] + strings.Repeat("\xff", 8) + whole[16:],
+		strings.Replace(whole, "EVWSTATE", "EVWSTATE"+strings.Repeat("\xff", 24), 1),
+	} {
+		body := hostile[:len(hostile)-sha256.Size]
+		sum := sha256.Sum256([]byte(body))
+		name := filepath.Join(dir, "hostile")
+		if err := os.WriteFile(name, append([]byte(body), sum[:]...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(binary, name).CombinedOutput(); err == nil || strings.Contains(string(out), "panic") || hostile == whole {
+			t.Errorf("a hostile checkpoint: %v\n%s", err, out)
+		}
+	}
+	out, err := exec.Command(binary, path).CombinedOutput()
 	if want := "dense/kernel [2 2] [1 2 3]\ndense/bias [2] [5 6]\n"; err != nil || string(out) != want {
 		t.Errorf("%v\n%s\nwant:\n%s", err, out, want)
 	}

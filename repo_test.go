@@ -26,6 +26,8 @@ var layers = [][]string{
 	{"job", "state", "allreduce"},
 	{"example"},
 	{"schedule", "exact", "proto", "processors", "cnn/avx2"},
+	{"schedule", "exact", "proto", "processors"},
+	{"regular"},
 	{"deploy/*"}, // stand-alone programs and tests
 }
 
@@ -266,6 +268,20 @@ func TestNoTestSleeps(t *testing.T) {
 			if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
 				if p, ok := sel.X.(*ast.Ident); ok && p.Name == "time" {
 					t.Errorf("%s: time.Sleep: wait for what the test needs instead", s.positions.Position(n.Pos()))
+				}
+			}
+			return true
+		})
+	}
+}
+
+// image.Decode uses whatever formats the packages of the program register: plots bring TIFF, which takes memory without bound.
+func TestOnlyChosenImageFormatsAreDecoded(t *testing.T) {
+	for _, s := range sources(t) {
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && (sel.Sel.Name == "Decode" || sel.Sel.Name == "DecodeConfig") {
+				if p, ok := sel.X.(*ast.Ident); ok && p.Name == "image" {
+					t.Errorf("%s: image.%s: decode the formats that evaluate.Decode names", s.positions.Position(n.Pos()), sel.Sel.Name)
 				}
 			}
 			return true

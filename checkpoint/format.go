@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"time"
 )
@@ -19,7 +20,8 @@ const (
 	magic       = "EVWCKPT1"
 	headerSize  = 16
 	trailerSize = 8 + sha256.Size
-	maxManifest = 16 << 20 // bytes
+	maxManifest = 1 << 20 // bytes; decoded, a hostile one takes some 20 times as much
+	maxValues   = 1 << 40 // so that no offset, size or length in bytes overflows
 )
 
 // Manifest says what a checkpoint is.
@@ -52,6 +54,39 @@ func (t Tensor) Size() int {
 		n *= d
 	}
 	return n
+}
+
+// Values returns how many values a state with these tensors has. It refuses shapes and offsets that no state can have,
+// so that Size and Offset of each tensor are safe to compute with.
+func Values(tensors []Tensor) (int, error) {
+	values := 0
+	for _, t := range tensors {
+		size := 1
+		for _, d := range t.Shape {
+			if d < 1 || d > maxValues/size {
+				return 0, fmt.Errorf("tensor %q has shape %v: expected dimensions of at least 1 and at most %d values", t.Name, t.Shape, maxValues)
+			}
+			size *= d
+		}
+		if t.Offset < 0 || t.Offset > maxValues-size {
+			return 0, fmt.Errorf("tensor %q begins at value %d: expected 0 to %d", t.Name, t.Offset, maxValues-size)
+		}
+		values = max(values, t.Offset+size)
+	}
+	return values, nil
+}
+
+func (m Manifest) validate() error {
+	if m.Format != Format {
+		return fmt.Errorf("format %d: this program reads format %d", m.Format, Format)
+	}
+	if m.Step < 0 || m.Epoch < 0 || m.Term < 0 {
+		return fmt.Errorf("manifest: step %d, epoch %d, term %d: expected none below 0", m.Step, m.Epoch, m.Term)
+	}
+	if _, err := Values(m.Tensors); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	return nil
 }
 
 // encode writes a whole file: header, manifest, what write produces, trailer.
@@ -91,52 +126,130 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// verify reads a whole file, checks it, and leaves f at its payload.
-func verify(ctx context.Context, f io.ReadSeeker) (m Manifest, payload int64, err error) {
+// envelope is what is around a payload.
+type envelope struct {
+	head    []byte // header and manifest
+	payload int64  // bytes
+	trailer [trailerSize]byte
+}
+
+// unwrap reads the envelope of a file, and leaves f at the payload. Nothing is hashed.
+func unwrap(f io.ReadSeeker) (*envelope, error) {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return m, 0, err
+		return nil, err
 	}
 	if size < headerSize+trailerSize {
-		return m, 0, fmt.Errorf("%d bytes are too few for a checkpoint: it was cut off", size)
+		return nil, fmt.Errorf("%d bytes are too few for a checkpoint: it was cut off", size)
 	}
-	var header [headerSize]byte
-	if err := readAt(f, 0, header[:]); err != nil {
-		return m, 0, err
+	e := &envelope{head: make([]byte, headerSize)}
+	if err := errors.Join(readAt(f, size-trailerSize, e.trailer[:]), readAt(f, 0, e.head)); err != nil {
+		return nil, err
 	}
-	var trailer [trailerSize]byte
-	if err := readAt(f, size-trailerSize, trailer[:]); err != nil {
-		return m, 0, err
+	if got := string(e.head[:len(magic)]); got != magic {
+		return nil, fmt.Errorf("starts with %q, expected %q: not a checkpoint of this format", got, magic)
 	}
-	if got := string(header[:len(magic)]); got != magic {
-		return m, 0, fmt.Errorf("starts with %q, expected %q: not a checkpoint of this format", got, magic)
-	}
-	length := binary.LittleEndian.Uint64(header[len(magic):])
+	length := binary.LittleEndian.Uint64(e.head[len(magic):])
 	rest := uint64(size - headerSize - trailerSize)
-	if length > maxManifest || length > rest || rest-length != binary.LittleEndian.Uint64(trailer[:]) {
-		return m, 0, fmt.Errorf("the lengths within do not add up to the file's %d bytes: it was cut off or overwritten", size)
+	if length > maxManifest || length > rest || rest-length != binary.LittleEndian.Uint64(e.trailer[:]) {
+		return nil, fmt.Errorf("the lengths within do not add up to the file's %d bytes: it was cut off or overwritten", size)
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return m, 0, err
+	e.payload = int64(rest - length)
+	e.head = append(e.head, make([]byte, length)...)
+	_, err = io.ReadFull(f, e.head[headerSize:])
+	return e, err
+}
+
+// verify reads a whole file, checks it, and leaves f at the payload that it returns.
+func verify(ctx context.Context, f io.ReadSeeker) (m Manifest, p *payload, err error) {
+	e, err := unwrap(f)
+	if err != nil {
+		return m, nil, err
 	}
+	p = e.reader(contextReader{ctx, f})
+	if p.left == 0 {
+		err = p.check()
+	} else {
+		_, err = io.Copy(io.Discard, p)
+	}
+	if err != nil {
+		return m, nil, err
+	}
+	if err := json.Unmarshal(e.head[headerSize:], &m); err != nil {
+		return m, nil, fmt.Errorf("manifest: %w", err)
+	}
+	if err := m.validate(); err != nil {
+		return m, nil, err
+	}
+	if _, err := f.Seek(int64(len(e.head)), io.SeekStart); err != nil {
+		return m, nil, err
+	}
+	return m, e.reader(f), nil
+}
+
+// reader reads the payload from r, which is at its beginning.
+func (e *envelope) reader(r io.Reader) *payload {
 	hash := sha256.New()
-	if _, err := io.CopyN(hash, contextReader{ctx, f}, size-sha256.Size); err != nil {
-		return m, 0, err
+	hash.Write(e.head)
+	return &payload{r: r, left: e.payload, trailer: e.trailer, hash: hash}
+}
+
+// A payload is hashed as it is read, after the header and the manifest. Its last bytes are given out only if the hash is
+// the file's: so a file that changes between two readings is noticed in the second.
+type payload struct {
+	r       io.Reader
+	left    int64
+	trailer [trailerSize]byte
+	hash    hash.Hash
+}
+
+func (p *payload) Read(b []byte) (int, error) {
+	if p.left == 0 {
+		return 0, io.EOF
 	}
-	if found, expected := hash.Sum(nil), trailer[8:]; !bytes.Equal(found, expected) {
-		return m, 0, fmt.Errorf("SHA-256 is %x, expected %x", found, expected)
+	n, err := p.r.Read(b[:min(int64(len(b)), p.left)])
+	p.hash.Write(b[:n])
+	p.left -= int64(n)
+	if p.left == 0 && n > 0 {
+		return p.last(n)
 	}
-	manifest := make([]byte, length)
-	if err := readAt(f, headerSize, manifest); err != nil {
-		return m, 0, err
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
 	}
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		return m, 0, fmt.Errorf("manifest: %w", err)
+	return n, err
+}
+
+func (p *payload) last(n int) (int, error) {
+	if err := p.check(); err != nil {
+		return 0, err
 	}
-	if m.Format != Format {
-		return m, 0, fmt.Errorf("format %d: this program reads format %d", m.Format, Format)
+	return n, nil
+}
+
+// check compares the hash of all that was read, and of the length behind it, with the one in the file.
+func (p *payload) check() error {
+	p.hash.Write(p.trailer[:8])
+	if found, expected := p.hash.Sum(nil), p.trailer[8:]; !bytes.Equal(found, expected) {
+		return fmt.Errorf("SHA-256 is %x, expected %x", found, expected)
 	}
-	return m, int64(rest - length), nil
+	return nil
+}
+
+// unread is the payload of a file of which nothing was read yet.
+type unread struct {
+	f       io.ReadSeeker
+	payload *payload
+}
+
+func (u *unread) Read(b []byte) (int, error) {
+	if u.payload == nil {
+		e, err := unwrap(u.f)
+		if err != nil {
+			return 0, err
+		}
+		u.payload = e.reader(u.f)
+	}
+	return u.payload.Read(b)
 }
 
 // readAt fills b from offset and leaves f after it.

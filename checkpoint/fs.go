@@ -4,14 +4,16 @@ import (
 	"errors"
 	"io"
 	"os"
+
+	"evenweave/regular"
 )
 
 // FS is the file system as the store uses it; a test puts faults into it. Errors are those of package os.
 type FS interface {
 	Mkdir(dir string) error
-	Create(name string) (File, error) // fails if name exists
-	Open(name string) (io.ReadSeekCloser, error)
-	Rename(from, to string) error // atomic, replaces to
+	Create(name string) (File, error)            // fails if name exists
+	Open(name string) (io.ReadSeekCloser, error) // fails if name is no regular file
+	Rename(from, to string) error                // atomic, replaces to
 	Remove(name string) error
 	Symlink(target, name string) error
 	List(dir string) (names []string, err error)
@@ -33,7 +35,13 @@ func (OS) Create(name string) (File, error) {
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
-func (OS) Open(name string) (io.ReadSeekCloser, error) { return os.Open(name) }
+func (OS) Open(name string) (io.ReadSeekCloser, error) {
+	f, _, err := regular.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
 
 func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 

@@ -33,18 +33,17 @@ type sound struct {
 	size     int64
 	modified time.Time
 	manifest Manifest
-	payload  int64 // bytes
 }
 
 // stater is a file that tells its size and time; of others nothing is remembered.
 type stater interface{ Stat() (fs.FileInfo, error) }
 
-func (s *Store) remember(path string, f any, m Manifest, payload int64) {
+func (s *Store) remember(path string, f any, m Manifest) {
 	if file, ok := f.(stater); ok && s.known != nil {
 		if info, err := file.Stat(); err == nil {
 			s.knowing.Lock()
 			defer s.knowing.Unlock()
-			s.known[path] = sound{info.Size(), info.ModTime(), m, payload}
+			s.known[path] = sound{info.Size(), info.ModTime(), m}
 		}
 	}
 }
@@ -124,13 +123,9 @@ func (s *Store) save(ctx context.Context, path string, m Manifest, write func(io
 	s.sweep(m.Term)
 	temp := tempName(path)
 	err := s.writeFile(temp, func(f File) error {
-		counting := &countingWriter{}
-		err := encode(contextWriter{ctx, f}, m, func(w io.Writer) error {
-			counting.w = w
-			return write(counting)
-		})
+		err := encode(contextWriter{ctx, f}, m, write)
 		if err == nil {
-			s.remember(path, f, m, counting.n) // a rename keeps size and time
+			s.remember(path, f, m) // a rename keeps size and time
 		}
 		return err
 	})
@@ -284,33 +279,34 @@ func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
 	return m, nil
 }
 
-// Read verifies a checkpoint file wholly, unless this store has written or verified it and it is as it was, then returns its manifest and its
-// payload, for the caller to read and close.
+// Read verifies a checkpoint file wholly, unless this store has written or verified it and it is as it was, then returns
+// its manifest and its payload, for the caller to read and close. Reading the payload fails before its end if it is not
+// what was hashed.
 // The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
 func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	f, err := s.fs.Open(path)
 	if err != nil {
 		return Manifest{}, nil, &DamagedError{path, err}
 	}
-	known, ok := s.recall(path, f)
-	m, size := known.manifest, known.payload
-	if !ok {
-		if m, size, err = verify(ctx, f); err == nil {
-			s.remember(path, f, m, size)
-		}
-	}
-	if err == nil {
-		_, err = f.Seek(-size-trailerSize, io.SeekEnd)
-	}
+	m, p, err := s.examine(ctx, path, f)
 	if err != nil {
 		return Manifest{}, nil, &DamagedError{path, errors.Join(err, f.Close())}
 	}
-	return m, payload{io.LimitReader(f, size), f}, nil
+	return m, struct {
+		io.Reader
+		io.Closer
+	}{p, f}, nil
 }
 
-type payload struct {
-	io.Reader
-	io.Closer
+func (s *Store) examine(ctx context.Context, path string, f io.ReadSeeker) (Manifest, io.Reader, error) {
+	if known, ok := s.recall(path, f); ok {
+		return known.manifest, &unread{f: f}, nil
+	}
+	m, p, err := verify(ctx, f)
+	if err == nil {
+		s.remember(path, f, m)
+	}
+	return m, p, err
 }
 
 // Read reads a checkpoint file from anywhere, as Store.Read does.

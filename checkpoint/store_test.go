@@ -274,10 +274,26 @@ func FuzzVerify(f *testing.F) {
 	}
 	f.Add(b.Bytes())
 	f.Add(b.Bytes()[:60])
+	for _, manifest := range hostileManifests() {
+		f.Add(sealed(manifest, "payload"))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r := bytes.NewReader(data)
-		if m, size, err := verify(t.Context(), r); err == nil && (m.Format != Format || size < 0 || size > int64(len(data))) {
-			t.Fatalf("accepted %+v with %d bytes", m, size)
+		m, p, err := verify(t.Context(), bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		got, err := io.ReadAll(p)
+		if err != nil || m.Format != Format || !bytes.Contains(data, got) {
+			t.Fatalf("accepted %+v with %d bytes, %v", m, len(got), err)
+		}
+		values, err := Values(m.Tensors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tensor := range m.Tensors {
+			if n := tensor.Size(); n < 1 || tensor.Offset < 0 || tensor.Offset+n > values || tensor.Offset+n < n {
+				t.Fatalf("tensor %+v of %d values", tensor, values)
+			}
 		}
 	})
 }

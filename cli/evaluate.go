@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"evenweave/evaluate"
 	"evenweave/fashionmnist"
 	"evenweave/job"
+	"evenweave/regular"
 	"evenweave/state"
 )
 
@@ -91,11 +91,14 @@ func readCheckpoint(ctx context.Context, path string) (*opened, error) {
 	if err := json.Unmarshal(m.Spec, &o.spec); err != nil {
 		return nil, fmt.Errorf("%s: spec: %w", path, err)
 	}
-	values := 0
-	for _, t := range m.Tensors {
-		values = max(values, t.Offset+t.Size())
+	values, err := checkpoint.Values(m.Tensors)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if o.state, err = state.Read(payload, state.Size(values, o.spec.Samples)); err != nil {
+	if err := o.spec.Validate(); err != nil {
+		return nil, fmt.Errorf("%s: spec: %w", path, err)
+	}
+	if o.state, err = state.ReadFor(payload, values, o.spec.Samples); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return o, nil
@@ -160,10 +163,15 @@ func predictCommand() *cobra.Command {
 			return err
 		}
 		defer o.model.Close()
+		var failed error // one bad picture does not keep the others from being classified
 		for _, name := range args {
-			guesses, err := guess(o.model, o.state.Values, name)
+			guesses, err := guess(cmd.Context(), o.model, o.state.Values, name)
+			if cmd.Context().Err() != nil {
+				return context.Cause(cmd.Context())
+			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", name, err))
+				continue
 			}
 			if *output == "json" {
 				_ = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"event": "prediction", "time": time.Now(), "image": name, "guesses": guesses})
@@ -171,18 +179,18 @@ func predictCommand() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), evaluate.FormatGuesses(name, guesses))
 			}
 		}
-		return nil
+		return failed
 	}
 	return cmd
 }
 
-func guess(model *cnn.Model, values []float32, name string) ([]evaluate.Guess, error) {
-	f, err := os.Open(name)
+func guess(ctx context.Context, model *cnn.Model, values []float32, name string) ([]evaluate.Guess, error) {
+	f, _, err := regular.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	image, err := evaluate.Decode(f)
+	image, err := evaluate.Decode(ctx, f)
 	if err != nil {
 		return nil, err
 	}

@@ -264,5 +264,5 @@ func (c *Coordinator) readState(ctx context.Context, path string) (*state.State,
 		return nil, err
 	}
 	defer payload.Close()
-	return state.Read(payload, c.stateLimit)
+	return state.ReadFor(payload, tensorValues(c.Model.Tensors()), c.Spec.Samples)
 }

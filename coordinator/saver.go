@@ -128,7 +128,7 @@ func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int6
 	if err != nil {
 		return nil, err
 	}
-	s, err := state.Read(proto.BlockReader(stream.Recv), c.stateLimit)
+	s, err := state.ReadFor(proto.BlockReader(stream.Recv), tensorValues(c.Model.Tensors()), c.Spec.Samples)
 	if err == nil && s.Step != step {
 		err = fmt.Errorf("it sent step %d", s.Step)
 	}

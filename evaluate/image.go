@@ -2,14 +2,17 @@ package evaluate
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
-	_ "image/gif"
-	_ "image/jpeg"
-	_ "image/png"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
 	"io"
 	"slices"
+	"time"
 
 	"golang.org/x/image/draw"
 )
@@ -20,9 +23,47 @@ const ImageSide = 28
 const (
 	maxImageBytes = 64 << 20
 	maxImageSide  = 1 << 14
-	maxPixels     = 64 << 20 // 512 MB once decoded, at worst: 16 bits a channel
-	trimTolerance = 13       // 5% of white: closer than this to the background counts as background
+	maxPixels     = 16 << 20 // 256 MB while decoded, at worst: the coefficients of a progressive JPEG
+	maxDecodeTime = 5 * time.Second
+	decodeStep    = 64 // bytes that a decoder is given at a time: a progressive JPEG works on all pixels for every few
+	trimTolerance = 13 // 5% of white: closer than this to the background counts as background
 )
+
+// A format is told by its first bytes, and decoded by this package's choice. image.Decode would use whatever any imported
+// package registers: a library for plots brings TIFF, whose tiles take memory that the header does not announce.
+type format struct {
+	name   string
+	magic  string // '?' is any byte
+	config func(io.Reader) (image.Config, error)
+	decode func(io.Reader) (image.Image, error) // nil: known, not read
+}
+
+func formats() []format {
+	return []format{
+		{"PNG", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode},
+		{"JPEG", "\xff\xd8\xff", jpeg.DecodeConfig, jpeg.Decode},
+		{"GIF", "GIF8?a", gif.DecodeConfig, gif.Decode},
+		{name: "TIFF", magic: "II*\x00"},
+		{name: "TIFF", magic: "MM\x00*"},
+		{name: "TIFF", magic: "II+\x00"},
+		{name: "TIFF", magic: "MM\x00+"},
+		{name: "BMP", magic: "BM"},
+		{name: "WebP", magic: "RIFF????WEBP"},
+		{name: "HEIF or AVIF", magic: "????ftyp"},
+	}
+}
+
+func (f format) matches(data []byte) bool {
+	if len(data) < len(f.magic) {
+		return false
+	}
+	for i := range len(f.magic) {
+		if f.magic[i] != '?' && f.magic[i] != data[i] {
+			return false
+		}
+	}
+	return true
+}
 
 // Decode reads a PNG, JPEG or GIF (its first frame) and brings it into the form
 // of Fashion-MNIST: ImageSide x ImageSide gray bytes, row by row, a bright thing
@@ -36,8 +77,9 @@ const (
 //     until its longer side fits, and is centred on black.
 //
 // So a picture of the set itself comes out unchanged. Files over 64 MiB and
-// pictures over 64 Mi pixels or 16384 a side are refused before decoding.
-func Decode(r io.Reader) ([]byte, error) {
+// pictures over 16 Mi pixels or 16384 a side are refused before decoding, which
+// ends with ctx, and after 5 s.
+func Decode(ctx context.Context, r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxImageBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("evaluate: read image: %w", err)
@@ -45,23 +87,60 @@ func Decode(r io.Reader) ([]byte, error) {
 	if len(data) > maxImageBytes {
 		return nil, fmt.Errorf("evaluate: the image file has over %d MiB; scale the image down", maxImageBytes>>20)
 	}
-	config, format, err := image.DecodeConfig(bytes.NewReader(data))
+	ctx, cancel := context.WithTimeoutCause(ctx, maxDecodeTime,
+		fmt.Errorf("decoding takes over %s: save the picture again, as a plain PNG or JPEG", maxDecodeTime))
+	defer cancel()
+	picture, err := decodePicture(ctx, data)
 	if err != nil {
-		return nil, fmt.Errorf("evaluate: not a PNG, JPEG or GIF image: %w", err)
+		return nil, fmt.Errorf("evaluate: %w", err)
+	}
+	return normalize(picture), nil
+}
+
+// decodePicture takes memory for the pixels that the header announces, and no more of them than the limits allow.
+func decodePicture(ctx context.Context, data []byte) (image.Image, error) {
+	all := formats()
+	i := slices.IndexFunc(all, func(f format) bool { return f.matches(data) })
+	if i < 0 {
+		return nil, errors.New("not a PNG, JPEG or GIF image")
+	}
+	f := all[i]
+	if f.decode == nil {
+		return nil, fmt.Errorf("a %s image is not read: convert it to PNG, JPEG or GIF", f.name)
+	}
+	config, err := f.config(&deadlineReader{ctx, bytes.NewReader(data)})
+	if err != nil {
+		return nil, fmt.Errorf("damaged %s image: %w", f.name, err)
 	}
 	w, h := config.Width, config.Height
 	if w <= 0 || h <= 0 || w > maxImageSide || h > maxImageSide || w*h > maxPixels {
-		return nil, fmt.Errorf("evaluate: the %s image has %d x %d pixels, want at most %d in all and %d a side; scale it down",
-			format, w, h, maxPixels, maxImageSide)
+		return nil, fmt.Errorf("the %s image has %d x %d pixels, expected at most %d in all and %d a side; scale it down",
+			f.name, w, h, maxPixels, maxImageSide)
 	}
-	picture, _, err := image.Decode(bytes.NewReader(data))
+	picture, err := f.decode(&deadlineReader{ctx, bytes.NewReader(data)})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("evaluate: damaged %s image: %w", format, err)
+		return nil, fmt.Errorf("damaged %s image: %w", f.name, err)
 	}
-	if picture.Bounds().Empty() {
-		return nil, fmt.Errorf("evaluate: the %s image has no pixels", format)
+	if b := picture.Bounds(); b.Empty() || b.Dx() > w || b.Dy() > h {
+		return nil, fmt.Errorf("the %s image has %d x %d pixels where its header announces %d x %d", f.name, b.Dx(), b.Dy(), w, h)
 	}
-	return normalize(picture), nil
+	return picture, nil
+}
+
+// deadlineReader ends a decoder's work with a context.
+type deadlineReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (d *deadlineReader) Read(b []byte) (int, error) {
+	if d.ctx.Err() != nil {
+		return 0, context.Cause(d.ctx)
+	}
+	return d.r.Read(b[:min(len(b), decodeStep)])
 }
 
 func normalize(picture image.Image) []byte {

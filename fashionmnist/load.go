@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"evenweave/regular"
 )
 
 // remedy ends every message about a bad or missing file.
@@ -57,18 +59,29 @@ func Find(explicit string) (string, error) {
 	dirs = append(dirs, "/usr/local/share/evenweave/data", "/usr/share/datasets/fashion-mnist")
 	first, _, _, _ := files()
 	for _, dir := range dirs {
-		for _, suffix := range []string{"", ".gz"} {
-			if _, err := os.Stat(filepath.Join(dir, first.name+suffix)); err == nil {
-				return dir, nil
-			}
+		if holds(dir, first) {
+			return dir, nil
 		}
 	}
 	return "", fmt.Errorf("no Fashion-MNIST data: %s not found in %s: %s", first.name, strings.Join(dirs, ", "), remedy)
 }
 
-// Load reads and verifies the four files in dir.
+// holds says whether a file is there, packed or not.
+func holds(dir string, f file) bool {
+	for _, suffix := range []string{"", ".gz"} {
+		if _, err := os.Stat(filepath.Join(dir, f.name+suffix)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Load reads and verifies the four files in dir, or in dir/FashionMNIST/raw, which is where torchvision puts them.
 func Load(dir string) (train, test *Dataset, err error) {
 	trainImages, trainLabels, testImages, testLabels := files()
+	if raw := filepath.Join(dir, "FashionMNIST", "raw"); !holds(dir, trainImages) && holds(raw, trainImages) {
+		dir = raw
+	}
 	if train, err = loadPair(dir, trainImages, trainLabels); err != nil {
 		return nil, nil, err
 	}
@@ -99,6 +112,9 @@ func (f file) read(dir string) ([]byte, error) {
 		return nil, err
 	}
 	if err := f.check(raw); err != nil {
+		if _, other := os.Stat(path + ".gz"); other == nil {
+			return nil, fmt.Errorf("%s: %w: remove it, and %s.gz beside it is read instead; or %s", path, err, f.name, remedy)
+		}
 		return nil, fmt.Errorf("%s: %w: %s", path, err, remedy)
 	}
 	return raw[f.headerSize:], nil
@@ -106,16 +122,17 @@ func (f file) read(dir string) ([]byte, error) {
 
 func (f file) open(dir string) (path string, raw []byte, err error) {
 	path = filepath.Join(dir, f.name)
-	raw, err = os.ReadFile(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		if err != nil {
-			return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
-		}
+	raw, err = regular.Read(path, int64(f.size())+1) // one byte more: check tells what is wrong
+	if err == nil {
 		return path, raw, nil
 	}
-	packed, err := os.ReadFile(path + ".gz")
+	if !errors.Is(err, fs.ErrNotExist) {
+		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
+	}
+	// What does not shrink at all has a few bytes more when it is packed.
+	packed, err := regular.Read(path+".gz", int64(f.size()+f.size()/1000+4096))
 	if errors.Is(err, fs.ErrNotExist) {
-		return path, nil, fmt.Errorf("%s: neither it nor %s.gz is there: %s", path, f.name, remedy)
+		return path, nil, fmt.Errorf("%s: neither it nor %s.gz is there%s: %s", path, f.name, f.similar(dir), remedy)
 	}
 	if err != nil {
 		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
@@ -126,6 +143,17 @@ func (f file) open(dir string) (path string, raw []byte, err error) {
 		return path, nil, fmt.Errorf("%s: damaged gzip file (%w): %s", path, err, remedy)
 	}
 	return path, raw, nil
+}
+
+// similar names a file that was renamed on its way: train-images.idx3-ubyte is what some programs unpack.
+func (f file) similar(dir string) string {
+	dotted := strings.Replace(f.name, "-idx", ".idx", 1)
+	for _, name := range []string{dotted, dotted + ".gz"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return fmt.Sprintf(", but %s is: rename it, with a hyphen in place of the dot", name)
+		}
+	}
+	return ""
 }
 
 // gunzip unpacks at most limit bytes: a hostile file cannot fill the memory.

@@ -120,6 +120,19 @@ func Read(r io.Reader, limit int64) (*State, error) {
 	return s, nil
 }
 
+// ReadFor is Read for a model's number of values and a spec's of samples: any other state is refused.
+func ReadFor(r io.Reader, values, samples int) (*State, error) {
+	s, err := Read(r, Size(values, samples))
+	if err != nil {
+		return nil, err
+	}
+	if len(s.Values) != values || s.Ledger.Samples() != samples {
+		return nil, fmt.Errorf("state: %w: step %d has %d values, trained on %d samples: expected %d values and %d samples",
+			ErrDamaged, s.Step, len(s.Values), s.Ledger.Samples(), values, samples)
+	}
+	return s, nil
+}
+
 func (s *State) readLedger(r io.Reader, size int) error {
 	var b []byte
 	for len(b) < size {

@@ -164,3 +164,19 @@ func BenchmarkFingerprint(b *testing.B) {
 		s.Fingerprint()
 	}
 }
+
+func TestReadForRefusesOtherLayouts(t *testing.T) {
+	var b bytes.Buffer
+	s := State{Step: 3, Ledger: schedule.NewLedger(100), Values: []float32{1, 2}}
+	if _, err := s.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadFor(bytes.NewReader(b.Bytes()), 2, 100); err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range [][2]int{{1, 100}, {3, 100}, {2, 99}, {2, 101}, {2, 200}, {0, 0}, {-1, 100}, {2, -1}, {2, math.MaxInt}, {math.MaxInt, 100}} {
+		if got, err := ReadFor(bytes.NewReader(b.Bytes()), other[0], other[1]); err == nil {
+			t.Errorf("%d values of %d samples were taken for %v", len(got.Values), got.Ledger.Samples(), other)
+		}
+	}
+}

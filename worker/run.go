@@ -18,7 +18,6 @@ import (
 	"evenweave/cluster"
 	"evenweave/job"
 	"evenweave/proto"
-	"evenweave/state"
 )
 
 // Config says how one worker process takes part in a job.
@@ -90,7 +89,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	rings := NewRings(cfg.ID, board.Learn)
 	loop := &Loop{
 		ID: cfg.ID, Job: *j, Model: model, Dataset: data, Parallelism: cfg.Parallelism, Board: board, Connect: rings.Connect,
-		Fetch: Fetcher{Dial: pool.Dial, Limit: state.Size(len(model.State()), j.Spec.Samples)},
+		Fetch: Fetcher{Dial: pool.Dial, Values: len(model.State()), Samples: j.Spec.Samples},
 		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
 		Stay:  cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
 	}

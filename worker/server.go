@@ -109,8 +109,8 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 
 // Fetcher reads states over gRPC through one shared set of connections.
 type Fetcher struct {
-	Dial  func(address string) (*grpc.ClientConn, error)
-	Limit int64 // bytes of a state
+	Dial            func(address string) (*grpc.ClientConn, error)
+	Values, Samples int // of a state
 }
 
 // FromPeer fetches the state of a step from a member.
@@ -123,7 +123,7 @@ func (f Fetcher) FromPeer(ctx context.Context, address, job string, step int64) 
 	if err != nil {
 		return nil, err
 	}
-	return state.Read(proto.BlockReader(stream.Recv), f.Limit)
+	return state.ReadFor(proto.BlockReader(stream.Recv), f.Values, f.Samples)
 }
 
 // FromCoordinator fetches the checkpoint of a step.
@@ -136,7 +136,7 @@ func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step 
 	if err != nil {
 		return nil, err
 	}
-	s, err := state.Read(proto.BlockReader(stream.Recv), f.Limit)
+	s, err := state.ReadFor(proto.BlockReader(stream.Recv), f.Values, f.Samples)
 	if err == nil && s.Step != step {
 		err = fmt.Errorf("asked for the checkpoint of step %d, got step %d", step, s.Step)
 	}

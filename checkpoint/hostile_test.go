@@ -1,0 +1,84 @@
+package checkpoint
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// sealed is a file whose lengths and hash are right, whatever it holds.
+func sealed(manifest, payload string) []byte {
+	file := binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(manifest)))
+	file = append(file, manifest+payload...)
+	file = binary.LittleEndian.AppendUint64(file, uint64(len(payload)))
+	sum := sha256.Sum256(file)
+	return append(file, sum[:]...)
+}
+
+func hostileManifests() map[string]string {
+	return map[string]string{
+		"negative shape":       `{"format":1,"tensors":[{"name":"w","shape":[-1,-1]}]}`,
+		"zero in a shape":      `{"format":1,"tensors":[{"name":"w","shape":[0,5]}]}`,
+		"shape overflows to 0": `{"format":1,"tensors":[{"name":"w","shape":[4294967296,4294967296]}]}`,
+		"shape overflows":      `{"format":1,"tensors":[{"name":"w","shape":[3037000500,3037000500]}]}`,
+		"negative offset":      `{"format":1,"tensors":[{"name":"w","shape":[1],"offset":-1}]}`,
+		"sum overflows":        `{"format":1,"tensors":[{"name":"w","shape":[2],"offset":9223372036854775807}]}`,
+		"negative step":        `{"format":1,"step":-1}`,
+		"negative term":        `{"format":1,"term":-1}`,
+		"another format":       `{"format":2}`,
+		"a long manifest":      `{"format":1,"tensors":[` + strings.Repeat(`{},`, maxManifest/3) + `{}]}`,
+	}
+}
+
+func TestHostileManifestsAreRefused(t *testing.T) {
+	if _, _, err := verify(t.Context(), bytes.NewReader(sealed(`{"format":1}`, ""))); err != nil {
+		t.Fatal("the file that these are made of is broken:", err)
+	}
+	for name, manifest := range hostileManifests() {
+		if m, _, err := verify(t.Context(), bytes.NewReader(sealed(manifest, "payload"))); err == nil {
+			t.Errorf("%s: accepted %+v", name, m)
+		}
+	}
+}
+
+// A file may change after it was verified: what is read then is not what the hash vouches for.
+func TestChangedAfterVerifying(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	whole := sealed(`{"format":1}`, strings.Repeat("payload", 1000))
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, payload, err := Read(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer payload.Close()
+	whole[100] ^= 1
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 7000)
+	if n, err := io.ReadFull(payload, b); err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+func TestOnlyRegularFilesAreCheckpoints(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o600), os.Symlink("/dev/zero", filepath.Join(dir, "device"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, filepath.Join(dir, "device"), dir} {
+		if _, _, err := Read(t.Context(), path); err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

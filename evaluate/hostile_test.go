@@ -1,0 +1,130 @@
+package evaluate
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"encoding/binary"
+	"errors"
+	"image"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// hugeTile is a TIFF of 28 x 28 gray pixels whose one tile has side x side, all black: with 65535 of them, 2 MB that take
+// gigabytes to decode.
+func hugeTile(t testing.TB, side uint16) []byte {
+	var packed bytes.Buffer
+	z := zlib.NewWriter(&packed)
+	if _, err := io.CopyN(z, zeros{}, int64(side)*int64(side)/2); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries := [][4]uint32{ // tag, type, count, value
+		{256, 3, 1, 28}, {257, 3, 1, 28}, {258, 3, 1, 8}, {259, 3, 1, 8}, {262, 3, 1, 1}, {277, 3, 1, 1},
+		{322, 3, 1, uint32(side)}, {323, 3, 1, uint32(side)}, {324, 4, 1, 0}, {325, 4, 1, uint32(packed.Len())},
+	}
+	entries[8][3] = uint32(8 + 2 + 12*len(entries) + 4) // the tile comes behind the directory
+	file := binary.LittleEndian.AppendUint32([]byte("II*\x00"), 8)
+	file = binary.LittleEndian.AppendUint16(file, uint16(len(entries)))
+	for _, e := range entries {
+		file = binary.LittleEndian.AppendUint16(file, uint16(e[0]))
+		file = binary.LittleEndian.AppendUint16(file, uint16(e[1]))
+		file = binary.LittleEndian.AppendUint32(file, e[2])
+		file = binary.LittleEndian.AppendUint32(file, e[3])
+	}
+	return append(binary.LittleEndian.AppendUint32(file, 0), packed.Bytes()...)
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
+// manyScans is a progressive JPEG of side x side gray pixels, whose every scan says in a few bytes that all is zero.
+func manyScans(side uint16, scans int) []byte {
+	high, low := byte(side>>8), byte(side)
+	file := []byte{0xff, 0xd8,
+		0xff, 0xc2, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0} // SOF2
+	table := []byte{0xff, 0xc4, 0, 20, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe0} // AC: "0" is a run of 2^14 blocks, at least
+	file = append(file, table...)
+	blocks := (int(side) + 7) / 8 * ((int(side) + 7) / 8)
+	var run []byte // each run is 15 zero bits: its code and its length beyond 2^14, none
+	for range (blocks/(1<<14) + 1) * 15 / 8 {
+		run = append(run, 0)
+	}
+	run = append(run, 0)
+	for range scans {
+		file = append(file, 0xff, 0xda, 0, 8, 1, 1, 0, 1, 63, 0x00)
+		file = append(file, run...)
+	}
+	return append(file, 0xff, 0xd9)
+}
+
+func TestOtherFormatsAreNamedAndNotDecoded(t *testing.T) {
+	for name, file := range map[string][]byte{
+		"TIFF": hugeTile(t, 1<<14), "BMP": append([]byte("BM"), make([]byte, 100)...),
+		"WebP": []byte("RIFF\x24\x00\x00\x00WEBPVP8 "), "HEIF or AVIF": []byte("\x00\x00\x00\x18ftypavif"),
+	} {
+		before := allocated()
+		pixels, err := Decode(t.Context(), bytes.NewReader(file))
+		if err == nil || !strings.Contains(err.Error(), "a "+name+" image is not read") {
+			t.Errorf("%s: %d pixels, %v", name, len(pixels), err)
+		}
+		if took := allocated() - before; took > 64<<20 {
+			t.Errorf("%s: a file of %d bytes took %d bytes of memory", name, len(file), took)
+		}
+	}
+}
+
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+// patience is a context that ends after so many looks at it.
+type patience struct {
+	context.Context
+	looks int
+}
+
+var errOutOfPatience = errors.New("out of patience")
+
+func (p *patience) Err() error {
+	if p.looks--; p.looks < 0 {
+		return errOutOfPatience
+	}
+	return nil
+}
+
+func TestDecodingEndsWithItsContext(t *testing.T) {
+	if _, err := decodePicture(t.Context(), manyScans(1024, 20)); err != nil {
+		t.Fatal("the picture for this test is broken:", err)
+	}
+	file := manyScans(4096, 100_000)
+	p := &patience{t.Context(), 30}
+	if _, err := decodePicture(p, file); !errors.Is(err, errOutOfPatience) {
+		t.Errorf("got %v, want %v", err, errOutOfPatience)
+	}
+}
+
+func TestMemoryOfTheLargestPictures(t *testing.T) {
+	for name, file := range map[string][]byte{
+		"progressive JPEG": manyScans(4096, 2), "PNG": asPNG(t, image.NewNRGBA64(image.Rect(0, 0, 4096, 4096))),
+	} {
+		before := allocated()
+		if _, err := decodePicture(t.Context(), file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := allocated() - before; took > 600<<20 {
+			t.Errorf("%s took %d bytes of memory", name, took)
+		}
+	}
+}
