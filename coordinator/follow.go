@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	probeTimeout = 1500 * time.Millisecond
-	redial       = 20 * time.Millisecond
-	refollow     = 100 * time.Millisecond
-	refollowMax  = 2 * time.Second
+	redial      = 20 * time.Millisecond
+	refollow    = 100 * time.Millisecond
+	refollowMax = 2 * time.Second
+	mostProbes  = 4 // one after the other, while this process is too starved to tell whether a member answers
 )
 
 // followed is what the streams from the members bring to the term's loop.
@@ -77,22 +77,50 @@ func (t *term) send(ctx context.Context, in any) {
 	}
 }
 
-// probe finds out whether a member's process runs: a refused connection says no, a stopped process accepts but never answers.
-// Dialling goes on beside the question: a process that is just dying may still accept, and is then refused a moment later.
+// probe finds out whether a member's process runs. Silence proves nothing while this process itself does not run: then it asks again.
 func (t *term) probe(ctx context.Context, member, address string) policy.Probed {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	outcome := policy.Silent
+	for try := 0; try < mostProbes && outcome == policy.Silent && ctx.Err() == nil; try++ {
+		var starved bool
+		if outcome, starved = t.probeOnce(ctx, member, address); !starved {
+			break
+		}
+	}
+	return policy.Probed{Member: member, Outcome: outcome}
+}
+
+// probeOnce asks once: a refused connection says no, a stopped process accepts but never answers. Dialling goes on beside the question: a
+// process that is just dying may still accept, and is then refused a moment later.
+func (t *term) probeOnce(ctx context.Context, member, address string) (outcome policy.Outcome, starved bool) {
+	ctx, cancel := context.WithTimeout(ctx, policy.ProbeTimeout)
 	defer cancel()
-	refused := make(chan bool, 1)
+	refused, late := make(chan bool, 1), make(chan bool, 1)
 	go func() {
 		refused <- awaitRefusal(ctx, address)
 		cancel()
 	}()
-	outcome := t.ask(ctx, member, address)
+	go func() { late <- pausedUntil(ctx) }()
+	outcome = t.ask(ctx, member, address)
 	cancel()
 	if <-refused && outcome == policy.Silent {
 		outcome = policy.Refused
 	}
-	return policy.Probed{Member: member, Outcome: outcome}
+	return outcome, <-late
+}
+
+// pausedUntil waits for the end of ctx and says whether this process did not run for a while meanwhile.
+func pausedUntil(ctx context.Context) (paused bool) {
+	tick := time.NewTicker(redial)
+	defer tick.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return paused || time.Since(last) > policy.CoordinatorPause
+		case <-tick.C:
+			now := time.Now()
+			paused, last = paused || now.Sub(last) > policy.CoordinatorPause, now
+		}
+	}
 }
 
 // ask puts the question until it is answered or ctx ends: a connection may break under it.

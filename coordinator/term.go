@@ -236,7 +236,7 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 	}
 	if a := s.Accusation; a != nil {
 		told.Accusation = &policy.Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase, Detail: a.Detail, Paused: a.Paused}
-		if before == nil || before.Accusation == nil {
+		if a.Kind != policy.KindWaiting && (before == nil || before.Accusation.GetKind() != a.Kind) {
 			t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step, "suspect", a.Suspect,
 				"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
 		}

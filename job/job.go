@@ -115,6 +115,10 @@ type World struct {
 	Coordinator string `json:"coordinator"`
 	// Patience counts how often deadlines have been doubled after false accusations.
 	Patience int `json:"patience,omitempty"`
+	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has one.
+	Fresh []string `json:"fresh,omitempty"`
+	// Dismissed are members that are to end, each with the reason: they failed again and again.
+	Dismissed map[string]string `json:"dismissed,omitempty"`
 	// Halt: take no further step, serve the state.
 	Halt   bool   `json:"halt,omitempty"`
 	Reason string `json:"reason"`
@@ -123,6 +127,15 @@ type World struct {
 // Rank returns the member's rank, or -1 when the world does not use it.
 func (w World) Rank(member string) int {
 	return slices.IndexFunc(w.Peers, func(p Peer) bool { return p.ID == member })
+}
+
+// FreshRanks says of each rank whether it is fresh.
+func (w World) FreshRanks() []bool {
+	fresh := make([]bool, len(w.Peers))
+	for rank, p := range w.Peers {
+		fresh[rank] = slices.Contains(w.Fresh, p.ID)
+	}
+	return fresh
 }
 
 // Size is the world size.

@@ -207,6 +207,19 @@ func (w World) Validate() error {
 		}
 		seen[p.ID] = true
 	}
+	for _, id := range w.Fresh {
+		if !seen[id] {
+			return fmt.Errorf("fresh: %q is not in the world", id)
+		}
+	}
+	if err := within("number of dismissed members", len(w.Dismissed), 0, MaxPeers); err != nil {
+		return err
+	}
+	for id, reason := range w.Dismissed {
+		if err := first(CheckID(id), text("reason", reason, maxText)); err != nil {
+			return named("dismissed", err)
+		}
+	}
 	return nil
 }
 

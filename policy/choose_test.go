@@ -1,64 +1,159 @@
 package policy
 
 import (
+	"math"
+	"slices"
 	"testing"
 )
 
-// FuzzChoose compares Choose with its definition, told in another way: count, for every claim, who is ahead of it and who agrees.
-func FuzzChoose(f *testing.F) {
-	f.Add([]byte{0x51, 0x51, 0x41}, int8(3), uint64(0))
-	f.Add([]byte{0x51, 0x52}, int8(0), uint64(0x13))
-	f.Add([]byte{0, 0, 0}, int8(4), uint64(0x500))
-	f.Fuzz(func(t *testing.T, claims []byte, at int8, durable uint64) {
-		if len(claims) == 0 || len(claims) > 9 {
-			t.Skip()
+// told is what one rank says: a step (-1: no state), which state of it, a durable step.
+type told struct{ step, print, durable int64 }
+
+func exchange(floor int64, ranks ...told) Exchange {
+	x := Exchange{Floor: floor, Total: 100}
+	for _, r := range ranks {
+		x.Slots = append(x.Slots, r.step+1, r.print, 0, r.durable)
+	}
+	return x
+}
+
+// TestChoose says the rule by examples.
+func TestChoose(t *testing.T) {
+	none := told{step: -1}
+	for name, c := range map[string]struct {
+		x       Exchange
+		step    int64
+		holders []int // nil: the checkpoint of that step
+	}{
+		"all agree":                                     {exchange(5, told{9, 1, 0}, told{9, 1, 0}), 9, []int{0, 1}},
+		"nobody has a state":                            {exchange(5, none, none), 5, nil},
+		"one alone is trusted":                          {exchange(5, told{9, 1, 0}), 9, []int{0}},
+		"and gives its state to fresh ones":             {exchange(5, none, told{9, 1, 0}, none), 9, []int{1}},
+		"but not one older than the checkpoint":         {exchange(10, told{9, 1, 0}), 10, nil},
+		"of two the one a step ahead":                   {exchange(5, told{8, 1, 0}, told{9, 2, 0}), 9, []int{1}},
+		"not the one two steps ahead":                   {exchange(5, told{7, 1, 0}, told{9, 2, 0}), 5, nil},
+		"two differ at a step":                          {exchange(5, told{9, 1, 0}, told{9, 2, 0}), 5, nil},
+		"the majority":                                  {exchange(5, told{9, 2, 0}, told{9, 1, 0}, told{9, 2, 0}), 9, []int{0, 2}},
+		"the majority against a lone higher step":       {exchange(5, told{9, 2, 0}, told{8, 1, 0}, told{8, 1, 0}), 8, []int{1, 2}},
+		"the majority at the higher step":               {exchange(5, told{9, 2, 0}, told{8, 1, 0}, told{9, 2, 0}), 9, []int{0, 2}},
+		"half have taken the step":                      {exchange(5, told{9, 2, 0}, told{8, 1, 0}, told{9, 2, 0}, told{8, 1, 0}), 9, []int{0, 2}},
+		"two against two at a step":                     {exchange(5, told{9, 2, 0}, told{9, 1, 0}, told{9, 2, 0}, told{9, 1, 0}), 5, nil},
+		"three with three states":                       {exchange(5, told{10, 3, 0}, told{9, 2, 0}, told{8, 1, 0}), 5, nil},
+		"two beside two that differ":                    {exchange(5, told{9, 2, 0}, told{9, 2, 0}, told{9, 3, 0}, told{8, 1, 0}), 9, []int{0, 1}},
+		"a step beyond the schedule is void":            {exchange(5, told{101, 2, 0}, told{8, 1, 0}), 8, []int{1}},
+		"hostile words":                                 {exchange(5, told{math.MaxInt64 - 1, 2, math.MaxInt64}, told{math.MinInt64, 1, math.MinInt64}, told{8, 1, 0}), 8, []int{2}},
+		"one's durable step is not believed":            {exchange(5, told{9, 1, 50}, told{9, 1, 5}, told{9, 1, 0}), 9, []int{0, 1, 2}},
+		"nor one beyond the schedule":                   {exchange(5, told{9, 1, math.MaxInt64}, told{9, 1, math.MaxInt64}), 9, []int{0, 1}},
+		"two know of a newer checkpoint":                {exchange(0, told{9, 1, 7}, told{9, 2, 7}), 7, nil},
+		"one of two knows of it":                        {exchange(0, told{9, 1, 7}, told{9, 2, 0}), 7, nil},
+		"one of three does not suffice":                 {exchange(0, told{9, 1, 7}, told{9, 2, 0}, told{9, 3, 0}), 0, nil},
+		"those who come back do not outvote those here": {with(exchange(0, told{90, 1, 0}, told{3, 2, 0}, told{3, 2, 0}), false, true, true), 90, []int{0}},
+		"where nobody else has a state they count":      {with(exchange(0, none, told{3, 2, 0}, told{3, 2, 0}), false, true, true), 3, []int{1, 2}},
+	} {
+		got := Choose(c.x)
+		if got.Step != c.step || !slices.Equal(got.Holders, c.holders) || got.Agreed != (len(got.Holders) == c.x.size()) {
+			t.Errorf("%s: %+v, want step %d of %v", name, got, c.step, c.holders)
 		}
-		floor := int64(max(0, at)) % 16
-		slots, newest := make([]int64, SlotWords*len(claims)), floor
-		for r, c := range claims { // high half: step + 1; low half: which state of that step; and a half byte of durable
-			told := int64(durable >> (4 * r) & 15)
-			copy(slots[SlotWords*r:], []int64{int64(c >> 4), int64(c & 3), int64(c & 12), told})
-			newest = max(newest, told)
-		}
-		same := func(a, b int) bool {
-			return slots[SlotWords*a] == slots[SlotWords*b] && slots[SlotWords*a+1] == slots[SlotWords*b+1] && slots[SlotWords*a+2] == slots[SlotWords*b+2]
-		}
-		winners, best := []int{}, 0
-		for a := range claims {
-			n, beaten := 0, slots[SlotWords*a] < newest+1
-			for b := range claims {
-				beaten = beaten || slots[SlotWords*b] > slots[SlotWords*a]
-				if same(a, b) {
-					n++
+	}
+}
+
+func with(x Exchange, fresh ...bool) Exchange { x.Fresh = fresh; return x }
+
+// TestChooseEverything goes through all that up to four ranks may tell. A minority's state never wins against a strict majority; of three or more
+// with one liar, whatever it tells, nobody adopts what only the liar has; the order of ranks does not matter.
+func TestChooseEverything(t *testing.T) {
+	var claims []told
+	for _, step := range []int64{-1, 1, 2, 3, math.MaxInt64 - 1} {
+		for _, print := range []int64{0, 1} {
+			for _, durable := range []int64{0, 2, 3} {
+				if step >= 0 || print == 0 {
+					claims = append(claims, told{step, print, durable})
 				}
 			}
-			if beaten || n < best {
-				continue
-			}
-			if n > best {
-				winners, best = winners[:0], n
-			}
-			winners = append(winners, a)
 		}
-		got := Choose(slots, floor)
-		if len(winners) == 0 || len(winners) > best { // nobody, or a tie
-			if len(got.Holders) != 0 || got.Step != newest || got.Agreed {
-				t.Fatalf("Choose(%v, %d) = %+v, want the newest durable checkpoint", slots, floor, got)
-			}
+	}
+	var ranks []told
+	var all func(n int)
+	all = func(n int) {
+		if len(ranks) == n {
+			checkChoice(t, ranks)
 			return
 		}
-		for r := range claims {
-			if got.Has(r) != same(r, winners[0]) {
-				t.Fatalf("Choose(%v, %d) = %+v, want the holders %v", slots, floor, got, winners)
+		for _, c := range claims {
+			ranks = append(ranks, c)
+			all(n)
+			ranks = ranks[:len(ranks)-1]
+		}
+	}
+	for n := 1; n <= 4; n++ {
+		all(n)
+	}
+}
+
+func checkChoice(t *testing.T, ranks []told) {
+	x := exchange(1, ranks...)
+	c := Choose(x)
+	n, same := len(ranks), func(a told) (k int) {
+		for _, b := range ranks {
+			if a.step == b.step && a.print == b.print {
+				k++
 			}
 		}
-		w := winners[0]
-		want := Fingerprint{Hi: slots[SlotWords*w+1], Lo: slots[SlotWords*w+2]}
-		if got.Step != slots[SlotWords*w]-1 || got.Print != want || got.Agreed != (len(winners) == len(claims)) {
-			t.Fatalf("Choose(%v, %d) = %+v, want rank %d's", slots, floor, got, w)
+		return k
+	}
+	if c.Step < 1 || c.Step > x.Total || len(c.Holders) > 0 && !c.Has(c.Source(n-1, math.MaxInt64)) {
+		t.Fatalf("%v: %+v", ranks, c)
+	}
+	reversed := slices.Clone(ranks)
+	slices.Reverse(reversed)
+	if d := Choose(exchange(1, reversed...)); d.Step != c.Step || d.Print != c.Print || len(d.Holders) != len(c.Holders) {
+		t.Fatalf("%v: %+v, in the other order %+v", ranks, c, d)
+	}
+	for r, a := range ranks {
+		if a.step < 1 || a.step > x.Total {
+			if c.Has(r) {
+				t.Fatalf("%v: %+v has no state", ranks, c)
+			}
+			continue
 		}
-		if source := got.Source(0, 7); !got.Has(source) {
-			t.Fatalf("source %d is no holder of %+v", source, got)
+		if 2*same(a) > n && len(c.Holders) > 0 && !c.Has(r) {
+			t.Fatalf("%v: %+v, against a strict majority", ranks, c)
+		}
+		// The rest is honest: one state a step, at most a step apart, at least as new as what is durable. r lies.
+		honest, least, most := n >= 3, int64(math.MaxInt64), int64(0)
+		for q, b := range ranks {
+			if q != r {
+				least, most = min(least, b.step), max(most, b.step)
+				honest = honest && b.step >= 1 && b.step <= x.Total && b.print == 0 && b.durable <= b.step
+			}
+		}
+		if !honest || most > least+1 {
+			continue
+		}
+		if len(c.Holders) == 1 && c.Has(r) {
+			t.Fatalf("%v: %+v, which only rank %d has", ranks, c, r)
+		}
+		if len(c.Holders) == 0 && c.Step > most {
+			t.Fatalf("%v: %+v, beyond what anybody but rank %d has", ranks, c, r)
+		}
+	}
+}
+
+// FuzzChoose: any words give a choice that all ranks can act on.
+func FuzzChoose(f *testing.F) {
+	f.Add(int64(3), int64(9), int64(1), int64(math.MaxInt64), int64(math.MinInt64), int64(-1), uint8(3), uint8(2))
+	f.Fuzz(func(t *testing.T, a, b, c, d, e, floor int64, size, fresh uint8) {
+		words := []int64{a, b, c, d, e}
+		x := Exchange{Floor: min(max(floor, 0), 100), Total: 100}
+		for r := range int(size%9) + 1 {
+			for w := range SlotWords {
+				x.Slots = append(x.Slots, words[(r*int(size)+w*7)%5])
+			}
+			x.Fresh = append(x.Fresh, fresh>>(r%8)&1 == 1)
+		}
+		got := Choose(x)
+		if got.Step < 0 || got.Step > x.Total || len(got.Holders) > 0 && !got.Has(got.Source(int(size), d)) {
+			t.Fatalf("%+v gives %+v", x, got)
 		}
 	})
 }

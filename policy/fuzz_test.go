@@ -99,7 +99,7 @@ func (f *fuzzed) step(what, detail byte) {
 		told.Holding, told.Step = true, high
 		f.feed(told)
 	case 8:
-		kinds := []string{KindBroken, KindDeadline, KindUnreachable, KindOther, KindProtocol, "relayed", ""}
+		kinds := []string{KindBroken, KindDeadline, KindUnreachable, KindOther, KindProtocol, KindWaiting, "relayed", ""}
 		told.Accusation = &Accusation{Suspect: string('a' + rune(high&7)), Kind: kinds[int(high)%len(kinds)], Paused: high&24 == 24}
 		f.feed(told)
 	case 9:

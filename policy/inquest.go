@@ -60,7 +60,41 @@ func (p *Policy) tick(now time.Time) []any {
 			examine(m.ID)
 		}
 	}
+	if slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return p.waits(peer.ID) }) {
+		out = append(out, p.doubt(now)...)
+	}
 	return out
+}
+
+// waits says whether this member of the world told that its collective takes long.
+func (p *Policy) waits(id string) bool {
+	t := p.standing(id).told
+	return p.world != nil && p.world.Rank(id) >= 0 && t.Generation == p.world.Generation && t.Accusation != nil && t.Accusation.Kind == KindWaiting
+}
+
+// doubt probes all members of a world whose collective takes long. It goes on if they answer.
+func (p *Policy) doubt(now time.Time) (out []any) {
+	for _, peer := range p.peers() {
+		out = append(out, p.probe(now, peer.ID)...)
+		p.standing(peer.ID).doubted = p.world.Generation
+	}
+	return out
+}
+
+// hangs says whether a member that did not answer the probe sent at that time is why others wait. Silence may be the coordinator's own fault:
+// another member must have answered since.
+func (p *Policy) hangs(id string, sent time.Time) bool {
+	if p.world == nil || p.standing(id).doubted != p.world.Generation {
+		return false
+	}
+	waited, answered := false, false
+	for _, peer := range p.peers() {
+		if peer.ID != id {
+			waited = waited || p.waits(peer.ID)
+			answered = answered || !p.standing(peer.ID).answered.Before(sent)
+		}
+	}
+	return waited && answered
 }
 
 // miss tells people of a joiner that stays registered and does not answer: unlike a dead one, it goes on renewing its lease.
@@ -89,19 +123,23 @@ func (p *Policy) probe(now time.Time, id string) []any {
 	return []any{Probe{id, p.world.Peers[p.world.Rank(id)].Address}}
 }
 
-// judge takes a probe's result. Outside an inquest only a refused connection, or silence after a long absence, evicts:
+// judge takes a probe's result. Outside an inquest only a refused connection evicts, or silence while others wait or after a long absence:
 // silence alone may be the coordinator's own.
 func (p *Policy) judge(now time.Time, in Probed) {
 	s := p.standing(in.Member)
+	sent := s.probing
 	s.probing = time.Time{}
 	switch {
 	case in.Outcome == Alive:
-		s.suspect, s.heard = false, true
+		s.suspect, s.silent, s.heard, s.answered = false, false, true, now
 	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0:
 		s.suspect = true
 	case !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL:
 		s.suspect = true
+	case in.Outcome == Silent && p.hangs(in.Member, sent):
+		s.suspect, s.silent = true, true
 	}
+	s.doubted = 0
 	if p.inquest != nil {
 		if _, asked := p.inquest.found[in.Member]; asked {
 			p.inquest.found[in.Member] = in.Outcome
@@ -120,7 +158,8 @@ func (p *Policy) present(peer job.Peer) bool {
 func (p *Policy) testified(peer job.Peer) bool { return p.accusation(peer.ID) != nil }
 
 func (p *Policy) accusation(id string) *Accusation {
-	if t := p.standing(id).told; p.world != nil && t.Generation == p.world.Generation { // of another generation: void
+	t := p.standing(id).told
+	if p.world != nil && t.Generation == p.world.Generation && !p.waits(id) { // of another generation: void
 		return t.Accusation
 	}
 	return nil
@@ -170,7 +209,8 @@ func (p *Policy) settle(now time.Time) bool {
 	if silent > 0 {
 		for id, outcome := range q.found {
 			if outcome == Silent {
-				p.standing(id).suspect = true
+				s := p.standing(id)
+				s.suspect, s.silent = true, true
 			}
 		}
 		q.reason = p.losses()
@@ -248,7 +288,7 @@ func (p *Policy) losses() string {
 	for rank, peer := range p.world.Peers {
 		s := p.standing(peer.ID)
 		switch {
-		case p.inquest != nil && p.inquest.found[peer.ID] == Silent && s.suspect:
+		case s.suspect && s.silent:
 			parts = append(parts, fmt.Sprintf("%s (rank %d) does not answer", peer.ID, rank))
 		case s.suspect:
 			parts = append(parts, fmt.Sprintf("%s (rank %d) is gone", peer.ID, rank))

@@ -86,7 +86,10 @@ const (
 	KindProtocol    = "protocol"    // the suspect sent what does not belong there
 	KindUnreachable = "unreachable" // no stream to or from the suspect came about
 	KindDeadline    = "deadline"    // the suspect's stream stands, and was silent for too long
+	KindFetch       = "fetch"       // the reporter could not fetch a state, from the suspect or ("") the coordinator
 	KindOther       = "other"       // the reporter could not go on, through no peer's fault
+	// KindWaiting accuses nobody, and its collective is not over: it takes longer than Deadlines.Suspect, so the others should be probed.
+	KindWaiting = "waiting"
 )
 
 // Actions that the policy asks the controller for.
@@ -127,6 +130,9 @@ type standing struct {
 	unheard   time.Time // since when it is waited for as a joiner; zero: it is not
 	named     bool      // people were told that it does not answer
 	probing   time.Time // since when a probe is under way; zero: none is
+	answered  time.Time // when it last answered one
+	doubted   int64     // the generation whose members wait, when the probe under way was sent
+	silent    bool      // it is suspect because it did not answer
 	suspect   bool      // the last probe failed: not used until one succeeds
 	absent    time.Time // since when this member of the world is not registered; zero: it is
 	benched   time.Time // not used until then; zero: not benched
@@ -224,6 +230,9 @@ func (p *Policy) tell(now time.Time, in Told) (out []any) {
 	}
 	s.told, s.heard = in, true
 	p.open()
+	if p.waits(in.Member) {
+		out = append(out, p.doubt(now)...)
+	}
 	return out
 }
 
@@ -347,6 +356,7 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 		if !forced {
 			w.Since = p.world.Generation
 		}
+		w.Fresh = p.fresh(peers)
 		w.Patience = p.world.Patience
 		switch {
 		case late:
@@ -358,6 +368,18 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 	p.pending = w.Generation
 	p.noted = ""
 	return []any{Publish{w}}
+}
+
+// fresh are the peers whose states count only if no other has one: they were not in the newest generation that opened, so what they have may
+// be old.
+func (p *Policy) fresh(peers []job.Peer) []string {
+	var out []string
+	for _, peer := range peers {
+		if p.world.Rank(peer.ID) < 0 || p.opened != p.world.Generation && slices.Contains(p.world.Fresh, peer.ID) {
+			out = append(out, peer.ID)
+		}
+	}
+	return out
 }
 
 // Abandoned says whether nobody is in a world: none was published or is being published, or all its members are gone. Then only the disk

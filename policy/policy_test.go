@@ -24,6 +24,7 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 //	join a [ADDRESS]                 a registers and is heard
 //	settle                           what was published stands in etcd now
 //	commits a / holds a 12           a tells: it committed a step of the present generation, or holds that one
+//	waits a                          a tells: its collective takes long
 //	fails a b KIND [paused] [@2]     a tells: its collective is over, because of b ("-": nobody), in the present generation or another
 //	probed a alive|refused|silent    a probe comes back
 //	unfollowed a                     a's stream ends
@@ -144,6 +145,9 @@ func (s *stage) play(verb string, args []string) error {
 	case "holds":
 		told.Holding = true
 		told.Step, _ = strconv.ParseInt(args[1], 10, 64)
+		s.feed(told)
+	case "waits":
+		told.Accusation = &Accusation{Kind: KindWaiting}
 		s.feed(told)
 	case "fails":
 		told.Accusation = &Accusation{Suspect: strings.Trim(args[1], "-"), Kind: args[2], Phase: "receive", Detail: "why", Paused: args[3] == "paused"}

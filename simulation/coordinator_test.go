@@ -179,12 +179,21 @@ func (l *leader) probe(a policy.Probe) {
 		l.feed(policy.Probed{Member: a.Member, Outcome: o})
 	}
 	target, found := s.listener(a.Address), policy.Refused
-	l.in(1500*time.Millisecond, func() { finish(policy.Silent) })
+	l.in(policy.ProbeTimeout, func() { l.silent(a, finish) })
 	s.call(l.process, target.process, func() {
 		if target.id == a.Member {
 			found = policy.Alive
 		}
 	}, func() { finish(found) }, func() { finish(policy.Refused) })
+}
+
+// silent ends a probe that had no answer: it proves nothing if this process itself did not run meanwhile.
+func (l *leader) silent(a policy.Probe, finish func(policy.Outcome)) {
+	if l.resumed > 0 && l.sim.now-l.resumed < policy.ProbeTimeout {
+		l.in(policy.ProbeTimeout, func() { finish(policy.Silent) })
+		return
+	}
+	finish(policy.Silent)
 }
 
 // listen takes a member's status.

@@ -9,12 +9,7 @@ import (
 	"evenweave/policy"
 )
 
-const (
-	firstDeadline = 15 * time.Second
-	openDeadline  = 5 * time.Second
-	stepDeadline  = 2 * time.Second
-	grace         = 30 * time.Second // that leaving may take
-)
+const grace = 30 * time.Second // that leaving may take
 
 // next is the state after one more step: what exactness promises, whoever computes it.
 func next(print uint64) uint64 { return print*6364136223846793005 + 1442695040888963407 }
@@ -175,6 +170,12 @@ func (m *member) leave() {
 	m.loop()
 }
 
+// letGo says whether a world was published without this leaver, while others had its state.
+func (m *member) letGo() bool {
+	w := m.sim.etcd.world
+	return m.leaving && w != nil && w.Rank(m.id) < 0
+}
+
 // exit ends the process by its own will: nothing that was committed may go with it.
 func (m *member) exit(why string) {
 	s := m.sim
@@ -251,9 +252,10 @@ func (m *member) at(step int64) (print uint64, ok bool) {
 	return m.print, m.known && m.step == step
 }
 
-// adopt takes over a fetched state.
-func (m *member) adopt(step int64, print uint64) {
-	if m.known && step < m.step {
+// adopt takes over a fetched state. A member goes back only to do a step again that the majority does not have, or if it comes back to a world
+// that went on without it.
+func (m *member) adopt(x *session, step int64, print uint64) {
+	if m.known && step < m.step-1 && !slices.Contains(x.world.Fresh, m.id) {
 		m.sim.broken("%s went back from step %d to %d", m.id, m.step, step)
 	}
 	m.known, m.step, m.print = true, step, print
@@ -281,13 +283,16 @@ func (m *member) verify() {
 	}
 }
 
-// deadline of a collective, doubled as the world says.
-func (m *member) deadline(w *job.World, floor time.Duration) time.Duration {
-	d := firstDeadline
-	if m.seen > 2 {
-		d = stepDeadline
+// medianStep of the simulated steps: they take 5 to 60 ms.
+const medianStep = 30 * time.Millisecond
+
+// deadlines are the product's own.
+func (m *member) deadlines(w *job.World) policy.Deadlines {
+	d := policy.NewDeadlines(medianStep, m.seen, w.Patience)
+	if m.sim.bug == openNotDoubled {
+		d.Open = policy.NewDeadlines(medianStep, m.seen, 0).Open
 	}
-	return max(d, floor) << w.Patience
+	return d
 }
 
 // fetch gets the chosen state, then goes on with next.
@@ -302,18 +307,18 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 			x.fail(*err)
 			return
 		}
-		m.adopt(c.Step, print)
+		m.adopt(x, c.Step, print)
 		next()
 	}
 	if len(c.Holders) == 0 {
-		m.in(firstDeadline, func() { finish(&policy.Accusation{Kind: policy.KindOther, Detail: "no checkpoint"}, 0) })
+		m.in(m.deadlines(x.world).Fetch, func() { finish(&policy.Accusation{Kind: policy.KindOther, Detail: "no checkpoint"}, 0) })
 		m.restore(x, c.Step, &over, func(print uint64) { finish(nil, print) })
 		return
 	}
 	peer := x.world.Peers[c.Source(x.rank, x.world.Generation)]
 	blame := &policy.Accusation{Suspect: peer.ID, Kind: policy.KindBroken, Phase: "fetch"}
 	holder := s.listener(peer.Address)
-	m.in(firstDeadline, func() { finish(blame, 0) })
+	m.in(m.deadlines(x.world).Fetch, func() { finish(blame, 0) })
 	var print uint64
 	var ok bool
 	s.call(m.process, holder.process, func() { print, ok = holder.at(c.Step) }, func() {

@@ -42,6 +42,7 @@ type session struct {
 	final    bool // nothing is left to compute: agree once more, then hold
 	round    int
 	waits    int  // counts waits, so that the deadline of an old one is void
+	asked    bool // for probes, as it waits for long
 	waiting  bool // in a collective; else a broken ring is noticed when it enters the next
 	doomed   *policy.Accusation
 	over     bool // by failure, cancelling or in good order
@@ -64,7 +65,7 @@ func (s *sim) enter(m *member, w *job.World) {
 		r.sessions[x.rank] = x // else a process that came back under its id: the others hold streams of the old one
 	}
 	s.log("%s: enters g=%d at step %d", m.id, w.Generation, m.told())
-	m.in(m.deadline(w, 0), func() {
+	m.in(m.deadlines(w).Connect, func() {
 		if !x.running {
 			suspect := x.right()
 			if !x.accepted {
@@ -185,7 +186,7 @@ func (x *session) abort(a policy.Accusation) {
 }
 
 // contribute gives this rank's part to the next round and waits for the sum.
-func (x *session) contribute(c claim, floor time.Duration) {
+func (x *session) contribute(c claim, deadline time.Duration) {
 	if x.doomed != nil {
 		x.fail(*x.doomed)
 		return
@@ -200,7 +201,14 @@ func (x *session) contribute(c claim, floor time.Duration) {
 	this.claims[x.rank] = &c
 	x.waits++
 	wait := x.waits
-	x.m.in(x.m.deadline(x.world, floor), func() {
+	x.m.in(x.m.deadlines(x.world).Suspect, func() {
+		if x.waits == wait && !x.over {
+			x.asked = true
+			x.m.status.Accusation = &policy.Accusation{Kind: policy.KindWaiting}
+			x.m.tell()
+		}
+	})
+	x.m.in(deadline, func() {
 		if x.waits == wait {
 			x.fail(policy.Accusation{Suspect: x.left().ID, Kind: policy.KindDeadline, Phase: "receive"})
 		}
@@ -228,6 +236,10 @@ func (s *sim) sum(r *ring, this *round) {
 				if !x.over && x.waits == wait {
 					x.waits++
 					x.waiting = false
+					if x.asked {
+						x.asked, x.m.status.Accusation = false, nil
+						x.m.tell()
+					}
 					x.take(this)
 				}
 			})
@@ -264,7 +276,7 @@ func (x *session) take(this *round) {
 
 func (x *session) open() {
 	m := x.m
-	x.contribute(claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable}, openDeadline)
+	x.contribute(claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable}, m.deadlines(x.world).Open)
 }
 
 // opened settles from which state to go on.
@@ -278,15 +290,15 @@ func (x *session) opened(this *round) {
 		slots[policy.SlotWords*rank+3] = c.durable
 		newest = max(newest, c.durable)
 	}
-	c := policy.Choose(slots, x.world.Floor)
+	c := policy.Choose(policy.Exchange{Slots: slots, Floor: x.world.Floor, Total: s.total, Fresh: x.world.FreshRanks()})
 	if s.bug == floorWins && c.Step > x.world.Floor && !c.Agreed {
 		c = policy.Choice{Step: x.world.Floor}
 	}
 	switch {
 	case c.Agreed:
 		for _, other := range s.members {
-			inside := other.session != nil && other.session.ring == x.ring
-			if (inside || s.chaos.tame && !other.dead) && other.told() > c.Step+1 { // one more: it has taken the next step already
+			inside := other.session != nil && other.session.ring == x.ring && !slices.Contains(x.world.Fresh, other.id)
+			if (inside || s.chaos.tame && !other.dead && !other.letGo()) && other.told() > c.Step+1 { // one more: it has taken the next step already
 				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
 			}
 		}
@@ -321,7 +333,7 @@ func (x *session) step() {
 	m.in(m.sim.between(5*time.Millisecond, 60*time.Millisecond), func() {
 		if !x.over {
 			changing := m.world.Generation > x.world.Generation
-			x.contribute(claim{known: true, step: m.step, print: m.print, changing: changing}, 0)
+			x.contribute(claim{known: true, step: m.step, print: m.print, changing: changing}, m.deadlines(x.world).Step)
 		}
 	})
 }

@@ -11,12 +11,13 @@ import (
 type bug int
 
 const (
-	noBug       bug = iota
-	unfenced        // worlds are published without comparing leadership and revision
-	floorWins       // a generation opens from the newest checkpoint although a member has more
-	eagerCommit     // a step is committed although its collective failed
-	hastyLeaver     // a leaver goes without waiting for a world without it
-	earlyEnd        // the end is written before the last checkpoint is durable
+	noBug          bug = iota
+	unfenced           // worlds are published without comparing leadership and revision
+	floorWins          // a generation opens from the newest checkpoint although a member has more
+	eagerCommit        // a step is committed although its collective failed
+	hastyLeaver        // a leaver goes without waiting for a world without it
+	earlyEnd           // the end is written before the last checkpoint is durable
+	openNotDoubled     // the opening's deadline does not grow with the backoff
 )
 
 // sim is one run: a queue of events in virtual time. One goroutine; the same seed gives the same run.

@@ -104,7 +104,7 @@ func accuse(err error, w job.World) *proto.Accusation {
 			a.Kind = "unreachable"
 		}
 	case errors.As(err, &other):
-		a.Suspect, a.Phase, a.Kind = other.suspect, phaseFetch, "broken"
+		a.Suspect, a.Phase, a.Kind = other.suspect, phaseFetch, other.kind
 	}
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +37,7 @@ type generation struct {
 	leader   func() string // address of the coordinator
 	log      *slog.Logger
 
-	furthest  int64 // step that a rank has told of
+	furthest  int64 // step that ranks have told of
 	exchanges int   // since then
 }
 
@@ -76,19 +77,23 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 	}
 }
 
-// open makes all ranks agree on one state: each tells its (step, fingerprint); the highest step wins, then the majority at that step.
-// Who has another state, or none, fetches the winner from a peer. A tie between equal steps, and a world in which nobody has a state
-// as new as the newest durable one, is settled by the coordinator's checkpoint. Repeated until one exchange shows agreement. What comes
+// open makes all ranks agree on one state: each tells its (step, fingerprint), and policy.Choose settles which one wins.
+// A member with another state, or none, fetches the winner from a peer. Where none wins, all load the coordinator's checkpoint.
+// Repeated until one exchange shows agreement. What comes
 // again and again is no accident: then a member that others outvote, or that cannot keep a state, is unfit, and a tie is a verdict.
 func (g *generation) open(ctx context.Context) error {
 	for {
 		g.report.phase(phaseOpen)
 		slots := g.known()
 		known := slots[policy.SlotWords*g.rank] > 0
-		if err := g.sum(ctx, opening, slots, max(openDeadline, g.patience.deadline(g.world.Patience))); err != nil {
+		if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
 			return err
 		}
-		choice, stuck := policy.Choose(slots, g.world.Floor), g.exchanged(slots)
+		choice := policy.Choose(policy.Exchange{Slots: slots, Floor: g.world.Floor, Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()})
+		stuck := g.exchanged(slots)
+		for _, r := range choice.Void {
+			g.log.Warn("a member tells of a step outside the schedule: void", "member", g.world.Peers[r].ID, "word", slots[policy.SlotWords*r])
+		}
 		switch {
 		case choice.Agreed:
 			if g.replica.verify(state.Fingerprint(choice.Print)) {
@@ -97,8 +102,10 @@ func (g *generation) open(ctx context.Context) error {
 			step, epochs, used := g.replica.progress()
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
 			return nil
-		case choice.Has(g.rank): // the next exchange waits for those who fetch
+		case choice.Has(g.rank) && !g.endless(): // the next exchange waits for those who fetch
 			continue
+		case choice.Has(g.rank):
+			return g.disagrees(choice)
 		case stuck && known && len(choice.Holders) == 0:
 			return &Verdict{fmt.Sprintf("step %d: replicas differ, after %d replays too: %s; one of these machines computes other bits, by its processor, memory or plug-in; the checkpoints are sound: "+
 				"start again without it, on the same directory, with an empty etcd (`evenweave train` keeps its own there) or another --job", g.furthest, maxExchanges/2, differences(slots, g.world))}
@@ -128,15 +135,35 @@ func (g *generation) known() []int64 {
 	return slots
 }
 
-// exchanged counts what all ranks told, and so alike on each, and says whether it was too often without a step gained.
+// exchanged counts the exchanges, alike on each rank, and says whether there were too many without a step gained. What one rank of three or more tells
+// alone gains none.
 func (g *generation) exchanged(slots []int64) (stuck bool) {
+	var steps []int64
 	for r := 0; r < len(slots); r += policy.SlotWords {
-		if step := slots[r] - 1; step > g.furthest {
+		if w := slots[r]; w > 0 && w-1 <= g.replica.job.Spec.TotalSteps() {
+			steps = append(steps, w-1)
+		}
+	}
+	slices.Sort(steps)
+	if n := len(steps); n > 0 {
+		if step := steps[max(0, n-1-min(n, 3)/3)]; step > g.furthest {
 			g.furthest, g.exchanges = step, 0
 		}
 	}
 	g.exchanges++
 	return g.exchanges > maxExchanges
+}
+
+// endless says that a member which should have ended by now, as unfit, still takes part.
+func (g *generation) endless() bool { return g.exchanges > 2*maxExchanges }
+
+func (g *generation) disagrees(c policy.Choice) error {
+	for r, p := range g.world.Peers {
+		if !c.Has(r) {
+			return &blamed{suspect: p.ID, kind: policy.KindProtocol, err: fmt.Errorf("%s (rank %d) still has another state than %d of %d after %d exchanges", p.ID, r, len(c.Holders), g.world.Size(), g.exchanges)}
+		}
+	}
+	return nil
 }
 
 // differences says what each member told.
@@ -159,7 +186,7 @@ func (u *unfit) Error() string { return u.message }
 // obtain replaces this member's state by the chosen one.
 func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64) error {
 	g.report.phase(phaseFetch)
-	ctx, cancel := context.WithTimeout(ctx, firstDeadline)
+	ctx, cancel := context.WithTimeout(ctx, g.deadlines().Fetch)
 	defer cancel()
 	if len(c.Holders) == 0 {
 		return g.restore(ctx, c.Step)
@@ -167,10 +194,10 @@ func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64)
 	peer := g.world.Peers[c.Source(g.rank, g.world.Generation)]
 	s, err := g.fetch.FromPeer(ctx, peer.Address, g.world.Job, c.Step)
 	if err != nil {
-		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s: %w", c.Step, peer.ID, err)}
+		return &blamed{suspect: peer.ID, kind: policy.KindFetch, err: fmt.Errorf("state of step %d from %s: %w", c.Step, peer.ID, err)}
 	}
 	if f := s.Fingerprint(); f != state.Fingerprint(c.Print) {
-		return &blamed{suspect: peer.ID, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Print))}
+		return &blamed{suspect: peer.ID, kind: policy.KindProtocol, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Print))}
 	}
 	if differs := slots[policy.SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
 		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", peer.ID, len(c.Holders), g.world.Size()))
@@ -208,7 +235,7 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("checkpoint of step %d from the coordinator at %s: %w", step, from, err)
+			return &blamed{kind: policy.KindFetch, err: fmt.Errorf("checkpoint of step %d from the coordinator at %s: %w", step, from, err)}
 		case <-time.After(restorePause):
 		}
 	}
@@ -217,11 +244,28 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 // opening is the step of an exchange of (step, fingerprint), in which the ranks' own steps may differ.
 const opening = -1
 
+func (g *generation) deadlines() policy.Deadlines { return g.patience.deadlines(g.world.Patience) }
+
 // sum runs one collective under a deadline; step must be equal on all ranks.
 func (g *generation) sum(ctx context.Context, step int64, words []int64, deadline time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errDeadline)
 	defer cancel()
-	return g.ring.Sum(ctx, step, words)
+	told := make(chan struct{})
+	asking := time.AfterFunc(g.deadlines().Suspect, func() {
+		defer close(told)
+		g.waits(&proto.Accusation{Generation: g.world.Generation, Kind: policy.KindWaiting, Step: step})
+	})
+	err := g.ring.Sum(ctx, step, words)
+	if !asking.Stop() {
+		<-told
+		g.waits(nil)
+	}
+	return err
+}
+
+// waits tells that a collective takes long, so that the others are probed, or that it is over.
+func (g *generation) waits(a *proto.Accusation) {
+	g.report.set(func(s *proto.Status) { s.Accusation = a })
 }
 
 var errDeadline = errors.New("the deadline of this collective has passed")
@@ -257,6 +301,7 @@ func (g *generation) ledger(epochs int64, used int) *proto.Ledger {
 // blamed is an error outside the ring that a certain member caused.
 type blamed struct {
 	suspect string
+	kind    string
 	err     error
 }
 

@@ -17,6 +17,7 @@ import (
 	"evenweave/cluster"
 	"evenweave/example"
 	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/schedule"
 	"evenweave/state"
 )
@@ -33,7 +34,9 @@ type crew struct {
 	links   map[int64][]allreducetest.Links
 	states  map[int64]*state.State // what the coordinator has on disk
 	members map[string]*hand
-	alive   []string // whom the last world named
+	alive   []string  // whom the last world named
+	backoff int       // of the worlds to come
+	parted  [2]string // no stream comes about from the first to the second
 	running sync.WaitGroup
 }
 
@@ -120,7 +123,7 @@ func (c *crew) change(f func(v *cluster.View)) {
 func (c *crew) publish(planned bool, ids ...string) {
 	c.change(func(v *cluster.View) {
 		c.alive = ids
-		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator"}
+		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator", Patience: c.backoff}
 		if v.World != nil {
 			w.Generation, w.Since = v.World.Generation+1, v.World.Generation+1
 			if planned {
@@ -140,7 +143,12 @@ func (c *crew) publish(planned bool, ids ...string) {
 }
 
 // connect implements Connect.
-func (c *crew) connect(_ context.Context, w job.World, rank int) (Collective, error) {
+func (c *crew) connect(ctx context.Context, w job.World, rank int) (Collective, error) {
+	if self, other := c.parts(w, rank); other != "" {
+		<-ctx.Done()
+		edge := allreduce.Edge{Op: "connect", PeerID: other}
+		return nil, &allreduce.Error{Kind: allreduce.Deadline, Edge: edge, Err: fmt.Errorf("%s: %w", self, ctx.Err())}
+	}
 	cfg := allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(), Members: w.IDs()}
 	if w.Size() == 1 {
 		return allreduce.New[int64](cfg, nil, nil)
@@ -149,6 +157,21 @@ func (c *crew) connect(_ context.Context, w job.World, rank int) (Collective, er
 	l := c.links[w.Generation][rank]
 	c.mu.Unlock()
 	return allreduce.New[int64](cfg, l.Left, l.Right)
+}
+
+// parts returns a member and the neighbour that it has no stream with, if any.
+func (c *crew) parts(w job.World, rank int) (self, other string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := w.Size()
+	self, right, left := w.Peers[rank].ID, w.Peers[(rank+1)%n].ID, w.Peers[(rank+n-1)%n].ID
+	switch c.parted {
+	case [2]string{self, right}:
+		return self, right
+	case [2]string{left, self}:
+		return self, left
+	}
+	return self, ""
 }
 
 // FromPeer implements fetcher.
@@ -225,7 +248,7 @@ func (c *crew) finish(ids ...string) state.Fingerprint {
 			if s.Verdict != "" {
 				c.t.Fatalf("%s: verdict: %s", id, s.Verdict)
 			}
-			if a := s.Accusation; a != nil && a.Generation == view.World.Generation {
+			if a := s.Accusation; a != nil && a.Kind != policy.KindWaiting && a.Generation == view.World.Generation {
 				c.publish(false, c.alive...) // as a coordinator does that finds all alive
 				waiting = true
 				break

@@ -154,7 +154,8 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	})
 	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(), world.Reason))
 
-	l.report.got(trainingLimit * max(firstDeadline, l.patience.deadline(world.Patience)))
+	deadlines := l.patience.deadlines(world.Patience)
+	l.report.got(trainingLimit * deadlines.Step)
 	l.Observer.Entered(world, rank)
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -166,7 +167,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	}()
 	defer func() { cancel(nil); <-watching }()
 
-	connecting, done := context.WithTimeoutCause(ctx, connectDeadline<<min(world.Patience, 6), errDeadline)
+	connecting, done := context.WithTimeoutCause(ctx, deadlines.Connect, errDeadline)
 	ring, err := l.Connect(connecting, world, rank)
 	done()
 	if err != nil {
@@ -197,7 +198,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		return l.ended(ctx, world, log, err)
 	}
 	// Every rank comes here by the same step. A neighbour may still be receiving what this rank sent: do not break its ring.
-	closing, done := context.WithTimeout(ctx, l.patience.deadline(world.Patience))
+	closing, done := context.WithTimeout(ctx, deadlines.Step)
 	defer done()
 	if err := ring.Close(closing); err != nil { // a neighbour that missed the end of the step will catch up
 		log.Warn("closing the ring", "err", err)

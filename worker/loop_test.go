@@ -14,6 +14,7 @@ import (
 
 	"evenweave/cluster"
 	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/proto"
 	"evenweave/schedule"
 )
@@ -230,19 +231,22 @@ func TestHungMemberIsNamed(t *testing.T) {
 		})
 		c.start("c", 1, nil)
 		c.publish(false, "a", "b", "c")
-		began := time.Now()
+		began, limit, asked := time.Now(), policy.NewDeadlines(0, steps, 0), time.Duration(0)
 		var accused *proto.Accusation
 		for accused == nil {
 			s, changed := c.members["c"].report.read(0) // its left neighbour is b
-			if accused = s.Accusation; accused == nil {
+			if accused = s.Accusation; accused != nil && accused.Kind == policy.KindWaiting {
+				asked, accused = time.Since(began), nil
+			}
+			if accused == nil {
 				<-changed
 			}
 		}
 		if accused.Suspect != "b" || accused.Kind != "deadline" || accused.Paused {
 			t.Errorf("c accuses %v", accused)
 		}
-		if waited := time.Since(began); waited > 2*floorDeadline {
-			t.Errorf("the hang was named after %v; the deadline is %v", waited, floorDeadline)
+		if waited := time.Since(began); waited < limit.Step || waited > 2*limit.Step || asked < limit.Suspect || asked > 2*limit.Suspect {
+			t.Errorf("probes were asked for after %v, the hang was named after %v; the deadlines are %+v", asked, waited, limit)
 		}
 		c.publish(false, "a", "c")
 		c.members["a"].until(9)

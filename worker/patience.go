@@ -5,20 +5,16 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"evenweave/policy"
 )
 
 const (
-	firstDeadline = 15 * time.Second // before any step has been seen
-	floorDeadline = 2 * time.Second  // no step is judged faster than this
-	openDeadline  = 5 * time.Second  // a generation opens no faster: a peer may have to fetch the state
-	// Shorter than openDeadline: who cannot reach its neighbour must say so before those that wait for it accuse each other.
-	connectDeadline = 4 * time.Second
-	restorePause    = 200 * time.Millisecond
-	stepMultiple    = 8 // of the median of the steps seen
-	seenSteps       = 33
+	restorePause = 200 * time.Millisecond
+	seenSteps    = 33
 )
 
-// patience turns the step times seen into a deadline for the next collective. Owned by the loop.
+// patience turns the step times seen into deadlines. Owned by the loop.
 type patience struct {
 	seen []time.Duration
 }
@@ -30,14 +26,13 @@ func (p *patience) saw(step time.Duration) {
 	}
 }
 
-// deadline is doubled for each false accusation that the world record counts.
-func (p *patience) deadline(doublings int) time.Duration {
-	d := firstDeadline
-	if len(p.seen) > 2 {
-		sorted := slices.Sorted(slices.Values(p.seen))
-		d = max(floorDeadline, stepMultiple*sorted[len(sorted)/2])
+// deadlines of a world that is backed off so far.
+func (p *patience) deadlines(backoff int) policy.Deadlines {
+	median := time.Duration(0)
+	if n := len(p.seen); n > 0 {
+		median = slices.Sorted(slices.Values(p.seen))[n/2]
 	}
-	return d << min(doublings, 6)
+	return policy.NewDeadlines(median, len(p.seen), backoff)
 }
 
 const (

@@ -44,7 +44,7 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 
 	g.report.phase(phaseReduce)
 	reducing := time.Now()
-	if err := g.sum(ctx, r.step, buf.words, g.patience.deadline(g.world.Patience)); err != nil {
+	if err := g.sum(ctx, r.step, buf.words, g.deadlines().Step); err != nil {
 		return commit{}, err
 	}
 	reduced := time.Since(reducing)
@@ -64,7 +64,8 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.accuracy = float64(buf.sums[sumCorrect]) / float64(c.samples)
 	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
 	exact.Mean(g.mean, buf.gradient, c.samples)
-	if err := r.update(c.epoch, buf.loaded(g.samples), g.mean); err != nil {
+	g.samples = buf.loaded(g.samples)
+	if err := r.update(c.epoch, g.samples, g.mean); err != nil {
 		return commit{}, err
 	}
 	c.update = time.Since(updating)
