@@ -26,7 +26,6 @@ var layers = [][]string{
 	{"job", "state", "allreduce"},
 	{"example"},
 	{"schedule", "exact", "proto", "processors", "cnn/avx2"},
-	{"schedule", "exact", "proto", "processors"},
 	{"regular"},
 	{"deploy/*"}, // stand-alone programs and tests
 }
@@ -36,7 +35,7 @@ var homes = []struct {
 	prefix string
 	in     []string
 }{
-	{"github.com/gomlx/", []string{"cnn", "deploy/setup/installxla"}},
+	{"github.com/gomlx/", []string{"cnn"}},
 	{"go.etcd.io/", []string{"cluster", "local"}},
 	{"google.golang.org/grpc", []string{"proto", "allreduce/grpclink", "allreduce/bench", "cluster", "worker", "coordinator", "cli"}},
 	{"github.com/prometheus/", []string{"telemetry"}},

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	_ "evenweave/cnn/avx2" // before GoMLX
@@ -14,6 +13,9 @@ import (
 )
 
 const (
+	// pluginPaths is go-xla's variable: who sets it answers for what is there.
+	pluginPaths = "PJRT_PLUGIN_LIBRARY_PATH"
+
 	// singleThread keeps the kernels of an XLA call on one thread; how many parts
 	// there are to run, compile sees to. A worker runs several
 	// micro-batches at once instead: the same bits whatever the number of cores,
@@ -36,35 +38,32 @@ func openBackend(want string) (b compute.Backend, name, notice string, err error
 	defer recoverInto(&err, "opening backend "+want)
 	switch want {
 	case "auto", "":
-		b, err := openXLA("cpu")
+		b, notice, err := openXLA("cpu")
 		if err == nil {
-			return b, "xla", "", nil
+			return b, "xla", notice, nil
 		}
 		b, goErr := compute.NewWithConfig("go:ops_sequential")
 		return b, "go", "training on the slower \"go\" backend: " + err.Error(), goErr
 	case "xla":
-		b, err = openXLA("cpu")
+		b, notice, err = openXLA("cpu")
 	case "xla:cuda":
-		b, err = openXLA("cuda")
+		b, notice, err = openXLA("cuda")
 	case "go":
 		b, err = compute.NewWithConfig("go:ops_sequential")
 	default:
 		err = fmt.Errorf("unknown backend %q: choose auto, xla, xla:cuda or go", want)
 	}
-	return b, want, "", err
+	return b, want, notice, err
 }
 
-// openXLA loads XLA's plug-in ("cpu" or "cuda").
-func openXLA(kind string) (b compute.Backend, err error) {
+// openXLA loads XLA's plug-in ("cpu" or "cuda"). The notice is not empty where nobody vouches for it.
+func openXLA(kind string) (b compute.Backend, notice string, err error) {
 	defer recoverInto(&err, "loading XLA's plug-in")
 	if !xlaBuilt {
-		return nil, errors.New("this build has no XLA (it needs cgo, on Linux or on macOS arm64)")
+		return nil, "", errors.New("this build has no XLA (it needs cgo, on Linux or on macOS arm64)")
 	}
 	forbidDownload()
-	config, fetch := "xla:"+kind, "make setup"
-	if path := findPlugin(kind); path != "" {
-		config = "xla:" + path
-	}
+	fetch, options := "make setup", ""
 	if kind == "cpu" {
 		err = keepToOneThread()
 	} else {
@@ -72,16 +71,22 @@ func openXLA(kind string) (b compute.Backend, err error) {
 		err = addXLAFlag(deterministic)
 		// The library guesses by the path. And it would cut factors to TF32's ten
 		// bits, which Muon's rounds do not bear.
-		config += ",shared_buffers=false,tf32=false"
+		options = ",shared_buffers=false,tf32=false"
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	b, err = compute.NewWithConfig(config)
+	plugin := kind
+	if paths := os.Getenv(pluginPaths); paths != "" {
+		notice = fmt.Sprintf("%s=%s: XLA's plug-in is taken from there, and nobody has verified it", pluginPaths, paths)
+	} else if plugin, err = findPlugin(kind); err != nil {
+		return nil, "", err
+	}
+	b, err = compute.NewWithConfig("xla:" + plugin + options)
 	if err != nil {
-		return nil, fmt.Errorf("XLA's %s plug-in cannot be used: %w (`%s` fetches it)", kind, err, fetch)
+		return nil, "", fmt.Errorf("XLA's %s plug-in cannot be used: %w (`%s` fetches it)", kind, err, fetch)
 	}
-	return b, nil
+	return b, notice, nil
 }
 
 // keepToOneThread is for a CPU's calls.
@@ -94,31 +99,6 @@ func keepToOneThread() error {
 		}
 	}
 	return errors.Join(addXLAFlag(singleThread), addXLAFlag(portable))
-}
-
-// findPlugin returns the absolute path of the plug-in in Evenweave's own
-// directories, or "" to leave the search to the library: it obeys
-// PJRT_PLUGIN_LIBRARY_PATH, which therefore comes before ours.
-func findPlugin(kind string) string {
-	if os.Getenv("PJRT_PLUGIN_LIBRARY_PATH") != "" {
-		return ""
-	}
-	dirs := []string{filepath.Join(".evenweave", "xla")}
-	if exe, err := os.Executable(); err == nil {
-		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "xla"))
-	}
-	dirs = append(dirs, "/usr/local/share/evenweave/xla")
-	for _, dir := range dirs {
-		// The name may carry a version: pjrt_c_api_cpu_v0.104.0_plugin.dylib.
-		found, err := filepath.Glob(filepath.Join(dir, "pjrt_c_api_"+kind+"*_plugin.*"))
-		if err != nil || len(found) == 0 {
-			continue
-		}
-		if path, err := filepath.Abs(found[0]); err == nil {
-			return path
-		}
-	}
-	return ""
 }
 
 // addXLAFlag adds to the flags that the plug-in reads when its first client is

@@ -63,7 +63,7 @@ func TestXLAFlags(t *testing.T) {
 		"  " + deterministic: "  " + deterministic,
 	} {
 		t.Setenv("XLA_FLAGS", users)
-		if b, err := openXLA("cuda"); err == nil { // where there is a GPU
+		if b, _, err := openXLA("cuda"); err == nil { // where there is a GPU
 			b.Finalize()
 		}
 		if got := os.Getenv("XLA_FLAGS"); got != want {

@@ -24,7 +24,7 @@ if [ -z "${KUBECONFIG:-}" ]; then
 	trap '"$tools/kubernetes/down.sh"' EXIT
 	KUBECONFIG=$("$tools/kubernetes/up.sh")
 	export KUBECONFIG
-	docker save "$EVENWEAVE_IMAGE" quay.io/coreos/etcd:v3.6.5 | "$tools/kubernetes/load-image.sh" -
+	docker save "$EVENWEAVE_IMAGE" quay.io/coreos/etcd:v3.6.16 | "$tools/kubernetes/load-image.sh" -
 	# Its volumes are directories of root's that fsGroup does not change.
 	export EVENWEAVE_TEST_VOLUMES='chmod 777 /var/lib/k8s-test/pv/*'
 	export EVENWEAVE_TEST_KILL='ctr -a /run/k8s-test/containerd.sock -n k8s.io tasks kill -s SIGKILL "$ID"'

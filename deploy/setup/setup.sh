@@ -6,6 +6,7 @@
 #   EVENWEAVE_XLA=none    leaves the plug-in out (the "go" backend needs none)
 #   EVENWEAVE_XLA=cuda    fetches the one for NVIDIA GPUs, with its libraries, as
 #                         well (0.9 GB; 1.8 GB on disk; Linux/amd64)
+#   EVENWEAVE_SUDO=1      may use sudo to install pip or gcc where they are missing
 #
 # Equal bits need an equal plug-in, so on Linux/amd64 it is one pinned build.
 set -eu
@@ -18,6 +19,7 @@ wheel='fastatomstruct-xla-cpu==2026.6.23'
 wheel_sha256=88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9
 wheel_member=fastatomstruct_xla_cpu/libpjrt_cpu.so
 plugin_sha256=0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9
+cuda_sha256=43d3efd6fd43d8a5d9aa67176e830d81e4ad5fc19fda4ad09cdcc4aebd9f3920 # in the wheel of cuda.txt
 mirror=http://fashion-mnist.s3-website.eu-central-1.amazonaws.com
 
 case ${EVENWEAVE_XLA:-} in
@@ -29,23 +31,36 @@ say() { printf 'setup: %s\n' "$*"; }
 warn() { printf 'setup: %s\n' "$*" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+sha256s() {
+	if have sha256sum; then sha256sum "$@"; else shasum -a 256 "$@"; fi
+}
+
 sha256() {
-	if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d' ' -f1
+	sha256s "$1" | cut -d' ' -f1
 }
 
-# verified FILE SHA256: true if the contents match. A stamp beside a file that
-# was checked before, and is older than the stamp, saves hashing it again.
+# verified FILE SHA256: true if the contents match. They are read each time: it
+# takes a second, and a file that was put back with its old time is noticed.
 verified() {
-	[ -f "$1" ] || return 1
-	stamp=$(dirname "$1")/.$(basename "$1").sha256
-	if [ -f "$stamp" ] && [ -n "$(find "$stamp" -newer "$1")" ] && [ "$(cat "$stamp")" = "$2" ]; then return 0; fi
-	[ "$(sha256 "$1")" = "$2" ] || return 1
-	printf '%s\n' "$2" >"$stamp" 2>/dev/null || true
+	[ -f "$1" ] && [ ! -L "$1" ] && [ "$(sha256 "$1")" = "$2" ]
 }
 
-# as_root COMMAND...: runs it as root where that needs no password.
+# as_root COMMAND...: runs it as root. Without being root it needs leave: EVENWEAVE_SUDO=1.
 as_root() {
-	if [ "$(id -u)" = 0 ]; then "$@"; elif have sudo; then sudo -n "$@"; else return 1; fi
+	if [ "$(id -u)" = 0 ]; then "$@"
+	elif [ "${EVENWEAVE_SUDO:-}" = 1 ] && have sudo; then sudo -n "$@"
+	else
+		echo "not root: run \"sudo $*\", or set EVENWEAVE_SUDO=1" >"$work/log"
+		warn "$(cat "$work/log")"
+		return 1
+	fi
+}
+
+# install PACKAGE...: by apt.
+install() {
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null &&
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+			install -y --no-install-recommends "$@" >/dev/null
 }
 
 apt() { apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"; }
@@ -58,27 +73,19 @@ mkdir -p "$target/xla" "$target/data"
 # --- XLA's CPU plug-in ---------------------------------------------------
 
 find_pip() {
-	for p in "python3 -m pip" pip3 pip; do
-		# shellcheck disable=SC2086 # the first is a command with arguments
-		if $p --version >/dev/null 2>&1; then pip=$p; return 0; fi
-	done
-	return 1
+	python3 -I -m pip --version >/dev/null 2>&1 # -I: no modules from the working directory
 }
 
 get_pip() {
 	find_pip && return 0
 	have apt-get || return 1
 	say "pip is missing: installing it with apt (a minute or two)"
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null 2>"$work/log" &&
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
-			install -y --no-install-recommends python3-pip >/dev/null 2>"$work/log" && find_pip
+	install python3-pip && find_pip
 }
 
 # unzip_wheel WHEEL DIR
 unzip_wheel() {
-	python=python3
-	have python3 || python=python
-	$python -m zipfile -e "$1" "$2"
+	python3 -I -m zipfile -e "$1" "$2"
 }
 
 pinned_plugin() {
@@ -91,8 +98,7 @@ pinned_plugin() {
 	get_pip || { warn "XLA plug-in: no pip, and apt could not install it ($(tail -n 1 "$work/log" 2>/dev/null))"; return 1; }
 	say "XLA plug-in: downloading $wheel (63 MB)"
 	printf '%s --hash=sha256:%s\n' "$wheel" "$wheel_sha256" >"$work/requirements.txt"
-	# shellcheck disable=SC2086
-	$pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+	python3 -I -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
 		-r "$work/requirements.txt" -d "$work" 2>"$work/log" || {
 		warn "XLA plug-in: download failed: $(tail -n 1 "$work/log")"
 		return 1
@@ -105,23 +111,11 @@ pinned_plugin() {
 	say "XLA plug-in: $plugin"
 }
 
-other_plugin() {
-	for p in "$target"/xla/pjrt_c_api_cpu*_plugin.*; do
-		if [ -f "$p" ]; then
-			say "XLA plug-in: in place"
-			return 0
-		fi
-	done
-	have go || { warn "XLA plug-in: Go is needed to install it here"; return 1; }
-	say "XLA plug-in: running go-xla's installer for $(uname -s)/$(uname -m)"
-	(cd "$root" && go run ./deploy/setup/installxla "$target/xla")
-}
-
 xla() {
 	case ${EVENWEAVE_XLA:-}/$(uname -s)/$(uname -m) in
 	none/*) say "XLA plug-in: left out as asked"; return 0 ;;
 	*/Linux/x86_64) pinned_plugin || return 1 ;;
-	*) other_plugin || return 1 ;;
+	*) warn "XLA plug-in: none is pinned by its hash for $(uname -s)/$(uname -m), and native code is not taken unverified"; return 1 ;;
 	esac
 }
 
@@ -130,7 +124,8 @@ xla() {
 cuda() {
 	list=$here/cuda.txt
 	plugin=$target/xla/pjrt_c_api_cuda_plugin.so
-	if [ -f "$plugin" ] && cmp -s "$list" "$target/nvidia/installed.txt"; then
+	if verified "$plugin" "$cuda_sha256" && cmp -s "$list" "$target/nvidia/installed.txt" &&
+		(cd "$target/nvidia" && sha256s -c .files.sha256) >/dev/null 2>&1; then
 		say "XLA plug-in for NVIDIA GPUs: in place"
 		return 0
 	fi
@@ -139,8 +134,7 @@ cuda() {
 	say "XLA plug-in for NVIDIA GPUs: downloading it and its libraries (0.9 GB)"
 	part=$target/cuda.part.$$
 	rm -rf "$part" && mkdir -p "$part/wheels" || return 1
-	# shellcheck disable=SC2086
-	$pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --no-cache-dir \
+	python3 -I -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --no-cache-dir \
 		--python-version 3.12 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
 		-r "$list" -d "$part/wheels" 2>"$work/log" || {
 		warn "XLA plug-in for NVIDIA GPUs: download failed: $(tail -n 1 "$work/log")"
@@ -149,6 +143,11 @@ cuda() {
 	for wheel in "$part"/wheels/*.whl; do
 		unzip_wheel "$wheel" "$part" && rm "$wheel" || { warn "XLA plug-in for NVIDIA GPUs: cannot unpack $wheel"; return 1; }
 	done
+	verified "$part/jax_plugins/xla_cuda13/xla_cuda_plugin.so" "$cuda_sha256" ||
+		{ warn "XLA plug-in for NVIDIA GPUs: wrong SHA-256 inside the wheel"; return 1; }
+	# The wheels were verified: what came out of them is what later runs expect.
+	(cd "$part/nvidia" && find . -type f -exec sh -c 'if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum -a 256 "$@"; fi' _ {} +) \
+		>"$part/files.sha256" && mv "$part/files.sha256" "$part/nvidia/.files.sha256" || return 1
 	# The list comes last: it says that all of it is in place.
 	rm -rf "$target/nvidia" "$plugin" && mv "$part/nvidia" "$target/nvidia" &&
 		mv "$part/jax_plugins/xla_cuda13/xla_cuda_plugin.so" "$plugin" && cp "$list" "$target/nvidia/installed.txt" || {
@@ -164,9 +163,7 @@ compiler() {
 	have "${CC:-gcc}" && return 0
 	have apt-get || return 1
 	say "no C compiler: installing gcc with apt (a minute or two)"
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null 2>"$work/log" &&
-		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
-			install -y --no-install-recommends gcc libc6-dev >/dev/null 2>"$work/log" && have gcc
+	install gcc libc6-dev && have gcc
 }
 
 compiler || warn "no C compiler: the build will leave XLA out"
@@ -191,12 +188,18 @@ data_complete() {
 	for n in $names; do verified "$target/data/$n" "$(expected "$n")" || return 1; done
 }
 
+# What a file has at most, packed or not: the largest has 47,040,016 bytes.
+most=47040016
+
+# bounded COMMAND...: its output, of which one byte too many shows that the rest was cut off.
+bounded() { "$@" | head -c $((most + 1)); }
+
 # unpack_from DIR: uncompressed copies of the four gz files in it, if right.
 # Debian and upstream compress differently, so the contents are what is checked.
 unpack_from() {
 	for n in $names; do
 		[ -f "$1/$n.gz" ] || return 1
-		gunzip -c "$1/$n.gz" >"$target/data/$n.part" || return 1
+		bounded gunzip -c "$1/$n.gz" >"$target/data/$n.part" || return 1
 		if [ "$(sha256 "$target/data/$n.part")" != "$(expected "$n")" ]; then
 			warn "data: $1/$n.gz has unexpected contents"
 			rm -f "$target/data/$n.part"
@@ -216,7 +219,8 @@ from_debian() {
 	if ! apt download dataset-fashion-mnist >"$work/log" 2>&1; then
 		# No package lists yet: fetch some, in a folder of our own (no root).
 		: >"$work/apt/status"
-		set -- -o Dir::State::lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User=
+		set -- -o Dir::State::lists="$work/apt/lists" -o Dir::Cache="$work/apt/cache"
+		[ "$(id -u)" = 0 ] && chown -R _apt "$work/apt" "$work/deb" 2>/dev/null # apt fetches as _apt, not as root
 		apt "$@" update >"$work/log" 2>&1 || return 1
 		apt "$@" download dataset-fashion-mnist >"$work/log" 2>&1 || return 1
 	fi
@@ -228,7 +232,7 @@ from_mirror() {
 	say "data: fetching from the upstream mirror (31 MB)"
 	mkdir -p "$work/mirror"
 	for n in $names; do
-		curl -fsS --retry 3 --connect-timeout 20 -o "$work/mirror/$n.gz" "$mirror/$n.gz" || return 1
+		curl -fsS --retry 3 --connect-timeout 20 --max-time 600 --max-filesize "$most" "$mirror/$n.gz" | head -c "$most" >"$work/mirror/$n.gz"
 	done
 	unpack_from "$work/mirror"
 }
