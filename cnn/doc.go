@@ -11,5 +11,5 @@
 // it: one gives the gradient of the weighted sum of losses of a micro-batch,
 // the other an optimizer step. Both are pure functions of their inputs, dropout
 // masks included (they come from a key that is passed in), so equal inputs give
-// equal bits in every process with the same plug-in and CPU.
+// equal bits in every process with the same plug-in and class of processor.
 package cnn

@@ -286,7 +286,7 @@ func (m *Model) Logits(params []float32, images []byte, dst []float32) error {
 }
 
 // Numerics is the hash of Gradients and Update on fixed inputs and a fixed
-// state: equal where plug-in and CPU give equal bits. It leaves the live state alone.
+// state: equal where plug-in and class of processor give equal bits. It leaves the live state alone.
 func (m *Model) Numerics() (string, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

@@ -82,7 +82,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 		case view.Job != nil && view.Job.UUID != l.Job.UUID:
 			return fmt.Errorf("fenced: this worker belongs to job %s, etcd now holds job %s; start it again to join that one", l.Job.UUID, view.Job.UUID)
 		case view.Job != nil && view.Job.Numerics != "" && l.refused(view):
-			return fmt.Errorf("numerics differ: this worker's golden probe gives %s, the job's is %s: another XLA plug-in, CPU or build of evenweave would change bits; use those of the job (make setup)", l.numerics(view), view.Job.Numerics)
+			return fmt.Errorf("numerics differ: this worker's golden probe gives %s, the job's is %s: another XLA plug-in, class of processor (docs/exactness.md), XLA_FLAGS or build of evenweave would change bits; use those of the job (make setup)", l.numerics(view), view.Job.Numerics)
 		case view.Done != nil && view.Done.Failure != "":
 			return fmt.Errorf("the job failed: %s", view.Done.Failure)
 		case view.Done != nil && (left || !l.Stay):
