@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"evenweave/job"
 	"evenweave/policy"
 	"evenweave/proto"
 )
@@ -24,13 +25,19 @@ const (
 type followed struct {
 	member, address string
 	status          *proto.Status // nil: the stream ended
+	invalid         error         // what was wrong with one that is dropped
+	taken           func()        // says that the loop has it
 }
 
+// maxQueuedStatuses of one member wait for the term's loop.
+const maxQueuedStatuses = 4
+
 // follow passes on a member's status until ctx ends; the caller owns the goroutine.
-func (t *term) follow(ctx context.Context, member, address string, after int64) {
+func (t *term) follow(ctx context.Context, j job.Job, member, address string, after int64) {
 	wait := refollow
+	queue := make(chan struct{}, maxQueuedStatuses)
 	for ctx.Err() == nil {
-		n, _ := t.stream(ctx, member, address, &after)
+		n, _ := t.stream(ctx, j, member, address, &after, queue)
 		if ctx.Err() != nil {
 			return
 		}
@@ -46,14 +53,14 @@ func (t *term) follow(ctx context.Context, member, address string, after int64) 
 	}
 }
 
-func (t *term) stream(ctx context.Context, member, address string, after *int64) (n int, err error) {
+func (t *term) stream(ctx context.Context, j job.Job, member, address string, after *int64, queue chan struct{}) (n int, err error) {
 	conn, err := t.c.pool.Dial(address)
 	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.uuid, AfterStep: *after})
+	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.uuid, AfterStep: *after}, grpc.MaxCallRecvMsgSize(maxStatus))
 	if err != nil {
 		return 0, err
 	}
@@ -63,10 +70,16 @@ func (t *term) stream(ctx context.Context, member, address string, after *int64)
 			return n, err
 		}
 		n++
-		if k := len(s.Commits); k > 0 {
-			*after = s.Commits[k-1].Step
+		select {
+		case queue <- struct{}{}:
+		case <-ctx.Done():
+			return n, ctx.Err()
 		}
-		t.send(ctx, followed{member: member, address: address, status: s})
+		in := followed{member: member, address: address, status: s, taken: func() { <-queue }}
+		if in.invalid = checkStatus(s, j, member); in.invalid == nil && len(s.Commits) > 0 {
+			*after = s.Commits[len(s.Commits)-1].Step
+		}
+		t.send(ctx, in)
 	}
 }
 
@@ -127,7 +140,7 @@ func pausedUntil(ctx context.Context) (paused bool) {
 func (t *term) ask(ctx context.Context, member, address string) policy.Outcome {
 	for ctx.Err() == nil {
 		if conn, err := t.c.pool.Dial(address); err == nil {
-			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.uuid}, grpc.WaitForReady(true))
+			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.uuid}, grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(maxStatus))
 			switch {
 			case err == nil && s.Member == member:
 				return policy.Alive

@@ -2,7 +2,10 @@ package coordinator
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -36,14 +39,14 @@ type saved struct {
 
 // save starts to make the next state durable. One at a time; the ring is not involved.
 func (t *term) save(ctx context.Context) {
-	member, step, ok := t.next(time.Now())
+	member, step, hash, ok := t.next(time.Now())
 	if !ok {
 		return
 	}
 	t.saving = true
 	number, j, address := t.etcd.Number(), t.job, t.followers[member].address
 	t.tasks.Go(func() {
-		r := t.c.fetchAndSave(ctx, j, number, address, step)
+		r := t.c.fetchAndSave(ctx, j, number, address, step, hash)
 		r.member = member
 		t.send(ctx, r)
 		if r.err == nil { // here, since the term's loop waits for no disk
@@ -52,63 +55,45 @@ func (t *term) save(ctx context.Context) {
 	})
 }
 
-// next is the state to save now, and who has it: the oldest one on offer, if it is newer than what is durable, and nothing has to be waited for.
-func (t *term) next(now time.Time) (member string, step int64, ok bool) {
-	member, step, ok = t.offer()
+// next is the state to save now, its hash, and who has it: the oldest one on offer, if it is newer than what is durable, and nothing has to be waited for.
+func (t *term) next(now time.Time) (member string, step int64, hash string, ok bool) {
+	if t.saving || now.Before(t.saveAfter) {
+		return "", 0, "", false
+	}
+	member, step, hash, ok = t.offer(now)
 	switch {
-	case !ok, t.saving, now.Before(t.saveAfter):
-		return "", 0, false
+	case !ok:
+		return "", 0, "", false
 	case step > t.nextDue() && now.Sub(t.began) < hearing && len(t.told) < len(t.followers): // who holds an older one may not have been heard yet
-		return "", 0, false
+		return "", 0, "", false
 	case t.c.recent.awaits(step, now, hearing): // whoever goes on from this state would not ask for those steps again
-		return "", 0, false
+		return "", 0, "", false
 	}
-	return member, step, true
-}
-
-// offer is the oldest step beyond the durable one that some member has, and who.
-func (t *term) offer() (member string, step int64, ok bool) {
-	durable := t.durable.Manifest.Step
-	take := func(id string, s int64) {
-		if s > durable && (!ok || s < step) {
-			member, step, ok = id, s, true
-		}
-	}
-	for id, s := range t.told {
-		for _, due := range s.Due {
-			take(id, due)
-		}
-		if s.Holding && t.view.World != nil && s.Generation == t.view.World.Generation {
-			take(id, s.Step)
-		}
-	}
-	return member, step, ok
+	return member, step, hash, true
 }
 
 // nextDue is the first step after the durable one whose state must be kept.
 func (t *term) nextDue() int64 {
-	step := t.durable.Manifest.Step + 1
-	for last := t.job.Spec.TotalSteps(); step < last && !t.job.Due(step); {
-		step++
+	durable, next := t.durable.Manifest.Step, t.job.Spec.TotalSteps()
+	for _, every := range []int64{t.job.Spec.Plan().StepsPerEpoch(), t.job.CheckpointEvery} {
+		if every > 0 {
+			next = min(next, (durable/every+1)*every)
+		}
 	}
-	return step
+	return next
 }
 
 // lostEpochs counts the epochs' ends between the durable step and one that is saved next.
-func (t *term) lostEpochs(saved int64) (lost int) {
-	for step := t.durable.Manifest.Step + 1; step < saved; step++ {
-		if t.job.Spec.EpochEnds(step) {
-			lost++
-		}
-	}
-	return lost
+func (t *term) lostEpochs(saved int64) int64 {
+	epoch := t.job.Spec.Plan().StepsPerEpoch()
+	return max(0, (saved-1)/epoch-t.durable.Manifest.Step/epoch)
 }
 
-func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, address string, step int64) saved {
+func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, address string, step int64, hash string) saved {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	s, err := c.fetch(ctx, j.UUID, address, step)
+	s, err := c.fetch(ctx, j.UUID, address, step, hash)
 	if err != nil {
 		return saved{step: step, err: fmt.Errorf("fetching the state of step %d from %s: %w", step, address, err)}
 	}
@@ -119,7 +104,11 @@ func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, a
 	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(), bytes: c.stateLimit}
 }
 
-func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int64) (*state.State, error) {
+// errForged says that a member gave another state than the world agreed on.
+var errForged = errors.New("it is not the state that the members agreed on")
+
+// fetch gets a state and hashes it as it arrives.
+func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int64, hash string) (*state.State, error) {
 	conn, err := c.pool.Dial(address)
 	if err != nil {
 		return nil, err
@@ -128,7 +117,14 @@ func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int6
 	if err != nil {
 		return nil, err
 	}
-	s, err := state.ReadFor(proto.BlockReader(stream.Recv), tensorValues(c.Model.Tensors()), c.Spec.Samples)
+	sum := sha256.New()
+	s, err := state.ReadFor(io.TeeReader(proto.BlockReader(stream.Recv), sum), tensorValues(c.Model.Tensors()), c.Spec.Samples)
+	switch {
+	case errors.Is(err, state.ErrDamaged):
+		return nil, fmt.Errorf("%w: %w", errForged, err)
+	case err == nil && string(sum.Sum(nil)) != hash:
+		return nil, fmt.Errorf("%w: its SHA-256 is %x, expected %x", errForged, sum.Sum(nil), hash)
+	}
 	if err == nil && s.Step != step {
 		err = fmt.Errorf("it sent step %d", s.Step)
 	}
@@ -142,9 +138,16 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 		if status.Code(in.err) == codes.NotFound { // the member has just dropped it for newer ones
 			t.c.Log.Debug("gone before it could be saved", "err", in.err)
 			if s := t.told[in.member]; s != nil {
-				s.Due = slices.DeleteFunc(s.Due, func(step int64) bool { return step == in.step })
+				s.Due = slices.DeleteFunc(s.Due, func(h *proto.HeldState) bool { return h.Step == in.step })
 			}
 			t.save(ctx)
+			return false, nil
+		}
+		t.avoid[in.member] = time.Now()
+		if errors.Is(in.err, errForged) {
+			t.forged[in.member] = true
+			t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: %s: %v; %s is not asked again", in.member, in.err, in.member)})
+			t.save(ctx) // another has it
 			return false, nil
 		}
 		t.saveAfter = time.Now().Add(saveRetry)
@@ -156,6 +159,7 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 		t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is saved; before it %d epochs ended whose states are gone: they will not be evaluated. Saving is slower than epochs are, or no coordinator ran", in.step, lost)})
 	}
 	t.durable = in.entry
+	t.proofs.saved(in.step)
 	t.c.vitals.saved(in.entry)
 	m := in.entry.Manifest
 	t.c.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path, Seconds: in.seconds, Bytes: in.bytes})
@@ -165,18 +169,18 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	t.c.examine(t.job.Spec, in.entry)
 	t.feed(ctx, policy.Durable{Step: m.Step})
 	t.save(ctx)
-	for _, s := range t.told {
-		if end, err := t.ended(ctx, s); end || err != nil {
-			return end, err
-		}
-	}
-	return false, nil
+	return t.ended(ctx)
 }
 
 // acknowledge tells a member that it need not keep the durable state, nor older ones, any longer.
 func (t *term) acknowledge(ctx context.Context, member string) {
-	address, step := t.followers[member].address, t.durable.Manifest.Step
+	f, step := t.followers[member], t.durable.Manifest.Step
+	if f.acknowledging == nil || !f.acknowledging.CompareAndSwap(false, true) { // its next status asks again
+		return
+	}
+	address := f.address
 	t.tasks.Go(func() {
+		defer f.acknowledging.Store(false)
 		ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
 		defer cancel()
 		if conn, err := t.c.pool.Dial(address); err == nil {

@@ -52,19 +52,27 @@ func (s *summary) begin(step int64) {
 	s.last = max(s.last, step)
 }
 
+// maxEarly bounds the commits that wait for others.
+const maxEarly = 4 * maxCommits
+
 // take gathers what the members tell and returns the events of those steps whose turn has come: each once, in order. One that joined tells only of
 // what it was there for, and may be heard first: what it tells waits until another has told of the steps before, but no longer than the given time.
-func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, commits ...*proto.Commit) (told []progress.Step) {
+// Steps beyond upTo, which only a minority tells of, wait too.
+func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo int64, commits ...*proto.Commit) (told []progress.Step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range commits {
 		i, known := slices.BinarySearchFunc(s.early, c.Step, func(e *proto.Commit, step int64) int { return cmp.Compare(e.Step, step) })
-		if c.Step > s.last && !known {
+		if c.Step > s.last && !known && len(s.early) < maxEarly {
 			s.early = slices.Insert(s.early, i, c)
 		}
 	}
 	for len(s.early) > 0 {
-		if next := s.early[0]; next.Step != s.last+1 {
+		next := s.early[0]
+		if next.Step > upTo {
+			return told
+		}
+		if next.Step != s.last+1 {
 			if s.gap.IsZero() {
 				s.gap = now
 			}

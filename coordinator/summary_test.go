@@ -44,12 +44,12 @@ func TestStepsAreToldInOrder(t *testing.T) {
 		for len(members) > 0 {
 			m := r.IntN(len(members))
 			n := 1 + r.IntN(len(members[m]))
-			told = append(told, numbers(s.take(hundred, now, time.Hour, members[m][:n]...))...)
+			told = append(told, numbers(s.take(hundred, now, time.Hour, 100, members[m][:n]...))...)
 			if members[m] = members[m][n:]; len(members[m]) == 0 {
 				members = slices.Delete(members, m, m+1)
 			}
 		}
-		if want := numbers(new(summary).take(hundred, now, 0, commits(1, 100)...)); !slices.Equal(told, want) || len(told) != 100 {
+		if want := numbers(new(summary).take(hundred, now, 0, 100, commits(1, 100)...)); !slices.Equal(told, want) || len(told) != 100 {
 			t.Fatalf("seed %d: told %v", seed, told)
 		}
 	}
@@ -59,7 +59,7 @@ func TestStepsAreToldInOrder(t *testing.T) {
 func TestLostStepsAreWaitedFor(t *testing.T) {
 	var s summary
 	at := func(after time.Duration, commits ...*proto.Commit) []int {
-		return numbers(s.take(hundred, time.Unix(0, 0).Add(after), time.Second, commits...))
+		return numbers(s.take(hundred, time.Unix(0, 0).Add(after), time.Second, 100, commits...))
 	}
 	for _, c := range []struct {
 		after   time.Duration
@@ -84,13 +84,13 @@ func TestLostStepsAreWaitedFor(t *testing.T) {
 func TestATermHearsOfEarlierSteps(t *testing.T) {
 	var s summary
 	now := time.Unix(0, 0)
-	s.take(hundred, now, time.Second, commits(8, 10)...)
+	s.take(hundred, now, time.Second, 100, commits(8, 10)...)
 	now = now.Add(time.Hour)
 	s.lead()
-	if told := numbers(s.take(hundred, now, time.Second)); told != nil {
+	if told := numbers(s.take(hundred, now, time.Second, 100)); told != nil {
 		t.Errorf("told %v before anybody was heard", told)
 	}
-	if told := numbers(s.take(hundred, now, time.Second, commits(1, 8)...)); len(told) != 10 {
+	if told := numbers(s.take(hundred, now, time.Second, 100, commits(1, 8)...)); len(told) != 10 {
 		t.Errorf("told %v, want 10 steps", told)
 	}
 }
@@ -100,22 +100,39 @@ func TestATermHearsOfEarlierSteps(t *testing.T) {
 func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
 	for _, known := range [][]*proto.Commit{commits(8, 10), nil} {
 		one, told := leading(t)
-		one.followers["b"] = follower{address: "b:1"}
-		one.told["b"] = &proto.Status{Due: []int64{10}}
+		one.enter(2, "b")
+		one.told["b"] = &proto.Status{Member: "b", Step: 10, Due: []*proto.HeldState{heldState(10, "x", 2)}}
 		one.tell(time.Hour, known...)
 		now := time.Now()
 		for _, after := range []time.Duration{0, hearing - time.Millisecond} {
-			if member, step, ok := one.next(now.Add(after)); ok || len(told.all) > 0 {
+			if member, step, _, ok := one.next(now.Add(after)); ok || len(told.all) > 0 {
 				t.Fatalf("step %d of %q is saved after %v; told %v", step, member, after, told.all)
 			}
 		}
-		if member, step, ok := one.next(now.Add(2 * hearing)); !ok || member != "b" || step != 10 {
+		if member, step, _, ok := one.next(now.Add(2 * hearing)); !ok || member != "b" || step != 10 {
 			t.Errorf("saves step %d of %q, %v, when nobody tells of the steps", step, member, ok)
 		}
 		one.told["a"] = &proto.Status{}
 		one.tell(time.Hour, commits(1, 10)...)
-		if member, step, ok := one.next(now); !ok || member != "b" || step != 10 || len(told.all) != 10 {
+		if member, step, _, ok := one.next(now); !ok || member != "b" || step != 10 || len(told.all) != 10 {
 			t.Errorf("saves step %d of %q, %v; told %v, want 10 steps", step, member, ok, told.all)
 		}
+	}
+}
+
+// Steps that only a minority tells of wait until the others have come so far; however many there are, they take bounded memory.
+func TestStepsOfAMinorityWait(t *testing.T) {
+	s, now := new(summary), time.Unix(0, 0)
+	if told := s.take(hundred, now, 0, 3, commits(1, 100)...); len(told) != 3 || s.step() != 3 {
+		t.Errorf("%d steps are told, want 3", len(told))
+	}
+	if told := s.take(hundred, now, 0, 50); len(told) != 47 {
+		t.Errorf("%d steps are told then, want 47", len(told))
+	}
+	for from := int64(101); from < 10*maxEarly; from += 1000 {
+		s.take(hundred, now, time.Hour, 50, commits(from, from+999)...)
+	}
+	if len(s.early) > maxEarly {
+		t.Errorf("%d commits are kept", len(s.early))
 	}
 }

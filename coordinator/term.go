@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"evenweave/checkpoint"
@@ -34,6 +35,11 @@ type term struct {
 	inputs    chan any
 	followers map[string]follower // by member
 	told      map[string]*proto.Status
+	proofs    *proofs
+	invalid   map[string]bool      // members whose status could not be; each is named once
+	avoid     map[string]time.Time // members that failed to give a state, or gave another one: until when others are asked first
+	forged    map[string]bool      // those that gave another one: they are not asked again
+	doubted   map[int64]bool       // due steps that are passed over; each is named once
 	saving    bool
 	saveAfter time.Time // after a failure: not before this
 	began     time.Time
@@ -43,8 +49,9 @@ type term struct {
 }
 
 type follower struct {
-	address string
-	stop    context.CancelFunc
+	address       string
+	stop          context.CancelFunc
+	acknowledging *atomic.Bool // one at a time
 }
 
 // lead runs one term to its end, and resigns: nil when the job is done, errTermOver when the leadership is lost.
@@ -86,8 +93,8 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	t := &term{
 		c: c, etcd: etcd, uuid: j.UUID, job: j, view: view, durable: *newest, began: time.Now(),
 		policy: policy.New(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
-		followers: map[string]follower{}, told: map[string]*proto.Status{},
 	}
+	t.init()
 	if d := view.Done; d != nil {
 		switch {
 		case d.Failure != "":
@@ -105,6 +112,11 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	defer t.tasks.Wait()
 	defer cancel(nil)
 	return t.run(ctx)
+}
+
+func (t *term) init() {
+	t.followers, t.told, t.proofs = map[string]follower{}, map[string]*proto.Status{}, newProofs()
+	t.invalid, t.avoid, t.forged, t.doubted = map[string]bool{}, map[string]time.Time{}, map[string]bool{}, map[int64]bool{}
 }
 
 // run is the loop of the term.
@@ -165,31 +177,36 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 	}
 	t.announce(view)
 	t.view, t.job = view, *view.Job
-	wanted := map[string]string{}
 	if view.World != nil {
-		for _, p := range view.World.Peers {
-			wanted[p.ID] = p.Address
-		}
+		t.disbelieve(*view.World)
+		t.proofs.enter(*view.World, time.Now())
 	}
-	for _, m := range view.Members { // newer than the world, should a process have come back under its id
-		wanted[m.ID] = m.Address
-	}
+	wanted := wantedFollowers(view)
 	for id, f := range t.followers {
 		if wanted[id] != f.address {
 			f.stop()
 			delete(t.followers, id)
-			delete(t.told, id)
+			t.unheard(id)
+			for _, per := range []map[string]bool{t.invalid, t.forged} { // another process
+				delete(per, id)
+			}
+			delete(t.avoid, id)
+			delete(t.c.healed, id)
 		}
 	}
 	t.c.pool.Retain(slices.Collect(maps.Values(wanted)))
 	for id, address := range wanted {
 		if _, ok := t.followers[id]; !ok {
 			following, stop := context.WithCancel(ctx)
-			t.followers[id] = follower{address, stop}
-			t.tasks.Go(func() { t.follow(following, id, address, t.c.recent.step()) })
+			t.followers[id] = follower{address, stop, &atomic.Bool{}}
+			j := t.job
+			t.tasks.Go(func() { t.follow(following, j, id, address, t.c.recent.step()) })
 		}
 	}
 	t.feed(ctx, policy.Observed{Members: view.Members, World: view.World, Numerics: view.Job.Numerics})
+	for _, s := range t.peers() { // it may have been heard before its world was
+		t.feed(ctx, t.fact(s))
+	}
 	return nil
 }
 
@@ -197,11 +214,21 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 	switch in := in.(type) {
 	case followed:
+		if in.taken != nil {
+			in.taken()
+		}
 		if f, ok := t.followers[in.member]; !ok || f.address != in.address { // said before it was dropped, or by an earlier process of that id
 			return false, nil
 		}
+		if in.invalid != nil {
+			if !t.invalid[in.member] {
+				t.invalid[in.member] = true
+				t.c.emit(progress.Warning{Message: fmt.Sprintf("%s tells what cannot be, and is not believed: %s", in.member, job.Clean(in.invalid.Error()))})
+			}
+			return false, nil
+		}
 		if in.status == nil {
-			delete(t.told, in.member)
+			t.unheard(in.member)
 			t.feed(ctx, policy.Unfollowed{Member: in.member})
 			return false, nil
 		}
@@ -214,55 +241,74 @@ func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 	return false, nil
 }
 
-// listen takes a member's status.
+// listen takes a member's status. One that the present world does not use is heard about itself only.
 func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 	s := in.status
 	before := t.told[in.member]
 	t.told[in.member] = s
-	t.tell(hearing, s.Commits...)
+	if t.inWorld(in.member) {
+		delete(t.proofs.silent, in.member)
+		t.c.status.told(in.member, s)
+	}
+	if a := s.Accusation; a != nil && a.Kind != policy.KindWaiting && (before == nil || before.Accusation.GetKind() != a.Kind) {
+		t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step, "suspect", a.Suspect,
+			"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
+	}
+	t.tell(hearing, t.witnessed(s)...)
 	already := t.c.healed[in.member]
 	if t.c.healed[in.member] = s.Heals; s.Heals > already { // a process that comes back under its id begins at 0
 		t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
 	}
-	t.c.status.told(in.member, s)
-	if s.Verdict != "" {
+	if s.Verdict != "" && t.agree(func(o *proto.Status) bool { return o.Verdict == s.Verdict && o.Generation == s.Generation }) {
 		t.tell(0)
 		t.c.emit(progress.Failure{Message: s.Verdict, Member: s.Member, Generation: uint64(s.Generation), Step: int(s.Step) + 1})
 		return true, t.finish(ctx, s.Verdict, false)
 	}
-	told := policy.Told{Member: s.Member, Generation: s.Generation, Holding: s.Holding, Step: s.Step}
+	t.feed(ctx, t.fact(s))
+	if slices.ContainsFunc(s.Due, func(h *proto.HeldState) bool { return h.Step <= t.durable.Manifest.Step }) { // it was not heard when that was saved
+		t.acknowledge(ctx, in.member)
+	}
+	t.save(ctx)
+	return t.ended(ctx)
+}
+
+// fact is what the policy may know of a status.
+func (t *term) fact(s *proto.Status) policy.Told {
+	told := policy.Told{Member: s.Member, Generation: s.Generation, Step: s.Step}
+	if !t.inWorld(s.Member) {
+		return told
+	}
+	told.Holding = s.Holding
 	for _, commit := range s.Commits {
 		told.Committed = told.Committed || commit.Generation == s.Generation
 	}
 	if a := s.Accusation; a != nil {
 		told.Accusation = &policy.Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase, Detail: a.Detail, Paused: a.Paused}
-		if a.Kind != policy.KindWaiting && (before == nil || before.Accusation.GetKind() != a.Kind) {
-			t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step, "suspect", a.Suspect,
-				"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
-		}
+	} else if s.Verdict != "" { // which the others do not share, or it would have ended the job
+		told.Accusation = &policy.Accusation{Kind: policy.KindOther, Step: s.Step, Phase: s.Phase, Detail: s.Verdict}
 	}
-	t.feed(ctx, told)
-	if slices.ContainsFunc(s.Due, func(step int64) bool { return step <= t.durable.Manifest.Step }) { // it was not heard when that was saved
-		t.acknowledge(ctx, in.member)
-	}
-	t.save(ctx)
-	return t.ended(ctx, s)
+	return told
 }
 
 // tell tells of committed steps, in order; a step that nobody has told of yet is waited for.
 func (t *term) tell(wait time.Duration, commits ...*proto.Commit) {
-	for _, e := range t.c.recent.take(t.job.Spec, time.Now(), wait, commits...) {
+	var steps []int64
+	for _, s := range t.peers() {
+		steps = append(steps, s.Step)
+	}
+	now := time.Now()
+	for _, e := range t.c.recent.take(t.job.Spec, now, wait, t.proofs.committed(steps, now), commits...) {
 		t.c.emit(e)
 	}
 }
 
-// ended says whether the job, or this stretch of it, is over with what this member holds.
-func (t *term) ended(ctx context.Context, s *proto.Status) (bool, error) {
-	if !s.Holding || t.view.World == nil || s.Generation != t.view.World.Generation || t.durable.Manifest.Step != s.Step {
-		return false, nil
-	}
-	complete := s.Step >= t.job.Spec.TotalSteps()
-	if !complete && !t.halting {
+// ended says whether the job, or this stretch of it, is over with what the members hold.
+func (t *term) ended(ctx context.Context) (bool, error) {
+	m, w := t.durable.Manifest, t.view.World
+	complete := m.Step >= t.job.Spec.TotalSteps()
+	if w == nil || !complete && !t.halting || !t.agree(func(s *proto.Status) bool {
+		return s.Holding && s.Generation == w.Generation && s.Step == m.Step && s.Fingerprint == m.Fingerprint
+	}) {
 		return false, nil
 	}
 	return true, t.finish(ctx, "", complete)

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -22,12 +23,11 @@ import (
 // id now.
 func TestDroppedFollowersAreNotHeard(t *testing.T) {
 	now := &proto.Status{Member: "b", Step: 7}
-	one := &term{
-		followers: map[string]follower{"b": {address: "b:2"}},
-		told:      map[string]*proto.Status{"b": now},
-	}
+	one := &term{}
+	one.init()
+	one.followers["b"], one.told["b"] = follower{address: "b:2"}, now
 	for _, in := range []followed{
-		{member: "a", address: "a:1", status: &proto.Status{Member: "a", Holding: true, Due: []int64{9}}},
+		{member: "a", address: "a:1", status: &proto.Status{Member: "a", Holding: true}},
 		{member: "b", address: "b:1", status: &proto.Status{Member: "b", Step: 6}},
 		{member: "b", address: "b:1"}, // its stream ended
 	} {
@@ -57,11 +57,24 @@ func leading(t *testing.T) (*term, *eventLog) {
 		t.Fatal(err)
 	}
 	t.Cleanup(closeMetrics)
-	return &term{
+	one := &term{
 		c: c, uuid: "job", job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}},
 		policy: policy.New("job", "", 0, policy.Limits{Min: 1, Max: 2}), inputs: make(chan any, 16),
-		followers: map[string]follower{"a": {address: "a:1"}}, told: map[string]*proto.Status{},
-	}, told
+	}
+	one.init()
+	one.enter(1, "a")
+	return one, told
+}
+
+// enter makes these members the world, each followed at its address.
+func (t *term) enter(generation int64, ids ...string) {
+	w := job.World{Job: "job", Generation: generation, Since: generation}
+	for _, id := range ids {
+		t.followers[id] = follower{address: id + ":1"}
+		w.Peers = append(w.Peers, job.Peer{ID: id, Address: id + ":1"})
+	}
+	t.view.World = &w
+	t.proofs.enter(w, time.Now())
 }
 
 // eventLog keeps what a coordinator tells.
@@ -135,11 +148,11 @@ func TestLostDueStatesAreTold(t *testing.T) {
 		}
 	}
 	say(at(100)) // 100 steps are an epoch
-	one.told["a"] = &proto.Status{Due: []int64{200, 300}}
+	one.told["a"] = &proto.Status{Step: 400, Due: []*proto.HeldState{heldState(200, "x", 1), heldState(300, "y", 1)}}
 	later := time.Now().Add(time.Hour)
 	one.saveAfter = later // there is nobody to fetch from here
 	say(gone)
-	if _, step, ok := one.offer(); !ok || step != 300 || one.saveAfter != later {
+	if _, step, _, ok := one.offer(time.Now()); !ok || step != 300 || one.saveAfter != later {
 		t.Errorf("step %d is on offer, asked for after %v; want 300, at once", step, one.saveAfter)
 	}
 	say(at(300))
@@ -147,4 +160,9 @@ func TestLostDueStatesAreTold(t *testing.T) {
 	if got := told.warnings(); len(got) != 1 || !strings.Contains(got[0], "1 epochs ended") {
 		t.Errorf("told %q", got)
 	}
+}
+
+func heldState(step int64, hash string, generation int64) *proto.HeldState {
+	sum := sha256.Sum256([]byte(hash))
+	return &proto.HeldState{Step: step, Sha256: sum[:], Generation: generation}
 }

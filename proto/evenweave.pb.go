@@ -126,13 +126,12 @@ type Status struct {
 	Job        string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
 	Generation int64                  `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Committed steps of the live state; -1 while the member has none.
-	Step    int64     `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`
-	Phase   string    `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`
+	Step  int64  `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`
+	Phase string `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`
+	// The oldest that the follower lacks, 256 at most: the rest follows at once.
 	Commits []*Commit `protobuf:"bytes,6,rep,name=commits,proto3" json:"commits,omitempty"`
 	// Why this member's last generation ended, while no newer world has been opened.
 	Accusation *Accusation `protobuf:"bytes,7,opt,name=accusation,proto3" json:"accusation,omitempty"`
-	// Steps of due snapshots that are held, verified and not acknowledged.
-	Due []int64 `protobuf:"varint,8,rep,packed,name=due,proto3" json:"due,omitempty"`
 	// Set when the member has nothing left to compute and serves its verified state.
 	Holding bool `protobuf:"varint,9,opt,name=holding,proto3" json:"holding,omitempty"`
 	// Fingerprint of the held state, hexadecimal.
@@ -141,8 +140,12 @@ type Status struct {
 	Verdict string  `protobuf:"bytes,11,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	Ledger  *Ledger `protobuf:"bytes,12,opt,name=ledger,proto3" json:"ledger,omitempty"`
 	// States repaired from peers by this member so far.
-	Heals         int64  `protobuf:"varint,13,opt,name=heals,proto3" json:"heals,omitempty"`
-	Heal          string `protobuf:"bytes,14,opt,name=heal,proto3" json:"heal,omitempty"`
+	Heals int64  `protobuf:"varint,13,opt,name=heals,proto3" json:"heals,omitempty"`
+	Heal  string `protobuf:"bytes,14,opt,name=heal,proto3" json:"heal,omitempty"`
+	// Due snapshots that are held, verified and not acknowledged.
+	Due []*HeldState `protobuf:"bytes,15,rep,name=due,proto3" json:"due,omitempty"`
+	// The state that a member which holds serves.
+	Held          *HeldState `protobuf:"bytes,16,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,13 +229,6 @@ func (x *Status) GetAccusation() *Accusation {
 	return nil
 }
 
-func (x *Status) GetDue() []int64 {
-	if x != nil {
-		return x.Due
-	}
-	return nil
-}
-
 func (x *Status) GetHolding() bool {
 	if x != nil {
 		return x.Holding
@@ -275,6 +271,82 @@ func (x *Status) GetHeal() string {
 	return ""
 }
 
+func (x *Status) GetDue() []*HeldState {
+	if x != nil {
+		return x.Due
+	}
+	return nil
+}
+
+func (x *Status) GetHeld() *HeldState {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+// HeldState says which state a member holds, and which world agreed on it.
+type HeldState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Step  int64                  `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	// SHA-256 of the encoding.
+	Sha256        []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Generation    int64  `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldState) Reset() {
+	*x = HeldState{}
+	mi := &file_proto_evenweave_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldState) ProtoMessage() {}
+
+func (x *HeldState) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_evenweave_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldState.ProtoReflect.Descriptor instead.
+func (*HeldState) Descriptor() ([]byte, []int) {
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HeldState) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *HeldState) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *HeldState) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type Ledger struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Epoch         int64                  `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -286,7 +358,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_proto_evenweave_proto_msgTypes[3]
+	mi := &file_proto_evenweave_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +370,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[3]
+	mi := &file_proto_evenweave_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +383,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{3}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ledger) GetEpoch() int64 {
@@ -358,7 +430,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_proto_evenweave_proto_msgTypes[4]
+	mi := &file_proto_evenweave_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +442,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[4]
+	mi := &file_proto_evenweave_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +455,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{4}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Commit) GetStep() int64 {
@@ -497,7 +569,7 @@ type Accusation struct {
 
 func (x *Accusation) Reset() {
 	*x = Accusation{}
-	mi := &file_proto_evenweave_proto_msgTypes[5]
+	mi := &file_proto_evenweave_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +581,7 @@ func (x *Accusation) String() string {
 func (*Accusation) ProtoMessage() {}
 
 func (x *Accusation) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[5]
+	mi := &file_proto_evenweave_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +594,7 @@ func (x *Accusation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accusation.ProtoReflect.Descriptor instead.
 func (*Accusation) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{5}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Accusation) GetGeneration() int64 {
@@ -598,7 +670,7 @@ type StateRequest struct {
 
 func (x *StateRequest) Reset() {
 	*x = StateRequest{}
-	mi := &file_proto_evenweave_proto_msgTypes[6]
+	mi := &file_proto_evenweave_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +682,7 @@ func (x *StateRequest) String() string {
 func (*StateRequest) ProtoMessage() {}
 
 func (x *StateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[6]
+	mi := &file_proto_evenweave_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +695,7 @@ func (x *StateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateRequest.ProtoReflect.Descriptor instead.
 func (*StateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{6}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StateRequest) GetJob() string {
@@ -649,7 +721,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_proto_evenweave_proto_msgTypes[7]
+	mi := &file_proto_evenweave_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +733,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[7]
+	mi := &file_proto_evenweave_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +746,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{7}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Block) GetData() []byte {
@@ -694,7 +766,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_proto_evenweave_proto_msgTypes[8]
+	mi := &file_proto_evenweave_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +778,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[8]
+	mi := &file_proto_evenweave_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +791,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{8}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AcknowledgeRequest) GetJob() string {
@@ -744,7 +816,7 @@ type AcknowledgeReply struct {
 
 func (x *AcknowledgeReply) Reset() {
 	*x = AcknowledgeReply{}
-	mi := &file_proto_evenweave_proto_msgTypes[9]
+	mi := &file_proto_evenweave_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +828,7 @@ func (x *AcknowledgeReply) String() string {
 func (*AcknowledgeReply) ProtoMessage() {}
 
 func (x *AcknowledgeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[9]
+	mi := &file_proto_evenweave_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +841,7 @@ func (x *AcknowledgeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeReply.ProtoReflect.Descriptor instead.
 func (*AcknowledgeReply) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{9}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{10}
 }
 
 type CheckpointRequest struct {
@@ -782,7 +854,7 @@ type CheckpointRequest struct {
 
 func (x *CheckpointRequest) Reset() {
 	*x = CheckpointRequest{}
-	mi := &file_proto_evenweave_proto_msgTypes[10]
+	mi := &file_proto_evenweave_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +866,7 @@ func (x *CheckpointRequest) String() string {
 func (*CheckpointRequest) ProtoMessage() {}
 
 func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[10]
+	mi := &file_proto_evenweave_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +879,7 @@ func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRequest.ProtoReflect.Descriptor instead.
 func (*CheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{10}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CheckpointRequest) GetJob() string {
@@ -833,7 +905,7 @@ type BlameRequest struct {
 
 func (x *BlameRequest) Reset() {
 	*x = BlameRequest{}
-	mi := &file_proto_evenweave_proto_msgTypes[11]
+	mi := &file_proto_evenweave_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +917,7 @@ func (x *BlameRequest) String() string {
 func (*BlameRequest) ProtoMessage() {}
 
 func (x *BlameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[11]
+	mi := &file_proto_evenweave_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +930,7 @@ func (x *BlameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlameRequest.ProtoReflect.Descriptor instead.
 func (*BlameRequest) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{11}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BlameRequest) GetJob() string {
@@ -877,7 +949,7 @@ type BlameReply struct {
 
 func (x *BlameReply) Reset() {
 	*x = BlameReply{}
-	mi := &file_proto_evenweave_proto_msgTypes[12]
+	mi := &file_proto_evenweave_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +961,7 @@ func (x *BlameReply) String() string {
 func (*BlameReply) ProtoMessage() {}
 
 func (x *BlameReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[12]
+	mi := &file_proto_evenweave_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +974,7 @@ func (x *BlameReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlameReply.ProtoReflect.Descriptor instead.
 func (*BlameReply) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{12}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BlameReply) GetEvents() []*BlameEvent {
@@ -926,7 +998,7 @@ type BlameEvent struct {
 
 func (x *BlameEvent) Reset() {
 	*x = BlameEvent{}
-	mi := &file_proto_evenweave_proto_msgTypes[13]
+	mi := &file_proto_evenweave_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1010,7 @@ func (x *BlameEvent) String() string {
 func (*BlameEvent) ProtoMessage() {}
 
 func (x *BlameEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[13]
+	mi := &file_proto_evenweave_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1023,7 @@ func (x *BlameEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlameEvent.ProtoReflect.Descriptor instead.
 func (*BlameEvent) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{13}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BlameEvent) GetTimeNanos() int64 {
@@ -1006,7 +1078,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\n" +
 	"after_step\x18\x02 \x01(\x03R\tafterStep\" \n" +
 	"\fProbeRequest\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\tR\x03job\"\xa6\x03\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"\xf2\x03\n" +
 	"\x06Status\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
@@ -1018,15 +1090,22 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\acommits\x18\x06 \x03(\v2\x14.evenweave.v1.CommitR\acommits\x128\n" +
 	"\n" +
 	"accusation\x18\a \x01(\v2\x18.evenweave.v1.AccusationR\n" +
-	"accusation\x12\x10\n" +
-	"\x03due\x18\b \x03(\x03R\x03due\x12\x18\n" +
+	"accusation\x12\x18\n" +
 	"\aholding\x18\t \x01(\bR\aholding\x12 \n" +
 	"\vfingerprint\x18\n" +
 	" \x01(\tR\vfingerprint\x12\x18\n" +
 	"\averdict\x18\v \x01(\tR\averdict\x12,\n" +
 	"\x06ledger\x18\f \x01(\v2\x14.evenweave.v1.LedgerR\x06ledger\x12\x14\n" +
 	"\x05heals\x18\r \x01(\x03R\x05heals\x12\x12\n" +
-	"\x04heal\x18\x0e \x01(\tR\x04heal\"L\n" +
+	"\x04heal\x18\x0e \x01(\tR\x04heal\x12)\n" +
+	"\x03due\x18\x0f \x03(\v2\x17.evenweave.v1.HeldStateR\x03due\x12+\n" +
+	"\x04held\x18\x10 \x01(\v2\x17.evenweave.v1.HeldStateR\x04heldJ\x04\b\b\x10\t\"W\n" +
+	"\tHeldState\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x03R\n" +
+	"generation\"L\n" +
 	"\x06Ledger\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x18\n" +
@@ -1113,45 +1192,48 @@ func file_proto_evenweave_proto_rawDescGZIP() []byte {
 	return file_proto_evenweave_proto_rawDescData
 }
 
-var file_proto_evenweave_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_proto_evenweave_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_proto_evenweave_proto_goTypes = []any{
 	(*FollowRequest)(nil),      // 0: evenweave.v1.FollowRequest
 	(*ProbeRequest)(nil),       // 1: evenweave.v1.ProbeRequest
 	(*Status)(nil),             // 2: evenweave.v1.Status
-	(*Ledger)(nil),             // 3: evenweave.v1.Ledger
-	(*Commit)(nil),             // 4: evenweave.v1.Commit
-	(*Accusation)(nil),         // 5: evenweave.v1.Accusation
-	(*StateRequest)(nil),       // 6: evenweave.v1.StateRequest
-	(*Block)(nil),              // 7: evenweave.v1.Block
-	(*AcknowledgeRequest)(nil), // 8: evenweave.v1.AcknowledgeRequest
-	(*AcknowledgeReply)(nil),   // 9: evenweave.v1.AcknowledgeReply
-	(*CheckpointRequest)(nil),  // 10: evenweave.v1.CheckpointRequest
-	(*BlameRequest)(nil),       // 11: evenweave.v1.BlameRequest
-	(*BlameReply)(nil),         // 12: evenweave.v1.BlameReply
-	(*BlameEvent)(nil),         // 13: evenweave.v1.BlameEvent
+	(*HeldState)(nil),          // 3: evenweave.v1.HeldState
+	(*Ledger)(nil),             // 4: evenweave.v1.Ledger
+	(*Commit)(nil),             // 5: evenweave.v1.Commit
+	(*Accusation)(nil),         // 6: evenweave.v1.Accusation
+	(*StateRequest)(nil),       // 7: evenweave.v1.StateRequest
+	(*Block)(nil),              // 8: evenweave.v1.Block
+	(*AcknowledgeRequest)(nil), // 9: evenweave.v1.AcknowledgeRequest
+	(*AcknowledgeReply)(nil),   // 10: evenweave.v1.AcknowledgeReply
+	(*CheckpointRequest)(nil),  // 11: evenweave.v1.CheckpointRequest
+	(*BlameRequest)(nil),       // 12: evenweave.v1.BlameRequest
+	(*BlameReply)(nil),         // 13: evenweave.v1.BlameReply
+	(*BlameEvent)(nil),         // 14: evenweave.v1.BlameEvent
 }
 var file_proto_evenweave_proto_depIdxs = []int32{
-	4,  // 0: evenweave.v1.Status.commits:type_name -> evenweave.v1.Commit
-	5,  // 1: evenweave.v1.Status.accusation:type_name -> evenweave.v1.Accusation
-	3,  // 2: evenweave.v1.Status.ledger:type_name -> evenweave.v1.Ledger
-	13, // 3: evenweave.v1.BlameReply.events:type_name -> evenweave.v1.BlameEvent
-	0,  // 4: evenweave.v1.Member.Follow:input_type -> evenweave.v1.FollowRequest
-	1,  // 5: evenweave.v1.Member.Probe:input_type -> evenweave.v1.ProbeRequest
-	6,  // 6: evenweave.v1.Member.State:input_type -> evenweave.v1.StateRequest
-	8,  // 7: evenweave.v1.Member.Acknowledge:input_type -> evenweave.v1.AcknowledgeRequest
-	11, // 8: evenweave.v1.Member.Blame:input_type -> evenweave.v1.BlameRequest
-	10, // 9: evenweave.v1.Coordinator.Checkpoint:input_type -> evenweave.v1.CheckpointRequest
-	2,  // 10: evenweave.v1.Member.Follow:output_type -> evenweave.v1.Status
-	2,  // 11: evenweave.v1.Member.Probe:output_type -> evenweave.v1.Status
-	7,  // 12: evenweave.v1.Member.State:output_type -> evenweave.v1.Block
-	9,  // 13: evenweave.v1.Member.Acknowledge:output_type -> evenweave.v1.AcknowledgeReply
-	12, // 14: evenweave.v1.Member.Blame:output_type -> evenweave.v1.BlameReply
-	7,  // 15: evenweave.v1.Coordinator.Checkpoint:output_type -> evenweave.v1.Block
-	10, // [10:16] is the sub-list for method output_type
-	4,  // [4:10] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	5,  // 0: evenweave.v1.Status.commits:type_name -> evenweave.v1.Commit
+	6,  // 1: evenweave.v1.Status.accusation:type_name -> evenweave.v1.Accusation
+	4,  // 2: evenweave.v1.Status.ledger:type_name -> evenweave.v1.Ledger
+	3,  // 3: evenweave.v1.Status.due:type_name -> evenweave.v1.HeldState
+	3,  // 4: evenweave.v1.Status.held:type_name -> evenweave.v1.HeldState
+	14, // 5: evenweave.v1.BlameReply.events:type_name -> evenweave.v1.BlameEvent
+	0,  // 6: evenweave.v1.Member.Follow:input_type -> evenweave.v1.FollowRequest
+	1,  // 7: evenweave.v1.Member.Probe:input_type -> evenweave.v1.ProbeRequest
+	7,  // 8: evenweave.v1.Member.State:input_type -> evenweave.v1.StateRequest
+	9,  // 9: evenweave.v1.Member.Acknowledge:input_type -> evenweave.v1.AcknowledgeRequest
+	12, // 10: evenweave.v1.Member.Blame:input_type -> evenweave.v1.BlameRequest
+	11, // 11: evenweave.v1.Coordinator.Checkpoint:input_type -> evenweave.v1.CheckpointRequest
+	2,  // 12: evenweave.v1.Member.Follow:output_type -> evenweave.v1.Status
+	2,  // 13: evenweave.v1.Member.Probe:output_type -> evenweave.v1.Status
+	8,  // 14: evenweave.v1.Member.State:output_type -> evenweave.v1.Block
+	10, // 15: evenweave.v1.Member.Acknowledge:output_type -> evenweave.v1.AcknowledgeReply
+	13, // 16: evenweave.v1.Member.Blame:output_type -> evenweave.v1.BlameReply
+	8,  // 17: evenweave.v1.Coordinator.Checkpoint:output_type -> evenweave.v1.Block
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_proto_evenweave_proto_init() }
@@ -1165,7 +1247,7 @@ func file_proto_evenweave_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_evenweave_proto_rawDesc), len(file_proto_evenweave_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strconv"
 
@@ -21,6 +22,14 @@ func (s *State) Fingerprint() Fingerprint {
 func sum(h *xxh3.Hasher) Fingerprint {
 	u := h.Sum128()
 	return Fingerprint{int64(u.Hi), int64(u.Lo)}
+}
+
+// SHA256 is the hash of the whole encoding, as a receiver of it computes: it guards against forgery too.
+func (s *State) SHA256() (sum [sha256.Size]byte) {
+	h := sha256.New()
+	_, _ = s.WriteTo(h) // a hash cannot fail
+	h.Sum(sum[:0])
+	return sum
 }
 
 // String returns 32 hexadecimal digits, the high word first.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	wire "google.golang.org/protobuf/proto"
 
 	"evenweave/proto"
 )
@@ -62,6 +63,38 @@ func TestFollowersHearOfChangesAtOnceAndOfCommitsInTime(t *testing.T) {
 		begun = time.Now()
 		if s := <-f.heard; len(s.Commits) != 0 || time.Since(begun) < signOfLife || time.Since(begun) > signOfLife+2*pace {
 			t.Errorf("the sign of life came after %v with %d commits", time.Since(begun), len(s.Commits))
+		}
+		stop()
+		<-done
+	})
+}
+
+// Commits that a coordinator missed come in pages that fit a message, in order, without a pause between them.
+func TestMissedCommitsComeInPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReport("w1", "job")
+		for step := range int64(keptCommits) {
+			r.commit(&proto.Commit{Step: step + 1, Deal: make([]int32, 64)}, nil)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		f := follower{ctx: ctx, heard: make(chan *proto.Status)}
+		done := make(chan error)
+		go func() { done <- (&server{report: r, job: "job"}).Follow(&proto.FollowRequest{Job: "job"}, f) }()
+		began, next := time.Now(), int64(1)
+		for next <= keptCommits {
+			s := <-f.heard
+			if size := wire.Size(s); size > 128<<10 {
+				t.Fatalf("a status of %d bytes", size)
+			}
+			for _, c := range s.Commits {
+				if c.Step != next {
+					t.Fatalf("step %d is told, want %d", c.Step, next)
+				}
+				next++
+			}
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("all pages took %v", took)
 		}
 		stop()
 		<-done

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"evenweave/job"
@@ -36,6 +37,7 @@ type generation struct {
 	newer    func() bool   // a newer world has been published
 	leader   func() string // address of the coordinator
 	log      *slog.Logger
+	sealing  *sync.WaitGroup
 
 	furthest  int64 // step that ranks have told of
 	exchanges int   // since then
@@ -96,7 +98,7 @@ func (g *generation) open(ctx context.Context) error {
 		}
 		switch {
 		case choice.Agreed:
-			if g.replica.verify(state.Fingerprint(choice.Print)) {
+			if g.replica.verify(state.Fingerprint(choice.Print), g.world.Generation) {
 				g.tellDue()
 			}
 			step, epochs, used := g.replica.progress()
@@ -289,9 +291,12 @@ func (g *generation) tell(c commit) {
 	g.observer.Committed(commit, 2*8*len(g.buffer.words)*(g.world.Size()-1)/g.world.Size())
 }
 
+// tellDue tells of due states once they are hashed; the steps go on meanwhile.
 func (g *generation) tellDue() {
-	due := g.replica.due()
-	g.report.set(func(s *proto.Status) { s.Due = due })
+	g.sealing.Go(func() {
+		g.replica.seal()
+		g.report.due(g.replica.due)
+	})
 }
 
 func (g *generation) ledger(epochs int64, used int) *proto.Ledger {

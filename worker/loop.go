@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"evenweave/cluster"
@@ -41,6 +42,7 @@ type Loop struct {
 	patience patience
 	sampler  *schedule.Sampler
 	lanes    []*lane
+	sealing  sync.WaitGroup // hashes of due states
 }
 
 // errWorldChanged ends a generation that a newer world has replaced without waiting for its step.
@@ -69,6 +71,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	beating, stop := context.WithCancel(ctx)
 	defer stop()
 	go l.pulse.run(beating)
+	defer l.sealing.Wait()
 
 	generation := int64(0) // the newest that this member has been through
 	left := false
@@ -94,6 +97,9 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			return nil
 		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
 			generation = world.Generation
+			if view.Job != nil {
+				l.replica.reschedule(view.Job.CheckpointEvery)
+			}
 			if err := l.generation(ctx, *world, leaving, &left); err != nil {
 				return err
 			}
@@ -150,7 +156,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	log := l.Log.With("generation", world.Generation, "rank", rank, "size", world.Size())
 	log.Info("entering the world", "members", world.IDs(), "reason", world.Reason)
 	l.report.set(func(s *proto.Status) {
-		s.Generation, s.Accusation, s.Holding, s.Fingerprint, s.Phase = world.Generation, nil, false, "", phaseConnect
+		s.Generation, s.Accusation, s.Holding, s.Held, s.Fingerprint, s.Verdict, s.Phase = world.Generation, nil, false, nil, "", "", phaseConnect
 	})
 	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(), world.Reason))
 
@@ -176,7 +182,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	g := &generation{
 		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, dataset: l.Dataset,
 		deal: schedule.Even(l.Job.Spec.Plan().MicroBatches(), world.Size()), buffer: newBuffer(l.Model.Parameters(), l.Job.Spec.Plan(), world.Size()),
-		lanes: l.lanes, mean: make([]float32, l.Model.Parameters()), patience: &l.patience, report: l.report, observer: l.Observer, fetch: l.Fetch, log: log,
+		lanes: l.lanes, mean: make([]float32, l.Model.Parameters()), patience: &l.patience, report: l.report, observer: l.Observer, fetch: l.Fetch, log: log, sealing: &l.sealing,
 		newer: func() bool {
 			v, _ := l.Board.View()
 			return v.World != nil && v.World.Generation > world.Generation
@@ -210,9 +216,10 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		return nil // the coordinator writes it down for all; Run returns when it reads that
 	}
 	if holding {
-		print := l.replica.live().Fingerprint().String()
+		print, sum := l.replica.live().Fingerprint().String(), l.replica.live().SHA256()
+		held := &proto.HeldState{Step: l.replica.step, Sha256: sum[:], Generation: world.Generation}
 		log.Info("holding the state", "step", l.replica.step, "fingerprint", print)
-		l.report.set(func(s *proto.Status) { s.Holding, s.Fingerprint, s.Phase = true, print, phaseHolding })
+		l.report.set(func(s *proto.Status) { s.Holding, s.Held, s.Fingerprint, s.Phase = true, held, print, phaseHolding })
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 
 const (
 	keptCommits = 4096 // told to a coordinator that comes back
+	pageCommits = 256  // told in one message
 	keptEvents  = 512  // told to `evenweave blame`
 )
 
@@ -33,6 +35,8 @@ type report struct {
 	commits []*proto.Commit
 	events  []*proto.BlameEvent
 	changed chan struct{}
+
+	telling sync.Mutex // so that of two who tell of due states the later one has the last word
 
 	moved   time.Time     // when the member last got on
 	allowed time.Duration // how long that may be ago; 0: any time
@@ -52,6 +56,14 @@ func (r *report) set(change func(*proto.Status)) {
 	change(r.status)
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// due tells which due states are held now.
+func (r *report) due(held func() []*proto.HeldState) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	due := held()
+	r.set(func(s *proto.Status) { s.Due = due })
 }
 
 // phase is set several times a step and wakes nobody: the next change carries it.
@@ -95,18 +107,19 @@ func (r *report) blame() []*proto.BlameEvent {
 	return append([]*proto.BlameEvent(nil), r.events...)
 }
 
-// read returns the status with the commits after a step, and a channel that is closed, and another from then on, when set changes the status.
+// read returns the status with the oldest commits after a step, a page of them at most, and a channel that is closed, and another from then on, when set changes the status.
 func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &proto.Status{
 		Member: r.status.Member, Job: r.status.Job, Generation: r.status.Generation, Step: r.status.Step, Phase: r.status.Phase,
-		Accusation: r.status.Accusation, Due: r.status.Due, Holding: r.status.Holding, Fingerprint: r.status.Fingerprint,
+		Accusation: r.status.Accusation, Due: r.status.Due, Holding: r.status.Holding, Held: r.status.Held, Fingerprint: r.status.Fingerprint,
 		Verdict: r.status.Verdict, Ledger: r.status.Ledger, Heals: r.status.Heals, Heal: r.status.Heal,
 	}
-	for n := len(r.commits); n > 0 && r.commits[n-1].Step > afterStep; n-- {
-		s.Commits = r.commits[n-1:]
+	first := len(r.commits)
+	for first > 0 && r.commits[first-1].Step > afterStep {
+		first--
 	}
-	s.Commits = append([]*proto.Commit(nil), s.Commits...)
+	s.Commits = slices.Clone(r.commits[first:min(first+pageCommits, len(r.commits))])
 	return s, r.changed
 }

@@ -54,6 +54,9 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 				return err
 			}
 			seen, sent = changed, time.Now()
+			if len(st.Commits) == pageCommits {
+				continue
+			}
 		}
 		select {
 		case <-changed:
@@ -83,8 +86,7 @@ func (s *server) Acknowledge(_ context.Context, r *proto.AcknowledgeRequest) (*p
 		return nil, err
 	}
 	s.replica.acknowledge(r.Step)
-	due := s.replica.due()
-	s.report.set(func(st *proto.Status) { st.Due = due })
+	s.report.due(s.replica.due)
 	return &proto.AcknowledgeReply{}, nil
 }
 

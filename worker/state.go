@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"evenweave/job"
+	"evenweave/proto"
 	"evenweave/schedule"
 	"evenweave/state"
 )
@@ -25,6 +26,7 @@ type replica struct {
 	print  state.Fingerprint // of the state as this member left it: if the live one has another, memory has changed by itself
 	broken bool              // it has; nothing is known until a state is adopted
 
+	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
 	order     []int64
 	durable   int64         // the newest step that the coordinator has said to be durable
@@ -35,6 +37,8 @@ type snapshot struct {
 	state    *state.State
 	print    state.Fingerprint
 	verified bool
+	world    int64  // generation that agreed on it
+	sha256   []byte // nil until it is sealed
 }
 
 func newReplica(j job.Job, model Model) *replica {
@@ -109,13 +113,18 @@ func (r *replica) copy() *state.State {
 	return &state.State{Step: live.Step, Ledger: live.Ledger.Clone(), Values: append([]float32(nil), live.Values...)}
 }
 
-// verify marks the snapshot of the live step as agreed by all ranks. It says whether a due snapshot became readable by that.
-func (r *replica) verify(f state.Fingerprint) bool {
+// verify marks the snapshot of the live step as agreed by all ranks of a world. It says whether a due snapshot became readable by that, or was
+// agreed on anew.
+func (r *replica) verify(f state.Fingerprint, generation int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, ok := r.snapshots[r.step]
-	if !ok || s.verified {
+	if !ok || s.verified && s.world >= generation {
 		return false
+	}
+	s.world = max(s.world, generation)
+	if s.verified {
+		return true
 	}
 	if s.print != f { // the live state was healed after the copy was taken
 		live := r.copy()
@@ -125,17 +134,51 @@ func (r *replica) verify(f state.Fingerprint) bool {
 	return true
 }
 
-// due lists the steps of verified snapshots that nobody has acknowledged.
-func (r *replica) due() []int64 {
+// seal hashes the verified snapshots that are not hashed yet. They do not change any more, so nobody waits for it.
+func (r *replica) seal() {
+	r.sealing.Lock()
+	defer r.sealing.Unlock()
+	for {
+		s := r.unsealed()
+		if s == nil {
+			return
+		}
+		sum := s.state.SHA256()
+		r.mu.Lock()
+		s.sha256 = sum[:]
+		r.mu.Unlock()
+	}
+}
+
+func (r *replica) unsealed() *snapshot {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var steps []int64
 	for _, step := range r.order {
-		if r.snapshots[step].verified {
-			steps = append(steps, step)
+		if s := r.snapshots[step]; s.verified && s.sha256 == nil {
+			return s
 		}
 	}
-	return steps
+	return nil
+}
+
+// due lists the sealed snapshots that nobody has acknowledged.
+func (r *replica) due() []*proto.HeldState {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var held []*proto.HeldState
+	for _, step := range r.order {
+		if s := r.snapshots[step]; s.sha256 != nil {
+			held = append(held, &proto.HeldState{Step: step, Sha256: s.sha256, Generation: s.world})
+		}
+	}
+	return held
+}
+
+// reschedule takes over how often checkpoints are due, which another coordinator may have changed.
+func (r *replica) reschedule(every int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.job.CheckpointEvery = every
 }
 
 // outstanding counts the due snapshots, verified or not, that nobody has acknowledged. The channel is closed at the next acknowledgement.

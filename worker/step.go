@@ -55,7 +55,7 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	if err := buf.check(r.step, r.model.ParameterName); err != nil {
 		return commit{}, err
 	}
-	c := commit{changing: buf.changing(), verified: r.verify(print), compute: computed, deal: g.deal}
+	c := commit{changing: buf.changing(), verified: r.verify(print, g.world.Generation), compute: computed, deal: g.deal}
 
 	g.report.phase(phaseUpdate)
 	updating := time.Now()

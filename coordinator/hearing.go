@@ -1,0 +1,189 @@
+package coordinator
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/progress"
+	"evenweave/proto"
+)
+
+// wantedFollowers are the members to follow, with their addresses: those of the world, and the registered ones whose numerics are the job's. A process
+// that came back under the id of a member of the world is newer than the world.
+func wantedFollowers(view cluster.View) map[string]string {
+	wanted := map[string]string{}
+	if view.World != nil {
+		for _, p := range view.World.Peers {
+			wanted[p.ID] = p.Address
+		}
+	}
+	for _, m := range view.Members {
+		_, used := wanted[m.ID]
+		if n := view.Job.Numerics; used || len(wanted) < maxFollowers && (n == "" || m.Numerics == n) {
+			wanted[m.ID] = m.Address
+		}
+	}
+	return wanted
+}
+
+// inWorld says whether this follower listens to the process that the present world means.
+func (t *term) inWorld(member string) bool {
+	w, ok := t.proofs.present()
+	f, followed := t.followers[member]
+	return ok && followed && slices.Contains(w.Peers, job.Peer{ID: member, Address: f.address})
+}
+
+// witnessed are the commits that a member can tell of: all, if it is in the present world, else those of an earlier world that it was in.
+func (t *term) witnessed(s *proto.Status) []*proto.Commit {
+	if t.inWorld(s.Member) {
+		return s.Commits
+	}
+	var out []*proto.Commit
+	for _, c := range s.Commits {
+		if t.proofs.used(c.Generation, s.Member, t.followers[s.Member].address) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// peers are the statuses of the members of the present world that are heard.
+func (t *term) peers() []*proto.Status {
+	var all []*proto.Status
+	for id, s := range t.told {
+		if t.inWorld(id) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// unheard forgets what a member told whose stream has ended.
+func (t *term) unheard(member string) {
+	if t.inWorld(member) {
+		t.proofs.silent[member] = time.Now()
+	}
+	delete(t.told, member)
+}
+
+// agree says whether the members of the present world that tell this decide.
+func (t *term) agree(says func(*proto.Status) bool) bool {
+	heard, n := t.peers(), 0
+	for _, s := range heard {
+		if says(s) {
+			n++
+		}
+	}
+	return t.proofs.quorum(n, len(heard), time.Now())
+}
+
+// disbelieve names members whose verdict the others did not share: their world has gone on to the next.
+func (t *term) disbelieve(next job.World) {
+	if w, ok := t.proofs.present(); !ok || w.Generation >= next.Generation {
+		return
+	}
+	for _, s := range t.peers() {
+		if s.Verdict != "" {
+			t.c.emit(progress.Warning{Message: fmt.Sprintf("%s says that the job has failed, and the others do not: %s", s.Member, s.Verdict)})
+		}
+	}
+}
+
+// claims lists the states that are newer than the durable one and may become so: due ones within the schedule, and what is held at its end or under a
+// halt. Who is not in the present world may only bring what a world had agreed on.
+func (t *term) claims() []claim {
+	var all []claim
+	w, _ := t.proofs.present()
+	durable, total := t.durable.Manifest.Step, t.job.Spec.TotalSteps()
+	for id, s := range t.told {
+		address := t.followers[id].address
+		for _, h := range s.Due {
+			if h.Step > durable && h.Step <= total && t.job.Due(h.Step) {
+				all = append(all, claim{id, address, h})
+			}
+		}
+		if h := s.Held; s.Holding && h.Step > durable && h.Step <= total && s.Generation == w.Generation && h.Generation == w.Generation && (w.Halt || h.Step == total) {
+			all = append(all, claim{id, address, h})
+		}
+	}
+	slices.SortFunc(all, func(a, b claim) int {
+		return cmp.Or(cmp.Compare(a.held.Step, b.held.Step), cmp.Compare(a.member, b.member))
+	})
+	return all
+}
+
+// offer is the oldest proved step beyond the durable one that a member has, its hash, and who has it. wait: an older one may still be proved.
+func (t *term) offer(now time.Time) (member string, step int64, hash string, ok bool) {
+	claims := t.claims()
+	t.proofs.hear(claims)
+	var steps []int64
+	heard := t.peers()
+	for _, s := range heard {
+		steps = append(steps, s.Step)
+	}
+	committed := t.proofs.committed(steps, now)
+	for len(claims) > 0 {
+		step := claims[0].held.Step
+		n := slices.IndexFunc(claims, func(c claim) bool { return c.held.Step != step })
+		if n < 0 {
+			n = len(claims)
+		}
+		of := claims[:n]
+		claims = claims[n:]
+		hash, proved := t.proofs.agreed[step]
+		if !proved {
+			if step > committed { // nobody but a minority has come so far
+				continue
+			}
+			if t.proofs.offered[step].IsZero() {
+				t.proofs.offered[step] = now
+			}
+			if now.Sub(t.proofs.offered[step]) < hearing {
+				return "", 0, "", false
+			}
+			if hash, proved = t.proofs.alone(of, len(heard), committed, now); proved {
+				t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: the world that agreed on step %d is gone before a majority of it was heard; all that hold its state agree", step)})
+				t.proofs.agreed[step] = hash
+			}
+		}
+		if member, found := t.holder(of, hash); proved && found {
+			return member, step, hash, true
+		}
+		t.passOver(of, proved)
+	}
+	return "", 0, "", false
+}
+
+// holder is the member to ask for a state: one that failed before only if there is no other, and none that gave another one.
+func (t *term) holder(of []claim, hash string) (member string, ok bool) {
+	for _, c := range of {
+		if string(c.held.Sha256) != hash || t.forged[c.member] {
+			continue
+		}
+		if !ok || t.avoid[c.member].Before(t.avoid[member]) {
+			member, ok = c.member, true
+		}
+	}
+	return member, ok
+}
+
+// passOver names a due step that is not saved because nobody can be believed about it.
+func (t *term) passOver(of []claim, proved bool) {
+	step, who := of[0].held.Step, ""
+	if t.doubted[step] || len(t.doubted) >= maxFollowers {
+		return
+	}
+	t.doubted[step] = true
+	for _, c := range of[:min(len(of), 8)] {
+		who += " " + c.member
+	}
+	why := "no majority tells its hash"
+	if proved {
+		why = "who offers it has another state than the world agreed on"
+	}
+	t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is offered by%s and not taken: %s", step, who, why)})
+}

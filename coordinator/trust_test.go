@@ -1,0 +1,288 @@
+package coordinator
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	wire "google.golang.org/protobuf/proto"
+
+	"evenweave/checkpoint"
+	"evenweave/progress"
+	"evenweave/proto"
+	"evenweave/telemetry"
+)
+
+// says lets a member's status arrive as the stream would bring it.
+func (t *term) says(test *testing.T, s *proto.Status) {
+	test.Helper()
+	s.Job = "job"
+	in := followed{member: s.Member, address: s.Member + ":1", status: s, invalid: checkStatus(s, t.job, s.Member)}
+	if end, err := t.take(test.Context(), in); end || err != nil {
+		test.Fatalf("%s ended the job: %v", s.Member, err)
+	}
+}
+
+// three is a term with a world of three at step 40, of which nothing is fetched.
+func three(t *testing.T) (*term, *eventLog) {
+	one, told := leading(t)
+	one.init()
+	one.enter(1, "a", "b", "c")
+	one.saving = true // nothing is fetched here
+	for _, id := range []string{"a", "b", "c"} {
+		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40})
+	}
+	return one, told
+}
+
+func forged(member string) *proto.Status {
+	s := &proto.Status{Member: member, Generation: 1, Step: 1000, Holding: true, Held: heldState(1000, "zeros", 1), Verdict: "not finite"}
+	for step := int64(1); step <= 1000; step++ {
+		s.Commits = append(s.Commits, &proto.Commit{Step: step, Generation: 1, Workers: 1, Samples: 10})
+	}
+	for step := int64(10); step <= 50; step += 10 {
+		s.Due = append(s.Due, heldState(step, "zeros", 1))
+	}
+	return s
+}
+
+// Whoever is registered and is in no world, or is one of three, neither ends the job, nor has a state saved, nor writes the curve.
+func TestOneMemberIsNotBelieved(t *testing.T) {
+	for _, liar := range []string{"stranger", "c"} {
+		one, told := three(t)
+		if liar == "stranger" {
+			one.followers[liar] = follower{address: liar + ":1"}
+		}
+		one.says(t, forged(liar))
+		if one.agree(func(s *proto.Status) bool { return s.Verdict != "" || s.Holding }) {
+			t.Errorf("%s alone decides", liar)
+		}
+		for _, e := range told.all {
+			if s, ok := e.(progress.Step); ok && s.Step > 40 || fmt.Sprintf("%T", e) == "progress.Failure" {
+				t.Fatalf("%s had it told: %+v", liar, e)
+			}
+		}
+		if member, step, _, ok := one.offer(time.Now().Add(time.Hour)); ok {
+			t.Errorf("step %d of %s is to be saved", step, member)
+		}
+		one.saving = false
+		one.durable = checkpoint.Entry{Manifest: checkpoint.Manifest{Step: 1000}} // as if it had been saved
+		if end, err := one.ended(t.Context()); end || err != nil {
+			t.Errorf("%s alone ends the job: %v", liar, err)
+		}
+	}
+}
+
+// A due state is the one that a strict majority of the world tells; who has another is not asked for it.
+func TestTheMajoritysStateIsSaved(t *testing.T) {
+	one, told := three(t)
+	for _, id := range []string{"a", "b", "c"} {
+		hash := "right"
+		if id == "a" {
+			hash = "wrong"
+		}
+		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40, Due: []*proto.HeldState{heldState(30, hash, 1)}})
+	}
+	want := string(heldState(30, "right", 1).Sha256)
+	member, step, hash, ok := one.offer(time.Now())
+	if !ok || member == "a" || step != 30 || hash != want {
+		t.Fatalf("step %d of %q, %x, %v", step, member, hash, ok)
+	}
+	one.saveAfter = time.Now().Add(time.Hour)
+	if end, err := one.take(t.Context(), saved{step: 30, member: member, err: fmt.Errorf("%w: zeros", errForged)}); end || err != nil {
+		t.Fatal(end, err)
+	}
+	if w := told.warnings(); len(w) != 1 || !strings.Contains(w[0], member) {
+		t.Errorf("told %q, want the name of %s, which gave another state", w, member)
+	}
+	if second, _, _, ok := one.offer(time.Now()); !ok || second == "a" || second == member {
+		t.Errorf("asked next: %q, %v", second, ok)
+	}
+	one.enter(2, "d") // who leaves brings what was agreed on
+	one.told["d"] = &proto.Status{Member: "d", Generation: 2, Step: 40}
+	if _, step, hash, ok := one.offer(time.Now()); !ok || step != 30 || hash != want {
+		t.Errorf("step %d, %x, %v of members that have left", step, hash, ok)
+	}
+}
+
+// A state whose world is gone before a majority was heard is taken, with a warning, when all that hold it agree; not from one that is in no world.
+func TestAStateOfAWorldThatIsGone(t *testing.T) {
+	one, told := leading(t)
+	one.enter(7, "a", "b", "c")
+	later := time.Now().Add(2 * hearing)
+	for _, id := range []string{"a", "b", "c", "spare"} {
+		one.followers[id] = follower{address: id + ":1"}
+		one.told[id] = &proto.Status{Member: id, Generation: 7, Step: 40}
+	}
+	clear(one.proofs.silent)
+	one.told["spare"].Due = []*proto.HeldState{heldState(20, "x", 3)}
+	for _, now := range []time.Time{time.Now(), later} {
+		if _, step, _, ok := one.offer(now); ok {
+			t.Errorf("step %d of one in no world is saved", step)
+		}
+	}
+	one.told["a"].Due = []*proto.HeldState{heldState(30, "y", 5)}
+	if _, step, _, ok := one.offer(later); ok {
+		t.Errorf("step %d is saved at once", step)
+	}
+	member, step, _, ok := one.offer(later.Add(2 * hearing))
+	if !ok || member != "a" || step != 30 {
+		t.Errorf("step %d of %q, %v", step, member, ok)
+	}
+	if w := told.warnings(); len(w) != 2 || !strings.Contains(w[0], "step 20") || !strings.Contains(w[1], "all that hold its state agree") {
+		t.Errorf("told %q", w)
+	}
+	one, _ = leading(t)
+	one.enter(7, "a", "b", "c")
+	clear(one.proofs.silent)
+	for id, hash := range map[string]string{"a": "x", "b": "y"} {
+		one.told[id] = &proto.Status{Member: id, Generation: 7, Step: 40, Due: []*proto.HeldState{heldState(30, hash, 5)}}
+	}
+	one.told["c"] = &proto.Status{Member: "c", Generation: 7, Step: 40}
+	for _, now := range []time.Time{later, later.Add(2 * hearing)} {
+		if _, step, _, ok := one.offer(now); ok {
+			t.Errorf("step %d is saved, whose holders differ", step)
+		}
+	}
+}
+
+// What cannot be is dropped, and its member named once.
+func TestImpossibleStatusesAreDropped(t *testing.T) {
+	good := func() *proto.Commit { return &proto.Commit{Step: 41, Workers: 3, Samples: 10} }
+	with := func(change func(*proto.Commit)) *proto.Status {
+		c := good()
+		change(c)
+		return &proto.Status{Generation: 1, Step: 41, Commits: []*proto.Commit{c}}
+	}
+	bad := map[string]*proto.Status{
+		"time":         with(func(c *proto.Commit) { c.ComputeNanos = -1e12 }),
+		"loss":         with(func(c *proto.Commit) { c.Loss = math.NaN() }),
+		"accuracy":     with(func(c *proto.Commit) { c.Accuracy = math.NaN() }),
+		"step":         with(func(c *proto.Commit) { c.Step = 1001 }),
+		"workers":      with(func(c *proto.Commit) { c.Workers = -1 }),
+		"beyond":       {Step: 1 << 62},
+		"generation":   {Generation: math.MaxInt64},
+		"negative":     {Generation: -1},
+		"order":        {Commits: []*proto.Commit{good(), good()}},
+		"many":         {Commits: make([]*proto.Commit, maxCommits+1)},
+		"due":          {Due: []*proto.HeldState{heldState(1<<62, "x", 1)}},
+		"hash":         {Due: []*proto.HeldState{{Step: 10, Sha256: []byte("short")}}},
+		"held":         {Holding: true, Step: 10},
+		"ledger":       {Ledger: &proto.Ledger{Used: -1}},
+		"heals":        {Heals: -1},
+		"accusation":   {Accusation: &proto.Accusation{WaitedNanos: -1}},
+		"due too many": {Due: make([]*proto.HeldState, maxHeld+1)},
+	}
+	for what, s := range bad {
+		one, told := three(t)
+		before := len(told.all)
+		for range 2 {
+			s.Member = "b"
+			one.says(t, s)
+		}
+		if w := told.warnings(); len(w) != 1 || len(told.all) != before+1 || one.told["b"].Step != 40 {
+			t.Errorf("%s: told %v, heard %v", what, told.all[before:], one.told["b"])
+		}
+	}
+	one, _ := three(t)
+	s := &proto.Status{Member: "b", Generation: 1, Step: 40, Phase: "\x1b[2Jx\u202e", Accusation: &proto.Accusation{Detail: strings.Repeat("\u009b", 1<<20)}}
+	one.says(t, s)
+	if s.Phase != "[2Jx" || len(s.Accusation.Detail) > 1024 {
+		t.Errorf("phase %q, detail of %d bytes", s.Phase, len(s.Accusation.Detail))
+	}
+}
+
+// FuzzStatus sends what a member may send through all that it reaches: validation, policy, saver, metrics and the encoding of events.
+func FuzzStatus(f *testing.F) {
+	for _, s := range []*proto.Status{forged("c"), {Member: "c", Verdict: "x", Accusation: &proto.Accusation{Suspect: "a", Kind: "deadline"}}} {
+		b, err := wire.Marshal(s)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, b)
+	}
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		one, told := three(t)
+		metrics := telemetry.NewCoordinator(func() telemetry.Facts { return telemetry.Facts{} })
+		for i, b := range [][]byte{first, second} {
+			s := &proto.Status{}
+			if len(b) > maxStatus || wire.Unmarshal(b, s) != nil {
+				continue
+			}
+			s.Member = []string{"c", "b"}[i]
+			s.Job = "job"
+			in := followed{member: s.Member, address: s.Member + ":1", status: s, invalid: checkStatus(s, one.job, s.Member)}
+			if s.Verdict != "" && in.invalid == nil && i == 1 {
+				s.Verdict = "" // two of three may end the job, for which this term has no etcd
+			}
+			if end, err := one.take(t.Context(), in); end || err != nil {
+				t.Fatal(end, err)
+			}
+			_, _, _, _ = one.offer(time.Now().Add(time.Hour))
+			one.lostEpochs(s.Step)
+		}
+		for _, e := range told.all {
+			r := progress.Record{Time: time.Unix(0, 0), Event: e}
+			metrics.Observe(r)
+			if _, err := progress.Encode(r); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(one.c.recent.early) > maxEarly || len(told.all) > 2*maxCommits {
+			t.Errorf("%d commits wait, %d events", len(one.c.recent.early), len(told.all))
+		}
+	})
+}
+
+// gated is a file system whose removals wait for the test.
+type gated struct {
+	checkpoint.OS
+	entered, gate chan struct{}
+}
+
+func (g gated) Remove(name string) error {
+	if strings.HasSuffix(name, ".ckpt") {
+		g.entered <- struct{}{}
+		<-g.gate
+	}
+	return g.OS.Remove(name)
+}
+
+// A disk that stands still holds up saving, not the term's loop: it goes on to hear members and to decide.
+func TestTheLoopWaitsForNoDisk(t *testing.T) {
+	one, told := three(t)
+	fs := gated{entered: make(chan struct{}), gate: make(chan struct{})}
+	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.c.store, one.c.Keep = store, 1
+	var last checkpoint.Entry
+	for step := int64(10); step <= 20; step += 10 {
+		m := checkpoint.Manifest{Step: step}
+		path, err := store.Save(t.Context(), m, func(io.Writer) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = checkpoint.Entry{Path: path, Step: step, Manifest: m}
+	}
+	pruned := make(chan struct{})
+	go func() {
+		defer close(pruned)
+		one.c.prune(t.Context())
+	}()
+	<-fs.entered // the disk stands still
+	one.saveAfter = time.Now().Add(time.Hour)
+	if end, err := one.take(t.Context(), saved{step: 20, member: "a", entry: last}); end || err != nil {
+		t.Fatal(end, err)
+	}
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Step: 41})
+	if one.durable.Step != 20 || one.told["a"].Step != 41 || len(told.all) == 0 {
+		t.Errorf("durable: step %d; heard: %v", one.durable.Step, one.told["a"])
+	}
+	close(fs.gate)
+	<-pruned
+}

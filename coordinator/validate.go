@@ -1,0 +1,113 @@
+package coordinator
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"math"
+	"strings"
+	"unicode"
+
+	"evenweave/job"
+	"evenweave/proto"
+)
+
+// Bounds of what one status may say.
+const (
+	maxStatus  = 256 << 10 // bytes of a message
+	maxCommits = 4096
+	maxHeld    = 64
+	maxNanos   = 1 << 62
+)
+
+// checkStatus says what a member's status claims that cannot be, or returns nil. Texts are cleaned: they reach terminals, logs and etcd.
+func checkStatus(s *proto.Status, j job.Job, member string) error {
+	plan, total := j.Spec.Plan(), j.Spec.TotalSteps()
+	switch {
+	case s.Member != member || s.Job != j.UUID:
+		return fmt.Errorf("it speaks for member %q of job %q", job.Clean(s.Member), job.Clean(s.Job))
+	case s.Generation < 0 || s.Generation > job.MaxStep:
+		return fmt.Errorf("generation %d", s.Generation)
+	case s.Step < -1 || s.Step > total:
+		return fmt.Errorf("step %d of a schedule of %d", s.Step, total)
+	case len(s.Commits) > maxCommits:
+		return fmt.Errorf("%d commits in one status: at most %d", len(s.Commits), maxCommits)
+	case len(s.Due) > maxHeld:
+		return fmt.Errorf("%d due states: at most %d", len(s.Due), maxHeld)
+	case s.Heals < 0:
+		return fmt.Errorf("%d heals", s.Heals)
+	case s.Holding && (s.Held == nil || s.Held.Step != s.Step):
+		return fmt.Errorf("it holds step %d and does not say which state", s.Step)
+	}
+	if l := s.Ledger; l != nil && (l.Epoch < 0 || l.Epoch > total || l.Samples != int64(j.Spec.Samples) || l.Used < 0 || l.Used > l.Samples) {
+		return fmt.Errorf("a ledger of epoch %d with %d of %d samples", l.Epoch, l.Used, l.Samples)
+	}
+	last := int64(0)
+	for _, c := range s.Commits {
+		if c == nil || c.Step <= last {
+			return fmt.Errorf("commits out of order after step %d", last)
+		}
+		last = c.Step
+		if err := checkCommit(c, j.Spec, plan.MicroBatches()); err != nil {
+			return fmt.Errorf("commit of step %d: %w", c.Step, err)
+		}
+	}
+	for _, h := range s.Due {
+		if err := checkHeld(h, total); err != nil {
+			return err
+		}
+	}
+	if s.Held != nil {
+		if err := checkHeld(s.Held, total); err != nil {
+			return err
+		}
+	}
+	s.Phase, s.Verdict, s.Heal, s.Fingerprint = job.Clean(s.Phase), cleanLong(s.Verdict), cleanLong(s.Heal), job.Clean(s.Fingerprint)
+	if a := s.Accusation; a != nil {
+		if a.Generation < 0 || a.Generation > job.MaxStep || a.Step < -1 || a.Step > total || a.Chunk < 0 || a.WaitedNanos < 0 || a.WaitedNanos > maxNanos {
+			return fmt.Errorf("an accusation in generation %d at step %d, chunk %d, after %d ns", a.Generation, a.Step, a.Chunk, a.WaitedNanos)
+		}
+		a.Suspect, a.Kind, a.Phase, a.Detail = job.Clean(a.Suspect), job.Clean(a.Kind), job.Clean(a.Phase), job.Clean(a.Detail)
+	}
+	return nil
+}
+
+// cleanLong is job.Clean for a text that may name every member of a world.
+func cleanLong(text string) string {
+	const most = 2048
+	var b strings.Builder
+	for _, r := range text {
+		if b.Len() > most {
+			break
+		}
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func checkCommit(c *proto.Commit, spec job.Spec, microBatches int) error {
+	finite := func(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+	nanos := func(n int64) bool { return n >= 0 && n <= maxNanos }
+	total := spec.TotalSteps()
+	switch {
+	case c.Step < 1 || c.Step > total:
+		return fmt.Errorf("the schedule has %d steps", total)
+	case c.Epoch < 0 || c.Epoch > total || c.Generation < 0 || c.Generation > job.MaxStep:
+		return fmt.Errorf("epoch %d, generation %d", c.Epoch, c.Generation)
+	case c.Workers < 1 || int(c.Workers) > microBatches || len(c.Deal) > microBatches:
+		return fmt.Errorf("%d workers with %d shares of %d micro-batches", c.Workers, len(c.Deal), microBatches)
+	case !finite(c.Loss) || !(c.Accuracy >= 0 && c.Accuracy <= 1) || c.Samples < 1 || c.Samples > int64(spec.GlobalBatch):
+		return fmt.Errorf("loss %v, accuracy %v of %d samples", c.Loss, c.Accuracy, c.Samples)
+	case !nanos(c.TimeNanos) || !nanos(c.ComputeNanos) || !nanos(c.ReduceNanos) || !nanos(c.WaitNanos) || !nanos(c.UpdateNanos):
+		return fmt.Errorf("times of %d, %d, %d, %d and %d ns", c.TimeNanos, c.ComputeNanos, c.ReduceNanos, c.WaitNanos, c.UpdateNanos)
+	}
+	return nil
+}
+
+func checkHeld(h *proto.HeldState, total int64) error {
+	if h == nil || h.Step < 0 || h.Step > total || len(h.Sha256) != sha256.Size || h.Generation < 0 || h.Generation > job.MaxStep {
+		return fmt.Errorf("a held state of step %d of %d, generation %d, with a hash of %d bytes", h.GetStep(), total, h.GetGeneration(), len(h.GetSha256()))
+	}
+	return nil
+}
