@@ -161,18 +161,31 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		}()
 		server := grpc.NewServer()
 		lead.Serve(server)
-		go func() { _ = server.Serve(listener) }()
+		serving, fail := context.WithCancelCause(ctx)
+		defer fail(nil)
+		go func() {
+			if err := server.Serve(listener); err != nil {
+				fail(fmt.Errorf("serving checkpoints: %w", err))
+			}
+		}()
 		defer server.Stop()
 		if web != "" {
 			mux := http.NewServeMux()
 			mux.Handle("/", lead.Handler())
 			mux.Handle("GET /metrics", metrics.Handler())
-			pages := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+			pages := &http.Server{
+				Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 30 * time.Second,
+				MaxHeaderBytes: 8 << 10,
+			}
 			l, err := net.Listen("tcp", web)
 			if err != nil {
 				return fmt.Errorf("listening for status pages: %w; choose another --http", err)
 			}
-			go func() { _ = pages.Serve(l) }()
+			go func() {
+				if err := pages.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+					fail(fmt.Errorf("serving the status pages: %w", err))
+				}
+			}()
 			defer pages.Close()
 		}
 		if notice != "" {
@@ -181,11 +194,14 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		for _, message := range about {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
 		}
-		err = lead.Run(ctx, halt)
+		err = lead.Run(serving, halt)
 		if err == nil && whenDone == "wait" {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: "done: the result is in " + dir + "; waiting to be asked to end"}})
 			select {
-			case <-ctx.Done():
+			case <-serving.Done():
+				if ctx.Err() == nil {
+					err = context.Cause(serving)
+				}
 			case <-halt:
 			}
 		}

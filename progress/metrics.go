@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
+
+	"evenweave/regular"
 )
 
 // Metrics keeps the learning curve in a file of JSON lines: every [Step] and
@@ -30,6 +33,9 @@ type metricsFile interface {
 	Sync() error
 	Close() error
 }
+
+// maxFile bounds what is read of a file: a million steps take some 300 MB.
+const maxFile = 1 << 30
 
 // maxPending bounds the bytes kept while the disk is full: about 10,000 steps.
 const maxPending = 4 << 20
@@ -116,7 +122,17 @@ func replace(path string, content []byte) (*os.File, error) {
 		_ = errors.Join(f.Close(), os.Remove(f.Name()))
 		return nil, err
 	}
+	_ = syncDir(filepath.Dir(path)) // f is the file now, whether or not that lasts
 	return f, nil
+}
+
+// syncDir makes a rename in dir survive a crash of the machine.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // Observe appends r if it belongs to the curve and is not in the file yet. What
@@ -182,7 +198,7 @@ func (m *Metrics) Close() error {
 // the numbers (from 1) of the lines that are damaged and were skipped. It may be
 // called while the file is being written.
 func ReadMetrics(path string) (records []Record, damaged []int, err error) {
-	data, err := os.ReadFile(path)
+	data, err := regular.Read(path, maxFile)
 	if err != nil {
 		return nil, nil, fmt.Errorf("progress: read metrics: %w", err)
 	}
