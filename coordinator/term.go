@@ -45,6 +45,7 @@ type term struct {
 	began     time.Time
 	durable   checkpoint.Entry
 	halting   bool
+	failure   string // the policy's verdict on the job
 	tasks     sync.WaitGroup
 }
 
@@ -154,6 +155,10 @@ func (t *term) run(ctx context.Context) error {
 		}
 		if err != nil || end {
 			return err
+		}
+		if t.failure != "" {
+			t.c.emit(progress.Failure{Message: t.failure})
+			return t.finish(ctx, t.failure, false)
 		}
 		if t.halting && t.policy.Abandoned() { // nobody holds anything newer than the directory does
 			return t.finish(ctx, "", false)
@@ -274,7 +279,7 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 
 // fact is what the policy may know of a status.
 func (t *term) fact(s *proto.Status) policy.Told {
-	told := policy.Told{Member: s.Member, Generation: s.Generation, Step: s.Step}
+	told := policy.Told{Member: s.Member, Generation: s.Generation, Step: s.Step, Resting: policy.Rests(s.Phase)}
 	if !t.inWorld(s.Member) {
 		return told
 	}
@@ -331,6 +336,8 @@ func (t *term) feed(ctx context.Context, input any) {
 			}
 		case policy.Note:
 			t.c.emit(progress.Notice{Message: a.Text})
+		case policy.Fail:
+			t.failure = a.Failure
 		}
 	}
 }

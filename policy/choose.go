@@ -43,7 +43,7 @@ type held struct {
 
 // Choose is a pure function of what all ranks told, so every rank settles alike, and no single one is believed where others can contradict it.
 //
-//   - Voters are the ranks with a state; fresh ones only where no other rank has a state.
+//   - Voters are the ranks with a state; fresh ones only where no other rank has a state, and then most of the world must have the same.
 //   - The state of most voters wins. It needs two of them, unless there are no more than two voters.
 //   - Of two states with equally many the higher wins if it is one step above: rings break between two ranks' commits.
 //   - Otherwise, and where the winner is older than what is durable, all load the checkpoint of the durable step.
@@ -65,7 +65,10 @@ func Choose(x Exchange) Choice {
 		return 2*compare(int64(b.voters), int64(a.voters)) + compare(b.step, a.step)
 	})
 	c.Step = floor
+	trusted := slices.ContainsFunc(voters, func(r int) bool { return !x.fresh(r) })
 	switch {
+	case !trusted && len(states) > 0 && 2*states[0].voters <= x.size():
+		return c
 	case len(states) == 0 || states[0].step < floor:
 		return c
 	case states[0].voters < 2 && len(voters) > 2: // each has another: at most one of them is right
@@ -87,6 +90,8 @@ func Choose(x Exchange) Choice {
 
 func (x Exchange) size() int { return len(x.Slots) / SlotWords }
 
+func (x Exchange) fresh(r int) bool { return r < len(x.Fresh) && x.Fresh[r] }
+
 // at returns a rank's state; step -1: it has none.
 func (x Exchange) at(r int) (step int64, print Fingerprint) {
 	s := x.Slots[SlotWords*r:]
@@ -105,7 +110,7 @@ func (x Exchange) voters(c *Choice) []int {
 			c.Void = append(c.Void, r)
 		case step >= 0:
 			all = append(all, r)
-			if r >= len(x.Fresh) || !x.Fresh[r] {
+			if !x.fresh(r) {
 				old = append(old, r)
 			}
 		}

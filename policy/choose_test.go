@@ -49,6 +49,7 @@ func TestChoose(t *testing.T) {
 		"one of three does not suffice":                 {exchange(0, told{9, 1, 7}, told{9, 2, 0}, told{9, 3, 0}), 0, nil},
 		"those who come back do not outvote those here": {with(exchange(0, told{90, 1, 0}, told{3, 2, 0}, told{3, 2, 0}), false, true, true), 90, []int{0}},
 		"where nobody else has a state they count":      {with(exchange(0, none, told{3, 2, 0}, told{3, 2, 0}), false, true, true), 3, []int{1, 2}},
+		"if most of the world has the same":             {with(exchange(0, none, told{3, 2, 0}, none), true, true, true), 0, nil},
 	} {
 		got := Choose(c.x)
 		if got.Step != c.step || !slices.Equal(got.Holders, c.holders) || got.Agreed != (len(got.Holders) == c.x.size()) {

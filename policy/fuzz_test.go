@@ -58,7 +58,7 @@ func (f *fuzzed) step(what, detail byte) {
 	id := string('a' + rune(detail&7))
 	high := int64(detail >> 3)
 	at := slices.IndexFunc(f.etcd.Members, func(m job.Member) bool { return m.ID == id })
-	told := Told{Member: id, Generation: high}
+	told := Told{Member: id, Generation: high, Resting: high&1 == 0}
 	if f.etcd.World != nil {
 		told.Generation = f.etcd.World.Generation - high&1
 	}

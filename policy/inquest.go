@@ -15,8 +15,6 @@ const (
 	testimony = time.Second
 	// probeLost is when a probe without a result counts as silent; the controller's own deadline is far shorter.
 	probeLost = 10 * time.Second
-	// maxFaults in a row are forgiven to a member that answers: then it is benched.
-	maxFaults = 3
 )
 
 // inquest is the judgement on a generation whose collective failed.
@@ -44,6 +42,9 @@ func (p *Policy) tick(now time.Time) []any {
 		joining := !s.heard && (p.world == nil || p.world.Rank(id) < 0)
 		if joining {
 			out = append(out, p.miss(now, id)...)
+		}
+		if p.world != nil && p.world.Rank(id) < 0 {
+			out = append(out, p.wedged(now, id)...)
 		}
 		if s.suspect || joining || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
 			out = append(out, p.probe(now, id)...)
@@ -181,6 +182,9 @@ func (p *Policy) inquire(now time.Time) []any {
 	if !q.settled && !p.settle(now) {
 		return nil
 	}
+	if p.failure != "" {
+		return []any{Fail{p.failure}}
+	}
 	return p.publish(now, q.reason, true, q.late)
 }
 
@@ -220,66 +224,105 @@ func (p *Policy) settle(now time.Time) bool {
 	return true
 }
 
-// blame draws the consequences when everybody answers: who is the sink of the wait-for graph, which pairs cannot see each other,
-// whether deadlines were too short.
+// findings is what blame makes of the accusations.
+type findings struct {
+	parts   []string
+	struck  map[pair]bool
+	faulty  map[string]string // by member: what it did
+	late    bool
+	void    bool
+	verdict string
+}
+
+// blame draws the consequences when everybody answers: which member is the sink of the wait-for graph, which pairs cannot see each other,
+// whether deadlines were too short, whether the job cannot go on.
 func (p *Policy) blame(now time.Time) (reason string, late bool) {
-	var parts []string
-	struck, faulty := map[pair]bool{}, map[string]bool{}
+	f := findings{struck: map[pair]bool{}, faulty: map[string]string{}}
 	for _, reporter := range p.world.Peers {
-		a := p.accusation(reporter.ID)
-		if a == nil {
-			continue
+		if a := p.accusation(reporter.ID); a != nil {
+			p.weigh(&f, reporter, a)
 		}
-		suspect := p.world.Rank(a.Suspect)
-		switch {
-		case suspect < 0 && a.Kind == KindOther:
-			faulty[reporter.ID] = true
-			parts = append(parts, fmt.Sprintf("%s could not go on (%s)", reporter.ID, a.Detail))
-			continue
-		case suspect < 0:
-			continue
-		case a.Paused:
-			parts = append(parts, fmt.Sprintf("%s was paused, its word against %s is void", reporter.ID, a.Suspect))
-			continue
-		}
-		switch a.Kind {
-		case KindDeadline:
-			late = true
-		case KindUnreachable:
-			if p.testified(p.world.Peers[suspect]) {
-				struck[pairOf(reporter, p.world.Peers[suspect])] = true
-			} else {
-				late = true
-			}
-		case KindBroken, KindProtocol:
-			struck[pairOf(reporter, p.world.Peers[suspect])] = true
-		default: // relayed: the one that it came from names the culprit
-			continue
-		}
-		parts = append(parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind, strings.TrimSpace(a.Phase)))
 	}
+	if p.failure = f.verdict; p.failure != "" {
+		return p.failure, false
+	}
+	if p.voids++; !f.void || f.late {
+		p.voids = 0
+	}
+	f.late = f.late || p.voids >= maxVoid // on a starved machine nobody's word counts, and yet all are slow
 	for rank, peer := range p.world.Peers {
-		if late && !p.testified(peer) { // waited for in the end, whoever told of whom; it may still wait itself, to connect or for a state
-			faulty[peer.ID] = true
-			parts = append(parts, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
+		if f.late && !p.testified(peer) { // waited for in the end, whoever told of whom; it may still wait itself, to connect or for a state
+			f.fault(peer.ID, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
 		}
 	}
-	for ids := range struck {
+	if len(f.faulty) == len(p.world.Peers) && f.late { // all alike: they lacked time
+		clear(f.faulty)
+	}
+	for ids := range f.struck {
 		p.strikes[ids]++
 	}
-	for id := range faulty {
+	for id, why := range f.faulty {
 		if s := p.standing(id); s.faults+1 < maxFaults {
 			s.faults++
 		} else {
 			p.bench(now, id)
-			parts = append(parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
+			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
+			if s.benchings > maxBenchings {
+				p.dismiss(id, why)
+			}
 		}
 	}
-	slices.Sort(parts)
-	if len(parts) == 0 {
-		return "the collective failed", late
+	slices.Sort(f.parts)
+	if len(f.parts) == 0 {
+		return "the collective failed", f.late
 	}
-	return strings.Join(slices.Compact(parts), "; "), late
+	return strings.Join(slices.Compact(f.parts), "; "), f.late
+}
+
+func (f *findings) fault(id, why string) {
+	f.faulty[id] = why
+	f.parts = append(f.parts, why)
+}
+
+// weigh takes one member's word.
+func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
+	suspect := p.world.Rank(a.Suspect)
+	switch {
+	case a.Kind == KindOther && suspect < 0:
+		f.fault(reporter.ID, fmt.Sprintf("%s could not go on (%s)", reporter.ID, job.Clean(a.Detail)))
+		if verdict := p.ownFault(reporter.ID, a); verdict != "" {
+			f.verdict = verdict
+		}
+		return
+	case a.Kind == KindFetch && (suspect >= 0 || a.Suspect == ""):
+		f.late = true
+		f.fault(p.unfetched(reporter.ID, a.Suspect), fmt.Sprintf("%s could not fetch the state (%s)", reporter.ID, job.Clean(a.Detail)))
+		return
+	case suspect < 0:
+		return
+	case a.Paused:
+		f.void = true
+		f.parts = append(f.parts, fmt.Sprintf("%s was paused, its word against %s is void", reporter.ID, a.Suspect))
+		return
+	}
+	switch a.Kind {
+	case KindDeadline:
+		f.late = true
+	case KindUnreachable:
+		if strings.HasPrefix(a.Phase, "connect") {
+			p.standing(reporter.ID).helpless++
+		}
+		if p.testified(p.world.Peers[suspect]) {
+			f.struck[pairOf(reporter, p.world.Peers[suspect])] = true
+		} else {
+			f.late = true
+		}
+	case KindBroken, KindProtocol:
+		f.struck[pairOf(reporter, p.world.Peers[suspect])] = true
+	default: // relayed: the one that it came from names the culprit
+		return
+	}
+	f.parts = append(f.parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind, strings.TrimSpace(job.Clean(a.Phase))))
 }
 
 // losses names who is not there any more, for people: every member logs it.

@@ -2,15 +2,17 @@
 // share it.
 //
 //	policy.go     inputs, actions, and when a new world is due
+//	faults.go     what may not go on for ever
+//	deadlines.go  how long each part of a generation may take
 //	inquest.go    arbitration: probes, accusations, whom to believe
+//	publish.go    what the next world record says
 //	world.go      who is in the next world, in which order
 //	choose.go     from which state a generation goes on
 package policy
 
 import (
-	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"evenweave/job"
@@ -51,6 +53,7 @@ type (
 		Generation int64
 		Committed  bool // a step of that generation, or more
 		Holding    bool // it serves a verified state, computing nothing
+		Resting    bool // it computes nothing and waits for no peer: it may enter a world
 		Step       int64
 		Accusation *Accusation // why its part in that generation is over, if it broke
 	}
@@ -98,6 +101,8 @@ type (
 	Probe         struct{ Member, Address string }
 	AdoptNumerics struct{ Value string }
 	Note          struct{ Text string }
+	// Fail ends the job, for good.
+	Fail struct{ Failure string }
 )
 
 // Policy decides the worlds of a job; the same inputs give the same actions.
@@ -114,13 +119,20 @@ type Policy struct {
 	halting  bool
 	known    map[string]*standing // by member, registered or in the world
 
-	since    time.Time // when the first member was ready, before this term's first world
-	opened   int64     // the newest generation in which a member committed or held
-	pending  int64     // generation being published; 0: none
-	adopting bool
-	inquest  *inquest // into the end of the present generation
-	strikes  map[pair]int
-	noted    string
+	since     time.Time // when the first member was ready, before this term's first world
+	opened    int64     // the newest generation in which a member committed or held
+	pending   int64     // generation being published; 0: none
+	adopting  bool
+	inquest   *inquest // into the end of the present generation
+	strikes   map[pair]int
+	own       ownFaults
+	fetches   map[string]map[string]bool // by suspect: members that could not fetch its state; "": the coordinator's
+	failure   string                     // the job's; nothing is published any more
+	voids     int                        // failures in a row that only paused members told of
+	fruitless int                        // worlds in a row that did not open
+	published time.Time                  // when the last world was
+	dismissed map[string]string          // by registered member: why it is to end
+	noted     string
 }
 
 // standing is what the policy knows of one member beside its record.
@@ -137,7 +149,11 @@ type standing struct {
 	absent    time.Time // since when this member of the world is not registered; zero: it is
 	benched   time.Time // not used until then; zero: not benched
 	benchings int       // in a row
+	benchedAt int64     // its step then
 	faults    int       // collectives in a row that failed through it although it answers
+	helpless  int       // and those in which it could not reach its neighbour
+	unrested  time.Time // since when it is out of the world and does not come to rest; zero: it does
+	stuck     bool      // people were told of that
 }
 
 // New returns the policy of one term. floor is the newest durable step.
@@ -145,7 +161,8 @@ func New(uuid, address string, floor int64, limits Limits) *Policy {
 	limits.Max = max(1, limits.Max)
 	limits.Min = min(max(1, limits.Min), limits.Max)
 	limits.Expect = min(limits.Expect, limits.Max)
-	return &Policy{job: uuid, address: address, floor: floor, limits: limits, known: map[string]*standing{}, strikes: map[pair]int{}}
+	return &Policy{job: uuid, address: address, floor: floor, limits: limits, known: map[string]*standing{}, strikes: map[pair]int{},
+		fetches: map[string]map[string]bool{}, dismissed: map[string]string{}}
 }
 
 // Step takes one input and returns what to do. now is a monotonic time that never runs backwards.
@@ -179,6 +196,11 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 	}
 	if w := in.World; w != nil && (p.world == nil || w.Generation > p.world.Generation) {
 		p.world, p.inquest = w, nil
+		for _, m := range in.Members { // by an earlier term
+			if why := w.Dismissed[m.ID]; why != "" {
+				p.dismissed[m.ID] = why
+			}
+		}
 		if w.Generation >= p.pending {
 			p.pending = 0
 		}
@@ -213,6 +235,7 @@ func (p *Policy) forget() {
 		keep(peer.ID)
 	}
 	p.known = known
+	maps.DeleteFunc(p.dismissed, func(id, _ string) bool { _, registered := p.member(id); return !registered })
 	for ids := range p.strikes {
 		if known[ids.a] == nil || known[ids.b] == nil {
 			delete(p.strikes, ids)
@@ -229,6 +252,12 @@ func (p *Policy) tell(now time.Time, in Told) (out []any) {
 		in.Committed = in.Committed || s.told.Committed
 	}
 	s.told, s.heard = in, true
+	if in.Committed && p.world != nil && p.world.Rank(in.Member) >= 0 && in.Step > p.own.step {
+		p.own = ownFaults{}
+	}
+	if in.Committed && in.Step >= s.benchedAt+provenSteps {
+		s.benchings = 0
+	}
 	p.open()
 	if p.waits(in.Member) {
 		out = append(out, p.doubt(now)...)
@@ -249,9 +278,11 @@ func (p *Policy) open() {
 	if p.opened != p.world.Generation {
 		return
 	}
+	p.fruitless, p.voids = 0, 0
+	clear(p.fetches)
 	for i, peer := range p.world.Peers {
 		s := p.standing(peer.ID)
-		s.faults, s.benchings = 0, 0
+		s.faults, s.helpless = 0, 0
 		delete(p.strikes, pairOf(peer, p.world.Peers[(i+1)%len(p.world.Peers)]))
 	}
 }
@@ -259,7 +290,7 @@ func (p *Policy) open() {
 // decide compares the world with what the facts ask for.
 func (p *Policy) decide(now time.Time) []any {
 	switch {
-	case p.pending != 0 || p.adopting:
+	case p.failure != "" && p.inquest == nil, p.pending != 0, p.adopting:
 		return nil
 	case p.numerics == "":
 		return p.adopt()
@@ -282,104 +313,6 @@ func (p *Policy) adopt() []any {
 	}
 	p.adopting = true
 	return []any{AdoptNumerics{p.members[0].Numerics}}
-}
-
-// gather publishes a first world, or one after all members of the last are gone.
-func (p *Policy) gather(now time.Time) []any {
-	n := len(p.candidates())
-	if n > 0 && p.since.IsZero() {
-		p.since = now
-	}
-	patience := p.limits.ExpectFor
-	if p.world != nil { // the job ran before: who is late joins
-		patience = min(patience, p.limits.TTL)
-	}
-	switch {
-	case p.halting: // what is on disk is all there is
-		return nil
-	case n == 0 && slices.ContainsFunc(p.members, func(m job.Member) bool { return !p.standing(m.ID).heard }):
-		return nil // whoever is registered will be heard in a moment, or its lease runs out
-	case n < p.limits.Min:
-		return p.note(fmt.Sprintf("waiting for workers: %d of at least %d are ready", n, p.limits.Min))
-	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < patience:
-		return p.note(fmt.Sprintf("waiting for workers: %d of %d are ready", n, p.limits.Expect))
-	}
-	return p.publish(now, "workers are ready", true, false)
-}
-
-// publishPlanned publishes a world that members enter after their next commit, if the facts ask for another than the present one.
-func (p *Policy) publishPlanned(now time.Time) []any {
-	peers, halt := p.desired(now, false)
-	if halt == p.world.Halt && slices.Equal(peers, p.world.Peers) {
-		return nil
-	}
-	if len(peers) < p.limits.Min && len(peers) > 0 && !halt {
-		return p.note(fmt.Sprintf("a world of %d would be below --min-workers %d: keeping the present one", len(peers), p.limits.Min))
-	}
-	return p.publish(now, p.changes(peers, halt), false, false)
-}
-
-func (p *Policy) changes(peers []job.Peer, halt bool) string {
-	var parts []string
-	for _, peer := range peers {
-		if p.world.Rank(peer.ID) < 0 {
-			parts = append(parts, peer.ID+" joins")
-		}
-	}
-	for _, peer := range p.world.Peers {
-		if !slices.ContainsFunc(peers, func(q job.Peer) bool { return q.ID == peer.ID }) {
-			parts = append(parts, peer.ID+" leaves")
-		}
-	}
-	switch {
-	case halt && !p.world.Halt:
-		parts = append(parts, "halting")
-	case p.world.Halt && !halt && len(peers) > 0:
-		parts = append(parts, "going on")
-	case len(parts) == 0:
-		parts = append(parts, "another order")
-	}
-	return strings.Join(parts, ", ")
-}
-
-// publish asks for the next world. forced: members stop at once, their step is lost; otherwise they finish it first.
-// late: a deadline passed although everybody is alive, so the next are longer.
-func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any {
-	peers, halt := p.desired(now, forced)
-	if len(peers) < p.limits.Min && (len(peers) > 0 || forced) && !halt {
-		return p.note(fmt.Sprintf("%s; waiting for workers: %d of at least %d are ready", reason, len(peers), p.limits.Min))
-	}
-	w := job.World{Job: p.job, Generation: 1, Peers: peers, Since: 1, Floor: p.floor, Coordinator: p.address, Halt: halt, Reason: reason}
-	if p.world != nil {
-		w.Generation = p.world.Generation + 1
-		w.Since = w.Generation
-		if !forced {
-			w.Since = p.world.Generation
-		}
-		w.Fresh = p.fresh(peers)
-		w.Patience = p.world.Patience
-		switch {
-		case late:
-			w.Patience = min(w.Patience+1, 6)
-		case p.opened == p.world.Generation:
-			w.Patience = max(w.Patience-1, 0)
-		}
-	}
-	p.pending = w.Generation
-	p.noted = ""
-	return []any{Publish{w}}
-}
-
-// fresh are the peers whose states count only if no other has one: they were not in the newest generation that opened, so what they have may
-// be old.
-func (p *Policy) fresh(peers []job.Peer) []string {
-	var out []string
-	for _, peer := range peers {
-		if p.world.Rank(peer.ID) < 0 || p.opened != p.world.Generation && slices.Contains(p.world.Fresh, peer.ID) {
-			out = append(out, peer.ID)
-		}
-	}
-	return out
 }
 
 // Abandoned says whether nobody is in a world: none was published or is being published, or all its members are gone. Then only the disk

@@ -23,9 +23,10 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 //	register a [ADDRESS] / leave a / gone a      a's registration: made, marked as leaving, lost
 //	join a [ADDRESS]                 a registers and is heard
 //	settle                           what was published stands in etcd now
-//	commits a / holds a 12           a tells: it committed a step of the present generation, or holds that one
+//	commits a [7] / holds a 12       a tells: it committed a step of the present generation, or holds that one
+//	rests a                          a tells: it is free to enter a world
 //	waits a                          a tells: its collective takes long
-//	fails a b KIND [paused] [@2]     a tells: its collective is over, because of b ("-": nobody), in the present generation or another
+//	fails a b KIND [paused|connect|accept] [@2]     a tells: its collective is over, because of b ("-": nobody), in the present generation or another
 //	probed a alive|refused|silent    a probe comes back
 //	unfollowed a                     a's stream ends
 //	durable 12 / halt / wait 3s
@@ -62,6 +63,7 @@ type stage struct {
 	etcd   Observed
 	next   *job.World // published, not yet observed
 	out    []string
+	step   int64 // committed
 }
 
 func replay(t *testing.T, script string) string {
@@ -129,7 +131,7 @@ func (s *stage) play(verb string, args []string) error {
 		}
 		s.feed(s.etcd)
 		if verb == "join" {
-			s.feed(Told{Member: who, Step: -1})
+			s.feed(Told{Member: who, Step: -1, Resting: true})
 		}
 	case "leave":
 		s.etcd.Members[i].Leaving = true
@@ -141,16 +143,27 @@ func (s *stage) play(verb string, args []string) error {
 		s.settle()
 	case "commits":
 		told.Committed = true
+		if args[1] != "" {
+			s.step, _ = strconv.ParseInt(args[1], 10, 64)
+		}
+		told.Step = s.step
 		s.feed(told)
 	case "holds":
 		told.Holding = true
 		told.Step, _ = strconv.ParseInt(args[1], 10, 64)
 		s.feed(told)
+	case "rests":
+		s.feed(Told{Member: who, Step: -1, Resting: true})
 	case "waits":
 		told.Accusation = &Accusation{Kind: KindWaiting}
 		s.feed(told)
 	case "fails":
-		told.Accusation = &Accusation{Suspect: strings.Trim(args[1], "-"), Kind: args[2], Phase: "receive", Detail: "why", Paused: args[3] == "paused"}
+		told.Resting = true
+		phase := "receive"
+		if args[3] == "connect" || args[3] == "accept" {
+			phase = args[3]
+		}
+		told.Accusation = &Accusation{Suspect: strings.Trim(args[1], "-"), Kind: args[2], Phase: phase, Detail: "why", Step: s.step, Paused: args[3] == "paused"}
 		if g, ok := strings.CutPrefix(strings.Join(args[3:], ""), "@"); ok {
 			told.Generation, _ = strconv.ParseInt(g, 10, 64)
 		}
@@ -215,6 +228,8 @@ func (s *stage) feed(input any) {
 			s.out = append(s.out, "-> adopt numerics "+a.Value)
 			s.etcd.Numerics = a.Value
 			s.feed(s.etcd)
+		case Fail:
+			s.out = append(s.out, "-> the job fails: "+a.Failure)
 		case Note:
 			s.out = append(s.out, "-> note: "+a.Text)
 		}

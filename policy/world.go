@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -67,7 +68,7 @@ func (p *Policy) joiners(in []job.Peer) []job.Peer {
 func (p *Policy) candidates() []job.Member {
 	var out []job.Member
 	for _, m := range p.members {
-		if s := p.standing(m.ID); !m.Leaving && s.heard && !s.suspect && s.benched.IsZero() && m.Numerics == p.numerics {
+		if s := p.standing(m.ID); !m.Leaving && s.heard && s.told.Resting && p.dismissed[m.ID] == "" && !s.suspect && s.benched.IsZero() && m.Numerics == p.numerics {
 			out = append(out, m)
 		}
 	}
@@ -151,13 +152,14 @@ func (p *Policy) enemies(peer job.Peer, among []job.Peer) (n int) {
 	return n
 }
 
-// outcast is the index of the member to leave out: the one with most bad pairs, then with the older state, then the youngest.
+// outcast is the index of the member to leave out: the one with most bad pairs, then the one that could not reach its neighbour more
+// often (not the one that it accuses), then with the older state, then the youngest.
 func (p *Policy) outcast(peers []job.Peer) int {
 	out := 0
 	for i := range peers {
-		more := p.enemies(peers[i], peers) - p.enemies(peers[out], peers)
-		behind := p.standing(peers[out].ID).told.Step - p.standing(peers[i].ID).told.Step
-		if more > 0 || more == 0 && behind >= 0 {
+		a, b := p.standing(peers[out].ID), p.standing(peers[i].ID)
+		more := cmp.Or(p.enemies(peers[i], peers)-p.enemies(peers[out], peers), b.helpless-a.helpless)
+		if more > 0 || more == 0 && a.told.Step >= b.told.Step {
 			out = i
 		}
 	}
@@ -169,6 +171,7 @@ func (p *Policy) bench(now time.Time, id string) {
 	s := p.standing(id)
 	s.benched = now.Add(min(benchFirst<<min(s.benchings, 10), benchMost))
 	s.benchings++
+	s.benchedAt = s.told.Step
 	s.faults = 0
 }
 

@@ -160,10 +160,26 @@ func (l *leader) feed(input any) {
 			}, again)
 		case policy.Probe:
 			l.probe(a)
+		case policy.Fail:
+			l.fail(a.Failure)
 		case policy.Note:
 			s.log("%s: %s", l.name, a.Text)
 		}
 	}
+}
+
+// fail ends the job by the policy's verdict: only what no member can compute may do that.
+func (l *leader) fail(why string) {
+	s := l.sim
+	if s.bug == endlessFaults {
+		return
+	}
+	healthy := slices.ContainsFunc(l.view.world.Peers, func(p job.Peer) bool { return !s.listener(p.Address).faulty })
+	if s.poisoned == 0 && healthy {
+		s.broken("the job failed: %s", why)
+	}
+	s.log("%s: the job fails: %s", l.name, why)
+	s.etcd.done = &job.Done{Failure: why}
 }
 
 // probe asks the process at an address whether it is that member; the result may get lost.

@@ -29,7 +29,7 @@ type chaos struct {
 
 const (
 	patience     = 5 * time.Minute // of virtual time, for the end to come once faults have stopped
-	maxNewWorlds = 15              // published once faults have stopped: more is a loop
+	maxNewWorlds = 30              // published once faults have stopped: more is a loop
 )
 
 // simulate runs one seed and returns what promise was broken, or "".
@@ -193,7 +193,7 @@ func (c *chaos) heal() {
 func (c *chaos) staff() {
 	s, alive := c.sim, 0
 	for _, m := range s.members {
-		if !m.dead && !m.leaving {
+		if !m.dead && !m.leaving && !m.faulty {
 			alive++
 		}
 	}

@@ -41,6 +41,7 @@ type member struct {
 	session    *session
 	parked     map[int64]*session // streams of left neighbours, by generation
 	leaving    bool               // asked to
+	faulty     bool               // it cannot compute
 	status     policy.Told
 	version    int64
 }
@@ -214,7 +215,7 @@ func (s *sim) hangUp(m *member) {
 // tell sends the status to who leads.
 func (m *member) tell() {
 	m.version++
-	m.status.Step = m.told()
+	m.status.Step, m.status.Resting = m.told(), m.session == nil
 	told, version, due := m.status, m.version, m.due()
 	for _, l := range m.sim.leaders {
 		if l.term != 0 && !l.dead {
@@ -311,12 +312,12 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 		next()
 	}
 	if len(c.Holders) == 0 {
-		m.in(m.deadlines(x.world).Fetch, func() { finish(&policy.Accusation{Kind: policy.KindOther, Detail: "no checkpoint"}, 0) })
+		m.in(m.deadlines(x.world).Fetch, func() { finish(&policy.Accusation{Kind: policy.KindFetch, Detail: "no checkpoint"}, 0) })
 		m.restore(x, c.Step, &over, func(print uint64) { finish(nil, print) })
 		return
 	}
 	peer := x.world.Peers[c.Source(x.rank, x.world.Generation)]
-	blame := &policy.Accusation{Suspect: peer.ID, Kind: policy.KindBroken, Phase: "fetch"}
+	blame := &policy.Accusation{Suspect: peer.ID, Kind: policy.KindFetch, Phase: "fetch"}
 	holder := s.listener(peer.Address)
 	m.in(m.deadlines(x.world).Fetch, func() { finish(blame, 0) })
 	var print uint64

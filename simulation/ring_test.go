@@ -331,6 +331,10 @@ func (x *session) step() {
 		return
 	}
 	m.in(m.sim.between(5*time.Millisecond, 60*time.Millisecond), func() {
+		if !x.over && (m.faulty || m.step+1 == m.sim.poisoned) {
+			x.fail(policy.Accusation{Kind: policy.KindOther, Detail: "it cannot compute"})
+			return
+		}
 		if !x.over {
 			changing := m.world.Generation > x.world.Generation
 			x.contribute(claim{known: true, step: m.step, print: m.print, changing: changing}, m.deadlines(x.world).Step)

@@ -18,6 +18,7 @@ const (
 	hastyLeaver        // a leaver goes without waiting for a world without it
 	earlyEnd           // the end is written before the last checkpoint is durable
 	openNotDoubled     // the opening's deadline does not grow with the backoff
+	endlessFaults      // an error that every member gets does not end the job
 )
 
 // sim is one run: a queue of events in virtual time. One goroutine; the same seed gives the same run.
@@ -42,6 +43,7 @@ type sim struct {
 	furthest int64            // step committed
 	total    int64
 	every    int64
+	poisoned int64 // a step that no member can compute; 0: none
 	setup    setup
 	chaos    chaos
 	failed   string

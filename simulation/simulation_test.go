@@ -35,12 +35,18 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	if r.IntN(3) > 0 {
 		s.chaos.from = r.Int64N(s.total)
 	}
+	if r.IntN(12) == 0 {
+		s.poisoned = 1 + r.Int64N(s.total)
+	}
 	s.etcd.sweep()
 	for range s.setup.leaders {
 		s.spawnLeader()
 	}
 	for range s.setup.members {
 		s.spawnNew()
+	}
+	if len(s.members) > max(1, s.setup.limits.Min) && r.IntN(12) == 0 {
+		s.members[0].faulty = true
 	}
 	if s.chaos.rift = !s.chaos.tame && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
 		s.tear()
@@ -77,6 +83,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"a step is committed though its sum failed": eagerCommit,
 		"a leaver does not wait to be let go":       hastyLeaver,
 		"the end comes before the last checkpoint":  earlyEnd,
+		"an error of everybody's ends nothing":      endlessFaults,
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := search(1, 2000, planted, 1)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"evenweave/cluster"
 	"evenweave/schedule"
 	"evenweave/state"
 )
@@ -194,4 +195,28 @@ func TestMemoryFaultIsNoticedAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDismissedMemberEnds: one that a world dismisses ends, with the reason; one that comes up under its id later does not.
+func TestDismissedMemberEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		b := c.start("b", 1, nil)
+		c.start("a", 1, nil)
+		synctest.Wait()
+		c.publish(false, "a")
+		c.change(func(v *cluster.View) {
+			w := *v.World
+			w.Dismissed = map[string]string{"b": "left out 6 times"}
+			v.World = &w
+		})
+		<-b.ended
+		if b.err == nil || !strings.Contains(b.err.Error(), "dismissed: left out 6 times") {
+			t.Errorf("b ended with %v", b.err)
+		}
+		c.start("b", 1, nil)
+		synctest.Wait()
+		c.publish(true, "a", "b")
+		c.finish("a", "b")
+	})
 }

@@ -73,7 +73,8 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	go l.pulse.run(beating)
 	defer l.sealing.Wait()
 
-	generation := int64(0) // the newest that this member has been through
+	first, _ := l.Board.View() // what it says of an earlier process under this id is not meant for this one
+	generation := int64(0)     // the newest that this member has been through
 	left := false
 	for {
 		view, changed := l.Board.View()
@@ -95,6 +96,8 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 		case left && (world == nil || world.Rank(l.ID) < 0) && due == 0: // what is due may be nowhere else
 			l.Log.Info("left", "generation", generation)
 			return nil
+		case l.dismissed(first.World, world) != "":
+			return &unfit{"this member is dismissed: " + l.dismissed(first.World, world) + "; check this machine, and its network to the others"}
 		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
 			generation = world.Generation
 			if view.Job != nil {
@@ -118,6 +121,14 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			l.Log.Info("still " + l.phaseNow())
 		}
 	}
+}
+
+// dismissed says why the world ends this member, if it does.
+func (l *Loop) dismissed(first, world *job.World) string {
+	if world == nil || first != nil && world.Generation <= first.Generation {
+		return ""
+	}
+	return job.Clean(world.Dismissed[l.ID])
 }
 
 // rest reports why this member does not train now.

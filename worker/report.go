@@ -5,20 +5,21 @@ import (
 	"sync"
 	"time"
 
+	"evenweave/policy"
 	"evenweave/proto"
 )
 
 // Phases of a member, as reported.
 const (
-	phaseSpare    = "spare"
+	phaseSpare    = policy.PhaseSpare
 	phaseConnect  = "connect"
 	phaseOpen     = "open"
 	phaseFetch    = "fetch"
 	phaseCompute  = "compute"
 	phaseReduce   = "reduce"
 	phaseUpdate   = "update"
-	phaseWaiting  = "waiting for a new world"
-	phaseHolding  = "holding"
+	phaseWaiting  = policy.PhaseWaiting
+	phaseHolding  = policy.PhaseHolding
 	phaseFinished = "finished"
 )
 
