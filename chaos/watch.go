@@ -30,7 +30,7 @@ type watcher struct {
 }
 
 func newWatcher() *watcher {
-	return &watcher{board: cluster.NewBoard(), announced: make(chan struct{}), seen: map[[2]int64]bool{},
+	return &watcher{board: cluster.NewBoard(nil), announced: make(chan struct{}), seen: map[[2]int64]bool{},
 		accused: map[string]int64{}, opened: map[string]int64{}, heals: map[string]int64{}, progress: make(chan struct{})}
 }
 

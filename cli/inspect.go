@@ -36,6 +36,9 @@ func (w *whereFlags) register(cmd *cobra.Command) {
 
 func (w *whereFlags) dial() (*cluster.Client, error) {
 	if len(w.etcd) > 0 {
+		if err := checkCluster(&w.etcd, w.job); err != nil {
+			return nil, err
+		}
 		return cluster.Dial(w.etcd, w.job)
 	}
 	r, err := local.Find(w.dir)
@@ -288,8 +291,8 @@ func scaleCommand() *cobra.Command {
 	where.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		n, err := strconv.Atoi(args[0])
-		if err != nil || n < 1 {
-			return usagef("scale %q: must be a number of at least 1", args[0])
+		if most := local.MaxWorkers(); err != nil || n < 1 || n > most {
+			return usagef("scale %q: must be a number from 1 to %d", job.Clean(args[0]), most)
 		}
 		c, err := where.dial()
 		if err != nil {

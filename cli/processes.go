@@ -40,6 +40,19 @@ func (c *clusterFlags) register(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&c.ttl, "ttl", 5*time.Second, "lease time of registrations and of the leadership")
 }
 
+// check finds bad usage, and writes the endpoints as they are meant.
+func (c *clusterFlags) check() error { return checkCluster(&c.etcd, c.job) }
+
+func checkCluster(etcd *[]string, name string) (err error) {
+	if *etcd, err = cluster.Endpoints(*etcd); err != nil {
+		return usageError{err}
+	}
+	if err := job.CheckName(name); err != nil {
+		return usagef("--job %w", err)
+	}
+	return nil
+}
+
 func coordinatorCommand() *cobra.Command {
 	var (
 		c                      clusterFlags
@@ -76,7 +89,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := errors.Join(spec.check(), checkOutput(*output), checkWhenDone(whenDone)); err != nil {
+		if err := errors.Join(spec.check(), c.check(), checkOutput(*output), checkWhenDone(whenDone)); err != nil {
 			return err
 		}
 		log, err := logs.logger(cmd.ErrOrStderr())
@@ -260,7 +273,13 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))
 		if cfg.ID == "" {
 			host, _ := os.Hostname()
-			cfg.ID = host + "-" + uuid.NewString()[:4]
+			cfg.ID = job.IDOf(host, job.MaxID-5) + "-" + uuid.NewString()[:4]
+		}
+		if err := job.CheckID(cfg.ID); err != nil {
+			return usagef("--id %w", err)
+		}
+		if err := c.check(); err != nil {
+			return err
 		}
 		log, err := logs.logger(cmd.ErrOrStderr())
 		if err != nil {

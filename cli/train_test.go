@@ -230,7 +230,7 @@ func leadUnresigned(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Campaign(ctx, job.Leader{}, 5*time.Second); err != nil {
+	if _, err := c.Campaign(ctx, job.Leader{ID: "other", Address: "127.0.0.1:1"}, 5*time.Second); err != nil {
 		t.Error(err)
 	}
 	if err := c.Close(); err != nil {

@@ -39,16 +39,22 @@ type Client struct {
 
 // Dial prepares a client for the job of the given name. It does not wait for etcd: requests do, within their deadlines.
 func Dial(endpoints []string, name string) (*Client, error) {
-	if len(endpoints) == 0 {
-		return nil, errors.New("no etcd endpoint given: name at least one with --etcd")
+	endpoints, err := Endpoints(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	if err := job.CheckName(name); err != nil {
+		return nil, fmt.Errorf("job %w", err)
 	}
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints:            endpoints,
 		DialTimeout:          5 * time.Second,
 		DialKeepAliveTime:    2 * time.Second,
 		DialKeepAliveTimeout: 2 * time.Second,
+		MaxCallRecvMsgSize:   maxResponse,
 		Logger:               zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		// What the processes of a cluster say to each other never goes through a proxy.
+		DialOptions: []grpc.DialOption{grpc.WithNoProxy(), grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
 		}), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second})},
@@ -71,6 +77,7 @@ type View struct {
 	Leader   *job.Leader
 	Members  []job.Member // by registration, oldest first
 	Workers  int          // wanted worker count of a local run; 0: nobody scales this job
+	Skipped  []error      // records that cannot be used, each named with its key: the job goes on without them
 
 	worldRevision int64
 	jobRevision   int64
@@ -84,49 +91,6 @@ func (v View) Member(id string) (job.Member, bool) {
 		}
 	}
 	return job.Member{}, false
-}
-
-// Read fetches the whole view in one request.
-func (c *Client) Read(ctx context.Context) (View, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	r, err := c.etcd.Get(ctx, c.keys.all(), clientv3.WithPrefix(), clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
-	if err != nil {
-		return View{}, fmt.Errorf("etcd %v does not answer: %w", c.endpoints, err)
-	}
-	v := View{Revision: r.Header.Revision}
-	for _, kv := range r.Kvs {
-		if err := c.decode(&v, string(kv.Key), kv.Value, kv.ModRevision); err != nil {
-			return View{}, fmt.Errorf("etcd key %s: %w", kv.Key, err)
-		}
-	}
-	return v, nil
-}
-
-func (c *Client) decode(v *View, key string, value []byte, modRevision int64) error {
-	switch {
-	case key == c.keys.job():
-		v.jobRevision = modRevision
-		return json.Unmarshal(value, &v.Job)
-	case key == c.keys.world():
-		v.worldRevision = modRevision
-		return json.Unmarshal(value, &v.World)
-	case key == c.keys.done():
-		return json.Unmarshal(value, &v.Done)
-	case key == c.keys.workers():
-		return json.Unmarshal(value, &v.Workers)
-	case len(key) > len(c.keys.members()) && key[:len(c.keys.members())] == c.keys.members():
-		var m job.Member
-		err := json.Unmarshal(value, &m)
-		v.Members = append(v.Members, m)
-		return err
-	case len(key) > len(c.keys.election()) && key[:len(c.keys.election())] == c.keys.election():
-		if v.Leader != nil { // a candidate in waiting: the leader is the oldest
-			return nil
-		}
-		return json.Unmarshal(value, &v.Leader)
-	}
-	return nil
 }
 
 // SetWorkers writes the wanted worker count of a local run. It returns the first revision of a View that has it.

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 type Membership struct {
 	client *Client
 	ttl    time.Duration
+	log    *slog.Logger
 
 	mu      sync.Mutex
 	record  job.Member
@@ -21,9 +24,12 @@ type Membership struct {
 	joined  bool
 }
 
-// NewMembership prepares a registration; Run makes and keeps it.
-func NewMembership(c *Client, m job.Member, ttl time.Duration) *Membership {
-	return &Membership{client: c, ttl: ttl, record: m, changed: make(chan struct{}, 1)}
+// NewMembership prepares a registration; Run makes and keeps it. The log, which may be nil, gets why it cannot, once a change.
+func NewMembership(c *Client, m job.Member, ttl time.Duration, log *slog.Logger) *Membership {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Membership{client: c, ttl: ttl, log: log, record: m, changed: make(chan struct{}, 1)}
 }
 
 // Update replaces the registered record, for example to say that the member is leaving.
@@ -46,9 +52,14 @@ func (m *Membership) Registered() bool {
 
 // Run keeps the member registered until ctx ends, then removes it. The caller owns the goroutine.
 func (m *Membership) Run(ctx context.Context) {
+	told := ""
 	for ctx.Err() == nil {
-		m.hold(ctx)
+		err := m.hold(ctx)
 		m.mark(false)
+		if ctx.Err() == nil && err.Error() != told {
+			told = err.Error()
+			m.log.Warn("not registered in etcd: trying again", "err", told)
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(200 * time.Millisecond):
@@ -62,13 +73,13 @@ func (m *Membership) mark(joined bool) {
 	m.joined = joined
 }
 
-// hold registers under one lease and returns when that lease is lost or ctx ends.
-func (m *Membership) hold(ctx context.Context) {
+// hold registers under one lease and returns why that is over: it could not be had, it is lost, or ctx has ended.
+func (m *Membership) hold(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx) // ends the renewals of a lease that is given up
 	defer cancel()
 	lease, err := grant(ctx, m.client.etcd, m.ttl)
 	if err != nil {
-		return
+		return err
 	}
 	defer func() { // also when ctx is over: a leaver should not linger until its lease runs out
 		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -77,7 +88,7 @@ func (m *Membership) hold(ctx context.Context) {
 	}()
 	alive, err := m.client.etcd.KeepAlive(ctx, lease)
 	if err != nil {
-		return
+		return err
 	}
 	for {
 		m.mu.Lock()
@@ -87,19 +98,19 @@ func (m *Membership) hold(ctx context.Context) {
 		_, err := m.client.etcd.Put(c, m.client.keys.member(record.ID), encode(record), clientv3.WithLease(lease))
 		cancel()
 		if err != nil {
-			return
+			return err
 		}
 		m.mark(true)
 		for waiting := true; waiting; {
 			select {
 			case _, ok := <-alive:
 				if !ok {
-					return
+					return errors.New("the lease ran out")
 				}
 			case <-m.changed:
 				waiting = false
 			case <-ctx.Done():
-				return
+				return ctx.Err()
 			}
 		}
 	}

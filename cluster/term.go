@@ -21,9 +21,12 @@ type Term struct {
 
 // Campaign waits until this coordinator leads or ctx ends. The term's context ends with the leadership.
 func (c *Client) Campaign(ctx context.Context, leader job.Leader, ttl time.Duration) (*Term, error) {
+	if err := leader.Validate(); err != nil {
+		return nil, fmt.Errorf("the leader's record: %w", err)
+	}
 	lease, err := grant(ctx, c.etcd, ttl)
 	if err != nil {
-		return nil, fmt.Errorf("etcd %v does not answer: %w", c.endpoints, err)
+		return nil, c.explain(ctx, err)
 	}
 	// The session lives apart from ctx: Resign must still be able to revoke its lease when ctx is over.
 	session, err := concurrency.NewSession(c.etcd, concurrency.WithLease(lease), concurrency.WithContext(context.WithoutCancel(ctx)))
@@ -91,11 +94,19 @@ func (t *Term) ReplaceJob(ctx context.Context, read View, j job.Job) error {
 // PublishWorld replaces the world that was read in the view.
 func (t *Term) PublishWorld(ctx context.Context, read View, w job.World) error {
 	k := t.client.keys
+	w.Reason = job.Clean(w.Reason) // members had a part in it
+	if err := w.Validate(); err != nil {
+		return fmt.Errorf("the world's record: %w", err)
+	}
 	return t.commit(ctx, t.unchanged(k.world(), read.worldRevision), clientv3.OpPut(k.world(), encode(w)))
 }
 
 // Finish writes the end of the job, or of this stretch of it.
 func (t *Term) Finish(ctx context.Context, d job.Done) error {
+	d.Failure = job.Clean(d.Failure)
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("the record of the job's end: %w", err)
+	}
 	return t.commit(ctx, t.leads(), clientv3.OpPut(t.client.keys.done(), encode(d)))
 }
 

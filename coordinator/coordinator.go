@@ -109,7 +109,7 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{Config: cfg, client: client, board: cluster.NewBoard(), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
+	c := &Coordinator{Config: cfg, client: client, board: cluster.NewBoard(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
 	c.stateLimit = state.Size(tensorValues(cfg.Model.Tensors()), cfg.Spec.Samples)
 	c.Observer = progress.Multi(cfg.Observer, c.status)
 	return c, nil
@@ -155,6 +155,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	defer func() { stop(); <-done }()
 	campaigning, withdraw := c.standby(ctx)
 	defer withdraw()
+	pause := time.Duration(0)
 	for {
 		c.vitals.does("campaigning", 0)
 		t, err := c.client.Campaign(campaigning, c.Self, c.Limits.TTL)
@@ -170,6 +171,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 			return context.Cause(campaigning)
 		}
 		c.Log.Info("leading", "term", t.Number())
+		began := time.Now()
 		err = c.lead(ctx, t)
 		if err == nil {
 			c.vitals.does(doneLeading, 0)
@@ -177,8 +179,22 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		if !errors.Is(err, errTermOver) {
 			return err
 		}
-		c.Log.Warn("leadership lost: campaigning again", "term", t.Number(), "err", err)
+		pause = pauseAfter(pause, time.Since(began), c.Limits.TTL)
+		c.Log.Warn("leadership lost: campaigning again", "term", t.Number(), "in", pause, "err", err)
+		select {
+		case <-campaigning.Done():
+		case <-time.After(pause):
+		}
 	}
+}
+
+// pauseAfter is how long to wait for the next campaign after a term that lasted so long, and the pause before it: what ends a term at once, for
+// example a record in etcd that cannot be read, would end the next one too.
+func pauseAfter(pause, lasted, ttl time.Duration) time.Duration {
+	if lasted >= ttl {
+		return 0
+	}
+	return min(max(2*pause, 250*time.Millisecond), 10*time.Second)
 }
 
 // standby returns a context to campaign in. After a wish to halt it ends as soon as another coordinator is seen to lead; without one, when a

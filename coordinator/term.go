@@ -367,6 +367,9 @@ func (t *term) announce(view cluster.View) {
 	for _, m := range view.Members {
 		if _, known := t.view.Member(m.ID); !known {
 			t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Ready, Detail: fmt.Sprintf("pid %d on %s", m.PID, m.Host)})
+			if err := m.Speaks(); err != nil {
+				t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: err.Error()})
+			}
 			if n := view.Job.Numerics; n != "" && m.Numerics != n {
 				t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, n)})
 			}

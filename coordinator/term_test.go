@@ -94,7 +94,7 @@ func (l *eventLog) warnings() (texts []string) {
 // A world that could not be published is decided upon anew: until the policy hears of that, it waits for what it has asked for.
 func TestAFailedPublicationIsTriedAgain(t *testing.T) {
 	one, _ := leading(t)
-	here := policy.Observed{Members: []job.Member{{ID: "a", Address: "a:1", Numerics: "n"}}}
+	here := policy.Observed{Members: []job.Member{{ID: "a", Address: "a:1", Numerics: "n", Protocol: job.Protocol}}}
 	asks := func() int { return len(one.policy.Step(time.Now(), here)) }
 	if n := asks(); n != 1 {
 		t.Fatalf("the policy asks for %d things, want the job's numerics", n)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,7 +133,7 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	worker := append(cfg.Worker, "--etcd", endpoint, "--job", cfg.Job)
 	s.scale(cfg.Workers, worker)
 
-	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers)
+	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers, cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -160,14 +161,17 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	}
 }
 
+// MaxWorkers is the most that one machine is asked to run.
+func MaxWorkers() int { return max(64, 4*runtime.NumCPU()) }
+
 // watchScale offers to scale from n workers, and tells the wanted count whenever `evenweave scale` sets it.
-func watchScale(ctx context.Context, endpoint, name string, n int) (<-chan int, func(), error) {
+func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Logger) (<-chan int, func(), error) {
 	client, err := cluster.Dial([]string{endpoint}, name)
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	board, wanted, done := cluster.NewBoard(), make(chan int), make(chan struct{})
+	board, wanted, done := cluster.NewBoard(log), make(chan int), make(chan struct{})
 	running := make(chan struct{})
 	go func() { defer close(running); board.Run(ctx, client) }()
 	go func() {
@@ -180,6 +184,10 @@ func watchScale(ctx context.Context, endpoint, name string, n int) (<-chan int, 
 			}
 			if since != 0 && view.Revision >= since && view.Workers != last {
 				last = view.Workers
+				if last > MaxWorkers() {
+					log.Warn("a worker count that is too large is ignored", "asked", last, "most", MaxWorkers())
+					continue
+				}
 				select {
 				case wanted <- last:
 				case <-ctx.Done():

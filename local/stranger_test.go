@@ -95,8 +95,8 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, leave := context.WithCancel(t.Context())
-	record := job.Member{ID: "evil", Job: start.UUID, Address: l.Addr().String(), Numerics: "numerics", Leaving: true}
-	running.Go(func() { cluster.NewMembership(client, record, ttl).Run(ctx) })
+	record := job.Member{ID: "evil", Job: start.UUID, Address: l.Addr().String(), Numerics: "numerics", Protocol: job.Protocol, Leaving: true}
+	running.Go(func() { cluster.NewMembership(client, record, ttl, nil).Run(ctx) })
 
 	ended(t, "coordinator", c.done, nil)
 	ended(t, "a", a.done, nil)

@@ -179,7 +179,7 @@ func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Dura
 	}
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
 	c, err := coordinator.New(coordinator.Config{
-		Self: job.Leader{ID: l.Addr().String(), Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
+		Self: job.Leader{ID: job.IDOf(l.Addr().String(), job.MaxID), Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
 		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
 	}, client)
 	if err != nil {

@@ -64,7 +64,7 @@ func (f *fuzzed) step(what, detail byte) {
 	}
 	switch what % 13 {
 	case 0, 1:
-		m := job.Member{ID: id, Address: fmt.Sprint(id, high&1), Numerics: "n", Leaving: high&6 == 6}
+		m := job.Member{ID: id, Address: fmt.Sprint(id, high&1), Numerics: "n", Leaving: high&6 == 6, Protocol: job.Protocol}
 		if high == 31 {
 			m.Numerics = "other"
 		}

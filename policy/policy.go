@@ -306,13 +306,14 @@ func (p *Policy) decide(now time.Time) []any {
 	return nil // members are on their way into this world
 }
 
-// adopt takes the first member's numerics for the job's.
+// adopt takes the numerics of the first member that could train for the job's.
 func (p *Policy) adopt() []any {
-	if len(p.members) == 0 {
+	i := slices.IndexFunc(p.members, func(m job.Member) bool { return m.Speaks() == nil })
+	if i < 0 {
 		return nil
 	}
 	p.adopting = true
-	return []any{AdoptNumerics{p.members[0].Numerics}}
+	return []any{AdoptNumerics{p.members[i].Numerics}}
 }
 
 // Abandoned says whether nobody is in a world: none was published or is being published, or all its members are gone. Then only the disk

@@ -120,7 +120,7 @@ func (s *stage) play(verb string, args []string) error {
 		s.policy, s.next = New("job", "there", s.policy.floor, s.limits), nil
 		s.feed(s.etcd)
 	case "join", "register":
-		m := job.Member{ID: who, Address: who + ":1", Numerics: "n"}
+		m := job.Member{ID: who, Address: who + ":1", Numerics: "n", Protocol: job.Protocol}
 		if args[1] != "" {
 			m.Address = args[1]
 		}
@@ -234,4 +234,30 @@ func (s *stage) feed(input any) {
 			s.out = append(s.out, "-> note: "+a.Text)
 		}
 	}
+}
+
+// TestAnotherProtocolIsNoCandidate: a member of another version neither trains nor decides the job's numerics.
+func TestAnotherProtocolIsNoCandidate(t *testing.T) {
+	p, now := New("job", "here", 0, Limits{Min: 1, Max: 4, TTL: 5 * time.Second}), time.Unix(0, 0)
+	other := job.Member{ID: "old", Address: "old:1", Numerics: "x", Protocol: job.Protocol + 1}
+	ours := job.Member{ID: "ours", Address: "ours:1", Numerics: "n", Protocol: job.Protocol}
+	for _, out := range p.Step(now, Observed{Members: []job.Member{other}}) {
+		t.Errorf("with nobody else it makes the policy ask for %#v", out)
+	}
+	if out := p.Step(now, Observed{Members: []job.Member{other, ours}}); len(out) != 1 || out[0] != (AdoptNumerics{Value: "n"}) {
+		t.Errorf("%#v, want the numerics of the other", out)
+	}
+	other.Numerics = "n"
+	p.Step(now, Observed{Members: []job.Member{other, ours}, Numerics: "n"})
+	var out []any
+	for _, m := range []string{"old", "ours"} {
+		out = append(out, p.Step(now, Told{Member: m, Step: -1, Resting: true})...)
+	}
+	out = append(out, p.Step(now.Add(time.Minute), Tick{})...)
+	for _, a := range out {
+		if w, ok := a.(Publish); ok && len(w.World.Peers) == 1 && w.World.Peers[0].ID == "ours" {
+			return
+		}
+	}
+	t.Errorf("%#v, want a world of the one that speaks this protocol", out)
 }

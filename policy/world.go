@@ -64,11 +64,13 @@ func (p *Policy) joiners(in []job.Peer) []job.Peer {
 }
 
 // candidates are the registered members that may be used, oldest first. Each has been heard in this term: for the time of its lease a dead
-// process is registered too, and a world with it could not train.
+// process is registered too, and a world with it could not train. One that speaks another protocol could not train either.
 func (p *Policy) candidates() []job.Member {
 	var out []job.Member
 	for _, m := range p.members {
-		if s := p.standing(m.ID); !m.Leaving && s.heard && s.told.Resting && p.dismissed[m.ID] == "" && !s.suspect && s.benched.IsZero() && m.Numerics == p.numerics {
+		s := p.standing(m.ID)
+		usable := !m.Leaving && m.Numerics == p.numerics && m.Speaks() == nil && p.dismissed[m.ID] == ""
+		if usable && s.heard && s.told.Resting && !s.suspect && s.benched.IsZero() {
 			out = append(out, m)
 		}
 	}

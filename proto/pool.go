@@ -26,6 +26,7 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 		return c, nil
 	}
 	c, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithNoProxy(), // that is for the world outside the cluster
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			// A member that comes back at its address must be found within a step or two, not after gRPC's default minutes.

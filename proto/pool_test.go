@@ -1,10 +1,49 @@
 package proto
 
 import (
+	"context"
+	"net"
+	"os"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 )
+
+// TestMain gives all tests a proxy that nobody runs, as many clusters have one for the world outside.
+func TestMain(m *testing.M) {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
+		_ = os.Setenv(name, "http://127.0.0.1:9")
+	}
+	os.Exit(m.Run())
+}
+
+// TestNoProxy: an address that is not loopback by its name would be asked for through the proxy.
+func TestNoProxy(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	go func() { _ = server.Serve(l) }()
+	defer server.Stop()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	var p Pool
+	defer p.Close()
+	c, err := p.Dial("0.0.0.0:" + port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c.Connect()
+	for s := c.GetState(); s != connectivity.Ready; s = c.GetState() {
+		if s == connectivity.TransientFailure || !c.WaitForStateChange(ctx, s) {
+			t.Fatalf("the connection is %v", s)
+		}
+	}
+}
 
 func TestRetainClosesAllOtherConnections(t *testing.T) {
 	var p Pool

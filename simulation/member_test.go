@@ -86,7 +86,7 @@ func (s *sim) listener(address string) *member {
 // register puts the record into etcd, or keeps it there.
 func (m *member) register() {
 	e := m.sim.etcd
-	record := job.Member{ID: m.id, Address: m.address, Numerics: "n", Leaving: m.leaving}
+	record := job.Member{ID: m.id, Address: m.address, Numerics: "n", Leaving: m.leaving, Protocol: job.Protocol}
 	e.request(m.process, func() bool {
 		if m.dead {
 			return false

@@ -51,7 +51,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer tasks.Wait()
 	defer cancel(nil)
 
-	board := cluster.NewBoard()
+	board := cluster.NewBoard(cfg.Log)
 	tasks.Go(func() { board.Run(ctx, client) })
 	var pages atomic.Pointer[http.Handler] // a worker that waits for its job is healthy too, so they are there from the start
 	pages.Store(new(openingPages(cfg.Metrics)))
@@ -82,8 +82,8 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	host, _ := os.Hostname()
 	membership := cluster.NewMembership(client, job.Member{
 		ID: cfg.ID, Job: j.UUID, Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid(),
-		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: numerics,
-	}, cfg.TTL)
+		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: numerics, Protocol: job.Protocol,
+	}, cfg.TTL, cfg.Log)
 	pool := &proto.Pool{}
 	defer pool.Close()
 	rings := NewRings(cfg.ID, board.Learn)
@@ -147,6 +147,9 @@ func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}
 			switch {
 			case board.Heard().IsZero():
 				why = fmt.Sprintf("etcd at %v does not answer", cfg.Endpoints)
+				if err := board.Err(); err != nil {
+					why = err.Error()
+				}
 			case over:
 				why = fmt.Sprintf("job %q is over; waiting for the next", cfg.Name)
 			case view.Done != nil:
@@ -188,23 +191,16 @@ func Advertised(asked string, listening net.Addr, endpoints []string) (string, e
 	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
 		return listening.String(), nil
 	}
+	var why []error
 	for _, e := range endpoints {
-		c, err := net.Dial("udp", hostPort(e)) // sends nothing: it only asks the routing table
+		c, err := net.Dial("udp", cluster.HostPort(e)) // sends nothing: it only asks the routing table
 		if err != nil {
+			why = append(why, err)
 			continue
 		}
 		local := c.LocalAddr().(*net.UDPAddr).IP.String()
 		_ = c.Close()
 		return net.JoinHostPort(local, port), nil
 	}
-	return "", fmt.Errorf("cannot tell which address peers can reach: give it with --advertise")
-}
-
-func hostPort(endpoint string) string {
-	for _, scheme := range []string{"http://", "https://"} {
-		if len(endpoint) > len(scheme) && endpoint[:len(scheme)] == scheme {
-			return endpoint[len(scheme):]
-		}
-	}
-	return endpoint
+	return "", fmt.Errorf("cannot tell which address peers can reach, as there is no way to etcd: %w; correct --etcd, or give the address with --advertise", errors.Join(why...))
 }
