@@ -88,7 +88,7 @@ func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show O
 		w = newWatcher()
 		net := newNetwork(cfg.Plan.has(Partition))
 		defer net.close()
-		c.Env = append(c.Env, "EVENWEAVE_FAULTS=1")
+		c.Env, c.Faults = append(c.Env, "EVENWEAVE_FAULTS=1"), true
 		c.Started = net.started
 		c.Adapt = func(process string, args []string) []string {
 			if endpoint := flagValue(args, "--etcd"); endpoint != "" {

@@ -43,14 +43,13 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 		return
 	}
-	local.Lifeline()
-	if err := child(os.Args[1], os.Args[2:]); err != nil {
+	if err := child(os.Args[1], os.Args[2:], local.Lifeline()); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func child(command string, args []string) error {
+func child(command string, args []string, asked <-chan struct{}) error {
 	f := flag.NewFlagSet(command, flag.ExitOnError)
 	var (
 		steps     = f.Int64("steps", 0, "")
@@ -74,6 +73,12 @@ func child(command string, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	if command != "worker" {
+		local.LeaveToParent()
+		asking, cancel := context.WithCancel(ctx)
+		go func() { <-asked; cancel() }()
+		ctx = asking
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	switch command {
 	case "etcd":

@@ -57,7 +57,7 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 			return err
 		}
 		o.Child = []string{executable, "bench", "member"}
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
+		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		return unlessInterrupted(ctx, bench.Run(ctx, o, cmd.OutOrStdout()))
 	}
@@ -85,7 +85,7 @@ func benchStepCommand() *cobra.Command {
 			return usagef("--micro-batch %d, --parallelism %d, --batch %d: must be at least 1, and the micro-batch divide the batch", o.MicroBatch, o.Parallelism, o.Batch)
 		}
 		o.JSON = *output == "json"
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
+		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		return unlessInterrupted(ctx, cnn.Bench(ctx, o, cmd.OutOrStdout()))
 	}

@@ -87,7 +87,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		} else if left, _ := filepath.Glob(filepath.Join(dir, "*", "checkpoints")); len(left) > 0 {
 			return usagef("--dir %s holds runs already: choose another", dir)
 		}
-		signals, stop := signal.NotifyContext(cmd.Context(), terminate...)
+		signals, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		ctx, cancel := context.WithTimeoutCause(signals, timeout, fmt.Errorf("not over after --timeout %v", timeout))
 		defer cancel()

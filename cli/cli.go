@@ -18,6 +18,7 @@ import (
 	"evenweave/coordinator"
 	"evenweave/local"
 	"evenweave/processors"
+	"evenweave/worker"
 )
 
 // Exit codes.
@@ -25,6 +26,7 @@ const (
 	exitDone        = 0
 	exitFailed      = 1
 	exitUsage       = 2
+	exitUnfit       = local.ExitUnfit
 	exitInterrupted = 130
 )
 
@@ -38,13 +40,13 @@ var errInterrupted = errors.New("interrupted")
 
 // Main runs one command line and returns the exit code.
 func Main(args []string) int {
-	local.Lifeline()
+	asked := local.Lifeline()
 	signal.Ignore(syscall.SIGPIPE) // whoever reads our output may go: the training goes on
-	root := newRoot()
+	root := newRoot(asked)
 	root.SetArgs(args)
 	err := root.Execute()
 	code := exitCode(err)
-	if err != nil && code != exitInterrupted {
+	if err != nil && (code != exitInterrupted || errors.Is(err, coordinator.ErrStandby)) {
 		fmt.Fprintln(root.ErrOrStderr(), "error:", err)
 		if code == exitUsage {
 			fmt.Fprintln(root.ErrOrStderr(), "See `evenweave --help`, or `evenweave COMMAND --help`.")
@@ -60,15 +62,18 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, &usageError{}):
 		return exitUsage
-	case errors.Is(err, errInterrupted), errors.Is(err, coordinator.ErrHalted):
+	case errors.Is(err, errInterrupted), errors.Is(err, coordinator.ErrHalted), errors.Is(err, coordinator.ErrStandby):
 		return exitInterrupted
+	case errors.As(err, new(*worker.Unfit)):
+		return exitUnfit
 	case errors.As(err, &exit):
 		return exit.Code
 	}
 	return exitFailed
 }
 
-func newRoot() *cobra.Command {
+// newRoot makes the commands. asked is not nil in a child of `evenweave train`; it is closed to ask that one to end in good order.
+func newRoot(asked <-chan struct{}) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "evenweave",
 		Short: "Elastic data-parallel training in which the number of workers changes nothing but the speed",
@@ -79,7 +84,7 @@ Start with:     evenweave train
 Then try:       evenweave status --watch, evenweave scale 4 (in another terminal), Ctrl-C, evenweave train again
 
 Every flag can also be given as a variable: --global-batch is EVENWEAVE_GLOBAL_BATCH. A flag beats its variable.
-Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.`,
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: unfit, its state goes wrong again and again.`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -97,7 +102,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.`,
 		}
 		return fromEnvironment(cmd.Flags())
 	}
-	root.AddCommand(trainCommand(), coordinatorCommand(), workerCommand(), etcdCommand(), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
+	root.AddCommand(trainCommand(), coordinatorCommand(asked), workerCommand(asked != nil), etcdCommand(asked), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
 	return root
 }
 
@@ -197,4 +202,12 @@ func unlessInterrupted(ctx context.Context, err error) error {
 	return err
 }
 
-var terminate = []os.Signal{os.Interrupt, syscall.SIGTERM}
+// terminate are the signals that ask a process to end: SIGHUP, of a terminal that closes, among them, unless it was ignored at the start (nohup).
+func terminate() []os.Signal { return append(hangup(), os.Interrupt, syscall.SIGTERM) }
+
+func hangup() []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return nil
+	}
+	return []os.Signal{syscall.SIGHUP}
+}

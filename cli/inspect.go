@@ -243,7 +243,7 @@ func statusCommand() *cobra.Command {
 			return err
 		}
 		defer c.Close()
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
+		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		for {
 			s, err := look(ctx, c)

@@ -53,7 +53,7 @@ func checkCluster(etcd *[]string, name string) (err error) {
 	return nil
 }
 
-func coordinatorCommand() *cobra.Command {
+func coordinatorCommand(asked <-chan struct{}) *cobra.Command {
 	var (
 		c                      clusterFlags
 		spec                   specFlags
@@ -100,11 +100,8 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		if started > 0 {
 			began = time.Unix(0, started)
 		}
-		// Two signals with two meanings: one leaves the job alone, the other stops it.
-		ctx, halt, stop := interrupts(cmd.Context(), os.Interrupt)
+		ctx, halt, stop := coordinatorSignals(cmd.Context(), asked)
 		defer stop()
-		ctx, resign := signal.NotifyContext(ctx, syscall.SIGTERM)
-		defer resign()
 
 		train, test, err := loadData(spec.data, spec.spec.Classes)
 		if err != nil {
@@ -160,7 +157,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		lead, err = coordinator.New(coordinator.Config{
 			Self: job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: web, Host: host, PID: os.Getpid()},
 			Name: c.job, Spec: spec.spec, Backend: spec.backend, CheckpointEvery: spec.checkpointEvery, Keep: spec.keep, Evaluate: spec.evaluate,
-			Workers: limits.Expect, Limits: limits, Dir: dir, Started: began,
+			Workers: limits.Expect, Alone: asked != nil, Limits: limits, Dir: dir, Started: began,
 			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test, held: held, weights: weights},
 			Observer: progress.Multi(observer, metrics), Log: log.With("job", c.job, "process", "coordinator"),
 		}, client)
@@ -226,6 +223,18 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	return cmd
 }
 
+// coordinatorSignals gives two signals two meanings: the end of ctx leaves the job alone, halt stops it. A child of `evenweave train` is only asked
+// to halt, by its parent.
+func coordinatorSignals(parent context.Context, asked <-chan struct{}) (ctx context.Context, halt <-chan struct{}, stop func()) {
+	if asked != nil {
+		local.LeaveToParent()
+		return parent, asked, func() {}
+	}
+	ctx, halt, stopHalt := interrupts(parent, os.Interrupt)
+	ctx, resign := signal.NotifyContext(ctx, append(hangup(), syscall.SIGTERM)...)
+	return ctx, halt, func() { resign(); stopHalt() }
+}
+
 func checkWhenDone(w string) error {
 	if w != "exit" && w != "wait" {
 		return usagef("--when-done %q: must be exit or wait", w)
@@ -233,7 +242,7 @@ func checkWhenDone(w string) error {
 	return nil
 }
 
-func workerCommand() *cobra.Command {
+func workerCommand(child bool) *cobra.Command {
 	var (
 		c        clusterFlags
 		logs     logFlags
@@ -290,20 +299,29 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		cfg.Open = openWorker(data, cfg.Log)
 		metrics := telemetry.NewWorker(cfg.ID)
 		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
-		ctx, leaving, stop := interrupts(cmd.Context(), terminate...)
+		if child {
+			signal.Ignore(syscall.SIGHUP) // of the terminal: its parent answers that
+		}
+		ctx, leaving, stop := interrupts(cmd.Context(), terminate()...)
 		defer stop()
 		return worker.Run(ctx, cfg, leaving)
 	}
 	return cmd
 }
 
-func etcdCommand() *cobra.Command {
+func etcdCommand(asked <-chan struct{}) *cobra.Command {
 	var dir, client, peer string
 	cmd := &cobra.Command{
 		Use: "etcd", Hidden: true, Args: noArgs, Short: "Run the embedded etcd of a local cluster",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), terminate...)
+			ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 			defer stop()
+			if asked != nil {
+				local.LeaveToParent()
+				var end context.CancelFunc
+				ctx, end = context.WithCancel(cmd.Context())
+				go func() { <-asked; end() }()
+			}
 			return local.ServeEtcd(ctx, dir, client, peer)
 		},
 	}

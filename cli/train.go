@@ -59,7 +59,7 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		if _, _, err := spec.start(cmd.Context()); err != nil { // before anything is started; the coordinator reads it
 			return err
 		}
-		ctx, interrupt, stop := interrupts(cmd.Context(), terminate...)
+		ctx, interrupt, stop := interrupts(cmd.Context(), terminate()...)
 		defer stop()
 		show, last, closeShow := renderer(ctx, cmd, *output)
 		defer closeShow()
@@ -83,6 +83,9 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
 			Finished: last.finished, Pin: pin,
 		}, interrupt)
+		if exitCode(err) == exitInterrupted && !last.finished() {
+			show.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: "interrupted without a last checkpoint: a resumed run goes on from the newest one before"}})
+		}
 		if shown := closeShow(); shown && *output == "text" {
 			last.print(cmd.OutOrStdout())
 		}

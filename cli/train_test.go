@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -154,31 +151,11 @@ func TestGoBackendAgreesWithItself(t *testing.T) {
 // interruptAt sends SIGINT once the step has been committed, and returns what was printed.
 func interruptAt(t *testing.T, step int, args ...string) doneEvent {
 	t.Helper()
-	cmd := evenweave(t, args...)
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	lines := bufio.NewScanner(pipe)
-	for sent := false; lines.Scan(); {
-		out.Write(append(lines.Bytes(), '\n'))
-		var e doneEvent
-		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "step" && e.Step >= step && !sent {
-			sent = true
-			if err := cmd.Process.Signal(os.Interrupt); err != nil {
-				t.Error(err)
-			}
+	return signalAt(t, step, func(train *os.Process) {
+		if err := train.Signal(os.Interrupt); err != nil {
+			t.Error(err)
 		}
-	}
-	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
-		t.Errorf("interrupted run ended with %v, want exit code %d", err, exitInterrupted)
-	}
-	return lastDone(t, out.Bytes())
+	}, args...)
 }
 
 // TestResume: a run that is stopped and goes on with another worker count ends with the bits of one that was not.
@@ -262,85 +239,6 @@ func freePort(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// TestNothingIsLeftRunning: a parent killed with SIGKILL takes its children along, and the directory can be used again.
-func TestNothingIsLeftRunning(t *testing.T) {
-	data := needData(t)
-	dir := t.TempDir()
-	cmd := evenweave(t, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(pipe)
-	for lines.Scan() {
-		var e doneEvent
-		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "step" {
-			break
-		}
-	}
-	t.Run("a second run in the directory is refused", func(t *testing.T) {
-		out, err := evenweave(t, tiny(data, dir)...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), fmt.Sprint(cmd.Process.Pid)) {
-			t.Errorf("want an error that names pid %d, got %v\n%s", cmd.Process.Pid, err, out)
-		}
-	})
-	children := childrenOf(t, cmd.Process.Pid)
-	if len(children) != 4 {
-		t.Errorf("children %v, want etcd, a coordinator and two workers", children)
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	for lines.Scan() { // ends when the last holder of the pipe has gone
-	}
-	_ = cmd.Wait()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for _, pid := range children {
-		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
-			select {
-			case <-tick.C:
-			case <-deadline:
-				t.Fatalf("process %d outlived its parent", pid)
-			}
-		}
-	}
-}
-
-func childrenOf(t *testing.T, pid int) []int {
-	t.Helper()
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil || len(stats) == 0 {
-		t.Skip("no /proc on this platform")
-	}
-	var out []int
-	for _, path := range stats {
-		var child, parent int
-		var state string
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		_, _ = fmt.Sscan(string(b), &child)
-		_, _ = fmt.Sscan(fields[0], &state)
-		_, _ = fmt.Sscan(fields[1], &parent)
-		if parent == pid {
-			out = append(out, child)
-		}
-	}
-	return out
-}
-
-func zombie(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err != nil || strings.Contains(string(b), ") Z ")
 }
 
 func TestUsage(t *testing.T) {

@@ -63,7 +63,8 @@ type Config struct {
 	CheckpointEvery int64
 	Keep            int // checkpoints kept
 	Evaluate        bool
-	Workers         int // asked for, for the record
+	Workers         int  // asked for, for the record
+	Alone           bool // no other coordinator of this job can be alive: a leader that etcd still names is dead
 	Limits          policy.Limits
 	Dir             string
 	Started         time.Time
@@ -212,7 +213,7 @@ func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context,
 		limit := time.After(2 * c.Limits.TTL)
 		for {
 			view, changed := c.board.View()
-			if view.Leader != nil && view.Leader.ID != c.Self.ID {
+			if !c.Alone && view.Leader != nil && view.Leader.ID != c.Self.ID {
 				cancel(ErrStandby)
 				return
 			}

@@ -19,6 +19,10 @@ func ServeEtcd(ctx context.Context, dir, client, peer string) error {
 	cfg.ListenPeerUrls = []url.URL{{Scheme: "http", Host: peer}}
 	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	// Neither a web page nor another host's name has anything to ask here: all clients speak gRPC. An empty set would allow every origin.
+	cfg.EnableGRPCGateway = false
+	cfg.CORS = map[string]struct{}{"none": {}}
+	cfg.HostWhitelist = map[string]struct{}{"127.0.0.1": {}, "localhost": {}}
 	// Alone it has nobody to wait for: an election may be quick.
 	cfg.TickMs, cfg.ElectionMs = 50, 500
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"

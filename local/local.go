@@ -42,12 +42,13 @@ type Config struct {
 	Adapt   func(process string, args []string) []string
 	Started func(process string, pid int)
 	Env     []string // added to every process's environment
+	Faults  bool     // processes that are killed were to be, and are started again without end
 }
 
 // Exit is how the coordinator's process ended the run: 0 done, 130 halted, anything else failed.
 type Exit struct {
 	Code int
-	Tail string // the end of the log of what failed
+	Tail string // what failed, and why
 }
 
 func (e *Exit) Error() string { return fmt.Sprintf("exit code %d: %s", e.Code, e.Tail) }
@@ -148,7 +149,9 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 		case <-interrupt:
 			interrupt, s.halting = nil, true
 			deadline = time.After(haltTimeout)
-			s.signal("coordinator", os.Interrupt)
+			s.ask("coordinator")
+		case p := <-s.due:
+			s.resume(p)
 		case <-deadline:
 			return fmt.Errorf("no last checkpoint within %v of the interrupt: killed; see %s", haltTimeout, filepath.Join(cfg.Dir, "logs"))
 		case exit := <-s.exits:

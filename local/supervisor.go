@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,16 +25,26 @@ const LifelineVariable = "EVENWEAVE_LIFELINE"
 
 const (
 	quickDeath   = 10 * time.Second // a process that ends by itself sooner did not work
-	quickDeaths  = 3                // so often in a row, and the run is given up
-	restartPause = 200 * time.Millisecond
+	quickDeaths  = 3                // so often in a row, and it is given up
+	quickKill    = time.Minute      // as quickDeath, for a process that a signal ends
+	quickKills   = 10
+	restartPause = 200 * time.Millisecond // doubled with every end in a row
+	longestPause = 10 * time.Second
 )
 
-// supervisor starts processes, restarts those that are killed, and ends them all. One goroutine uses it.
+// ExitUnfit is the exit code of a worker that cannot keep its state, whatever it is given: it is not started again.
+const ExitUnfit = 3
+
+// supervisor starts processes, restarts those that end, and ends them all. One goroutine uses it.
 type supervisor struct {
 	cfg      Config
 	procs    map[string]*process   // those wanted, by name
 	live     map[*process]struct{} // those running, also who retires while another has taken the name over
 	exits    chan exited
+	due      chan *process // those whose pause is over
+	closing  chan struct{}
+	after    func(time.Duration) <-chan time.Time
+	unfit    map[string]struct{} // quarantined: not started again
 	starts   chan func()
 	alive    *os.File // children hold the other end
 	lifeline *os.File
@@ -49,8 +58,12 @@ type process struct {
 	args    []string
 	events  func(io.Reader) error
 	cmd     *exec.Cmd
+	leash   *os.File // closed to ask the process to end in good order; nil: it has been, or the process is asked by SIGTERM
+	logged  int64    // bytes of the log that earlier processes wrote
 	started time.Time
-	deaths  int
+	deaths  int  // in a row, by itself
+	kills   int  // in a row, by a signal
+	paused  bool // to be started when its pause is over
 	retire  bool // do not start it again
 }
 
@@ -64,7 +77,7 @@ func newSupervisor(cfg Config) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{}, exits: make(chan exited, 16), starts: make(chan func()), alive: w, lifeline: r}
+	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{}, exits: make(chan exited, 16), due: make(chan *process), closing: make(chan struct{}), after: time.After, unfit: map[string]struct{}{}, starts: make(chan func()), alive: w, lifeline: r}
 	go func() { // Linux ends children with the *thread* that started them: all are started by one that stays
 		runtime.LockOSThread()
 		for start := range s.starts {
@@ -103,6 +116,18 @@ func (s *supervisor) launch(p *process) error {
 	p.cmd.Env = append(append(os.Environ(), s.cfg.Env...), LifelineVariable+"=3")
 	p.cmd.ExtraFiles = []*os.File{s.lifeline}
 	p.cmd.Stderr = log
+	if info, err := log.Stat(); err == nil {
+		p.logged = info.Size()
+	}
+	var asking *os.File
+	if workerNumber(p.name) == 0 {
+		if asking, p.leash, err = os.Pipe(); err != nil {
+			_ = log.Close()
+			return err
+		}
+		defer asking.Close()
+		p.cmd.Stdin = asking
+	}
 	p.cmd.SysProcAttr = childAttributes()
 	var out io.ReadCloser
 	if p.events == nil {
@@ -118,6 +143,9 @@ func (s *supervisor) launch(p *process) error {
 		return err
 	}
 	s.live[p] = struct{}{}
+	if s.halting && p.name == "coordinator" { // the one before ended without a last checkpoint
+		s.ask(p.name)
+	}
 	if s.cfg.Started != nil {
 		s.cfg.Started(p.name, p.cmd.Process.Pid)
 	}
@@ -161,7 +189,9 @@ func (s *supervisor) scale(n int, args []string) {
 	s.workers = n
 	for i := 1; i <= n; i++ {
 		name := fmt.Sprintf("worker-%d", i)
-		if p, ok := s.procs[name]; !ok || p.retire {
+		if _, bad := s.unfit[name]; bad {
+			s.cfg.Log.Warn("not started again: it was unfit", "process", name)
+		} else if p, ok := s.procs[name]; !ok || p.retire {
 			s.keep(name, args, nil)
 		} else if p.cmd != nil && p.cmd.Process != nil {
 			if err := processors.Bind(p.cmd.Process.Pid, s.processors(name)); err != nil {
@@ -173,6 +203,9 @@ func (s *supervisor) scale(n int, args []string) {
 		if workerNumber(name) > n && !p.retire {
 			p.retire = true
 			s.signal(name, syscall.SIGTERM)
+			if p.paused {
+				delete(s.procs, name)
+			}
 		}
 	}
 }
@@ -183,59 +216,165 @@ func (s *supervisor) signal(name string, sig os.Signal) {
 	}
 }
 
+// ask has etcd or the coordinator end in good order. Unlike a signal, it is heard also by a process that has hardly begun.
+func (s *supervisor) ask(name string) {
+	if p := s.procs[name]; p != nil && p.leash != nil {
+		_ = p.leash.Close()
+		p.leash = nil
+	}
+}
+
 // exited decides what the end of a process means. done: the run is over.
 func (s *supervisor) exited(e exited) (done bool, err error) {
 	p := e.p
 	delete(s.live, p)
-	var exit *exec.ExitError
-	killed := errors.As(e.err, &exit) && !exit.Exited()
-	code := 0
-	if exit != nil && exit.Exited() {
-		code = exit.ExitCode()
-	} else if e.err != nil && exit == nil {
-		return true, fmt.Errorf("%s: %w", p.name, e.err)
+	if p.leash != nil {
+		_ = p.leash.Close()
+		p.leash = nil
 	}
 	if s.procs[p.name] != p {
 		return false, nil // replaced meanwhile
 	}
-	if p.name == "coordinator" && !killed && (code != 0 || s.cfg.Finished()) { // else it resigned: the job is to go on
+	signal, code := ending(e.err)
+	worker := workerNumber(p.name) > 0
+	switch {
+	case p.name == "coordinator" && signal == 0 && e.err == nil && s.cfg.Finished():
 		delete(s.procs, p.name)
-		if code == 0 {
-			return true, nil
-		}
-		return true, &Exit{Code: code, Tail: s.tail(p.name)}
-	}
-	if p.name == "coordinator" && s.halting { // it was too young to hear, say: the next one would not know
+		return true, nil
+	case p.name == "coordinator" && code > 0: // else it resigned: the job is to go on
 		delete(s.procs, p.name)
-		s.scale(0, nil)
-		return true, &Exit{Code: 130, Tail: "the coordinator ended without a last checkpoint"}
-	}
-	if p.retire || code == 0 && !killed && workerNumber(p.name) > 0 {
+		return true, &Exit{Code: code, Tail: s.tail(p)}
+	case p.retire || worker && e.err == nil:
 		delete(s.procs, p.name)
 		return false, nil
+	case worker && code == ExitUnfit:
+		s.unfit[p.name] = struct{}{}
+		return s.giveUp(p, "it is unfit: "+s.tail(p))
 	}
-	if killed || time.Since(p.started) > quickDeath {
+	return s.again(p, e.err, signal)
+}
+
+// ending is the signal that ended a process, or its exit code; -1 if it could not be started.
+func ending(err error) (signal syscall.Signal, code int) {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	switch {
+	case err == nil:
+		return 0, 0
+	case !ok:
+		return 0, -1
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return status.Signal(), 0
+	}
+	return 0, exit.ExitCode()
+}
+
+// again starts a process after a pause that grows with the ends in a row, until there were too many.
+func (s *supervisor) again(p *process, cause error, signal syscall.Signal) (done bool, err error) {
+	lived := time.Since(p.started)
+	if lived > quickDeath {
 		p.deaths = 0
-	} else if p.deaths++; p.deaths >= quickDeaths {
-		delete(s.procs, p.name)
-		return true, &Exit{Code: 1, Tail: fmt.Sprintf("%s failed %d times in a row: %s", p.name, p.deaths, s.tail(p.name))}
 	}
-	s.cfg.Log.Warn("starting again", "process", p.name, "after", e.err)
-	if !killed {
-		time.Sleep(restartPause)
+	if lived > quickKill {
+		p.kills = 0
 	}
-	s.start(p)
+	pause := time.Duration(0)
+	if signal == 0 {
+		p.deaths++
+		pause = min(restartPause<<(p.deaths-1), longestPause)
+	} else if !s.cfg.Faults { // there kills are what is wanted
+		if p.kills++; p.kills > 1 { // one is a person's, or the kernel's: the work goes on at once
+			pause = min(restartPause<<(p.kills-2), longestPause)
+		}
+	}
+	switch {
+	case p.deaths >= quickDeaths:
+		reason := s.tail(p)
+		if _, code := ending(cause); code < 0 { // it never ran
+			reason = cause.Error()
+		}
+		return s.giveUp(p, fmt.Sprintf("failed %d times in a row: %s", p.deaths, reason))
+	case p.kills >= quickKills:
+		return s.giveUp(p, fmt.Sprintf("ended %d times in a row by %s", p.kills, describeSignal(signal)))
+	}
+	how := fmt.Sprint(cause)
+	if signal != 0 {
+		how = describeSignal(signal)
+	}
+	s.cfg.Log.Warn("starting again", "process", p.name, "after", how)
+	if pause == 0 {
+		s.start(p)
+		return false, nil
+	}
+	p.paused = true
+	s.readers.Go(func() {
+		select {
+		case <-s.after(pause):
+		case <-s.closing:
+			return
+		}
+		select {
+		case s.due <- p:
+		case <-s.closing:
+		}
+	})
 	return false, nil
 }
 
-// tail returns the last error line of a log, for the terminal.
-func (s *supervisor) tail(name string) string {
-	b, err := os.ReadFile(s.logPath(name))
+// resume starts a process whose pause is over, if it is still wanted.
+func (s *supervisor) resume(p *process) {
+	p.paused = false
+	if s.procs[p.name] == p && !p.retire {
+		s.start(p)
+	}
+}
+
+// giveUp does without a process. The run goes on as long as a worker is left, and etcd and the coordinator are.
+func (s *supervisor) giveUp(p *process, why string) (done bool, err error) {
+	delete(s.procs, p.name)
+	why = p.name + " " + why
+	if workerNumber(p.name) > 0 {
+		for name := range s.procs {
+			if workerNumber(name) > 0 {
+				s.cfg.Log.Warn("going on without a worker", "process", p.name, "why", why)
+				return false, nil
+			}
+		}
+	}
+	return true, &Exit{Code: 1, Tail: why}
+}
+
+func describeSignal(signal syscall.Signal) string {
+	text := fmt.Sprintf("signal %d (%v)", int(signal), signal)
+	if signal == syscall.SIGKILL {
+		text += ", by hand or for want of memory (dmesg tells)"
+	}
+	return text
+}
+
+// tail is what a process's log says of its end, for the terminal.
+func (s *supervisor) tail(p *process) string {
+	const most = 256 << 10
+	path := s.logPath(p.name)
+	f, err := os.Open(path)
 	if err != nil {
 		return err.Error()
 	}
-	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-	return fmt.Sprintf("%s (log: %s)", strings.TrimPrefix(string(lines[len(lines)-1]), "error: "), s.logPath(name))
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	from := max(p.logged, info.Size()-most)
+	b, err := io.ReadAll(io.NewSectionReader(f, from, max(0, info.Size()-from)))
+	if err != nil {
+		return err.Error()
+	}
+	text := reason(b)
+	if p.name == "etcd" && !strings.Contains(text, diskFull) {
+		text += fmt.Sprintf("; if its data are damaged, delete %s: the run goes on from its newest checkpoint", filepath.Join(s.cfg.Dir, "etcd"))
+	}
+	return fmt.Sprintf("%s (log: %s)", text, path)
 }
 
 // wind waits for the workers, which go by themselves when the job is done, and then ends etcd.
@@ -245,7 +384,7 @@ func (s *supervisor) wind(ctx context.Context) {
 	for len(s.live) > 0 {
 		if _, running := s.live[s.procs["etcd"]]; running && !ended && len(s.live) == 1 {
 			ended = true
-			s.signal("etcd", syscall.SIGTERM)
+			s.ask("etcd")
 		}
 		select {
 		case e := <-s.exits:
@@ -260,6 +399,7 @@ func (s *supervisor) wind(ctx context.Context) {
 
 // close kills what is left and waits for it.
 func (s *supervisor) close() {
+	close(s.closing)
 	for p := range s.live {
 		_ = p.cmd.Process.Kill()
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -39,6 +40,7 @@ func newTroupe(t *testing.T, executable string) troupe {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.after = func(time.Duration) <-chan time.Time { return time.After(0) }
 	end := sync.OnceFunc(s.close)
 	t.Cleanup(func() { end(); _ = stage.Close() })
 	return troupe{s, t, stage, end}
@@ -63,13 +65,17 @@ func (s troupe) ready(n int) {
 // next is the next end of a process.
 func (s troupe) next() exited {
 	s.t.Helper()
-	select {
-	case e := <-s.exits:
-		return e
-	case <-time.After(patience):
-		s.t.Fatalf("no process ends; %d live", len(s.live))
+	limit := time.After(patience)
+	for {
+		select {
+		case e := <-s.exits:
+			return e
+		case p := <-s.due:
+			s.resume(p)
+		case <-limit:
+			s.t.Fatalf("no process ends; %d live", len(s.live))
+		}
 	}
-	return exited{}
 }
 
 // goesOn says that the run goes on with this end of a process.
@@ -121,19 +127,30 @@ func TestCloseEndsWhoIsRetiring(t *testing.T) {
 	}
 }
 
+// failure is how a run ends with the next ends of processes, of which there are at most so many.
+func (s troupe) failure(most int) error {
+	s.t.Helper()
+	for range most {
+		if done, err := s.exited(s.next()); done {
+			return err
+		}
+	}
+	s.t.Fatalf("%d processes have ended, and the run goes on", most)
+	return nil
+}
+
 // etcd does not end a run by ending: it is started again, also after an orderly end.
 func TestEtcdIsStartedAgain(t *testing.T) {
 	s := newTroupe(t, "/bin/sh")
 	s.keep("etcd", []string{"-c", fmt.Sprintf("echo > %q", s.stage.Name())}, nil)
 	for range quickDeaths - 1 {
-		s.ready(1)
 		e := s.next()
 		if e.err != nil {
 			t.Fatal(e.err)
 		}
 		s.goesOn(e)
 	}
-	s.ready(1)
+	s.ready(quickDeaths - 1)
 	if done, err := s.exited(s.next()); !done || err == nil {
 		t.Errorf("it ended at once %d times in a row: done %v, %v", quickDeaths, done, err)
 	}
@@ -144,22 +161,100 @@ func TestNothingCanBeStarted(t *testing.T) {
 	s := newTroupe(t, "/nowhere/evenweave")
 	const many = 40 // more than the channel of ends takes
 	s.scale(many, nil)
-	for range many {
-		if done, err := s.exited(s.next()); !done || !errors.Is(err, os.ErrNotExist) {
-			t.Fatalf("done %v, %v", done, err)
+	var exit *Exit
+	if err := s.failure(many * quickDeaths); !errors.As(err, &exit) || !strings.Contains(exit.Tail, "no such file") {
+		t.Error(err)
+	}
+	if len(s.procs) != 0 {
+		t.Errorf("it ended with %d workers still to be started", len(s.procs))
+	}
+}
+
+// A process that is killed again and again, by the kernel for want of memory, say, does not loop for ever: the signal is named.
+func TestKilledAgainAndAgain(t *testing.T) {
+	for _, name := range []string{"worker-1", "coordinator", "etcd"} {
+		s := newTroupe(t, "/bin/sh")
+		s.keep(name, []string{"-c", "kill -9 $$"}, nil)
+		var exit *Exit
+		if err := s.failure(100); !errors.As(err, &exit) || !strings.Contains(exit.Tail, name) || !strings.Contains(exit.Tail, "signal 9") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// An interrupt that ends the coordinator, instead of telling it to save, is not forgotten.
-func TestInterruptedTooEarly(t *testing.T) {
+// A worker that cannot start, or is unfit, does not take the healthy ones along: the run goes on without it until none is left.
+func TestOneBadWorkerEndsNothing(t *testing.T) {
+	for script, c := range map[string]struct {
+		ends int
+		says string
+	}{
+		"echo 'error: the GPU is full' >&2; exit 1":                     {quickDeaths, "the GPU is full"},
+		fmt.Sprintf("echo 'error: w is unfit' >&2; exit %d", ExitUnfit): {1, "w is unfit"},
+		"kill -9 $$": {quickKills, "signal 9"},
+	} {
+		s := newTroupe(t, "/bin/sh")
+		var warned strings.Builder
+		s.cfg.Log = slog.New(slog.NewTextHandler(&warned, nil))
+		s.keep("worker-1", s.play(":"), nil)
+		s.ready(1)
+		s.keep("worker-2", []string{"-c", script}, nil)
+		for range c.ends {
+			s.goesOn(s.next())
+		}
+		if s.procs["worker-2"] != nil || len(s.live) != 1 || !strings.Contains(warned.String(), c.says) {
+			t.Errorf("%s: still kept: %v; %d live; warned of\n%s", script, s.procs["worker-2"] != nil, len(s.live), &warned)
+		}
+		s.procs["worker-1"].args = []string{"-c", script}
+		s.signal("worker-1", syscall.SIGKILL)
+		if err := s.failure(1 + c.ends); err == nil {
+			t.Errorf("%s: no worker is left, and the run is done", script)
+		}
+		s.end()
+	}
+}
+
+// An unfit worker's place is not filled again by scaling: its machine is what is wrong.
+func TestUnfitWorkerStaysAway(t *testing.T) {
+	s := newTroupe(t, "/bin/sh")
+	s.keep("worker-1", s.play(":"), nil)
+	s.keep("worker-2", []string{"-c", fmt.Sprintf("exit %d", ExitUnfit)}, nil)
+	s.ready(1)
+	s.goesOn(s.next())
+	s.scale(2, s.play(":"))
+	if s.procs["worker-2"] != nil {
+		t.Error("it was started again")
+	}
+}
+
+// A coordinator that ends, instead of saving, when the run is interrupted is followed by one that is asked to save: a signal to every process at
+// once, or an interrupt before it had begun to listen.
+func TestInterruptIsNotForgotten(t *testing.T) {
 	s := newTroupe(t, "/bin/sh")
 	s.keep("coordinator", s.play(":"), nil)
 	s.ready(1)
 	s.halting = true
-	s.signal("coordinator", os.Interrupt)
+	s.procs["coordinator"].args = []string{"-c", "read nothing; exit 130"} // until it is asked
+	s.signal("coordinator", syscall.SIGTERM)
+	s.goesOn(s.next())
 	var exit *Exit
 	if done, err := s.exited(s.next()); !done || !errors.As(err, &exit) || exit.Code != 130 {
-		t.Errorf("done %v, %v; want the run to end, interrupted", done, err)
+		t.Errorf("done %v, %v; want the second to be asked, and the run to end as interrupted", done, err)
+	}
+}
+
+// The reason of an end is not the end of a stack.
+func TestReason(t *testing.T) {
+	for log, want := range map[string]string{
+		"":                           "it said nothing",
+		"one\nerror: no such data\n": "no such data",
+		"panic: index out of range [3]\n\ngoroutine 1 [running]:\nmain.main()\n\t/x/main.go:10 +0x45\n":                   "panic: index out of range [3]",
+		"fatal error: out of memory\n\ngoroutine 1:\n\tmain.go:10 +0x45":                                                  "fatal error: out of memory",
+		`{"level":"fatal","msg":"failed to open WAL","error":"EOF"}` + "\ngoroutine 1\n\tmain.go:10 +0x45":                "failed to open WAL: EOF",
+		"panic: write x: no space left on device\n\ngoroutine 1\n\tmain.go:10 +0x45\n":                                    "panic: write x: no space left on device",
+		`{"level":"error","msg":"save","error":"write wal: no space left on device"}` + "\npanic: save\nmain.go:10 +0x45": "save: write wal: no space left on device",
+	} {
+		if got := reason([]byte(log)); got != want {
+			t.Errorf("of %q: %q, want %q", log, got, want)
+		}
 	}
 }

@@ -112,7 +112,7 @@ func (g *generation) open(ctx context.Context) error {
 			return &Verdict{fmt.Sprintf("step %d: replicas differ, after %d replays too: %s; one of these machines computes other bits, by its processor, memory or plug-in; the checkpoints are sound: "+
 				"start again without it, on the same directory, with an empty etcd (`evenweave train` keeps its own there) or another --job", g.furthest, maxExchanges/2, differences(slots, g.world))}
 		case stuck:
-			return &unfit{fmt.Sprintf("member %s (rank %d) is unfit: after %d exchanges it has no state that agrees with its peers' and stays as it is: %s; "+
+			return &Unfit{fmt.Sprintf("member %s (rank %d) is unfit: after %d exchanges it has no state that agrees with its peers' and stays as it is: %s; "+
 				"check this machine's memory, processor and plug-in", g.world.Peers[g.rank].ID, g.rank, maxExchanges, differences(slots, g.world))}
 		}
 		if err := g.obtain(ctx, choice, slots); err != nil {
@@ -180,10 +180,10 @@ func differences(slots []int64, w job.World) string {
 	return strings.Join(all, ", ")
 }
 
-// unfit ends a member, not the job.
-type unfit struct{ message string }
+// Unfit ends a member, not the job.
+type Unfit struct{ message string }
 
-func (u *unfit) Error() string { return u.message }
+func (u *Unfit) Error() string { return u.message }
 
 // obtain replaces this member's state by the chosen one.
 func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64) error {

@@ -97,7 +97,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			l.Log.Info("left", "generation", generation)
 			return nil
 		case l.dismissed(first.World, world) != "":
-			return &unfit{"this member is dismissed: " + l.dismissed(first.World, world) + "; check this machine, and its network to the others"}
+			return &Unfit{"this member is dismissed: " + l.dismissed(first.World, world) + "; check this machine, and its network to the others"}
 		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
 			generation = world.Generation
 			if view.Job != nil {
@@ -209,7 +209,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	var verdict *Verdict
 	if err != nil && !errors.As(err, &verdict) {
 		ring.Abort(err)
-		if _, ok := errors.AsType[*unfit](err); ok {
+		if _, ok := errors.AsType[*Unfit](err); ok {
 			return err
 		}
 		return l.ended(ctx, world, log, err)
