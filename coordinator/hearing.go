@@ -37,18 +37,38 @@ func (t *term) inWorld(member string) bool {
 	return ok && followed && slices.Contains(w.Peers, job.Peer{ID: member, Address: f.address})
 }
 
-// witnessed are the commits that a member can tell of: all, if it is in the present world, else those of an earlier world that it was in.
-func (t *term) witnessed(s *proto.Status) []*proto.Commit {
-	if t.inWorld(s.Member) {
-		return s.Commits
+// maxAhead members' commits are kept until the world is seen that they are of; one suffices, since all tell the same ones.
+const maxAhead = 64
+
+// witnessed are the commits that a member can tell of: all, if it is in the present world, else those of an earlier world that it was in. Members may
+// enter a world, and commit in it, before this term has seen it in etcd: such commits are kept until then, as a stream sends each once.
+func (t *term) witnessed(member string, commits []*proto.Commit) []*proto.Commit {
+	if t.inWorld(member) {
+		return commits
 	}
-	var out []*proto.Commit
-	for _, c := range s.Commits {
-		if t.proofs.used(c.Generation, s.Member, t.followers[s.Member].address) {
+	var out, ahead []*proto.Commit
+	present, _ := t.proofs.present()
+	for _, c := range commits {
+		switch {
+		case t.proofs.used(c.Generation, member, t.followers[member].address):
 			out = append(out, c)
+		case c.Generation > present.Generation:
+			ahead = append(ahead, c)
 		}
 	}
+	if kept, known := t.ahead[member]; len(ahead) > 0 && len(kept)+len(ahead) <= maxCommits && (known || len(t.ahead) < maxAhead) {
+		t.ahead[member] = append(kept, ahead...)
+	}
 	return out
+}
+
+// catchUp reports what was kept until a world was seen.
+func (t *term) catchUp() {
+	kept := t.ahead
+	t.ahead = map[string][]*proto.Commit{}
+	for member, commits := range kept {
+		t.tell(hearing, t.witnessed(member, commits)...)
+	}
 }
 
 // peers are the statuses of the members of the present world that are heard.

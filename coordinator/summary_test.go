@@ -136,3 +136,36 @@ func TestStepsOfAMinorityWait(t *testing.T) {
 		t.Errorf("%d commits are kept", len(s.early))
 	}
 }
+
+// A member may commit in a world before this term has seen it: its commits are kept until then, in bounded memory, and those of a stranger reported never.
+func TestCommitsAheadOfTheirWorldAreKept(t *testing.T) {
+	one, told := leading(t)
+	report := func(member string, generation, first, last int64) {
+		t.Helper()
+		one.followers[member] = follower{address: member + ":1"}
+		s := &proto.Status{Member: member, Job: "job", Generation: generation, Step: last, Commits: commits(first, last)}
+		for _, c := range s.Commits {
+			c.Generation = generation
+		}
+		if _, err := one.take(t.Context(), followed{member: member, address: member + ":1", status: s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report("b", 2, 1, 20)
+	report("b", 2, 21, 30)
+	report("stranger", 2, 1, 90)
+	for i := range int64(3) {
+		report("flood", 9, 1+i*maxCommits/2, (i+1)*maxCommits/2)
+	}
+	if len(told.all) != 0 {
+		t.Fatalf("reported %v before the world was seen", told.all)
+	}
+	if n := len(one.ahead["flood"]); n > maxCommits {
+		t.Errorf("%d commits of one member are kept", n)
+	}
+	one.enter(2, "b")
+	one.catchUp()
+	if len(told.all) != 30 || len(one.ahead["b"]) != 0 {
+		t.Errorf("%d steps are reported, %d kept; want 30, 0", len(told.all), len(one.ahead["b"]))
+	}
+}

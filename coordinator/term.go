@@ -36,10 +36,11 @@ type term struct {
 	followers map[string]follower // by member
 	told      map[string]*proto.Status
 	proofs    *proofs
-	invalid   map[string]bool      // members whose status could not be; each is named once
-	avoid     map[string]time.Time // members that failed to give a state, or gave another one: until when others are asked first
-	forged    map[string]bool      // those that gave another one: they are not asked again
-	doubted   map[int64]bool       // due steps that are passed over; each is named once
+	ahead     map[string][]*proto.Commit // by member: of worlds that this term has not seen yet
+	invalid   map[string]bool            // members whose status could not be; each is named once
+	avoid     map[string]time.Time       // members that failed to give a state, or gave another one: until when others are asked first
+	forged    map[string]bool            // those that gave another one: they are not asked again
+	doubted   map[int64]bool             // due steps that are passed over; each is named once
 	saving    bool
 	saveAfter time.Time // after a failure: not before this
 	began     time.Time
@@ -116,7 +117,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 }
 
 func (t *term) init() {
-	t.followers, t.told, t.proofs = map[string]follower{}, map[string]*proto.Status{}, newProofs()
+	t.followers, t.told, t.proofs, t.ahead = map[string]follower{}, map[string]*proto.Status{}, newProofs(), map[string][]*proto.Commit{}
 	t.invalid, t.avoid, t.forged, t.doubted = map[string]bool{}, map[string]time.Time{}, map[string]bool{}, map[int64]bool{}
 }
 
@@ -196,6 +197,7 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 				delete(per, id)
 			}
 			delete(t.avoid, id)
+			delete(t.ahead, id)
 			delete(t.c.healed, id)
 		}
 	}
@@ -212,6 +214,7 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 	for _, s := range t.peers() { // it may have been heard before its world was
 		t.feed(ctx, t.fact(s))
 	}
+	t.catchUp()
 	return nil
 }
 
@@ -259,7 +262,7 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 		t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step, "suspect", a.Suspect,
 			"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
 	}
-	t.tell(hearing, t.witnessed(s)...)
+	t.tell(hearing, t.witnessed(s.Member, s.Commits)...)
 	already := t.c.healed[in.member]
 	if t.c.healed[in.member] = s.Heals; s.Heals > already { // a process that comes back under its id begins at 0
 		t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
