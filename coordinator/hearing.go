@@ -146,6 +146,11 @@ func (t *term) offer(now time.Time) (member string, step int64, hash string, ok 
 		steps = append(steps, s.Step)
 	}
 	committed := t.proofs.committed(steps, now)
+	for _, c := range claims { // all wait at the same time, not one after the other
+		if step := c.held.Step; step <= committed && t.proofs.offered[step].IsZero() {
+			t.proofs.offered[step] = now
+		}
+	}
 	for len(claims) > 0 {
 		step := claims[0].held.Step
 		n := slices.IndexFunc(claims, func(c claim) bool { return c.held.Step != step })
@@ -158,9 +163,6 @@ func (t *term) offer(now time.Time) (member string, step int64, hash string, ok 
 		if !proved {
 			if step > committed { // nobody but a minority has come so far
 				continue
-			}
-			if t.proofs.offered[step].IsZero() {
-				t.proofs.offered[step] = now
 			}
 			if now.Sub(t.proofs.offered[step]) < hearing {
 				return "", 0, "", false

@@ -124,7 +124,7 @@ func TestAStateOfAWorldThatIsGone(t *testing.T) {
 			t.Errorf("step %d of one in no world is saved", step)
 		}
 	}
-	one.told["a"].Due = []*proto.HeldState{heldState(30, "y", 5)}
+	one.told["a"].Due = []*proto.HeldState{heldState(30, "y", 5), heldState(40, "z", 5)}
 	if _, step, _, ok := one.offer(later); ok {
 		t.Errorf("step %d is saved at once", step)
 	}
@@ -132,7 +132,11 @@ func TestAStateOfAWorldThatIsGone(t *testing.T) {
 	if !ok || member != "a" || step != 30 {
 		t.Errorf("step %d of %q, %v", step, member, ok)
 	}
-	if w := told.warnings(); len(w) != 2 || !strings.Contains(w[0], "step 20") || !strings.Contains(w[1], "all that hold its state agree") {
+	one.durable.Manifest.Step = 30
+	if _, step, _, ok := one.offer(later.Add(2 * hearing)); !ok || step != 40 {
+		t.Errorf("step %d, %v: the next one waits again", step, ok)
+	}
+	if w := told.warnings(); len(w) != 3 || !strings.Contains(w[0], "step 20") || !strings.Contains(w[1], "all that hold its state agree") {
 		t.Errorf("told %q", w)
 	}
 	one, _ = leading(t)
