@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,13 +18,14 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/cluster"
 	"evenweave/job"
+	"evenweave/progress"
 	"evenweave/schedule"
 	"evenweave/state"
 )
 
 // open finds the job in etcd or creates it, and checks it against the directory and the spec. It returns the job and its newest durable step.
 //
-//	etcd has the job                         go on with it
+//	etcd has the job                         go on with it, from an older checkpoint if the newest is damaged
 //	etcd is empty, the directory is not      go on from the newest checkpoint, as a new job record: old processes are fenced by the UUID
 //	both are empty                           step 0: the only place where weights are initialised
 func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64, error) {
@@ -49,12 +51,11 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if diff := c.Spec.Diff(view.Job.Spec); len(diff) > 0 {
 		return job.Job{}, 0, fmt.Errorf("job %q in etcd was created with another spec: %s; use the same flags, or another --job and --dir", c.Name, strings.Join(diff, "; "))
 	}
-	if newest == nil || view.World != nil && newest.Manifest.Step < view.World.Floor {
-		have := "none"
-		if newest != nil {
-			have = fmt.Sprintf("step %d", newest.Manifest.Step)
-		}
-		return job.Job{}, 0, fmt.Errorf("job %q has a durable checkpoint in %s's records that the directory %s lacks (newest here: %s): use the directory that the job was started with", c.Name, "etcd", c.Dir, have)
+	if newest == nil {
+		return job.Job{}, 0, c.lacks(recorded(view), "none")
+	}
+	if lost := recorded(view); newest.Manifest.Step < lost && !c.damaged(lost) && !standing(view) {
+		return job.Job{}, 0, c.lacks(lost, fmt.Sprintf("step %d", newest.Manifest.Step))
 	}
 	j := *view.Job
 	if j.CheckpointEvery != c.CheckpointEvery || j.Backend != c.Backend {
@@ -67,6 +68,48 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 		}
 	}
 	return j, newest.Manifest.Step, nil
+}
+
+// recorded is the newest step that etcd's records call durable.
+func recorded(view cluster.View) (step int64) {
+	if view.World != nil {
+		step = view.World.Floor
+	}
+	if view.Done != nil {
+		step = max(step, view.Done.Step)
+	}
+	return step
+}
+
+// lacks says that this is not the directory of the job.
+func (c *Coordinator) lacks(lost int64, newest string) error {
+	return fmt.Errorf("job %q has a durable checkpoint of step %d in etcd's records that the directory %s lacks (newest here: %s): use the directory that the job was started with", c.Name, lost, c.Dir, newest)
+}
+
+// damaged says whether the directory has had the checkpoint of that step, or a newer one: the file is there, and not valid.
+func (c *Coordinator) damaged(step int64) bool {
+	entries, err := c.store.List()
+	return err == nil && len(entries) > 0 && entries[0].Step >= step
+}
+
+// standing says whether a process of the present world is there: it may hold newer states than the directory does.
+func standing(view cluster.View) bool {
+	return view.World != nil && slices.ContainsFunc(view.Members, func(m job.Member) bool {
+		return slices.Contains(view.World.Peers, job.Peer{ID: m.ID, Address: m.Address})
+	})
+}
+
+// warnOfLoss says what a lost checkpoint means. The next world's record names the older one, so that members which need a checkpoint ask for that.
+func (c *Coordinator) warnOfLoss(view cluster.View, step int64) {
+	lost := recorded(view)
+	if step >= lost {
+		return
+	}
+	then := fmt.Sprintf("training goes back to step %d", step)
+	if standing(view) {
+		then = fmt.Sprintf("members that hold newer states go on from them, and the next due one is saved; if none does, training goes back to step %d", step)
+	}
+	c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest valid one in %s is of step %d: %s", lost, c.Dir, step, then)})
 }
 
 func (c *Coordinator) sameSpec(m checkpoint.Manifest, path string) error {

@@ -79,6 +79,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	}
 	defer closeMetrics()
 	c.begin(j, step)
+	c.warnOfLoss(view, step)
 	c.recent.lead()
 	c.missed(j.Spec)
 	stop, evaluated := c.startEvaluating(ctx)
@@ -101,7 +102,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 		switch {
 		case d.Failure != "":
 			return fmt.Errorf("the job failed before: %s; its checkpoints are in %s", d.Failure, c.Dir)
-		case d.Complete:
+		case d.Complete && step >= d.Step:
 			return c.conclude(ctx, t.durable, *d)
 		}
 		if err := etcd.Reopen(ctx); err != nil {

@@ -220,3 +220,34 @@ func TestDismissedMemberEnds(t *testing.T) {
 		c.finish("a", "b")
 	})
 }
+
+// TestTheDurableCheckpointIsLost: what members were told to be durable, and nobody can load any more, is not asked for for ever: the next world's record
+// names an older checkpoint, and they go back to that.
+func TestTheDurableCheckpointIsLost(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		var a, b *hand
+		saved := func(batch *schedule.Batch) {
+			if batch.Step == 11 {
+				a.replica.acknowledge(10)
+				b.replica.acknowledge(10)
+			}
+		}
+		a, b = c.start("a", 1, saved), c.start("b", 1, nil)
+		wrong := 0
+		b.model.skew = func(step int64) bool {
+			if step == 12 {
+				wrong++
+			}
+			return step == 12 && wrong == 1
+		}
+		c.publish(false, "a", "b")
+		if got := c.finish("a", "b"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+		if s, _ := a.report.read(0); !strings.Contains(s.Heal, "checkpoint of step 0") {
+			t.Errorf("healed by %q, of two states that differ after step 13, with the checkpoint of step 10 lost", s.Heal)
+		}
+	})
+}

@@ -103,6 +103,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			if view.Job != nil {
 				l.replica.reschedule(view.Job.CheckpointEvery)
 			}
+			l.replica.recorded(world.Floor)
 			if err := l.generation(ctx, *world, leaving, &left); err != nil {
 				return err
 			}

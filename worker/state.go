@@ -181,6 +181,14 @@ func (r *replica) reschedule(every int64) {
 	r.job.CheckpointEvery = every
 }
 
+// recorded takes over what the record of the world that is entered calls durable. It may be less than what was said in an earlier one: that checkpoint has
+// been damaged since, and nobody could load it.
+func (r *replica) recorded(floor int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.durable = min(r.durable, floor)
+}
+
 // outstanding counts the due snapshots, verified or not, that nobody has acknowledged. The channel is closed at the next acknowledgement.
 func (r *replica) outstanding() (n int, acknowledged <-chan struct{}) {
 	r.mu.RLock()
