@@ -1,6 +1,12 @@
 package proto
 
-import "io"
+import (
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
 
 // blockBytes is the size in which states travel: well under gRPC's message limit.
 const blockBytes = 256 << 10
@@ -22,6 +28,34 @@ func (w blockWriter) Write(p []byte) (int, error) {
 		p = p[len(block):]
 	}
 	return written, nil
+}
+
+// SendBlocks sends in blocks what write writes. A reader that takes no block for `quiet` is given up: the end of the handler, which is to return
+// at once, ends the send that waits for it, and so write.
+func SendBlocks(send func(*Block) error, quiet time.Duration, write func(io.Writer) error) error {
+	taken, written := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		written <- write(BlockWriter(func(b *Block) error {
+			err := send(b)
+			select {
+			case taken <- struct{}{}:
+			default:
+			}
+			return err
+		}))
+	}()
+	idle := time.NewTimer(quiet)
+	defer idle.Stop()
+	for {
+		select {
+		case err := <-written:
+			return err
+		case <-taken:
+			idle.Reset(quiet)
+		case <-idle.C:
+			return status.Errorf(codes.DeadlineExceeded, "no block was read for %v", quiet)
+		}
+	}
 }
 
 // BlockReader turns a stream's Recv into a reader.

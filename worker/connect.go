@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"evenweave/allreduce"
 	"evenweave/allreduce/grpclink"
@@ -14,18 +16,51 @@ import (
 
 // Rings connects the collectives of worlds over gRPC: one stream from the left neighbour, one to the right.
 type Rings struct {
-	self   string
-	server *grpclink.Server
+	self, job string
+	server    *grpclink.Server
+	world     atomic.Pointer[job.World] // the one that was connected last
 }
 
-// NewRings prepares a member's end. learn is told of newer worlds that peers know; it must not block.
-func NewRings(self string, learn func(job.World)) *Rings {
-	return &Rings{self: self, server: grpclink.NewServer(func(record []byte) {
+// NewRings prepares a member's end for a job. learn is told of newer worlds that peers know; it must not block.
+func NewRings(self, jobUUID string, learn func(job.World)) *Rings {
+	r := &Rings{self: self, job: jobUUID}
+	r.server = grpclink.NewServer(r.check, func(record []byte) {
 		var w job.World
-		if json.Unmarshal(record, &w) == nil {
+		if json.Unmarshal(record, &w) == nil { // check has validated it
 			learn(w)
 		}
-	})}
+	})
+	return r
+}
+
+// check judges a Hello before anything of it is kept or learnt: it must come from the left neighbour that a valid world of its generation gives
+// this member. What it answers may reach anybody.
+func (r *Rings) check(h grpclink.Hello) error {
+	switch {
+	case h.Job != r.job:
+		return errors.New("this member works on another job")
+	case h.To != r.self && h.From == r.self:
+		return fmt.Errorf("%s dialled itself: the address that %s advertises leads back to the caller; start %s with another --advertise", h.From, h.To, h.To)
+	case h.To != r.self:
+		return errors.New("another member than the one dialled answers here: two of them advertise one address; give each its own with --advertise")
+	}
+	var w job.World
+	if err := json.Unmarshal(h.World, &w); err != nil {
+		return fmt.Errorf("the hello's world cannot be read: %w", err)
+	}
+	if err := w.Validate(); err != nil {
+		return fmt.Errorf("the hello's world cannot be: %w", err)
+	}
+	if w.Job != h.Job || w.Generation != h.Generation {
+		return errors.New("the hello's world is of another job or generation than the hello")
+	}
+	if known := r.world.Load(); known != nil && known.Generation == w.Generation {
+		w = *known
+	}
+	if from, to := w.Rank(h.From), w.Rank(h.To); from < 0 || to != (from+1)%w.Size() || h.FromRank != from || h.ToRank != to {
+		return errors.New("by the world of this generation the caller is not this member's left neighbour")
+	}
+	return nil
 }
 
 // Server is to be registered on the member's gRPC server.
@@ -37,6 +72,7 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 	if err != nil {
 		return nil, err
 	}
+	r.world.Store(&w)
 	r.server.SetCurrent(w.Job, w.Generation, record)
 	cfg := allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(), Members: w.IDs()}
 	if w.Size() == 1 {

@@ -86,7 +86,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	}, cfg.TTL, cfg.Log)
 	pool := &proto.Pool{}
 	defer pool.Close()
-	rings := NewRings(cfg.ID, board.Learn)
+	rings := NewRings(cfg.ID, j.UUID, board.Learn)
 	loop := &Loop{
 		ID: cfg.ID, Job: *j, Model: model, Dataset: data, Parallelism: cfg.Parallelism, Board: board, Connect: rings.Connect,
 		Fetch: Fetcher{Dial: pool.Dial, Values: len(model.State()), Samples: j.Spec.Samples},

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"fmt"
+	"io"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,7 +17,7 @@ import (
 
 // Serve registers the Member service of an initialised loop.
 func (l *Loop) Serve(s grpc.ServiceRegistrar) {
-	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID})
+	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID, streams: make(chan struct{}, maxStates)})
 }
 
 type server struct {
@@ -23,12 +25,18 @@ type server struct {
 	replica *replica
 	report  *report
 	job     string
+	streams chan struct{} // one entry a State stream
 }
+
+const (
+	maxStates  = 4                // that are sent at once; members ask again
+	stateQuiet = 60 * time.Second // without a block taken by the reader, after which it is given up
+)
 
 // fence refuses callers of another job: an old process, or one that found this address in another cluster.
 func (s *server) fence(job string) error {
 	if job != s.job {
-		return status.Errorf(codes.FailedPrecondition, "this member belongs to job %s, the caller to %q", s.job, job)
+		return status.Error(codes.FailedPrecondition, "this member works on another job")
 	}
 	return nil
 }
@@ -76,8 +84,9 @@ func (s *server) Probe(_ context.Context, r *proto.ProbeRequest) (*proto.Status,
 	if err := s.fence(r.Job); err != nil {
 		return nil, err
 	}
-	step, _, _ := s.replica.progress()
-	st, _ := s.report.read(step - 1)
+	// From the report alone: whoever asks wants to know whether this process lives, also while a long update holds the replica.
+	now, _ := s.report.read(math.MaxInt64)
+	st, _ := s.report.read(now.Step - 1)
 	return st, nil
 }
 
@@ -85,7 +94,9 @@ func (s *server) Acknowledge(_ context.Context, r *proto.AcknowledgeRequest) (*p
 	if err := s.fence(r.Job); err != nil {
 		return nil, err
 	}
-	s.replica.acknowledge(r.Step)
+	// Only what this member has reached can be durable: a word beyond that would drop what is not saved yet.
+	now, _ := s.report.read(math.MaxInt64)
+	s.replica.acknowledge(min(r.Step, now.Step))
 	s.report.due(s.replica.due)
 	return &proto.AcknowledgeReply{}, nil
 }
@@ -101,12 +112,20 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 	if err := s.fence(r.Job); err != nil {
 		return err
 	}
+	select {
+	case s.streams <- struct{}{}:
+		defer func() { <-s.streams }()
+	default:
+		return status.Errorf(codes.ResourceExhausted, "%d states are being sent: ask again", maxStates)
+	}
 	held, err := s.replica.at(stream.Context(), r.Step)
 	if err != nil {
 		return status.Error(codes.NotFound, err.Error())
 	}
-	_, err = held.WriteTo(proto.BlockWriter(stream.Send))
-	return err
+	return proto.SendBlocks(stream.Send, stateQuiet, func(w io.Writer) error {
+		_, err := held.WriteTo(w)
+		return err
+	})
 }
 
 // Fetcher reads states over gRPC through one shared set of connections.
@@ -125,7 +144,7 @@ func (f Fetcher) FromPeer(ctx context.Context, address, job string, step int64) 
 	if err != nil {
 		return nil, err
 	}
-	return state.ReadFor(proto.BlockReader(stream.Recv), f.Values, f.Samples)
+	return f.read(stream.Recv, step)
 }
 
 // FromCoordinator fetches the checkpoint of a step.
@@ -138,9 +157,13 @@ func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step 
 	if err != nil {
 		return nil, err
 	}
-	s, err := state.ReadFor(proto.BlockReader(stream.Recv), f.Values, f.Samples)
+	return f.read(stream.Recv, step)
+}
+
+func (f Fetcher) read(recv func() (*proto.Block, error), step int64) (*state.State, error) {
+	s, err := state.ReadFor(proto.BlockReader(recv), f.Values, f.Samples)
 	if err == nil && s.Step != step {
-		err = fmt.Errorf("asked for the checkpoint of step %d, got step %d", step, s.Step)
+		return nil, fmt.Errorf("asked for the state of step %d, got step %d", step, s.Step)
 	}
 	return s, err
 }

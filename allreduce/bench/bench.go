@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"evenweave/allreduce/grpclink"
 	"evenweave/processors"
 )
 
@@ -35,6 +36,10 @@ func (o Options) Check() error {
 	}
 	if _, ok := networks[o.Network]; !ok && o.Network != "" {
 		return fmt.Errorf("bench: network %q, expected lan or wan", o.Network)
+	}
+	if o.Network == "" && (o.Segment > grpclink.MaxSegmentBytes || o.Window > grpclink.MaxWindowBytes) {
+		return fmt.Errorf("bench: segments of %d bytes and a window of %d: expected at most %d and %d, what a ring's streams carry; choose a smaller --segment or --window",
+			o.Segment, o.Window, grpclink.MaxSegmentBytes, grpclink.MaxWindowBytes)
 	}
 	for _, n := range o.Workers {
 		if n < 2 {

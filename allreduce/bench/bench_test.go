@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
 	"evenweave/allreduce/bench"
+	"evenweave/allreduce/grpclink"
 )
 
 // childVariable turns this test binary into a member of the benchmark that it runs.
@@ -53,6 +55,18 @@ func TestLoopbackProcesses(t *testing.T) {
 		if r.Event != "allreduce" || r.Workers != 3 || r.Millis <= 0 || r.TCPMillis <= 0 || r.Low > r.Millis || r.Millis > r.High {
 			t.Errorf("an impossible row: %+v", r)
 		}
+	}
+}
+
+// What the streams cannot carry is refused by name; more than their window would make the members wait for each other for ever.
+func TestWhatStreamsCannotCarryIsRefused(t *testing.T) {
+	for want, o := range map[string]bench.Options{"--window": {Window: 64_000_000}, "--segment": {Segment: 1 << 20}} {
+		if err := o.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: got %v, expected a refusal that names %s", o, err, want)
+		}
+	}
+	if err := (bench.Options{Window: grpclink.MaxWindowBytes, Segment: grpclink.MaxSegmentBytes}).Check(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -83,7 +83,7 @@ func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 		sockets[i] = socket
 	}
 	server := grpc.NewServer(grpclink.ServerOptions()...)
-	links := grpclink.NewServer(nil)
+	links := grpclink.NewServer(nil, nil)
 	links.Register(server)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(sockets[0]) })

@@ -35,7 +35,7 @@ func listen(t testing.TB, onWorld func([]byte)) (*grpclink.Server, string) {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(grpclink.ServerOptions()...)
-	links := grpclink.NewServer(onWorld)
+	links := grpclink.NewServer(nil, onWorld)
 	links.Register(server)
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(socket) })
@@ -107,10 +107,13 @@ func TestOlderGenerationIsRefusedWithTheWorld(t *testing.T) {
 
 func TestOtherJobIsRefused(t *testing.T) {
 	server, address := listen(t, nil)
-	server.SetCurrent("other", 3, nil)
+	server.SetCurrent("other-uuid", 3, nil)
 	_, err := dial(t, address, hello)
 	if status.Code(errors.Unwrap(err)) != codes.FailedPrecondition {
 		t.Fatalf("got %v, expected FailedPrecondition", err)
+	}
+	if strings.Contains(status.Convert(errors.Unwrap(err)).Message(), "other-uuid") {
+		t.Errorf("the refusal %q tells a stranger the job", err)
 	}
 }
 
@@ -160,22 +163,31 @@ func TestParkedStreamIsRefusedWhenItsGenerationIsOver(t *testing.T) {
 	}
 }
 
-func TestSecondStreamReplacesTheFirst(t *testing.T) {
+// Whoever dials second may be a stranger. A neighbour that comes again gets in as soon as its first stream is broken.
+func TestSecondStreamWaitsUntilTheFirstIsBroken(t *testing.T) {
 	server, address := listen(t, nil)
 	first, err := dial(t, address, hello)
 	if err != nil {
 		t.Fatal(err)
 	}
+	soon, stop := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer stop()
+	if _, err := grpclink.Dial(soon, address, hello); err == nil || !strings.Contains(err.Error(), "here already") {
+		t.Fatalf("a second stream beside the first: got %v, expected that one is here already", err)
+	}
+	first.Abort(errors.New("broken"))
 	second, err := dial(t, address, hello)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if first.Wait() == nil {
-		t.Error("the replaced stream ended as if in good order")
-	}
 	receiver, err := server.Accept(t.Context(), "job", 3, "a")
 	if err != nil {
 		t.Fatal(err)
+	}
+	soon, stop = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer stop()
+	if _, err := grpclink.Dial(soon, address, hello); err == nil || !strings.Contains(err.Error(), "here already") {
+		t.Fatalf("a second stream beside one that a ring uses: got %v, expected that one is here already", err)
 	}
 	receiver.Abort(errors.New("enough"))
 	var told *allreduce.PeerAbort

@@ -1,6 +1,7 @@
 package grpclink
 
 import (
+	"math/bits"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -9,10 +10,19 @@ import (
 
 // The transport's sizes. A window set by hand holds more than a ring ever has on its way, and spares the pings by which gRPC would guess it; large buffers spare system calls.
 const (
-	window      = 16 << 20
+	window      = 2 << 20
 	writeBuffer = 128 << 10
 	readBuffer  = 64 << 10
 )
+
+// What a ring may have on its way over these streams, see allreduce.Config: with more, its members would wait for each other in Send.
+const (
+	MaxSegmentBytes = 64 << 10
+	MaxWindowBytes  = window / 2
+)
+
+// maxMessage is a segment with its header, or a Hello.
+const maxMessage = MaxSegmentBytes + 1<<10
 
 // DialOptions are the transport options of a ring's client; Dial sets them.
 func DialOptions() []grpc.DialOption {
@@ -23,33 +33,44 @@ func DialOptions() []grpc.DialOption {
 	}
 }
 
-// ServerOptions are the transport options for a server that carries rings.
+// ServerOptions are the transport options for a server that carries rings, its limits among them.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
 		grpc.WriteBufferSize(writeBuffer), grpc.ReadBufferSize(readBuffer),
 		experimental.BufferPool(new(framePool)),
 	}
 }
 
-// framePool keeps buffers of one HTTP/2 frame for gRPC's receiving side. Unlike gRPC's own it does not clear them, because all of a buffer is overwritten.
-type framePool struct{ free sync.Pool }
+// framePool keeps buffers of one HTTP/2 frame for gRPC's receiving side, by powers of two, so that a small frame gets no large buffer: a stranger
+// would choose how much memory a byte of its own takes. Unlike gRPC's own it does not clear them, because all of a buffer is overwritten.
+type framePool struct{ free [frameClasses]sync.Pool }
 
-const http2Frame = 16 << 10
+const (
+	http2Frame   = 16 << 10
+	frameClasses = 15 // 1 byte to http2Frame
+)
+
+// classOf is the power of two that holds n bytes, n >= 1.
+func classOf(n int) int { return bits.Len(uint(n - 1)) }
 
 func (p *framePool) Get(n int) *[]byte {
-	if n <= http2Frame {
-		if b, ok := p.free.Get().(*[]byte); ok {
-			*b = (*b)[:n]
-			return b
-		}
+	if n < 1 || n > http2Frame {
+		b := make([]byte, n)
+		return &b
 	}
-	b := make([]byte, n, max(n, http2Frame))
+	class := classOf(n)
+	if b, ok := p.free[class].Get().(*[]byte); ok {
+		*b = (*b)[:n]
+		return b
+	}
+	b := make([]byte, n, 1<<class)
 	return &b
 }
 
 func (p *framePool) Put(b *[]byte) {
-	if cap(*b) == http2Frame {
-		p.free.Put(b)
+	if n := cap(*b); n >= 1 && n <= http2Frame && n == 1<<classOf(n) {
+		p.free[classOf(n)].Put(b)
 	}
 }

@@ -18,8 +18,10 @@ import (
 // receiver is the handler's end of a stream.
 type receiver struct {
 	stream   grpc.ServerStream
+	hello    Hello
 	accepted chan struct{} // closed by Accept
 	refused  chan struct{} // closed when it may not wait any longer
+	refusal  error         // why
 
 	frames  chan mem.BufferSlice // from the pump to Recv; closed at the end of the stream
 	over    chan struct{}        // closed when the pump has ended

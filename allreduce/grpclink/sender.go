@@ -64,16 +64,20 @@ func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOpti
 	if err != nil {
 		return fail(allreduce.Broken, err)
 	}
+	var last error // before ctx ended: what it waited for
 	for try := 1; ; try++ {
 		s, err := open(ctx, conn, first)
 		if err == nil {
 			return s, nil
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		var stale *Stale
 		switch code := status.Code(err); {
 		case ctx.Err() != nil:
 			_ = conn.Close()
-			return fail(allreduce.Deadline, fmt.Errorf("%s: %w (last: %v)", target, context.Cause(ctx), err))
+			return fail(allreduce.Deadline, fmt.Errorf("%s: %w (last: %v)", target, context.Cause(ctx), last))
 		case errors.As(err, &stale), code != codes.Unavailable:
 			_ = conn.Close()
 			return fail(allreduce.Protocol, fmt.Errorf("%s refused the stream: %w", target, err))

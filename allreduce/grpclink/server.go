@@ -21,13 +21,15 @@ const (
 	admittedKey = "evenweave-admitted"
 	worldKey    = "evenweave-world-bin"
 
-	maxHello  = 1 << 20         // bytes
-	maxParked = 64              // streams
-	maxPark   = 2 * time.Minute // that a stream waits for Accept
+	maxHello   = 64 << 10         // bytes
+	maxParked  = 16               // streams
+	maxPark    = 30 * time.Second // that a stream waits for Accept
+	helloLimit = 4 * time.Second  // that it may take to say who it is
 )
 
 // Server takes in the streams of left neighbours and parks each until the ring that it belongs to is opened. It is safe for concurrent use.
 type Server struct {
+	check   func(Hello) error
 	onWorld func(world []byte)
 
 	mu         sync.Mutex
@@ -35,6 +37,7 @@ type Server struct {
 	generation int64
 	world      []byte
 	parked     map[parkKey]*receiver
+	taken      parkKey       // the stream that Accept returned last
 	changed    chan struct{} // closed, and replaced, when parked gains a stream
 }
 
@@ -44,9 +47,11 @@ type parkKey struct {
 	from       string
 }
 
-// NewServer returns a server that has no generation yet: it parks whatever comes. onWorld, if not nil, gets the world record of each Hello of a newer generation; it must not block.
-func NewServer(onWorld func(world []byte)) *Server {
-	return &Server{onWorld: onWorld, parked: map[parkKey]*receiver{}, changed: make(chan struct{})}
+// NewServer returns a server that has no generation yet: it parks whatever passes check (nil: everything), which may be asked again while a
+// stream waits. Its error is the refusal that the caller gets, so it tells no secret of this member. onWorld, if not nil, gets the world record
+// of each admitted Hello of a newer generation. Neither may block.
+func NewServer(check func(Hello) error, onWorld func(world []byte)) *Server {
+	return &Server{check: check, onWorld: onWorld, parked: map[parkKey]*receiver{}, changed: make(chan struct{})}
 }
 
 // Register adds the ring's service to a gRPC server, which should have been made with ServerOptions.
@@ -65,22 +70,33 @@ func (s *Server) SetCurrent(job string, generation int64, world []byte) {
 	defer s.mu.Unlock()
 	s.job, s.generation, s.world = job, generation, world
 	for key, r := range s.parked {
-		if s.judge(key.job, key.generation) != nil {
-			delete(s.parked, key)
-			close(r.refused)
+		if err := s.judge(r.hello); err != nil {
+			s.drop(key, err)
 		}
 	}
 }
 
-// judge says whether a stream of the given ring may wait here. s.mu is held.
-func (s *Server) judge(job string, generation int64) error {
+// judge says whether a stream may wait here. s.mu is held.
+func (s *Server) judge(hello Hello) error {
 	switch {
-	case s.job != "" && job != s.job:
-		return status.Errorf(codes.FailedPrecondition, "this member works on job %s, not on %s", s.job, job)
-	case s.job != "" && generation < s.generation:
-		return status.Errorf(codes.Aborted, "generation %d is over: this member is at %d", generation, s.generation)
+	case s.job != "" && hello.Job != s.job:
+		return status.Error(codes.FailedPrecondition, "this member works on another job")
+	case s.job != "" && hello.Generation < s.generation:
+		return status.Errorf(codes.Aborted, "generation %d is over: this member is at %d", hello.Generation, s.generation)
+	case s.check != nil:
+		if err := s.check(hello); err != nil {
+			return status.Error(codes.InvalidArgument, shorten(err.Error()))
+		}
 	}
 	return nil
+}
+
+// drop refuses a stream that waits. s.mu is held.
+func (s *Server) drop(key parkKey, why error) {
+	r := s.parked[key]
+	delete(s.parked, key)
+	r.refusal = why
+	close(r.refused)
 }
 
 // Accept waits for the stream of the left neighbour fromID in the given ring, and returns it. The stream may have come before.
@@ -90,7 +106,10 @@ func (s *Server) Accept(ctx context.Context, job string, generation int64, fromI
 	for {
 		s.mu.Lock()
 		r, changed := s.parked[key], s.changed
-		delete(s.parked, key)
+		if r != nil {
+			delete(s.parked, key)
+			s.taken = key
+		}
 		s.mu.Unlock()
 		if r != nil {
 			close(r.accepted)
@@ -113,8 +132,9 @@ func (s *Server) handle(stream grpc.ServerStream) error {
 	}
 	key := parkKey{hello.Job, hello.Generation, hello.From}
 	r := newReceiver(stream)
+	r.hello = hello
 	if err := s.park(key, r); err != nil {
-		return s.refuse(stream, key)
+		return s.refuse(stream, err)
 	}
 	s.tell(hello)
 	if err := stream.SendHeader(metadata.Pairs(admittedKey, "1")); err != nil {
@@ -127,7 +147,7 @@ func (s *Server) handle(stream grpc.ServerStream) error {
 	case <-r.accepted:
 		return r.serve()
 	case <-r.refused:
-		return s.refuse(stream, key)
+		return s.refuse(stream, r.refusal)
 	case <-stream.Context().Done():
 		err = status.FromContextError(stream.Context().Err()).Err()
 	case <-tooLong.C:
@@ -139,12 +159,26 @@ func (s *Server) handle(stream grpc.ServerStream) error {
 	return err
 }
 
+// readHello waits for the first message. A caller that is silent is given up: the end of the handler ends the RecvMsg that waits for it.
 func readHello(stream grpc.ServerStream) (Hello, error) {
-	var hello Hello
 	var in incoming
-	if err := stream.RecvMsg(&in); err != nil {
-		return hello, err
+	said := make(chan error, 1)
+	go func() { said <- stream.RecvMsg(&in) }()
+	silent := time.NewTimer(helloLimit)
+	defer silent.Stop()
+	select {
+	case err := <-said:
+		if err != nil {
+			return Hello{}, err
+		}
+		return parseHello(in)
+	case <-silent.C:
+		return Hello{}, status.Errorf(codes.DeadlineExceeded, "no hello came within %v", helloLimit)
 	}
+}
+
+func parseHello(in incoming) (Hello, error) {
+	var hello Hello
 	defer in.pieces.Free()
 	if n := in.pieces.Len(); n > maxHello {
 		return hello, status.Errorf(codes.InvalidArgument, "a hello of %d bytes, expected at most %d", n, maxHello)
@@ -155,17 +189,31 @@ func readHello(stream grpc.ServerStream) (Hello, error) {
 	return hello, nil
 }
 
-// park keeps a stream for Accept. A second stream of the same neighbour replaces the first, whose sender must be gone.
+// park keeps a stream for Accept. A second stream of the same neighbour must wait until the first is broken: it may be a stranger's.
+// When too many wait, the one of the highest generation goes: what this member comes to next is near its own.
 func (s *Server) park(key parkKey, r *receiver) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.judge(key.job, key.generation); err != nil {
+	if err := s.judge(r.hello); err != nil {
 		return err
 	}
-	if old := s.parked[key]; old != nil {
-		close(old.refused)
-	} else if len(s.parked) >= maxParked {
-		return status.Errorf(codes.ResourceExhausted, "%d streams wait here already", maxParked)
+	if old := s.parked[key]; key == s.taken || old != nil && old.stream.Context().Err() == nil {
+		return status.Error(codes.Unavailable, "a stream of this neighbour is here already")
+	} else if old != nil {
+		s.drop(key, status.Error(codes.Unavailable, "another stream of this neighbour took its place"))
+	}
+	if len(s.parked) >= maxParked {
+		furthest := key
+		for k := range s.parked {
+			if k.generation > furthest.generation {
+				furthest = k
+			}
+		}
+		full := status.Errorf(codes.ResourceExhausted, "%d streams wait here already", maxParked)
+		if furthest == key {
+			return full
+		}
+		s.drop(furthest, full)
 	}
 	s.parked[key] = r
 	close(s.changed)
@@ -194,16 +242,12 @@ func (s *Server) tell(hello Hello) {
 	}
 }
 
-// refuse ends a stream that may not wait here, with the world record that explains it.
-func (s *Server) refuse(stream grpc.ServerStream, key parkKey) error {
+// refuse ends a stream that may not wait here; one of an older generation with the world record that explains it.
+func (s *Server) refuse(stream grpc.ServerStream, why error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.judge(key.job, key.generation)
-	if status.Code(err) == codes.Aborted {
+	if status.Code(why) == codes.Aborted {
 		stream.SetTrailer(metadata.Pairs(worldKey, string(s.world)))
 	}
-	if err == nil {
-		err = status.Error(codes.ResourceExhausted, "another stream of the same neighbour took its place, or too many wait")
-	}
-	return err
+	return why
 }
