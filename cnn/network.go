@@ -78,7 +78,8 @@ type network struct {
 	conv1    thinConvolution
 	conv2    wideConvolution
 	pool     pool
-	features *Node // [4, 64, 36*n]
+	features *Node   // [4, 64, 36*n]
+	scale    float64 // of features that dropout keeps
 	dense    denseLayer
 	logits   *Node // [10, n]
 }
@@ -88,7 +89,7 @@ type network struct {
 func forward(params, images *Node, key *dropoutKey) *network {
 	n := images.Shape().Dimensions[0]
 	w := split(params)
-	net := &network{weights: w}
+	net := &network{weights: w, scale: 1}
 
 	x := MulScalar(ConvertDType(images, dtypes.Float32), 1.0/255)
 	net.conv1 = convolveImages(Reshape(x, n, side, side), w["conv1/kernel"], w["conv1/bias"])
@@ -99,6 +100,7 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	net.features = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
 	net.features.AssertDims(4, filters2, tiles*tiles*n)
 	if key != nil {
+		net.scale = key.scale()
 		net.features = dropout(net.features, *key)
 	}
 	net.dense = dense(net.features, w["dense/kernel"], w["dense/bias"])
@@ -112,9 +114,9 @@ func (net *network) gradient(d *Node) *Node {
 	by := map[string]*Node{}
 	x, kernel, bias := net.dense.back(d)
 	by["dense/kernel"], by["dense/bias"] = kernel, bias
-	// The features' own gradient has no sums in it: dropout and ReLU pass on or
-	// stop what comes from the dense layer.
-	x = Gradient(ReduceAllSum(Mul(net.features, StopGradient(x))), net.pool.output)[0]
+	// Dropout and ReLU passed on just the features that are positive. The gradient
+	// of dropout would compute its mask again: XLA does so in each loop that reads it.
+	x = MulScalar(Where(IsPositive(net.features), x, ZerosLike(x)), net.scale)
 	by["conv2/bias"] = sumOver(sumOver(x, 0), 1)
 	patches, kernel := net.conv2.back(net.pool.back(x))
 	by["conv2/kernel"] = kernel
@@ -162,6 +164,9 @@ type dropoutKey struct {
 	rate      float64
 }
 
+// scale makes up for the elements that are zeroed.
+func (k *dropoutKey) scale() float64 { return 1 / (1 - k.rate) }
+
 // dropout zeroes some of the elements and scales up the others. An
 // element's fate is a hash of its index and the key, so it depends on nothing
 // else; a generator with state would make it depend on the order of calls.
@@ -178,5 +183,5 @@ func dropout(x *Node, key dropoutKey) *Node {
 	h = MulScalar(h, uint32(0x846ca68b))
 	h = BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(16)))
 	keep := GreaterOrEqual(h, Scalar(g, dtypes.Uint32, uint32(key.rate*(1<<32))))
-	return Where(keep, MulScalar(x, 1/(1-key.rate)), ZerosLike(x))
+	return Where(keep, MulScalar(x, key.scale()), ZerosLike(x))
 }
