@@ -43,11 +43,11 @@ func denseTiles(kernel *Node) *Node {
 // that with respect to the output.
 func (l *denseLayer) back(d *Node) (input, kernel, bias *Node) {
 	bias = sumOver(d, 1)
-	kernel = batched(l.input, repeated(Transpose(d, 0, 1), denseParts))
+	kernel = partsTimes(l.input, Transpose(d, 0, 1))
 	kernel = Reshape(kernel, 2, 2, channelGroups, filters2/channelGroups, tiles, tiles, classes)
 	kernel = TransposeAllAxes(kernel, 4, 0, 5, 1, 2, 3, 6)
 
 	rows := TransposeAllAxes(denseTiles(l.kernel), 1, 3, 4, 5, 0, 2, 6)
-	input = batched(Reshape(rows, denseParts, partFeatures, classes), repeated(d, denseParts))
+	input = partsTimes(Reshape(rows, denseParts, partFeatures, classes), d)
 	return Reshape(input, 4, filters2, -1), kernel, bias
 }

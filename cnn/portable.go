@@ -15,10 +15,11 @@ import (
 //   - A product goes to YNNPACK if the left side's terms lie along its last axis
 //     and the right side's along its second to last, and neither is a vector. With
 //     XLA's flag `portable`, YNNPACK then adds one term after the other, each with
-//     one FMA, on every processor. All other products go to Eigen and oneDNN, which cut the terms
-//     by the size of the L1 cache and by the width of vectors. XLA makes such a
-//     product of a canonical one where it can fold a transposition into it: it
-//     folds one of two axes, but none of more axes and none of a repeated matrix.
+//     one FMA, on every processor. All other products go to Eigen and oneDNN, which
+//     cut the terms by the size of the L1 cache and by the width of vectors. XLA
+//     makes such a product of a canonical one where it can fold a transposition
+//     into it: it folds one of two axes, but none of more axes and none of a
+//     repeated matrix.
 //   - YNNPACK cuts long products by a width that depends on its kernel. It cuts
 //     none of up to 512 terms: a longer one is best written as a sum of parts.
 //   - A sum becomes a loop over vectors, as wide as the processor's. A sum that
@@ -27,6 +28,13 @@ import (
 // Operations on single elements, exp, log and sqrt included, are equal anyway:
 // they are IEEE's or polynomials in XLA's own code. So are the largest of some
 // elements and sums of integers.
+//
+// GPUs are a class of their own, where one library adds up for all: there these
+// forms would only cost time, so that the plain ones take their place.
+
+// plain tells whether a value is computed on a GPU. As compile knows: a device
+// that shares no memory with the host.
+func plain(x *Node) bool { return !x.Graph().Backend().HasSharedBuffers() }
 
 // portableTerms bounds the terms of one part of a product. Half of what YNNPACK
 // leaves whole, since it is also what Eigen and oneDNN do.
@@ -45,7 +53,20 @@ func batchedTransposed(a, b *Node) *Node {
 
 // productOfParts multiplies [m, v*k] and [v*k, n] that are given in v parts of the
 // terms, [v, m, k] and [v, k, n].
-func productOfParts(a, b *Node) *Node { return sumOver(batched(a, b), 0) }
+func productOfParts(a, b *Node) *Node {
+	if plain(a) {
+		return DotGeneral(a, []int{0, 2}, nil, b, []int{0, 1}, nil)
+	}
+	return sumOver(batched(a, b), 0)
+}
+
+// partsTimes multiplies each of [v, m, k] with one matrix [k, n].
+func partsTimes(a, b *Node) *Node {
+	if plain(a) {
+		return DotGeneral(a, []int{2}, nil, b, []int{0}, nil)
+	}
+	return batched(a, repeated(b, a.Shape().Dimensions[0]))
+}
 
 // repeated gives x of shape [...] as [times, ...].
 func repeated(x *Node, times int) *Node {
@@ -58,6 +79,9 @@ func gram(x *Node) *Node {
 	rows, columns := x.Shape().Dimensions[0], x.Shape().Dimensions[1]
 	if rows <= columns {
 		return Einsum("ik,jk->ij", x, x)
+	}
+	if plain(x) {
+		return Einsum("ki,kj->ij", x, x)
 	}
 	parts := (rows + portableTerms - 1) / portableTerms
 	for rows%parts != 0 {
@@ -72,6 +96,9 @@ func gram(x *Node) *Node {
 // sumOver adds up along an axis, which goes: the first half to the second, until
 // one is left. An element without a partner goes on to the next round.
 func sumOver(x *Node, axis int) *Node {
+	if plain(x) {
+		return ReduceSum(x, axis)
+	}
 	for n := x.Shape().Dimensions[axis]; n > 1; n = x.Shape().Dimensions[axis] {
 		half := n / 2
 		sum := Add(SliceAxis(x, axis, AxisRange(0, half)), SliceAxis(x, axis, AxisRange(half, 2*half)))

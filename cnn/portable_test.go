@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/gomlx/core/graph"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -212,4 +217,71 @@ func processor() (model, isa string, fma bool) {
 		isa = "AVX2"
 	}
 	return model, isa, runtime.GOARCH == "amd64" && flags["avx2"] && flags["fma"]
+}
+
+// A gpu is a backend that looks like a GPU's to plain.
+type gpu struct{ compute.Backend }
+
+func (gpu) HasSharedBuffers() bool { return false }
+
+// TestPlainFormsOnGPUs: there the programs have plain sums, here none, and both
+// compute the same.
+func TestPlainFormsOnGPUs(t *testing.T) {
+	backend, _, _, err := openBackend("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.Finalize()
+	const n = 3
+	recipe := recipes()[slices.IndexFunc(recipes(), func(r Recipe) bool { return r.Name == "fast" })]
+	batch := someBatch(n, 1)
+	gradients := func(b compute.Backend) (*program, []any, []any) {
+		p, err := compileGradients(b, n, recipe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		params := make([]float32, NumParameters)
+		initialParameters(1, params)
+		return p, []any{make([]float32, NumParameters), make([]float32, 2)},
+			[]any{params, batch.Inputs, batch.Labels, batch.Weights, []uint32{1}, []uint32{2}}
+	}
+	update := func(b compute.Backend) (*program, []any, []any) {
+		p, err := compileUpdate(b, recipe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state, gradient := make([]float32, 3*NumParameters), make([]float32, NumParameters)
+		initialParameters(1, state[:NumParameters])
+		initialParameters(2, gradient)
+		one := []float32{1}
+		return p, []any{make([]float32, 3*NumParameters)}, []any{state, gradient, one, one, one}
+	}
+	for name, program := range map[string]func(compute.Backend) (*program, []any, []any){"gradients": gradients, "update": update} {
+		run := func(b compute.Backend) (outputs []any, sums int) {
+			p, outputs, inputs := program(b)
+			defer p.close()
+			if err := p.run(outputs, inputs); err != nil {
+				t.Fatal(err)
+			}
+			for _, node := range p.graph.Nodes() {
+				if node.Type() == graph.NodeTypeReduceSum && node.DType() == dtypes.Float32 {
+					sums++
+				}
+			}
+			return outputs, sums
+		}
+		here, none := run(backend)
+		there, some := run(gpu{backend})
+		if none != 0 || some == 0 {
+			t.Errorf("%s: %d plain sums on a CPU, %d on a GPU", name, none, some)
+		}
+		for i := range here {
+			a, b := here[i].([]float32), there[i].([]float32)
+			for j := range a {
+				if d := math.Abs(float64(a[j] - b[j])); d > 1e-3*(1+math.Abs(float64(a[j]))) {
+					t.Fatalf("%s: output %d, element %d: %v on a CPU, %v on a GPU", name, i, j, a[j], b[j])
+				}
+			}
+		}
+	}
 }
