@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"evenweave/job"
 )
 
 // NewText tells people; w gets lines.
@@ -77,7 +79,7 @@ func (t *text) Compared(o *Outcome) {
 		fmt.Fprintf(&b, "  lost after %-12s %6.2f s\n", name, a.Lost[k].Seconds())
 	}
 	for _, h := range a.Heals {
-		fmt.Fprintf(&b, "healed: %s\n", h.Reason)
+		fmt.Fprintf(&b, "healed: %s\n", job.Clean(h.Reason))
 	}
 	fmt.Fprintf(&b, "\n%-10s %s\n%-10s %s\n%-10s %s\n%-10s %d checkpoints, %d evaluations compared\n", "calm", o.Calm.Weights(), "chaos", o.Chaos.Weights(), "ledger", o.Chaos.Ledger(), "",
 		o.Calm.Checkpoints(), o.Calm.Evaluations())

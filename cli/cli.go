@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenweave/coordinator"
+	"evenweave/job"
 	"evenweave/local"
 	"evenweave/processors"
 	"evenweave/worker"
@@ -47,12 +48,17 @@ func Main(args []string) int {
 	err := root.Execute()
 	code := exitCode(err)
 	if err != nil && (code != exitInterrupted || errors.Is(err, coordinator.ErrStandby)) {
-		fmt.Fprintln(root.ErrOrStderr(), "error:", err)
+		printError(root.ErrOrStderr(), err)
 		if code == exitUsage {
 			fmt.Fprintln(root.ErrOrStderr(), "See `evenweave --help`, or `evenweave COMMAND --help`.")
 		}
 	}
 	return code
+}
+
+// printError prints an error, which may quote others; its further lines are indented, so that none looks like one of ours.
+func printError(w io.Writer, err error) {
+	fmt.Fprintln(w, strings.Join(job.Lines("error: "+err.Error()), "\n       "))
 }
 
 func exitCode(err error) int {
@@ -163,6 +169,7 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 		return nil, usagef("--log-level %q: must be debug, info, warn or error", l.level)
 	}
 	options := &slog.HandlerOptions{Level: level}
+	w = printable{w}
 	switch l.format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, options)), nil
@@ -170,6 +177,16 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, options)), nil
 	}
 	return nil, usagef("--log-format %q: must be text or json", l.format)
+}
+
+// printable is a writer of whole lines that escapes what a terminal might obey: records of other processes, and their errors, are logged.
+type printable struct{ to io.Writer }
+
+func (p printable) Write(line []byte) (int, error) {
+	if _, err := p.to.Write(job.Escape(line)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // interrupts closes soft at the first of the signals and ends the context at the second.

@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math"
-	"strings"
-	"unicode"
 
 	"evenweave/job"
 	"evenweave/proto"
@@ -61,7 +59,7 @@ func checkStatus(s *proto.Status, j job.Job, member string) error {
 			return err
 		}
 	}
-	s.Phase, s.Verdict, s.Heal, s.Fingerprint = job.Clean(s.Phase), cleanLong(s.Verdict), cleanLong(s.Heal), job.Clean(s.Fingerprint)
+	s.Phase, s.Verdict, s.Heal, s.Fingerprint = job.Clean(s.Phase), job.Lines(s.Verdict)[0], job.Lines(s.Heal)[0], job.Clean(s.Fingerprint)
 	if a := s.Accusation; a != nil {
 		if a.Generation < 0 || a.Generation > job.MaxStep || a.Step < -1 || a.Step > total || a.Chunk < 0 || a.WaitedNanos < 0 || a.WaitedNanos > maxNanos {
 			return fmt.Errorf("an accusation in generation %d at step %d, chunk %d, after %d ns", a.Generation, a.Step, a.Chunk, a.WaitedNanos)
@@ -69,21 +67,6 @@ func checkStatus(s *proto.Status, j job.Job, member string) error {
 		a.Suspect, a.Kind, a.Phase, a.Detail = job.Clean(a.Suspect), job.Clean(a.Kind), job.Clean(a.Phase), job.Clean(a.Detail)
 	}
 	return nil
-}
-
-// cleanLong is job.Clean for a text that may name every member of a world.
-func cleanLong(text string) string {
-	const most = 2048
-	var b strings.Builder
-	for _, r := range text {
-		if b.Len() > most {
-			break
-		}
-		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
 }
 
 func checkCommit(c *proto.Commit, spec job.Spec, microBatches int) error {

@@ -131,6 +131,7 @@ func TestCleanPrintsNothingHidden(t *testing.T) {
 
 func FuzzClean(f *testing.F) {
 	f.Add("\x1b[2J\u202e \u009b\n" + strings.Repeat("x", 300))
+	f.Add("a\U000e0041\ufffd\xff\u00a0 b" + strings.Repeat("\n", 100) + strings.Repeat("y", 3000))
 	f.Fuzz(func(t *testing.T, text string) {
 		got := job.Clean(text)
 		if utf8.RuneCountInString(got) > 256 || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -138,6 +139,24 @@ func FuzzClean(f *testing.F) {
 		}
 		if again := job.Clean(got); again != got {
 			t.Errorf("%q became %q, and that %q", text, got, again)
+		}
+		lines := job.Lines(text)
+		for _, line := range lines {
+			if utf8.RuneCountInString(line) > 2048 || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) || len(lines) > 64 {
+				t.Errorf("%q became %d lines, %q", text, len(lines), line)
+			}
+		}
+		plain, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after string
+		escaped := job.Escape(plain)
+		if json.Unmarshal(plain, &before) != nil || json.Unmarshal(escaped, &after) != nil || before != after {
+			t.Errorf("%q is read as %q, escaped as %q", text, before, after)
+		}
+		if strings.ContainsFunc(string(escaped), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%q was escaped to %q", text, escaped)
 		}
 	})
 }

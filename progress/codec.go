@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"evenweave/job"
 )
 
 // timeLayout is RFC 3339 with all nine digits, so that lines line up and the
@@ -13,13 +15,13 @@ const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
 
 // Encode returns r as one line of JSON, ending in a newline, that begins with
 // the fields "event" and "time" (UTC). It fails on an event that JSON cannot
-// hold, such as a loss that is not finite.
+// hold, such as a loss that is not finite. What a terminal might obey is escaped.
 func Encode(r Record) ([]byte, error) {
 	if r.Event == nil {
 		return nil, fmt.Errorf("progress: a record without an event, at %s", r.Time)
 	}
 	if u, ok := r.Event.(Unknown); ok {
-		return append(bytes.TrimRight(u.Line, "\r\n"), '\n'), nil
+		return append(job.Escape(bytes.TrimRight(u.Line, "\r\n")), '\n'), nil
 	}
 	body, err := json.Marshal(r.Event)
 	if err != nil {
@@ -30,7 +32,7 @@ func Encode(r Record) ([]byte, error) {
 	if len(body) > len("{}") {
 		line = append(line, ',')
 	}
-	return append(append(line, body[1:]...), '\n'), nil
+	return append(append(line, job.Escape(body[1:])...), '\n'), nil
 }
 
 // Decode reads a record from one line, with or without its newline. An unknown

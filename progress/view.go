@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"evenweave/job"
 )
 
 // view is what a person follows of a job: the picture that the events so far
@@ -74,8 +76,12 @@ func (v *view) eta() string {
 	return ""
 }
 
-// describe says e in words, one or more lines without line ends.
+// describe says e in words, one or more lines of printable characters without line ends.
 func (v *view) describe(e Event) []string {
+	return job.Lines(strings.Join(v.words(e), "\n"))
+}
+
+func (v *view) words(e Event) []string {
 	switch e := e.(type) {
 	case Start:
 		return describeStart(e)
@@ -98,38 +104,38 @@ func (v *view) describe(e Event) []string {
 		}
 		return []string{line}
 	case MemberChange:
-		return lines("member "+e.ID+" "+e.What, e.Detail)
+		return message("member "+e.ID+" "+e.What, e.Detail)
 	case Notice:
-		return lines("", e.Message)
+		return message("", e.Message)
 	case Warning:
-		return lines("warning", e.Message)
+		return message("warning", e.Message)
 	case Failure:
 		return describeFailure(e)
 	case Done:
 		return describeDone(e)
 	case Unknown:
-		return lines(e.Name, strings.TrimSpace(string(e.Line)))
+		return message(e.Name, strings.TrimSpace(string(e.Line)))
 	}
-	return []string{e.Kind()}
+	return []string{job.Clean(e.Kind())}
 }
 
 func describeStart(e Start) []string {
-	first := "job " + e.Job
+	first := "job " + job.Clean(e.Job)
 	if e.UUID != "" {
-		first += " (" + e.UUID[:min(8, len(e.UUID))] + ")"
+		first += " (" + job.Clean(e.UUID[:min(8, len(e.UUID))]) + ")"
 	}
 	if e.Model != "" {
-		first += ", " + e.Model
+		first += ", " + job.Clean(e.Model)
 	}
 	if e.Recipe != "" {
-		first += ", recipe " + e.Recipe
+		first += ", recipe " + job.Clean(e.Recipe)
 	}
 	second := fmt.Sprintf("%s of %d samples", count(e.Epochs, "epoch"), e.Samples)
 	if e.Workers > 0 { // in a cluster nobody asks for a number
 		second += ", " + count(e.Workers, "worker")
 	}
 	out := []string{
-		fmt.Sprintf("%s, seed %d, backend %s", first, e.Seed, e.Backend),
+		fmt.Sprintf("%s, seed %d, backend %s", first, e.Seed, job.Clean(e.Backend)),
 		second,
 		fmt.Sprintf("%s of %d samples, micro-batches of %d", count(e.Steps, "step"), e.GlobalBatch, e.MicroBatch),
 	}
@@ -142,14 +148,14 @@ func describeStart(e Start) []string {
 	total, widest := 0, len("layer")
 	for _, l := range e.Layers {
 		total += l.Parameters
-		widest = max(widest, len(l.Name))
+		widest = max(widest, len(job.Clean(l.Name)))
 	}
 	row := func(name, shape, parameters string) {
 		out = append(out, fmt.Sprintf("  %-*s  %-12s  %10s", widest, name, shape, parameters))
 	}
 	row("layer", "output", "parameters")
 	for _, l := range e.Layers {
-		row(l.Name, shape(l.Output), strconv.Itoa(l.Parameters))
+		row(job.Clean(l.Name), shape(l.Output), strconv.Itoa(l.Parameters))
 	}
 	row("total", "", strconv.Itoa(total))
 	return out
@@ -163,14 +169,14 @@ func describeWorld(e World) string {
 			names = append(names, fmt.Sprintf("and %d more", len(e.Members)-most))
 			break
 		}
-		names = append(names, m.ID)
+		names = append(names, job.Clean(m.ID))
 	}
 	text := fmt.Sprintf("world: generation %d, %s", e.Generation, count(e.Size, "worker"))
 	if len(names) > 0 {
 		text += " (" + strings.Join(names, ", ") + ")"
 	}
 	if e.Reason != "" {
-		text += ": " + e.Reason
+		text += ": " + job.Clean(e.Reason)
 	}
 	return text
 }
@@ -182,14 +188,14 @@ func describeFailure(e Failure) []string {
 			where = append(where, fmt.Sprintf(format, value))
 		}
 	}
-	add(e.Member != "", "member %s", e.Member)
+	add(e.Member != "", "member %s", job.Clean(e.Member))
 	if e.Rank != nil {
 		add(true, "rank %d", *e.Rank)
 	}
 	add(e.Generation != 0, "generation %d", e.Generation)
 	add(e.Step != 0, "step %d", e.Step)
-	add(e.Phase != "", "phase %s", e.Phase)
-	out := lines("failure", e.Message)
+	add(e.Phase != "", "phase %s", job.Clean(e.Phase))
+	out := message("failure", e.Message)
 	if len(where) > 0 {
 		out[len(out)-1] += " (" + strings.Join(where, ", ") + ")"
 	}
@@ -206,9 +212,9 @@ func describeDone(e Done) []string {
 		head += fmt.Sprintf(", test accuracy %.2f%%, test loss %.4f", 100**e.TestAccuracy, *e.TestLoss)
 	}
 	out := []string{head, fmt.Sprintf("%s on %s, backend %s, %.0f images/s",
-		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), e.Backend, e.SamplesPerSecond)}
+		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), job.Clean(e.Backend), e.SamplesPerSecond)}
 	if e.WeightsSHA256 != "" {
-		out = append(out, "weights_sha256 "+e.WeightsSHA256)
+		out = append(out, "weights_sha256 "+job.Clean(e.WeightsSHA256))
 	}
 	if e.Checkpoint != "" {
 		out = append(out, "checkpoint "+e.Checkpoint)
@@ -216,25 +222,12 @@ func describeDone(e Done) []string {
 	return out
 }
 
-// lines is text under a heading, split where it has line ends and cleared of
-// what would move a terminal's cursor.
-func lines(heading, text string) []string {
-	if heading != "" && text != "" {
+// message is text under a heading; both may have come from elsewhere.
+func message(heading, text string) []string {
+	if heading = job.Clean(heading); heading != "" && text != "" {
 		heading += ": "
 	}
-	out := strings.Split(strings.TrimRight(heading+text, "\n"), "\n")
-	for i, l := range out {
-		out[i] = strings.Map(func(r rune) rune {
-			if r == '\t' {
-				return ' '
-			}
-			if r < ' ' || r == 0x7f {
-				return -1
-			}
-			return r
-		}, l)
-	}
-	return out
+	return job.Lines(heading + text)
 }
 
 func of(n, total int) string {
