@@ -106,27 +106,13 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		if err := processors.Batch(); err != nil { // only slower without
 			slog.Debug("computing threads will be interrupted by others that wake up", "err", err)
 		}
+		if asked == nil { // what starts a child has said so already
+			warnUnknown(cmd.ErrOrStderr(), root, os.Environ())
+		}
 		return fromEnvironment(cmd.Flags())
 	}
 	root.AddCommand(trainCommand(), coordinatorCommand(asked), workerCommand(asked != nil), etcdCommand(asked), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
 	return root
-}
-
-// fromEnvironment sets the flags that were not given from their variables.
-func fromEnvironment(flags *pflag.FlagSet) error {
-	var errs []error
-	flags.VisitAll(func(f *pflag.Flag) {
-		name := "EVENWEAVE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value, ok := os.LookupEnv(name); ok && !f.Changed && f.Name != "help" {
-			if err := flags.Set(f.Name, value); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
-			}
-		}
-	})
-	if len(errs) > 0 {
-		return usageError{errors.Join(errs...)}
-	}
-	return nil
 }
 
 // noArgs refuses arguments as bad usage.
