@@ -11,6 +11,7 @@ import (
 	wire "google.golang.org/protobuf/proto"
 
 	"evenweave/checkpoint"
+	"evenweave/job"
 	"evenweave/progress"
 	"evenweave/proto"
 	"evenweave/telemetry"
@@ -24,6 +25,16 @@ func (t *term) says(test *testing.T, s *proto.Status) {
 	if end, err := t.take(test.Context(), in); end || err != nil {
 		test.Fatalf("%s ended the job: %v", s.Member, err)
 	}
+}
+
+// single is a term with a world of one, a, at step 40.
+func single(t *testing.T) (*term, *eventLog) {
+	one, told := leading(t)
+	one.init()
+	one.enter(1, "a")
+	one.saving = true
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Step: 40})
+	return one, told
 }
 
 // three is a term with a world of three at step 40, of which nothing is fetched.
@@ -51,8 +62,12 @@ func forged(member string) *proto.Status {
 
 // Whoever is registered and is in no world, or is one of three, neither ends the job, nor has a state saved, nor writes the curve.
 func TestOneMemberIsNotBelieved(t *testing.T) {
-	for _, liar := range []string{"stranger", "c"} {
-		one, told := three(t)
+	for _, c := range []struct {
+		world func(*testing.T) (*term, *eventLog)
+		liar  string
+	}{{single, "stranger"}, {three, "stranger"}, {three, "c"}} {
+		one, told := c.world(t)
+		liar := c.liar
 		if liar == "stranger" {
 			one.followers[liar] = follower{address: liar + ":1"}
 		}
@@ -98,9 +113,15 @@ func TestTheMajoritysStateIsSaved(t *testing.T) {
 	if w := told.warnings(); len(w) != 1 || !strings.Contains(w[0], member) {
 		t.Errorf("told %q, want the name of %s, which gave another state", w, member)
 	}
-	if second, _, _, ok := one.offer(time.Now()); !ok || second == "a" || second == member {
+	second, _, _, ok := one.offer(time.Now())
+	if !ok || second == "a" || second == member {
 		t.Errorf("asked next: %q, %v", second, ok)
 	}
+	one.forged[second] = true
+	if again, _, _, ok := one.offer(time.Now()); ok {
+		t.Errorf("%q is asked again, and gave another state before", again)
+	}
+	delete(one.forged, second)
 	one.enter(2, "d") // who leaves brings what was agreed on
 	one.told["d"] = &proto.Status{Member: "d", Generation: 2, Step: 40}
 	if _, step, hash, ok := one.offer(time.Now()); !ok || step != 30 || hash != want {
@@ -153,9 +174,20 @@ func TestAStateOfAWorldThatIsGone(t *testing.T) {
 	}
 }
 
+// A state of a step that is not due is not saved, whoever tells of it.
+func TestOnlyDueStatesAreSaved(t *testing.T) {
+	one, _ := three(t)
+	for _, id := range []string{"a", "b", "c"} {
+		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40, Due: []*proto.HeldState{heldState(33, "x", 1)}})
+	}
+	if _, step, _, ok := one.offer(time.Now().Add(time.Hour)); ok {
+		t.Errorf("step %d is to be saved, and checkpoints are due every 10 steps", step)
+	}
+}
+
 // What cannot be is dropped, and its member named once.
 func TestImpossibleStatusesAreDropped(t *testing.T) {
-	good := func() *proto.Commit { return &proto.Commit{Step: 41, Workers: 3, Samples: 10} }
+	good := func() *proto.Commit { return &proto.Commit{Step: 41, Workers: 1, Samples: 10} }
 	with := func(change func(*proto.Commit)) *proto.Status {
 		c := good()
 		change(c)
@@ -190,6 +222,9 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 		if w := told.warnings(); len(w) != 1 || len(told.all) != before+1 || one.told["b"].Step != 40 {
 			t.Errorf("%s: told %v, heard %v", what, told.all[before:], one.told["b"])
 		}
+	}
+	if err := checkCommit(good(), job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}, 1); err != nil {
+		t.Errorf("a good commit is dropped, so the bad ones show nothing: %v", err)
 	}
 	one, _ := three(t)
 	s := &proto.Status{Member: "b", Generation: 1, Step: 40, Phase: "\x1b[2Jx\u202e", Accusation: &proto.Accusation{Detail: strings.Repeat("\u009b", 1<<20)}}

@@ -1,12 +1,15 @@
 package worker
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"evenweave/cluster"
+	"evenweave/job"
+	"evenweave/policy"
 	"evenweave/schedule"
 	"evenweave/state"
 )
@@ -248,6 +251,67 @@ func TestTheDurableCheckpointIsLost(t *testing.T) {
 		}
 		if s, _ := a.report.read(0); !strings.Contains(s.Heal, "checkpoint of step 0") {
 			t.Errorf("healed by %q, of two states that differ after step 13, with the checkpoint of step 10 lost", s.Heal)
+		}
+	})
+}
+
+// misled is a member's collective that changes its ledger while the ring sums: what the member is then told looks like samples used twice, to it alone.
+type misled struct {
+	Collective
+	step   int64
+	damage func()
+}
+
+func (m misled) Sum(ctx context.Context, step int64, words []int64) error {
+	err := m.Collective.Sum(ctx, step, words)
+	if step == m.step {
+		m.damage()
+	}
+	return err
+}
+
+// TestALoneFailureEndsNoJob: what one of three members finds wrong, by its own fault, breaks that world only. The others go on, and it is healed.
+func TestALoneFailureEndsNoJob(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		a, b, liar := c.start("a", 1, nil), c.start("b", 1, nil), c.start("c", 1, nil)
+		connect, damaged := liar.Connect, false
+		liar.Connect = func(ctx context.Context, w job.World, rank int) (Collective, error) {
+			ring, err := connect(ctx, w, rank)
+			return misled{ring, 7, func() {
+				if !damaged {
+					damaged = true
+					next := make([]int32, c.job.Spec.MicroBatch)
+					schedule.NewSampler(c.job.Spec.Plan()).MicroBatch(7, 0, next)
+					if err := liar.replica.ledger.Commit(0, next[:1]); err != nil {
+						t.Error(err)
+					}
+				}
+			}}, err
+		}
+		c.publish(false, "a", "b", "c")
+		for _, h := range []*hand{a, b} { // they notice that it has gone
+			for {
+				s, changed := h.report.read(0)
+				if s.Verdict != "" {
+					t.Fatalf("%s shares the failure of one: %s", h.ID, s.Verdict)
+				}
+				if s.Accusation != nil && s.Accusation.Kind != policy.KindWaiting {
+					break
+				}
+				<-changed
+			}
+		}
+		if s, _ := a.report.read(0); s.Step != 8 {
+			t.Errorf("a is at step %d, want 8, which c alone did not commit", s.Step)
+		}
+		c.publish(false, "a", "b", "c")
+		if got := c.finish("a", "b", "c"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+		if s, _ := liar.report.read(0); s.Heals != 1 {
+			t.Errorf("c was healed %d times", s.Heals)
 		}
 	})
 }

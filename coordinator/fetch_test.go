@@ -1,0 +1,78 @@
+package coordinator
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"evenweave/checkpoint"
+	"evenweave/progress"
+	"evenweave/proto"
+	"evenweave/schedule"
+	"evenweave/state"
+)
+
+// serves is a member that gives one state, whatever is asked for, with some bytes of it changed.
+type serves struct {
+	proto.UnimplementedMemberServer
+	state  *state.State
+	change func(p []byte) []byte
+}
+
+func (s serves) State(_ *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
+	var encoded strings.Builder
+	if _, err := s.state.WriteTo(&encoded); err != nil {
+		return err
+	}
+	_, err := proto.BlockWriter(stream.Send).Write(s.change([]byte(encoded.String())))
+	return err
+}
+
+// flat is a model of some values.
+type flat int
+
+func (n flat) Initial(uint64) ([]float32, error) { return make([]float32, n), nil }
+func (flat) WeightsSHA256([]float32) string      { return "" }
+func (n flat) Tensors() []checkpoint.Tensor {
+	return []checkpoint.Tensor{{Name: "w", Shape: []int{int(n)}}}
+}
+func (flat) Layers() []progress.Layer      { return nil }
+func (flat) Evaluator() (Evaluator, error) { return nil, errors.New("none") }
+
+// TestFetchedBytesAreCompared: what a member serves is the state that the world agreed on, byte by byte, or it is forged.
+func TestFetchedBytesAreCompared(t *testing.T) {
+	one, _ := leading(t)
+	one.c.Model, one.c.Spec = flat(100), one.job.Spec
+	agreed := &state.State{Step: 10, Ledger: schedule.NewLedger(one.job.Spec.Samples), Values: make([]float32, 100)}
+	agreed.Values[7] = 1
+	sum := agreed.SHA256()
+	zeros := &state.State{Step: 10, Ledger: schedule.NewLedger(one.job.Spec.Samples), Values: make([]float32, 100)}
+	as := func(p []byte) []byte { return p }
+	for what, c := range map[string]struct {
+		serves
+		forged bool
+	}{
+		"the agreed one": {serves{state: agreed, change: as}, false},
+		"zeros":          {serves{state: zeros, change: as}, true},
+		"a changed bit":  {serves{state: agreed, change: func(p []byte) []byte { p[len(p)-20] ^= 1; return p }}, true},
+		"a changed head": {serves{state: agreed, change: func(p []byte) []byte { p[0] ^= 1; return p }}, true},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, serving := grpc.NewServer(), make(chan struct{})
+		proto.RegisterMemberServer(server, c.serves)
+		go func() { defer close(serving); _ = server.Serve(l) }()
+		s, err := one.c.fetch(t.Context(), "job", l.Addr().String(), 10, string(sum[:]))
+		if errors.Is(err, errForged) != c.forged || (err == nil) == c.forged || err == nil && s.Fingerprint() != agreed.Fingerprint() {
+			t.Errorf("%s: %v", what, err)
+		}
+		server.Stop()
+		<-serving
+	}
+	one.c.pool.Close()
+}
