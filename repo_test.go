@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"policy", "evaluate", "cnn", "fashionmnist", "checkpoint", "cluster", "progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"job", "state", "allreduce"},
 	{"example"},
-	{"schedule", "exact", "proto", "processors", "cnn/avx2"},
+	{"schedule", "exact", "proto", "serving", "processors", "cnn/avx2"},
 	{"regular"},
 	{"deploy/*"}, // stand-alone programs and tests
 }
@@ -37,7 +37,7 @@ var homes = []struct {
 }{
 	{"github.com/gomlx/", []string{"cnn"}},
 	{"go.etcd.io/", []string{"cluster", "local"}},
-	{"google.golang.org/grpc", []string{"proto", "allreduce/grpclink", "allreduce/bench", "cluster", "worker", "coordinator", "cli"}},
+	{"google.golang.org/grpc", []string{"proto", "serving", "allreduce/grpclink", "allreduce/bench", "cluster", "worker", "coordinator", "cli"}},
 	{"github.com/prometheus/", []string{"telemetry"}},
 	{"github.com/spf13/", []string{"cli"}},
 	{"github.com/schollz/", []string{"progress"}},
@@ -158,6 +158,29 @@ func TestEachTechnologyHasItsHome(t *testing.T) {
 				t.Errorf("%s imports %s: allreduce uses the standard library only", s.path, imported)
 			}
 		}
+	}
+}
+
+// What is served to others is served within the limits of package serving. The benchmark of the ring measures gRPC alone, on loopback.
+func TestServersAreMadeInOnePlace(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test || s.within([]string{"serving", "allreduce/bench", "deploy/*"}) {
+			continue
+		}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok {
+				p, _ := sel.X.(*ast.Ident)
+				if p != nil && (p.Name == "grpc" && sel.Sel.Name == "NewServer" || p.Name == "http" && slices.Contains([]string{"Serve", "ListenAndServe"}, sel.Sel.Name)) {
+					t.Errorf("%s: %s.%s: use package serving, which sets the limits", s.positions.Position(n.Pos()), p.Name, sel.Sel.Name)
+				}
+			}
+			if made, ok := n.(*ast.CompositeLit); ok {
+				if sel, ok := made.Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Server" {
+					t.Errorf("%s: a server of its own: use package serving, which sets the limits", s.positions.Position(n.Pos()))
+				}
+			}
+			return true
+		})
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 
 	"evenweave/cluster"
 	"evenweave/cnn"
@@ -23,6 +22,7 @@ import (
 	"evenweave/local"
 	"evenweave/policy"
 	"evenweave/progress"
+	"evenweave/serving"
 	"evenweave/telemetry"
 	"evenweave/worker"
 )
@@ -169,12 +169,12 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 				log.Warn("closing", "err", err)
 			}
 		}()
-		server := grpc.NewServer()
+		server := serving.NewServer(log, metrics.Panicked)
 		lead.Serve(server)
-		serving, fail := context.WithCancelCause(ctx)
+		running, fail := context.WithCancelCause(ctx)
 		defer fail(nil)
 		go func() {
-			if err := server.Serve(listener); err != nil {
+			if err := server.Serve(serving.Limited(listener, v)); err != nil {
 				fail(fmt.Errorf("serving checkpoints: %w", err))
 			}
 		}()
@@ -183,16 +183,13 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			mux := http.NewServeMux()
 			mux.Handle("/", lead.Handler())
 			mux.Handle("GET /metrics", metrics.Handler())
-			pages := &http.Server{
-				Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 30 * time.Second,
-				MaxHeaderBytes: 8 << 10,
-			}
+			pages := serving.NewPages(mux)
 			l, err := net.Listen("tcp", web)
 			if err != nil {
 				return fmt.Errorf("listening for status pages: %w; choose another --http", err)
 			}
 			go func() {
-				if err := pages.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				if err := serving.ServePages(l, pages); !errors.Is(err, http.ErrServerClosed) {
 					fail(fmt.Errorf("serving the status pages: %w", err))
 				}
 			}()
@@ -204,13 +201,13 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		for _, message := range about {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
 		}
-		err = lead.Run(serving, halt)
+		err = lead.Run(running, halt)
 		if err == nil && whenDone == "wait" {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: "done: the result is in " + dir + "; waiting to be asked to end"}})
 			select {
-			case <-serving.Done():
+			case <-running.Done():
 				if ctx.Err() == nil {
-					err = context.Cause(serving)
+					err = context.Cause(running)
 				}
 			case <-halt:
 			}

@@ -34,7 +34,7 @@ type Coordinator struct {
 	stepSeconds, recovery, checkpoint, evaluation                                      prometheus.Histogram
 	checkpointSize                                                                     prometheus.Gauge
 	recoveries, changes, worlds                                                        *prometheus.CounterVec
-	warnings, failures                                                                 prometheus.Counter
+	warnings, failures, panics                                                         prometheus.Counter
 
 	mu         sync.Mutex
 	world      *progress.World
@@ -49,6 +49,7 @@ func NewCoordinator(facts func() Facts) *Coordinator {
 	c.steps = f.counter("steps_total", "Steps committed while this process led.")
 	c.samples = f.counter("samples_total", "Training samples in the committed steps.")
 	c.productive = f.counter("productive_seconds_total", "Time spent in steps that were committed. Its rate is the goodput: 1 minus what recoveries, switches and waiting for workers took.")
+	c.panics = f.counter("panics_total", "Calls of members to this process that panicked.")
 	c.step = f.gauge("step", "The last committed step.")
 	c.target = f.gauge("target_step", "The job's last step.")
 	c.epoch = f.gauge("epoch", "The epoch that the last committed step belongs to, from 1.")
@@ -84,6 +85,9 @@ func NewCoordinator(facts func() Facts) *Coordinator {
 	})
 	return c
 }
+
+// Panicked counts a call to this process that panicked.
+func (c *Coordinator) Panicked() { c.panics.Inc() }
 
 // Handler serves the metrics.
 func (c *Coordinator) Handler() http.Handler { return handler(c.registry) }

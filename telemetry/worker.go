@@ -9,12 +9,12 @@ import (
 	"evenweave/proto"
 )
 
-// Worker turns what one member does into metrics. Its methods but Handler are called by one goroutine, as the member's loop does.
+// Worker turns what one member does into metrics. Its methods but Handler and Panicked are called by one goroutine, as the member's loop does.
 type Worker struct {
 	registry *prometheus.Registry
 
 	phases                                   *prometheus.HistogramVec
-	steps, microBatches, sent, heals         prometheus.Counter
+	steps, microBatches, sent, heals, panics prometheus.Counter
 	generation, rank, worldSize, step, share prometheus.Gauge
 	broken                                   *prometheus.CounterVec
 
@@ -31,6 +31,7 @@ func NewWorker(member string) *Worker {
 	w.microBatches = f.counter("micro_batches_total", "Micro-batches that this member computed for committed steps.")
 	w.sent = f.counter("ring_sent_bytes_total", "Payload of committed all-reduces that this member sent to its right neighbour.")
 	w.heals = f.counter("heals_total", "Times that this member's state differed from the majority's and was replaced.")
+	w.panics = f.counter("panics_total", "Calls of other processes to this member that panicked.")
 	w.generation = f.gauge("generation", "The newest world that this member entered.")
 	w.rank = f.gauge("rank", "Place in the present world; -1 in none.")
 	w.worldSize = f.gauge("world_size", "Members of the present world; 0 in none.")
@@ -82,3 +83,6 @@ func (w *Worker) Broken(kind string) { w.broken.WithLabelValues(kind).Inc() }
 
 // Healed implements worker.Observer.
 func (w *Worker) Healed() { w.heals.Inc() }
+
+// Panicked implements worker.Observer.
+func (w *Worker) Panicked() { w.panics.Inc() }

@@ -73,4 +73,6 @@ type Observer interface {
 	Broken(kind string)
 	// Healed: the state differed from the majority's and was replaced.
 	Healed()
+	// Panicked: a call of another process to this member panicked. It may come at any time, from any goroutine.
+	Panicked()
 }

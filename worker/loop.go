@@ -287,3 +287,4 @@ func (unobserved) Rested(string)                {}
 func (unobserved) Committed(*proto.Commit, int) {}
 func (unobserved) Broken(string)                {}
 func (unobserved) Healed()                      {}
+func (unobserved) Panicked()                    {}

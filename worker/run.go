@@ -12,12 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"evenweave/allreduce/grpclink"
 	"evenweave/cluster"
 	"evenweave/job"
 	"evenweave/proto"
+	"evenweave/serving"
 )
 
 // Config says how one worker process takes part in a job.
@@ -56,11 +55,11 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	var pages atomic.Pointer[http.Handler] // a worker that waits for its job is healthy too, so they are there from the start
 	pages.Store(new(openingPages(cfg.Metrics)))
 	if cfg.HTTP != "" {
-		serving, err := serveHTTP(cfg.HTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*pages.Load()).ServeHTTP(w, r) }), &tasks, cancel)
+		web, err := serveHTTP(cfg.HTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*pages.Load()).ServeHTTP(w, r) }), &tasks, cancel)
 		if err != nil {
 			return err
 		}
-		defer serving.Close()
+		defer web.Close()
 	}
 
 	j, err := awaitJob(ctx, board, leaving, cfg)
@@ -95,11 +94,11 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	}
 	loop.Init()
 
-	server := grpc.NewServer(grpclink.ServerOptions()...)
+	server := serving.NewServer(cfg.Log, loop.Observer.Panicked, grpclink.ServerOptions()...)
 	rings.Server().Register(server)
 	loop.Serve(server)
 	tasks.Go(func() {
-		if err := server.Serve(listener); err != nil {
+		if err := server.Serve(serving.Limited(listener, j.Spec.Plan().MicroBatches())); err != nil {
 			cancel(fmt.Errorf("serving peers: %w", err))
 		}
 	})
@@ -165,9 +164,9 @@ func serveHTTP(address string, h http.Handler, tasks *sync.WaitGroup, cancel con
 	if err != nil {
 		return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
 	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	s := serving.NewPages(h)
 	tasks.Go(func() {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := serving.ServePages(l, s); !errors.Is(err, http.ErrServerClosed) {
 			cancel(fmt.Errorf("serving status pages: %w", err))
 		}
 	})

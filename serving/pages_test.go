@@ -1,0 +1,73 @@
+package serving
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/test/bufconn"
+)
+
+// TestPagesHaveLimits: a caller that sends its header or body slowly, reads nothing, or stays after its request is given up.
+func TestPagesHaveLimits(t *testing.T) {
+	for name, c := range map[string]struct {
+		say   string
+		read  bool // what is answered
+		limit time.Duration
+	}{
+		"silent":            {"", true, handshake},
+		"half a header":     {"GET / HTTP/1.1\r\nHost: x\r\n", true, handshake},
+		"half a body":       {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", true, handshake},
+		"a header too long": {"GET / HTTP/1.1\r\nHost: x\r\nLong: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", true, 0},
+		"idle":              {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, pageIdle},
+		"reads nothing":     {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", false, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := bufconn.Listen(1 << 10)
+				pages := NewPages(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+					_, _ = w.Write(make([]byte, 64<<10))
+				}))
+				closed := make(chan net.Conn, 1)
+				pages.ConnState = func(c net.Conn, s http.ConnState) {
+					if s == http.StateClosed {
+						closed <- c
+					}
+				}
+				served := make(chan error, 1)
+				go func() { served <- ServePages(l, pages) }()
+				conn, err := l.DialContext(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				begun := time.Now()
+				go func() {
+					_, _ = io.WriteString(conn, c.say)
+					if c.read {
+						_, _ = io.Copy(io.Discard, bufio.NewReader(conn))
+					}
+				}()
+				select {
+				case <-closed:
+					if took := time.Since(begun); took > c.limit+time.Second {
+						t.Errorf("given up after %v, expected %v", took, c.limit)
+					}
+				case <-time.After(time.Hour):
+					t.Error("never given up")
+				}
+				_ = conn.Close()
+				_ = pages.Close()
+				if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
