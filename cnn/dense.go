@@ -22,10 +22,10 @@ type denseLayer struct {
 	output *Node // [10, n]
 }
 
-// dense applies a kernel [9216, 10] and a bias [10] to features [4, 64, 36*n], as
-// a pool gives them.
+// dense applies a kernel [9216, 10] and a bias [10] to features [32, 288, n], in
+// the order in which a pool gives them.
 func dense(x, kernel, bias *Node) denseLayer {
-	l := denseLayer{kernel: kernel, input: Reshape(x, denseParts, partFeatures, -1)}
+	l := denseLayer{kernel: kernel, input: x}
 	// The rows of each part, in the order of x, transposed.
 	rows := TransposeAllAxes(denseTiles(kernel), 1, 3, 4, 6, 5, 0, 2)
 	sums := productOfParts(Reshape(rows, denseParts, classes, partFeatures), l.input)
@@ -49,5 +49,5 @@ func (l *denseLayer) back(d *Node) (input, kernel, bias *Node) {
 
 	rows := TransposeAllAxes(denseTiles(l.kernel), 1, 3, 4, 5, 0, 2, 6)
 	input = partsTimes(Reshape(rows, denseParts, partFeatures, classes), d)
-	return Reshape(input, 4, filters2, -1), kernel, bias
+	return input, kernel, bias
 }

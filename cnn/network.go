@@ -78,7 +78,7 @@ type network struct {
 	conv1    thinConvolution
 	conv2    wideConvolution
 	pool     pool
-	features *Node   // [4, 64, 36*n]
+	features *Node   // [32, 288, n]
 	scale    float64 // of features that dropout keeps
 	dense    denseLayer
 	logits   *Node // [10, n]
@@ -97,8 +97,9 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	// Bias and ReLU after the max-pool, not before: both are monotone, so it is
 	// the same function of a quarter of the elements.
 	net.pool = maxPool(net.conv2)
-	net.features = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
-	net.features.AssertDims(4, filters2, tiles*tiles*n)
+	x = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
+	x.AssertDims(4, filters2, tiles*tiles*n)
+	net.features = Reshape(x, denseParts, partFeatures, n)
 	if key != nil {
 		net.scale = key.scale()
 		net.features = dropout(net.features, *key)
@@ -114,9 +115,11 @@ func (net *network) gradient(d *Node) *Node {
 	by := map[string]*Node{}
 	x, kernel, bias := net.dense.back(d)
 	by["dense/kernel"], by["dense/bias"] = kernel, bias
-	// Dropout and ReLU passed on just the features that are positive. The gradient
-	// of dropout would compute its mask again: XLA does so in each loop that reads it.
+	// Dropout and ReLU passed on just the features that are positive. These are in
+	// memory, in the very shape that the dense layer's products read: of anything
+	// else XLA computes dropout's mask again, in each loop that reads the gradient.
 	x = MulScalar(Where(IsPositive(net.features), x, ZerosLike(x)), net.scale)
+	x = Reshape(x, 4, filters2, -1)
 	by["conv2/bias"] = sumOver(sumOver(x, 0), 1)
 	patches, kernel := net.conv2.back(net.pool.back(x))
 	by["conv2/kernel"] = kernel
