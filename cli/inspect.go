@@ -45,6 +45,17 @@ func (w *whereFlags) dial() (*cluster.Client, error) {
 	return cluster.Dial([]string{r.Etcd}, r.Job)
 }
 
+// explain says that the run is over, if that is why it does not answer.
+func (w *whereFlags) explain(err error) error {
+	if err == nil || len(w.etcd) > 0 {
+		return err
+	}
+	if over := local.Over(w.dir); over != nil {
+		return over
+	}
+	return err
+}
+
 // view reads the job's records, which must be there.
 func view(ctx context.Context, c *cluster.Client) (cluster.View, error) {
 	v, err := c.Read(ctx)
@@ -110,7 +121,7 @@ func scaleCommand() *cobra.Command {
 		defer c.Close()
 		v, err := c.Read(cmd.Context())
 		if err != nil {
-			return err
+			return where.explain(err)
 		}
 		if v.Workers == 0 {
 			return fmt.Errorf("no `evenweave train` offers to scale job %q: in Compose use `docker compose up -d --scale worker=%d`, in Kubernetes `kubectl scale`; else try again in a second", where.job, n)
@@ -140,7 +151,7 @@ func blameCommand() *cobra.Command {
 		defer c.Close()
 		v, err := view(cmd.Context(), c)
 		if err != nil {
-			return err
+			return where.explain(err)
 		}
 		var events []*proto.BlameEvent
 		for _, a := range askAll(cmd.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {

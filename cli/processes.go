@@ -137,6 +137,9 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		if err != nil {
 			return err
 		}
+		if warning := worker.OnlyHere(address, listener.Addr(), c.etcd); warning != "" {
+			log.Warn(warning)
+		}
 		client, err := cluster.Dial(c.etcd, c.job)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"sort"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"evenweave/cluster"
 	"evenweave/job"
@@ -179,6 +181,12 @@ func (s snapshot) print(w io.Writer) {
 	_ = t.Flush()
 }
 
+// drawable says whether w is a terminal that understands escape codes.
+func drawable(w io.Writer, kind string) bool {
+	f, ok := w.(*os.File)
+	return ok && kind != "" && kind != "dumb" && term.IsTerminal(int(f.Fd()))
+}
+
 func statusCommand() *cobra.Command {
 	var where whereFlags
 	var watch bool
@@ -197,21 +205,26 @@ func statusCommand() *cobra.Command {
 		defer c.Close()
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
+		again := false
 		for {
 			s, err := look(ctx, c)
 			if ctx.Err() != nil {
 				return errInterrupted
 			}
 			if err != nil {
-				return err
+				return where.explain(err)
 			}
 			if *output == "json" {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(s)
 			} else {
 				var page bytes.Buffer
-				if watch {
+				switch {
+				case watch && drawable(cmd.OutOrStdout(), os.Getenv("TERM")):
 					page.WriteString("\033[H\033[2J")
+				case again:
+					page.WriteString("\n")
 				}
+				again = true
 				s.print(&page)
 				_, err = page.WriteTo(cmd.OutOrStdout())
 			}

@@ -102,7 +102,7 @@ func renderer(ctx context.Context, cmd *cobra.Command, output string) (show prog
 	closeScreen := func() {}
 	if output == "json" {
 		screen = progress.NewJSON(cmd.OutOrStdout())
-	} else if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
+	} else if fd := int(os.Stderr.Fd()); drawable(os.Stderr, os.Getenv("TERM")) {
 		bar := progress.NewBar(os.Stderr, func() int {
 			width, _, err := term.GetSize(fd)
 			if err != nil {

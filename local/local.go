@@ -5,7 +5,6 @@ package local
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,22 +57,6 @@ type Record struct {
 	PID  int    `json:"pid"`
 	Etcd string `json:"etcd"`
 	Job  string `json:"job"`
-}
-
-// Find reads the record of the cluster that runs in a directory.
-func Find(dir string) (Record, error) {
-	var r Record
-	b, err := os.ReadFile(filepath.Join(dir, "run.json"))
-	if errors.Is(err, os.ErrNotExist) {
-		return r, fmt.Errorf("no run is recorded in %s: start one with `evenweave train --dir %s`", dir, dir)
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &r)
-	}
-	if err == nil && errors.Is(syscall.Kill(r.PID, 0), syscall.ESRCH) { // another user's may not be signalled, and runs
-		err = fmt.Errorf("the run in %s is over (pid %d is gone): `evenweave train --dir %s` resumes it", dir, r.PID, dir)
-	}
-	return r, err
 }
 
 // lock takes the directory for this process; the lock goes with the process, however that ends.

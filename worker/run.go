@@ -78,6 +78,9 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
+	if warning := OnlyHere(address, listener.Addr(), cfg.Endpoints); warning != "" {
+		cfg.Log.Warn(warning)
+	}
 	host, _ := os.Hostname()
 	membership := cluster.NewMembership(client, job.Member{
 		ID: cfg.ID, Job: j.UUID, Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid(),
@@ -171,35 +174,4 @@ func serveHTTP(address string, h http.Handler, tasks *sync.WaitGroup, cancel con
 		}
 	})
 	return s, nil
-}
-
-// Advertised works out the address to tell others: the one asked for, else the listener's; where that is every interface, the
-// one that leads to etcd, because members must be reached from where etcd is.
-func Advertised(asked string, listening net.Addr, endpoints []string) (string, error) {
-	_, port, err := net.SplitHostPort(listening.String())
-	if err != nil {
-		return "", err
-	}
-	if asked != "" {
-		if _, _, err := net.SplitHostPort(asked); err == nil {
-			return asked, nil
-		}
-		return net.JoinHostPort(asked, port), nil
-	}
-	host, _, _ := net.SplitHostPort(listening.String())
-	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
-		return listening.String(), nil
-	}
-	var why []error
-	for _, e := range endpoints {
-		c, err := net.Dial("udp", cluster.HostPort(e)) // sends nothing: it only asks the routing table
-		if err != nil {
-			why = append(why, err)
-			continue
-		}
-		local := c.LocalAddr().(*net.UDPAddr).IP.String()
-		_ = c.Close()
-		return net.JoinHostPort(local, port), nil
-	}
-	return "", fmt.Errorf("cannot tell which address peers can reach, as there is no way to etcd: %w; correct --etcd, or give the address with --advertise", errors.Join(why...))
 }

@@ -1,0 +1,51 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"evenweave/local"
+)
+
+// TestEscapeCodesAreForTerminals: for those that understand them.
+func TestEscapeCodesAreForTerminals(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	if drawable(w, "xterm") || drawable(new(strings.Builder), "xterm") {
+		t.Error("a pipe is drawn on")
+	}
+	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("no terminals here: ", err)
+	}
+	defer tty.Close()
+	for kind, want := range map[string]bool{"xterm-256color": true, "dumb": false, "": false} {
+		if drawable(tty, kind) != want {
+			t.Errorf("TERM=%q: %v, want %v", kind, !want, want)
+		}
+	}
+}
+
+// TestStatusOfARunThatIsOver: its record names a pid that another process has, and an etcd that nobody is behind.
+func TestStatusOfARunThatIsOver(t *testing.T) {
+	dir := t.TempDir()
+	record, _ := json.Marshal(local.Record{PID: os.Getpid(), Etcd: "http://127.0.0.1:1", Job: "evenweave"})
+	for name, content := range map[string][]byte{"run.json": record, "lock": []byte("1\n")} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, command := range [][]string{{"status"}, {"blame"}, {"scale", "2"}} {
+		out, _ := evenweave(t, append(command, "--dir", dir)...).CombinedOutput()
+		if !strings.Contains(string(out), "is over") {
+			t.Errorf("%v: %s", command, out)
+		}
+	}
+}
