@@ -237,6 +237,7 @@ const plotEvery = 20 * time.Second
 
 // plot draws the learning curve anew.
 func (c *Coordinator) plot() {
+	c.metrics.Flush()
 	records, _, err := progress.ReadMetrics(c.metricsPath())
 	if err == nil {
 		err = progress.Plot(filepath.Join(c.Dir, "learning-curve.png"), records)

@@ -15,15 +15,22 @@ import (
 // Metrics keeps the learning curve in a file of JSON lines: every [Step] and
 // [Evaluation] once, in the form of [Encode]. After a resume the steps that the
 // file has already are skipped, for exactness makes them equal bit for bit.
+//
+// A goroutine of its own writes, so that a disk that stalls stalls nobody who observes.
 type Metrics struct {
-	mu      sync.Mutex
+	writing sync.Mutex // held while the file is written
 	file    metricsFile
-	size    int64  // bytes of whole lines in the file
-	pending []byte // whole lines that are still to be written: the disk was full
-	lost    int    // lines given up, because too many were pending
-	err     error  // of the last attempt to write
+	size    int64 // bytes of whole lines in the file
+
+	mu      sync.Mutex // never held while the file is written
+	pending []byte     // whole lines that are still to be written
+	lost    int        // lines given up, because too many were pending
+	err     error      // of the last attempt to write
 	closed  bool
 	seen    held
+
+	wake chan struct{}
+	over chan struct{} // closed when the writer has ended
 }
 
 // metricsFile is what is needed of an *os.File.
@@ -37,7 +44,7 @@ type metricsFile interface {
 // maxFile bounds what is read of a file: a million steps take some 300 MB.
 const maxFile = 1 << 30
 
-// maxPending bounds the bytes kept while the disk is full: about 10,000 steps.
+// maxPending bounds the bytes kept while the disk is full or stalls: about 10,000 steps, beside as many that are being written.
 const maxPending = 4 << 20
 
 // held is what a file has: all steps up to one, for they come in order, and some
@@ -74,7 +81,7 @@ func OpenMetrics(path string) (*Metrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
-	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}}
+	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}, wake: make(chan struct{}, 1), over: make(chan struct{})}
 	lines, err := m.recover(f)
 	if err != nil {
 		_ = f.Close()
@@ -84,6 +91,7 @@ func OpenMetrics(path string) (*Metrics, error) {
 		_ = f.Close()
 		m.file = own
 	}
+	go m.write()
 	return m, nil
 }
 
@@ -135,8 +143,9 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Observe appends r if it belongs to the curve and is not in the file yet. What
-// cannot be written, on a full disk, is kept and tried again with the next.
+// Observe appends r if it belongs to the curve and is not in the file yet. It waits
+// for no disk. What cannot be written, on a full disk, is kept and tried again with
+// the next.
 func (m *Metrics) Observe(r Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -148,26 +157,56 @@ func (m *Metrics) Observe(r Record) {
 		return // a loss that is no number ends the job by another way
 	}
 	m.pending = append(m.pending, line...)
-	m.flush()
+	m.bound()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
 }
 
-// flush writes what is pending: all of it, or nothing.
-func (m *Metrics) flush() {
-	n, err := m.file.WriteAt(m.pending, m.size)
-	if err != nil {
-		m.err = errors.Join(err, m.file.Truncate(m.size))
-		for len(m.pending) > maxPending {
-			m.pending = m.pending[bytes.IndexByte(m.pending, '\n')+1:]
-			m.lost++
-		}
+// bound gives up the oldest lines of too many.
+func (m *Metrics) bound() {
+	for len(m.pending) > maxPending {
+		m.pending = m.pending[bytes.IndexByte(m.pending, '\n')+1:]
+		m.lost++
+	}
+}
+
+func (m *Metrics) write() {
+	defer close(m.over)
+	for range m.wake {
+		m.Flush()
+	}
+}
+
+// Flush writes what was observed before: all of it, or nothing.
+func (m *Metrics) Flush() {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	m.mu.Lock()
+	lines := m.pending
+	m.pending = nil
+	m.mu.Unlock()
+	if len(lines) == 0 {
 		return
 	}
-	m.size += int64(n)
-	m.pending, m.err = m.pending[:0], nil
+	n, err := m.file.WriteAt(lines, m.size)
+	if err == nil {
+		m.size += int64(n)
+	} else {
+		err = errors.Join(err, m.file.Truncate(m.size))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err = err; err != nil {
+		m.pending = append(lines, m.pending...)
+		m.bound()
+	}
 }
 
 // Sync makes what was observed survive a crash of the machine.
 func (m *Metrics) Sync() error {
+	m.Flush()
 	if err := m.file.Sync(); err != nil {
 		return fmt.Errorf("progress: metrics: %w", err)
 	}
@@ -178,12 +217,16 @@ func (m *Metrics) Sync() error {
 // file lacks.
 func (m *Metrics) Close() error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
+	closed := m.closed
+	if m.closed = true; !closed {
+		close(m.wake)
+	}
+	m.mu.Unlock()
+	if closed {
 		return nil
 	}
-	m.closed = true
-	m.flush()
+	<-m.over
+	m.Flush()
 	err := errors.Join(m.err, m.file.Close())
 	if lacks := m.lost + bytes.Count(m.pending, []byte{'\n'}); lacks > 0 {
 		err = errors.Join(fmt.Errorf("%d lines were not written", lacks), err)

@@ -60,6 +60,7 @@ func TestMetricsBelongToTheLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.Observe(step(1))
+	first.Flush()
 	second, err := OpenMetrics(path)
 	if err != nil {
 		t.Fatal(err)
@@ -156,6 +157,7 @@ func TestMetricsOutliveAFullDisk(t *testing.T) {
 	m.file = disk
 	for i := range 50 {
 		m.Observe(step(i + 1))
+		m.Flush()
 	}
 	records, damaged, err := ReadMetrics(path)
 	if err != nil || len(damaged) > 0 || len(records) == 0 || len(records) == 50 {
@@ -176,6 +178,54 @@ func TestMetricsOutliveAFullDisk(t *testing.T) {
 	}
 }
 
+// stalledDisk takes nothing until the gate opens.
+type stalledDisk struct {
+	*os.File
+	entered, gate chan struct{}
+}
+
+func (d *stalledDisk) WriteAt(b []byte, at int64) (int, error) {
+	select {
+	case d.entered <- struct{}{}:
+	default:
+	}
+	<-d.gate
+	return d.File.WriteAt(b, at)
+}
+
+// Who observes waits for no disk, however long it stalls; what is kept meanwhile is bounded, and what is synced is whole.
+func TestMetricsStallNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metrics.jsonl")
+	m, err := OpenMetrics(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := &stalledDisk{m.file.(*os.File), make(chan struct{}, 1), make(chan struct{})}
+	m.file = disk
+	m.Observe(step(1))
+	<-disk.entered // the disk stands still
+	const n = 2 * maxPending / 200
+	for i := 2; i <= n; i++ {
+		m.Observe(step(i))
+	}
+	m.mu.Lock()
+	kept, lost := len(m.pending), m.lost
+	m.mu.Unlock()
+	if kept == 0 || kept > maxPending || lost == 0 {
+		t.Errorf("%d bytes are kept, %d lines given up", kept, lost)
+	}
+	close(disk.gate)
+	if err := m.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, err := ReadMetrics(path); err != nil || len(records) != n-lost {
+		t.Errorf("synced: %d lines of %d, %v", len(records), n-lost, err)
+	}
+	if err := m.Close(); err == nil || !strings.Contains(err.Error(), "lines were not written") {
+		t.Errorf("closed with %v", err)
+	}
+}
+
 // On a disk that stays full the oldest lines go, and Close says how many.
 func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
 	m, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"))
@@ -185,9 +235,12 @@ func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
 	m.file = &fullDisk{m.file.(*os.File), 0}
 	m.pending = bytes.Repeat([]byte("{}\n"), maxPending/3)
 	m.Observe(step(1))
+	m.Flush()
+	m.mu.Lock()
 	if len(m.pending) > maxPending || m.lost == 0 {
 		t.Errorf("%d bytes pending, %d lines lost", len(m.pending), m.lost)
 	}
+	m.mu.Unlock()
 	if m.Close() == nil {
 		t.Error("what is missing is not told")
 	}
