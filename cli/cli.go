@@ -43,9 +43,10 @@ var errInterrupted = errors.New("interrupted")
 func Main(args []string) int {
 	asked := local.Lifeline()
 	signal.Ignore(syscall.SIGPIPE) // whoever reads our output may go: the training goes on
-	root := newRoot(asked)
+	root, out := newRoot(asked), &output{to: os.Stdout}
+	root.SetOut(out)
 	root.SetArgs(args)
-	err := root.Execute()
+	err := out.also(root.Execute())
 	code := exitCode(err)
 	if err != nil && (code != exitInterrupted || errors.Is(err, coordinator.ErrStandby)) {
 		printError(root.ErrOrStderr(), err)

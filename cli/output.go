@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// output is the standard output of a command. It remembers what it could not write: what a user asked for must not be lost without a word.
+type output struct {
+	to  io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.to.Write(b)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.err == nil {
+			o.err = err
+		}
+	}
+	return n, err
+}
+
+// also adds what was lost to the outcome of the command, unless that names it.
+func (o *output) also(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil || errors.Is(err, o.err) {
+		return err
+	}
+	lost := fmt.Errorf("standard output, not all of which was written: %w", o.err)
+	if err == nil {
+		return lost
+	}
+	return fmt.Errorf("%w; %w", err, lost)
+}
