@@ -2,13 +2,14 @@
 # `make test-kubernetes`: the dev overlay on a real cluster, by cluster_test.go. Needs bin/evenweave (for the run it is compared with).
 #
 #   KUBECONFIG=FILE EVENWEAVE_IMAGE=NAME:TAG    a cluster that is there, and an image that it can get
-#   (neither)                                   a cluster of the test tools beside the checkout, with an image built here
+#   EVENWEAVE_KUBERNETES_KIT=DIR                a cluster that the scripts in DIR start (DIR/kubernetes/up.sh, load-image.sh, down.sh;
+#                                               DIR/docker/up.sh where no container engine runs), with an image built here
 #   EVENWEAVE_TEST_DELETIONS=20 EVENWEAVE_TEST_STEPS=12000    measure more
 #
 # It uses the namespace `evenweave` and deletes it in the end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-tools=${EVENWEAVE_TOOLS:-../shared/tools}
+tools=${EVENWEAVE_KUBERNETES_KIT:-}
 
 skip() {
 	echo "test-kubernetes: skipped: $*"
@@ -17,7 +18,8 @@ skip() {
 
 command -v kubectl >/dev/null || skip "kubectl is not installed"
 if [ -z "${KUBECONFIG:-}" ]; then
-	[ -x "$tools/kubernetes/up.sh" ] || skip "no cluster: set KUBECONFIG and EVENWEAVE_IMAGE"
+	[ -n "$tools" ] || skip "no cluster: set KUBECONFIG and EVENWEAVE_IMAGE, or EVENWEAVE_KUBERNETES_KIT"
+	[ -x "$tools/kubernetes/up.sh" ] || skip "no cluster: $tools/kubernetes/up.sh of EVENWEAVE_KUBERNETES_KIT cannot be run"
 	docker info >/dev/null 2>&1 || { [ -x "$tools/docker/up.sh" ] && "$tools/docker/up.sh" >/dev/null; } || skip "no container engine to build the image with"
 	export EVENWEAVE_IMAGE=${EVENWEAVE_IMAGE:-evenweave:test}
 	docker build --quiet -f deploy/Dockerfile -t "$EVENWEAVE_IMAGE" . >/dev/null
