@@ -82,7 +82,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	switch command {
 	case "etcd":
-		return local.ServeEtcd(ctx, *dir, *client, *peer)
+		return local.ServeEtcd(ctx, *dir, *client, *peer, os.Stdout)
 	case "worker":
 		return worker.Run(context.Background(), worker.Config{
 			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1, Grace: 25 * time.Second, TTL: *ttl, Log: log,

@@ -29,10 +29,10 @@ type File interface {
 // OS is the machine's file system.
 type OS struct{}
 
-func (OS) Mkdir(dir string) error { return os.Mkdir(dir, 0o777) }
+func (OS) Mkdir(dir string) error { return os.Mkdir(dir, 0o700) }
 
 func (OS) Create(name string) (File, error) {
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 func (OS) Open(name string) (io.ReadSeekCloser, error) {

@@ -322,7 +322,7 @@ func etcdCommand(asked <-chan struct{}) *cobra.Command {
 				ctx, end = context.WithCancel(cmd.Context())
 				go func() { <-asked; end() }()
 			}
-			return local.ServeEtcd(ctx, dir, client, peer)
+			return local.ServeEtcd(ctx, dir, client, peer, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "data directory")

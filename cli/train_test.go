@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -221,7 +222,7 @@ func startEtcd(t *testing.T, dir string) (endpoint string, stop func()) {
 	client, peer := freePort(t), freePort(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	served := make(chan error, 1)
-	go func() { served <- local.ServeEtcd(ctx, dir, client, peer) }()
+	go func() { served <- local.ServeEtcd(ctx, dir, client, peer, io.Discard) }()
 	return "http://" + client, func() {
 		t.Helper()
 		cancel()

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -54,7 +55,7 @@ func startEtcd(t *testing.T) *server {
 func (s *server) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop, s.done = stop, make(chan error, 1)
-	go func() { s.done <- local.ServeEtcd(ctx, s.dir, s.client, s.peer) }()
+	go func() { s.done <- local.ServeEtcd(ctx, s.dir, s.client, s.peer, io.Discard) }()
 }
 
 func (s *server) halt() {

@@ -101,7 +101,7 @@ var ErrStandby = errors.New("this coordinator does not lead: the job goes on wit
 
 // New opens the directory. The caller must Close it.
 func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
-	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
 	}
 	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {

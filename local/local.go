@@ -4,7 +4,6 @@ package local
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,10 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"evenweave/cluster"
@@ -52,67 +48,36 @@ type Exit struct {
 
 func (e *Exit) Error() string { return fmt.Sprintf("exit code %d: %s", e.Code, e.Tail) }
 
-// Record is what `evenweave status --dir` and its like need to find a running cluster. It lies in DIR/run.json.
-type Record struct {
-	PID  int    `json:"pid"`
-	Etcd string `json:"etcd"`
-	Job  string `json:"job"`
-}
-
-// lock takes the directory for this process; the lock goes with the process, however that ends.
-func lock(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
-	}
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := io.ReadAll(f)
-		_ = f.Close()
-		return nil, fmt.Errorf("run directory %s is in use by a live run (pid %s): stop that one, or choose another --dir", dir, strings.TrimSpace(string(holder)))
-	}
-	_ = f.Truncate(0)
-	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	return f, err
-}
-
 const (
 	haltTimeout = 60 * time.Second // for the last checkpoint after an interrupt
 	exitTimeout = 10 * time.Second // for a process that was asked to end
+	lookEvery   = 2 * time.Second  // whether the directory is still there
 )
 
 // Run runs the cluster until its job ends. When interrupt is closed the job is halted after its step and its state saved;
 // when ctx ends everything is killed at once. The error is an *Exit when the coordinator decided the end.
 func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
-	held, err := lock(cfg.Dir)
+	dir, err := take(cfg.Dir)
 	if err != nil {
 		return err
 	}
-	defer held.Close()
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, "logs"), 0o755); err != nil {
-		return err
-	}
+	defer dir.close()
 	s, err := newSupervisor(cfg)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 
-	client, peer, err := freePorts()
+	client, err := s.startEtcd(ctx, interrupt, freePorts)
 	if err != nil {
 		return err
 	}
 	endpoint := "http://" + client
-	record, _ := json.Marshal(Record{PID: os.Getpid(), Etcd: endpoint, Job: cfg.Job})
-	if err := os.WriteFile(filepath.Join(cfg.Dir, "run.json"), record, 0o644); err != nil {
+	if err := dir.record(Record{PID: os.Getpid(), Etcd: endpoint, Job: cfg.Job}); err != nil {
 		return err
 	}
-	defer os.Remove(filepath.Join(cfg.Dir, "run.json"))
+	defer dir.forget()
 
-	s.keep("etcd", []string{"etcd", "--dir", filepath.Join(cfg.Dir, "etcd"), "--client", client, "--peer", peer}, nil)
 	s.keep("coordinator", append(cfg.Coordinator, "--etcd", endpoint, "--job", cfg.Job, "--dir", cfg.Dir), cfg.Events)
 	worker := append(cfg.Worker, "--etcd", endpoint, "--job", cfg.Job)
 	s.scale(cfg.Workers, worker)
@@ -123,6 +88,8 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	}
 	defer stop()
 	var deadline <-chan time.Time
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -135,6 +102,11 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 			s.ask("coordinator")
 		case p := <-s.due:
 			s.resume(p)
+		case <-look.C:
+			if err := dir.lost(); err != nil {
+				cfg.Log.Warn(err.Error())
+				look.Stop()
+			}
 		case <-deadline:
 			return fmt.Errorf("no last checkpoint within %v of the interrupt: killed; see %s", haltTimeout, filepath.Join(cfg.Dir, "logs"))
 		case exit := <-s.exits:

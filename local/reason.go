@@ -3,8 +3,13 @@ package local
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 const diskFull = "no space left on device"
@@ -53,4 +58,37 @@ func clean(line string) string {
 		line = strings.TrimSuffix(entry.Msg+": "+entry.Error, ": ")
 	}
 	return strings.TrimPrefix(line, "error: ")
+}
+
+func describeSignal(signal syscall.Signal) string {
+	text := fmt.Sprintf("signal %d (%v)", int(signal), signal)
+	if signal == syscall.SIGKILL {
+		text += ", by hand or for want of memory (dmesg tells)"
+	}
+	return text
+}
+
+// tail is what a process's log says of its end, for the terminal.
+func (s *supervisor) tail(p *process) string {
+	const most = 256 << 10
+	path := s.logPath(p.name)
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	from := max(p.logged, info.Size()-most)
+	b, err := io.ReadAll(io.NewSectionReader(f, from, max(0, info.Size()-from)))
+	if err != nil {
+		return err.Error()
+	}
+	text := reason(b)
+	if p.name == "etcd" && !strings.Contains(text, diskFull) {
+		text += fmt.Sprintf("; if its data are damaged, delete %s: the run goes on from its newest checkpoint", filepath.Join(s.cfg.Dir, "etcd"))
+	}
+	return fmt.Sprintf("%s (log: %s)", text, path)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"evenweave/processors"
+	"evenweave/regular"
 )
 
 // LifelineVariable tells a child which file descriptor ends when its parent does.
@@ -101,7 +102,7 @@ func (s *supervisor) start(p *process) {
 }
 
 func (s *supervisor) launch(p *process) error {
-	log, err := os.OpenFile(s.logPath(p.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := regular.Append(s.logPath(p.name))
 	if err != nil {
 		return err
 	}
@@ -224,14 +225,19 @@ func (s *supervisor) ask(name string) {
 	}
 }
 
-// exited decides what the end of a process means. done: the run is over.
-func (s *supervisor) exited(e exited) (done bool, err error) {
-	p := e.p
+// gone notes that a process has ended.
+func (s *supervisor) gone(p *process) {
 	delete(s.live, p)
 	if p.leash != nil {
 		_ = p.leash.Close()
 		p.leash = nil
 	}
+}
+
+// exited decides what the end of a process means. done: the run is over.
+func (s *supervisor) exited(e exited) (done bool, err error) {
+	p := e.p
+	s.gone(p)
 	if s.procs[p.name] != p {
 		return false, nil // replaced meanwhile
 	}
@@ -342,39 +348,6 @@ func (s *supervisor) giveUp(p *process, why string) (done bool, err error) {
 		}
 	}
 	return true, &Exit{Code: 1, Tail: why}
-}
-
-func describeSignal(signal syscall.Signal) string {
-	text := fmt.Sprintf("signal %d (%v)", int(signal), signal)
-	if signal == syscall.SIGKILL {
-		text += ", by hand or for want of memory (dmesg tells)"
-	}
-	return text
-}
-
-// tail is what a process's log says of its end, for the terminal.
-func (s *supervisor) tail(p *process) string {
-	const most = 256 << 10
-	path := s.logPath(p.name)
-	f, err := os.Open(path)
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err.Error()
-	}
-	from := max(p.logged, info.Size()-most)
-	b, err := io.ReadAll(io.NewSectionReader(f, from, max(0, info.Size()-from)))
-	if err != nil {
-		return err.Error()
-	}
-	text := reason(b)
-	if p.name == "etcd" && !strings.Contains(text, diskFull) {
-		text += fmt.Sprintf("; if its data are damaged, delete %s: the run goes on from its newest checkpoint", filepath.Join(s.cfg.Dir, "etcd"))
-	}
-	return fmt.Sprintf("%s (log: %s)", text, path)
 }
 
 // wind waits for the workers, which go by themselves when the job is done, and then ends etcd.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -51,7 +52,7 @@ func etcd(t *testing.T) string {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	dir := t.TempDir()
-	go func() { done <- local.ServeEtcd(ctx, dir, client, peer) }()
+	go func() { done <- local.ServeEtcd(ctx, dir, client, peer, io.Discard) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {

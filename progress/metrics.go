@@ -77,7 +77,7 @@ func (h *held) fresh(e Event) bool {
 // left half written at its end is cut off. Damaged lines before that are left
 // as they are, for [ReadMetrics] to skip. The caller must Close it.
 func OpenMetrics(path string) (*Metrics, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := regular.Write(path)
 	if err != nil {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
@@ -118,7 +118,7 @@ func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
 // replace puts a new file with this content in the place of the one at path, and
 // returns it, open.
 func replace(path string, content []byte) (*os.File, error) {
-	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := regular.Create(path + ".new")
 	if err != nil {
 		return nil, err
 	}

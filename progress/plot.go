@@ -228,7 +228,7 @@ func writePNG(path string, picture vgimg.PngCanvas) (err error) {
 		}
 	}()
 	_, err = picture.WriteTo(f)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	err = errors.Join(err, f.Close())
 	if err != nil {
 		return err
 	}

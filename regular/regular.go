@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -42,4 +43,37 @@ func Read(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: read %d bytes: %w", path, size, err)
 	}
 	return b, nil
+}
+
+// Write opens the regular file of that name to read and write, and makes it, for the caller alone, if there is none. It
+// follows no link, and leaves what the file holds.
+func Write(path string) (*os.File, error) { return write(path, os.O_RDWR) }
+
+// Append is as Write; what is written goes behind what the file holds.
+func Append(path string) (*os.File, error) { return write(path, os.O_WRONLY|os.O_APPEND) }
+
+func write(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%s is a link: expected a regular file; remove the link", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file (mode %s): expected one", path, info.Mode())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Create makes a new file for the caller alone, in the place of whatever has that name.
+func Create(path string) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }

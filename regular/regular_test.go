@@ -38,3 +38,53 @@ func TestOnlyRegularFilesOfABoundedSize(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWritingFollowsNoLink, nor waits for a FIFO's reader; Create takes the place of either.
+func TestWritingFollowsNoLink(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	dir := t.TempDir()
+	precious := filepath.Join(dir, "precious")
+	for _, name := range []string{"link", "dangling", "fifo", "new", "old"} {
+		for how, open := range map[string]func(string) (*os.File, error){"Write": Write, "Append": Append, "Create": Create} {
+			path := filepath.Join(dir, name)
+			_ = os.Remove(path)
+			err := os.WriteFile(precious, []byte("precious"), 0o600)
+			switch name {
+			case "link":
+				err = errors.Join(err, os.Symlink(precious, path))
+			case "dangling":
+				err = errors.Join(err, os.Symlink("nothing", path))
+			case "fifo":
+				err = errors.Join(err, syscall.Mkfifo(path, 0o600))
+			case "old":
+				err = errors.Join(err, os.WriteFile(path, []byte("old"), 0o600))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := open(path)
+			if want := how == "Create" || name == "new" || name == "old"; (err == nil) != want {
+				t.Errorf("%s of %s: %v", how, name, err)
+			}
+			if err == nil {
+				_, err = f.WriteString("x")
+				info, _ := os.Lstat(path)
+				b, _ := os.ReadFile(path)
+				want := map[string]string{"Writeold": "xld", "Appendold": "oldx"}[how+name]
+				if want == "" {
+					want = "x"
+				}
+				if err := errors.Join(err, f.Close()); err != nil || info.Mode() != 0o600 || string(b) != want {
+					t.Errorf("%s of %s: mode %s, %q, %v", how, name, info.Mode(), b, err)
+				}
+			}
+			if b, err := os.ReadFile(precious); err != nil || string(b) != "precious" {
+				t.Fatalf("%s of %s: the file behind the link holds %q, %v", how, name, b, err)
+			}
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "nothing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file was made behind a dangling link: %v", err)
+	}
+}
