@@ -155,7 +155,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		var lead *coordinator.Coordinator
 		metrics := telemetry.NewCoordinator(func() telemetry.Facts {
 			f := lead.Facts()
-			return telemetry.Facts{Leading: f.Leading, Members: f.Members, DurableStep: f.Durable.Step, DurableAt: f.Durable.Manifest.Created}
+			return telemetry.Facts{Leading: f.Leading, Members: f.Members, Skipped: f.Skipped, OtherProtocol: f.OtherProtocol, DurableStep: f.Durable.Step, DurableAt: f.Durable.Manifest.Created}
 		})
 		lead, err = coordinator.New(coordinator.Config{
 			Self: job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: web, Host: host, PID: os.Getpid()},

@@ -35,6 +35,8 @@ type snapshot struct {
 	Coordinator      *leaderStatus  `json:"coordinator"`
 	Ledger           *ledgerStatus  `json:"ledger"`
 	Reason           string         `json:"reason"`
+	Skipped          []string       `json:"skipped_records,omitempty"` // why each cannot be used
+	OtherProtocol    int            `json:"other_protocol_members,omitempty"`
 	Done             *job.Done      `json:"done,omitempty"`
 }
 
@@ -79,6 +81,10 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 		}
 	}
 	s := snapshot{Event: "status", Time: time.Now(), Job: v.Job.UUID, Step: -1, Steps: v.Job.Spec.TotalSteps(), Members: []memberStatus{}, Done: v.Done}
+	for _, bad := range v.Skipped {
+		s.Skipped = append(s.Skipped, bad.Error())
+	}
+	s.OtherProtocol = v.OtherProtocol()
 	if v.World != nil {
 		s.Generation, s.Reason = v.World.Generation, v.World.Reason
 	}
@@ -128,6 +134,9 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 // clean makes every text printable: others wrote them.
 func (s *snapshot) clean() {
 	texts := []*string{&s.Job, &s.Reason}
+	for i := range s.Skipped {
+		texts = append(texts, &s.Skipped[i])
+	}
 	for i := range s.Members {
 		m := &s.Members[i]
 		texts = append(texts, &m.ID, &m.Address, &m.Host, &m.Phase, &m.Accuses)
@@ -161,6 +170,12 @@ func (s snapshot) print(w io.Writer) {
 	}
 	if l := s.Ledger; l != nil {
 		fmt.Fprintf(w, "ledger       %d epochs complete, each sample once; %d of %d samples used in the open one\n", l.Epoch, l.Used, l.Samples)
+	}
+	if n := len(s.Skipped); n > 0 {
+		fmt.Fprintf(w, "skipped      records that cannot be used: %d; %s\n", n, s.Skipped[0])
+	}
+	if s.OtherProtocol > 0 {
+		fmt.Fprintf(w, "refused      members that speak another protocol: %d; start them from the same build\n", s.OtherProtocol)
 	}
 	if d := s.Done; d != nil {
 		fmt.Fprintf(w, "done         step %d, complete: %v, checkpoint %s %s\n", d.Step, d.Complete, d.Checkpoint, d.Failure)

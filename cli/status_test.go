@@ -49,3 +49,18 @@ func TestStatusOfARunThatIsOver(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusCountsWhatIsNotUsed: records that cannot be read, and members of another build.
+func TestStatusCountsWhatIsNotUsed(t *testing.T) {
+	var calm, troubled strings.Builder
+	snapshot{}.print(&calm)
+	snapshot{Skipped: []string{"etcd key zz: not JSON", "another"}, OtherProtocol: 3}.print(&troubled)
+	if strings.Contains(calm.String(), "skipped") || strings.Contains(calm.String(), "protocol") {
+		t.Errorf("with nothing to tell:\n%s", calm.String())
+	}
+	for _, want := range []string{"cannot be used: 2; etcd key zz: not JSON", "another protocol: 3"} {
+		if !strings.Contains(troubled.String(), want) {
+			t.Errorf("%q is missing:\n%s", want, troubled.String())
+		}
+	}
+}

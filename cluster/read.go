@@ -66,6 +66,17 @@ func (c *Client) read(ctx context.Context) (View, error) {
 	return v, c.members(ctx, &v, page.Kvs, page.More)
 }
 
+// OtherProtocol counts the members of other builds, which no world can use.
+func (v View) OtherProtocol() int {
+	n := 0
+	for _, m := range v.Members {
+		if m.Speaks() != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // record decodes and validates the record under a key; nil if there is none.
 func record[T interface{ Validate() error }](kv *mvccpb.KeyValue) (*T, int64, error) {
 	if kv == nil {

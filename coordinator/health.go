@@ -71,9 +71,10 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 
 // Facts are what metrics show beside the events.
 type Facts struct {
-	Leading bool
-	Members int              // registered, as far as etcd has told
-	Durable checkpoint.Entry // the newest; zero: none that this process knows
+	Leading                bool
+	Members                int              // registered, as far as etcd has told
+	Skipped, OtherProtocol int              // records in etcd that cannot be used; members that speak another protocol
+	Durable                checkpoint.Entry // the newest; zero: none that this process knows
 }
 
 // Facts returns what holds now.
@@ -81,7 +82,7 @@ func (c *Coordinator) Facts() Facts {
 	view, _ := c.board.View()
 	c.vitals.mu.Lock()
 	defer c.vitals.mu.Unlock()
-	return Facts{Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members), Durable: c.vitals.durable}
+	return Facts{Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members), Skipped: len(view.Skipped), OtherProtocol: view.OtherProtocol(), Durable: c.vitals.durable}
 }
 
 // download sends the newest valid checkpoint as a file, for where neither the directory nor a shell is at hand.

@@ -17,12 +17,18 @@ const (
 	collectiveFailed = "collective_failed" // the same members went on
 )
 
+const (
+	skippedHelp       = "Records in etcd that cannot be used now; the log names them."
+	otherProtocolHelp = "Registered members that speak another protocol, which no world can use: start them from the same build."
+)
+
 // Facts are what the coordinator's metrics show beside its events.
 type Facts struct {
-	Leading     bool
-	Members     int
-	DurableStep int64
-	DurableAt   time.Time // zero: no checkpoint that this process knows
+	Leading                bool
+	Members                int
+	Skipped, OtherProtocol int
+	DurableStep            int64
+	DurableAt              time.Time // zero: no checkpoint that this process knows
 }
 
 // Coordinator turns the events of a job into metrics. Safe for concurrent use.
@@ -76,6 +82,8 @@ func NewCoordinator(facts func() Facts) *Coordinator {
 		return 0
 	})
 	f.gaugeFunc("members", "Registered members, spares too.", func() float64 { return float64(facts().Members) })
+	f.gaugeFunc("skipped_records", skippedHelp, func() float64 { return float64(facts().Skipped) })
+	f.gaugeFunc("other_protocol_members", otherProtocolHelp, func() float64 { return float64(facts().OtherProtocol) })
 	f.gaugeFunc("checkpoint_step", "Step of the newest durable checkpoint.", func() float64 { return float64(facts().DurableStep) })
 	f.gaugeFunc("checkpoint_timestamp_seconds", "When the newest durable checkpoint was made, seconds since 1970; 0: none.", func() float64 {
 		if at := facts().DurableAt; !at.IsZero() {

@@ -9,13 +9,14 @@ import (
 	"evenweave/proto"
 )
 
-// Worker turns what one member does into metrics. Its methods but Handler and Panicked are called by one goroutine, as the member's loop does.
+// Worker turns what one member does into metrics. Its methods but Handler, Saw and Panicked are called by one goroutine, as the member's loop does.
 type Worker struct {
 	registry *prometheus.Registry
 
 	phases                                   *prometheus.HistogramVec
 	steps, microBatches, sent, heals, panics prometheus.Counter
 	generation, rank, worldSize, step, share prometheus.Gauge
+	skipped, otherProtocol                   prometheus.Gauge
 	broken                                   *prometheus.CounterVec
 
 	place int
@@ -37,6 +38,8 @@ func NewWorker(member string) *Worker {
 	w.worldSize = f.gauge("world_size", "Members of the present world; 0 in none.")
 	w.step = f.gauge("step", "The last step that this member committed.")
 	w.share = f.gauge("micro_batches", "Micro-batches that this member computed in the last committed step.")
+	w.skipped = f.gauge("skipped_records", skippedHelp)
+	w.otherProtocol = f.gauge("other_protocol_members", otherProtocolHelp)
 	w.broken = f.counters("broken_collectives_total", "All-reduces that failed on this member, by how.", "kind",
 		"broken", "deadline", "protocol", "relayed", "aborted", "unreachable", "other")
 	info := register(f, prometheus.NewGaugeVec(prometheus.GaugeOpts(f.opts("info", "1; names the member.")), []string{"member"}))
@@ -76,6 +79,12 @@ func (w *Worker) Committed(c *proto.Commit, sent int) {
 		w.share.Set(float64(c.Deal[w.place]))
 		w.microBatches.Add(float64(c.Deal[w.place]))
 	}
+}
+
+// Saw implements worker.Observer.
+func (w *Worker) Saw(skipped, otherProtocol int) {
+	w.skipped.Set(float64(skipped))
+	w.otherProtocol.Set(float64(otherProtocol))
 }
 
 // Broken implements worker.Observer.

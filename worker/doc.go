@@ -73,6 +73,8 @@ type Observer interface {
 	Broken(kind string)
 	// Healed: the state differed from the majority's and was replaced.
 	Healed()
+	// Saw: so many of etcd's records cannot be used, and so many members speak another protocol. It may come from any goroutine.
+	Saw(skipped, otherProtocol int)
 	// Panicked: a call of another process to this member panicked. It may come at any time, from any goroutine.
 	Panicked()
 }

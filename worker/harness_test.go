@@ -51,11 +51,14 @@ type hand struct {
 	counted
 }
 
-// counted is an observer that counts heals.
+// counted is an observer that counts heals, and keeps what was seen last.
 type counted struct {
 	unobserved
-	heals int64
+	heals                  int64
+	skipped, otherProtocol int
 }
+
+func (c *counted) Saw(skipped, otherProtocol int) { c.skipped, c.otherProtocol = skipped, otherProtocol }
 
 func (c *counted) Healed() { c.heals++ }
 

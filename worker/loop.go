@@ -78,6 +78,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	left := false
 	for {
 		view, changed := l.Board.View()
+		l.Observer.Saw(len(view.Skipped), view.OtherProtocol())
 		due, acknowledged := l.replica.outstanding()
 		world := view.World
 		switch {
@@ -240,6 +241,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 func (l *Loop) watch(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool, cancel context.CancelCauseFunc) {
 	for {
 		view, changed := l.Board.View()
+		l.Observer.Saw(len(view.Skipped), view.OtherProtocol())
 		if w := view.World; w != nil && w.Generation > world.Generation && w.Since > world.Generation {
 			cancel(fmt.Errorf("%w: generation %d, %s", errWorldChanged, w.Generation, w.Reason))
 			return
@@ -287,4 +289,5 @@ func (unobserved) Rested(string)                {}
 func (unobserved) Committed(*proto.Commit, int) {}
 func (unobserved) Broken(string)                {}
 func (unobserved) Healed()                      {}
+func (unobserved) Saw(int, int)                 {}
 func (unobserved) Panicked()                    {}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -39,6 +40,25 @@ func TestAnyWorldSize(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRecordsThatAreNotUsedAreCounted: also those that come while the member trains.
+func TestRecordsThatAreNotUsedAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		m := c.start("m", 1, nil)
+		c.publish(false, "m")
+		time.Sleep(2 * time.Millisecond) // virtual: within the first step
+		c.change(func(v *cluster.View) {
+			v.Skipped = []error{errors.New("no JSON")}
+			v.Members = []job.Member{{ID: "m", Protocol: job.Protocol}, {ID: "old", Protocol: job.Protocol - 1}}
+		})
+		synctest.Wait()
+		if m.skipped != 1 || m.otherProtocol != 1 {
+			t.Errorf("%d records and %d members were seen, want one each", m.skipped, m.otherProtocol)
+		}
+		c.finish("m")
+	})
 }
 
 // TestRandomWorlds: members join, leave and die at random moments; the bits do not change.
