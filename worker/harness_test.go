@@ -58,7 +58,9 @@ type counted struct {
 	skipped, otherProtocol int
 }
 
-func (c *counted) Saw(skipped, otherProtocol int) { c.skipped, c.otherProtocol = skipped, otherProtocol }
+func (c *counted) Saw(skipped, otherProtocol int) {
+	c.skipped, c.otherProtocol = skipped, otherProtocol
+}
 
 func (c *counted) Healed() { c.heals++ }
 
