@@ -3,11 +3,13 @@ package worker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"evenweave/cluster"
+	"evenweave/example"
 	"evenweave/job"
 	"evenweave/policy"
 	"evenweave/schedule"
@@ -314,4 +316,26 @@ func TestALoneFailureEndsNoJob(t *testing.T) {
 			t.Errorf("c was healed %d times", s.Heals)
 		}
 	})
+}
+
+// TestADamagedCopyIsMadeAnew: a due state that was copied from a damaged live one is not what the healed member gives away.
+func TestADamagedCopyIsMadeAnew(t *testing.T) {
+	model := example.NewSoftmax()
+	r := newReplica(job.Job{Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: 20}, CheckpointEvery: 5}, model)
+	right := &state.State{Step: 4, Ledger: schedule.NewLedger(300), Values: slices.Clone(model.State())}
+	if err := r.adopt(right.Clone()); err != nil {
+		t.Fatal(err)
+	}
+	model.State()[3]++ // while the ring sums
+	if err := r.update(0, []int32{1}, make([]float32, model.Parameters())); err != nil {
+		t.Fatal(err)
+	}
+	right.Step, r.durable = 5, 5 // it is durable already, so what is adopted is not kept
+	if err := r.adopt(right.Clone()); err != nil {
+		t.Fatal(err)
+	}
+	r.verify(right.Fingerprint(), 1)
+	if s, err := r.at(t.Context(), 5); err != nil || s.Fingerprint() != right.Fingerprint() {
+		t.Errorf("the state of step 5 is given as %v, %v", s, err)
+	}
 }

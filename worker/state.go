@@ -100,8 +100,7 @@ func (r *replica) keep() {
 	if _, ok := r.snapshots[r.step]; !ok {
 		r.order = append(r.order, r.step)
 	}
-	s := r.copy()
-	r.snapshots[r.step] = &snapshot{state: s, print: s.Fingerprint()}
+	r.snapshots[r.step] = &snapshot{state: r.copy(), print: r.print}
 	for len(r.order) > maxSnapshots {
 		delete(r.snapshots, r.order[0])
 		r.order = r.order[1:]
