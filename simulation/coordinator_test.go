@@ -185,7 +185,7 @@ func (l *leader) fail(why string) {
 // probe asks the process at an address whether it is that member; the result may get lost.
 func (l *leader) probe(a policy.Probe) {
 	s, over, term := l.sim, false, l.term
-	lost := s.chance(0.002)
+	lost := s.chance(0.002) && !s.chaos.apart
 	finish := func(o policy.Outcome) {
 		if over || lost || l.term != term {
 			return

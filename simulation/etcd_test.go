@@ -27,6 +27,7 @@ type etcd struct {
 	done         *job.Done
 	leader       *lease
 	members      []*lease
+	unreadable   bool // it also holds a member's record that cannot be decoded: views leave it out
 }
 
 // lease is a record that lives as long as its owner is heard.
@@ -76,7 +77,7 @@ func (e *etcd) watch(p *process) {
 	p.reading = true
 	e.sim.after(e.sim.delay(), func() {
 		p.reading = false
-		if v := e.view; e.reaches(p) {
+		if v := e.view; e.reaches(p) && !(e.unreadable && e.sim.bug == frozenView) {
 			e.sim.after(e.sim.between(0, time.Millisecond), func() { p.exec(func() { p.see(v) }) })
 		}
 	})
@@ -171,6 +172,9 @@ func (e *etcd) publish(term, read int64, w job.World) bool {
 		if w.Rank(p.ID) != i {
 			s.broken("generation %d has %s twice", w.Generation, p.ID)
 		}
+	}
+	if s.full = s.full || len(w.Peers) == s.setup.members; s.chaos.apart && s.full && len(w.Peers) < s.setup.members {
+		s.broken("generation %d leaves a member out, although another order keeps the pair apart", w.Generation)
 	}
 	s.worlds[w.Generation] = true
 	e.world, e.worldChanged, e.published = &w, e.revision+1, s.now

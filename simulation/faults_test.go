@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"evenweave/job"
 	"evenweave/policy"
 )
 
@@ -22,6 +23,7 @@ type chaos struct {
 	from   int64         // no faults before this step
 	until  time.Duration // nor from then on
 	rift   bool          // two members can never see each other
+	apart  bool          // that is the only fault: no message is late, and an order keeps the pair apart, so no member is left out
 	tame   bool          // only deaths: nobody is ever out of reach, so nothing may be done twice
 	healed time.Duration // since when faults have stopped; 0: they have not
 	worlds int           // published since
@@ -75,9 +77,9 @@ func (s *sim) tempt(p *process) {
 func (c *chaos) strike(p *process) {
 	s := c.sim
 	m, l := s.someMember(p), s.someLeader(p)
-	kinds := 13
+	kinds := 14
 	if c.tame {
-		kinds = 6
+		kinds = 7
 	}
 	switch s.IntN(kinds) {
 	case 0:
@@ -109,15 +111,19 @@ func (c *chaos) strike(p *process) {
 				m.in(s.between(0, 3*time.Second), m.leave)
 			}
 		}
-	case 6, 7:
+	case 6:
+		s.log("FAULT: a record of a member cannot be read")
+		s.etcd.unreadable = true
+		s.etcd.changed()
+	case 7, 8:
 		if m != nil {
 			s.pause(m.process, s.between(300*time.Millisecond, 12*time.Second))
 		}
-	case 8:
+	case 9:
 		if l != nil {
 			s.pause(l.process, s.between(300*time.Millisecond, 15*time.Second))
 		}
-	case 9:
+	case 10:
 		s.log("FAULT: etcd is away")
 		s.etcd.away = true
 		s.after(s.between(300*time.Millisecond, 15*time.Second), s.etcdBack)
@@ -130,6 +136,17 @@ func (c *chaos) strike(p *process) {
 func (s *sim) tear() {
 	a, b := s.members[0].process, s.members[1].process
 	s.blocked[[2]*process{a, b}], s.blocked[[2]*process{b, a}] = true, true
+}
+
+// backedOff is a job whose deadlines have been doubled before, with a pair that cannot connect and others that can.
+func (s *sim) backedOff() {
+	s.setup.members, s.setup.leaders = 4+s.IntN(2), 1
+	s.setup.limits = policy.Limits{Min: 1, Max: s.setup.members, Expect: s.setup.members, ExpectFor: 5 * time.Second, TTL: ttl}
+	s.chaos = chaos{sim: s, until: time.Minute, rift: true, apart: true}
+	s.poisoned = 0
+	s.worlds[1] = true
+	s.etcd.world = &job.World{Generation: 1, Since: 1, Patience: 1 + s.IntN(3)}
+	s.etcd.changed()
 }
 
 // part cuts two processes off from each other, or in one direction.

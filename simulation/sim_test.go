@@ -19,6 +19,7 @@ const (
 	earlyEnd           // the end is written before the last checkpoint is durable
 	openNotDoubled     // the opening's deadline does not grow with the backoff
 	endlessFaults      // an error that every member gets does not end the job
+	frozenView         // one record that cannot be read stops every view of etcd
 )
 
 // sim is one run: a queue of events in virtual time. One goroutine; the same seed gives the same run.
@@ -40,6 +41,7 @@ type sim struct {
 
 	worlds   map[int64]bool   // generations published
 	disk     map[int64]uint64 // durable states by step
+	full     bool             // all members have been in one world
 	furthest int64            // step committed
 	total    int64
 	every    int64
@@ -82,7 +84,7 @@ func (s *sim) chance(p float64) bool { return s.Float64() < p }
 // delay of one message: mostly short, sometimes long enough to overtake and to be late.
 func (s *sim) delay() time.Duration {
 	switch {
-	case s.chance(0.004):
+	case s.chance(0.004) && !s.chaos.apart:
 		return s.between(200*time.Millisecond, 2*time.Second)
 	case s.chance(0.05):
 		return s.between(5*time.Millisecond, 100*time.Millisecond)

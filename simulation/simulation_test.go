@@ -38,6 +38,10 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	if r.IntN(12) == 0 {
 		s.poisoned = 1 + r.Int64N(s.total)
 	}
+	backedOff := r.IntN(16) == 0
+	if backedOff {
+		s.backedOff()
+	}
 	s.etcd.sweep()
 	for range s.setup.leaders {
 		s.spawnLeader()
@@ -45,10 +49,10 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	for range s.setup.members {
 		s.spawnNew()
 	}
-	if len(s.members) > max(1, s.setup.limits.Min) && r.IntN(12) == 0 {
+	if !backedOff && len(s.members) > max(1, s.setup.limits.Min) && r.IntN(12) == 0 {
 		s.members[0].faulty = true
 	}
-	if s.chaos.rift = !s.chaos.tame && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
+	if s.chaos.rift = backedOff || !s.chaos.tame && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
 		s.tear()
 	}
 	return s
@@ -84,6 +88,8 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"a leaver does not wait to be let go":       hastyLeaver,
 		"the end comes before the last checkpoint":  earlyEnd,
 		"an error of everybody's ends nothing":      endlessFaults,
+		"the opening's deadline is not doubled":     openNotDoubled,
+		"one unreadable record freezes all views":   frozenView,
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := search(1, 2000, planted, 1)
