@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const nobody = 65534
@@ -231,4 +232,24 @@ func TestLostDirectoryIsNamed(t *testing.T) {
 	says("deleted")
 	taken(t, path)
 	says("replaced")
+}
+
+// TestNothingStartsInALostDirectory: a process that ran for long, and whose log cannot be opened any more, is given up like any other.
+func TestNothingStartsInALostDirectory(t *testing.T) {
+	s := newTroupe(t, "/bin/sh")
+	if err := os.RemoveAll(filepath.Join(s.cfg.Dir, "logs")); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{name: "etcd", started: time.Now().Add(-time.Hour)}
+	s.procs["etcd"] = p
+	s.start(p)
+	for range quickDeaths {
+		if done, err := s.exited(s.next()); done {
+			if !strings.Contains(err.Error(), "etcd.log") {
+				t.Errorf("ended with %v", err)
+			}
+			return
+		}
+	}
+	t.Errorf("started again after %d ends", quickDeaths)
 }

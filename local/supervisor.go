@@ -102,6 +102,7 @@ func (s *supervisor) start(p *process) {
 }
 
 func (s *supervisor) launch(p *process) error {
+	p.started = time.Now() // also of an attempt that fails: it did not live as long as the one before
 	log, err := regular.Append(s.logPath(p.name))
 	if err != nil {
 		return err
@@ -136,7 +137,6 @@ func (s *supervisor) launch(p *process) error {
 	} else if out, err = p.cmd.StdoutPipe(); err != nil {
 		return err
 	}
-	p.started = time.Now()
 	result := make(chan error)
 	s.starts <- func() { result <- processors.Start(p.cmd, s.processors(p.name)) }
 	if err := <-result; err != nil {
