@@ -196,10 +196,9 @@ func (s snapshot) print(w io.Writer) {
 	_ = t.Flush()
 }
 
-// drawable says whether w is a terminal that understands escape codes.
-func drawable(w io.Writer, kind string) bool {
-	f, ok := w.(*os.File)
-	return ok && kind != "" && kind != "dumb" && term.IsTerminal(int(f.Fd()))
+// drawable says whether f is a terminal that understands escape codes.
+func drawable(f *os.File, kind string) bool {
+	return kind != "" && kind != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
 func statusCommand() *cobra.Command {
@@ -234,7 +233,7 @@ func statusCommand() *cobra.Command {
 			} else {
 				var page bytes.Buffer
 				switch {
-				case watch && drawable(cmd.OutOrStdout(), os.Getenv("TERM")):
+				case watch && drawable(os.Stdout, os.Getenv("TERM")):
 					page.WriteString("\033[H\033[2J")
 				case again:
 					page.WriteString("\n")
