@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -102,7 +101,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 			Cluster: local.Config{
 				Executable: executable, Job: "evenweave", Log: log,
 				Coordinator: append(append([]string{"coordinator", "--output", "json", "--expect-workers", strconv.Itoa(workers + spares), "--max-workers", maxWorkers(workers, spares)}, spec.args()...), passed...),
-				Worker:      append([]string{"worker", "--parallelism", strconv.Itoa(max(1, runtime.NumCPU()/workers)), "--data", spec.data}, passed...),
+				Worker:      append([]string{"worker", "--parallelism", strconv.Itoa(share(workers)), "--data", spec.data}, passed...),
 			},
 		}, show)
 		if temporary && err == nil {

@@ -297,6 +297,7 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		cfg.Log = log.With("job", c.job, "member", cfg.ID)
 		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
 		cfg.Open = openWorker(data, cfg.Log)
+		cfg.Faults = takesFaults(child)
 		metrics := telemetry.NewWorker(cfg.ID)
 		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
 		if child {
@@ -308,6 +309,13 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 	}
 	return cmd
 }
+
+// takesFaults says whether this worker may be damaged on purpose: a child of `evenweave chaos` only, never a process of a cluster.
+func takesFaults(child bool) bool { return child && os.Getenv("EVENWEAVE_FAULTS") == "1" }
+
+// share is how many micro-batches each of the local workers computes side by side: by the processors that this process may use, not by those that
+// the machine has.
+func share(workers int) int { return max(1, runtime.GOMAXPROCS(0)/workers) }
 
 func etcdCommand(asked <-chan struct{}) *cobra.Command {
 	var dir, client, peer string

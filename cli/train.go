@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -68,7 +67,7 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 			return err
 		}
 		if parallelism == 0 {
-			parallelism = max(1, runtime.NumCPU()/workers)
+			parallelism = share(workers)
 		}
 		executable, err := os.Executable()
 		if err != nil {

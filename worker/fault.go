@@ -9,14 +9,8 @@ import (
 	"syscall"
 )
 
-// faultsVariable, set to 1, lets SIGUSR1 flip a bit of the live state: `evenweave chaos` shows that it is found and healed.
-const faultsVariable = "EVENWEAVE_FAULTS"
-
-// flips damages the state on every SIGUSR1 until ctx ends. Without the variable it returns at once.
+// flips damages the state on every SIGUSR1 until ctx ends: `evenweave chaos` shows that it is found and healed.
 func (l *Loop) flips(ctx context.Context) {
-	if os.Getenv(faultsVariable) != "1" {
-		return
-	}
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
 	defer signal.Stop(asked)

@@ -32,6 +32,7 @@ type Config struct {
 	Grace       time.Duration // how long leaving may take
 	TTL         time.Duration // of the registration
 	Observer    Observer      // may be nil
+	Faults      bool          // SIGUSR1 damages the state: for `evenweave chaos`
 	Metrics     http.Handler  // served as /metrics; may be nil
 	// Open loads data and model of a job, compiled and warm, and returns the hash of the golden probe.
 	Open func(ctx context.Context, j job.Job) (Model, Dataset, string, error)
@@ -66,8 +67,8 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil || j == nil {
 		return err
 	}
-	model, data, numerics, err := cfg.Open(ctx, *j)
-	if err != nil {
+	model, data, numerics, err := cfg.open(ctx, *j, leaving)
+	if err != nil || model == nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
@@ -90,7 +91,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer pool.Close()
 	rings := NewRings(cfg.ID, j.UUID, board.Learn)
 	loop := &Loop{
-		ID: cfg.ID, Job: *j, Model: model, Dataset: data, Parallelism: cfg.Parallelism, Board: board, Connect: rings.Connect,
+		ID: cfg.ID, Job: *j, Model: model, Dataset: data, Parallelism: cfg.Parallelism, Board: board, Connect: retaining(pool, rings.Connect),
 		Fetch: Fetcher{Dial: pool.Dial, Values: len(model.State()), Samples: j.Spec.Samples},
 		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
 		Stay:  cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
@@ -108,7 +109,9 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer server.Stop()
 	pages.Store(new(loop.Handler(cfg.Metrics, membership.Registered)))
 	tasks.Go(func() { membership.Run(ctx) })
-	tasks.Go(func() { loop.flips(ctx) })
+	if cfg.Faults {
+		tasks.Go(func() { loop.flips(ctx) })
+	}
 	tasks.Go(func() { // leaving may not take for ever
 		select {
 		case <-ctx.Done():
@@ -123,6 +126,43 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	})
 	cfg.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", numerics, "parallelism", cfg.Parallelism)
 	return loop.Run(ctx, leaving)
+}
+
+// open calls Open. A compiler cannot be interrupted: when ctx ends, or this process is asked to leave (then the model is nil), it is left to itself
+// and ends with the process.
+func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) (Model, Dataset, string, error) {
+	type opened struct {
+		model    Model
+		data     Dataset
+		numerics string
+		err      error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		model, data, numerics, err := cfg.Open(ctx, j)
+		done <- opened{model, data, numerics, err}
+	}()
+	select {
+	case o := <-done:
+		return o.model, o.data, o.numerics, o.err
+	case <-leaving:
+		cfg.Log.Info("left while loading and compiling")
+		return nil, nil, "", nil
+	case <-ctx.Done():
+		return nil, nil, "", context.Cause(ctx)
+	}
+}
+
+// retaining closes the connections to those that a world has not, before it is connected.
+func retaining(pool *proto.Pool, connect Connect) Connect {
+	return func(ctx context.Context, w job.World, rank int) (Collective, error) {
+		addresses := []string{w.Coordinator}
+		for _, p := range w.Peers {
+			addresses = append(addresses, p.Address)
+		}
+		pool.Retain(addresses)
+		return connect(ctx, w, rank)
+	}
 }
 
 // awaitJob waits for a job that goes on. The end of one that was only stopped stands until a coordinator takes it back, so it is waited out:

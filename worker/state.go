@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"evenweave/job"
 	"evenweave/proto"
@@ -26,12 +27,25 @@ type replica struct {
 	print  state.Fingerprint // of the state as this member left it: if the live one has another, memory has changed by itself
 	broken bool              // it has; nothing is known until a state is adopted
 
+	changes int64      // counts those of the live state
+	copying sync.Mutex // one copy for peers at a time
+	shared  atomic.Pointer[sharedCopy]
+
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
 	order     []int64
 	durable   int64         // the newest step that the coordinator has said to be durable
 	newer     chan struct{} // closed, and another from then on, when it says so
 }
+
+// sharedCopy is the live state for all peers that ask for it, while it has not changed.
+type sharedCopy struct {
+	state   *state.State
+	changes int64
+}
+
+// copyChunk is how many values are copied for peers at once: an update waits for no more.
+const copyChunk = 1 << 18
 
 type snapshot struct {
 	state    *state.State
@@ -57,6 +71,7 @@ func (r *replica) adopt(s *state.State) error {
 	if err := r.model.SetState(s.Values); err != nil {
 		return fmt.Errorf("state of step %d: %w", s.Step, err)
 	}
+	r.moved()
 	r.step, r.ledger, r.known, r.broken = s.Step, s.Ledger, true, false
 	r.print = r.live().Fingerprint()
 	if r.job.Due(r.step) && r.step > r.durable { // those who computed it may die before it is saved
@@ -86,6 +101,7 @@ func (r *replica) update(epoch int64, samples []int32, mean []float32) error {
 	}
 	r.ledger = ledger
 	r.step++
+	r.moved()
 	if r.print = r.live().Fingerprint(); !intact { // while the ring was summing: what came of it is owned up to in the next exchange
 		r.print = state.Fingerprint{}
 	}
@@ -219,21 +235,69 @@ func (r *replica) durableStep() int64 {
 	return r.durable
 }
 
-// at returns the state of a step: the due snapshot if verified, else a copy of the live one.
-func (r *replica) at(_ context.Context, step int64) (*state.State, error) {
+// moved says that the live state becomes another. r.mu is held.
+func (r *replica) moved() {
+	r.changes++
+	r.shared.Store(nil)
+}
+
+// at returns the state of a step, which nobody may change: the due snapshot if verified, else one copy of the live state for all that ask.
+func (r *replica) at(ctx context.Context, step int64) (*state.State, error) {
+	r.copying.Lock()
+	defer r.copying.Unlock()
+	held, changes, err := r.held(step)
+	if err != nil {
+		return nil, err
+	}
+	if held.Values != nil {
+		return held, nil
+	}
+	for whole := false; !whole; {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
+		if whole, err = r.copyMore(held, changes); err != nil {
+			return nil, err
+		}
+	}
+	r.shared.Store(&sharedCopy{held, changes})
+	return held, nil
+}
+
+// copyMore appends a chunk of the live values, which must not have changed since the first.
+func (r *replica) copyMore(s *state.State, changes int64) (whole bool, err error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.changes != changes {
+		return false, fmt.Errorf("state of step %d is not here any more: this member has gone on to step %d", s.Step, r.step)
+	}
+	live := r.model.State()
+	if s.Values == nil {
+		s.Values = make([]float32, 0, len(live))
+	}
+	lo := len(s.Values)
+	s.Values = append(s.Values, live[lo:min(lo+copyChunk, len(live))]...)
+	return len(s.Values) == len(live), nil
+}
+
+// held returns the state of a step that is there already, or one without values if it is the live one, after so many changes.
+func (r *replica) held(step int64) (*state.State, int64, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if s, ok := r.snapshots[step]; ok && s.verified {
-		return s.state, nil
+		return s.state, 0, nil
 	}
 	if r.known && r.step == step {
-		return r.copy(), nil
+		if c := r.shared.Load(); c != nil && c.changes == r.changes {
+			return c.state, 0, nil
+		}
+		return &state.State{Step: step, Ledger: r.ledger.Clone()}, r.changes, nil
 	}
 	held := "no state"
 	if r.known {
 		held = fmt.Sprintf("step %d", r.step)
 	}
-	return nil, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots", step, held, len(r.order))
+	return nil, 0, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots", step, held, len(r.order))
 }
 
 // progress returns the committed steps (-1: no state) and the ledger of the open epoch.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +24,27 @@ import (
 	"evenweave/allreduce/grpclink"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain gives all tests a proxy that nobody runs, as many clusters have one for the world outside.
+func TestMain(m *testing.M) {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
+		_ = os.Setenv(name, "http://127.0.0.1:9")
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// TestNoProxy: an address that is not loopback by its name would be asked for through the proxy.
+func TestNoProxy(t *testing.T) {
+	server, address := listen(t, nil)
+	server.SetCurrent("job", 1, nil)
+	_, port, _ := net.SplitHostPort(address)
+	ctx, stop := context.WithTimeout(t.Context(), patient)
+	defer stop()
+	s, err := grpclink.Dial(ctx, "0.0.0.0:"+port, grpclink.Hello{Job: "job", Generation: 1, From: "a", To: "b", ToRank: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Abort(errors.New("the test is over"))
+}
 
 const patient = 30 * time.Second
 
