@@ -33,8 +33,10 @@ test-compose: setup build ## scales, kills and restarts a cluster made by docker
 test-kubernetes: setup build ## trains on a real cluster: scaling, deletions, the weights of a local run; skipped where there is none
 	deploy/kubernetes/test.sh
 
-race: setup ## all tests under the race detector
-	$(GO) test $(RACE) -timeout 20m ./...
+# Where goroutines share memory. Everything: make race PACKAGES=./...
+PACKAGES ?= . ./allreduce/... ./chaos ./checkpoint ./cluster ./coordinator ./evaluate ./local ./policy ./processors ./progress ./proto ./simulation ./telemetry ./worker
+race: setup ## the tests of packages with goroutines under the race detector
+	$(GO) test $(RACE) -timeout 20m $(PACKAGES)
 
 FUZZTIME ?= 20s
 fuzz: ## every fuzz target for FUZZTIME

@@ -183,8 +183,8 @@ func useSpec(t *testing.T, s job.Spec) {
 	if total < 1 || total > job.MaxStep || each < 1 || s.Plan().MicroBatches() < 1 || s.Plan().MicroBatches() > job.MaxPeers {
 		t.Errorf("%+v: %d steps, %d an epoch", s, total, each)
 	}
-	s.EpochEnds(total)
-	s.Plan().Position(total)
+	_ = s.EpochEnds(total)
+	_, _ = s.Plan().Position(total)
 	if d := s.Diff(s); len(d) != 0 {
 		t.Errorf("differs from itself in %v", d)
 	}
