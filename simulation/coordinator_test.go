@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,7 +21,9 @@ type leader struct {
 	policy *policy.Policy
 	view   *view
 	told   map[*member]report
+	proofs *proofs
 
+	saveAfter time.Duration
 	durable   int64
 	saving    bool
 	finishing bool
@@ -29,7 +32,9 @@ type leader struct {
 type report struct {
 	policy.Told
 	version int64
-	due     []int64
+	due     []held
+	held    held // while holding
+	verdict string
 }
 
 func (s *sim) spawnLeader() {
@@ -41,7 +46,10 @@ func (s *sim) spawnLeader() {
 		l.campaign()
 		l.every(200*time.Millisecond, l.campaign)
 		l.every(ttl/4, l.keepAlive)
-		l.every(500*time.Millisecond, func() { l.feed(policy.Tick{}) })
+		l.every(500*time.Millisecond, func() {
+			l.feed(policy.Tick{})
+			l.save()
+		})
 		l.every(2*time.Second, func() { s.etcd.watch(l.process) })
 	})
 }
@@ -86,7 +94,7 @@ func (l *leader) campaign() {
 // lead begins a term with what the directory and etcd hold.
 func (l *leader) lead(term int64, v *view) {
 	s := l.sim
-	l.term, l.heard, l.view, l.told = term, s.now, nil, map[*member]report{}
+	l.term, l.heard, l.view, l.told, l.proofs, l.saveAfter = term, s.now, nil, map[*member]report{}, newProofs(s.now), 0
 	l.saving, l.finishing, l.durable = false, false, s.newestDurable()
 	l.policy = policy.New("job", l.address, l.durable, s.setup.limits)
 	s.log("%s: leads term %d from step %d", l.name, term, l.durable)
@@ -126,7 +134,14 @@ func (l *leader) observe(v *view) {
 		return
 	}
 	l.view = v
+	l.proofs.enter(v.world, l.sim.now)
+	maps.DeleteFunc(l.told, func(m *member, _ report) bool { return !l.follows(m) })
 	l.feed(policy.Observed{Members: v.members, World: v.world, Numerics: v.numerics})
+	for _, m := range l.sim.members { // it may have been heard before its world was
+		if _, known := l.told[m]; known && uses(l.proofs.present(), m) {
+			l.feed(l.fact(m))
+		}
+	}
 }
 
 // feed gives the policy one input and carries out what it asks for.
@@ -212,31 +227,64 @@ func (l *leader) silent(a policy.Probe, finish func(policy.Outcome)) {
 	finish(policy.Silent)
 }
 
-// listen takes a member's status.
-func (l *leader) listen(m *member, told policy.Told, version int64, due []int64) {
-	if l.term == 0 || l.told[m].version >= version {
+// listen takes a member's status. One that the present world does not use is heard about itself only.
+func (l *leader) listen(m *member, r report) {
+	if l.term == 0 || m.dead || l.told[m].version >= r.version { // a stream ends with what it brought last
 		return
 	}
-	l.told[m] = report{told, version, due}
-	l.feed(told)
-	l.save(m)
-	l.ended(m)
+	l.told[m] = r
+	if uses(l.proofs.present(), m) {
+		delete(l.proofs.silent, m.id)
+	}
+	if r.verdict != "" && l.agree(func(o report) bool { return o.verdict == r.verdict && o.Generation == r.Generation }) {
+		l.sim.broken("the job failed on %s's word", m.id)
+		return
+	}
+	l.feed(l.fact(m))
+	l.save()
+	l.ended()
 }
 
-// save makes the oldest state on offer durable.
-func (l *leader) save(m *member) {
-	r, step := l.told[m], int64(-1)
-	for _, due := range r.due {
-		if due > l.durable && step < 0 {
-			step = due
-		}
+// follows says whether a member is in the world or registered.
+func (l *leader) follows(m *member) bool {
+	return l.view.world != nil && uses(l.view.world, m) ||
+		slices.ContainsFunc(l.view.members, func(r job.Member) bool { return r.ID == m.id && r.Address == m.address })
+}
+
+// fact is what the policy may know of a status.
+func (l *leader) fact(m *member) policy.Told {
+	r := l.told[m]
+	if !uses(l.proofs.present(), m) {
+		return policy.Told{Member: m.id, Generation: r.Generation, Step: r.Step, Resting: r.Resting}
 	}
-	if step < 0 && r.Holding && r.Step > l.durable && l.view.world != nil && r.Generation == l.view.world.Generation {
-		step = r.Step
+	if r.verdict != "" && r.Accusation == nil {
+		r.Told.Accusation = &policy.Accusation{Kind: policy.KindOther, Step: r.Step, Detail: r.verdict}
 	}
-	if step < 0 || l.saving {
+	return r.Told
+}
+
+// unfollow forgets what a member told whose stream has ended.
+func (l *leader) unfollow(m *member) {
+	if l.term == 0 {
 		return
 	}
+	if uses(l.proofs.present(), m) {
+		l.proofs.silent[m.id] = l.sim.now
+	}
+	delete(l.told, m)
+	l.feed(policy.Unfollowed{Member: m.id})
+}
+
+// save makes the oldest proved state on offer durable.
+func (l *leader) save() {
+	if l.term == 0 || l.saving || l.sim.now < l.saveAfter {
+		return
+	}
+	c, ok := l.offer()
+	if due := (l.durable/l.sim.every + 1) * l.sim.every; !ok || c.step > due && l.sim.now-l.proofs.began < hearing && len(l.told) < len(l.view.members) {
+		return
+	}
+	m, step := c.member, c.step
 	s, over, term := l.sim, false, l.term
 	l.saving = true
 	finish := func(print uint64, ok bool) {
@@ -245,18 +293,22 @@ func (l *leader) save(m *member) {
 		}
 		over = true
 		l.in(s.between(time.Millisecond, 50*time.Millisecond), func() {
+			if ok && print != c.print && l.term == term {
+				l.proofs.forged[m] = true
+			}
+			ok = ok && (print == c.print || s.bug == oneIsBelieved)
 			if ok { // a term that is over meanwhile may still write: it cannot do harm
 				l.write(step, print)
 			}
 			if l.term == term {
-				l.saved(step, ok)
+				l.saved(step, ok, m)
 			}
 		})
 	}
 	var print uint64
-	var ok bool
-	l.in(5*time.Second, func() { finish(0, false) })
-	s.call(l.process, m.process, func() { print, ok = m.at(step) }, func() { finish(print, ok) }, func() { finish(0, false) })
+	var has bool
+	l.in(fetchTimeout, func() { finish(0, false) })
+	s.call(l.process, m.process, func() { print, has = m.at(step) }, func() { finish(print, has) }, func() { finish(0, false) })
 }
 
 // write puts a state on disk under its step.
@@ -269,27 +321,30 @@ func (l *leader) write(step int64, print uint64) {
 	s.log("%s: step %d is durable", l.name, step)
 }
 
-func (l *leader) saved(step int64, ok bool) {
+func (l *leader) saved(step int64, ok bool, from *member) {
 	l.saving = false
-	if !ok {
-		return // every later status asks again
+	if !ok { // every later status asks again
+		l.proofs.avoid[from], l.saveAfter = l.sim.now, l.sim.now+saveRetry
+		return
 	}
 	l.durable = max(l.durable, step)
+	l.proofs.saved(step)
 	l.feed(policy.Durable{Step: step})
 	for _, m := range l.sim.members {
 		if _, known := l.told[m]; known && l.term != 0 {
 			l.sim.send(l.process, m.process, func() { m.acknowledge(step) })
-			l.save(m)
-			l.ended(m)
 		}
 	}
+	l.save()
+	l.ended()
 }
 
-// ended writes the end of the job when what a member holds is all there is to compute, and durable.
-func (l *leader) ended(m *member) {
-	r, w := l.told[m], l.view.world
-	durable := l.durable == r.Step || l.sim.bug == earlyEnd
-	if l.term == 0 || l.finishing || !r.Holding || w == nil || r.Generation != w.Generation || !durable || r.Step < l.sim.total {
+// ended writes the end of the job when what the members hold is all there is to compute, and durable.
+func (l *leader) ended() {
+	w, total, early := l.view.world, l.sim.total, l.sim.bug == earlyEnd
+	if l.term == 0 || l.finishing || w == nil || l.durable < total && !early || !l.agree(func(r report) bool {
+		return r.Holding && r.Generation == w.Generation && r.Step == total && (early || r.held.print == l.sim.disk[total])
+	}) {
 		return
 	}
 	e, term := l.sim.etcd, l.term
@@ -298,10 +353,10 @@ func (l *leader) ended(m *member) {
 		if e.leader == nil || e.leader.created != term {
 			return false
 		}
-		if _, durable := l.sim.disk[r.Step]; !durable {
-			l.sim.broken("the end was written, but step %d is not durable", r.Step)
+		if _, durable := l.sim.disk[total]; !durable {
+			l.sim.broken("the end was written, but step %d is not durable", total)
 		}
-		e.done = &job.Done{Step: r.Step, Complete: true}
+		e.done = &job.Done{Step: total, Complete: true}
 		e.changed()
 		return true
 	}, func(a answer) {

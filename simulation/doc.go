@@ -7,6 +7,8 @@
 //	member_test.go       a worker's loop: worlds entered and left, steps, states fetched, leaving
 //	ring_test.go         collectives that may reach some ranks and not others
 //	coordinator_test.go  terms: facts to the policy, its actions to etcd, states to disk
+//	proof_test.go        what a term believes: a strict majority of a world, no single member
+//	liar_test.go         a member that lies, where two others of its world can contradict it
 //	faults_test.go       what goes wrong, and when it stops
 //	simulation_test.go   thousands of schedules, and planted bugs that must be found
 //

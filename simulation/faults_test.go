@@ -24,6 +24,7 @@ type chaos struct {
 	until  time.Duration // nor from then on
 	rift   bool          // two members can never see each other
 	apart  bool          // that is the only fault: no message is late, and an order keeps the pair apart, so no member is left out
+	liar   bool          // one member lies, and the others are in reach: a majority is heard
 	tame   bool          // only deaths: nobody is ever out of reach, so nothing may be done twice
 	healed time.Duration // since when faults have stopped; 0: they have not
 	worlds int           // published since
@@ -77,9 +78,12 @@ func (s *sim) tempt(p *process) {
 func (c *chaos) strike(p *process) {
 	s := c.sim
 	m, l := s.someMember(p), s.someLeader(p)
-	kinds := 14
+	kinds := 15
 	if c.tame {
 		kinds = 7
+	}
+	if c.liar {
+		kinds = 8
 	}
 	switch s.IntN(kinds) {
 	case 0:
@@ -115,15 +119,19 @@ func (c *chaos) strike(p *process) {
 		s.log("FAULT: a record of a member cannot be read")
 		s.etcd.unreadable = true
 		s.etcd.changed()
-	case 7, 8:
+	case 7:
+		if c.liar {
+			s.corrupt(m)
+		}
+	case 8, 9:
 		if m != nil {
 			s.pause(m.process, s.between(300*time.Millisecond, 12*time.Second))
 		}
-	case 9:
+	case 10:
 		if l != nil {
 			s.pause(l.process, s.between(300*time.Millisecond, 15*time.Second))
 		}
-	case 10:
+	case 11:
 		s.log("FAULT: etcd is away")
 		s.etcd.away = true
 		s.after(s.between(300*time.Millisecond, 15*time.Second), s.etcdBack)
@@ -200,6 +208,7 @@ func (c *chaos) heal() {
 			l.resume()
 		}
 	})
+	s.repent()
 	c.staff()
 	s.after(patience, func() {
 		s.broken("no end within %v after faults stopped at %v", patience, c.healed)
@@ -252,6 +261,7 @@ func (s *sim) kill(m *member, restart bool) {
 		x.over = true
 		x.abort(policy.Accusation{Suspect: m.id, Kind: policy.KindBroken})
 	}
+	s.repent()
 	s.hangUp(m)
 	if !restart || m.leaving {
 		return

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -42,13 +43,16 @@ type member struct {
 	parked     map[int64]*session // streams of left neighbours, by generation
 	leaving    bool               // asked to
 	faulty     bool               // it cannot compute
+	lies       int                // that it still tells
+	lied       bool               // in its last report
 	status     policy.Told
 	version    int64
 }
 
 type snapshot struct {
-	print    uint64
-	verified bool
+	print      uint64
+	verified   bool
+	generation int64 // of the world that agreed on it
 }
 
 // spawn starts a fresh worker: it loads for a while, then registers.
@@ -189,9 +193,10 @@ func (m *member) exit(why string) {
 		}
 	}
 	// One step may go: a neighbour that lost the last bytes of the collective does that step again.
-	if m.told() > best+1 {
+	if m.told() > best+1 && !s.deceived {
 		s.broken("%s took step %d with it when it left: the rest has step %d", m.id, m.step, best)
 	}
+	s.repent()
 	s.hangUp(m)
 	s.after(s.delay(), func() {
 		if e := s.etcd; e.reaches(m.process) {
@@ -208,7 +213,7 @@ func (m *member) exit(why string) {
 // hangUp lets the coordinators notice that a member's streams ended.
 func (s *sim) hangUp(m *member) {
 	for _, l := range s.leaders {
-		s.send(m.process, l.process, func() { l.feed(policy.Unfollowed{Member: m.id}) })
+		s.send(m.process, l.process, func() { l.unfollow(m) })
 	}
 }
 
@@ -216,24 +221,27 @@ func (s *sim) hangUp(m *member) {
 func (m *member) tell() {
 	m.version++
 	m.status.Step, m.status.Resting = m.told(), m.session == nil
-	told, version, due := m.status, m.version, m.due()
+	told := report{Told: m.status, version: m.version, due: m.due(), held: held{m.step, m.status.Generation, m.print}}
+	if m.lied = false; m.lie() {
+		told = m.forge(told)
+	}
 	for _, l := range m.sim.leaders {
 		if l.term != 0 && !l.dead {
-			m.sim.send(m.process, l.process, func() { l.listen(m, told, version, due) })
+			m.sim.send(m.process, l.process, func() { l.listen(m, told) })
 		}
 	}
 }
 
 // due lists the verified snapshots that nobody has acknowledged.
-func (m *member) due() []int64 {
-	var steps []int64
+func (m *member) due() []held {
+	var all []held
 	for step, shot := range m.snapshots {
 		if shot.verified {
-			steps = append(steps, step)
+			all = append(all, held{step, shot.generation, shot.print})
 		}
 	}
-	slices.Sort(steps)
-	return steps
+	slices.SortFunc(all, func(a, b held) int { return cmp.Compare(a.step, b.step) })
+	return all
 }
 
 func (m *member) acknowledge(step int64) {
@@ -247,6 +255,9 @@ func (m *member) acknowledge(step int64) {
 
 // at serves the state of a step.
 func (m *member) at(step int64) (print uint64, ok bool) {
+	if m.lie() {
+		return m.sim.Uint64(), true
+	}
 	if shot, held := m.snapshots[step]; held && shot.verified {
 		return shot.print, true
 	}
@@ -256,7 +267,7 @@ func (m *member) at(step int64) (print uint64, ok bool) {
 // adopt takes over a fetched state. A member goes back only to do a step again that the majority does not have, or if it comes back to a world
 // that went on without it.
 func (m *member) adopt(x *session, step int64, print uint64) {
-	if m.known && step < m.step-1 && !slices.Contains(x.world.Fresh, m.id) {
+	if m.known && step < m.step-1 && !slices.Contains(x.world.Fresh, m.id) && !m.sim.deceived {
 		m.sim.broken("%s went back from step %d to %d", m.id, m.step, step)
 	}
 	m.known, m.step, m.print = true, step, print
@@ -279,7 +290,7 @@ func (m *member) commit(print uint64) {
 
 func (m *member) verify() {
 	if shot, ok := m.snapshots[m.step]; ok {
-		shot.verified = true
+		shot.verified, shot.generation = true, m.generation
 		m.snapshots[m.step] = shot
 	}
 }
@@ -323,11 +334,15 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 	var print uint64
 	var ok bool
 	s.call(m.process, holder.process, func() { print, ok = holder.at(c.Step) }, func() {
-		if !ok {
+		switch {
+		case !ok:
 			finish(blame, 0)
-			return
+		case print != uint64(c.Print.Hi): // another state than was announced
+			blame.Kind = policy.KindProtocol
+			finish(blame, 0)
+		default:
+			finish(nil, print)
 		}
-		finish(nil, print)
 	}, func() { finish(blame, 0) })
 }
 

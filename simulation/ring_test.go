@@ -276,7 +276,11 @@ func (x *session) take(this *round) {
 
 func (x *session) open() {
 	m := x.m
-	x.contribute(claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable}, m.deadlines(x.world).Open)
+	c := claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable}
+	if x.liesInOpening() {
+		c = m.forgeClaim(c)
+	}
+	x.contribute(c, m.deadlines(x.world).Open)
 }
 
 // opened settles from which state to go on.
@@ -288,7 +292,7 @@ func (x *session) opened(this *round) {
 			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.print)
 		}
 		slots[policy.SlotWords*rank+3] = c.durable
-		newest = max(newest, c.durable)
+		newest = max(newest, x.ring.sessions[rank].m.durable)
 	}
 	c := policy.Choose(policy.Exchange{Slots: slots, Floor: x.world.Floor, Total: s.total, Fresh: x.world.FreshRanks()})
 	if s.bug == floorWins && c.Step > x.world.Floor && !c.Agreed {
@@ -298,11 +302,11 @@ func (x *session) opened(this *round) {
 	case c.Agreed:
 		for _, other := range s.members {
 			inside := other.session != nil && other.session.ring == x.ring && !slices.Contains(x.world.Fresh, other.id)
-			if (inside || s.chaos.tame && !other.dead && !other.letGo()) && other.told() > c.Step+1 { // one more: it has taken the next step already
+			if (inside || s.chaos.tame && !other.dead && !other.letGo()) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
 				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
 			}
 		}
-		if c.Step < newest {
+		if c.Step < newest && !s.deceived {
 			s.broken("g=%d opens with step %d, below the durable step %d", x.world.Generation, c.Step, newest)
 		}
 		m.verify()

@@ -19,6 +19,8 @@ const (
 	earlyEnd           // the end is written before the last checkpoint is durable
 	openNotDoubled     // the opening's deadline does not grow with the backoff
 	endlessFaults      // an error that every member gets does not end the job
+	oneIsBelieved      // the coordinator believes each single member
+	votesTwice         // a state that a member tells of twice has two votes
 	frozenView         // one record that cannot be read stops every view of etcd
 )
 
@@ -41,6 +43,7 @@ type sim struct {
 
 	worlds   map[int64]bool   // generations published
 	disk     map[int64]uint64 // durable states by step
+	deceived bool             // a member has lied: the others may go back to what is durable, where they cannot tell the lie from the truth
 	full     bool             // all members have been in one world
 	furthest int64            // step committed
 	total    int64

@@ -38,6 +38,11 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	if r.IntN(12) == 0 {
 		s.poisoned = 1 + r.Int64N(s.total)
 	}
+	if r.IntN(6) == 0 {
+		s.setup.members += 2
+		s.chaos.tame, s.chaos.liar, s.chaos.budget, s.chaos.rate = true, true, 1+r.IntN(20), 0.002+s.chaos.rate
+		s.setup.limits.Max = max(s.setup.limits.Max, 3)
+	}
 	backedOff := r.IntN(16) == 0
 	if backedOff {
 		s.backedOff()
@@ -89,6 +94,8 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"the end comes before the last checkpoint":  earlyEnd,
 		"an error of everybody's ends nothing":      endlessFaults,
 		"the opening's deadline is not doubled":     openNotDoubled,
+		"one member is believed":                    oneIsBelieved,
+		"one member votes twice":                    votesTwice,
 		"one unreadable record freezes all views":   frozenView,
 	} {
 		t.Run(name, func(t *testing.T) {
