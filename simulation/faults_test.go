@@ -223,6 +223,9 @@ func (c *chaos) staff() {
 			alive++
 		}
 	}
+	if c.rift && !s.members[0].dead && !s.members[1].dead { // a ring needs one that sees both, or does without one of them
+		alive--
+	}
 	for ; alive < s.setup.limits.Min; alive++ {
 		s.spawnNew()
 	}

@@ -26,7 +26,8 @@ type claim struct {
 	known    bool
 	step     int64
 	print    uint64
-	durable  int64 // the newest step that it knows to be
+	durable  int64 // the newest step that it says to be
+	knows    int64 // and the one that it knows to be
 	changing bool
 }
 
@@ -276,7 +277,7 @@ func (x *session) take(this *round) {
 
 func (x *session) open() {
 	m := x.m
-	c := claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable}
+	c := claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable, knows: m.durable}
 	if x.liesInOpening() {
 		c = m.forgeClaim(c)
 	}
@@ -292,7 +293,7 @@ func (x *session) opened(this *round) {
 			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.print)
 		}
 		slots[policy.SlotWords*rank+3] = c.durable
-		newest = max(newest, x.ring.sessions[rank].m.durable)
+		newest = max(newest, c.knows)
 	}
 	c := policy.Choose(policy.Exchange{Slots: slots, Floor: x.world.Floor, Total: s.total, Fresh: x.world.FreshRanks()})
 	if s.bug == floorWins && c.Step > x.world.Floor && !c.Agreed {
@@ -302,7 +303,7 @@ func (x *session) opened(this *round) {
 	case c.Agreed:
 		for _, other := range s.members {
 			inside := other.session != nil && other.session.ring == x.ring && !slices.Contains(x.world.Fresh, other.id)
-			if (inside || s.chaos.tame && !other.dead && !other.letGo()) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
+			if (inside || s.chaos.tame && s.poisoned == 0 && !other.dead && !other.letGo()) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
 				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
 			}
 		}

@@ -57,7 +57,7 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	if !backedOff && len(s.members) > max(1, s.setup.limits.Min) && r.IntN(12) == 0 {
 		s.members[0].faulty = true
 	}
-	if s.chaos.rift = backedOff || !s.chaos.tame && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
+	if s.chaos.rift = backedOff || !s.chaos.tame && !s.members[0].faulty && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
 		s.tear()
 	}
 	return s
