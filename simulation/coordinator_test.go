@@ -46,11 +46,11 @@ func (s *sim) spawnLeader() {
 		l.campaign()
 		l.every(200*time.Millisecond, l.campaign)
 		l.every(ttl/4, l.keepAlive)
-		l.every(500*time.Millisecond, func() {
+		l.every(tickEvery, func() {
 			l.feed(policy.Tick{})
 			l.save()
 		})
-		l.every(2*time.Second, func() { s.etcd.watch(l.process) })
+		l.every(pollInterval, func() { s.etcd.watch(l.process) })
 	})
 }
 
@@ -200,7 +200,7 @@ func (l *leader) fail(why string) {
 // probe asks the process at an address whether it is that member; the result may get lost.
 func (l *leader) probe(a policy.Probe) {
 	s, over, term := l.sim, false, l.term
-	lost := s.chance(0.002) && !s.chaos.apart
+	lost := s.chance(0.002) && !s.chaos.apart && !s.chaos.tame
 	finish := func(o policy.Outcome) {
 		if over || lost || l.term != term {
 			return
@@ -308,7 +308,7 @@ func (l *leader) save() {
 	var print uint64
 	var has bool
 	l.in(fetchTimeout, func() { finish(0, false) })
-	s.call(l.process, m.process, func() { print, has = m.at(step) }, func() { finish(print, has) }, func() { finish(0, false) })
+	s.transfer(l.process, m.process, func() { print, has = m.at(step) }, func() { finish(print, has) }, func() { finish(0, false) })
 }
 
 // write puts a state on disk under its step.

@@ -9,6 +9,7 @@
 //	coordinator_test.go  terms: facts to the policy, its actions to etcd, states to disk
 //	proof_test.go        what a term believes: a strict majority of a world, no single member
 //	liar_test.go         a member that lies, where two others of its world can contradict it
+//	constants_test.go    the product's times, compared with it
 //	faults_test.go       what goes wrong, and when it stops
 //	simulation_test.go   thousands of schedules, and planted bugs that must be found
 //

@@ -7,11 +7,6 @@ import (
 	"evenweave/job"
 )
 
-const (
-	ttl            = 5 * time.Second
-	requestTimeout = 3 * time.Second
-)
-
 // etcd holds the records of the job. Processes reach it by requests and see it through views.
 type etcd struct {
 	sim      *sim

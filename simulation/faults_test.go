@@ -25,7 +25,7 @@ type chaos struct {
 	rift   bool          // two members can never see each other
 	apart  bool          // that is the only fault: no message is late, and an order keeps the pair apart, so no member is left out
 	liar   bool          // one member lies, and the others are in reach: a majority is heard
-	tame   bool          // only deaths: nobody is ever out of reach, so nothing may be done twice
+	tame   bool          // only deaths: every member is in reach and no probe is lost, so no step is lost
 	healed time.Duration // since when faults have stopped; 0: they have not
 	worlds int           // published since
 }

@@ -66,7 +66,7 @@ func (s *sim) spawn(id, address string) *member {
 		m.register()
 		m.every(ttl/4, m.register)
 		m.every(time.Second, m.tell)
-		m.every(2*time.Second, func() { s.etcd.watch(m.process) })
+		m.every(pollInterval, func() { s.etcd.watch(m.process) })
 		s.etcd.watch(m.process)
 	})
 	return m
@@ -333,7 +333,7 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 	m.in(m.deadlines(x.world).Fetch, func() { finish(blame, 0) })
 	var print uint64
 	var ok bool
-	s.call(m.process, holder.process, func() { print, ok = holder.at(c.Step) }, func() {
+	s.transfer(m.process, holder.process, func() { print, ok = holder.at(c.Step) }, func() {
 		switch {
 		case !ok:
 			finish(blame, 0)
@@ -355,24 +355,15 @@ func (m *member) restore(x *session, step int64, over *bool, got func(uint64)) {
 	if m.view.leader != "" {
 		address = m.view.leader
 	}
-	again := func() { m.in(200*time.Millisecond, func() { m.restore(x, step, over, got) }) }
+	again := func() { m.in(restorePause, func() { m.restore(x, step, over, got) }) }
 	l := m.sim.leaderAt(address)
 	var print uint64
 	var ok bool
-	answered := false
-	m.sim.call(m.process, l.process, func() { print, ok = m.sim.disk[step] }, func() {
-		if answered = true; ok {
+	m.sim.transfer(m.process, l.process, func() { print, ok = m.sim.disk[step] }, func() {
+		if ok {
 			got(print)
 			return
 		}
 		again()
-	}, func() {
-		answered = true
-		again()
-	})
-	m.in(time.Second, func() {
-		if !answered {
-			again()
-		}
-	})
+	}, again)
 }

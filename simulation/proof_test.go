@@ -9,13 +9,6 @@ import (
 	"evenweave/job"
 )
 
-const (
-	// As coordinator/saver.go has them: TestConstantsAreTheProducts.
-	hearing      = 5 * time.Second
-	saveRetry    = 3 * time.Second
-	fetchTimeout = 60 * time.Second
-)
-
 // held is a state that a member says to hold: its step, the world that agreed on it, its hash.
 type held struct {
 	step, generation int64

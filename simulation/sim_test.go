@@ -48,7 +48,8 @@ type sim struct {
 	furthest int64            // step committed
 	total    int64
 	every    int64
-	poisoned int64 // a step that no member can compute; 0: none
+	size     time.Duration // that a state takes on the wire
+	poisoned int64         // a step that no member can compute; 0: none
 	setup    setup
 	chaos    chaos
 	failed   string
@@ -104,6 +105,7 @@ type process struct {
 	paused  bool
 	resumed time.Duration // when it last ran again after a pause; 0: never paused
 	backlog []func()
+	sending time.Duration // until when it sends states
 	reading bool
 	see     func(*view) // takes a view of etcd
 }
@@ -148,7 +150,7 @@ func (p *process) resume() {
 
 // stalled says whether the process would notice that it did not run for a while.
 func (p *process) stalled() bool {
-	return p.resumed > 0 && p.sim.now-p.resumed < 5*time.Second
+	return p.resumed > 0 && p.sim.now-p.resumed < pauseFor
 }
 
 // send delivers a message, unless the way is blocked when it arrives.
@@ -174,6 +176,24 @@ func (s *sim) call(from, to *process, serve func(), answered, gone func()) {
 			})
 		}
 	})
+}
+
+// transfer is a call whose answer is a state: it takes its time, and a process sends one after the other.
+func (s *sim) transfer(from, to *process, serve func(), answered, gone func()) {
+	var until time.Duration
+	s.call(from, to, func() {
+		serve()
+		to.sending = max(to.sending, s.now) + s.size
+		until = to.sending
+	}, func() {
+		from.in(max(0, until-s.now), func() {
+			if to.dead {
+				gone()
+				return
+			}
+			answered()
+		})
+	}, gone)
 }
 
 // run until the job is done or a promise is broken.

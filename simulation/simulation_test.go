@@ -38,6 +38,9 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	if r.IntN(12) == 0 {
 		s.poisoned = 1 + r.Int64N(s.total)
 	}
+	if r.IntN(4) == 0 {
+		s.size = s.between(0, 2*time.Second)
+	}
 	if r.IntN(6) == 0 {
 		s.setup.members += 2
 		s.chaos.tame, s.chaos.liar, s.chaos.budget, s.chaos.rate = true, true, 1+r.IntN(20), 0.002+s.chaos.rate
