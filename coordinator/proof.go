@@ -71,19 +71,27 @@ type claim struct {
 	held            *proto.HeldState
 }
 
-// hear records each hash that a strict majority of the world that agreed on it claims.
+// hear records each hash that a strict majority of the world that agreed on it claims. A member may claim the same state several times: it has one vote.
 func (p *proofs) hear(claims []claim) {
 	type state struct {
 		step, generation int64
 		hash             string
 	}
-	votes := map[state]int{}
+	type vote struct {
+		state
+		member string
+	}
+	votes, voted := map[state]int{}, map[vote]bool{}
 	for _, c := range claims {
 		i := slices.IndexFunc(p.worlds, func(w job.World) bool { return w.Generation == c.held.Generation })
 		if i < 0 || !slices.Contains(p.worlds[i].Peers, job.Peer{ID: c.member, Address: c.address}) {
 			continue
 		}
 		s := state{c.held.Step, c.held.Generation, string(c.held.Sha256)}
+		if voted[vote{s, c.member}] {
+			continue
+		}
+		voted[vote{s, c.member}] = true
 		if votes[s]++; 2*votes[s] > p.worlds[i].Size() {
 			if _, known := p.agreed[s.step]; !known {
 				p.agreed[s.step] = s.hash

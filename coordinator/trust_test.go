@@ -49,6 +49,19 @@ func three(t *testing.T) (*term, *eventLog) {
 	return one, told
 }
 
+// A member that tells of the same state several times, as due and as held or just again, has one vote.
+func TestAMemberVotesOnce(t *testing.T) {
+	one, _ := three(t)
+	lie := &proto.Status{Member: "c", Generation: 1, Step: 40}
+	for range 3 {
+		lie.Due = append(lie.Due, heldState(40, "zeros", 1))
+	}
+	one.says(t, lie)
+	if member, step, _, ok := one.offer(time.Now()); ok || len(one.proofs.agreed) > 0 {
+		t.Fatalf("step %d of %s is taken: %v", step, member, one.proofs.agreed)
+	}
+}
+
 func forged(member string) *proto.Status {
 	s := &proto.Status{Member: member, Generation: 1, Step: 1000, Holding: true, Held: heldState(1000, "zeros", 1), Verdict: "not finite"}
 	for step := int64(1); step <= 1000; step++ {
