@@ -303,7 +303,7 @@ func (x *session) opened(this *round) {
 	case c.Agreed:
 		for _, other := range s.members {
 			inside := other.session != nil && other.session.ring == x.ring && !slices.Contains(x.world.Fresh, other.id)
-			if (inside || s.chaos.tame && s.poisoned == 0 && !other.dead && !other.letGo()) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
+			if (inside || s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo()) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
 				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
 			}
 		}
