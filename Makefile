@@ -18,7 +18,7 @@ setup-cuda: ## and XLA's plug-in for NVIDIA GPUs, for --backend xla:cuda (0.9 GB
 	@EVENWEAVE_XLA=cuda deploy/setup/setup.sh
 
 build: ## bin/evenweave
-	$(GO) build -trimpath -o $(BIN) .
+	$(GO) build -trimpath -o $(BIN) ./cmd/evenweave
 
 run: setup build ## train on this machine: embedded etcd, a coordinator, two workers
 	$(BIN) train $(RECIPE) $(ARGS)
@@ -34,7 +34,7 @@ test-kubernetes: setup build ## trains on a real cluster: scaling, deletions, th
 	deploy/kubernetes/test.sh
 
 # Where goroutines share memory. Everything: make race PACKAGES=./...
-PACKAGES ?= . ./allreduce/... ./chaos ./checkpoint ./cluster ./coordinator ./evaluate ./local ./policy ./processors ./progress ./proto ./simulation ./telemetry ./worker
+PACKAGES ?= . ./allreduce/... ./internal/chaos ./checkpoint ./internal/cluster ./coordinator ./fashion/evaluate ./internal/local ./internal/policy ./internal/processors ./internal/progress ./proto ./internal/simulation ./internal/telemetry ./worker
 race: setup ## the tests of packages with goroutines under the race detector
 	$(GO) test $(RACE) -timeout 20m $(PACKAGES)
 
@@ -54,8 +54,8 @@ lint: ## gofmt, vet and the linters of .golangci.yml
 	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0 run
 
 cross: ## the other platforms build, on the "go" backend at least
-	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null .
-	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null .
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/evenweave
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/evenweave
 
 proto: ## generate proto/*.pb.go (needs protoc)
 	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12

@@ -1,10 +1,11 @@
-package main
+package evenweave_test
 
 import (
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -14,8 +15,8 @@ import (
 
 	"evenweave/checkpoint"
 	"evenweave/cli"
-	"evenweave/schedule"
-	"evenweave/state"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 )
 
 // beEvenweave makes this test binary the program, so that the documents are checked against what they describe.
@@ -259,7 +260,7 @@ func TestFailuresNameTheirTests(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test {
 			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)`).FindAllStringSubmatch(read(t, s.path), -1) {
-				declared[s.dir+"."+m[1]] = true
+				declared[path.Base(s.dir)+"."+m[1]] = true
 			}
 		}
 	}
@@ -306,7 +307,7 @@ func TestDependenciesAreExplained(t *testing.T) {
 func TestGoroutinesAreListed(t *testing.T) {
 	list := section(t, read(t, "ARCHITECTURE.md"), "Goroutines")
 	starts := regexp.MustCompile(`(?m)^\s*go |\.Go\(|context\.AfterFunc\(`)
-	tools := []string{"chaos", "allreduce/bench", "allreduce/allreducetest", "deploy/*"} // what they start ends with one command or test
+	tools := []string{"internal/chaos", "allreduce/bench", "allreduce/allreducetest", "deploy/*"} // what they start ends with one command or test
 	for _, s := range sources(t) {
 		if !s.test && !s.within(tools) && !s.generated && starts.MatchString(read(t, s.path)) && !strings.Contains(list, "`"+s.path+"`") {
 			t.Errorf("%s starts a goroutine and is not in ARCHITECTURE.md's list", s.path)

@@ -1,4 +1,4 @@
-package main
+package evenweave_test
 
 import (
 	"bytes"
@@ -17,16 +17,16 @@ import (
 // layers is the direction of imports: a package may import only packages of the layers below its own. So worker and coordinator
 // never import each other, and nothing below the command line knows what is above it.
 var layers = [][]string{
-	{"."},
+	{"cmd/evenweave", "."},
 	{"cli"},
-	{"chaos", "simulation"},
-	{"local", "coordinator", "worker", "allreduce/bench"},
-	{"telemetry"},
-	{"policy", "evaluate", "cnn", "fashionmnist", "checkpoint", "cluster", "progress", "allreduce/grpclink", "allreduce/allreducetest"},
-	{"job", "state", "allreduce"},
-	{"example"},
-	{"schedule", "exact", "proto", "serving", "processors", "cnn/avx2"},
-	{"regular"},
+	{"internal/chaos", "internal/simulation"},
+	{"internal/local", "coordinator", "worker", "allreduce/bench"},
+	{"internal/telemetry"},
+	{"internal/policy", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
+	{"internal/job", "internal/state", "allreduce"},
+	{"internal/example"},
+	{"internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "fashion/cnn/avx2"},
+	{"internal/regular"},
 	{"deploy/*"}, // stand-alone programs and tests
 }
 
@@ -35,19 +35,19 @@ var homes = []struct {
 	prefix string
 	in     []string
 }{
-	{"github.com/gomlx/", []string{"cnn"}},
-	{"go.etcd.io/", []string{"cluster", "local"}},
-	{"google.golang.org/grpc", []string{"proto", "serving", "allreduce/grpclink", "allreduce/bench", "cluster", "worker", "coordinator", "cli"}},
-	{"github.com/prometheus/", []string{"telemetry"}},
+	{"github.com/gomlx/", []string{"fashion/cnn"}},
+	{"go.etcd.io/", []string{"internal/cluster", "internal/local"}},
+	{"google.golang.org/grpc", []string{"proto", "internal/serving", "allreduce/grpclink", "allreduce/bench", "internal/cluster", "worker", "coordinator", "cli"}},
+	{"github.com/prometheus/", []string{"internal/telemetry"}},
 	{"github.com/spf13/", []string{"cli"}},
-	{"github.com/schollz/", []string{"progress"}},
-	{"gonum.org/", []string{"progress"}},
+	{"github.com/schollz/", []string{"internal/progress"}},
+	{"gonum.org/", []string{"internal/progress"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and chooses ports.
-	{"math/rand", []string{"chaos", "local/local.go", "worker/fault.go", "allreduce/allreducetest", "simulation"}},
+	{"math/rand", []string{"internal/chaos", "internal/local/local.go", "worker/fault.go", "allreduce/allreducetest", "internal/simulation"}},
 }
 
 // pure packages and files do no I/O, read no clock and start no goroutine.
-var pure = []string{"schedule", "exact", "job", "state", "policy", "allreduce/plan.go"}
+var pure = []string{"internal/schedule", "internal/exact", "internal/job", "internal/state", "internal/policy", "allreduce/plan.go"}
 
 const (
 	maxLines     = 440 // about 400 is the aim
@@ -164,7 +164,7 @@ func TestEachTechnologyHasItsHome(t *testing.T) {
 // What is served to others is served within the limits of package serving. The benchmark of the ring measures gRPC alone, on loopback.
 func TestServersAreMadeInOnePlace(t *testing.T) {
 	for _, s := range sources(t) {
-		if s.test || s.within([]string{"serving", "allreduce/bench", "deploy/*"}) {
+		if s.test || s.within([]string{"internal/serving", "allreduce/bench", "deploy/*"}) {
 			continue
 		}
 		ast.Inspect(s.File, func(n ast.Node) bool {

@@ -8,8 +8,8 @@ import (
 	"os"
 
 	"evenweave/checkpoint"
-	"evenweave/schedule"
-	"evenweave/state"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 )
 
 // Any Go program can read the weights of a checkpoint by the name of a tensor.

@@ -5,7 +5,7 @@ import (
 	"io"
 	"os"
 
-	"evenweave/regular"
+	"evenweave/internal/regular"
 )
 
 // FS is the file system as the store uses it; a test puts faults into it. Errors are those of package os.

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/allreduce/bench"
-	"evenweave/cnn"
+	"evenweave/fashion/cnn"
 )
 
 func benchCommand() *cobra.Command {

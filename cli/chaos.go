@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"evenweave/chaos"
-	"evenweave/local"
+	"evenweave/internal/chaos"
+	"evenweave/internal/local"
 )
 
 func chaosCommand() *cobra.Command {

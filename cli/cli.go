@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenweave/coordinator"
-	"evenweave/job"
-	"evenweave/local"
-	"evenweave/processors"
+	"evenweave/internal/job"
+	"evenweave/internal/local"
+	"evenweave/internal/processors"
 	"evenweave/worker"
 )
 

@@ -12,12 +12,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/checkpoint"
-	"evenweave/cnn"
-	"evenweave/evaluate"
-	"evenweave/fashionmnist"
-	"evenweave/job"
-	"evenweave/regular"
-	"evenweave/state"
+	"evenweave/fashion/cnn"
+	"evenweave/fashion/evaluate"
+	"evenweave/fashion/fashionmnist"
+	"evenweave/internal/job"
+	"evenweave/internal/regular"
+	"evenweave/internal/state"
 )
 
 // checkpointFlags name a checkpoint: a file, or the newest of a run directory.

@@ -12,9 +12,9 @@ import (
 	"testing"
 
 	"evenweave/checkpoint"
-	"evenweave/job"
-	"evenweave/schedule"
-	"evenweave/state"
+	"evenweave/internal/job"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 )
 
 // zeroes saves a checkpoint of so many values, all 0, whose manifest promises those of the model.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"evenweave/cluster"
-	"evenweave/job"
-	"evenweave/local"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/local"
 	"evenweave/proto"
 )
 

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"evenweave/cluster"
-	"evenweave/job"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"evenweave/local"
+	"evenweave/internal/local"
 )
 
 // TestProcessorsMix: a worker on an emulated AVX2 processor (AMD's Zen 3) and one
@@ -65,7 +65,7 @@ func emulator(t *testing.T) func(*exec.Cmd) {
 	t.Helper()
 	library := filepath.Join(t.TempDir(), "cpuid.so")
 	reason := ""
-	if out, err := exec.Command("cc", "-O1", "-shared", "-fPIC", "../cnn/testdata/cpuid.c", "-o", library, "-ldl").CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", "-O1", "-shared", "-fPIC", "../fashion/cnn/testdata/cpuid.c", "-o", library, "-ldl").CombinedOutput(); err != nil {
 		reason = "no C compiler: " + err.Error() + " " + string(out)
 	} else {
 		zen3 := []string{"EVENWEAVE_CPUID=amd 0xa00f11 32 512 32768 avx2", "LD_PRELOAD=" + library}

@@ -7,13 +7,13 @@ import (
 	"log/slog"
 
 	"evenweave/checkpoint"
-	"evenweave/cnn"
 	"evenweave/coordinator"
-	"evenweave/evaluate"
-	"evenweave/fashionmnist"
-	"evenweave/job"
-	"evenweave/progress"
-	"evenweave/schedule"
+	"evenweave/fashion/cnn"
+	"evenweave/fashion/evaluate"
+	"evenweave/fashion/fashionmnist"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
+	"evenweave/internal/schedule"
 	"evenweave/worker"
 )
 

@@ -13,8 +13,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"evenweave/job"
-	"evenweave/progress"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 

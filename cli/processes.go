@@ -15,15 +15,15 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"evenweave/cluster"
-	"evenweave/cnn"
 	"evenweave/coordinator"
-	"evenweave/job"
-	"evenweave/local"
-	"evenweave/policy"
-	"evenweave/progress"
-	"evenweave/serving"
-	"evenweave/telemetry"
+	"evenweave/fashion/cnn"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/local"
+	"evenweave/internal/policy"
+	"evenweave/internal/progress"
+	"evenweave/internal/serving"
+	"evenweave/internal/telemetry"
 	"evenweave/worker"
 )
 

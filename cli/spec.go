@@ -6,9 +6,9 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"evenweave/cnn"
-	"evenweave/fashionmnist"
-	"evenweave/job"
+	"evenweave/fashion/cnn"
+	"evenweave/fashion/fashionmnist"
+	"evenweave/internal/job"
 )
 
 // specFlags are the flags that say what is trained, shared by train and coordinator.

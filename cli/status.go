@@ -16,8 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"evenweave/cluster"
-	"evenweave/job"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

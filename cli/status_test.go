@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"evenweave/local"
+	"evenweave/internal/local"
 )
 
 // TestEscapeCodesAreForTerminals: for those that understand them.

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"evenweave/local"
-	"evenweave/progress"
+	"evenweave/internal/local"
+	"evenweave/internal/progress"
 )
 
 func trainCommand() *cobra.Command {

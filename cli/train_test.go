@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"evenweave/cluster"
-	"evenweave/cnn"
-	"evenweave/fashionmnist"
-	"evenweave/job"
-	"evenweave/local"
+	"evenweave/fashion/cnn"
+	"evenweave/fashion/fashionmnist"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/local"
 )
 
 // beEvenweave makes this test binary the program under test: `evenweave train` starts its children from its own executable.

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"evenweave/checkpoint"
-	"evenweave/cnn"
+	"evenweave/fashion/cnn"
 )
 
 // start reads the weights of --init-from, a checkpoint file or a run directory, and puts their hash into the spec.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"evenweave/cnn"
+	"evenweave/fashion/cnn"
 )
 
 // TestTransfer: weights move from one job to another, on other classes; what is frozen keeps its bits, the rest learns, and the worker

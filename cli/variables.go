@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"evenweave/job"
+	"evenweave/internal/job"
 )
 
 const variables = "EVENWEAVE_"

@@ -23,12 +23,12 @@ import (
 	"time"
 
 	"evenweave/checkpoint"
-	"evenweave/cluster"
-	"evenweave/job"
-	"evenweave/policy"
-	"evenweave/progress"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/progress"
+	"evenweave/internal/state"
 	"evenweave/proto"
-	"evenweave/state"
 )
 
 // Evaluator computes logits for images with given parameters; state is that of a checkpoint. Used by one goroutine.

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"evenweave/checkpoint"
-	"evenweave/job"
-	"evenweave/progress"
-	"evenweave/state"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
+	"evenweave/internal/state"
 )
 
 // evaluations are done one after the other in a goroutine of the term, from durable checkpoints only, so that one that was due while no

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"evenweave/checkpoint"
-	"evenweave/job"
-	"evenweave/progress"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
 )
 
 // The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its record.

@@ -9,10 +9,10 @@ import (
 	"google.golang.org/grpc"
 
 	"evenweave/checkpoint"
-	"evenweave/progress"
+	"evenweave/internal/progress"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 	"evenweave/proto"
-	"evenweave/schedule"
-	"evenweave/state"
 )
 
 // serves is a member that gives one state, whatever is asked for, with some bytes of it changed.

@@ -9,8 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 
-	"evenweave/job"
-	"evenweave/policy"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
 	"evenweave/proto"
 )
 

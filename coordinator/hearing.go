@@ -6,9 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"evenweave/cluster"
-	"evenweave/job"
-	"evenweave/progress"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 

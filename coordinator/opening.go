@@ -16,11 +16,11 @@ import (
 	"github.com/google/uuid"
 
 	"evenweave/checkpoint"
-	"evenweave/cluster"
-	"evenweave/job"
-	"evenweave/progress"
-	"evenweave/schedule"
-	"evenweave/state"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 )
 
 // open finds the job in etcd or creates it, and checks it against the directory and the spec. It returns the job and its newest durable step.

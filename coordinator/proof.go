@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"evenweave/job"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

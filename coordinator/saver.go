@@ -13,11 +13,11 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenweave/checkpoint"
-	"evenweave/job"
-	"evenweave/policy"
-	"evenweave/progress"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/progress"
+	"evenweave/internal/state"
 	"evenweave/proto"
-	"evenweave/state"
 )
 
 const (

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenweave/checkpoint"
-	"evenweave/cluster"
-	"evenweave/job"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

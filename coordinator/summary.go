@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"evenweave/checkpoint"
-	"evenweave/job"
-	"evenweave/progress"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 

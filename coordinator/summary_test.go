@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"evenweave/job"
-	"evenweave/progress"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"evenweave/checkpoint"
-	"evenweave/cluster"
-	"evenweave/job"
-	"evenweave/policy"
-	"evenweave/progress"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 

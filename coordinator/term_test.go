@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenweave/checkpoint"
-	"evenweave/job"
-	"evenweave/policy"
-	"evenweave/progress"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 

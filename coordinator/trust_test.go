@@ -11,10 +11,10 @@ import (
 	wire "google.golang.org/protobuf/proto"
 
 	"evenweave/checkpoint"
-	"evenweave/job"
-	"evenweave/progress"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
+	"evenweave/internal/telemetry"
 	"evenweave/proto"
-	"evenweave/telemetry"
 )
 
 // says lets a member's status arrive as the stream would bring it.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math"
 
-	"evenweave/job"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

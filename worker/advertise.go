@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"evenweave/cluster"
+	"evenweave/internal/cluster"
 )
 
 // Advertised works out the address to tell others: the one asked for, else the listener's; where that is every interface, the

@@ -3,9 +3,9 @@ package worker
 import (
 	"fmt"
 
-	"evenweave/exact"
-	"evenweave/schedule"
-	"evenweave/state"
+	"evenweave/internal/exact"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 )
 
 // buffer is what one step's collective sums over the ranks: P quantised gradients, then the slots below.

@@ -10,7 +10,7 @@ import (
 
 	"evenweave/allreduce"
 	"evenweave/allreduce/grpclink"
-	"evenweave/job"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

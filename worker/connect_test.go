@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"evenweave/allreduce/grpclink"
-	"evenweave/job"
+	"evenweave/internal/job"
 )
 
 func worldOf(generation int64, ids ...string) job.World {

@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"evenweave/policy"
+	"evenweave/internal/policy"
 )
 
 // TestWhoCannotConnectSpeaksFirst: under every backoff the pair that has no stream reports that before the members beside it accuse each

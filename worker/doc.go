@@ -20,9 +20,9 @@ package worker
 import (
 	"context"
 
-	"evenweave/job"
+	"evenweave/internal/job"
+	"evenweave/internal/schedule"
 	"evenweave/proto"
-	"evenweave/schedule"
 )
 
 // Model is what a worker trains. Gradients and State are called by several goroutines at once; SetState and Update by one, while nobody

@@ -10,11 +10,11 @@ import (
 	"sync"
 	"time"
 
-	"evenweave/job"
-	"evenweave/policy"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 	"evenweave/proto"
-	"evenweave/schedule"
-	"evenweave/state"
 )
 
 // generation is one stretch of training with a fixed world. Owned by the loop.

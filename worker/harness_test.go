@@ -14,12 +14,12 @@ import (
 
 	"evenweave/allreduce"
 	"evenweave/allreduce/allreducetest"
-	"evenweave/cluster"
-	"evenweave/example"
-	"evenweave/job"
-	"evenweave/policy"
-	"evenweave/schedule"
-	"evenweave/state"
+	"evenweave/internal/cluster"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 )
 
 // crew runs the real loops of several members in one process, in a synctest bubble: the board stands in for etcd and the coordinator's

@@ -8,12 +8,12 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"evenweave/cluster"
-	"evenweave/example"
-	"evenweave/job"
-	"evenweave/policy"
-	"evenweave/schedule"
-	"evenweave/state"
+	"evenweave/internal/cluster"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 )
 
 // TestFlippedBitIsHealed: one member's state is changed behind its back; it is caught before the next commit, named, and replaced by its peers'.

@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"evenweave/cluster"
-	"evenweave/job"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/schedule"
 	"evenweave/proto"
-	"evenweave/schedule"
 )
 
 // Board shows what the cluster's records say now, and when that changes.

@@ -12,11 +12,11 @@ import (
 
 	"go.uber.org/goleak"
 
-	"evenweave/cluster"
-	"evenweave/job"
-	"evenweave/policy"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/schedule"
 	"evenweave/proto"
-	"evenweave/schedule"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

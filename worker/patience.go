@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"evenweave/policy"
+	"evenweave/internal/policy"
 )
 
 const (

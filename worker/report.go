@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"evenweave/policy"
+	"evenweave/internal/policy"
 	"evenweave/proto"
 )
 

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"evenweave/allreduce/grpclink"
-	"evenweave/cluster"
-	"evenweave/job"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/serving"
 	"evenweave/proto"
-	"evenweave/serving"
 )
 
 // Config says how one worker process takes part in a job.

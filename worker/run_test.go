@@ -9,8 +9,8 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
-	"evenweave/example"
-	"evenweave/job"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

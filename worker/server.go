@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"evenweave/internal/state"
 	"evenweave/proto"
-	"evenweave/state"
 )
 
 // Serve registers the Member service of an initialised loop.

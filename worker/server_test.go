@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"evenweave/example"
-	"evenweave/job"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
 	"evenweave/proto"
 )
 

@@ -6,10 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"evenweave/job"
+	"evenweave/internal/job"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 	"evenweave/proto"
-	"evenweave/schedule"
-	"evenweave/state"
 )
 
 // maxSnapshots bounds the due snapshots that are kept for a coordinator that is away; beyond it the oldest is dropped.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"evenweave/example"
+	"evenweave/internal/example"
 )
 
 // watched is a model of several chunks that tells how often its state was read.

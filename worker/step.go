@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"evenweave/exact"
-	"evenweave/schedule"
+	"evenweave/internal/exact"
+	"evenweave/internal/schedule"
 )
 
 // errDiverged: the ranks did not compute from the same state; nothing was applied.

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"evenweave/allreduce/grpclink"
-	"evenweave/processors"
+	"evenweave/internal/processors"
 )
 
 // Options says what to measure.

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"evenweave/progress"
+	"evenweave/internal/progress"
 )
 
 // patience bounds each command, and each wait for an event while no step is committed: generous, because machines that test are busy.

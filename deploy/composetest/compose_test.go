@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"evenweave/progress"
+	"evenweave/internal/progress"
 )
 
 const prometheusImage = "prom/prometheus:v2.42.0"

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"evenweave/job"
+	"evenweave/internal/job"
+	"evenweave/internal/telemetry"
 	"evenweave/proto"
-	"evenweave/telemetry"
 )
 
 const (

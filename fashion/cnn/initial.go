@@ -1,0 +1,52 @@
+package cnn
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"math"
+
+	"evenweave/internal/schedule"
+)
+
+// initialParameters fills dst (NumParameters long) with Glorot-uniform kernels
+// and zero biases, as Keras does. The numbers depend on the seed alone: not on
+// backend, rank or order of calls.
+func initialParameters(seed uint64, dst []float32) {
+	for i, t := range parameters() {
+		part := dst[t.Offset : t.Offset+t.Size()]
+		if len(t.Shape) == 1 {
+			clear(part)
+			continue
+		}
+		last := len(t.Shape) - 1
+		out := t.Shape[last]
+		field := t.Size() / out / t.Shape[last-1] // 9 for a 3x3 convolution, 1 for dense
+		fanIn, fanOut := field*t.Shape[last-1], field*out
+		limit := float32(math.Sqrt(6 / float64(fanIn+fanOut)))
+		random := schedule.NewGenerator(schedule.Key(seed, schedule.PurposeInit, uint64(i)))
+		for j := range part {
+			// 24 random bits give an exact float32 in [-1, 1).
+			part[j] = float32(int32(random.Uint64()>>40)-1<<23) / (1 << 23) * limit
+		}
+	}
+}
+
+// WeightsSHA256 is the hex SHA-256 of the parameters in a state (or of bare
+// parameters) as little-endian float32 in the documented order.
+func WeightsSHA256(state []float32) string {
+	return hashFloats(state[:min(len(state), NumParameters)])
+}
+
+func hashFloats(parts ...[]float32) string {
+	h := sha256.New()
+	var buf []byte
+	for _, part := range parts {
+		buf = buf[:0]
+		for _, v := range part {
+			buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
+		}
+		h.Write(buf)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,132 @@
+package cnn
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"evenweave/internal/regular"
+)
+
+// imagePlugin is the SHA-256 of the plug-in without symbols that an image holds; the linker sets it (deploy/Dockerfile).
+var imagePlugin string
+
+// pinned lists the SHA-256 of the plug-ins that may be loaded. Native code is verified as the data are: equal bits need an
+// equal plug-in, and whoever could put another one into its place would own the process.
+func pinned(kind string) []string {
+	if kind == "cuda" {
+		return []string{"43d3efd6fd43d8a5d9aa67176e830d81e4ad5fc19fda4ad09cdcc4aebd9f3920"}
+	}
+	return []string{"0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9", imagePlugin}
+}
+
+// findPlugin returns the path of the verified plug-in. It looks only where the owner of the program or of the machine has
+// put it, never in the working directory.
+func findPlugin(kind string) (string, error) {
+	name := "pjrt_c_api_" + kind + "_plugin.so"
+	for _, dir := range pluginDirs() {
+		path, err := filepath.EvalSymlinks(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = verifyPlugin(path, pinned(kind))
+		}
+		if err != nil {
+			return "", fmt.Errorf("XLA's %s plug-in is not loaded: %w", kind, err)
+		}
+		return path, nil
+	}
+	return "", fmt.Errorf("XLA's %s plug-in, %s, is not in %s (make setup fetches it for Linux/amd64)", kind, name, strings.Join(pluginDirs(), ", "))
+}
+
+func pluginDirs() (dirs []string) {
+	if exe, err := os.Executable(); err == nil {
+		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "xla"))
+	}
+	// A test's binary lies in a temporary folder; it belongs to the source that it was built from.
+	if _, file, _, ok := runtime.Caller(0); ok && testing.Testing() && filepath.IsAbs(file) {
+		dirs = append(dirs, filepath.Join(filepath.Dir(file), "..", "..", ".evenweave", "xla"))
+	}
+	return append(dirs, "/usr/local/share/evenweave/xla")
+}
+
+// verifyPlugin checks that nobody but the caller and root can change the file at path, then that it is one of the pinned.
+// After that its name is as good as its descriptor, and the library needs a name: it tells kinds of plug-ins by it.
+func verifyPlugin(path string, want []string) error {
+	if err := trusted(path); err != nil {
+		return err
+	}
+	f, _, err := regular.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	stamp := stampFor(f)
+	if known, err := os.ReadFile(stamp); err == nil && slices.Contains(want, string(known)) {
+		return nil
+	}
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return err
+	}
+	sum := hex.EncodeToString(hash.Sum(nil))
+	if !slices.Contains(want, sum) {
+		return fmt.Errorf("SHA-256 of %s is %s, expected %s: remove it and run `make setup`, or set %s to its directory to use it unverified",
+			path, sum, strings.Join(slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "" }), " or "), pluginPaths)
+	}
+	if stamp != "" {
+		_ = os.WriteFile(stamp, []byte(sum), 0o600) // without it the next start hashes again
+	}
+	return nil
+}
+
+// trusted reports who else could change the file, or put another in its place.
+func trusted(path string) error {
+	for at := path; ; at = filepath.Dir(at) {
+		var s unix.Stat_t
+		if err := unix.Lstat(at, &s); err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		others := s.Mode&unix.S_IWOTH != 0 || s.Mode&unix.S_IWGRP != 0 && s.Gid != 0 && int(s.Gid) != os.Getegid()
+		sticky := at != path && s.Mode&unix.S_ISVTX != 0 // of /tmp: what is in it stays its owner's
+		if s.Uid != 0 && int(s.Uid) != os.Geteuid() || others && !sticky {
+			return fmt.Errorf("%s belongs to user %d and has mode %04o: expected to be writable by root and user %d only",
+				at, s.Uid, s.Mode&0o7777, os.Geteuid())
+		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
+	}
+}
+
+// stampFor names the file that says which hash an unchanged f has: reading 270 MB takes a second. It is "" where the caller
+// has no folder for it that is closed to others. No one but root can set a file's time of change back.
+func stampFor(f *os.File) string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	dir := filepath.Join(cache, "evenweave", "verified")
+	var s, d unix.Stat_t
+	if os.MkdirAll(dir, 0o700) != nil || unix.Lstat(dir, &d) != nil || unix.Fstat(int(f.Fd()), &s) != nil {
+		return ""
+	}
+	if int(d.Uid) != os.Geteuid() || d.Mode&0o7777 != 0o700 || d.Mode&unix.S_IFMT != unix.S_IFDIR || trusted(dir) != nil {
+		return ""
+	}
+	key := fmt.Sprint(s.Dev, s.Ino, s.Size, s.Mtim, s.Ctim)
+	sum := sha256.Sum256([]byte(key))
+	return filepath.Join(dir, hex.EncodeToString(sum[:]))
+}

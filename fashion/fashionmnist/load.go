@@ -1,0 +1,212 @@
+package fashionmnist
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"evenweave/internal/regular"
+)
+
+// remedy ends every message about a bad or missing file.
+const remedy = "run `make setup` to fetch the data, or point to a directory that holds it"
+
+// file is what is known beforehand about one IDX file.
+type file struct {
+	name       string // without .gz
+	dims       []int  // as the IDX header must give them
+	maxByte    byte   // highest value allowed in the payload
+	sha256     string // of the uncompressed file, header included
+	headerSize int
+}
+
+func images(name string, n int, sum string) file {
+	return file{name, []int{n, Side, Side}, 255, sum, 16}
+}
+
+func labels(name string, n int, sum string) file {
+	return file{name, []int{n}, NumClasses - 1, sum, 8}
+}
+
+func files() (trainImages, trainLabels, testImages, testLabels file) {
+	return images("train-images-idx3-ubyte", TrainSize, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+		labels("train-labels-idx1-ubyte", TrainSize, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+		images("t10k-images-idx3-ubyte", TestSize, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+		labels("t10k-labels-idx1-ubyte", TestSize, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34")
+}
+
+// Find returns the directory to load from. An explicit one (a flag's or
+// variable's value) is taken as it is; else the first that holds the training
+// images of: ./.evenweave/data, ../.evenweave/data beside the executable,
+// /usr/local/share/evenweave/data, /usr/share/datasets/fashion-mnist.
+func Find(explicit string) (string, error) {
+	if explicit != "" {
+		return explicit, nil
+	}
+	dirs := []string{filepath.Join(".evenweave", "data")}
+	if exe, err := os.Executable(); err == nil {
+		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "data"))
+	}
+	dirs = append(dirs, "/usr/local/share/evenweave/data", "/usr/share/datasets/fashion-mnist")
+	first, _, _, _ := files()
+	for _, dir := range dirs {
+		if holds(dir, first) {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("no Fashion-MNIST data: %s not found in %s: %s", first.name, strings.Join(dirs, ", "), remedy)
+}
+
+// holds says whether a file is there, packed or not.
+func holds(dir string, f file) bool {
+	for _, suffix := range []string{"", ".gz"} {
+		if _, err := os.Stat(filepath.Join(dir, f.name+suffix)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Load reads and verifies the four files in dir, or in dir/FashionMNIST/raw, which is where torchvision puts them.
+func Load(dir string) (train, test *Dataset, err error) {
+	trainImages, trainLabels, testImages, testLabels := files()
+	if raw := filepath.Join(dir, "FashionMNIST", "raw"); !holds(dir, trainImages) && holds(raw, trainImages) {
+		dir = raw
+	}
+	if train, err = loadPair(dir, trainImages, trainLabels); err != nil {
+		return nil, nil, err
+	}
+	if test, err = loadPair(dir, testImages, testLabels); err != nil {
+		return nil, nil, err
+	}
+	return train, test, nil
+}
+
+func loadPair(dir string, images, labels file) (*Dataset, error) {
+	// Labels first: they are small, so a wrong directory shows at once.
+	l, err := labels.read(dir)
+	if err != nil {
+		return nil, err
+	}
+	i, err := images.read(dir)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(images.sha256 + labels.sha256))
+	return &Dataset{Images: i, Labels: l, Hash: hex.EncodeToString(sum[:])}, nil
+}
+
+// read returns the verified payload of f, from dir/name or dir/name.gz.
+func (f file) read(dir string) ([]byte, error) {
+	path, raw, err := f.open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.check(raw); err != nil {
+		if _, other := os.Stat(path + ".gz"); other == nil {
+			return nil, fmt.Errorf("%s: %w: remove it, and %s.gz beside it is read instead; or %s", path, err, f.name, remedy)
+		}
+		return nil, fmt.Errorf("%s: %w: %s", path, err, remedy)
+	}
+	return raw[f.headerSize:], nil
+}
+
+func (f file) open(dir string) (path string, raw []byte, err error) {
+	path = filepath.Join(dir, f.name)
+	raw, err = regular.Read(path, int64(f.size())+1) // one byte more: check tells what is wrong
+	if err == nil {
+		return path, raw, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
+	}
+	// What does not shrink at all has a few bytes more when it is packed.
+	packed, err := regular.Read(path+".gz", int64(f.size()+f.size()/1000+4096))
+	if errors.Is(err, fs.ErrNotExist) {
+		return path, nil, fmt.Errorf("%s: neither it nor %s.gz is there%s: %s", path, f.name, f.similar(dir), remedy)
+	}
+	if err != nil {
+		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
+	}
+	path += ".gz"
+	raw, err = gunzip(packed, f.size()+1)
+	if err != nil {
+		return path, nil, fmt.Errorf("%s: damaged gzip file (%w): %s", path, err, remedy)
+	}
+	return path, raw, nil
+}
+
+// similar names a file that was renamed on its way: train-images.idx3-ubyte is what some programs unpack.
+func (f file) similar(dir string) string {
+	dotted := strings.Replace(f.name, "-idx", ".idx", 1)
+	for _, name := range []string{dotted, dotted + ".gz"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return fmt.Sprintf(", but %s is: rename it, with a hyphen in place of the dot", name)
+		}
+	}
+	return ""
+}
+
+// gunzip unpacks at most limit bytes: a hostile file cannot fill the memory.
+func gunzip(packed []byte, limit int) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	raw := bytes.NewBuffer(make([]byte, 0, limit+bytes.MinRead))
+	_, err = raw.ReadFrom(io.LimitReader(r, int64(limit)))
+	return raw.Bytes(), err
+}
+
+// size is the length of the uncompressed file in bytes.
+func (f file) size() int {
+	n := f.headerSize
+	payload := 1
+	for _, d := range f.dims {
+		payload *= d
+	}
+	return n + payload
+}
+
+func (f file) check(raw []byte) error {
+	if len(raw) < f.headerSize {
+		return fmt.Errorf("truncated: %d bytes, expected %d", len(raw), f.size())
+	}
+	// IDX: two zero bytes, element type (8 = unsigned byte), number of
+	// dimensions, then each dimension; all big-endian.
+	magic := uint32(0x0800 | len(f.dims))
+	if got := binary.BigEndian.Uint32(raw); got != magic {
+		return fmt.Errorf("not the IDX file expected: magic number 0x%08x, expected 0x%08x", got, magic)
+	}
+	for i, want := range f.dims {
+		if got := binary.BigEndian.Uint32(raw[4+4*i:]); got != uint32(want) {
+			return fmt.Errorf("dimension %d is %d, expected %d", i, got, want)
+		}
+	}
+	if len(raw) < f.size() {
+		return fmt.Errorf("truncated: %d bytes, expected %d", len(raw), f.size())
+	}
+	if len(raw) > f.size() {
+		return fmt.Errorf("longer than the %d bytes expected", f.size())
+	}
+	if f.maxByte < 255 {
+		for i, b := range raw[f.headerSize:] {
+			if b > f.maxByte {
+				return fmt.Errorf("sample %d has label %d, expected 0 to %d", i, b, f.maxByte)
+			}
+		}
+	}
+	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != f.sha256 {
+		return fmt.Errorf("contents differ: SHA-256 (uncompressed) %x, expected %s", sum, f.sha256)
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+// Package chaos proves elasticity by comparing one hash: it trains the same job twice on a local cluster, once calmly and once under
+// faults that a seed decides, and expects the same bits.
+//
+//	schedule.go  which fault hits whom, when (pure)
+//	inject.go    signals, cut links, scaling
+//	network.go   proxies before the workers and etcd, so that links can be cut without privileges
+//	watch.go     what the members tell about themselves, followed without the coordinator
+//	account.go   recovery times and goodput (pure)
+//	result.go    what a run came to, and how two differ
+//	report.go    all that in words
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"evenweave/internal/cluster"
+	"evenweave/internal/local"
+	"evenweave/internal/progress"
+)
+
+// Config says what to do to whom.
+type Config struct {
+	Plan    Plan
+	Spares  int          // workers beside those of the plan
+	Dir     string       // gets the run directories calm/ and chaos/
+	Cluster local.Config // of a run; Dir, Workers, Events, Finished and the hooks are set here
+	// Settle waits before each fault until the world has Plan.Workers members again.
+	Settle bool
+}
+
+// Outcome is what came out of both runs.
+type Outcome struct {
+	Calm, Chaos *Result
+	// Differences names what is not equal; empty: the proof holds.
+	Differences []string
+	Account     Account
+}
+
+// ErrDiffer says that the two runs did not give the same bits.
+var ErrDiffer = errors.New("the run under faults and the calm run differ")
+
+// Run trains calmly, then under faults, and compares. show is told of the schedule first, of every fault, and of the outcome.
+// An error but ErrDiffer says that one of the runs did not come to its end.
+func Run(ctx context.Context, cfg Config, show Observer) (*Outcome, error) {
+	faults := cfg.Plan.Schedule()
+	show.Scheduled(faults)
+	out := &Outcome{}
+	var err error
+	if out.Calm, _, err = cfg.train(ctx, filepath.Join(cfg.Dir, "calm"), nil, show); err != nil {
+		return nil, fmt.Errorf("calm run: %w", err)
+	}
+	var w *watcher
+	if out.Chaos, w, err = cfg.train(ctx, filepath.Join(cfg.Dir, "chaos"), faults, show); err != nil {
+		return nil, fmt.Errorf("run under faults: %w", err)
+	}
+	out.Differences = out.Calm.Differences(out.Chaos)
+	out.Account = w.timeline().Account()
+	show.Compared(out)
+	if len(out.Differences) > 0 {
+		return out, ErrDiffer
+	}
+	return out, nil
+}
+
+// train runs the job to its end on a cluster of its own; without faults nothing is hooked into it.
+func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show Observer) (*Result, *watcher, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := newResult()
+	c := cfg.Cluster
+	c.Dir, c.Workers, c.Finished = dir, cfg.Plan.Workers+cfg.Spares, r.finished
+	var observer progress.Observer = r
+	if faults == nil { // under faults warnings are what is expected
+		observer = progress.Multi(r, warnings{show})
+	}
+	c.Events = func(events io.Reader) error { return progress.Relay(events, observer) }
+	var (
+		tasks sync.WaitGroup
+		w     *watcher
+	)
+	if faults != nil {
+		w = newWatcher()
+		net := newNetwork(cfg.Plan.has(Partition))
+		defer net.close()
+		c.Env, c.Faults = append(c.Env, "EVENWEAVE_FAULTS=1"), true
+		c.Started = net.started
+		c.Adapt = func(process string, args []string) []string {
+			if endpoint := flagValue(args, "--etcd"); endpoint != "" {
+				w.etcd(endpoint)
+			}
+			return net.adapt(process, args)
+		}
+		tasks.Go(func() {
+			if err := w.run(ctx, cfg.Cluster.Job); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+		in := &injector{cfg: cfg, net: net, watch: w, show: show, workers: cfg.Plan.Workers + cfg.Spares, leaving: map[string]bool{}}
+		tasks.Go(func() { in.run(ctx, faults) })
+	}
+	show.Running(dir, faults != nil)
+	err := local.Run(ctx, c, nil)
+	cancel(nil)
+	tasks.Wait()
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	if err == nil {
+		err = r.collect(dir)
+	}
+	return r, w, err
+}
+
+// warnings passes on the warnings of a run.
+type warnings struct{ show Observer }
+
+// Observe implements progress.Observer.
+func (w warnings) Observe(r progress.Record) {
+	if e, ok := r.Event.(progress.Warning); ok {
+		w.show.Warned(e.Message)
+	}
+}
+
+// flagValue finds what follows a flag in a command line.
+func flagValue(args []string, flag string) string {
+	for i := range len(args) - 1 {
+		if args[i] == flag {
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
+// dial reaches the records of the run.
+func dial(endpoint, job string) (*cluster.Client, error) {
+	return cluster.Dial([]string{endpoint}, job)
+}
+
+// Observer is told what happens, from several goroutines.
+type Observer interface {
+	Scheduled([]Fault)
+	Running(dir string, underFaults bool)
+	Warned(message string) // by the calm run, for example of a slower backend
+	Injected(Injection)
+	Compared(*Outcome)
+}
+
+// Injection is a fault that was carried out, or skipped.
+type Injection struct {
+	Fault
+	Time       time.Time
+	Targets    []string // member ids, or processes
+	Generation int64    // of the world when it hit
+	At         int64    // steps committed then
+	Skipped    string   // why it was not carried out
+}

@@ -1,0 +1,184 @@
+package chaos_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"evenweave/checkpoint"
+	"evenweave/coordinator"
+	"evenweave/internal/cluster"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
+	"evenweave/internal/local"
+	"evenweave/internal/policy"
+	"evenweave/internal/progress"
+	"evenweave/internal/schedule"
+	"evenweave/worker"
+)
+
+// The processes of these tests are this test binary: real etcd, coordinator and workers, on the tiny model of package example, so that
+// they start at once and a hundred worlds fit into a minute. `evenweave chaos` does the same with the CNN.
+const childVariable = "EVENWEAVE_CHAOS_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) == "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	if err := child(os.Args[1], os.Args[2:], local.Lifeline()); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+func child(command string, args []string, asked <-chan struct{}) error {
+	f := flag.NewFlagSet(command, flag.ExitOnError)
+	var (
+		steps     = f.Int64("steps", 0, "")
+		seed      = f.Uint64("seed", 0, "")
+		every     = f.Int64("checkpoint-every", 0, "")
+		expect    = f.Int("expect-workers", 0, "")
+		limit     = f.Int("max-workers", 8, "")
+		etcd      = f.String("etcd", "", "")
+		name      = f.String("job", "", "")
+		dir       = f.String("dir", "", "")
+		client    = f.String("client", "", "")
+		peer      = f.String("peer", "", "")
+		id        = f.String("id", "", "")
+		listen    = f.String("listen", "127.0.0.1:0", "")
+		advertise = f.String("advertise", "", "")
+		work      = f.Duration("work", 0, "") // that a micro-batch takes
+		ttl       = f.Duration("ttl", 5*time.Second, "")
+	)
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if command != "worker" {
+		local.LeaveToParent()
+		asking, cancel := context.WithCancel(ctx)
+		go func() { <-asked; cancel() }()
+		ctx = asking
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	switch command {
+	case "etcd":
+		return local.ServeEtcd(ctx, *dir, *client, *peer, os.Stdout)
+	case "worker":
+		return worker.Run(context.Background(), worker.Config{
+			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1, Grace: 25 * time.Second, TTL: *ttl, Log: log,
+			Open: func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+				return slow{example.NewSoftmax(), *work}, example.Points{}, "tiny", nil
+			},
+		}, ctx.Done())
+	}
+	spec := job.Spec{Model: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: *steps}
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return err
+	}
+	c, err := cluster.Dial([]string{*etcd}, *name)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	lead, err := coordinator.New(coordinator.Config{
+		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()}, Name: *name, Spec: spec, Backend: "tiny",
+		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Workers: *expect, Dir: *dir, Started: time.Now(), Log: log,
+		Limits:   policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect, ExpectFor: 20 * time.Second, TTL: *ttl},
+		Observer: progress.NewJSON(os.Stdout), Model: tiny{},
+	}, c)
+	if err != nil {
+		return err
+	}
+	defer lead.Close()
+	server := grpc.NewServer()
+	lead.Serve(server)
+	go func() { _ = server.Serve(listener) }()
+	defer server.Stop()
+	err = lead.Run(ctx, nil)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+const samples = 800 // an epoch is 25 steps
+
+// slow is the tiny model with the pace of a larger one.
+type slow struct {
+	*example.Softmax
+	work time.Duration
+}
+
+func (s slow) Gradients(b *schedule.Batch, grad []float32) (float32, int, error) {
+	time.Sleep(s.work) // this is the work
+	return s.Softmax.Gradients(b, grad)
+}
+
+// tiny is the model as the coordinator sees it.
+type tiny struct{}
+
+func (tiny) Initial(uint64) ([]float32, error) { return example.NewSoftmax().State(), nil }
+func (tiny) Layers() []progress.Layer          { return nil }
+func (tiny) Tensors() []checkpoint.Tensor {
+	return []checkpoint.Tensor{{Name: "weights", Shape: []int{example.NewSoftmax().Parameters()}}}
+}
+func (tiny) Evaluator() (coordinator.Evaluator, error) { return tiny{}, nil }
+
+func (tiny) WeightsSHA256(values []float32) string {
+	h := sha256.New()
+	for _, v := range values {
+		_ = binary.Write(h, binary.LittleEndian, math.Float32bits(v))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (tiny) Evaluate(_ context.Context, values []float32) (test coordinator.Score, held *coordinator.Score, err error) {
+	m := example.NewSoftmax()
+	if err := m.SetState(values); err != nil {
+		return test, nil, err
+	}
+	b := schedule.Batch{Samples: make([]int32, 1000)}
+	for i := range b.Samples {
+		b.Samples[i] = int32(i)
+	}
+	if err := (example.Points{}).Load(&b); err != nil {
+		return test, nil, err
+	}
+	sum, correct, err := m.Gradients(&b, make([]float32, m.Parameters()))
+	return coordinator.Score{Accuracy: float64(correct) / 1000, Loss: float64(sum) / 1000}, nil, err
+}
+
+// processes says how to run this binary as a cluster.
+func processes(t testing.TB, seed uint64, steps, every int64, workers, limit int, work time.Duration) local.Config {
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log slog.Handler = slog.DiscardHandler
+	return local.Config{
+		Executable: executable, Job: "test", Log: slog.New(log), Env: []string{childVariable + "=1"},
+		Coordinator: strings.Fields(fmt.Sprintf("coordinator --steps %d --seed %d --checkpoint-every %d --expect-workers %d --max-workers %d", steps, seed, every, workers, limit)),
+		Worker:      strings.Fields(fmt.Sprintf("worker --work %v", work)),
+	}
+}

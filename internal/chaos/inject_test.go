@@ -1,0 +1,41 @@
+package chaos
+
+import (
+	"os/exec"
+	"testing"
+
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+)
+
+// Faults that meet a world which is about to change must leave somebody to train, and not fall over.
+func TestSomebodyStays(t *testing.T) {
+	net := newNetwork(false)
+	defer net.close()
+	world := &job.World{Generation: 1}
+	for member, process := range map[string]string{"a": "worker-1", "b": "worker-2"} {
+		cmd := exec.Command("sleep", "60")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		net.started(process, cmd.Process.Pid)
+		net.process[member] = process
+	}
+	world.Peers = []job.Peer{{ID: "a"}, {ID: "b"}}
+	in := &injector{net: net, watch: newWatcher(), workers: 2, leaving: map[string]bool{}}
+	inject := func(rank int, w *job.World) string {
+		i := Injection{Fault: Fault{Kind: Leave, Ranks: []int{rank}}}
+		in.inject(t.Context(), &i, cluster.View{World: w})
+		return i.Skipped
+	}
+	if skipped := inject(0, world); skipped != "" || in.left != 1 {
+		t.Errorf("the first of two: skipped because %q", skipped)
+	}
+	if inject(1, world) == "" || inject(0, world) == "" || in.left != 1 { // the world still names both
+		t.Error("the last one was asked to leave, or the first one twice")
+	}
+	if inject(0, &job.World{Generation: 2}) == "" {
+		t.Error("a fault in a world of nobody was carried out")
+	}
+}

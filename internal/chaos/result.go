@@ -1,0 +1,153 @@
+package chaos
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"crypto/sha256"
+
+	"evenweave/checkpoint"
+	"evenweave/internal/progress"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
+)
+
+// Result is what a run came to. It observes the run's events.
+type Result struct {
+	mu          sync.Mutex
+	done        *progress.Done
+	evaluations map[int]progress.Evaluation
+	checkpoints map[int64]string // fingerprint by step, from the files
+	ledger      string
+}
+
+func newResult() *Result {
+	return &Result{evaluations: map[int]progress.Evaluation{}, checkpoints: map[int64]string{}}
+}
+
+// Observe implements progress.Observer.
+func (r *Result) Observe(record progress.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch e := record.Event.(type) {
+	case progress.Done:
+		r.done = &e
+	case progress.Evaluation:
+		r.evaluations[e.Step] = e
+	}
+}
+
+func (r *Result) finished() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.done != nil
+}
+
+// Weights is the SHA-256 of the parameters after the last step.
+func (r *Result) Weights() string { return r.done.WeightsSHA256 }
+
+// Evaluations is how many there were.
+func (r *Result) Evaluations() int { return len(r.evaluations) }
+
+// Checkpoints is how many durable states there are.
+func (r *Result) Checkpoints() int { return len(r.checkpoints) }
+
+// Ledger tells the ledger of the last step in one line.
+func (r *Result) Ledger() string { return r.ledger }
+
+// collect reads what the run left in its directory.
+func (r *Result) collect(dir string) error {
+	if r.done == nil {
+		return fmt.Errorf("the run in %s ended without telling its result; see %s", dir, filepath.Join(dir, "logs"))
+	}
+	ctx := context.Background()
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
+	if err != nil {
+		return err
+	}
+	entries, err := store.List()
+	if err != nil {
+		return err
+	}
+	newest := int64(-1)
+	for _, e := range entries {
+		m, payload, err := store.Read(ctx, e.Path)
+		if err != nil {
+			return err
+		}
+		if old, ok := r.checkpoints[m.Step]; ok && old != m.Fingerprint {
+			return fmt.Errorf("%s: two checkpoints of step %d differ: fingerprints %s and %s", dir, m.Step, old, m.Fingerprint)
+		}
+		r.checkpoints[m.Step] = m.Fingerprint
+		if m.Step > newest {
+			newest = m.Step
+			var s *state.State
+			if s, err = state.Read(payload, 1<<32); err == nil {
+				r.ledger, err = tell(s.Ledger)
+			}
+		}
+		if err = firstError(err, payload.Close()); err != nil {
+			return fmt.Errorf("%s: %w", e.Path, err)
+		}
+	}
+	return nil
+}
+
+func tell(l *schedule.Ledger) (string, error) {
+	b, err := l.AppendBinary(nil)
+	sum := sha256.Sum256(b)
+	return fmt.Sprintf("%d epochs complete, %d of %d samples used in the open one, sha256 %s", l.Epochs(), l.Used(), l.Samples(), hex.EncodeToString(sum[:4])), err
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Differences names what another run of the same job came to otherwise. It may have more checkpoints (of a halt) but none may be missing.
+func (r *Result) Differences(other *Result) []string {
+	var out []string
+	differ := func(what string, a, b any) {
+		if a != b {
+			out = append(out, fmt.Sprintf("%s: %v, under faults %v", what, a, b))
+		}
+	}
+	a, b := r.done, other.done
+	differ("last step", a.Step, b.Step)
+	differ("weights", a.WeightsSHA256, b.WeightsSHA256)
+	differ("fingerprint of the state", a.Fingerprint, b.Fingerprint)
+	differ("ledger", r.ledger, other.ledger)
+	differ("test accuracy", value(a.TestAccuracy), value(b.TestAccuracy))
+	differ("test loss", value(a.TestLoss), value(b.TestLoss))
+	for step, e := range r.evaluations {
+		o, ok := other.evaluations[step]
+		if !ok {
+			out = append(out, fmt.Sprintf("the evaluation of step %d is missing", step))
+			continue
+		}
+		differ(fmt.Sprintf("test accuracy of step %d", step), e.TestAccuracy, o.TestAccuracy)
+		differ(fmt.Sprintf("test loss of step %d", step), e.TestLoss, o.TestLoss)
+	}
+	for step, print := range r.checkpoints {
+		o, ok := other.checkpoints[step]
+		if !ok {
+			o = "missing"
+		}
+		differ(fmt.Sprintf("checkpoint of step %d", step), print, o)
+	}
+	return out
+}
+
+func value(f *float64) any {
+	if f == nil {
+		return nil
+	}
+	return *f
+}

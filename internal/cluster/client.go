@@ -1,0 +1,114 @@
+// Package cluster is Evenweave's one home for etcd: who is a member, what the world is, who leads.
+//
+// Everything a job needs stands under one key prefix and is read as a whole (View): an event only means "read all again".
+// Leases admit members; they never evict them (that is the coordinator's judgement). What the leader writes is fenced twice:
+// by the create revision of its leadership key and by the revision of the record that it replaces.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
+
+	"evenweave/internal/job"
+)
+
+// requestTimeout bounds every single request to etcd.
+const requestTimeout = 3 * time.Second
+
+// ErrNoJob says that etcd answers and holds no such job.
+var ErrNoJob = errors.New("no such job in etcd")
+
+// ErrFenced says that another leader has taken over, or that the record changed since it was read: nothing was written.
+var ErrFenced = errors.New("fenced: leadership or the record has moved on")
+
+// Client reaches the keys of one job. Safe for concurrent use.
+type Client struct {
+	etcd      *clientv3.Client
+	keys      keys
+	endpoints []string
+}
+
+// Dial prepares a client for the job of the given name. It does not wait for etcd: requests do, within their deadlines.
+func Dial(endpoints []string, name string) (*Client, error) {
+	endpoints, err := Endpoints(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	if err := job.CheckName(name); err != nil {
+		return nil, fmt.Errorf("job %w", err)
+	}
+	c, err := clientv3.New(clientv3.Config{
+		Endpoints:            endpoints,
+		DialTimeout:          5 * time.Second,
+		DialKeepAliveTime:    2 * time.Second,
+		DialKeepAliveTimeout: 2 * time.Second,
+		MaxCallRecvMsgSize:   maxResponse,
+		Logger:               zap.NewNop(),
+		// What the processes of a cluster say to each other never goes through a proxy.
+		DialOptions: []grpc.DialOption{grpc.WithNoProxy(), grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second})},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("etcd %v: %w", endpoints, err)
+	}
+	return &Client{etcd: c, keys: keys{prefix: "/evenweave/" + name}, endpoints: endpoints}, nil
+}
+
+// Close releases the connections.
+func (c *Client) Close() error { return c.etcd.Close() }
+
+// View is everything that etcd holds of a job at one revision.
+type View struct {
+	Revision int64
+	Job      *job.Job   // nil: there is no such job
+	World    *job.World // nil: none published yet
+	Done     *job.Done
+	Leader   *job.Leader
+	Members  []job.Member // by registration, oldest first
+	Workers  int          // wanted worker count of a local run; 0: nobody scales this job
+	Skipped  []error      // records that cannot be used, each named with its key: the job goes on without them
+
+	worldRevision int64
+	jobRevision   int64
+}
+
+// Member returns the registered member of that id.
+func (v View) Member(id string) (job.Member, bool) {
+	for _, m := range v.Members {
+		if m.ID == id {
+			return m, true
+		}
+	}
+	return job.Member{}, false
+}
+
+// SetWorkers writes the wanted worker count of a local run. It returns the first revision of a View that has it.
+func (c *Client) SetWorkers(ctx context.Context, n int) (revision int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	r, err := c.etcd.Put(ctx, c.keys.workers(), fmt.Sprint(n))
+	if err != nil {
+		return 0, err
+	}
+	return r.Header.Revision, nil
+}
+
+// encode cannot fail: the records are plain values.
+func encode(record any) string {
+	b, err := json.Marshal(record)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}

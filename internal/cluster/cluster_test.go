@@ -1,0 +1,212 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/local"
+)
+
+// TestMain gives all tests a proxy that nobody runs, as many clusters have one for the world outside: no request may go there.
+func TestMain(m *testing.M) {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
+		_ = os.Setenv(name, "http://127.0.0.1:9")
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// created is a job record that can be.
+func created(uuid string) job.Job {
+	return job.Job{UUID: uuid, Backend: "xla", Spec: job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 5, Epochs: 1}}
+}
+
+// told is a leader's record that can be.
+func told(id string) job.Leader { return job.Leader{ID: id, Address: "127.0.0.1:1"} }
+
+const ttl = 2 * time.Second // the shortest that etcd grants
+
+// server is a real etcd on loopback, which a test may stop and start again on its data.
+type server struct {
+	t            *testing.T
+	dir          string
+	client, peer string
+	stop         context.CancelFunc
+	done         chan error
+}
+
+func startEtcd(t *testing.T) *server {
+	t.Helper()
+	s := &server{t: t, dir: t.TempDir(), client: freePort(t), peer: freePort(t)}
+	s.start()
+	t.Cleanup(s.halt)
+	return s
+}
+
+func (s *server) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop, s.done = stop, make(chan error, 1)
+	go func() { s.done <- local.ServeEtcd(ctx, s.dir, s.client, s.peer, io.Discard) }()
+}
+
+func (s *server) halt() {
+	if s.stop == nil {
+		return
+	}
+	s.stop()
+	if err := <-s.done; err != nil {
+		s.t.Errorf("etcd: %v", err)
+	}
+	s.stop = nil
+}
+
+func freePort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func dial(t *testing.T, s *server) *cluster.Client {
+	t.Helper()
+	c, err := cluster.Dial([]string{"http://" + s.client}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// within is the test's patience; etcd on a busy machine may need seconds.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// watch runs a board until the test ends.
+func watch(t *testing.T, c *cluster.Client) *cluster.Board {
+	b := cluster.NewBoard(nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { b.Run(ctx, c) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return b
+}
+
+// await waits until the board shows what is asked for.
+func await(t *testing.T, b *cluster.Board, what string, holds func(cluster.View) bool) cluster.View {
+	t.Helper()
+	ctx := within(t)
+	for {
+		v, changed := b.View()
+		if holds(v) {
+			return v
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("%s has not come to pass; the view is %+v", what, v)
+		}
+	}
+}
+
+func campaign(t *testing.T, c *cluster.Client, id string) *cluster.Term {
+	t.Helper()
+	term, err := c.Campaign(within(t), told(id), ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return term
+}
+
+// TestTheSecondLeaderFencesTheFirst: whoever lost the leadership can write nothing, however late it wakes up.
+func TestTheSecondLeaderFencesTheFirst(t *testing.T) {
+	s := startEtcd(t)
+	ctx := within(t)
+	old, young := dial(t, s), dial(t, s)
+	first := campaign(t, old, "first")
+	if err := first.CreateJob(ctx, created("u")); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.CreateJob(ctx, created("again")); !errors.Is(err, cluster.ErrFenced) {
+		t.Errorf("a job was created over another: %v", err)
+	}
+	read, err := old.Read(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read.Leader == nil || read.Leader.ID != "first" {
+		t.Errorf("leader %+v, want first", read.Leader)
+	}
+	first.Resign(ctx)
+	second := campaign(t, young, "second")
+	defer second.Resign(ctx)
+	if second.Number() <= first.Number() {
+		t.Errorf("terms %d, %d do not rise", first.Number(), second.Number())
+	}
+	for name, err := range map[string]error{
+		"a world": first.PublishWorld(ctx, read, known(1)),
+		"the job": first.ReplaceJob(ctx, read, created("u")),
+		"the end": first.Finish(ctx, job.Done{Job: "u"}),
+	} {
+		if !errors.Is(err, cluster.ErrFenced) {
+			t.Errorf("the old leader wrote %s: %v", name, err)
+		}
+	}
+	if err := second.PublishWorld(ctx, read, known(1)); err != nil {
+		t.Errorf("the new leader cannot publish: %v", err)
+	}
+	if err := second.PublishWorld(ctx, read, known(2)); !errors.Is(err, cluster.ErrFenced) {
+		t.Errorf("a world was published over one that had not been read: %v", err)
+	}
+}
+
+// TestAMemberOutlivesEtcd: etcd is restarted on its data; the member is registered again, the world is as it was.
+func TestAMemberOutlivesEtcd(t *testing.T) {
+	s := startEtcd(t)
+	ctx := within(t)
+	c := dial(t, s)
+	term := campaign(t, c, "leader")
+	if err := term.CreateJob(ctx, created("u")); err != nil {
+		t.Fatal(err)
+	}
+	board := watch(t, c)
+	m := cluster.NewMembership(c, job.Member{ID: "a", Job: "u", Address: "127.0.0.1:1", Protocol: job.Protocol}, ttl, nil)
+	registering, leave := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { m.Run(registering) })
+	defer running.Wait()
+	defer leave()
+	registered := func(v cluster.View) bool { _, ok := v.Member("a"); return ok && v.Job != nil }
+	before := await(t, board, "registration", registered)
+
+	s.halt()
+	if v, _ := board.View(); !registered(v) {
+		t.Error("the last view is gone with etcd")
+	}
+	if _, err := c.Read(ctx); err == nil {
+		t.Error("reading from a stopped etcd succeeds")
+	}
+	s.start()
+	after := await(t, board, "registration after the restart", func(v cluster.View) bool { return registered(v) && v.Revision > before.Revision })
+	if after.Job.UUID != "u" {
+		t.Errorf("job %q after the restart", after.Job.UUID)
+	}
+	m.Update(func(m *job.Member) { m.Leaving = true })
+	await(t, board, "the wish to leave", func(v cluster.View) bool { m, _ := v.Member("a"); return m.Leaving })
+	leave()
+	await(t, board, "deregistration", func(v cluster.View) bool { return len(v.Members) == 0 })
+	term.Resign(ctx)
+}

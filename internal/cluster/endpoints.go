@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"evenweave/internal/job"
+)
+
+// Endpoints is etcd's client URLs as they are meant: a missing scheme is http, a slash at the end and spaces around are nothing.
+// What cannot be an endpoint is refused by name.
+func Endpoints(given []string) ([]string, error) {
+	var out []string
+	for _, g := range given {
+		e := strings.TrimRight(strings.TrimSpace(g), "/")
+		if e == "" {
+			continue
+		}
+		if strings.HasPrefix(e, "unix:") {
+			out = append(out, e)
+			continue
+		}
+		if !strings.Contains(e, "://") {
+			e = "http://" + e
+		}
+		if strings.ContainsAny(e, " \t;") {
+			return nil, fmt.Errorf("--etcd %q: separate several endpoints by a comma, for example http://a:2379,http://b:2379", job.Clean(g))
+		}
+		u, err := url.Parse(e)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+			return nil, fmt.Errorf("--etcd %q: expected http://HOST:PORT or https://HOST:PORT", job.Clean(g))
+		case u.User != nil:
+			return nil, errors.New("--etcd: a user's name and password in the URL are not taken")
+		case u.Path != "" || u.RawQuery != "" || u.Fragment != "":
+			return nil, fmt.Errorf("--etcd %q: an endpoint has no path; the job's name is given by --job", job.Clean(g))
+		case u.Port() == "":
+			return nil, fmt.Errorf("--etcd %q: the port is missing; etcd's clients mostly use 2379", job.Clean(g))
+		}
+		if err := job.CheckAddress(u.Host); err != nil {
+			return nil, fmt.Errorf("--etcd %w", err)
+		}
+		out = append(out, e)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no etcd endpoint given: name at least one with --etcd")
+	}
+	return out, nil
+}
+
+// HostPort is the address of an endpoint that Endpoints has returned; "" if it has none.
+func HostPort(endpoint string) string {
+	if u, err := url.Parse(endpoint); err == nil {
+		return u.Host
+	}
+	return ""
+}
+
+// explain adds to an error that etcd does not answer why, as far as that can be found out within a second.
+func (c *Client) explain(ctx context.Context, err error) error {
+	if err == nil || errors.As(err, new(*BadRecord)) {
+		return err
+	}
+	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return fmt.Errorf("etcd at %s: %w", strings.Join(c.endpoints, ", "), err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var why []string
+	for _, e := range c.endpoints {
+		why = append(why, e+": "+diagnose(ctx, e))
+	}
+	return fmt.Errorf("etcd does not answer: %s (%w)", strings.Join(why, "; "), err)
+}
+
+// diagnose asks an endpoint for its health and says in words what came of it.
+func diagnose(ctx context.Context, endpoint string) string {
+	if HostPort(endpoint) == "" {
+		return "no answer"
+	}
+	status, body, err := health(ctx, endpoint)
+	if err != nil {
+		if plain, ok := strings.CutPrefix(endpoint, "https://"); ok {
+			if _, _, err := health(ctx, "http://"+plain); err == nil {
+				return "it speaks plain HTTP: write http:// instead of https://"
+			}
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			return "nothing answers there: is the address right, and does a firewall let it through?"
+		}
+		return job.Clean(err.Error())
+	}
+	switch {
+	case strings.Contains(body, "HTTP request to an HTTPS server"):
+		return "it speaks TLS: write https:// instead of http://"
+	case status == http.StatusNotFound:
+		return "an HTTP server, but not etcd's client port: is it its peer port (mostly 2380)? clients mostly use 2379"
+	case status == http.StatusOK:
+		return "it is there and says that it is healthy, but did not answer in time"
+	}
+	return "it is there and not healthy: " + job.Clean(body)
+}
+
+// health asks past any proxy.
+func health(ctx context.Context, endpoint string) (status int, body string, err error) {
+	transport := &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint+"/health", nil)
+	if err != nil {
+		return 0, "", err
+	}
+	r, err := (&http.Client{Transport: transport}).Do(request)
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err // without the address, which is told already
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(r.Body, 1<<10))
+	return r.StatusCode, string(text), err
+}

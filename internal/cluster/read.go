@@ -1,0 +1,174 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"evenweave/internal/job"
+)
+
+const (
+	maxRecord   = 64 << 10
+	maxMembers  = 4096
+	memberPage  = 32       // members are read so many at a time: etcd's largest values, that many, fit into a response
+	maxResponse = 64 << 20 // etcd takes values of 1.5 MB by default
+)
+
+// Read fetches the whole view, at one revision. A member's record that cannot be used is skipped and named in the view; any other ends the read.
+func (c *Client) Read(ctx context.Context) (View, error) {
+	v, err := c.read(ctx)
+	return v, c.explain(ctx, err)
+}
+
+// read is Read without an explanation, which may take a second, of why etcd does not answer.
+func (c *Client) read(ctx context.Context) (View, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	k := c.keys
+	oldest := clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)
+	r, err := c.etcd.Txn(ctx).Then(
+		clientv3.OpGet(k.job()), clientv3.OpGet(k.world()), clientv3.OpGet(k.done()), clientv3.OpGet(k.workers()),
+		clientv3.OpGet(k.election()+"/", clientv3.WithPrefix(), oldest, clientv3.WithLimit(1)), // the others are candidates in waiting
+		clientv3.OpGet(k.members(), clientv3.WithPrefix(), clientv3.WithLimit(memberPage)),
+	).Commit()
+	if err != nil {
+		return View{}, err
+	}
+	get := func(i int) *mvccpb.KeyValue {
+		if kvs := r.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
+			return kvs[0]
+		}
+		return nil
+	}
+	v := View{Revision: r.Header.Revision}
+	if v.Job, v.jobRevision, err = record[job.Job](get(0)); err != nil {
+		return View{}, err
+	}
+	if v.World, v.worldRevision, err = record[job.World](get(1)); err != nil {
+		return View{}, err
+	}
+	if v.Done, _, err = record[job.Done](get(2)); err != nil {
+		return View{}, err
+	}
+	if v.Leader, _, err = record[job.Leader](get(4)); err != nil {
+		return View{}, err
+	}
+	v.workers(get(3))
+	page := r.Responses[5].GetResponseRange()
+	return v, c.members(ctx, &v, page.Kvs, page.More)
+}
+
+// OtherProtocol counts the members of other builds, which no world can use.
+func (v View) OtherProtocol() int {
+	n := 0
+	for _, m := range v.Members {
+		if m.Speaks() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// record decodes and validates the record under a key; nil if there is none.
+func record[T interface{ Validate() error }](kv *mvccpb.KeyValue) (*T, int64, error) {
+	if kv == nil {
+		return nil, 0, nil
+	}
+	var r T
+	if err := decode(kv, &r); err != nil {
+		return nil, 0, &BadRecord{Key: string(kv.Key), Cause: err}
+	}
+	return &r, kv.ModRevision, nil
+}
+
+// decode ignores fields that it does not know: a newer build may write more.
+func decode[T interface{ Validate() error }](kv *mvccpb.KeyValue, r *T) error {
+	if len(kv.Value) > maxRecord {
+		return fmt.Errorf("it has %d bytes: expected at most %d", len(kv.Value), maxRecord)
+	}
+	if err := json.Unmarshal(kv.Value, r); err != nil {
+		return err
+	}
+	return (*r).Validate()
+}
+
+// BadRecord is a record in etcd that cannot be used.
+type BadRecord struct {
+	Key   string
+	Cause error
+}
+
+func (e *BadRecord) Error() string {
+	return fmt.Sprintf("etcd key %s: %s; look at it with `etcdctl get`, mend it or remove it with `etcdctl del`", job.Clean(e.Key), job.Clean(e.Cause.Error()))
+}
+
+func (e *BadRecord) Unwrap() error { return e.Cause }
+
+// members takes the first page of members and reads the rest, all at the view's revision. The view has them by registration, oldest first.
+func (c *Client) members(ctx context.Context, v *View, page []*mvccpb.KeyValue, more bool) error {
+	type registered struct {
+		job.Member
+		at int64
+	}
+	var all []registered
+	for seen := 0; ; {
+		for _, kv := range page {
+			var m job.Member
+			err := decode(kv, &m)
+			if id := strings.TrimPrefix(string(kv.Key), c.keys.members()); err == nil && m.ID != id {
+				err = fmt.Errorf("it is the record of member %q", m.ID)
+			}
+			if err != nil {
+				v.Skipped = append(v.Skipped, &BadRecord{Key: string(kv.Key), Cause: err})
+				continue
+			}
+			all = append(all, registered{m, kv.CreateRevision})
+		}
+		seen += len(page)
+		if more && seen >= maxMembers {
+			v.Skipped = append(v.Skipped, &BadRecord{Key: c.keys.members(), Cause: fmt.Errorf("more than %d members: the rest is not looked at", maxMembers)})
+		}
+		if !more || len(page) == 0 || seen >= maxMembers {
+			break
+		}
+		r, err := c.etcd.Get(ctx, string(page[len(page)-1].Key)+"\x00", clientv3.WithRange(clientv3.GetPrefixRangeEnd(c.keys.members())),
+			clientv3.WithLimit(memberPage), clientv3.WithRev(v.Revision))
+		if err != nil {
+			return err
+		}
+		page, more = r.Kvs, r.More
+	}
+	slices.SortStableFunc(all, func(a, b registered) int { return cmp.Compare(a.at, b.at) })
+	for _, m := range all {
+		v.Members = append(v.Members, m.Member)
+	}
+	return nil
+}
+
+// workers takes the wanted worker count; one that is no count is skipped.
+func (v *View) workers(kv *mvccpb.KeyValue) {
+	if kv == nil {
+		return
+	}
+	var n int
+	err := errors.New("it is longer than any number")
+	if len(kv.Value) <= 32 {
+		err = json.Unmarshal(kv.Value, &n)
+	}
+	if err == nil && n < 1 {
+		err = fmt.Errorf("%d workers: expected at least 1", n)
+	}
+	if err != nil {
+		v.Skipped = append(v.Skipped, &BadRecord{Key: string(kv.Key), Cause: err})
+		return
+	}
+	v.Workers = n
+}

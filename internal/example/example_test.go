@@ -1,0 +1,165 @@
+package example_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"evenweave/allreduce"
+	"evenweave/allreduce/allreducetest"
+	"evenweave/internal/cluster"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
+	"evenweave/worker"
+)
+
+// Three runs of the trainer's own loop in one process: one worker, three workers, and five of which three are dropped on the way.
+// The model, the data, the board and the collective are given from outside; here the board stands in for etcd and a ring in memory for
+// gRPC.
+func Example() {
+	alone := train(1)
+	three := train(3)
+	fewer := train(5, 2)
+
+	batch := schedule.Batch{Samples: make([]int32, 300)}
+	for i := range batch.Samples {
+		batch.Samples[i] = int32(i)
+	}
+	if err := (example.Points{}).Load(&batch); err != nil {
+		log.Fatal(err)
+	}
+	loss, correct, err := alone.Gradients(&batch, make([]float32, alone.Parameters()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("one worker: %d of 300 right, loss %.2f\n", correct, loss/300)
+	fmt.Println("three workers, the same bits:", slices.Equal(alone.State(), three.State()))
+	fmt.Println("five, then two, the same bits:", slices.Equal(alone.State(), fewer.State()))
+	// Output:
+	// one worker: 296 of 300 right, loss 0.20
+	// three workers, the same bits: true
+	// five, then two, the same bits: true
+}
+
+// train trains to the end with worlds of the given sizes, one after the other, and returns a surviving member's model.
+func train(sizes ...int) *example.Softmax {
+	j := job.Job{UUID: "example", Spec: job.Spec{Model: "softmax", Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 20}}
+	total := j.Spec.TotalSteps()
+	b := &board{changed: make(chan struct{}), links: map[int64][]allreducetest.Links{}}
+	b.view.Job = &j
+	b.publish(sizes[0])
+
+	models := make([]*example.Softmax, sizes[0])
+	var members sync.WaitGroup
+	for i := range models {
+		models[i] = example.NewSoftmax()
+		m := &member{Softmax: models[i]}
+		if i == 0 { // whoever leads: here, what member 0 has committed decides
+			m.committed = func(step int64) {
+				if step == total {
+					b.finish()
+					return
+				}
+				b.publish(sizes[step*int64(len(sizes))/total])
+			}
+		}
+		loop := &worker.Loop{
+			ID: name(i), Job: j, Model: m, Dataset: example.Points{}, Parallelism: 2,
+			Board: b, Connect: b.connect, Fetch: fresh{}, Log: slog.New(slog.DiscardHandler),
+		}
+		loop.Init()
+		members.Go(func() {
+			if err := loop.Run(context.Background(), nil); err != nil {
+				log.Fatal(err)
+			}
+		})
+	}
+	members.Wait()
+	return models[0]
+}
+
+func name(i int) string { return fmt.Sprintf("member-%d", i) }
+
+// member is the model of one worker, which tells of its commits.
+type member struct {
+	*example.Softmax
+	committed func(step int64)
+}
+
+func (m *member) Update(mean []float32, step int64) error {
+	err := m.Softmax.Update(mean, step)
+	if m.committed != nil {
+		m.committed(step + 1)
+	}
+	return err
+}
+
+// fresh gives the state of step 0, which the coordinator otherwise writes as the first checkpoint.
+type fresh struct{}
+
+func (fresh) FromCoordinator(context.Context, string, string, int64) (*state.State, error) {
+	return &state.State{Ledger: schedule.NewLedger(300), Values: example.NewSoftmax().State()}, nil
+}
+
+func (fresh) FromPeer(context.Context, string, string, int64) (*state.State, error) {
+	return nil, errors.New("nobody joins late in this example")
+}
+
+// board is what the members know of the cluster, and their rings.
+type board struct {
+	mu      sync.Mutex
+	view    cluster.View
+	changed chan struct{}
+	links   map[int64][]allreducetest.Links // by generation
+}
+
+// View implements worker.Board.
+func (b *board) View() (cluster.View, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.view, b.changed
+}
+
+func (b *board) set(change func(*cluster.View)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change(&b.view)
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// publish opens the next world, of the given size, unless it is open already. Members finish their step before they switch.
+func (b *board) publish(size int) {
+	b.set(func(v *cluster.View) {
+		w := job.World{Job: v.Job.UUID, Generation: 1, Since: 1, Peers: make([]job.Peer, size)}
+		if v.World != nil {
+			if v.World.Size() == size {
+				return
+			}
+			w.Generation, w.Since = v.World.Generation+1, v.World.Generation
+		}
+		for i := range w.Peers {
+			w.Peers[i].ID = name(i)
+		}
+		v.World = &w
+		b.links[w.Generation] = allreducetest.Ring(size, 1, 0, nil)
+	})
+}
+
+func (b *board) finish() {
+	b.set(func(v *cluster.View) { v.Done = &job.Done{Complete: true} })
+}
+
+// connect implements worker.Connect.
+func (b *board) connect(_ context.Context, w job.World, rank int) (worker.Collective, error) {
+	b.mu.Lock()
+	l := b.links[w.Generation][rank]
+	b.mu.Unlock()
+	return allreduce.New[int64](allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(), Members: w.IDs()}, l.Left, l.Right)
+}

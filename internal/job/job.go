@@ -1,0 +1,173 @@
+// Package job holds the records that every process of a job shares: the spec, the job itself, its members, its worlds and its end.
+// They are plain values with a JSON form; package cluster keeps them in etcd.
+package job
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"evenweave/internal/schedule"
+)
+
+// Spec is what a job trains: everything that changes a bit of the result, and nothing else. The worker count is not in it.
+// It is written once, when the job is created, and pinned from then on.
+type Spec struct {
+	Model       string `json:"model"`
+	Recipe      string `json:"recipe"`
+	Data        string `json:"data"`              // identifies the data set's bytes
+	Classes     string `json:"classes,omitempty"` // labels that are trained and tested on; "": all
+	Samples     int    `json:"samples"`           // training samples, the first of what the hold-out leaves
+	Holdout     int    `json:"holdout"`
+	Seed        uint64 `json:"seed"`
+	GlobalBatch int    `json:"global_batch"`
+	MicroBatch  int    `json:"micro_batch"`
+	Epochs      int    `json:"epochs"`
+	Steps       int64  `json:"steps"`            // 0: as many as the epochs have
+	Init        string `json:"init,omitempty"`   // SHA-256 of the weights to start from; "": the seed's
+	Freeze      string `json:"freeze,omitempty"` // patterns of tensors that keep their first values
+}
+
+// Plan returns how the spec cuts its data into steps and micro-batches.
+func (s Spec) Plan() schedule.Plan {
+	return schedule.Plan{Seed: s.Seed, Samples: s.Samples, GlobalBatch: s.GlobalBatch, MicroBatch: s.MicroBatch}
+}
+
+// TotalSteps is the schedule's length in optimizer updates.
+func (s Spec) TotalSteps() int64 {
+	if s.Steps > 0 {
+		return s.Steps
+	}
+	return int64(s.Epochs) * s.Plan().StepsPerEpoch()
+}
+
+// EpochEnds says whether the state after `step` updates closes an epoch.
+func (s Spec) EpochEnds(step int64) bool {
+	return step > 0 && step%s.Plan().StepsPerEpoch() == 0
+}
+
+// Diff names the settings in which two specs differ, as "name: ours X, theirs Y".
+func (s Spec) Diff(theirs Spec) []string {
+	var diff []string
+	a, b := reflect.ValueOf(s), reflect.ValueOf(theirs)
+	for i := range a.NumField() {
+		if x, y := a.Field(i).Interface(), b.Field(i).Interface(); x != y {
+			name, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("json"), ",")
+			diff = append(diff, fmt.Sprintf("%s: here %v, there %v", name, x, y))
+		}
+	}
+	return diff
+}
+
+// Job is the record that creates a job. Only the transaction that writes it first starts from fresh weights.
+type Job struct {
+	UUID string `json:"uuid"`
+	Spec Spec   `json:"spec"`
+	// Backend that all members use: "xla", "xla:cuda" or "go".
+	Backend string `json:"backend"`
+	// Numerics is the hash of the golden probe; "" until the first member is admitted.
+	Numerics string `json:"numerics,omitempty"`
+	// CheckpointEvery is the distance of due checkpoints in steps beside each epoch's end; 0: none.
+	CheckpointEvery int64 `json:"checkpoint_every"`
+}
+
+// Due says whether the state after `step` updates must reach a durable checkpoint. A pure function, so that members know what to keep.
+func (j Job) Due(step int64) bool {
+	return step > 0 && (j.Spec.EpochEnds(step) || step == j.Spec.TotalSteps() || j.CheckpointEvery > 0 && step%j.CheckpointEvery == 0)
+}
+
+// Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change of those would make
+// a process of the version before misunderstand one of this version. Members of different numbers never train together.
+const Protocol = 1
+
+// Member is a live worker process, registered once it is loaded, compiled and warm.
+type Member struct {
+	ID          string `json:"id"`
+	Job         string `json:"job"`
+	Address     string `json:"address"` // where its gRPC services and the ring are reached
+	HTTP        string `json:"http,omitempty"`
+	Host        string `json:"host"`
+	PID         int    `json:"pid"`
+	Parallelism int    `json:"parallelism"`
+	Backend     string `json:"backend"`
+	Numerics    string `json:"numerics"`
+	Protocol    int    `json:"protocol"`
+	// Leaving asks for a world without this member.
+	Leaving bool `json:"leaving,omitempty"`
+}
+
+// Peer is a member's place in a world: its rank is its index.
+type Peer struct {
+	ID      string `json:"id"`
+	Address string `json:"address"`
+}
+
+// World is the ordered list of members that train together. Published by the coordinator only.
+type World struct {
+	Job        string `json:"job"`
+	Generation int64  `json:"generation"`
+	Peers      []Peer `json:"peers"`
+	// Since: members in a generation of at least Since finish their step and switch after its commit; members in an older one stop at once.
+	Since int64 `json:"since"`
+	// Floor is the step of the newest durable checkpoint; Coordinator serves it.
+	Floor       int64  `json:"floor"`
+	Coordinator string `json:"coordinator"`
+	// Patience counts how often deadlines have been doubled after false accusations.
+	Patience int `json:"patience,omitempty"`
+	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has one.
+	Fresh []string `json:"fresh,omitempty"`
+	// Dismissed are members that are to end, each with the reason: they failed again and again.
+	Dismissed map[string]string `json:"dismissed,omitempty"`
+	// Halt: take no further step, serve the state.
+	Halt   bool   `json:"halt,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// Rank returns the member's rank, or -1 when the world does not use it.
+func (w World) Rank(member string) int {
+	return slices.IndexFunc(w.Peers, func(p Peer) bool { return p.ID == member })
+}
+
+// FreshRanks says of each rank whether it is fresh.
+func (w World) FreshRanks() []bool {
+	fresh := make([]bool, len(w.Peers))
+	for rank, p := range w.Peers {
+		fresh[rank] = slices.Contains(w.Fresh, p.ID)
+	}
+	return fresh
+}
+
+// Size is the world size.
+func (w World) Size() int { return len(w.Peers) }
+
+// IDs lists the members by rank.
+func (w World) IDs() []string {
+	ids := make([]string, len(w.Peers))
+	for i, p := range w.Peers {
+		ids[i] = p.ID
+	}
+	return ids
+}
+
+// Leader is the coordinator's record under its election.
+type Leader struct {
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	HTTP    string `json:"http,omitempty"`
+	Host    string `json:"host"`
+	PID     int    `json:"pid"`
+}
+
+// Done ends a job: written after its last checkpoint is durable. Members may go once they have read it.
+type Done struct {
+	Job         string `json:"job"`
+	Generation  int64  `json:"generation"`
+	Step        int64  `json:"step"`
+	Fingerprint string `json:"fingerprint"`
+	Checkpoint  string `json:"checkpoint"`
+	// Complete: the schedule's last step is in. False: stopped early, to be resumed.
+	Complete bool `json:"complete"`
+	// Failure is the verdict that ended the job, or "".
+	Failure string `json:"failure,omitempty"`
+}

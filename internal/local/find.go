@@ -1,0 +1,51 @@
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"evenweave/internal/regular"
+)
+
+const maxRecord = 64 << 10 // bytes of run.json
+
+// Find reads the record of the cluster that runs in a directory.
+func Find(dir string) (Record, error) {
+	var r Record
+	b, err := regular.Read(filepath.Join(dir, "run.json"), maxRecord)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := Over(dir); err != nil {
+			return r, err
+		}
+		return r, fmt.Errorf("no run is recorded in %s: start one with `evenweave train --dir %s`", dir, dir)
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := Over(dir); err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%s, which tells where the live run is: %w", filepath.Join(dir, "run.json"), err)
+	}
+	return r, nil
+}
+
+// Over is an error that says so if a run was in the directory and is not any more: its lock is there, and free. The pid in the record proves nothing
+// while it exists: another process may have it, and in a container every run has the same. To look takes the lock for a moment, which a run that
+// starts just then waits for.
+func Over(dir string) error {
+	f, _, err := regular.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil {
+		return nil
+	}
+	return fmt.Errorf("the run in %s is over: `evenweave train --dir %s` goes on from its newest checkpoint", dir, dir)
+}

@@ -1,0 +1,191 @@
+// Package local runs a whole cluster on this machine for `evenweave train`: an embedded etcd, a coordinator and N workers, each a process of
+// its own, supervised. Nothing it starts outlives it, even when it is killed.
+package local
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"evenweave/internal/cluster"
+)
+
+// Config says what to run. Programs are command lines after the executable's name; the supervisor appends addresses and ids.
+type Config struct {
+	Dir         string
+	Workers     int
+	Executable  string
+	Job         string
+	Coordinator []string
+	Worker      []string
+	// Events reads the coordinator's standard output until it ends; Finished says whether it told of the job's end.
+	Events   func(io.Reader) error
+	Finished func() bool
+	Log      *slog.Logger
+	Pin      bool // each worker on processors of its own, where there are enough
+
+	// For fault injection; nil: nothing. Adapt may change the arguments of a process before each start, Started is told its pid.
+	// Both are called from one goroutine.
+	Adapt   func(process string, args []string) []string
+	Started func(process string, pid int)
+	Env     []string // added to every process's environment
+	Faults  bool     // processes that are killed were to be, and are started again without end
+}
+
+// Exit is how the coordinator's process ended the run: 0 done, 130 halted, anything else failed.
+type Exit struct {
+	Code int
+	Tail string // what failed, and why
+}
+
+func (e *Exit) Error() string { return fmt.Sprintf("exit code %d: %s", e.Code, e.Tail) }
+
+const (
+	haltTimeout = 60 * time.Second // for the last checkpoint after an interrupt
+	exitTimeout = 10 * time.Second // for a process that was asked to end
+	lookEvery   = 2 * time.Second  // whether the directory is still there
+)
+
+// Run runs the cluster until its job ends. When interrupt is closed the job is halted after its step and its state saved;
+// when ctx ends everything is killed at once. The error is an *Exit when the coordinator decided the end.
+func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
+	dir, err := take(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.close()
+	s, err := newSupervisor(cfg)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+
+	client, err := s.startEtcd(ctx, interrupt, freePorts)
+	if err != nil {
+		return err
+	}
+	endpoint := "http://" + client
+	if err := dir.record(Record{PID: os.Getpid(), Etcd: endpoint, Job: cfg.Job}); err != nil {
+		return err
+	}
+	defer dir.forget()
+
+	s.keep("coordinator", append(cfg.Coordinator, "--etcd", endpoint, "--job", cfg.Job, "--dir", cfg.Dir), cfg.Events)
+	worker := append(cfg.Worker, "--etcd", endpoint, "--job", cfg.Job)
+	s.scale(cfg.Workers, worker)
+
+	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers, cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var deadline <-chan time.Time
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case n := <-wanted:
+			s.scale(n, worker)
+		case <-interrupt:
+			interrupt, s.halting = nil, true
+			deadline = time.After(haltTimeout)
+			s.ask("coordinator")
+		case p := <-s.due:
+			s.resume(p)
+		case <-look.C:
+			if err := dir.lost(); err != nil {
+				cfg.Log.Warn(err.Error())
+				look.Stop()
+			}
+		case <-deadline:
+			return fmt.Errorf("no last checkpoint within %v of the interrupt: killed; see %s", haltTimeout, filepath.Join(cfg.Dir, "logs"))
+		case exit := <-s.exits:
+			if done, err := s.exited(exit); done {
+				stop() // etcd ends at once only when nobody is connected any more
+				s.wind(ctx)
+				return err
+			}
+		}
+	}
+}
+
+// MaxWorkers is the most that one machine is asked to run.
+func MaxWorkers() int { return max(64, 4*runtime.NumCPU()) }
+
+// watchScale offers to scale from n workers, and tells the wanted count whenever `evenweave scale` sets it.
+func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Logger) (<-chan int, func(), error) {
+	client, err := cluster.Dial([]string{endpoint}, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	board, wanted, done := cluster.NewBoard(log), make(chan int), make(chan struct{})
+	running := make(chan struct{})
+	go func() { defer close(running); board.Run(ctx, client) }()
+	go func() {
+		defer close(done)
+		last, since := n, int64(0) // what an earlier run was scaled to, before `since`, does not count
+		for {
+			view, changed := board.View()
+			if view.Revision != 0 && since == 0 {
+				since, _ = client.SetWorkers(ctx, n) // if etcd is away, at the next change
+			}
+			if since != 0 && view.Revision >= since && view.Workers != last {
+				last = view.Workers
+				if last > MaxWorkers() {
+					log.Warn("a worker count that is too large is ignored", "asked", last, "most", MaxWorkers())
+					continue
+				}
+				select {
+				case wanted <- last:
+				case <-ctx.Done():
+					return
+				}
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	var once sync.Once
+	return wanted, func() { once.Do(func() { cancel(); <-done; <-running; _ = client.Close() }) }, nil
+}
+
+// freePorts finds two loopback addresses that nobody listens on. They are below the ports that systems give to outgoing connections, so that none
+// of those can take etcd's while it is being restarted.
+func freePorts() (client, peer string, err error) {
+	a, err := listenLow()
+	if err != nil {
+		return "", "", err
+	}
+	defer a.Close()
+	b, err := listenLow()
+	if err != nil {
+		return "", "", err
+	}
+	defer b.Close()
+	return a.Addr().String(), b.Addr().String(), nil
+}
+
+// listenLow tries ports by chance: other runs choose theirs at the same time, before etcd takes them.
+func listenLow() (net.Listener, error) {
+	const first, ports = 20000, 12768 // Linux gives 32768 and more
+	for range 100 {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports))); err == nil {
+			return l, nil
+		}
+	}
+	return net.Listen("tcp", "127.0.0.1:0")
+}

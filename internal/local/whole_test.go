@@ -1,0 +1,418 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+
+	"evenweave/checkpoint"
+	"evenweave/coordinator"
+	"evenweave/internal/cluster"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
+	"evenweave/internal/local"
+	"evenweave/internal/policy"
+	"evenweave/internal/progress"
+	"evenweave/internal/schedule"
+	"evenweave/worker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The tests of this file run a whole cluster in one process: a real etcd, a coordinator and workers over real gRPC, with the tiny model.
+
+const ttl = 2 * time.Second // the shortest that etcd grants
+
+func address(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// etcd runs until the test ends.
+func etcd(t *testing.T) string {
+	client, peer := address(t), address(t)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	dir := t.TempDir()
+	go func() { done <- local.ServeEtcd(ctx, dir, client, peer, io.Discard) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return "http://" + client
+}
+
+// events keeps what a coordinator reports, and wakes what waits for it.
+type events struct {
+	mu      sync.Mutex
+	all     []progress.Event
+	last    int // step: where it started, or the last one committed
+	changed chan struct{}
+	over    chan struct{} // closed when the coordinator has ended
+}
+
+func newEvents() *events { return &events{changed: make(chan struct{}), over: make(chan struct{})} }
+
+// Observe implements progress.Observer.
+func (e *events) Observe(r progress.Record) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, r.Event)
+	switch one := r.Event.(type) {
+	case progress.Start:
+		e.last = max(e.last, one.ResumedFrom)
+	case progress.Step:
+		e.last = max(e.last, one.Step)
+	}
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// lastStep is the last step reported.
+func (e *events) lastStep() int {
+	last, _ := e.step()
+	return last
+}
+
+// step is the last step reported, and a channel that is closed at the next event.
+func (e *events) step() (last int, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last, e.changed
+}
+
+// since are the events from the i-th on, and a channel that is closed at the next one.
+func (e *events) since(i int) (more []progress.Event, changed <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.all[i:]), e.changed
+}
+
+// await returns the first event that matches. It fails when the coordinator ends without it.
+func await[E progress.Event](t *testing.T, e *events, what string, match func(E) bool) E {
+	t.Helper()
+	limit := time.After(90 * time.Second)
+	for seen, over := 0, false; ; {
+		more, changed := e.since(seen)
+		seen += len(more)
+		for _, one := range more {
+			if found, ok := one.(E); ok && match(found) {
+				return found
+			}
+		}
+		if over {
+			t.Fatalf("the coordinator has ended, and %s has not happened", what)
+		}
+		select {
+		case <-changed:
+		case <-e.over:
+			over = true
+		case <-limit:
+			t.Fatalf("%s has not happened; %d events have, the last step is %d", what, seen, e.lastStep())
+		}
+	}
+}
+
+func anyOf[E progress.Event](E) bool { return true }
+
+// judge is the tiny model as a coordinator sees it.
+type judge struct{}
+
+func (judge) Initial(uint64) ([]float32, error) {
+	return slices.Clone(example.NewSoftmax().State()), nil
+}
+func (judge) WeightsSHA256(values []float32) string { return fmt.Sprintf("%x", values) }
+func (judge) Layers() []progress.Layer              { return nil }
+func (judge) Tensors() []checkpoint.Tensor {
+	return []checkpoint.Tensor{{Name: "weights", Shape: []int{len(example.NewSoftmax().State())}}}
+}
+func (judge) Evaluator() (coordinator.Evaluator, error) { return judge{}, nil }
+func (judge) Evaluate(_ context.Context, values []float32) (coordinator.Score, *coordinator.Score, error) {
+	return coordinator.Score{Accuracy: float64(values[0])}, &coordinator.Score{Accuracy: float64(values[0])}, nil
+}
+
+func spec(steps int64) job.Spec {
+	return job.Spec{Model: "softmax", Samples: 3000, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}
+}
+
+// lead runs a coordinator; end stops it like a signal and returns how it ended.
+type lead struct {
+	*events
+	halt   chan struct{}
+	resign context.CancelFunc
+	done   chan error
+}
+
+func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec) *lead {
+	t.Helper()
+	return startLeased(t, endpoint, dir, s, ttl)
+}
+
+func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Duration) *lead {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := cluster.Dial([]string{endpoint}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
+	c, err := coordinator.New(coordinator.Config{
+		Self: job.Leader{ID: job.IDOf(l.Addr().String(), job.MaxID), Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
+		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
+	}, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	c.Serve(server)
+	serving := make(chan struct{})
+	go func() { defer close(serving); _ = server.Serve(l) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	out.resign = cancel
+	go func() {
+		err := c.Run(ctx, out.halt)
+		server.Stop()
+		<-serving
+		close(out.over)
+		out.done <- errors.Join(err, c.Close(), client.Close())
+	}()
+	return out
+}
+
+// hired runs a worker.
+type hired struct {
+	leave chan struct{}
+	kill  context.CancelFunc
+	done  chan error
+}
+
+func startWorker(endpoint, id string, open func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error)) *hired {
+	ctx, kill := context.WithCancel(context.Background())
+	h := &hired{leave: make(chan struct{}), kill: kill, done: make(chan error, 1)}
+	go func() {
+		h.done <- worker.Run(ctx, worker.Config{
+			Endpoints: []string{endpoint}, Name: "test", ID: id, Listen: "127.0.0.1:0", Parallelism: 1, Grace: 30 * time.Second, TTL: ttl,
+			Open: open, Log: slog.New(slog.DiscardHandler),
+		}, h.leave)
+	}()
+	return h
+}
+
+func open(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	return example.NewSoftmax(), example.Points{}, "numerics", nil
+}
+
+// endless is the length of a job that a test stops. The tiny model left alone takes 50,000 steps a second, and diverges after 200,000: its
+// workers are to be kept near what the test has seen.
+const endless = 1_000_000
+
+// near is a worker's data that keeps the worker within some steps of what a coordinator has reported, until that ends.
+func near(e *events) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	return gated(func(step int64) {
+		const ahead = 50
+		for {
+			last, changed := e.step()
+			if int64(last)+ahead >= step {
+				return
+			}
+			select {
+			case <-changed:
+			case <-e.over:
+				return
+			}
+		}
+	})
+}
+
+// gated opens the tiny model with data that wait for a gate before each step.
+func gated(gate func(step int64)) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	return func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+		return example.NewSoftmax(), gatedPoints{gate}, "numerics", nil
+	}
+}
+
+type gatedPoints struct{ gate func(step int64) }
+
+func (p gatedPoints) Load(b *schedule.Batch) error {
+	p.gate(b.Step)
+	return example.Points{}.Load(b)
+}
+
+func ended(t *testing.T, who string, done <-chan error, want error) {
+	t.Helper()
+	select {
+	case err := <-done:
+		if !errors.Is(err, want) {
+			t.Errorf("%s ended with %v, want %v", who, err, want)
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatalf("%s does not end", who)
+	}
+}
+
+// calmRun is the end of an undisturbed run of one worker.
+func calmRun(t *testing.T, steps int64) progress.Done {
+	t.Helper()
+	endpoint := etcd(t)
+	c := startCoordinator(t, endpoint, t.TempDir(), spec(steps))
+	w := startWorker(endpoint, "w", open)
+	ended(t, "coordinator", c.done, nil)
+	ended(t, "worker", w.done, nil)
+	return await(t, c.events, "the end", anyOf[progress.Done])
+}
+
+// TestHaltAndResume: a halted job is saved at its exact step, and goes on to the same bits, also when etcd's data is lost meanwhile.
+func TestHaltAndResume(t *testing.T) {
+	dir := t.TempDir()
+	halted := progress.Done{}
+	for _, id := range []string{"a", "b"} {
+		endpoint := etcd(t) // the second is a new one, without the job
+		c := startCoordinator(t, endpoint, dir, spec(endless))
+		w := startWorker(endpoint, id, near(c.events))
+		start := await(t, c.events, "the start", anyOf[progress.Start])
+		if start.ResumedFrom != halted.Step {
+			t.Errorf("started from step %d, halted at step %d", start.ResumedFrom, halted.Step)
+		}
+		await(t, c.events, "100 steps more", func(s progress.Step) bool { return s.Step >= halted.Step+100 })
+		close(c.halt)
+		ended(t, "coordinator", c.done, coordinator.ErrHalted)
+		ended(t, "worker", w.done, nil)
+		stopped := await(t, c.events, "the end", anyOf[progress.Done])
+		if stopped.Complete || stopped.Step < halted.Step+100 {
+			t.Fatalf("halted: %+v", stopped)
+		}
+		halted = stopped
+	}
+	if want := calmRun(t, int64(halted.Step)); halted.Fingerprint != want.Fingerprint {
+		t.Errorf("ended with %s, a calm run with %s", halted.Fingerprint, want.Fingerprint)
+	}
+}
+
+// TestTheLastOneToLeaveIsSaved: when all workers are asked to leave, what they hold reaches the disk before they go.
+func TestTheLastOneToLeaveIsSaved(t *testing.T) {
+	dir := t.TempDir()
+	endpoint := etcd(t)
+	c := startCoordinator(t, endpoint, dir, spec(endless))
+	a, b := startWorker(endpoint, "a", near(c.events)), startWorker(endpoint, "b", near(c.events))
+	await(t, c.events, "both in the world", func(w progress.World) bool { return w.Size == 2 })
+	await(t, c.events, "step 50", func(s progress.Step) bool { return s.Step >= 50 })
+	close(a.leave)
+	close(b.leave)
+	ended(t, "a", a.done, nil)
+	ended(t, "b", b.done, nil)
+	c.resign()
+	ended(t, "coordinator", c.done, context.Canceled)
+	last := c.lastStep()
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest, err := store.Latest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int(newest.Step) < last {
+		t.Errorf("the newest checkpoint is of step %d; step %d had been committed", newest.Step, last)
+	}
+}
+
+// poisoned gives a gradient that is not a number at one step.
+type poisoned struct{ *example.Softmax }
+
+func (p poisoned) Gradients(b *schedule.Batch, grad []float32) (float32, int, error) {
+	loss, correct, err := p.Softmax.Gradients(b, grad)
+	if b.Step == 20 {
+		grad[1] = float32(math.NaN())
+	}
+	return loss, correct, err
+}
+
+// TestVerdictEndsTheJob: a NaN ends coordinator and workers with an error that names it; starting again does not retry it.
+func TestVerdictEndsTheJob(t *testing.T) {
+	endpoint, dir := etcd(t), t.TempDir()
+	c := startCoordinator(t, endpoint, dir, spec(100))
+	w := startWorker(endpoint, "a", func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+		return poisoned{example.NewSoftmax()}, example.Points{}, "numerics", nil
+	})
+	for who, done := range map[string]<-chan error{"coordinator": c.done, "worker": w.done} {
+		select {
+		case err := <-done:
+			if err == nil || !contains(err.Error(), "step 21", "class 0, weight 1", "not finite") {
+				t.Errorf("%s ended with %v", who, err)
+			}
+		case <-time.After(60 * time.Second):
+			t.Fatalf("%s does not end", who)
+		}
+	}
+	again := startCoordinator(t, endpoint, dir, spec(100))
+	if err := <-again.done; err == nil || !contains(err.Error(), "failed before", "step 21") {
+		t.Errorf("started again it ended with %v", err)
+	}
+}
+
+// TestOtherNumericsAreRefused: a worker whose probe gives other bits is not admitted, and says both values.
+func TestOtherNumericsAreRefused(t *testing.T) {
+	endpoint := etcd(t)
+	c := startCoordinator(t, endpoint, t.TempDir(), spec(endless))
+	a := startWorker(endpoint, "a", near(c.events))
+	await(t, c.events, "a step", anyOf[progress.Step])
+	b := startWorker(endpoint, "b", func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+		return example.NewSoftmax(), example.Points{}, "others", nil
+	})
+	select {
+	case err := <-b.done:
+		if err == nil || !contains(err.Error(), "others", "numerics") {
+			t.Errorf("refused with %v", err)
+		}
+	case <-time.After(60 * time.Second):
+		t.Fatal("a worker with other numerics does not end")
+	}
+	a.kill()
+	<-a.done
+	c.resign()
+	<-c.done
+}
+
+func contains(s string, parts ...string) bool {
+	for _, p := range parts {
+		if !strings.Contains(s, p) {
+			return false
+		}
+	}
+	return true
+}
+
+// TestUnwritableDirectory: bad places are told before anything runs.
+func TestUnwritableDirectory(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := local.Run(t.Context(), local.Config{Dir: filepath.Join(file, "run"), Workers: 1}, nil)
+	if err == nil || !contains(err.Error(), file, "--dir") {
+		t.Errorf("a directory below a file: %v", err)
+	}
+}

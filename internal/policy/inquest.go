@@ -1,0 +1,343 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"evenweave/internal/job"
+)
+
+const (
+	// testimony is how long an inquest waits for members that answer but have not told of the generation's end: the abort reaches
+	// all at once, so who is silent for longer is who the others wait for.
+	testimony = time.Second
+	// probeLost is when a probe without a result counts as silent; the controller's own deadline is far shorter.
+	probeLost = 10 * time.Second
+)
+
+// inquest is the judgement on a generation whose collective failed.
+type inquest struct {
+	began   time.Time
+	found   map[string]Outcome // by member of the world; 0: its probe is under way
+	settled bool               // the rest holds
+	reason  string
+	late    bool // a deadline was too short, as far as anybody can tell
+}
+
+// pair is two members by id, the smaller one first.
+type pair struct{ a, b string }
+
+func pairOf(a, b job.Peer) pair { return pair{min(a.ID, b.ID), max(a.ID, b.ID)} }
+
+// tick re-examines what only time can change: absences, benches, whether suspects answer again and joiners answer at all.
+func (p *Policy) tick(now time.Time) []any {
+	var out []any
+	examine := func(id string) {
+		s := p.standing(id)
+		if !s.probing.IsZero() && now.Sub(s.probing) > probeLost {
+			p.judge(now, Probed{id, Silent})
+		}
+		joining := !s.heard && (p.world == nil || p.world.Rank(id) < 0)
+		if joining {
+			out = append(out, p.miss(now, id)...)
+		}
+		if p.world != nil && p.world.Rank(id) < 0 {
+			out = append(out, p.wedged(now, id)...)
+		}
+		if s.suspect || joining || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
+			out = append(out, p.probe(now, id)...)
+		}
+		if !s.benched.IsZero() && !now.Before(s.benched) {
+			p.unbench(id)
+		}
+	}
+	for _, peer := range p.peers() {
+		examine(peer.ID)
+	}
+	for _, m := range p.members {
+		if p.world == nil || p.world.Rank(m.ID) < 0 {
+			examine(m.ID)
+		}
+	}
+	if slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return p.waits(peer.ID) }) {
+		out = append(out, p.doubt(now)...)
+	}
+	return out
+}
+
+// waits says whether this member of the world told that its collective takes long.
+func (p *Policy) waits(id string) bool {
+	t := p.standing(id).told
+	return p.world != nil && p.world.Rank(id) >= 0 && t.Generation == p.world.Generation && t.Accusation != nil && t.Accusation.Kind == KindWaiting
+}
+
+// doubt probes all members of a world whose collective takes long. It goes on if they answer.
+func (p *Policy) doubt(now time.Time) (out []any) {
+	for _, peer := range p.peers() {
+		out = append(out, p.probe(now, peer.ID)...)
+		p.standing(peer.ID).doubted = p.world.Generation
+	}
+	return out
+}
+
+// hangs says whether a member that did not answer the probe sent at that time is why others wait. Silence may be the coordinator's own fault:
+// another member must have answered since.
+func (p *Policy) hangs(id string, sent time.Time) bool {
+	if p.world == nil || p.standing(id).doubted != p.world.Generation {
+		return false
+	}
+	waited, answered := false, false
+	for _, peer := range p.peers() {
+		if peer.ID != id {
+			waited = waited || p.waits(peer.ID)
+			answered = answered || !p.standing(peer.ID).answered.Before(sent)
+		}
+	}
+	return waited && answered
+}
+
+// miss tells people of a joiner that stays registered and does not answer: unlike a dead one, it goes on renewing its lease.
+func (p *Policy) miss(now time.Time, id string) []any {
+	s := p.standing(id)
+	if s.unheard.IsZero() {
+		s.unheard = now
+	}
+	if s.named || now.Sub(s.unheard) <= 2*p.limits.TTL {
+		return nil
+	}
+	s.named = true
+	m, _ := p.member(id)
+	return []any{Note{fmt.Sprintf("%s is registered at %s and does not answer there, so it is not used: check its --advertise, and that the coordinator reaches it", id, m.Address)}}
+}
+
+func (p *Policy) probe(now time.Time, id string) []any {
+	s := p.known[id]
+	if s == nil || !s.probing.IsZero() {
+		return nil
+	}
+	s.probing = now
+	if m, ok := p.member(id); ok {
+		return []any{Probe{id, m.Address}}
+	}
+	return []any{Probe{id, p.world.Peers[p.world.Rank(id)].Address}}
+}
+
+// judge takes a probe's result. Outside an inquest only a refused connection evicts, or silence while others wait or after a long absence:
+// silence alone may be the coordinator's own.
+func (p *Policy) judge(now time.Time, in Probed) {
+	s := p.standing(in.Member)
+	sent := s.probing
+	s.probing = time.Time{}
+	switch {
+	case in.Outcome == Alive:
+		s.suspect, s.silent, s.heard, s.answered = false, false, true, now
+	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0:
+		s.suspect = true
+	case !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL:
+		s.suspect = true
+	case in.Outcome == Silent && p.hangs(in.Member, sent):
+		s.suspect, s.silent = true, true
+	}
+	s.doubted = 0
+	if p.inquest != nil {
+		if _, asked := p.inquest.found[in.Member]; asked {
+			p.inquest.found[in.Member] = in.Outcome
+		}
+	}
+}
+
+// present says whether the process that the world means is there, as far as is known. A missing registration does not change that:
+// leases admit, they do not evict.
+func (p *Policy) present(peer job.Peer) bool {
+	m, registered := p.member(peer.ID)
+	return !p.standing(peer.ID).suspect && (!registered || m.Address == peer.Address)
+}
+
+// testified says whether a member of the world told that its collective failed.
+func (p *Policy) testified(peer job.Peer) bool { return p.accusation(peer.ID) != nil }
+
+func (p *Policy) accusation(id string) *Accusation {
+	t := p.standing(id).told
+	if p.world != nil && t.Generation == p.world.Generation && !p.waits(id) { // of another generation: void
+		return t.Accusation
+	}
+	return nil
+}
+
+// inquire probes all members of a world whose collective failed, hears who answers, judges, and publishes the next world.
+func (p *Policy) inquire(now time.Time) []any {
+	q := p.inquest
+	if q == nil {
+		q = &inquest{began: now, found: map[string]Outcome{}}
+		p.inquest = q
+		var out []any
+		for _, peer := range p.world.Peers {
+			q.found[peer.ID] = 0
+			out = append(out, p.probe(now, peer.ID)...)
+		}
+		return out
+	}
+	if !q.settled && !p.settle(now) {
+		return nil
+	}
+	if p.failure != "" {
+		return []any{Fail{p.failure}}
+	}
+	return p.publish(now, q.reason, true, q.late)
+}
+
+// settle ends the inquest if all that can be known is known.
+func (p *Policy) settle(now time.Time) bool {
+	q, heard, silent := p.inquest, 0, 0
+	for _, peer := range p.world.Peers {
+		switch q.found[peer.ID] {
+		case 0:
+			return false
+		case Silent:
+			silent++
+		}
+		if p.testified(peer) {
+			heard++
+		}
+	}
+	if silent == len(p.world.Peers) { // they told of the failure, now none is heard: the fault may be on this side
+		p.inquest = nil
+		return false // the next input asks again
+	}
+	if silent == 0 && heard < len(p.world.Peers) && now.Sub(q.began) < testimony {
+		return false
+	}
+	q.settled = true
+	if silent > 0 {
+		for id, outcome := range q.found {
+			if outcome == Silent {
+				s := p.standing(id)
+				s.suspect, s.silent = true, true
+			}
+		}
+		q.reason = p.losses()
+	} else {
+		q.reason, q.late = p.blame(now)
+	}
+	return true
+}
+
+// findings is what blame makes of the accusations.
+type findings struct {
+	parts   []string
+	struck  map[pair]bool
+	faulty  map[string]string // by member: what it did
+	late    bool
+	void    bool
+	verdict string
+}
+
+// blame draws the consequences when everybody answers: which member is the sink of the wait-for graph, which pairs cannot see each other,
+// whether deadlines were too short, whether the job cannot go on.
+func (p *Policy) blame(now time.Time) (reason string, late bool) {
+	f := findings{struck: map[pair]bool{}, faulty: map[string]string{}}
+	for _, reporter := range p.world.Peers {
+		if a := p.accusation(reporter.ID); a != nil {
+			p.weigh(&f, reporter, a)
+		}
+	}
+	if p.failure = f.verdict; p.failure != "" {
+		return p.failure, false
+	}
+	if p.voids++; !f.void || f.late {
+		p.voids = 0
+	}
+	f.late = f.late || p.voids >= maxVoid // on a starved machine nobody's word counts, and yet all are slow
+	for rank, peer := range p.world.Peers {
+		if f.late && !p.testified(peer) { // waited for in the end, whoever told of whom; it may still wait itself, to connect or for a state
+			f.fault(peer.ID, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
+		}
+	}
+	if len(f.faulty) == len(p.world.Peers) && f.late { // all alike: they lacked time
+		clear(f.faulty)
+	}
+	for ids := range f.struck {
+		p.strikes[ids]++
+	}
+	for id, why := range f.faulty {
+		if s := p.standing(id); s.faults+1 < maxFaults {
+			s.faults++
+		} else {
+			p.bench(now, id)
+			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
+			if s.benchings > maxBenchings {
+				p.dismiss(id, why)
+			}
+		}
+	}
+	slices.Sort(f.parts)
+	if len(f.parts) == 0 {
+		return "the collective failed", f.late
+	}
+	return strings.Join(slices.Compact(f.parts), "; "), f.late
+}
+
+func (f *findings) fault(id, why string) {
+	f.faulty[id] = why
+	f.parts = append(f.parts, why)
+}
+
+// weigh takes one member's word.
+func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
+	suspect := p.world.Rank(a.Suspect)
+	switch {
+	case a.Kind == KindOther && suspect < 0:
+		f.fault(reporter.ID, fmt.Sprintf("%s could not go on (%s)", reporter.ID, job.Clean(a.Detail)))
+		if verdict := p.ownFault(reporter.ID, a); verdict != "" {
+			f.verdict = verdict
+		}
+		return
+	case a.Kind == KindFetch && (suspect >= 0 || a.Suspect == ""):
+		f.late = true
+		f.fault(p.unfetched(reporter.ID, a.Suspect), fmt.Sprintf("%s could not fetch the state (%s)", reporter.ID, job.Clean(a.Detail)))
+		return
+	case suspect < 0:
+		return
+	case a.Paused:
+		f.void = true
+		f.parts = append(f.parts, fmt.Sprintf("%s was paused, its word against %s is void", reporter.ID, a.Suspect))
+		return
+	}
+	switch a.Kind {
+	case KindDeadline:
+		f.late = true
+	case KindUnreachable:
+		if strings.HasPrefix(a.Phase, "connect") {
+			p.standing(reporter.ID).helpless++
+		}
+		if p.testified(p.world.Peers[suspect]) {
+			f.struck[pairOf(reporter, p.world.Peers[suspect])] = true
+		} else {
+			f.late = true
+		}
+	case KindBroken, KindProtocol:
+		f.struck[pairOf(reporter, p.world.Peers[suspect])] = true
+	default: // relayed: the one that it came from names the culprit
+		return
+	}
+	f.parts = append(f.parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind, strings.TrimSpace(job.Clean(a.Phase))))
+}
+
+// losses names who is not there any more, for people: every member logs it.
+func (p *Policy) losses() string {
+	var parts []string
+	for rank, peer := range p.world.Peers {
+		s := p.standing(peer.ID)
+		switch {
+		case s.suspect && s.silent:
+			parts = append(parts, fmt.Sprintf("%s (rank %d) does not answer", peer.ID, rank))
+		case s.suspect:
+			parts = append(parts, fmt.Sprintf("%s (rank %d) is gone", peer.ID, rank))
+		case !p.present(peer):
+			parts = append(parts, fmt.Sprintf("%s (rank %d) is another process now", peer.ID, rank))
+		}
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,263 @@
+package policy
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"evenweave/internal/job"
+)
+
+var update = flag.Bool("update", false, "write the transcripts in testdata anew")
+
+// TestTranscripts replays testdata/*.txt: each line is something that happens, the indented lines below it are what the policy does about it.
+//
+//	limits min=1 max=4 expect=2      first line
+//	register a [ADDRESS] / leave a / gone a      a's registration: made, marked as leaving, lost
+//	join a [ADDRESS]                 a registers and is heard
+//	settle                           what was published stands in etcd now
+//	commits a [7] / holds a 12       a tells: it committed a step of the present generation, or holds that one
+//	rests a                          a tells: it is free to enter a world
+//	waits a                          a tells: its collective takes long
+//	fails a b KIND [paused|connect|accept] [@2]     a tells: its collective is over, because of b ("-": nobody), in the present generation or another
+//	probed a alive|refused|silent    a probe comes back
+//	unfollowed a                     a's stream ends
+//	durable 12 / halt / wait 3s
+//	unpublished                      what was published does not: the transaction failed
+//	successor                        another coordinator takes over: a new policy, the same etcd
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts in testdata", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			before, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			after := replay(t, string(before))
+			if *update {
+				if err := os.WriteFile(file, []byte(after), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if after != string(before) {
+				t.Errorf("%s says otherwise; the policy does (write it with -update if that is right):\n%s", file, after)
+			}
+		})
+	}
+}
+
+// stage is what surrounds the policy in a transcript: a clock and an etcd that obeys.
+type stage struct {
+	policy *Policy
+	limits Limits
+	now    time.Time
+	etcd   Observed
+	next   *job.World // published, not yet observed
+	out    []string
+	step   int64 // committed
+}
+
+func replay(t *testing.T, script string) string {
+	t.Helper()
+	s := &stage{now: time.Unix(0, 0)}
+	var b strings.Builder
+	lines := bufio.NewScanner(strings.NewReader(script))
+	for lines.Scan() {
+		line := lines.Text()
+		if strings.HasPrefix(line, "    ") {
+			continue
+		}
+		fmt.Fprintln(&b, line)
+		words := strings.Fields(line)
+		if len(words) == 0 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if err := s.play(words[0], append(words[1:], "", "", "", "")); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		for _, o := range s.out {
+			fmt.Fprintln(&b, "    "+o)
+		}
+		s.out = nil
+	}
+	return b.String()
+}
+
+func (s *stage) play(verb string, args []string) error {
+	who := args[0]
+	i := slices.IndexFunc(s.etcd.Members, func(m job.Member) bool { return m.ID == who })
+	s.etcd.Members = slices.Clone(s.etcd.Members)
+	told := Told{Member: who}
+	if s.etcd.World != nil {
+		told.Generation = s.etcd.World.Generation
+	}
+	switch verb {
+	case "limits":
+		s.limits = Limits{TTL: 5 * time.Second, ExpectFor: 20 * time.Second}
+		for _, a := range args {
+			name, value, _ := strings.Cut(a, "=")
+			n, _ := strconv.Atoi(value)
+			switch name {
+			case "min":
+				s.limits.Min = n
+			case "max":
+				s.limits.Max = n
+			case "expect":
+				s.limits.Expect = n
+			}
+		}
+		s.policy = New("job", "here", 0, s.limits)
+	case "successor":
+		s.policy, s.next = New("job", "there", s.policy.floor, s.limits), nil
+		s.feed(s.etcd)
+	case "join", "register":
+		m := job.Member{ID: who, Address: who + ":1", Numerics: "n", Protocol: job.Protocol}
+		if args[1] != "" {
+			m.Address = args[1]
+		}
+		if i < 0 {
+			s.etcd.Members = append(s.etcd.Members, m)
+		} else {
+			s.etcd.Members[i] = m
+		}
+		s.feed(s.etcd)
+		if verb == "join" {
+			s.feed(Told{Member: who, Step: -1, Resting: true})
+		}
+	case "leave":
+		s.etcd.Members[i].Leaving = true
+		s.feed(s.etcd)
+	case "gone":
+		s.etcd.Members = slices.Delete(s.etcd.Members, i, i+1)
+		s.feed(s.etcd)
+	case "settle":
+		s.settle()
+	case "commits":
+		told.Committed = true
+		if args[1] != "" {
+			s.step, _ = strconv.ParseInt(args[1], 10, 64)
+		}
+		told.Step = s.step
+		s.feed(told)
+	case "holds":
+		told.Holding = true
+		told.Step, _ = strconv.ParseInt(args[1], 10, 64)
+		s.feed(told)
+	case "rests":
+		s.feed(Told{Member: who, Step: -1, Resting: true})
+	case "waits":
+		told.Accusation = &Accusation{Kind: KindWaiting}
+		s.feed(told)
+	case "fails":
+		told.Resting = true
+		phase := "receive"
+		if args[3] == "connect" || args[3] == "accept" {
+			phase = args[3]
+		}
+		told.Accusation = &Accusation{Suspect: strings.Trim(args[1], "-"), Kind: args[2], Phase: phase, Detail: "why", Step: s.step, Paused: args[3] == "paused"}
+		if g, ok := strings.CutPrefix(strings.Join(args[3:], ""), "@"); ok {
+			told.Generation, _ = strconv.ParseInt(g, 10, 64)
+		}
+		s.feed(told)
+	case "probed":
+		outcome := map[string]Outcome{"alive": Alive, "refused": Refused, "silent": Silent}[args[1]]
+		s.feed(Probed{who, outcome})
+	case "unfollowed":
+		s.feed(Unfollowed{who})
+	case "durable":
+		step, err := strconv.ParseInt(who, 10, 64)
+		s.feed(Durable{step})
+		return err
+	case "halt":
+		s.feed(Halt{})
+	case "unpublished":
+		s.next = nil
+		s.feed(Unpublished{})
+		return nil
+	case "wait":
+		d, err := time.ParseDuration(who)
+		for end := s.now.Add(d); s.now.Before(end); {
+			s.now = s.now.Add(500 * time.Millisecond)
+			s.feed(Tick{})
+		}
+		return err
+	default:
+		return fmt.Errorf("nothing that could happen")
+	}
+	return nil
+}
+
+// settle shows the policy what it published.
+func (s *stage) settle() {
+	for s.next != nil {
+		s.etcd.World, s.next = s.next, nil
+		s.feed(s.etcd)
+	}
+}
+
+func (s *stage) feed(input any) {
+	for _, action := range s.policy.Step(s.now, input) {
+		switch a := action.(type) {
+		case Publish:
+			w := a.World
+			s.next = &w
+			how := "after the step"
+			if w.Since == w.Generation {
+				how = "at once"
+			}
+			line := fmt.Sprintf("-> world g=%d %v %s, floor %d", w.Generation, w.IDs(), how, w.Floor)
+			if w.Patience > 0 {
+				line += fmt.Sprintf(", patience %d", w.Patience)
+			}
+			if w.Halt {
+				line += ", halt"
+			}
+			s.out = append(s.out, line+": "+w.Reason)
+		case Probe:
+			s.out = append(s.out, "-> probe "+a.Member+" at "+a.Address)
+		case AdoptNumerics:
+			s.out = append(s.out, "-> adopt numerics "+a.Value)
+			s.etcd.Numerics = a.Value
+			s.feed(s.etcd)
+		case Fail:
+			s.out = append(s.out, "-> the job fails: "+a.Failure)
+		case Note:
+			s.out = append(s.out, "-> note: "+a.Text)
+		}
+	}
+}
+
+// TestAnotherProtocolIsNoCandidate: a member of another version neither trains nor decides the job's numerics.
+func TestAnotherProtocolIsNoCandidate(t *testing.T) {
+	p, now := New("job", "here", 0, Limits{Min: 1, Max: 4, TTL: 5 * time.Second}), time.Unix(0, 0)
+	other := job.Member{ID: "old", Address: "old:1", Numerics: "x", Protocol: job.Protocol + 1}
+	ours := job.Member{ID: "ours", Address: "ours:1", Numerics: "n", Protocol: job.Protocol}
+	for _, out := range p.Step(now, Observed{Members: []job.Member{other}}) {
+		t.Errorf("with nobody else it makes the policy ask for %#v", out)
+	}
+	if out := p.Step(now, Observed{Members: []job.Member{other, ours}}); len(out) != 1 || out[0] != (AdoptNumerics{Value: "n"}) {
+		t.Errorf("%#v, want the numerics of the other", out)
+	}
+	other.Numerics = "n"
+	p.Step(now, Observed{Members: []job.Member{other, ours}, Numerics: "n"})
+	var out []any
+	for _, m := range []string{"old", "ours"} {
+		out = append(out, p.Step(now, Told{Member: m, Step: -1, Resting: true})...)
+	}
+	out = append(out, p.Step(now.Add(time.Minute), Tick{})...)
+	for _, a := range out {
+		if w, ok := a.(Publish); ok && len(w.World.Peers) == 1 && w.World.Peers[0].ID == "ours" {
+			return
+		}
+	}
+	t.Errorf("%#v, want a world of the one that speaks this protocol", out)
+}

@@ -1,0 +1,267 @@
+package progress
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"evenweave/internal/regular"
+)
+
+// Metrics keeps the learning curve in a file of JSON lines: every [Step] and
+// [Evaluation] once, in the form of [Encode]. After a resume the steps that the
+// file has already are skipped, for exactness makes them equal bit for bit.
+//
+// A goroutine of its own writes, so that a disk that stalls stalls nobody who observes.
+type Metrics struct {
+	writing sync.Mutex // held while the file is written
+	file    metricsFile
+	size    int64 // bytes of whole lines in the file
+
+	mu      sync.Mutex // never held while the file is written
+	pending []byte     // whole lines that are still to be written
+	lost    int        // lines given up, because too many were pending
+	err     error      // of the last attempt to write
+	closed  bool
+	seen    held
+
+	wake chan struct{}
+	over chan struct{} // closed when the writer has ended
+}
+
+// metricsFile is what is needed of an *os.File.
+type metricsFile interface {
+	io.WriterAt
+	Truncate(size int64) error
+	Sync() error
+	Close() error
+}
+
+// maxFile bounds what is read of a file: a million steps take some 300 MB.
+const maxFile = 1 << 30
+
+// maxPending bounds the bytes kept while the disk is full or stalls: about 10,000 steps, beside as many that are being written.
+const maxPending = 4 << 20
+
+// held is what a file has: all steps up to one, for they come in order, and some
+// evaluations, which may be made up for later.
+type held struct {
+	step        int
+	evaluations map[int]bool
+}
+
+// fresh reports whether e belongs into the file, and notes that it is there.
+func (h *held) fresh(e Event) bool {
+	switch e := e.(type) {
+	case Step:
+		if e.Step > h.step {
+			h.step = e.Step
+			return true
+		}
+	case Evaluation:
+		if !h.evaluations[e.Step] {
+			h.evaluations[e.Step] = true
+			return true
+		}
+	}
+	return false
+}
+
+// OpenMetrics takes the file at path over, or makes it, to append to. It is a
+// copy from then on: another process that still has it open, a leader that was
+// paused and wakes up late, writes to what nobody reads any more. What a crash
+// left half written at its end is cut off. Damaged lines before that are left
+// as they are, for [ReadMetrics] to skip. The caller must Close it.
+func OpenMetrics(path string) (*Metrics, error) {
+	f, err := regular.Write(path)
+	if err != nil {
+		return nil, fmt.Errorf("progress: open metrics: %w", err)
+	}
+	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}, wake: make(chan struct{}, 1), over: make(chan struct{})}
+	lines, err := m.recover(f)
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
+	}
+	if own, err := replace(path, lines); err == nil { // else the disk is full, and the file itself must do
+		_ = f.Close()
+		m.file = own
+	}
+	go m.write()
+	return m, nil
+}
+
+// recover learns what the file holds, and cuts off a torn end.
+func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() { // a device may have no end
+		return nil, fmt.Errorf("it is no regular file but %s", info.Mode())
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	lines = data[:bytes.LastIndexByte(data, '\n')+1]
+	records, _ := parseMetrics(lines)
+	for _, r := range records {
+		m.seen.fresh(r.Event)
+	}
+	m.size = int64(len(lines))
+	return lines, f.Truncate(m.size)
+}
+
+// replace puts a new file with this content in the place of the one at path, and
+// returns it, open.
+func replace(path string, content []byte) (*os.File, error) {
+	f, err := regular.Create(path + ".new")
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = errors.Join(f.Close(), os.Remove(f.Name()))
+		return nil, err
+	}
+	_ = syncDir(filepath.Dir(path)) // f is the file now, whether or not that lasts
+	return f, nil
+}
+
+// syncDir makes a rename in dir survive a crash of the machine.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Observe appends r if it belongs to the curve and is not in the file yet. It waits
+// for no disk. What cannot be written, on a full disk, is kept and tried again with
+// the next.
+func (m *Metrics) Observe(r Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || !m.seen.fresh(r.Event) {
+		return
+	}
+	line, err := Encode(r)
+	if err != nil {
+		return // a loss that is no number ends the job by another way
+	}
+	m.pending = append(m.pending, line...)
+	m.bound()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// bound gives up the oldest lines of too many.
+func (m *Metrics) bound() {
+	for len(m.pending) > maxPending {
+		m.pending = m.pending[bytes.IndexByte(m.pending, '\n')+1:]
+		m.lost++
+	}
+}
+
+func (m *Metrics) write() {
+	defer close(m.over)
+	for range m.wake {
+		m.Flush()
+	}
+}
+
+// Flush writes what was observed before: all of it, or nothing.
+func (m *Metrics) Flush() {
+	m.writing.Lock()
+	defer m.writing.Unlock()
+	m.mu.Lock()
+	lines := m.pending
+	m.pending = nil
+	m.mu.Unlock()
+	if len(lines) == 0 {
+		return
+	}
+	n, err := m.file.WriteAt(lines, m.size)
+	if err == nil {
+		m.size += int64(n)
+	} else {
+		err = errors.Join(err, m.file.Truncate(m.size))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err = err; err != nil {
+		m.pending = append(lines, m.pending...)
+		m.bound()
+	}
+}
+
+// Sync makes what was observed survive a crash of the machine.
+func (m *Metrics) Sync() error {
+	m.Flush()
+	if err := m.file.Sync(); err != nil {
+		return fmt.Errorf("progress: metrics: %w", err)
+	}
+	return nil
+}
+
+// Close writes what is pending and closes the file. The error says what the
+// file lacks.
+func (m *Metrics) Close() error {
+	m.mu.Lock()
+	closed := m.closed
+	if m.closed = true; !closed {
+		close(m.wake)
+	}
+	m.mu.Unlock()
+	if closed {
+		return nil
+	}
+	<-m.over
+	m.Flush()
+	err := errors.Join(m.err, m.file.Close())
+	if lacks := m.lost + bytes.Count(m.pending, []byte{'\n'}); lacks > 0 {
+		err = errors.Join(fmt.Errorf("%d lines were not written", lacks), err)
+	}
+	if err != nil {
+		return fmt.Errorf("progress: metrics: %w", err)
+	}
+	return nil
+}
+
+// ReadMetrics returns the records of the file at path by order of the file, and
+// the numbers (from 1) of the lines that are damaged and were skipped. It may be
+// called while the file is being written.
+func ReadMetrics(path string) (records []Record, damaged []int, err error) {
+	data, err := regular.Read(path, maxFile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("progress: read metrics: %w", err)
+	}
+	records, damaged = parseMetrics(data)
+	return records, damaged, nil
+}
+
+func parseMetrics(data []byte) (records []Record, damaged []int) {
+	number := 0
+	for line := range bytes.Lines(data) {
+		number++
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		r, err := Decode(line)
+		if err != nil {
+			damaged = append(damaged, number)
+			continue
+		}
+		records = append(records, r)
+	}
+	return records, damaged
+}

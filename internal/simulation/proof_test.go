@@ -1,0 +1,211 @@
+package simulation
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"evenweave/internal/job"
+)
+
+// held is a state that a member says to hold: its step, the world that agreed on it, its hash.
+type held struct {
+	step, generation int64
+	print            uint64
+}
+
+// offered is a member's word that it holds a state.
+type offered struct {
+	held
+	member *member
+}
+
+// proofs are what a term makes of its members' words, as coordinator/proof.go and coordinator/hearing.go do: a strict majority of a world decides.
+type proofs struct {
+	worlds []*job.World
+	agreed map[int64]uint64
+	since  map[int64]time.Duration   // by step on offer
+	silent map[string]time.Duration  // by member of the present world that is not heard
+	forged map[*member]bool          // gave another state than it told the hash of
+	avoid  map[*member]time.Duration // failed to give one, when
+	began  time.Duration
+}
+
+func newProofs(now time.Duration) *proofs {
+	return &proofs{agreed: map[int64]uint64{}, since: map[int64]time.Duration{}, silent: map[string]time.Duration{}, forged: map[*member]bool{},
+		avoid: map[*member]time.Duration{}, began: now}
+}
+
+func (p *proofs) present() *job.World {
+	if len(p.worlds) == 0 {
+		return &job.World{}
+	}
+	return p.worlds[len(p.worlds)-1]
+}
+
+func (p *proofs) enter(w *job.World, now time.Duration) {
+	if w == nil || p.present().Generation >= w.Generation {
+		return
+	}
+	p.worlds = append(p.worlds, w)
+	p.silent = map[string]time.Duration{}
+	for _, peer := range w.Peers {
+		p.silent[peer.ID] = now
+	}
+}
+
+func (p *proofs) saved(step int64) {
+	maps.DeleteFunc(p.agreed, func(s int64, _ uint64) bool { return s <= step })
+	maps.DeleteFunc(p.since, func(s int64, _ time.Duration) bool { return s <= step })
+}
+
+func uses(w *job.World, m *member) bool {
+	return slices.Contains(w.Peers, job.Peer{ID: m.id, Address: m.address})
+}
+
+func (p *proofs) waiting(now time.Duration) bool {
+	for _, since := range p.silent {
+		if now-since < hearing {
+			return true
+		}
+	}
+	return false
+}
+
+// quorum says whether n of those that are heard decide.
+func (l *leader) quorum(n, heard int) bool {
+	size := l.proofs.present().Size()
+	if l.sim.bug == oneIsBelieved {
+		return n > 0
+	}
+	return n > 0 && (2*n > size || n == heard && !l.proofs.waiting(l.sim.now))
+}
+
+func (l *leader) peers() []report {
+	var all []report
+	for m, r := range l.told {
+		if uses(l.proofs.present(), m) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+func (l *leader) agree(says func(report) bool) bool {
+	heard, n := l.peers(), 0
+	for _, r := range heard {
+		if says(r) {
+			n++
+		}
+	}
+	return l.quorum(n, len(heard))
+}
+
+// committed is the newest step that enough members have reached; -1: none.
+func (l *leader) committed() int64 {
+	var steps []int64
+	for _, r := range l.peers() {
+		steps = append(steps, r.Step)
+	}
+	slices.Sort(steps)
+	for i, step := range slices.Backward(steps) {
+		if l.quorum(len(steps)-i, len(steps)) {
+			return step
+		}
+	}
+	return -1
+}
+
+func (l *leader) claims() []offered {
+	var all []offered
+	w, s := l.proofs.present(), l.sim
+	for m, r := range l.told {
+		for _, h := range r.due {
+			if h.step > l.durable && h.step <= s.total && (h.step%s.every == 0 || h.step == s.total) {
+				all = append(all, offered{h, m})
+			}
+		}
+		if h := r.held; r.Holding && h.step > l.durable && h.step <= s.total && r.Generation == w.Generation && h.generation == w.Generation && (w.Halt || h.step == s.total) {
+			all = append(all, offered{h, m})
+		}
+	}
+	slices.SortFunc(all, func(a, b offered) int {
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.member.id, b.member.id), cmp.Compare(a.member.address, b.member.address))
+	})
+	return all
+}
+
+// hear keeps the hashes that a strict majority of the world that agreed on a state tells.
+func (l *leader) hear(claims []offered) {
+	votes, voted := map[held]int{}, map[offered]bool{}
+	for _, c := range claims {
+		if voted[c] && l.sim.bug != votesTwice { // the same state may be due and held at the end
+			continue
+		}
+		voted[c] = true
+		for _, w := range l.proofs.worlds {
+			if w.Generation != c.generation || !uses(w, c.member) {
+				continue
+			}
+			if votes[c.held]++; 2*votes[c.held] > w.Size() || l.sim.bug == oneIsBelieved {
+				if _, known := l.proofs.agreed[c.step]; !known {
+					l.proofs.agreed[c.step] = c.print
+				}
+			}
+		}
+	}
+}
+
+// alone says what claims that no majority proves come to.
+func (l *leader) alone(claims []offered, committed int64) (print uint64, ok bool) {
+	w, members, standing := l.proofs.present(), map[string]bool{}, false
+	for _, c := range claims {
+		if c.print != claims[0].print {
+			return 0, false
+		}
+		if uses(w, c.member) {
+			members[c.member.id] = true
+		}
+		standing = standing || c.generation == w.Generation
+	}
+	ok = len(members) > 0 && claims[0].step <= committed && !l.proofs.waiting(l.sim.now) && (!standing || len(members) == len(l.peers()))
+	return claims[0].print, ok
+}
+
+// offer is the oldest proved state beyond the durable one that a member has.
+func (l *leader) offer() (c offered, ok bool) {
+	claims, committed, now := l.claims(), l.committed(), l.sim.now
+	l.hear(claims)
+	for _, c := range claims {
+		if _, known := l.proofs.since[c.step]; c.step <= committed && !known {
+			l.proofs.since[c.step] = now
+		}
+	}
+	for len(claims) > 0 {
+		n := slices.IndexFunc(claims, func(c offered) bool { return c.step != claims[0].step })
+		if n < 0 {
+			n = len(claims)
+		}
+		of := claims[:n]
+		claims = claims[n:]
+		print, proved := l.proofs.agreed[of[0].step]
+		if !proved {
+			if of[0].step > committed {
+				continue
+			}
+			if now-l.proofs.since[of[0].step] < hearing {
+				return offered{}, false
+			}
+			if print, proved = l.alone(of, committed); !proved {
+				continue
+			}
+			l.proofs.agreed[of[0].step] = print
+		}
+		of = slices.DeleteFunc(slices.Clone(of), func(c offered) bool { return c.print != print || l.proofs.forged[c.member] })
+		if len(of) > 0 {
+			return slices.MinFunc(of, func(a, b offered) int { return cmp.Compare(l.proofs.avoid[a.member], l.proofs.avoid[b.member]) }), true
+		}
+	}
+	return offered{}, false
+}

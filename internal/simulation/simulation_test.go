@@ -1,0 +1,145 @@
+package simulation
+
+import (
+	"flag"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"evenweave/internal/policy"
+)
+
+var (
+	schedules = flag.Int("schedules", 1500, "how many seeds to simulate")
+	oneSeed   = flag.Uint64("seed", 0, "simulate this one and tell its events")
+	firstSeed = flag.Uint64("first", 1, "the first of the seeds")
+)
+
+func newSim(seed uint64, planted bug, trace func(string)) *sim {
+	r := rand.New(rand.NewPCG(seed, 0x5eed))
+	s := &sim{
+		Rand: r, bug: planted, trace: trace, blocked: map[[2]*process]bool{}, rings: map[int64]*ring{}, worlds: map[int64]bool{},
+		disk: map[int64]uint64{0: canonical(0)}, total: 20 + r.Int64N(130), every: 3 + r.Int64N(20),
+	}
+	s.network = &process{sim: s, name: "etcd"}
+	s.etcd = &etcd{sim: s, view: &view{}}
+	s.setup = setup{
+		members: 1 + r.IntN(5), leaders: 1 + r.IntN(2),
+		limits: policy.Limits{Min: 1 + r.IntN(2), Max: 2 + r.IntN(5), Expect: r.IntN(5), ExpectFor: 5 * time.Second, TTL: ttl},
+	}
+	s.chaos = chaos{sim: s, budget: r.IntN(20), rate: 0.004 * r.ExpFloat64(), until: 60 * time.Second, tame: r.IntN(4) == 0}
+	if r.IntN(3) > 0 {
+		s.chaos.from = r.Int64N(s.total)
+	}
+	if r.IntN(12) == 0 {
+		s.poisoned = 1 + r.Int64N(s.total)
+	}
+	if r.IntN(4) == 0 {
+		s.size = s.between(0, 2*time.Second)
+	}
+	if r.IntN(6) == 0 {
+		s.setup.members += 2
+		s.chaos.tame, s.chaos.liar, s.chaos.budget, s.chaos.rate = true, true, 1+r.IntN(20), 0.002+s.chaos.rate
+		s.setup.limits.Max = max(s.setup.limits.Max, 3)
+	}
+	backedOff := r.IntN(16) == 0
+	if backedOff {
+		s.backedOff()
+	}
+	s.etcd.sweep()
+	for range s.setup.leaders {
+		s.spawnLeader()
+	}
+	for range s.setup.members {
+		s.spawnNew()
+	}
+	if !backedOff && len(s.members) > max(1, s.setup.limits.Min) && r.IntN(12) == 0 {
+		s.members[0].faulty = true
+	}
+	if s.chaos.rift = backedOff || !s.chaos.tame && !s.members[0].faulty && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
+		s.tear()
+	}
+	return s
+}
+
+// TestSchedules checks on every schedule: one world a generation; never two states for a step; the highest step wins; nothing that was
+// committed is lost while a holder or a durable checkpoint lives; and once faults stop, the job ends.
+func TestSchedules(t *testing.T) {
+	if *oneSeed > 0 {
+		var events strings.Builder
+		failed := simulate(*oneSeed, noBug, func(line string) { events.WriteString(line + "\n") })
+		t.Logf("seed %d:\n%s", *oneSeed, events.String())
+		if failed != "" {
+			t.Error(failed)
+		}
+		return
+	}
+	n := *schedules
+	if testing.Short() {
+		n /= 10
+	}
+	for seed, failed := range search(*firstSeed, n, noBug, 5) {
+		t.Errorf("seed %d: %s (go test ./internal/simulation -run Schedules -seed %d)", seed, failed, seed)
+	}
+}
+
+// TestPlantedBugsAreFound shows that the simulator sees what it is there to see.
+func TestPlantedBugsAreFound(t *testing.T) {
+	for name, planted := range map[string]bug{
+		"worlds published without a fence":          unfenced,
+		"the checkpoint wins over the highest step": floorWins,
+		"a step is committed though its sum failed": eagerCommit,
+		"a leaver does not wait to be let go":       hastyLeaver,
+		"the end comes before the last checkpoint":  earlyEnd,
+		"an error of everybody's ends nothing":      endlessFaults,
+		"the opening's deadline is not doubled":     openNotDoubled,
+		"one member is believed":                    oneIsBelieved,
+		"one member votes twice":                    votesTwice,
+		"one unreadable record freezes all views":   frozenView,
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := search(1, 2000, planted, 1)
+			if len(found) == 0 {
+				t.Fatal("it was not found")
+			}
+			for seed, failed := range found {
+				t.Logf("seed %d: %s", seed, failed)
+				if without := simulate(seed, noBug, nil); without != "" {
+					t.Errorf("seed %d fails without the bug too: %s", seed, without)
+				}
+			}
+		})
+	}
+}
+
+// search simulates n seeds side by side and returns up to limit failures.
+func search(first uint64, n int, planted bug, limit int) map[uint64]string {
+	var (
+		next    atomic.Uint64
+		mu      sync.Mutex
+		found   = map[uint64]string{}
+		workers sync.WaitGroup
+	)
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < uint64(n); i = next.Add(1) - 1 {
+				failed := simulate(first+i, planted, nil)
+				mu.Lock()
+				if failed != "" {
+					found[first+i] = failed
+				}
+				enough := len(found) >= limit
+				mu.Unlock()
+				if enough {
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return found
+}
