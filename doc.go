@@ -1,2 +1,32 @@
-// Package evenweave holds the words that a training task is made of. It imports nothing of this project.
+// Package evenweave is what a training program is made of: a Task names a model, its data and its options, and cli.Main
+// makes a whole command line of it that trains on any number of workers with bit-identical results.
+//
+//	func main() { cli.Main(&evenweave.Task{Name: "flowers", Options: &options, Data: open, Model: build}) }
+//
+// A program implements two interfaces, Data and Model. Everything else is derived from them: parameter names, hashes,
+// the first checkpoint, the golden probe that tells machines apart which compute other bits, and progress.
+//
+// # What must hold
+//
+// The worker count changes nothing but the speed if, and only if,
+//
+//   - Data.Load is a pure function of the batch: the same sample has the same content in every process;
+//   - Model.Gradients is a pure function of the batch's content, its Key and the state: Key is its only randomness;
+//   - Model.Update is a pure function of the mean gradient, the step and the state;
+//   - Model.Init is a pure function of the seed.
+//
+// `PROGRAM verify` tests this and names the first tensor that differs.
+//
+// # Files
+//
+//	task.go      Task, Sets, Setup: what a program trains
+//	options.go   what an options struct may hold
+//	data.go      Data, Batch: samples and how they are loaded
+//	model.go     Model, Sums: gradients, update and state
+//	tensor.go    Tensor: name, type, shape and role of a part of the state
+//	evaluate.go  Evaluator, Figure: how good a model is
+//	describe.go  Describer, Layer: what people are shown of a model
+//	command.go   Command: commands of a program's own
+//
+// The package imports nothing of this project.
 package evenweave

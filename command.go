@@ -1,0 +1,51 @@
+package evenweave
+
+import (
+	"context"
+	"io"
+)
+
+// Command is a command of a program's own: `PROGRAM NAME [flags] [ARG...]`.
+type Command struct {
+	Name  string
+	Args  string // what follows the flags, for --help: "IMAGE..."; "": no arguments are allowed
+	About string // one line
+	Long  string // the rest of --help; may be empty
+	// Options points to a struct of flags, as Task.Options does; no part of any spec.
+	Options any
+	// Run does the work. A UsageError exits with 2, other errors with 1.
+	Run func(ctx context.Context, c *Invocation) error
+}
+
+// Invocation is one call of a Command.
+type Invocation struct {
+	Args           []string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// JSON: the user asked for -o json.
+	JSON bool
+	// Dir is what --data names, "" by default.
+	Dir string
+	// Load opens the model with the state of the checkpoint that the user names (--checkpoint FILE, or the newest of
+	// --dir DIR), for evaluation. The job's options are in Task.Options then. The caller closes the model.
+	Load func(ctx context.Context) (Loaded, error)
+}
+
+// Loaded is a model with a trained state.
+type Loaded struct {
+	Model Model
+	// Step and Epoch of the state, and the SHA-256 of its weights in hexadecimal.
+	Step, Epoch   int64
+	WeightsSHA256 string
+	// Path of the checkpoint's file.
+	Path string
+}
+
+// UsageError is an error of the command line's user: the program exits with 2 and points to --help.
+type UsageError struct{ Err error }
+
+// Error implements error.
+func (e UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap implements error's chain.
+func (e UsageError) Unwrap() error { return e.Err }

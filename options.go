@@ -1,0 +1,28 @@
+package evenweave
+
+import "context"
+
+// Validator may be implemented by a task's options. The trainer calls Validate once all values are set, before anything
+// is started; an error is bad usage (exit code 2).
+//
+// Options are the exported fields of a struct, of type string, bool, int, int64, uint64 or float64. The value that a
+// field has when main starts is the default. Tags say the rest:
+//
+//	type options struct {
+//		Hidden int     `flag:"hidden" help:"units of the hidden layer"`
+//		Rate   float64 `flag:"rate" help:"learning rate"`
+//		Threads int    `flag:"threads" help:"threads that load data" spec:"-"`
+//		Weights string `spec:"weights"`
+//	}
+//
+// flag names the command line's flag; the variable EVENWEAVE_HIDDEN sets it too. A field is part of the job's spec
+// under its flag's name, or the one in spec: a job is not resumed with another value. spec:"-" leaves a field out: it
+// must not change a bit of the result. A field without a flag but with a spec name is set by Prepare.
+type Validator interface{ Validate() error }
+
+// Preparer may be implemented by a task's options: Prepare is called in the process that creates or resumes a job,
+// after Validate and before the spec is made, and may set fields that are no flags (the hash of a file that a flag
+// names, for example). notes tell a person about it.
+type Preparer interface {
+	Prepare(ctx context.Context) (notes []string, err error)
+}

@@ -1,0 +1,64 @@
+package evenweave
+
+import (
+	"context"
+	"log/slog"
+)
+
+// Task is all that the trainer does not know: what a program trains. It is set up once, in main, and only read
+// afterwards.
+type Task struct {
+	// Name is recorded with each job: another task's checkpoints are refused. Lower-case letters, digits and hyphens,
+	// at most 40.
+	Name string
+	// About is one sentence for --help.
+	About string
+	// Options points to a struct whose fields are the task's own flags, EVENWEAVE_* variables and part of the spec; see
+	// the type Validator for how its tags are written. nil: the task has no options. The struct holds the values when
+	// Data or Model are called.
+	Options any
+	// Data opens the data below a directory, "" if the user named none. It is called once in each process that loads
+	// samples.
+	Data func(dir string) (Sets, error)
+	// Model builds the model. It is called once in each process that trains or evaluates, never by two goroutines at
+	// once.
+	Model func(Setup) (Model, error)
+	// Backend resolves what --backend asks for: "auto" and its like become the name of a backend that this machine has,
+	// which the job then pins. notice tells a person about the choice. nil: the model has only one backend, and
+	// --backend is refused.
+	Backend func(name string) (resolved, notice string, err error)
+	// Metrics names the sums that Gradients reports beside the loss: their mean over a step's weight is shown with each
+	// step.
+	Metrics []string
+	// Commands are the program's own, beside train, worker, coordinator and the others. One of the same name replaces
+	// the tool's.
+	Commands []Command
+}
+
+// Sets are the data of a task.
+type Sets struct {
+	Train Data
+	Test  Data // nil: there is nothing to evaluate on
+	// HeldOut are samples kept out of training; the epoch that does best on them is kept as the checkpoint "best". nil:
+	// none.
+	HeldOut Data
+}
+
+// Setup says for what a model is to be built.
+type Setup struct {
+	// Context ends when the process is asked to go: a long compilation may give up then.
+	Context context.Context
+	// Backend is the resolved name, "" for a task without a choice of backends.
+	Backend string
+	// MicroBatch is the number of samples of each batch that Gradients gets.
+	MicroBatch int
+	// Seed of the job.
+	Seed uint64
+	// TotalSteps is the length of the schedule in updates, for learning rates that depend on it. A model that reads it
+	// should say so in Describer.Schedule, so that the job cannot be extended.
+	TotalSteps int64
+	// EvaluateOnly promises that neither Gradients nor Update is called.
+	EvaluateOnly bool
+	// Log is for what people running this process should know; never nil.
+	Log *slog.Logger
+}
