@@ -27,6 +27,7 @@
 //	evaluate.go  Evaluator, Figure: how good a model is
 //	describe.go  Describer, Layer: what people are shown of a model
 //	command.go   Command: commands of a program's own
+//	random.go    Key, Generator: random numbers that are a pure function of their purpose
 //
 // The package imports nothing of this project.
 package evenweave

@@ -11,7 +11,7 @@ import (
 
 func TestRunIsItsUsersAlone(t *testing.T) {
 	data, dir := needData(t), filepath.Join(t.TempDir(), "run")
-	inner := evenweave(t, tiny(data, dir, "--workers", "2", "--steps", "8", "--checkpoint-every", "4")...)
+	inner := program(t, tiny(data, dir, "--workers", "2", "--steps", "8", "--checkpoint-every", "4")...)
 	cmd := exec.Command("/bin/sh", append([]string{"-c", `umask 0; exec "$0" "$@"`}, inner.Args...)...)
 	cmd.Dir, cmd.Env = inner.Dir, inner.Env
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -61,7 +61,7 @@ func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
 		}
 	}
 	scale := func() (int, string) {
-		cmd := evenweave(t, "scale", "3", "--etcd", endpoint)
+		cmd := program(t, "scale", "3", "--etcd", endpoint)
 		out, _ := cmd.CombinedOutput()
 		return cmd.ProcessState.ExitCode(), string(out)
 	}

@@ -21,14 +21,14 @@ func TestProcessorsMix(t *testing.T) {
 	one := train(t, tiny(data, t.TempDir(), append(size, "--workers", "1")...)...)
 
 	dir := t.TempDir()
-	first := evenweave(t, tiny(data, dir, append(size, "--workers", "1")...)...)
+	first := program(t, tiny(data, dir, append(size, "--workers", "1")...)...)
 	first.Env = append(first.Env, "EVENWEAVE_MIN_WORKERS=2")
 	var out, stderr bytes.Buffer
 	first.Stdout, first.Stderr = &out, &stderr
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
-	second := evenweave(t, "worker", "--etcd", running(t, dir).Etcd, "--data", data, "--parallelism", "1")
+	second := program(t, "worker", "--etcd", running(t, dir).Etcd, "--data", data, "--parallelism", "1")
 	emulate(second)
 	said, err := second.CombinedOutput()
 	if err != nil {

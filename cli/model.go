@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"evenweave"
+
 	"evenweave/checkpoint"
 	"evenweave/coordinator"
 	"evenweave/fashion/cnn"
@@ -69,7 +71,7 @@ func (s samples) Load(b *schedule.Batch) error {
 	b.Inputs, b.Labels, b.Weights = b.Inputs[:0], b.Labels[:0], b.Weights[:0]
 	var blank [fashionmnist.Pixels]byte
 	for _, i := range b.Samples {
-		if i == schedule.Padding {
+		if i == evenweave.Padding {
 			b.Inputs, b.Labels, b.Weights = append(b.Inputs, blank[:]...), append(b.Labels, 0), append(b.Weights, 0)
 			continue
 		}

@@ -21,7 +21,7 @@ func TestLostOutputIsSaid(t *testing.T) {
 		outputs["no space left on device"] = full
 	}
 	for want, out := range outputs {
-		cmd := evenweave(t, "--help")
+		cmd := program(t, "--help")
 		var stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = out, &stderr
 		err := cmd.Run()

@@ -18,7 +18,7 @@ import (
 // signalAt sends signals once the step has been committed, and returns what was printed.
 func signalAt(t *testing.T, step int, send func(train *os.Process), args ...string) doneEvent {
 	t.Helper()
-	cmd := evenweave(t, args...)
+	cmd := program(t, args...)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestSignalToEveryProcess(t *testing.T) {
 func TestNothingIsLeftRunning(t *testing.T) {
 	data := needData(t)
 	dir := t.TempDir()
-	cmd := evenweave(t, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
+	cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 		}
 	}
 	t.Run("a second run in the directory is refused", func(t *testing.T) {
-		out, err := evenweave(t, tiny(data, dir)...).CombinedOutput()
+		out, err := program(t, tiny(data, dir)...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), fmt.Sprint(cmd.Process.Pid)) {
 			t.Errorf("want an error that names pid %d, got %v\n%s", cmd.Process.Pid, err, out)
 		}

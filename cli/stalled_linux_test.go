@@ -31,7 +31,7 @@ func TestAReaderThatStallsStopsNothing(t *testing.T) {
 // ignored runs train, without ever reading what it tells, until it has a checkpoint of the step, and then interrupts it.
 func ignored(t *testing.T, dir string, step int64, args ...string) {
 	t.Helper()
-	cmd := evenweave(t, args...)
+	cmd := program(t, args...)
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ func TestStatusOfARunThatIsOver(t *testing.T) {
 		}
 	}
 	for _, command := range [][]string{{"status"}, {"blame"}, {"scale", "2"}} {
-		out, _ := evenweave(t, append(command, "--dir", dir)...).CombinedOutput()
+		out, _ := program(t, append(command, "--dir", dir)...).CombinedOutput()
 		if !strings.Contains(string(out), "is over") {
 			t.Errorf("%v: %s", command, out)
 		}

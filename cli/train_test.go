@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 // evenweave prepares a command of the program, ended with the test.
-func evenweave(t *testing.T, args ...string) *exec.Cmd {
+func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
@@ -91,7 +91,7 @@ func lastDone(t *testing.T, out []byte) doneEvent {
 
 func train(t *testing.T, args ...string) doneEvent {
 	t.Helper()
-	cmd := evenweave(t, args...)
+	cmd := program(t, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -173,7 +173,7 @@ func TestResume(t *testing.T) {
 		t.Errorf("stopped at step %d and resumed: step %d %s; uninterrupted: step %d %s", stopped.Step, resumed.Step, resumed.Weights, whole.Step, whole.Weights)
 	}
 	t.Run("another spec is refused", func(t *testing.T) {
-		out, err := evenweave(t, tiny(data, dir, "--steps", "60", "--seed", "7")...).CombinedOutput()
+		out, err := program(t, tiny(data, dir, "--steps", "60", "--seed", "7")...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "seed") {
 			t.Errorf("resuming with another seed: %v\n%s", err, out)
 		}
@@ -275,7 +275,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"evaluate", "--dir", "/nowhere", "--data", "../.evenweave/data"}, exitFailed, "/nowhere"},
 		{[]string{"train", "--help"}, exitDone, "Ctrl-C"},
 	} {
-		cmd := evenweave(t, c.args...)
+		cmd := program(t, c.args...)
 		out, _ := cmd.CombinedOutput()
 		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.says) {
 			t.Errorf("%v: exit code %d, want %d, saying %q:\n%s", c.args, code, c.code, c.says, out)
@@ -284,7 +284,7 @@ func TestUsage(t *testing.T) {
 }
 
 func TestVariables(t *testing.T) {
-	cmd := evenweave(t, "train")
+	cmd := program(t, "train")
 	cmd.Env = append(cmd.Env, "EVENWEAVE_WORKERS=none")
 	out, _ := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != exitUsage || !strings.Contains(string(out), "EVENWEAVE_WORKERS") {
@@ -294,7 +294,7 @@ func TestVariables(t *testing.T) {
 
 // What a variable sets for a process of its own must not make a local cluster's processes collide, nor wait for ever.
 func TestVariablesOfOneProcess(t *testing.T) {
-	cmd := evenweave(t, tiny(needData(t), t.TempDir(), "--workers", "2", "--steps", "2")...)
+	cmd := program(t, tiny(needData(t), t.TempDir(), "--workers", "2", "--steps", "2")...)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

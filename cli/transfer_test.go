@@ -63,7 +63,7 @@ func TestTransfer(t *testing.T) {
 		{job(t.TempDir(), "--init-from", filepath.Join(data, "none.ckpt")), "--init-from"},
 		{job(t.TempDir(), "--init-from", damaged(t, source)), "--init-from"},
 	} {
-		if out, err := evenweave(t, refused.args...).CombinedOutput(); err == nil || !strings.Contains(string(out), refused.says) {
+		if out, err := program(t, refused.args...).CombinedOutput(); err == nil || !strings.Contains(string(out), refused.says) {
 			t.Errorf("%v: %v, want %q in\n%s", refused.args, err, refused.says, out)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"evenweave"
+
 	"evenweave/internal/exact"
 	"evenweave/internal/schedule"
 )
@@ -115,7 +117,7 @@ func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data Dataset, v 
 	b, spec := &l.batch, r.job.Spec
 	b.Step, b.MicroBatch = r.step, v
 	b.Epoch, _ = spec.Plan().Position(r.step)
-	b.Key = schedule.Key(spec.Seed, schedule.PurposeDropout, uint64(r.step), uint64(v))
+	b.Key = evenweave.Key(spec.Seed, evenweave.PurposeDropout, uint64(r.step), uint64(v))
 	sampler.MicroBatch(r.step, v, b.Samples)
 	if err := data.Load(b); err != nil {
 		return 0, 0, err

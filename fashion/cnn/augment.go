@@ -3,6 +3,8 @@ package cnn
 import (
 	"slices"
 
+	"evenweave"
+
 	"evenweave/internal/schedule"
 )
 
@@ -15,17 +17,17 @@ func (r Recipe) Augment(b *schedule.Batch, seed uint64) {
 	}
 	var scratch [pixels]byte
 	for i, sample := range b.Samples {
-		if sample == schedule.Padding {
+		if sample == evenweave.Padding {
 			continue
 		}
-		key := schedule.Key(seed, schedule.PurposeAugment, uint64(b.Epoch), uint64(sample))
-		r.augment(b.Inputs[i*pixels:(i+1)*pixels], &scratch, schedule.NewGenerator(key))
+		key := evenweave.Key(seed, evenweave.PurposeAugment, uint64(b.Epoch), uint64(sample))
+		r.augment(b.Inputs[i*pixels:(i+1)*pixels], &scratch, evenweave.NewGenerator(key))
 	}
 }
 
 // augment draws the same numbers whatever they come to, so that ingredients can
 // be left out one by one without changing the others.
-func (r Recipe) augment(image []byte, scratch *[pixels]byte, random *schedule.Generator) {
+func (r Recipe) augment(image []byte, scratch *[pixels]byte, random *evenweave.Generator) {
 	within := func(limit int) int { return int(random.Below(uint64(2*limit+1))) - limit } // [-limit, limit]
 	mirror := random.Below(2) == 1
 	down, right := within(r.Shift), within(r.Shift)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"evenweave"
+
 	"evenweave/internal/schedule"
 
 	"github.com/gomlx/compute"
@@ -151,7 +153,7 @@ type benchTrainer struct {
 
 func newBenchTrainer(m *Model, o BenchOptions) *benchTrainer {
 	t := &benchTrainer{model: m}
-	random := schedule.NewGenerator(0)
+	random := evenweave.NewGenerator(0)
 	for range o.Batch / o.MicroBatch {
 		b := &schedule.Batch{Inputs: make([]byte, o.MicroBatch*pixels), Labels: make([]uint8, o.MicroBatch), Weights: make([]float32, o.MicroBatch)}
 		for i := range b.Inputs {

@@ -6,7 +6,7 @@ import (
 	"encoding/hex"
 	"math"
 
-	"evenweave/internal/schedule"
+	"evenweave"
 )
 
 // initialParameters fills dst (NumParameters long) with Glorot-uniform kernels
@@ -24,7 +24,7 @@ func initialParameters(seed uint64, dst []float32) {
 		field := t.Size() / out / t.Shape[last-1] // 9 for a 3x3 convolution, 1 for dense
 		fanIn, fanOut := field*t.Shape[last-1], field*out
 		limit := float32(math.Sqrt(6 / float64(fanIn+fanOut)))
-		random := schedule.NewGenerator(schedule.Key(seed, schedule.PurposeInit, uint64(i)))
+		random := evenweave.NewGenerator(evenweave.Key(seed, evenweave.PurposeInit, uint64(i)))
 		for j := range part {
 			// 24 random bits give an exact float32 in [-1, 1).
 			part[j] = float32(int32(random.Uint64()>>40)-1<<23) / (1 << 23) * limit

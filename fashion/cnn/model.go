@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	"evenweave"
+
 	"evenweave/internal/schedule"
 
 	"github.com/gomlx/compute"
@@ -291,7 +293,7 @@ func (m *Model) Numerics() (string, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	n := m.options.MicroBatch
-	random := schedule.NewGenerator(0)
+	random := evenweave.NewGenerator(0)
 	b := &schedule.Batch{Inputs: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n), Key: random.Uint64()}
 	for i := range b.Inputs {
 		b.Inputs[i] = byte(random.Uint64())

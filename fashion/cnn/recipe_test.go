@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"evenweave"
+
 	"evenweave/internal/schedule"
 )
 
@@ -55,7 +57,7 @@ func augmentable(n, first int) *schedule.Batch {
 	b := &schedule.Batch{Inputs: make([]byte, n*pixels), Samples: make([]int32, n), Epoch: 3}
 	for i := range n {
 		b.Samples[i] = int32(first + i)
-		random := schedule.NewGenerator(uint64(first + i))
+		random := evenweave.NewGenerator(uint64(first + i))
 		for j := range pixels {
 			b.Inputs[i*pixels+j] = byte(random.Below(255)) + 1
 		}
@@ -90,7 +92,7 @@ func TestAugmentDependsOnSeedEpochAndSampleOnly(t *testing.T) {
 		t.Error("another epoch changes nothing")
 	}
 	padding := augmentable(1, 0)
-	padding.Samples[0] = schedule.Padding
+	padding.Samples[0] = evenweave.Padding
 	before := slices.Clone(padding.Inputs)
 	r.Augment(padding, 1)
 	if !bytes.Equal(before, padding.Inputs) {

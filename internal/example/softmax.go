@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 
+	"evenweave"
+
 	"evenweave/internal/schedule"
 )
 
@@ -110,13 +112,13 @@ type Points struct{}
 func (Points) Load(b *schedule.Batch) error {
 	b.Inputs, b.Labels, b.Weights = b.Inputs[:0], b.Labels[:0], b.Weights[:0]
 	for _, i := range b.Samples {
-		if i == schedule.Padding {
+		if i == evenweave.Padding {
 			b.Inputs, b.Labels, b.Weights = append(b.Inputs, 0, 0), append(b.Labels, 0), append(b.Weights, 0)
 			continue
 		}
 		cloud := int(i) % classes
 		angle := 2 * math.Pi * float64(cloud) / classes
-		noise := schedule.NewGenerator(uint64(i))
+		noise := evenweave.NewGenerator(uint64(i))
 		at := func(centre float64) byte { return byte(128 + 55*centre + float64(noise.Below(80)) - 40) }
 		b.Inputs = append(b.Inputs, at(math.Cos(angle)), at(math.Sin(angle)))
 		b.Labels, b.Weights = append(b.Labels, uint8(cloud)), append(b.Weights, 1)

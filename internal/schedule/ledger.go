@@ -7,6 +7,8 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+
+	"evenweave"
 )
 
 // Ledger records which samples the committed steps used: the number of completed epochs and a bitmap of the current
@@ -26,7 +28,7 @@ func NewLedger(samples int) *Ledger {
 
 func words(samples int) int { return (samples + 63) / 64 }
 
-// Commit records the samples of one committed step of an epoch; Padding is skipped. When the last sample of the epoch is
+// Commit records the samples of one committed step of an epoch; padding is skipped. When the last sample of the epoch is
 // recorded, the epoch is complete and the next one opens. It returns an error that names samples, and records nothing,
 // if one is out of range or was used before in this epoch, or if the epoch is not the current one (some are missing).
 func (l *Ledger) Commit(epoch int64, samples []int32) error {
@@ -37,7 +39,7 @@ func (l *Ledger) Commit(epoch int64, samples []int32) error {
 	for i, s := range samples {
 		var err error
 		switch {
-		case s == Padding:
+		case s == evenweave.Padding:
 			continue
 		case s < 0 || int(s) >= l.samples:
 			err = fmt.Errorf("schedule: ledger: sample %d committed in epoch %d: expected 0 to %d", s, epoch, l.samples-1)
@@ -61,7 +63,7 @@ func (l *Ledger) Commit(epoch int64, samples []int32) error {
 
 func (l *Ledger) clear(samples []int32) {
 	for _, s := range samples {
-		if s != Padding {
+		if s != evenweave.Padding {
 			l.bitmap[s/64] &^= 1 << (s % 64)
 			l.used--
 		}

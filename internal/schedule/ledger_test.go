@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"evenweave"
 )
 
 func encode(t *testing.T, l *Ledger) []byte {
@@ -19,7 +21,7 @@ func encode(t *testing.T, l *Ledger) []byte {
 
 func TestLedgerRefuses(t *testing.T) {
 	l := NewLedger(100)
-	if err := l.Commit(0, []int32{5, Padding, 64}); err != nil {
+	if err := l.Commit(0, []int32{5, evenweave.Padding, 64}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -57,7 +59,7 @@ func TestLedgerAgainstOracle(t *testing.T) {
 			seen := map[int32]bool{}
 			for i := range batch {
 				batch[i] = int32(r.IntN(n+1)) - 1
-				if batch[i] != Padding {
+				if batch[i] != evenweave.Padding {
 					bad = bad || used[batch[i]] || seen[batch[i]]
 					seen[batch[i]] = true
 				}

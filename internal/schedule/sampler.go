@@ -3,10 +3,9 @@ package schedule
 import (
 	"fmt"
 	"sync"
-)
 
-// Padding stands for no sample: it fills up the last global batch of an epoch.
-const Padding = -1
+	"evenweave"
+)
 
 // Sampler tells which samples a micro-batch holds. It is safe for concurrent use.
 type Sampler struct {
@@ -37,7 +36,7 @@ func (s *Sampler) MicroBatch(step int64, v int, dst []int32) {
 	first := min(within*int64(p.GlobalBatch)+int64(v)*int64(p.MicroBatch), int64(p.Samples))
 	n := copy(dst, s.order(epoch)[first:])
 	for i := n; i < len(dst); i++ {
-		dst[i] = Padding
+		dst[i] = evenweave.Padding
 	}
 }
 
@@ -52,13 +51,13 @@ func (s *Sampler) order(epoch int64) []int32 {
 }
 
 // Order returns the order of an epoch: a shuffle of 0..samples-1 that is a pure function of seed and epoch
-// (Fisher-Yates from the end, drawn from the generator of Key(seed, PurposeOrder, epoch)).
+// (Fisher-Yates from the end, drawn from the generator of evenweave.Key with PurposeOrder and the epoch).
 func Order(seed uint64, epoch int64, samples int) []int32 {
 	order := make([]int32, samples)
 	for i := range order {
 		order[i] = int32(i)
 	}
-	g := NewGenerator(Key(seed, PurposeOrder, uint64(epoch)))
+	g := evenweave.NewGenerator(evenweave.Key(seed, evenweave.PurposeOrder, uint64(epoch)))
 	for i := samples - 1; i > 0; i-- {
 		j := g.Below(uint64(i) + 1)
 		order[i], order[j] = order[j], order[i]

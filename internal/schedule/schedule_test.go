@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"evenweave"
 )
 
 func TestPlanValidate(t *testing.T) {
@@ -34,14 +36,14 @@ func TestPlanValidate(t *testing.T) {
 
 // The golden values pin the numerics: a change here changes every run that was ever made.
 func TestKeyAndOrderAreSpecified(t *testing.T) {
-	if got := Key(1, PurposeDropout, 2, 3); got != goldenKey {
+	if got := evenweave.Key(1, evenweave.PurposeDropout, 2, 3); got != goldenKey {
 		t.Errorf("Key: %#x", got)
 	}
 	if got := Order(1, 0, 10); !slices.Equal(got, goldenOrder) {
 		t.Errorf("Order: %v", got)
 	}
 	// SplitMix64's published first outputs for the seed 1234567.
-	g := NewGenerator(1234567)
+	g := evenweave.NewGenerator(1234567)
 	for _, want := range []uint64{6457827717110365317, 3203168211198807973, 9817491932198370423} {
 		if got := g.Uint64(); got != want {
 			t.Errorf("SplitMix64: %d, expected %d", got, want)
@@ -60,7 +62,7 @@ func TestKeysDiffer(t *testing.T) {
 		for purpose := range uint64(4) {
 			for a := range uint64(20) {
 				for b := range uint64(20) {
-					seen[Key(seed, purpose, a, b)] = true
+					seen[evenweave.Key(seed, purpose, a, b)] = true
 					n++
 				}
 			}
@@ -109,11 +111,11 @@ func TestSamplerUsesEachSampleOnce(t *testing.T) {
 				if !slices.Equal(dst, want) {
 					t.Fatalf("%+v: step %d micro-batch %d: %v and %v", p, step, v, dst, want)
 				}
-				if i := slices.Index(dst, Padding); i >= 0 && slices.Max(dst[i:]) != Padding {
+				if i := slices.Index(dst, evenweave.Padding); i >= 0 && slices.Max(dst[i:]) != evenweave.Padding {
 					t.Fatalf("padding before a sample: %v", dst)
 				}
 				if ledger.Epochs() != epoch { // only padding may follow the last sample of an epoch
-					if slices.Max(dst) != Padding {
+					if slices.Max(dst) != evenweave.Padding {
 						t.Fatalf("sample after the epoch's end: %v", dst)
 					}
 					continue

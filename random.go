@@ -1,8 +1,9 @@
-package schedule
+package evenweave
 
 import "math/bits"
 
-// The purposes that keys are made for. Two different purposes give unrelated numbers for the same words.
+// The purposes that the trainer and the built-in task make keys for. Two different purposes give unrelated numbers for
+// the same words; a task's own begin at 1000.
 const (
 	PurposeOrder   uint64 = 1 // words: epoch
 	PurposeInit    uint64 = 2 // words: tensor, ... as the model documents
@@ -32,8 +33,8 @@ func mix(z uint64) uint64 {
 	return z ^ z>>31
 }
 
-// Generator is SplitMix64: the stream of numbers that a key stands for. The zero value is the stream of key 0. It is
-// not safe for concurrent use; make one for each use.
+// Generator is SplitMix64 (Steele, Lea and Flood, 2014): the stream of numbers that a key stands for. The zero value is
+// the stream of key 0. One goroutine uses a generator at a time; make one for each use.
 type Generator struct{ state uint64 }
 
 // NewGenerator returns the generator of a key.
