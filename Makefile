@@ -7,7 +7,7 @@ BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
 RACE := -race -gcflags=all=-d=checkptr=0
 
-.PHONY: help setup setup-cuda build run test test-compose test-kubernetes race fuzz bench lint proto cross clean
+.PHONY: help setup setup-cuda build run test test-compose test-kubernetes race fuzz bench lint proto cross rename clean
 help: ## what can be made
 	@awk -F': .*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -60,7 +60,11 @@ cross: ## the other platforms build, on the "go" backend at least
 proto: ## generate proto/*.pb.go (needs protoc)
 	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.0
-	PATH=$(CURDIR)/bin:$$PATH protoc --go_out=. --go_opt=module=evenweave --go-grpc_out=. --go-grpc_opt=module=evenweave proto/evenweave.proto
+	m=$$($(GO) list -m) && PATH=$(CURDIR)/bin:$$PATH protoc proto/evenweave.proto $$(for o in go go-grpc; do \
+		echo --$${o}_out=. --$${o}_opt=module=$$m,Mproto/evenweave.proto=$$m/proto; done)
+
+rename: ## give the module a name that others can fetch: make rename MODULE=host/owner/evenweave
+	@deploy/rename.sh "$(MODULE)"
 
 clean: ## what was built and fetched; run directories stay
 	rm -rf bin .evenweave

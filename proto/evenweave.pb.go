@@ -1178,7 +1178,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x05Blame\x12\x1a.evenweave.v1.BlameRequest\x1a\x18.evenweave.v1.BlameReply2S\n" +
 	"\vCoordinator\x12D\n" +
 	"\n" +
-	"Checkpoint\x12\x1f.evenweave.v1.CheckpointRequest\x1a\x13.evenweave.v1.Block0\x01B\x11Z\x0fevenweave/protob\x06proto3"
+	"Checkpoint\x12\x1f.evenweave.v1.CheckpointRequest\x1a\x13.evenweave.v1.Block0\x01b\x06proto3"
 
 var (
 	file_proto_evenweave_proto_rawDescOnce sync.Once
