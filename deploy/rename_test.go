@@ -29,7 +29,8 @@ func TestRename(t *testing.T) {
 	copyModule(t, "..", copied)
 	run(t, copied, "deploy/rename.sh", name)
 	run(t, copied, "go", "build", "-o", os.DevNull, "./cmd/evenweave")
-	if left := run(t, copied, "grep", "-rnE", "--include=*.go", "--include=go.mod", `^[[:space:]]*([[:alnum:]_.]+ )?"evenweave(/|"$)|^module evenweave|evenweave =>`, "."); left != "" {
+	const old = `^[[:space:]]*([[:alnum:]_.]+ )?"evenweave(/|"$)|^module evenweave|=> *evenweave`
+	if left := run(t, copied, "grep", "-rnE", "--include=*.go", "--include=go.mod", old, "."); left != "" {
 		t.Errorf("the old name is left in\n%s", left)
 	}
 	useFromOutside(t, copied, name)
