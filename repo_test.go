@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/job", "internal/state", "allreduce"},
 	{"internal/example"},
 	{"internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "fashion/cnn/avx2"},
-	{"internal/regular"},
+	{"internal/regular", "internal/options"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests
 }
@@ -48,7 +48,7 @@ var homes = []struct {
 }
 
 // pure packages and files do no I/O, read no clock and start no goroutine.
-var pure = []string{"random.go", "internal/schedule", "internal/exact", "internal/job", "internal/state", "internal/policy", "allreduce/plan.go"}
+var pure = []string{"random.go", "internal/schedule", "internal/exact", "internal/job", "internal/state", "internal/policy", "internal/options", "allreduce/plan.go"}
 
 const (
 	maxLines     = 440 // about 400 is the aim
