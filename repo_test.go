@@ -17,13 +17,13 @@ import (
 // layers is the direction of imports: a package may import only packages of the layers below its own. So worker and coordinator
 // never import each other, and nothing below the command line knows what is above it.
 var layers = [][]string{
-	{"cmd/evenweave"},
+	{"cmd/evenweave", "examples/*"},
 	{"cli"},
 	{"internal/chaos", "internal/simulation"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
-	{"internal/telemetry"},
+	{"internal/telemetry", "evenweavetest"},
 	{"internal/policy", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
-	{"internal/job", "internal/state", "allreduce"},
+	{"internal/job", "internal/state", "internal/verify", "allreduce"},
 	{"internal/example"},
 	{"internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "fashion/cnn/avx2"},
 	{"internal/regular", "internal/options"},
