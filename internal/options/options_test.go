@@ -38,7 +38,8 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Add("", false, -1, int64(0), uint64(1<<53+1), -0.0, 0)
 	f.Add("\xff", false, 0, int64(0), uint64(0), math.Inf(1), 0)
 	f.Fuzz(func(t *testing.T, text string, yes bool, count int, long int64, wide uint64, rate float64, threads int) {
-		from := &every{Text: text, Yes: yes, Count: count, Long: long, Wide: wide, Rate: rate, Threads: threads, Hash: "h"}
+		from := &every{Text: text, Yes: yes, Count: count, Long: long, Wide: wide, Rate: rate, Threads: threads,
+			Hash: "h"}
 		source, err := options.Of(from)
 		if math.IsNaN(rate) || math.IsInf(rate, 0) {
 			if err == nil {
@@ -83,8 +84,9 @@ func FuzzRoundTrip(f *testing.F) {
 func TestSpecHoldsWhatTheTagsSay(t *testing.T) {
 	spec := of(t, &every{Text: "<a>", Threads: 4, From: "x"}).Spec()
 	encoded, err := json.Marshal(spec)
-	if want := `{"count":0,"hash":"","long-number":0,"rate":0,"text":"<a>","width":0,"yes":false}`; err != nil || strings.ReplaceAll(
-		strings.ReplaceAll(string(encoded), `\u003c`, "<"), `\u003e`, ">") != want {
+	if want := `{"count":0,"hash":"","long-number":0,"rate":0,"text":"<a>","width":0,"yes":false}`; err != nil ||
+		strings.ReplaceAll(
+			strings.ReplaceAll(string(encoded), `\u003c`, "<"), `\u003e`, ">") != want {
 		t.Errorf("%s, %v", encoded, err)
 	}
 	if of(t, nil).Spec() == nil || len(of(t, nil).Spec()) != 0 {
@@ -194,7 +196,8 @@ func TestBadTextsChangeNothing(t *testing.T) {
 	o := &every{Text: "t", Yes: true, Count: 1, Long: 2, Wide: 3, Rate: 4}
 	before := *o
 	for _, f := range of(t, o).Fields() {
-		for _, text := range []string{"", "x", "1.5.2", "NaN", "Inf", "99999999999999999999", "-", strings.Repeat("a", options.MaxText+1), "\xff"} {
+		for _, text := range []string{"", "x", "1.5.2", "NaN", "Inf", "99999999999999999999", "-",
+			strings.Repeat("a", options.MaxText+1), "\xff"} {
 			if f.Type() == "float" && strings.HasPrefix(text, "9") {
 				continue
 			}

@@ -30,7 +30,8 @@ func (s *Set) Load(spec map[string]json.RawMessage) error {
 		names = append(names, f.Spec)
 		raw, ok := spec[f.Spec]
 		if !ok {
-			return fmt.Errorf("the job's spec has no option %q, which this program has: start it from the build that created the job", f.Spec)
+			return fmt.Errorf("the job's spec has no option %q, which this program has: start it from the build that "+
+				"created the job", f.Spec)
 		}
 		if err := f.decode(raw); err != nil {
 			return fmt.Errorf("the job's option %q: %w", f.Spec, err)
@@ -38,7 +39,8 @@ func (s *Set) Load(spec map[string]json.RawMessage) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(spec)) {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("the job's spec has an option %.40q, which this program has not (it has %s): start it from the build that created the job",
+			return fmt.Errorf("the job's spec has an option %.40q, which this program has not (it has %s): start it "+
+				"from the build that created the job",
 				name, strings.Join(names, ", "))
 		}
 	}
