@@ -100,8 +100,9 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 			Dir:  dir, Spares: spares, Settle: settle,
 			Cluster: local.Config{
 				Executable: executable, Job: "evenweave", Log: log,
-				Coordinator: append(append([]string{"coordinator", "--output", "json", "--expect-workers", strconv.Itoa(workers + spares), "--max-workers", maxWorkers(workers, spares)}, spec.args()...), passed...),
-				Worker:      append([]string{"worker", "--parallelism", strconv.Itoa(share(workers)), "--data", spec.data}, passed...),
+				Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
+					"output": "json", "expect-workers": strconv.Itoa(workers + spares), "max-workers": maxWorkers(workers, spares)}),
+				Worker: local.Launch{Role: local.Worker}.With(passed, map[string]string{"parallelism": strconv.Itoa(share(workers)), "data": spec.data}),
 			},
 		}, show)
 		if temporary && err == nil {

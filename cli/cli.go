@@ -144,10 +144,10 @@ func (l *logFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
 }
 
-// passed are the flags of a child process beside its own: those of its logs, and those that a variable may set for one process but not for
+// passed are the settings of a child process beside its own: those of its logs, and those that a variable may set for one process but not for
 // several on one machine.
-func (l *logFlags) passed() []string {
-	return []string{"--log-format", l.format, "--log-level", l.level, "--listen", "127.0.0.1:0", "--advertise", "", "--http", "", "--when-done", "exit"}
+func (l *logFlags) passed() map[string]string {
+	return map[string]string{"log-format": l.format, "log-level": l.level, "listen": "127.0.0.1:0", "advertise": "", "http": "", "when-done": "exit"}
 }
 
 func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/spf13/pflag"
 
@@ -43,14 +42,14 @@ func (s *specFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.evaluate, "evaluate", true, "evaluate on the test set at each epoch's end")
 }
 
-// args gives the flags to a child process.
-func (s *specFlags) args() []string {
-	return []string{
-		"--model", s.spec.Model, "--recipe", s.spec.Recipe, "--epochs", strconv.Itoa(s.spec.Epochs), "--steps", strconv.FormatInt(s.spec.Steps, 10),
-		"--seed", strconv.FormatUint(s.spec.Seed, 10), "--global-batch", strconv.Itoa(s.spec.GlobalBatch), "--micro-batch", strconv.Itoa(s.spec.MicroBatch),
-		"--holdout", strconv.Itoa(s.spec.Holdout), "--classes", s.spec.Classes, "--samples", strconv.Itoa(s.samples),
-		"--init-from", s.initFrom, "--freeze", s.spec.Freeze, "--backend", s.backend, "--data", s.data,
-		"--checkpoint-every", strconv.FormatInt(s.checkpointEvery, 10), "--keep", strconv.Itoa(s.keep), fmt.Sprintf("--evaluate=%v", s.evaluate),
+// settings gives the flags to a child process.
+func (s *specFlags) settings() map[string]string {
+	return map[string]string{
+		"model": s.spec.Model, "recipe": s.spec.Recipe, "epochs": fmt.Sprint(s.spec.Epochs), "steps": fmt.Sprint(s.spec.Steps),
+		"seed": fmt.Sprint(s.spec.Seed), "global-batch": fmt.Sprint(s.spec.GlobalBatch), "micro-batch": fmt.Sprint(s.spec.MicroBatch),
+		"holdout": fmt.Sprint(s.spec.Holdout), "classes": s.spec.Classes, "samples": fmt.Sprint(s.samples),
+		"init-from": s.initFrom, "freeze": s.spec.Freeze, "backend": s.backend, "data": s.data,
+		"checkpoint-every": fmt.Sprint(s.checkpointEvery), "keep": fmt.Sprint(s.keep), "evaluate": fmt.Sprint(s.evaluate),
 	}
 }
 

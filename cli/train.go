@@ -76,9 +76,9 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		passed := logs.passed()
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
-			Coordinator: append(append([]string{"coordinator", "--output", "json", "--expect-workers", strconv.Itoa(workers),
-				"--started", strconv.FormatInt(began.UnixNano(), 10)}, spec.args()...), passed...),
-			Worker:   append([]string{"worker", "--parallelism", strconv.Itoa(parallelism), "--data", spec.data}, passed...),
+			Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
+				"output": "json", "expect-workers": strconv.Itoa(workers), "started": strconv.FormatInt(began.UnixNano(), 10)}),
+			Worker:   local.Launch{Role: local.Worker}.With(passed, map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
 			Finished: last.finished, Pin: pin,
 		}, interrupt)

@@ -90,11 +90,11 @@ func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show O
 		defer net.close()
 		c.Env, c.Faults = append(c.Env, "EVENWEAVE_FAULTS=1"), true
 		c.Started = net.started
-		c.Adapt = func(process string, args []string) []string {
-			if endpoint := flagValue(args, "--etcd"); endpoint != "" {
+		c.Adapt = func(process string, what local.Launch) local.Launch {
+			if endpoint := what.Settings["etcd"]; endpoint != "" {
 				w.etcd(endpoint)
 			}
-			return net.adapt(process, args)
+			return net.adapt(process, what)
 		}
 		tasks.Go(func() {
 			if err := w.run(ctx, cfg.Cluster.Job); err != nil && ctx.Err() == nil {
@@ -125,16 +125,6 @@ func (w warnings) Observe(r progress.Record) {
 	if e, ok := r.Event.(progress.Warning); ok {
 		w.show.Warned(e.Message)
 	}
-}
-
-// flagValue finds what follows a flag in a command line.
-func flagValue(args []string, flag string) string {
-	for i := range len(args) - 1 {
-		if args[i] == flag {
-			return args[i+1]
-		}
-	}
-	return ""
 }
 
 // dial reaches the records of the run.

@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -178,7 +177,8 @@ func processes(t testing.TB, seed uint64, steps, every int64, workers, limit int
 	var log slog.Handler = slog.DiscardHandler
 	return local.Config{
 		Executable: executable, Job: "test", Log: slog.New(log), Env: []string{childVariable + "=1"},
-		Coordinator: strings.Fields(fmt.Sprintf("coordinator --steps %d --seed %d --checkpoint-every %d --expect-workers %d --max-workers %d", steps, seed, every, workers, limit)),
-		Worker:      strings.Fields(fmt.Sprintf("worker --work %v", work)),
+		Coordinator: local.Launch{Role: local.Coordinator, Settings: map[string]string{"steps": fmt.Sprint(steps), "seed": fmt.Sprint(seed),
+			"checkpoint-every": fmt.Sprint(every), "expect-workers": fmt.Sprint(workers), "max-workers": fmt.Sprint(limit)}},
+		Worker: local.Launch{Role: local.Worker, Settings: map[string]string{"work": work.String()}},
 	}
 }

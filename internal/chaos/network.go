@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"evenweave/internal/local"
 )
 
 // network knows the processes of a run. With proxies it stands between each worker and whoever connects to it, and between each worker
@@ -89,36 +91,30 @@ func (n *network) processOf(member string) string {
 }
 
 // adapt gives a worker addresses behind proxies.
-func (n *network) adapt(process string, args []string) []string {
-	if !strings.HasPrefix(process, "worker") {
-		return args
+func (n *network) adapt(process string, what local.Launch) local.Launch {
+	if what.Role != local.Worker {
+		return what
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.process[flagValue(args, "--id")] = process
+	n.process[what.Settings["id"]] = process
 	if !n.proxies {
-		return args
+		return what
 	}
 	back, err := freePort()
 	if err != nil {
-		return args
+		return what
 	}
 	front, err := n.serve(n.identify, process, back)
 	if err != nil {
-		return args
+		return what
 	}
 	n.fronts[process] = front
-	etcd, err := n.serve(func(net.Conn) string { return process }, "etcd", strings.TrimPrefix(flagValue(args, "--etcd"), "http://"))
+	etcd, err := n.serve(func(net.Conn) string { return process }, "etcd", strings.TrimPrefix(what.Settings["etcd"], "http://"))
 	if err != nil {
-		return args
+		return what
 	}
-	out := append([]string(nil), args...)
-	for i := range out[:len(out)-1] {
-		if out[i] == "--etcd" {
-			out[i+1] = "http://" + etcd.Addr().String()
-		}
-	}
-	return append(out, "--listen", back, "--advertise", front.Addr().String())
+	return what.With(map[string]string{"etcd": "http://" + etcd.Addr().String(), "listen": back, "advertise": front.Addr().String()})
 }
 
 func freePort() (string, error) {

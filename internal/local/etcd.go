@@ -69,7 +69,8 @@ func (s *supervisor) startEtcd(ctx context.Context, interrupt <-chan struct{}, c
 		}
 		listening := make(chan struct{})
 		tell := sync.OnceFunc(func() { close(listening) })
-		s.keep("etcd", []string{"etcd", "--dir", filepath.Join(s.cfg.Dir, "etcd"), "--client", client, "--peer", peer}, func(r io.Reader) error {
+		what := Launch{Etcd, map[string]string{"dir": filepath.Join(s.cfg.Dir, "etcd"), "client": client, "peer": peer}}
+		s.keep("etcd", what, func(r io.Reader) error {
 			if n, _ := r.Read(make([]byte, 1)); n > 0 {
 				tell()
 			}

@@ -18,23 +18,23 @@ import (
 	"evenweave/internal/cluster"
 )
 
-// Config says what to run. Programs are command lines after the executable's name; the supervisor appends addresses and ids.
+// Config says what to run. Run adds addresses, ids and the directory to the settings of the processes.
 type Config struct {
 	Dir         string
 	Workers     int
 	Executable  string
 	Job         string
-	Coordinator []string
-	Worker      []string
+	Coordinator Launch
+	Worker      Launch
 	// Events reads the coordinator's standard output until it ends; Finished says whether it told of the job's end.
 	Events   func(io.Reader) error
 	Finished func() bool
 	Log      *slog.Logger
 	Pin      bool // each worker on processors of its own, where there are enough
 
-	// For fault injection; nil: nothing. Adapt may change the arguments of a process before each start, Started is told its pid.
+	// For fault injection; nil: nothing. Adapt may change the settings of a process before each start, Started is told its pid.
 	// Both are called from one goroutine.
-	Adapt   func(process string, args []string) []string
+	Adapt   func(process string, l Launch) Launch
 	Started func(process string, pid int)
 	Env     []string // added to every process's environment
 	Faults  bool     // processes that are killed were to be, and are started again without end
@@ -78,8 +78,9 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	}
 	defer dir.forget()
 
-	s.keep("coordinator", append(cfg.Coordinator, "--etcd", endpoint, "--job", cfg.Job, "--dir", cfg.Dir), cfg.Events)
-	worker := append(cfg.Worker, "--etcd", endpoint, "--job", cfg.Job)
+	where := map[string]string{"etcd": endpoint, "job": cfg.Job}
+	s.keep("coordinator", cfg.Coordinator.With(where, map[string]string{"dir": cfg.Dir}), cfg.Events)
+	worker := cfg.Worker.With(where)
 	s.scale(cfg.Workers, worker)
 
 	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers, cfg.Log)

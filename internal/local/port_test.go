@@ -15,9 +15,9 @@ import (
 func TestTakenPortIsChosenAgain(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "etcd")
 	const etcd = `#!/bin/sh
-case "$5" in
-taken*) echo "error: embedded etcd: listen tcp $5: bind: address already in use" >&2; exit 1 ;;
-broken) echo "error: embedded etcd: damaged" >&2; exit 1 ;;
+case "$*" in
+*--client=taken*) echo "error: embedded etcd: listen tcp $2: bind: address already in use" >&2; exit 1 ;;
+*--client=broken*) echo "error: embedded etcd: damaged" >&2; exit 1 ;;
 esac
 echo listening
 exec sleep 60`

@@ -56,7 +56,7 @@ type supervisor struct {
 
 type process struct {
 	name    string
-	args    []string
+	what    Launch
 	events  func(io.Reader) error
 	cmd     *exec.Cmd
 	leash   *os.File // closed to ask the process to end in good order; nil: it has been, or the process is asked by SIGTERM
@@ -89,8 +89,8 @@ func newSupervisor(cfg Config) (*supervisor, error) {
 }
 
 // keep starts a process under a name and keeps it running.
-func (s *supervisor) keep(name string, args []string, events func(io.Reader) error) {
-	p := &process{name: name, args: args, events: events}
+func (s *supervisor) keep(name string, what Launch, events func(io.Reader) error) {
+	p := &process{name: name, what: what, events: events}
 	s.procs[name] = p
 	s.start(p)
 }
@@ -107,14 +107,14 @@ func (s *supervisor) launch(p *process) error {
 	if err != nil {
 		return err
 	}
-	args := p.args
-	if strings.HasPrefix(p.name, "worker") { // a process that comes back is a new member
-		args = append(args[:len(args):len(args)], "--id", strings.Replace(p.name, "orker-", "", 1)+"-"+uuid.NewString()[:4])
+	what := p.what
+	if i := workerNumber(p.name); i > 0 { // a process that comes back is a new member
+		what = what.With(map[string]string{"id": fmt.Sprintf("w%d-%s", i, uuid.NewString()[:4])})
 	}
 	if s.cfg.Adapt != nil {
-		args = s.cfg.Adapt(p.name, args)
+		what = s.cfg.Adapt(p.name, what)
 	}
-	p.cmd = exec.Command(s.cfg.Executable, args...)
+	p.cmd = exec.Command(s.cfg.Executable, what.args()...)
 	p.cmd.Env = append(append(os.Environ(), s.cfg.Env...), LifelineVariable+"=3")
 	p.cmd.ExtraFiles = []*os.File{s.lifeline}
 	p.cmd.Stderr = log
@@ -186,14 +186,14 @@ func (s *supervisor) logPath(name string) string {
 }
 
 // scale starts or retires workers until there are n.
-func (s *supervisor) scale(n int, args []string) {
+func (s *supervisor) scale(n int, worker Launch) {
 	s.workers = n
 	for i := 1; i <= n; i++ {
 		name := fmt.Sprintf("worker-%d", i)
 		if _, bad := s.unfit[name]; bad {
 			s.cfg.Log.Warn("not started again: it was unfit", "process", name)
 		} else if p, ok := s.procs[name]; !ok || p.retire {
-			s.keep(name, args, nil)
+			s.keep(name, worker, nil)
 		} else if p.cmd != nil && p.cmd.Process != nil {
 			if err := processors.Bind(p.cmd.Process.Pid, s.processors(name)); err != nil {
 				s.cfg.Log.Warn("sharing the processors out anew", "process", name, "err", err)

@@ -22,11 +22,19 @@ type troupe struct {
 	end   func() // closes the supervisor, once
 }
 
+// newTroupe is a supervisor of an executable; "": of what play and script say.
 func newTroupe(t *testing.T, executable string) troupe {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o755); err != nil {
 		t.Fatal(err)
+	}
+	if executable == "" {
+		executable = filepath.Join(dir, "script")
+		const program = "#!/bin/sh\nfor a; do case $a in --script=*) exec /bin/sh -c \"${a#--script=}\" ;; esac; done"
+		if err := os.WriteFile(executable, []byte(program), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	path := filepath.Join(dir, "stage")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -47,9 +55,12 @@ func newTroupe(t *testing.T, executable string) troupe {
 }
 
 // play is a program that prepares, says that it is ready, and waits to be ended.
-func (s troupe) play(prepares string) []string {
-	return []string{"-c", fmt.Sprintf("%s; echo > %q; exec sleep 60", prepares, s.stage.Name())}
+func (s troupe) play(prepares string) Launch {
+	return script(fmt.Sprintf("%s; echo > %q; exec sleep 60", prepares, s.stage.Name()))
 }
+
+// script is a program of a troupe.
+func script(text string) Launch { return Launch{"test", map[string]string{"script": text}} }
 
 const patience = 20 * time.Second
 
@@ -88,13 +99,13 @@ func (s troupe) goesOn(e exited) {
 
 // A worker that left by itself leaves a gap in the numbers; those beyond it are retired all the same.
 func TestScaleDownPastAGap(t *testing.T) {
-	s := newTroupe(t, "/bin/sh")
+	s := newTroupe(t, "")
 	s.scale(5, s.play(":"))
 	s.ready(5)
 	s.procs["worker-3"].retire = true
 	s.signal("worker-3", syscall.SIGTERM)
 	s.goesOn(s.next())
-	s.scale(2, nil)
+	s.scale(2, Launch{})
 	ended := map[string]bool{}
 	for range 2 {
 		e := s.next()
@@ -108,7 +119,7 @@ func TestScaleDownPastAGap(t *testing.T) {
 
 // A retired worker that takes its time, while another has its name already, is ended when the run is.
 func TestCloseEndsWhoIsRetiring(t *testing.T) {
-	s := newTroupe(t, "/bin/sh")
+	s := newTroupe(t, "")
 	stubborn := s.play(`trap "" TERM`)
 	s.scale(2, stubborn)
 	s.ready(2)
@@ -141,8 +152,8 @@ func (s troupe) failure(most int) error {
 
 // etcd does not end a run by ending: it is started again, also after an orderly end.
 func TestEtcdIsStartedAgain(t *testing.T) {
-	s := newTroupe(t, "/bin/sh")
-	s.keep("etcd", []string{"-c", fmt.Sprintf("echo > %q", s.stage.Name())}, nil)
+	s := newTroupe(t, "")
+	s.keep("etcd", script(fmt.Sprintf("echo > %q", s.stage.Name())), nil)
 	for range quickDeaths - 1 {
 		e := s.next()
 		if e.err != nil {
@@ -160,7 +171,7 @@ func TestEtcdIsStartedAgain(t *testing.T) {
 func TestNothingCanBeStarted(t *testing.T) {
 	s := newTroupe(t, "/nowhere/evenweave")
 	const many = 40 // more than the channel of ends takes
-	s.scale(many, nil)
+	s.scale(many, Launch{})
 	var exit *Exit
 	if err := s.failure(many * quickDeaths); !errors.As(err, &exit) || !strings.Contains(exit.Tail, "no such file") {
 		t.Error(err)
@@ -173,8 +184,8 @@ func TestNothingCanBeStarted(t *testing.T) {
 // A process that is killed again and again, by the kernel for want of memory, say, does not loop for ever: the signal is named.
 func TestKilledAgainAndAgain(t *testing.T) {
 	for _, name := range []string{"worker-1", "coordinator", "etcd"} {
-		s := newTroupe(t, "/bin/sh")
-		s.keep(name, []string{"-c", "kill -9 $$"}, nil)
+		s := newTroupe(t, "")
+		s.keep(name, script("kill -9 $$"), nil)
 		var exit *Exit
 		if err := s.failure(100); !errors.As(err, &exit) || !strings.Contains(exit.Tail, name) || !strings.Contains(exit.Tail, "signal 9") {
 			t.Errorf("%s: %v", name, err)
@@ -184,7 +195,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 
 // A worker that cannot start, or is unfit, does not take the healthy ones along: the run goes on without it until none is left.
 func TestOneBadWorkerEndsNothing(t *testing.T) {
-	for script, c := range map[string]struct {
+	for text, c := range map[string]struct {
 		ends int
 		says string
 	}{
@@ -192,22 +203,22 @@ func TestOneBadWorkerEndsNothing(t *testing.T) {
 		fmt.Sprintf("echo 'error: w is unfit' >&2; exit %d", ExitUnfit): {1, "w is unfit"},
 		"kill -9 $$": {quickKills, "signal 9"},
 	} {
-		s := newTroupe(t, "/bin/sh")
+		s := newTroupe(t, "")
 		var warned strings.Builder
 		s.cfg.Log = slog.New(slog.NewTextHandler(&warned, nil))
 		s.keep("worker-1", s.play(":"), nil)
 		s.ready(1)
-		s.keep("worker-2", []string{"-c", script}, nil)
+		s.keep("worker-2", script(text), nil)
 		for range c.ends {
 			s.goesOn(s.next())
 		}
 		if s.procs["worker-2"] != nil || len(s.live) != 1 || !strings.Contains(warned.String(), c.says) {
-			t.Errorf("%s: still kept: %v; %d live; warned of\n%s", script, s.procs["worker-2"] != nil, len(s.live), &warned)
+			t.Errorf("%s: still kept: %v; %d live; warned of\n%s", text, s.procs["worker-2"] != nil, len(s.live), &warned)
 		}
-		s.procs["worker-1"].args = []string{"-c", script}
+		s.procs["worker-1"].what = script(text)
 		s.signal("worker-1", syscall.SIGKILL)
 		if err := s.failure(1 + c.ends); err == nil {
-			t.Errorf("%s: no worker is left, and the run is done", script)
+			t.Errorf("%s: no worker is left, and the run is done", text)
 		}
 		s.end()
 	}
@@ -215,9 +226,9 @@ func TestOneBadWorkerEndsNothing(t *testing.T) {
 
 // An unfit worker's place is not filled again by scaling: its machine is what is wrong.
 func TestUnfitWorkerStaysAway(t *testing.T) {
-	s := newTroupe(t, "/bin/sh")
+	s := newTroupe(t, "")
 	s.keep("worker-1", s.play(":"), nil)
-	s.keep("worker-2", []string{"-c", fmt.Sprintf("exit %d", ExitUnfit)}, nil)
+	s.keep("worker-2", script(fmt.Sprintf("exit %d", ExitUnfit)), nil)
 	s.ready(1)
 	s.goesOn(s.next())
 	s.scale(2, s.play(":"))
@@ -229,11 +240,11 @@ func TestUnfitWorkerStaysAway(t *testing.T) {
 // A coordinator that ends, instead of saving, when the run is interrupted is followed by one that is asked to save: a signal to every process at
 // once, or an interrupt before it had begun to listen.
 func TestInterruptIsNotForgotten(t *testing.T) {
-	s := newTroupe(t, "/bin/sh")
+	s := newTroupe(t, "")
 	s.keep("coordinator", s.play(":"), nil)
 	s.ready(1)
 	s.halting = true
-	s.procs["coordinator"].args = []string{"-c", "read nothing; exit 130"} // until it is asked
+	s.procs["coordinator"].what = script("read nothing; exit 130") // until it is asked
 	s.signal("coordinator", syscall.SIGTERM)
 	s.goesOn(s.next())
 	var exit *Exit

@@ -1,0 +1,43 @@
+package local
+
+import (
+	"maps"
+	"slices"
+)
+
+// Role is what a process of a local cluster does. It is also the name of the command that does it.
+type Role string
+
+// The roles of a local cluster's processes.
+const (
+	Etcd        Role = "etcd"
+	Coordinator Role = "coordinator"
+	Worker      Role = "worker"
+)
+
+// Launch says what a child process is to be, and with which settings. Each setting has the name of the command's flag, without dashes.
+type Launch struct {
+	Role     Role
+	Settings map[string]string
+}
+
+// With returns a launch with other settings beside those of l, or in their place.
+func (l Launch) With(settings ...map[string]string) Launch {
+	all := maps.Clone(l.Settings)
+	if all == nil {
+		all = map[string]string{}
+	}
+	for _, s := range settings {
+		maps.Copy(all, s)
+	}
+	return Launch{l.Role, all}
+}
+
+// args is the command line of the process, after the executable's name. It is made nowhere else.
+func (l Launch) args() []string {
+	args := []string{string(l.Role)}
+	for _, name := range slices.Sorted(maps.Keys(l.Settings)) {
+		args = append(args, "--"+name+"="+l.Settings[name])
+	}
+	return args
+}
