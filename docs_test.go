@@ -35,11 +35,14 @@ func documents(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deep, err := filepath.Glob("deploy/*/*.md")
-	if err != nil {
-		t.Fatal(err)
+	for _, below := range []string{"docs/*.md", "deploy/*/*.md", "examples/*/*.md"} {
+		more, err := filepath.Glob(below)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, more...)
 	}
-	return append(names, deep...)
+	return names
 }
 
 func read(t *testing.T, name string) string {
