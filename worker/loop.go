@@ -231,6 +231,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	if holding {
 		print, sum := l.replica.live().Fingerprint().String(), l.replica.live().SHA256()
 		held := &proto.HeldState{Step: l.replica.step, Sha256: sum[:], Generation: world.Generation}
+		l.sealing.Wait() // a coordinator that hears of this state alone passes over the due ones before it
 		log.Info("holding the state", "step", l.replica.step, "fingerprint", print)
 		l.report.set(func(s *proto.Status) { s.Holding, s.Held, s.Fingerprint, s.Phase = true, held, print, phaseHolding })
 	}

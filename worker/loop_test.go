@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -126,6 +127,33 @@ func TestWhoLeavesKeepsWhatIsDue(t *testing.T) {
 		if b.err != nil {
 			t.Error(b.err)
 		}
+		c.finish("a")
+	})
+}
+
+// TestHoldingIsToldWithWhatIsDue: a coordinator that hears of the last state alone saves it, and passes over the due ones: nothing
+// evaluates them then.
+func TestHoldingIsToldWithWhatIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		hashing := make(chan struct{})
+		var a *hand
+		a = c.start("a", 1, func(b *schedule.Batch) {
+			if b.Step == steps-1 && b.MicroBatch == 7 {
+				a.replica.sealing.Lock() // the hash of the last due state takes long
+				close(hashing)
+			}
+		})
+		c.publish(false, "a")
+		<-hashing
+		for range 1000 { // the loop may go on as far as it does
+			runtime.Gosched()
+		}
+		s, _ := a.report.read(0)
+		if s.Holding {
+			t.Errorf("it holds step %d and tells of due states %v", s.Step, s.Due)
+		}
+		a.replica.sealing.Unlock()
 		c.finish("a")
 	})
 }
