@@ -147,9 +147,10 @@ func split(command string) (words []string) {
 	return words
 }
 
-// Each command and each flag that there is has its line in the README.
-func TestReadmeTellsEveryFlag(t *testing.T) {
-	readme := read(t, "README.md")
+// Each command and each flag that there is has its line in the manual.
+func TestManualTellsEveryFlag(t *testing.T) {
+	const name = "docs/operations.md"
+	manual := read(t, name)
 	flag := regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`)
 	seen := 0
 	var visit func(path ...string)
@@ -168,12 +169,12 @@ func TestReadmeTellsEveryFlag(t *testing.T) {
 			return
 		}
 		seen++
-		if command := "evenweave " + strings.Join(path, " "); !strings.Contains(readme, "`"+command) {
-			t.Errorf("README.md does not tell of `%s`", command)
+		if command := "evenweave " + strings.Join(path, " "); !strings.Contains(manual, "`"+command) {
+			t.Errorf("%s does not tell of `%s`", name, command)
 		}
 		for _, m := range flag.FindAllStringSubmatch(out, -1) {
-			if m[1] != "--help" && !regexp.MustCompile("`"+m[1]+"[` ]").MatchString(readme) {
-				t.Errorf("README.md does not tell of %s, a flag of `evenweave %s`", m[1], strings.Join(path, " "))
+			if m[1] != "--help" && !regexp.MustCompile("`"+m[1]+"[` ]").MatchString(manual) {
+				t.Errorf("%s does not tell of %s, a flag of `evenweave %s`", name, m[1], strings.Join(path, " "))
 			}
 		}
 	}
