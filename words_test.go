@@ -33,10 +33,6 @@ var retiredNames = []string{"floor", "print", "prints"}
 // wordsNotDone are folders that still hold retired words or long lines.
 var wordsNotDone = []string{
 	".",
-	"allreduce",
-	"allreduce/allreducetest",
-	"allreduce/bench",
-	"allreduce/grpclink",
 	"checkpoint",
 	"cli",
 	"coordinator",

@@ -7,19 +7,22 @@ import (
 	"unsafe"
 )
 
-// The arithmetic works on bytes, which may be cut and aligned anyhow, and takes checksums in the same pass: a byte that is in a register costs little more to check.
+// The arithmetic works on bytes of any alignment and computes checksums in the same pass: a byte that is already in a
+// register costs little more to check.
 
 const (
-	stripe = 64 // bytes that the arithmetic takes at a time
+	stripe = 64 // bytes that one step of the arithmetic takes
 	rotate = 29 // odd, so that a word returns to its place only after 64 stripes
 )
 
 var le = binary.LittleEndian
 
-// checksum is a running checksum: eight interleaved lanes, each of which is rotated before the next 64-bit word is added to it. Damage within one word never goes unseen; any other goes unseen once in 2^64 times.
+// checksum is a running checksum: eight interleaved lanes, each of which is rotated before the next 64-bit word is
+// added to it. It always finds damage within one word; it misses other damage once in 2^64 times.
 type checksum [stripe / 8]uint64
 
-// digest folds the lanes together and mixes the bits. Each step can be undone, so that damage in one lane is never lost.
+// digest folds the lanes together and mixes the bits. Each step is invertible, so that damage in one lane is never
+// lost.
 func (c *checksum) digest() uint64 {
 	const odd = 0x9E3779B97F4A7C15
 	var h uint64
@@ -36,7 +39,8 @@ func (c *checksum) take(b *[stripe]byte) {
 	}
 }
 
-// copyChecked copies src to dst, which are equally long, and adds src to a checksum. Only the last call for a checksum may have a length that is no multiple of stripe.
+// copyChecked copies src to dst, of equal length, and adds src to a checksum. Only the last call for a checksum may
+// have a length that is no multiple of stripe.
 func copyChecked(dst, src []byte, sum *checksum) {
 	n := copyStripes(dst, src, sum)
 	for dst, src = dst[n:], src[n:]; len(src) > 0; dst, src = dst[n:], src[n:] {
@@ -47,7 +51,8 @@ func copyChecked(dst, src []byte, sum *checksum) {
 	}
 }
 
-// adder adds a and b element by element into out and takes the checksums of b and of out; all three are equally long, and out may be a. Only the last call for a checksum may have a length that is no multiple of stripe.
+// adder adds a and b element by element into out and adds b and out to their checksums. All three have the same length;
+// out may be a. Only the last call for a checksum may have a length that is no multiple of stripe.
 type adder func(out, a, b []byte, in, sum *checksum)
 
 func addInt64(out, a, b []byte, in, sum *checksum) {
@@ -73,14 +78,16 @@ func addFloat32(out, a, b []byte, in, sum *checksum) {
 		n = copy(y[:], b)
 		in.take(&y)
 		for i := 0; i < stripe; i += 4 {
-			le.PutUint32(x[i:], math.Float32bits(math.Float32frombits(le.Uint32(x[i:]))+math.Float32frombits(le.Uint32(y[i:]))))
+			le.PutUint32(x[i:], math.Float32bits(math.Float32frombits(le.Uint32(x[i:]))+math.Float32frombits(
+				le.Uint32(y[i:]))))
 		}
 		sum.take(&x)
 		copy(out, x[:])
 	}
 }
 
-// eachStripes calls f with the offset and the bytes of pieces that may be cut anywhere, whole stripes at a time but for the last call. A stripe that lies in several pieces is joined in carry.
+// eachStripes calls f with the offset and the bytes of pieces, in whole stripes but for the last call. It joins in
+// carry a stripe that lies in several pieces.
 func eachStripes(pieces [][]byte, carry *[stripe]byte, f func(offset int, b []byte)) {
 	offset, have := 0, 0 // have: bytes in carry
 	for _, p := range pieces {
@@ -113,7 +120,7 @@ func arithmetic[T Element]() (width int, add adder) {
 	return width, addFloat32
 }
 
-// bytesOf views elements as the bytes that they are in memory: little-endian, as New has checked.
+// bytesOf views elements as their bytes in memory: little-endian, as New has checked.
 func bytesOf[T Element](s []T) []byte {
 	var zero T
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(zero)))

@@ -2,7 +2,7 @@
 
 package allreduce
 
-// Without vector instructions everything is left to the plain code.
+// Without vector instructions the plain code does everything.
 
 func copyStripes(dst, src []byte, sum *checksum) int { return 0 }
 

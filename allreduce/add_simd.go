@@ -4,7 +4,7 @@ package allreduce
 
 import "simd/archsimd"
 
-// avx2 is whether this CPU has the instructions used here; without them everything is left to the plain code.
+// avx2 is whether this CPU has the instructions used here; without them the plain code does everything.
 var avx2 = archsimd.X86.AVX2()
 
 // The functions below do whole stripes only and return how many bytes they have done.
@@ -24,7 +24,7 @@ func copyStripes(dst, src []byte, sum *checksum) int {
 	}
 	s0.StoreSlice(sum[:4])
 	s1.StoreSlice(sum[4:])
-	archsimd.ClearAVXUpperBits() // or all code that follows and uses older instructions is slow
+	archsimd.ClearAVXUpperBits() // otherwise later code with older instructions is slow
 	return n
 }
 
@@ -49,7 +49,7 @@ func addInt64Stripes(out, a, b []byte, in, sum *checksum) int {
 	i1.StoreSlice(in[4:])
 	s0.StoreSlice(sum[:4])
 	s1.StoreSlice(sum[4:])
-	archsimd.ClearAVXUpperBits() // or all code that follows and uses older instructions is slow
+	archsimd.ClearAVXUpperBits() // otherwise later code with older instructions is slow
 	return n
 }
 
@@ -74,11 +74,12 @@ func addFloat32Stripes(out, a, b []byte, in, sum *checksum) int {
 	i1.StoreSlice(in[4:])
 	s0.StoreSlice(sum[:4])
 	s1.StoreSlice(sum[4:])
-	archsimd.ClearAVXUpperBits() // or all code that follows and uses older instructions is slow
+	archsimd.ClearAVXUpperBits() // otherwise later code with older instructions is slow
 	return n
 }
 
-// rotated rotates every lane. The two counts are vectors because the compiler makes a shift by a constant of an instruction that is very slow between these.
+// rotated rotates every lane. The counts are vectors because the compiler's instruction for a shift by a constant is
+// very slow beside the others here.
 func rotated(x, left, right archsimd.Uint64x4) archsimd.Uint64x4 {
 	return x.ShiftLeft(left).Or(x.ShiftRight(right))
 }

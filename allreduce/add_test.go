@@ -41,7 +41,7 @@ func TestAdd(t *testing.T) {
 	testAdd(t, func(r *rand.Rand) float32 { return r.Float32() - 0.5 })
 }
 
-// The vectorised checksum must be the plain one: members with and without those instructions share a ring.
+// The vectorised checksum must equal the plain one: members with and without those instructions share a ring.
 func TestChecksumIsTheSameOnAnyMachine(t *testing.T) {
 	b := make([]byte, 10*stripe)
 	for i := range b {

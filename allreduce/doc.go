@@ -1,9 +1,11 @@
-// Package allreduce sums a buffer over the members of a ring, so that every member ends with the same sum. It is made for training: buffers from a kilobyte to some megabytes, a few to a few dozen members, and the rule that a
-// failed sum ends the generation, says who is to blame, and never the process.
+// Package allreduce sums a buffer over the members of a ring, so that every member ends with the same sum. It is made
+// for training: buffers from a kilobyte to some megabytes, and up to a few dozen members. A failed sum ends the
+// generation and names the member to blame; it never ends the process.
 //
 // # The ring
 //
-// A member (rank) talks to two others only: it receives from its left neighbour and sends to its right one, over one long-lived stream each, a [Link].
+// A member (rank) has two neighbours: it receives from the left one and sends to the right one. Each of the two
+// streams, a [Link], lives as long as the ring.
 //
 //	      chunk by chunk, always to the right
 //	   ┌────────┐     ┌────────┐     ┌────────┐     ┌────────┐
@@ -11,8 +13,9 @@
 //	│  └────────┘     └────────┘     └────────┘     └────────┘ │
 //	└──────────────────────────────────────────────────────────┘
 //
-// The buffer is cut into as many chunks as there are ranks. In the reduce-scatter, of N-1 hops, each chunk travels once around the ring and every member that it passes adds its own part. After that the chunk is complete on one
-// member. In the all-gather, of N-1 more hops, the complete chunks travel around once more and everybody keeps a copy.
+// The buffer is cut into as many chunks as there are ranks. In the reduce-scatter, of N-1 hops, each chunk travels once
+// around the ring, and every member on its way adds its own part. Then each chunk is complete on one member. In the
+// all-gather, of N-1 more hops, the complete chunks travel around once more, and every member keeps a copy.
 //
 // # An example with four ranks
 //
@@ -26,38 +29,51 @@
 //	4              Σ0              Σ1              Σ2              Σ3
 //	5              Σ3              Σ0              Σ1              Σ2
 //
-// In hop 2 rank 0 receives 31+21+11 from rank 3 and adds 01: that is Σ1, the sum of all chunks 1, which it keeps and sends on in hop 3. After hop 5 all four have Σ0 to Σ3.
+// In hop 2 rank 0 receives 31+21+11 from rank 3 and adds 01: that is Σ1, the sum of all chunks 1, which it keeps and
+// sends on in hop 3. After hop 5 all four have Σ0 to Σ3.
 //
 // # Segments and rounds
 //
-// A chunk is sent in segments of at most 60 KB, one frame each, so that sending, receiving and adding overlap: segment s of a hop goes out as soon as segment s of the hop before has come in. In the plan, which is a pure function of
-// length, size and segment, this is one line: frame i passes on what frame i-segments brought. A buffer whose chunks exceed the window is summed in rounds; no member has more than one window of its own on its way.
+// A chunk is sent in segments of at most 60 KB, one frame each, so that sending, receiving and adding overlap: segment
+// s of a hop is sent as soon as segment s of the hop before has arrived. The plan, a pure function of length, size,
+// segment and window, states it in one line: frame i passes on what frame i-segments brought. A buffer whose chunks
+// exceed the window is summed in rounds; no member has more than one window of its own bytes in flight.
 //
-// Frames are written by the additions themselves: the bytes that come in, plus this member's part, go straight into the frame that goes out, and both checksums are taken in the same pass over the data. The caller's buffer is
-// therefore never lent to a link, and is the caller's again when [Ring.Sum] returns, even when a stream still holds frames. In steady state a sum allocates nothing in this package.
+// The addition writes its result straight into the next frame and computes both checksums in the same pass over the
+// data. The caller's buffer is never lent to a link, so that it belongs to the caller again when [Ring.Sum] returns,
+// even while a stream still holds frames. In steady state a sum allocates nothing in this package.
 //
 // # Costs
 //
-// With N members, B bytes, b seconds a byte and a seconds a hop (latency and the work that each frame costs), every member sends and receives 2(N-1)/N·B bytes in 2(N-1) hops:
+// With N members, B bytes, b seconds a byte and a seconds a hop (latency and the work that each frame costs), every
+// member sends and receives 2(N-1)/N·B bytes in 2(N-1) hops:
 //
 //	t = 2(N-1)·a + 2(N-1)/N·B·b
 //
-// No algorithm moves fewer bytes; a ring is what to use while the second term is larger, that is while B > N·a/b. Below that, and from some hundred members, latency rules: see ARCHITECTURE.md for the measured a and b.
+// No algorithm moves fewer bytes. A ring is the right choice while the second term is larger, that is while B > N·a/b.
+// Below that, and from some hundred members on, latency dominates. ARCHITECTURE.md has the measured a and b.
 //
-// int64 sums are exact, so they do not depend on the order of the ring nor on N. float32 sums are rounded in the order of the ring: they are the same on every member, but another N gives others.
+// int64 sums are exact: neither the order of the ring nor N changes them. float32 sums are rounded in the order of the
+// ring: they are equal on all members, but depend on N.
 //
 // # The contract of failure
 //
-//   - Every frame is fenced by job, generation, number of the Sum, step, length, element type, sender and place. What does not fit is never added to a result that Sum calls good.
-//   - Damage is found by checksums, also damage in a member's memory between the sum and the last copy: whoever completes a chunk signs it, and the others pass its checksum on.
-//   - Every wait ends with the context of its Sum. When a neighbour dies or gives up, the ring learns it at once, between Sums too: [Ring.Done].
-//   - The first failure poisons the ring: both links are broken, the Sum returns, and each later one returns the same [*Error]. Nothing is retried. The neighbours break their links in turn, so that all members know within a few
-//     messages' time.
-//   - An [*Error] says who waited for whom, in which phase, for which chunk and segment, and how long. Its [Kind] says whether to look at that neighbour or beyond it: a Deadline names who was silent, a Relayed failure repeats what
-//     the neighbour said of another.
-//   - A member leaves in good order by [Ring.Close], which returns when the right neighbour has acknowledged its last byte.
+//   - Every frame names its job, generation, number of the Sum, step, length, element type, sender and place.
+//     A Sum that received any other frame returns an error.
+//   - Checksums find damage, also in a member's memory between the sum and the last copy: the member that completes a
+//     chunk computes its checksum, and the others pass that checksum on.
+//   - Every wait ends with the context of its Sum. The ring learns at once that a neighbour died or gave up, also
+//     between Sums: [Ring.Done].
+//   - The first failure poisons the ring: it breaks both links, the Sum returns, and each later one returns the same
+//     [*Error]. Nothing is retried. The neighbours break their links in turn, so that all members learn it within the
+//     time of a few messages.
+//   - An [*Error] names the rank that waited, the peer that it waited for, phase, chunk, segment and duration. Its
+//     [Kind] says whether that peer is to blame: a Deadline names the silent peer, a Relayed failure repeats what the
+//     peer said about another member.
+//   - A member leaves in good order by [Ring.Close], which returns when its right neighbour has all frames.
 //
 // # Goroutines
 //
-// A ring of more than one member has three, which end with it: one watches the deadline of the running Sum, one each link. The sum itself runs on the caller's.
+// A ring of more than one member has three goroutines, which end with it: one watches the deadline of the running Sum,
+// and one watches each link. The sum itself runs on the caller's goroutine.
 package allreduce

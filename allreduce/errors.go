@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Kind sorts the failures of a ring by what the operator, or the coordinator, should look at next.
+// Kind sorts the failures of a ring by what the operator or the coordinator should look at next.
 type Kind int
 
 // The kinds of failure.
@@ -15,11 +15,12 @@ const (
 	Broken Kind = iota + 1
 	// Deadline says that a neighbour was silent for too long, though its stream stands.
 	Deadline
-	// Protocol says that a neighbour sent what does not belong here: damaged bytes, another job, generation, step or shape.
+	// Protocol says that a neighbour sent what does not belong here: damaged bytes, another job, generation, step or
+	// shape.
 	Protocol
-	// Relayed says that a neighbour gave up because of somebody else, and told why.
+	// Relayed says that a neighbour gave up because of another member, and sent the reason.
 	Relayed
-	// Aborted says that this member itself broke the ring, or misused it.
+	// Aborted says that this member itself broke the ring or misused it.
 	Aborted
 )
 
@@ -49,17 +50,17 @@ func (k Kind) hint() string {
 	case Protocol:
 		return "compare both members' versions and world records; damaged bytes point to memory or network hardware"
 	case Relayed:
-		return "the neighbour is well: look at whom it names"
+		return "the neighbour is well: look at the member that it names"
 	}
 	return "see the cause"
 }
 
-// Edge is one wait in the ring: who waits for whom, where in which collective.
+// Edge is one wait in the ring: which rank waits for which peer, and where in which collective.
 type Edge struct {
 	Op         string // "send", "receive", "idle" when no Sum runs; "connect", "accept" before the ring is whole
 	Phase      string // "reduce-scatter", "all-gather", or "" outside a Sum
-	Rank       int    // who waits
-	Peer       int    // for whom: the left neighbour of a receive, the right one of a send; -1 for nobody
+	Rank       int    // the rank that waits
+	Peer       int    // the rank that it waits for: left for a receive, right for a send; -1: none
 	PeerID     string // the peer's member id
 	Generation int64
 	Step       int64         // as given to Sum
@@ -68,7 +69,7 @@ type Edge struct {
 	Waited     time.Duration // since the wait began
 }
 
-// String tells the edge in one line.
+// String returns the edge in one line.
 func (e Edge) String() string {
 	if e.Op == "idle" {
 		return fmt.Sprintf("generation %d: rank %d is idle after step %d", e.Generation, e.Rank, e.Step)
@@ -77,17 +78,19 @@ func (e Edge) String() string {
 	if e.Phase == "" {
 		where = "outside a sum"
 	}
-	return fmt.Sprintf("generation %d: rank %d, %s with rank %d (%s), %s, after %v", e.Generation, e.Rank, e.Op, e.Peer, e.PeerID, where, e.Waited.Round(time.Microsecond))
+	return fmt.Sprintf("generation %d: rank %d, %s with rank %d (%s), %s, after %v", e.Generation, e.Rank, e.Op, e.Peer,
+		e.PeerID, where, e.Waited.Round(time.Microsecond))
 }
 
-// Error is why a ring is poisoned. The embedded Edge is the wait during which it happened, with the culprit as its Peer.
+// Error is why a ring is poisoned. The embedded Edge is the wait during which the failure happened; its Peer is the
+// member to blame.
 type Error struct {
 	Kind Kind
 	Edge
 	Err error // the cause
 }
 
-// Error says what failed where, why, and what to do next.
+// Error returns what failed, where, why, and what to do next.
 func (e *Error) Error() string {
 	return fmt.Sprintf("allreduce: %v: %v: %v (%s)", e.Kind, e.Edge, e.Err, e.Kind.hint())
 }
@@ -95,7 +98,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// protocolError marks an error as the sender's violation of the protocol.
+// protocolError marks a violation of the protocol by the sender.
 type protocolError struct{ error }
 
 func violation(format string, args ...any) error { return protocolError{fmt.Errorf(format, args...)} }

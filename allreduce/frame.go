@@ -9,7 +9,8 @@ package allreduce
 //	24  sequence of the Sum   64  sender's rank; 66  world size, top bit set for float32
 //	32  step                  68  zero
 //
-// The payload has its own checksum so that a member passes on the one that the summing member made: the sum is checked end to end.
+// The payload's checksum is that of the member that completed the sum. The others pass it on, so that the sum is
+// checked end to end.
 const (
 	headerBytes = 72
 	magic       = 0x31525745 // "EWR1"
@@ -17,7 +18,7 @@ const (
 	maxSize     = floatBit - 1
 )
 
-// header is a frame's header but for the magic and its own checksum.
+// header is a frame's header without the magic and its own checksum.
 type header struct {
 	job                        uint64
 	generation, sequence, step int64
@@ -51,7 +52,8 @@ func headerChecksum(b *[stripe]byte) uint32 {
 	return uint32(h ^ h>>32)
 }
 
-// decodeHeader takes the header off the front of a frame that may be cut anywhere and returns the pieces of the payload, whose length it has checked. It changes pieces.
+// decodeHeader takes the header off the front of a frame in pieces and returns the pieces of the payload, whose length
+// it has checked. It changes pieces.
 func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 	var b [headerBytes]byte
 	have := 0
@@ -73,7 +75,8 @@ func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 		return h, nil, violation("a frame's header ends with %#x, expected zero", le.Uint32(b[68:]))
 	}
 	h = header{
-		job: le.Uint64(b[8:]), generation: int64(le.Uint64(b[16:])), sequence: int64(le.Uint64(b[24:])), step: int64(le.Uint64(b[32:])),
+		job: le.Uint64(b[8:]), generation: int64(le.Uint64(b[16:])), sequence: int64(le.Uint64(b[24:])),
+		step:   int64(le.Uint64(b[32:])),
 		length: le.Uint64(b[40:]), number: le.Uint32(b[48:]), payload: le.Uint32(b[52:]), checksum: le.Uint64(b[56:]),
 		rank: le.Uint16(b[64:]), shape: le.Uint16(b[66:]),
 	}
@@ -87,21 +90,22 @@ func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 	return h, pieces, nil
 }
 
-// intact compares the checksum of the payload as received with the one that it was sent with.
+// intact compares the checksum of the received payload with that in the header.
 func (h *header) intact(received *checksum) error {
 	if got := received.digest(); got != h.checksum {
-		return violation("frame %d was damaged on the way: the checksum of its payload is %#x, its header says %#x", h.number, got, h.checksum)
+		return violation("frame %d was damaged on the way: the checksum of its payload is %#x, its header says %#x",
+			h.number, got, h.checksum)
 	}
 	return nil
 }
 
-// check compares a received header with the expected one, but for the payload's checksum.
+// check compares a received header with the expected one, except the payload's checksum.
 func (h *header) check(want *header) error {
 	type field struct {
 		name      string
 		got, want uint64
 	}
-	// The common case first, so that nothing below costs a healthy ring anything.
+	// The common case first: a healthy ring never builds the table below.
 	same := *h
 	same.checksum = want.checksum
 	if same == *want {

@@ -18,7 +18,8 @@ func pieces(b []byte, rng *rand.Rand) [][]byte {
 	return all
 }
 
-var sample = header{job: 1, generation: -2, sequence: 3, step: 4, length: 5, checksum: 6, number: 7, payload: 8, rank: 9, shape: 10}
+var sample = header{job: 1, generation: -2, sequence: 3, step: 4, length: 5, checksum: 6, number: 7, payload: 8,
+	rank: 9, shape: 10}
 
 func TestHeaderSurvivesAnyCut(t *testing.T) {
 	frame := make([]byte, headerBytes+8)
@@ -62,7 +63,7 @@ func TestEveryBitOfAPayloadIsChecked(t *testing.T) {
 		}
 		payload[bit/8] ^= 1 << (bit % 8)
 	}
-	for i := 0; i+16 <= len(payload); i += 8 { // words that changed places
+	for i := 0; i+16 <= len(payload); i += 8 { // swapped words
 		swapped := append([]byte(nil), payload...)
 		copy(swapped[i:], payload[i+8:i+16])
 		copy(swapped[i+8:], payload[i:i+8])
@@ -74,7 +75,8 @@ func TestEveryBitOfAPayloadIsChecked(t *testing.T) {
 	}
 }
 
-// FuzzFrame feeds the decoder anything: it must say no or give back what is there, and never panic or allocate by what a header claims.
+// FuzzFrame feeds the decoder anything: it must refuse a frame or return what is in it, and never panic or allocate
+// what a header claims.
 func FuzzFrame(f *testing.F) {
 	frame := make([]byte, headerBytes+8)
 	sample.encode(frame)

@@ -1,18 +1,22 @@
 package allreduce
 
-// plan says who sends which range when. It is pure: all members compute the same one from the same four numbers.
+// plan is the order in which each rank sends which range. It is pure: all members compute the same plan from the same
+// four numbers.
 //
-// A buffer is cut evenly into rounds, a round into one chunk a rank, a chunk into segments. Every member sends the same number of frames in the same order: round by round, in a round hop by hop, in a hop segment by segment.
-// Frame i of a hop beyond the first passes on what frame i-segments brought: a member that sends frame i right after it has received frame i-segments from its left neighbour never has more than one chunk of a round on its way,
-// so that the bytes in flight are bounded whatever the buffer's length.
+// A buffer is cut evenly into rounds, a round into one chunk a rank, a chunk into segments. Every member sends the same
+// number of frames in the same order: round by round, in a round hop by hop, in a hop segment by segment. Frame i of a
+// hop beyond the first passes on what frame i-segments brought. A member that sends frame i right after it has received
+// frame i-segments never has more than one chunk of a round in flight: the bytes in flight are bounded, whatever the
+// buffer's length.
 type plan struct {
 	length   int // elements in the buffer
 	size     int // members
 	rounds   int
-	segments int // a chunk
+	segments int // in a chunk
 }
 
-// newPlan cuts length elements for size members into segments of at most segment elements, with at most window elements of a chunk (at least one segment) on their way at a time.
+// newPlan cuts length elements for size members into segments of at most segment elements. A chunk of a round has at
+// most window elements, or one segment if that is larger.
 func newPlan(length, size, segment, window int) plan {
 	p := plan{length: length, size: size, rounds: 1, segments: 1}
 	if length > 0 {
@@ -25,16 +29,17 @@ func newPlan(length, size, segment, window int) plan {
 
 func ceil(a, b int) int { return (a-1)/b + 1 }
 
-// hops is how often a chunk is passed on: size-1 times to be summed, size-1 times to be told.
+// hops is how often a chunk is passed on: size-1 times while it is summed, size-1 times to distribute the sum.
 func (p plan) hops() int { return 2 * (p.size - 1) }
 
-// frames is how many frames each member sends, and receives.
+// frames is how many frames each member sends, and how many it receives.
 func (p plan) frames() int { return p.rounds * p.hops() * p.segments }
 
 // hop is the hop in its round of frame i.
 func (p plan) hop(i int) int { return i / p.segments % p.hops() }
 
-// chunk is which chunk the given rank sends in the given hop. It begins with its own; what it passes on in hop h came from the left in hop h-1.
+// chunk is the chunk that the given rank sends in the given hop. A rank begins with its own chunk; in hop h it passes
+// on what came from the left in hop h-1.
 func (p plan) chunk(rank, hop int) int { return ((rank-hop)%p.size + p.size) % p.size }
 
 // span is the elements [lo, hi) that the given rank sends in frame i.

@@ -5,7 +5,9 @@ import (
 	"testing"
 )
 
-// checkPlan proves that a plan is one: in each hop a member receives exactly the range that its left neighbour sends, passes on in frame i what frame i-segments brought, and in the end every element was summed once over all members and told to all.
+// checkPlan proves that a plan is valid: in each hop a member receives exactly the range that its left neighbour sends,
+// frame i passes on what frame i-segments brought, and at the end every member holds every element, summed once over
+// all members.
 func checkPlan(t *testing.T, p plan, segment int) {
 	t.Helper()
 	// holds[rank][element] is how many members' parts are in what a rank holds; it begins with its own.
@@ -23,7 +25,8 @@ func checkPlan(t *testing.T, p plan, segment int) {
 		for r := range p.size {
 			lo, hi := p.span(r, i)
 			if lo > hi || lo < 0 || hi > p.length || hi-lo > segment {
-				t.Fatalf("%+v: frame %d of rank %d is [%d, %d), more than a segment of %d or out of range", p, i, r, lo, hi, segment)
+				t.Fatalf("%+v: frame %d of rank %d is [%d, %d), more than a segment of %d or out of range",
+					p, i, r, lo, hi, segment)
 			}
 			next[r] = append(next[r], holds[r][lo:hi]...)
 			if hop == 0 {
@@ -75,13 +78,15 @@ func FuzzPlan(f *testing.F) {
 	})
 }
 
-func TestPlanBoundsWhatIsOnItsWay(t *testing.T) {
+func TestPlanBoundsBytesInFlight(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 1000 {
 		length, size, segment, window := rng.IntN(1<<30), 2+rng.IntN(1000), 1+rng.IntN(1<<16), rng.IntN(1<<20)
 		p := newPlan(length, size, segment, window)
-		if most := max(window, segment) + p.segments; (length / p.rounds / size) > most { // even parts may differ by one element each
-			t.Fatalf("%+v: a chunk of a round has %d elements, expected at most about %d", p, length/p.rounds/size, most)
+		// Even parts may differ by one element each.
+		if most := max(window, segment) + p.segments; (length / p.rounds / size) > most {
+			t.Fatalf("%+v: a chunk of a round has %d elements, expected at most about %d",
+				p, length/p.rounds/size, most)
 		}
 	}
 }

@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// Element is what a ring can sum: int64, whose sums are exact, or float32, whose sums depend on the world size but are the same on every member.
+// Element is the type of what a ring sums. int64 sums are exact. float32 sums depend on the world size, but are equal
+// on all members.
 type Element interface{ ~int64 | ~float32 }
 
-// Config says where this member stands. It must be equal on all members but for Rank.
+// Config is a member's place in its ring. All fields but Rank must be equal on all members.
 type Config struct {
 	Job          string // the job's UUID
 	Generation   int64
 	Rank, Size   int
 	Members      []string // ids by rank, for errors; may be shorter than Size
 	SegmentBytes int      // the most payload bytes in a frame; 0: DefaultSegmentBytes
-	WindowBytes  int      // the most bytes of its own that a member has on their way at a time; 0: DefaultWindowBytes
+	WindowBytes  int      // the most bytes of its own that a member has in flight; 0: DefaultWindowBytes
 }
 
-// The sizes that were fastest where they were measured; see ARCHITECTURE.md, Costs of the ring.
+// The sizes that were fastest in the measurements of ARCHITECTURE.md, Costs of the ring.
 const (
 	DefaultSegmentBytes = 60 << 10
 	DefaultWindowBytes  = 512 << 10
@@ -39,7 +40,8 @@ func (c *Config) member(rank int) string {
 func (c *Config) left() int  { return (c.Rank + c.Size - 1) % c.Size }
 func (c *Config) right() int { return (c.Rank + 1) % c.Size }
 
-// Ring is one member's place in a ring. One goroutine at a time calls Sum; the other methods may be called from any. It must be ended by Close or Abort.
+// Ring is one member's end of a ring. One goroutine at a time calls Sum; any goroutine may call the other methods.
+// Close or Abort must end it.
 type Ring[T Element] struct {
 	cfg   Config
 	left  Receiver
@@ -48,7 +50,7 @@ type Ring[T Element] struct {
 	add   adder
 
 	in, out      checksum     // of the payload received and of the one passed on
-	carry        [stripe]byte // a stripe that was cut on the way
+	carry        [stripe]byte // a stripe that arrived in several pieces
 	expect, sent header       // the constant fields of frames from the left and to the right
 	sequence     int64
 
@@ -74,9 +76,11 @@ type place struct {
 	since   time.Time
 }
 
-// New returns a ring over two streams, which it owns from then on, also when it fails: left brings frames from the left neighbour, right takes frames to the right one. A world of one needs neither.
+// New returns a ring over two links and owns them from then on, also when it fails: left brings frames from the left
+// neighbour, right takes frames to the right one. A world of one needs neither.
 func New[T Element](cfg Config, left Receiver, right Sender) (*Ring[T], error) {
-	r := &Ring[T]{cfg: cfg, left: left, right: right, begin: make(chan context.Context), end: make(chan struct{}), over: make(chan struct{})}
+	r := &Ring[T]{cfg: cfg, left: left, right: right, begin: make(chan context.Context), end: make(chan struct{}),
+		over: make(chan struct{})}
 	if err := r.configure(); err != nil {
 		r.breakLinks(err)
 		return nil, err
@@ -102,11 +106,13 @@ func (r *Ring[T]) configure() error {
 	case c.Size < 1 || c.Size > maxSize || c.Rank < 0 || c.Rank >= c.Size:
 		return fmt.Errorf("allreduce: rank %d of %d members: expected 0 <= rank < size <= %d", c.Rank, c.Size, maxSize)
 	case c.SegmentBytes < r.width || c.WindowBytes < 0:
-		return fmt.Errorf("allreduce: segments of %d bytes and a window of %d: expected at least one element of %d bytes, and no negative window", c.SegmentBytes, c.WindowBytes, r.width)
+		return fmt.Errorf("allreduce: segments of %d bytes and a window of %d: expected at least one element of %d "+
+			"bytes, and no negative window", c.SegmentBytes, c.WindowBytes, r.width)
 	case c.Size > 1 && (r.left == nil || r.right == nil):
 		return fmt.Errorf("allreduce: rank %d of %d members needs a left and a right link", c.Rank, c.Size)
 	case !littleEndian():
-		return errors.New("allreduce: this machine is big-endian; the wire format is little-endian and is not converted")
+		return errors.New(
+			"allreduce: this machine is big-endian; the wire format is little-endian and is not converted")
 	}
 	job := fnv.New64a()
 	_, _ = io.WriteString(job, c.Job)
@@ -119,9 +125,11 @@ func (r *Ring[T]) configure() error {
 	return nil
 }
 
-// Sum replaces buf, equally long on every member, by its sum over all members. All members call it in the same order with the same step. ctx carries the deadline.
+// Sum replaces buf by the sum over all members. All members call it in the same order, with the same step and the same
+// length of buf. ctx carries the deadline.
 //
-// On return, with an error or not, no byte of buf is in use any more. After an error its content is undefined, the ring is poisoned, both neighbours know it, and later Sums return the same *Error.
+// After the return, also of an error, the ring does not use buf. After an error the content of buf is undefined, the
+// ring is poisoned, both neighbours learn it, and later Sums return the same *Error.
 func (r *Ring[T]) Sum(ctx context.Context, step int64, buf []T) error {
 	if err := r.start(step, len(buf)); err != nil {
 		return err
@@ -140,12 +148,13 @@ func (r *Ring[T]) Sum(ctx context.Context, step int64, buf []T) error {
 	}
 	select {
 	case r.end <- struct{}{}:
-	case <-r.over: // Too late to matter: the sum is complete.
+	case <-r.over: // The sum is complete all the same.
 	}
 	return nil
 }
 
-// exchange sends and receives the frames of one Sum. Frame i goes out as soon as frame i-segments, which brings what it passes on, has come in.
+// exchange sends and receives the frames of one Sum. Frame i passes on what frame i-segments brought, and is sent as
+// soon as that one has arrived.
 func (r *Ring[T]) exchange(buf []byte) error {
 	p := r.place.plan
 	frames := p.frames()
@@ -179,7 +188,9 @@ func (r *Ring[T]) exchange(buf []byte) error {
 	return nil
 }
 
-// receive takes in frame i from the left neighbour. In the reduce-scatter it adds this member's part; the last of those sums, and what comes after them, are the result. Except in the last hop, what comes of it is written to out, with its checksum in r.sent, to be passed on.
+// receive takes frame i from the left neighbour. In the reduce-scatter it adds this member's part. The last hop of the
+// reduce-scatter and all of the all-gather bring parts of the result. All hops but the last write what the next frame
+// passes on to out, and its checksum to r.sent.
 func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
 	r.moveTo(false, i)
 	pieces, err := r.left.Recv()
@@ -200,7 +211,7 @@ func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
 		return err
 	}
 	hop, reduced, last := p.hop(i), p.size-2, p.hops()-1
-	to := own // Where the elements go. Sums that are not complete are only passed on.
+	to := own // where the elements go; incomplete sums are only passed on
 	if hop < reduced {
 		to = out
 	}
@@ -232,7 +243,8 @@ func (r *Ring[T]) start(step int64, length int) error {
 	case r.err != nil:
 		return r.err
 	case r.closed, r.running:
-		e := &Error{Kind: Aborted, Edge: r.edge(""), Err: errors.New("Sum was called while another Sum runs: call it from one goroutine")}
+		e := &Error{Kind: Aborted, Edge: r.edge(""), Err: errors.New("Sum was called while another Sum runs: call " +
+			"it from one goroutine")}
 		if r.closed {
 			e.Err = errors.New("Sum was called on a closed ring: open the next generation's")
 		}
@@ -240,7 +252,8 @@ func (r *Ring[T]) start(step int64, length int) error {
 	}
 	r.running = true
 	r.sequence++
-	r.place = place{plan: newPlan(length, r.cfg.Size, r.cfg.SegmentBytes/r.width, r.cfg.WindowBytes/r.width), step: step, since: time.Now()}
+	r.place = place{plan: newPlan(length, r.cfg.Size, r.cfg.SegmentBytes/r.width, r.cfg.WindowBytes/r.width),
+		step: step, since: time.Now()}
 	for _, h := range []*header{&r.sent, &r.expect} {
 		h.sequence, h.step, h.length = r.sequence, step, uint64(length)
 	}
@@ -253,14 +266,14 @@ func (r *Ring[T]) stop() {
 	r.mu.Unlock()
 }
 
-// moveTo notes what the running Sum is about to wait for.
+// moveTo records what the running Sum waits for next.
 func (r *Ring[T]) moveTo(sending bool, frame int) {
 	r.mu.Lock()
 	r.place.sending, r.place.frame, r.place.since = sending, frame, time.Now()
 	r.mu.Unlock()
 }
 
-// Waiting says whom this member waits for now.
+// Waiting returns the edge on which this member waits now.
 func (r *Ring[T]) Waiting() Edge {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -300,7 +313,8 @@ func (r *Ring[T]) edge(op string) Edge {
 	return e
 }
 
-// fail poisons the ring with its first error, breaks both links, and returns that error. op says which link it came from; "" means the one that is waited for.
+// fail poisons the ring with its first error, breaks both links, and returns that error. op names the link that failed;
+// "" means the one that the Sum waits on.
 func (r *Ring[T]) fail(op string, kind Kind, cause error) error {
 	r.mu.Lock()
 	if r.err != nil || r.closed {
@@ -315,7 +329,7 @@ func (r *Ring[T]) fail(op string, kind Kind, cause error) error {
 	close(r.over)
 	r.mu.Unlock()
 	var peer *PeerAbort
-	if errors.As(cause, &peer) { // Pass on what was said at the origin, not a chain of who said it to whom.
+	if errors.As(cause, &peer) { // Pass on the first cause, not the chain of members that relayed it.
 		r.breakLinks(errors.New(peer.Cause))
 	} else {
 		r.breakLinks(err)
@@ -332,7 +346,7 @@ func (r *Ring[T]) breakLinks(cause error) {
 	}
 }
 
-// Err returns why the ring is poisoned, nil while it is not.
+// Err returns why the ring is poisoned; nil if it is not.
 func (r *Ring[T]) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -342,10 +356,11 @@ func (r *Ring[T]) Err() error {
 // Done is closed when the ring is poisoned or closed, also between Sums.
 func (r *Ring[T]) Done() <-chan struct{} { return r.over }
 
-// Abort poisons the ring: a Sum that runs returns, and both neighbours learn it at once.
+// Abort poisons the ring: a running Sum returns, and both neighbours learn it at once.
 func (r *Ring[T]) Abort(cause error) { _ = r.fail("", Aborted, cause) }
 
-// Close ends the ring in good order, between Sums. It returns when the right neighbour has acknowledged all that this member sent, so that the process may exit; or, when ctx ends first, with an error, the links broken.
+// Close ends the ring in good order, between Sums. It returns when the right neighbour has acknowledged every frame, so
+// that the process may exit. If ctx ends first, it breaks the links and returns an error.
 func (r *Ring[T]) Close(ctx context.Context) error {
 	r.mu.Lock()
 	if r.running {
@@ -364,14 +379,16 @@ func (r *Ring[T]) Close(ctx context.Context) error {
 	}
 	err := r.right.Close(ctx)
 	if err = errors.Join(err, r.left.Close(ctx)); err != nil {
-		err = fmt.Errorf("allreduce: generation %d: rank %d closing towards rank %d (%s): %w", r.cfg.Generation, r.cfg.Rank, r.cfg.right(), r.cfg.member(r.cfg.right()), err)
+		err = fmt.Errorf("allreduce: generation %d: rank %d closing towards rank %d (%s): %w",
+			r.cfg.Generation, r.cfg.Rank, r.cfg.right(), r.cfg.member(r.cfg.right()), err)
 		r.breakLinks(err)
 	}
 	r.watchers.Wait()
 	return err
 }
 
-// watchDeadline breaks the ring when the context of a running Sum ends. It lives as long as the ring, so that a Sum allocates nothing.
+// watchDeadline breaks the ring when the context of a running Sum ends. One goroutine serves all Sums, so that a Sum
+// allocates nothing.
 func (r *Ring[T]) watchDeadline() {
 	for {
 		var ctx context.Context

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patient = 30 * time.Second
+const generous = 30 * time.Second
 
 func TestInMemoryLinks(t *testing.T) {
 	allreducetest.Suite(t, func(t *testing.T, size int) []allreducetest.Links {
@@ -33,7 +33,7 @@ func FuzzSum(f *testing.F) {
 	f.Fuzz(func(t *testing.T, size uint8, length, segment, window uint16, seed uint64) {
 		n, k := 1+int(size)%16, int(length)%3000
 		rings := allreducetest.World[int64](t, allreducetest.Ring(n, seed, -1, nil), 8+int(segment), int(window))
-		ctx, stop := context.WithTimeout(t.Context(), patient)
+		ctx, stop := context.WithTimeout(t.Context(), generous)
 		defer stop()
 		want := make([]int64, k)
 		bufs := make([][]int64, n)
@@ -90,7 +90,7 @@ func TestFloatSumsAreTheSameOnAllMembers(t *testing.T) {
 	allreducetest.Close(t, rings)
 }
 
-// A fault on the link from rank 1 to rank 2 must never give a wrong sum: rank 2 names rank 1, and everybody learns.
+// A fault on the link from rank 1 to rank 2 must never give a wrong sum: rank 2 names rank 1, and all members learn it.
 func TestFaultsAreNamed(t *testing.T) {
 	const size, culprit, victim = 4, 1, 2
 	faults := map[string]struct {
@@ -112,7 +112,7 @@ func TestFaultsAreNamed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rings := allreducetest.World[int64](t, allreducetest.Ring(size, 1, culprit, c.fault), 64, 0)
 			errs := allreducetest.Each(size, func(r int) error {
-				limit := patient
+				limit := generous
 				if r == victim && c.kind == allreduce.Deadline {
 					limit = 50 * time.Millisecond
 				}
@@ -121,8 +121,10 @@ func TestFaultsAreNamed(t *testing.T) {
 				return rings[r].Sum(ctx, 1, make([]int64, 100))
 			})
 			var e *allreduce.Error
-			if !errors.As(errs[victim], &e) || e.Kind != c.kind || e.Peer != culprit || e.PeerID != "member-1" || e.Step != 1 || !strings.Contains(e.Error(), c.says) {
-				t.Errorf("rank %d says %v; expected a %v of rank %d that says %q", victim, errs[victim], c.kind, culprit, c.says)
+			if !errors.As(errs[victim], &e) || e.Kind != c.kind || e.Peer != culprit || e.PeerID != "member-1" ||
+				e.Step != 1 || !strings.Contains(e.Error(), c.says) {
+				t.Errorf("rank %d says %v; expected a %v of rank %d that says %q", victim, errs[victim], c.kind,
+					culprit, c.says)
 			}
 			for r, err := range errs {
 				if err == nil {
@@ -133,7 +135,7 @@ func TestFaultsAreNamed(t *testing.T) {
 	}
 }
 
-// Members that differ in what must be equal find out in their first frame.
+// Members with different configurations refuse each other's first frame.
 func TestStrangersAreRefused(t *testing.T) {
 	type change func(*allreduce.Config)
 	for says, c := range map[string]change{
@@ -163,7 +165,8 @@ func TestStrangersAreRefused(t *testing.T) {
 
 func TestImpossibleConfigurationsAreRefused(t *testing.T) {
 	for _, cfg := range []allreduce.Config{
-		{Size: 0}, {Size: 2, Rank: 2}, {Size: 2, Rank: -1}, {Size: 1 << 15}, {Size: 1, SegmentBytes: 7}, {Size: 1, WindowBytes: -1}, {Size: 2},
+		{Size: 0}, {Size: 2, Rank: 2}, {Size: 2, Rank: -1}, {Size: 1 << 15}, {Size: 1, SegmentBytes: 7},
+		{Size: 1, WindowBytes: -1}, {Size: 2},
 	} {
 		if _, err := allreduce.New[int64](cfg, nil, nil); err == nil {
 			t.Errorf("%+v was taken", cfg)
@@ -198,7 +201,7 @@ func TestOneSumAtATime(t *testing.T) {
 // A Sum in steady state allocates nothing.
 func TestNoAllocations(t *testing.T) {
 	rings := allreducetest.World[int64](t, allreducetest.Ring(2, 1, -1, nil), 1024, 4096)
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
 	const sums = 200
 	bufs := [2][]int64{make([]int64, 5000), make([]int64, 5000)}

@@ -1,4 +1,5 @@
-// Package allreducetest proves rings and their links: in-memory links with chosen faults, and a suite of what every link must do.
+// Package allreducetest tests rings and their links: in-memory links with chosen faults, and a suite of what every link
+// must do.
 package allreducetest
 
 import (
@@ -17,7 +18,8 @@ type Links struct {
 	Right allreduce.Sender
 }
 
-// Fault changes what a pipe carries: it gets each frame's number on its pipe and its bytes, which it may change, and returns the frames to deliver instead; none to lose it.
+// Fault changes what a pipe carries. It gets each frame's number on its pipe and its bytes, which it may change, and
+// returns the frames to deliver instead; none loses the frame.
 type Fault func(number int, frame []byte) [][]byte
 
 // Flip inverts one bit of a frame.
@@ -43,7 +45,7 @@ func Duplicate(number int) Fault {
 // Drop loses a frame.
 func Drop(number int) Fault { return at(number, func([]byte) [][]byte { return nil }) }
 
-// Stall loses a frame and all after it, as a network does that is cut without a word.
+// Stall loses a frame and all after it, as a network does that is cut silently.
 func Stall(number int) Fault {
 	return func(n int, f []byte) [][]byte {
 		if n >= number {
@@ -62,13 +64,15 @@ func at(number int, change func([]byte) [][]byte) Fault {
 	}
 }
 
-// Pipe returns both ends of a link in memory that holds room frames. It delivers every frame in pieces cut by the seed, and spoils the bytes of a received frame when the next is received, so that nobody may keep them. fault may be nil.
+// Pipe returns both ends of a link in memory that holds room frames. It delivers every frame in pieces cut by the seed,
+// and overwrites a received frame when the next is received, so that a reader that keeps it fails. fault may be nil.
 func Pipe(room int, seed uint64, fault Fault) (allreduce.Sender, allreduce.Receiver) {
-	p := &pipe{frames: make(chan []byte, room), used: make(chan []byte, room+2), over: make(chan struct{}), ended: make(chan struct{}), left: make(chan struct{}), fault: fault}
+	p := &pipe{frames: make(chan []byte, room), used: make(chan []byte, room+2), over: make(chan struct{}),
+		ended: make(chan struct{}), left: make(chan struct{}), fault: fault}
 	return &pipeSender{pipe: p}, &pipeReceiver{pipe: p, cuts: rand.New(rand.NewPCG(seed, 1))}
 }
 
-// Ring returns the links of a whole world in memory. fault, if not nil, strikes on the link that leaves the given rank.
+// Ring returns the links of a whole world in memory. fault, if not nil, acts on the link that leaves the given rank.
 func Ring(size int, seed uint64, rank int, fault Fault) []Links {
 	links := make([]Links, size)
 	if size == 1 {
@@ -86,7 +90,7 @@ func Ring(size int, seed uint64, rank int, fault Fault) []Links {
 
 // pipe is what both ends share.
 type pipe struct {
-	frames chan []byte   // closed by the sender's Close: the frames in it are then acknowledged, because nothing can lose them
+	frames chan []byte   // closed by the sender's Close, which acknowledges them: nothing can lose them
 	used   chan []byte   // received frames, whose memory the sender fills again
 	ended  chan struct{} // closed by the sender's Close
 	left   chan struct{} // closed by the receiver's Close
@@ -179,7 +183,7 @@ func (r *pipeReceiver) Recv() ([][]byte, error) {
 		}
 		r.last = nil
 	}
-	select { // What was sent before the pipe broke may be lost, as in a network.
+	select { // A broken pipe may lose sent frames, as a network does.
 	case <-r.over:
 		return nil, r.err
 	default:

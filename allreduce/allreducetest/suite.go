@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	job     = "7b1c1a52-0d2b-4b7e-9a53-2f6d1e0c9a11"
-	patient = 30 * time.Second // for what must succeed
-	hasty   = 50 * time.Millisecond
+	job      = "7b1c1a52-0d2b-4b7e-9a53-2f6d1e0c9a11"
+	generous = 30 * time.Second // for what must succeed
+	short    = 50 * time.Millisecond
 )
 
-// Open returns the links of a fresh world. It ends them by the test's cleanup.
+// Open returns the links of a fresh world. The test's cleanup ends them.
 type Open func(t *testing.T, size int) []Links
 
-// Suite proves that links carry a ring: right sums of every shape, and for every way to fail, that all members learn it at once and name whom they waited for.
+// Suite proves that links carry a ring: sums of every shape are right, and for every kind of failure all members learn
+// it at once and name the peer that they waited for.
 func Suite(t *testing.T, open Open) {
 	t.Run("Sums", func(t *testing.T) {
 		for size := 1; size <= 8; size++ {
@@ -48,7 +49,8 @@ func World[T allreduce.Element](t testing.TB, links []Links, segment, window int
 	}
 	rings := make([]*allreduce.Ring[T], len(links))
 	for i, l := range links {
-		cfg := allreduce.Config{Job: job, Generation: 3, Rank: i, Size: len(links), Members: ids, SegmentBytes: segment, WindowBytes: window}
+		cfg := allreduce.Config{Job: job, Generation: 3, Rank: i, Size: len(links), Members: ids, SegmentBytes: segment,
+			WindowBytes: window}
 		r, err := allreduce.New[T](cfg, l.Left, l.Right)
 		if err != nil {
 			t.Fatal(err)
@@ -72,14 +74,15 @@ func Each(size int, f func(rank int) error) []error {
 // Close ends all rings in good order.
 func Close[T allreduce.Element](t testing.TB, rings []*allreduce.Ring[T]) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
 	if err := errors.Join(Each(len(rings), func(i int) error { return rings[i].Close(ctx) })...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Lengths to sum over a world: none, every one up to three elements a member, and two that need several segments or rounds.
+// lengths are the buffer lengths to sum over a world: none, all up to three elements a member, and two that need
+// several segments or rounds.
 func lengths(size int) []int {
 	var all []int
 	for n := range 3*size + 1 {
@@ -91,7 +94,7 @@ func lengths(size int) []int {
 func sums[T allreduce.Element](t *testing.T, links []Links) {
 	size := len(links)
 	rings := World[T](t, links, 16<<10, 32<<10)
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
 	errs := Each(size, func(rank int) error {
 		for step, length := range lengths(size) {
@@ -108,7 +111,8 @@ func sums[T allreduce.Element](t *testing.T, links []Links) {
 					want += element[T](step, r, i)
 				}
 				if buf[i] != want {
-					return fmt.Errorf("rank %d, %d elements: element %d is %v, expected %v", rank, length, i, buf[i], want)
+					return fmt.Errorf("rank %d, %d elements: element %d is %v, expected %v",
+						rank, length, i, buf[i], want)
 				}
 				buf[i] = -1 // The caller may overwrite it at once.
 			}
@@ -126,7 +130,7 @@ func element[T allreduce.Element](step, rank, i int) T {
 	return T((step*7919+rank*10_473+i*31)%1009 - 500)
 }
 
-// expectFailures wants every rank but those excepted to have failed with one of the kinds, at the edge to a neighbour.
+// expectFailures checks that every rank but except failed with one of the kinds, at the edge to a neighbour.
 func expectFailures(t *testing.T, errs []error, except int, kinds ...allreduce.Kind) {
 	t.Helper()
 	for rank, err := range errs {
@@ -151,7 +155,7 @@ func expectFailures(t *testing.T, errs []error, except int, kinds ...allreduce.K
 func abort(t *testing.T, open Open) {
 	const size = 4
 	rings := World[int64](t, open(t, size), 0, 0)
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
 	begun := time.Now()
 	errs := Each(size, func(rank int) error {
@@ -165,7 +169,7 @@ func abort(t *testing.T, open Open) {
 	if !errors.As(errs[2], &own) || own.Kind != allreduce.Aborted {
 		t.Errorf("rank 2 aborted and got %v", errs[2])
 	}
-	if took := time.Since(begun); took > patient/2 {
+	if took := time.Since(begun); took > generous/2 {
 		t.Errorf("the members learned of the abort only after %v", took)
 	}
 	for rank, r := range rings {
@@ -181,13 +185,13 @@ func abortWhileIdle(t *testing.T, open Open) {
 	for rank, r := range rings {
 		select {
 		case <-r.Done():
-		case <-time.After(patient):
+		case <-time.After(generous):
 			t.Errorf("rank %d did not learn that rank 0 gave up", rank)
 		}
 	}
 }
 
-// deadline leaves rank 1 out of a Sum: everybody must return, and somebody must name it.
+// deadline leaves rank 1 out of a Sum: all others must return, and one must name it.
 func deadline(t *testing.T, open Open) {
 	const size = 3
 	rings := World[int64](t, open(t, size), 0, 0)
@@ -197,9 +201,9 @@ func deadline(t *testing.T, open Open) {
 			<-rings[rank].Done()
 			return rings[rank].Err()
 		}
-		limit := hasty
-		if rank == 0 { // It waits for rank 2, which waits for rank 1 and has less patience.
-			limit = patient
+		limit := short
+		if rank == 0 { // It waits for rank 2, which waits for rank 1 with a shorter deadline.
+			limit = generous
 		}
 		ctx, stop := context.WithTimeout(t.Context(), limit)
 		defer stop()
@@ -208,7 +212,8 @@ func deadline(t *testing.T, open Open) {
 	expectFailures(t, errs, -1, allreduce.Deadline, allreduce.Relayed, allreduce.Broken)
 	var e *allreduce.Error
 	if errors.As(errs[2], &e) {
-		named = e.Kind == allreduce.Deadline && e.Op == "receive" && e.Peer == 1 && e.PeerID == "member-1" && e.Waited >= hasty/2
+		named = e.Kind == allreduce.Deadline && e.Op == "receive" && e.Peer == 1 && e.PeerID == "member-1" &&
+			e.Waited >= short/2
 	}
 	if !named || !errors.Is(errs[2], context.DeadlineExceeded) {
 		t.Errorf("rank 2 waited for rank 1 and says: %v", errs[2])
@@ -236,7 +241,7 @@ func cancel(t *testing.T, open Open) {
 func otherStep(t *testing.T, open Open) {
 	const size = 3
 	rings := World[int64](t, open(t, size), 0, 0)
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
 	errs := Each(size, func(rank int) error {
 		step := int64(7)
@@ -252,7 +257,7 @@ func otherStep(t *testing.T, open Open) {
 		found = found || errors.As(err, &e) && e.Kind == allreduce.Protocol && strings.Contains(err.Error(), "step")
 	}
 	if !found {
-		t.Errorf("nobody names the step: %v", errs)
+		t.Errorf("no member names the step: %v", errs)
 	}
 }
 
@@ -260,9 +265,10 @@ func otherStep(t *testing.T, open Open) {
 func leaver(t *testing.T, open Open) {
 	const size = 3
 	rings := World[int64](t, open(t, size), 0, 0)
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
-	if err := errors.Join(Each(size, func(rank int) error { return rings[rank].Sum(ctx, 1, make([]int64, 1000)) })...); err != nil {
+	if err := errors.Join(Each(size,
+		func(rank int) error { return rings[rank].Sum(ctx, 1, make([]int64, 1000)) })...); err != nil {
 		t.Fatal(err)
 	}
 	if err := rings[1].Close(ctx); err != nil {

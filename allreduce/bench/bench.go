@@ -1,4 +1,5 @@
-// Package bench measures the ring: as processes on this machine's loopback beside a plain-TCP bound of the same run, and over emulated networks in virtual time.
+// Package bench measures the ring: as processes on this machine's loopback beside a plain-TCP bound of the same run,
+// and over emulated networks in virtual time.
 package bench
 
 import (
@@ -16,7 +17,7 @@ import (
 	"evenweave/internal/processors"
 )
 
-// Options says what to measure.
+// Options are what to measure.
 type Options struct {
 	Workers         []int
 	Bytes           []int         // buffer sizes
@@ -29,7 +30,7 @@ type Options struct {
 	Child           []string      // the command that runs Child in a process of its own
 }
 
-// Check says what of the options cannot be measured.
+// Check returns an error that names the options that cannot be measured.
 func (o Options) Check() error {
 	if o.Type != "" && o.Type != "int64" && o.Type != "float32" {
 		return fmt.Errorf("bench: type %q, expected int64 or float32", o.Type)
@@ -38,7 +39,8 @@ func (o Options) Check() error {
 		return fmt.Errorf("bench: network %q, expected lan or wan", o.Network)
 	}
 	if o.Network == "" && (o.Segment > grpclink.MaxSegmentBytes || o.Window > grpclink.MaxWindowBytes) {
-		return fmt.Errorf("bench: segments of %d bytes and a window of %d: expected at most %d and %d, what a ring's streams carry; choose a smaller --segment or --window",
+		return fmt.Errorf("bench: segments of %d bytes and a window of %d: expected at most %d and %d, what a "+
+			"ring's streams carry; choose a smaller --segment or --window",
 			o.Segment, o.Window, grpclink.MaxSegmentBytes, grpclink.MaxWindowBytes)
 	}
 	for _, n := range o.Workers {
@@ -72,7 +74,8 @@ type Row struct {
 	Objects       float64   `json:"allocated_objects,omitempty"`  //
 }
 
-// Run measures every combination and writes a row for each as it is known, and after each world size the cost model that fits its rows.
+// Run measures every combination. It writes each row at once, and after each world size the cost model that fits its
+// rows.
 func Run(ctx context.Context, o Options, w io.Writer) error {
 	if o.Type == "" {
 		o.Type = "int64"
@@ -99,7 +102,7 @@ func Run(ctx context.Context, o Options, w io.Writer) error {
 	return nil
 }
 
-// rounds is how often ring and plain TCP take turns for one figure, so that a noisy moment strikes both.
+// rounds is how often ring and plain TCP take turns for one figure, so that noise affects both.
 const rounds = 4
 
 // loopback measures a world of processes.
@@ -123,10 +126,11 @@ func loopback(ctx context.Context, o Options, size int, out *printer) error {
 			times[work] = int(max(5, min(2000, o.Time.Nanoseconds()/rounds/max(1, trial.quantile(0.5)))))
 		}
 		for round := range 1 + rounds {
-			if round == 1 { // The first has only filled pools and caches.
+			if round == 1 { // Drop the first round: it fills pools and caches.
 				sum, tcp = series{}, series{}
 			}
-			if err := errors.Join(w.order(order{"sum", bytes, times["sum"]}, &sum), w.order(order{"tcp", bytes, times["tcp"]}, &tcp)); err != nil {
+			if err := errors.Join(w.order(order{"sum", bytes, times["sum"]}, &sum),
+				w.order(order{"tcp", bytes, times["tcp"]}, &tcp)); err != nil {
 				return err
 			}
 		}
@@ -138,7 +142,7 @@ func loopback(ctx context.Context, o Options, size int, out *printer) error {
 		row.TCPCPUPerGB = tcp.cpu / float64(len(tcp.nanos)) / sent
 		row.Allocated = float64(sum.allocated) / float64(len(sum.nanos)*size)
 		row.Objects = float64(sum.objects) / float64(len(sum.nanos)*size)
-		if err := out.print(row); err != nil {
+		if err := out.row(row); err != nil {
 			return err
 		}
 	}
@@ -206,21 +210,22 @@ func start(ctx context.Context, o Options, size int) (_ *world, err error) {
 		}
 		t := newTalk(out, in)
 		w.children, w.inputs, w.talks = append(w.children, cmd), append(w.inputs, in), append(w.talks, t)
-		if err := t.say(setup{Rank: rank, Size: size, Type: o.Type, Segment: o.Segment, Window: o.Window, Processors: runtime.NumCPU()}); err != nil {
+		if err := t.write(setup{Rank: rank, Size: size, Type: o.Type, Segment: o.Segment, Window: o.Window,
+			Processors: runtime.NumCPU()}); err != nil {
 			return nil, err
 		}
-		if err := t.hear(&where[rank]); err != nil {
+		if err := t.read(&where[rank]); err != nil {
 			return nil, fmt.Errorf("rank %d did not start: %w", rank, err)
 		}
 	}
 	for rank, t := range w.talks {
-		if err := t.say(peers{where[(rank+1)%size]}); err != nil {
+		if err := t.write(peers{where[(rank+1)%size]}); err != nil {
 			return nil, err
 		}
 	}
 	for rank, t := range w.talks {
 		var r ready
-		if err := t.hear(&r); err != nil {
+		if err := t.read(&r); err != nil {
 			return nil, fmt.Errorf("rank %d did not join the ring: %w", rank, err)
 		}
 	}
@@ -230,13 +235,13 @@ func start(ctx context.Context, o Options, size int) (_ *world, err error) {
 // order has every child do the same, and adds up their reports.
 func (w *world) order(o order, into *series) error {
 	for _, t := range w.talks {
-		if err := t.say(o); err != nil {
+		if err := t.write(o); err != nil {
 			return err
 		}
 	}
 	for rank, t := range w.talks {
 		var r report
-		if err := t.hear(&r); err != nil {
+		if err := t.read(&r); err != nil {
 			return fmt.Errorf("rank %d: %s of %d bytes: %w", rank, o.Work, o.Bytes, err)
 		}
 		if rank == 0 {
@@ -249,7 +254,7 @@ func (w *world) order(o order, into *series) error {
 	return nil
 }
 
-// stop hangs up on the children, which then exit.
+// stop closes the children's inputs, so that they exit.
 func (w *world) stop() {
 	for _, in := range w.inputs {
 		_ = in.Close()

@@ -51,14 +51,17 @@ func rows(t *testing.T, o bench.Options) []bench.Row {
 
 func TestLoopbackProcesses(t *testing.T) {
 	t.Setenv(childVariable, "1")
-	for _, r := range rows(t, bench.Options{Workers: []int{3}, Bytes: []int{1000, 100_000}, Type: "float32", Time: 20 * time.Millisecond, Pin: runtime.GOOS == "linux", Child: []string{os.Args[0]}}) {
-		if r.Event != "allreduce" || r.Workers != 3 || r.Millis <= 0 || r.TCPMillis <= 0 || r.Low > r.Millis || r.Millis > r.High {
+	for _, r := range rows(t, bench.Options{Workers: []int{3}, Bytes: []int{1000, 100_000}, Type: "float32",
+		Time: 20 * time.Millisecond, Pin: runtime.GOOS == "linux", Child: []string{os.Args[0]}}) {
+		if r.Event != "allreduce" || r.Workers != 3 || r.Millis <= 0 || r.TCPMillis <= 0 || r.Low > r.Millis ||
+			r.Millis > r.High {
 			t.Errorf("an impossible row: %+v", r)
 		}
 	}
 }
 
-// What the streams cannot carry is refused by name; more than their window would make the members wait for each other for ever.
+// Options that the streams cannot carry are refused by name: beyond their window the members would wait for each other
+// forever.
 func TestWhatStreamsCannotCarryIsRefused(t *testing.T) {
 	for want, o := range map[string]bench.Options{"--window": {Window: 64_000_000}, "--segment": {Segment: 1 << 20}} {
 		if err := o.Check(); err == nil || !strings.Contains(err.Error(), want) {
@@ -70,13 +73,15 @@ func TestWhatStreamsCannotCarryIsRefused(t *testing.T) {
 	}
 }
 
-// In virtual time the cost model holds without noise: a sum takes at least the latency of its hops and the time of its bytes, and at most both and a little work.
+// In virtual time the cost model holds without noise: a sum takes at least the latency of its hops and the time of its
+// bytes, and at most both and a little work.
 func TestEmulatedTimeIsThatOfARing(t *testing.T) {
 	for _, r := range rows(t, bench.Options{Workers: []int{2, 16, 64}, Bytes: []int{1024, 888_888}, Network: "wan"}) {
 		hops := 2 * float64(r.Workers-1)
 		latency, wire := hops*10, hops/float64(r.Workers)*float64(r.Bytes)*8/1e6 // ms
 		if r.Millis < max(latency, wire) || r.Millis > (latency+wire)*1.1 {
-			t.Errorf("%d members, %d bytes: %.2f ms, expected %.2f of latency and %.2f on the wire", r.Workers, r.Bytes, r.Millis, latency, wire)
+			t.Errorf("%d members, %d bytes: %.2f ms, expected %.2f of latency and %.2f on the wire",
+				r.Workers, r.Bytes, r.Millis, latency, wire)
 		}
 	}
 }

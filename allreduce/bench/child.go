@@ -19,7 +19,8 @@ import (
 	"evenweave/allreduce/grpclink"
 )
 
-// The parent and a child talk in JSON lines: setup, addresses, peers, ready; then order and report until the parent closes the child's input.
+// Parent and child exchange JSON lines: setup, addresses, peers, ready; then order and report until the parent closes
+// the child's input.
 type (
 	setup struct {
 		Rank, Size      int
@@ -43,16 +44,16 @@ type (
 	}
 )
 
-const patience = time.Minute // for one ring to open, or for one sum
+const limit = time.Minute // for one ring to open, or for one sum
 
 // Child is one member of a benchmark, run in a process of its own with the parent on its input and output.
 func Child(ctx context.Context, in io.Reader, out io.Writer) error {
 	talk := newTalk(in, out)
 	var s setup
-	if err := talk.hear(&s); err != nil {
+	if err := talk.read(&s); err != nil {
 		return err
 	}
-	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), max(1, s.Processors/s.Size))) // its share of the machine, as a worker has
+	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), max(1, s.Processors/s.Size))) // its share, as a worker has
 	if s.Type == "float32" {
 		return child[float32](ctx, talk, s)
 	}
@@ -69,8 +70,8 @@ func newTalk(in io.Reader, out io.Writer) talk {
 	return talk{json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)}
 }
 
-func (t talk) hear(v any) error { return t.in.Decode(v) }
-func (t talk) say(v any) error  { return t.out.Encode(v) }
+func (t talk) read(v any) error  { return t.in.Decode(v) }
+func (t talk) write(v any) error { return t.out.Encode(v) }
 
 func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 	var sockets [2]net.Listener
@@ -90,11 +91,11 @@ func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 	defer serving.Wait()
 	defer server.Stop()
 
-	if err := talk.say(addresses{sockets[0].Addr().String(), sockets[1].Addr().String()}); err != nil {
+	if err := talk.write(addresses{sockets[0].Addr().String(), sockets[1].Addr().String()}); err != nil {
 		return err
 	}
 	var p peers
-	if err := talk.hear(&p); err != nil {
+	if err := talk.read(&p); err != nil {
 		return err
 	}
 	ring, err := openRing[T](ctx, links, p.Right.Ring, s)
@@ -107,17 +108,19 @@ func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 		return err
 	}
 	defer plain.close()
-	if err := talk.say(ready{}); err != nil {
+	if err := talk.write(ready{}); err != nil {
 		return err
 	}
 	return obey(ctx, talk, ring, plain)
 }
 
-func openRing[T allreduce.Element](ctx context.Context, links *grpclink.Server, right string, s setup) (*allreduce.Ring[T], error) {
-	ctx, stop := context.WithTimeout(ctx, patience)
+func openRing[T allreduce.Element](ctx context.Context, links *grpclink.Server, right string,
+	s setup) (*allreduce.Ring[T], error) {
+	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	id := func(rank int) string { return fmt.Sprint("rank-", (rank+s.Size)%s.Size) }
-	to, err := grpclink.Dial(ctx, right, grpclink.Hello{Job: "bench", Generation: 1, From: id(s.Rank), To: id(s.Rank + 1), FromRank: s.Rank, ToRank: (s.Rank + 1) % s.Size})
+	to, err := grpclink.Dial(ctx, right, grpclink.Hello{Job: "bench", Generation: 1, From: id(s.Rank),
+		To: id(s.Rank + 1), FromRank: s.Rank, ToRank: (s.Rank + 1) % s.Size})
 	if err != nil {
 		return nil, err
 	}
@@ -126,10 +129,11 @@ func openRing[T allreduce.Element](ctx context.Context, links *grpclink.Server, 
 		to.Abort(err)
 		return nil, err
 	}
-	return allreduce.New[T](allreduce.Config{Job: "bench", Generation: 1, Rank: s.Rank, Size: s.Size, SegmentBytes: s.Segment, WindowBytes: s.Window}, from, to)
+	return allreduce.New[T](allreduce.Config{Job: "bench", Generation: 1, Rank: s.Rank, Size: s.Size,
+		SegmentBytes: s.Segment, WindowBytes: s.Window}, from, to)
 }
 
-// obey does what the parent orders until it hangs up.
+// obey does what the parent orders until the parent closes the input.
 func obey[T allreduce.Element](ctx context.Context, talk talk, ring *allreduce.Ring[T], plain *tcpRing) error {
 	var zero T
 	width := 8
@@ -139,7 +143,7 @@ func obey[T allreduce.Element](ctx context.Context, talk talk, ring *allreduce.R
 	var step int64
 	for {
 		var o order
-		if err := talk.hear(&o); err == io.EOF {
+		if err := talk.read(&o); err == io.EOF {
 			return nil
 		} else if err != nil {
 			return err
@@ -147,7 +151,7 @@ func obey[T allreduce.Element](ctx context.Context, talk talk, ring *allreduce.R
 		buf := make([]T, o.Bytes/width)
 		work := func() error {
 			step++
-			ctx, stop := context.WithTimeout(ctx, patience)
+			ctx, stop := context.WithTimeout(ctx, limit)
 			defer stop()
 			return ring.Sum(ctx, step, buf)
 		}
@@ -159,13 +163,13 @@ func obey[T allreduce.Element](ctx context.Context, talk talk, ring *allreduce.R
 		if err != nil {
 			return err
 		}
-		if err := talk.say(r); err != nil {
+		if err := talk.write(r); err != nil {
 			return err
 		}
 	}
 }
 
-// measure repeats work and says what it took.
+// measure repeats work and reports what it took.
 func measure(times int, work func() error) (report, error) {
 	r := report{Nanos: make([]int64, times)}
 	var before, after runtime.MemStats

@@ -11,8 +11,9 @@ import (
 	"evenweave/allreduce"
 )
 
-// network is what an emulated link costs. Time is virtual: every member carries a clock, every frame the time at which it arrives, and nobody sleeps. The ring's own code runs, so that growth with the world size is seen exactly and without noise;
-// what its computing takes is modelled by the last two.
+// network is what an emulated link costs. Time is virtual: every member has a clock, every frame carries its time of
+// arrival, and no member sleeps. The ring's own code runs, so that the growth with the world size is exact and without
+// noise. The last two fields model the time of its computing.
 type network struct {
 	latency   time.Duration // one way
 	perByte   float64       // nanoseconds on the wire
@@ -20,10 +21,11 @@ type network struct {
 	hostByte  float64       // nanoseconds, likewise for each byte
 }
 
-// The host's costs are of the order that the loopback benchmark measures for a member with a core of its own.
+// The loopback benchmark measures host costs of this order for a member with a core of its own.
 var networks = map[string]network{
-	"lan": {latency: 50 * time.Microsecond, perByte: 0.8, hostFrame: 10 * time.Microsecond, hostByte: 0.25}, // 10 Gbit/s
-	"wan": {latency: 10 * time.Millisecond, perByte: 8, hostFrame: 10 * time.Microsecond, hostByte: 0.25},   // 1 Gbit/s
+	// 10 Gbit/s and 1 Gbit/s
+	"lan": {latency: 50 * time.Microsecond, perByte: 0.8, hostFrame: 10 * time.Microsecond, hostByte: 0.25},
+	"wan": {latency: 10 * time.Millisecond, perByte: 8, hostFrame: 10 * time.Microsecond, hostByte: 0.25},
 }
 
 // emulated measures a world of members in this process, joined by emulated links.
@@ -43,7 +45,7 @@ func emulated(ctx context.Context, o Options, size int, out *printer) error {
 		}
 		row := Row{Network: o.Network, Type: o.Type, Workers: size, Bytes: bytes}
 		row.fill([]int64{took.Nanoseconds()})
-		if err := out.print(row); err != nil {
+		if err := out.row(row); err != nil {
 			return err
 		}
 	}
@@ -68,7 +70,8 @@ func emulate[T allreduce.Element](ctx context.Context, net network, o Options, s
 	begun, ended := make([]time.Duration, size), make([]time.Duration, size)
 	for i := range size {
 		all.Go(func() {
-			ring, err := allreduce.New[T](allreduce.Config{Job: "bench", Rank: i, Size: size, SegmentBytes: o.Segment, WindowBytes: o.Window}, lefts[i], rights[i])
+			ring, err := allreduce.New[T](allreduce.Config{Job: "bench", Rank: i, Size: size, SegmentBytes: o.Segment,
+				WindowBytes: o.Window}, lefts[i], rights[i])
 			if err != nil {
 				errs[i] = err
 				return

@@ -2,7 +2,8 @@ package bench
 
 import "time"
 
-// Model is the cost model of a ring, fitted to rows: a sum of B bytes over N members takes 2(N-1) hops of HopMicros each, and 2(N-1)/N times B bytes of ByteNanos each.
+// Model is the cost model of a ring, fitted to rows: a sum of B bytes over N members takes 2(N-1) hops of HopMicros
+// each, and 2(N-1)/N times B bytes of ByteNanos each.
 type Model struct {
 	Event     string    `json:"event"` // "model"
 	When      time.Time `json:"time"`
@@ -10,11 +11,12 @@ type Model struct {
 	Workers   int       `json:"workers"`
 	HopMicros float64   `json:"hop_us"`
 	ByteNanos float64   `json:"byte_ns"`
-	// Crossing is the buffer size in bytes at which hops and bytes cost the same: a ring is the right shape for larger ones.
+	// Crossing is the buffer size in bytes at which hops and bytes cost the same. A ring suits larger buffers.
 	Crossing float64 `json:"crossing_bytes"`
 }
 
-// fit finds the model of the rows of one world by least squares of the relative error, so that small buffers count as much as large ones.
+// fit finds the model of the rows of one world by least squares of the relative error, so that small buffers count as
+// much as large ones.
 func fit(rows []Row) (m Model, ok bool) {
 	var xx, xy, yy, xt, yt float64
 	for _, r := range rows {
@@ -28,5 +30,6 @@ func fit(rows []Row) (m Model, ok bool) {
 	}
 	a, b := (xt*yy-yt*xy)/det, (yt*xx-xt*xy)/det // ms a hop, ms a byte
 	n := rows[0].Workers
-	return Model{Event: "model", When: time.Now(), Network: rows[0].Network, Workers: n, HopMicros: a * 1e3, ByteNanos: b * 1e6, Crossing: a / b * float64(n)}, true
+	return Model{Event: "model", When: time.Now(), Network: rows[0].Network, Workers: n, HopMicros: a * 1e3,
+		ByteNanos: b * 1e6, Crossing: a / b * float64(n)}, true
 }

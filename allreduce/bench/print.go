@@ -24,7 +24,7 @@ func newPrinter(format string, w io.Writer) (*printer, error) {
 	return nil, fmt.Errorf("bench: output %q, expected table or json", format)
 }
 
-func (p *printer) print(r Row) error {
+func (p *printer) row(r Row) error {
 	p.rows = append(p.rows, r)
 	if p.json != nil {
 		return p.json.Encode(r)
@@ -32,11 +32,14 @@ func (p *printer) print(r Row) error {
 	if !p.head {
 		p.head = true
 		fmt.Fprintf(p.out, "%-8s %-7s %3s %8s %9s %19s %8s %8s %8s %6s %9s %9s %9s\n",
-			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp", "cpu s/GB", "tcp s/GB", "alloc B")
+			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp",
+			"cpu s/GB", "tcp s/GB", "alloc B")
 	}
-	fmt.Fprintf(p.out, "%-8s %-7s %3d %8s %9.3f %19s %8.3f %8.3f", r.Network, r.Type, r.Workers, size(r.Bytes), r.Millis, fmt.Sprintf("(%.3f - %.3f)", r.Low, r.High), r.AlgorithmGBps, r.BusGBps)
+	fmt.Fprintf(p.out, "%-8s %-7s %3d %8s %9.3f %19s %8.3f %8.3f", r.Network, r.Type, r.Workers, size(r.Bytes),
+		r.Millis, fmt.Sprintf("(%.3f - %.3f)", r.Low, r.High), r.AlgorithmGBps, r.BusGBps)
 	if r.TCPMillis > 0 {
-		fmt.Fprintf(p.out, " %8.3f %6.2f %9.2f %9.2f %9.0f", r.TCPMillis, r.TimesTCP, r.CPUPerGB, r.TCPCPUPerGB, r.Allocated)
+		fmt.Fprintf(p.out, " %8.3f %6.2f %9.2f %9.2f %9.0f", r.TCPMillis, r.TimesTCP, r.CPUPerGB,
+			r.TCPCPUPerGB, r.Allocated)
 	}
 	_, err := fmt.Fprintln(p.out)
 	return err
@@ -52,7 +55,8 @@ func (p *printer) model() error {
 	case p.json != nil:
 		return p.json.Encode(m)
 	}
-	_, err := fmt.Fprintf(p.out, "%-8s model   %3d  %.1f us a hop, %.3f ns a byte: bytes outweigh hops above %s\n", m.Network, m.Workers, m.HopMicros, m.ByteNanos, size(int(m.Crossing)))
+	_, err := fmt.Fprintf(p.out, "%-8s model   %3d  %.1f us a hop, %.3f ns a byte: bytes outweigh hops above %s\n",
+		m.Network, m.Workers, m.HopMicros, m.ByteNanos, size(int(m.Crossing)))
 	return err
 }
 

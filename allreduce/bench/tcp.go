@@ -5,7 +5,8 @@ import (
 	"net"
 )
 
-// tcpRing moves the bytes of an all-reduce over plain TCP in a ring's pattern, hop by hop, and does nothing with them: what no all-reduce over this loopback can beat by much.
+// tcpRing moves the bytes of an all-reduce over plain TCP, hop by hop in a ring's pattern, and does nothing with them:
+// a bound that no all-reduce over this loopback beats by much.
 type tcpRing struct {
 	size        int
 	left, right net.Conn
@@ -14,7 +15,7 @@ type tcpRing struct {
 	sent        chan error
 }
 
-// openTCP joins a member to its neighbours: it takes in the left one's connection while it connects to the right one.
+// openTCP joins a member to its neighbours: it accepts the left one's connection while it connects to the right one.
 func openTCP(socket net.Listener, right string, size int) (*tcpRing, error) {
 	type accepted struct {
 		conn net.Conn

@@ -1,9 +1,12 @@
-// Package grpclink carries a ring's frames over gRPC: one long-lived stream from each member to its right neighbour. The sender is the gRPC client, the handler of its stream the receiver.
+// Package grpclink carries a ring's frames over gRPC: one long-lived stream from each member to its right neighbour.
+// The sender is the gRPC client, the handler of its stream the receiver.
 //
-// A stream begins with a Hello, which the receiving member judges before a frame is sent. It ends in good order when the sender half-closes it and the handler, having taken in every frame, returns OK: that is the acknowledgement a leaver waits for.
-// It breaks at once for both when either cancels it or its connection is lost.
+// A stream begins with a Hello, which the receiving member checks before a frame is sent. It ends in good order when
+// the sender half-closes it and the handler, after the last frame, returns OK: a leaving member waits for this
+// acknowledgement. It breaks at once for both ends when either cancels it or its connection is lost.
 //
-// Frames cross gRPC as they are: a codec hands it the pooled buffer that the ring has filled, and gRPC gives it back when the bytes are on the wire.
+// gRPC does not copy frames: a codec gives it the pooled buffer that the ring has filled, and gRPC returns it when the
+// bytes are on the wire.
 package grpclink
 
 import (
@@ -51,10 +54,10 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// minBuffer is above the size under which gRPC would not tell when it is done with a buffer.
+// minBuffer is above the size below which gRPC does not return a buffer.
 const minBuffer = 4 << 10
 
-// pool keeps the buffers of one sender. There are as many as its ring has frames on their way.
+// pool keeps the buffers of one sender. There are as many as its ring has frames in flight.
 type pool struct {
 	mu   sync.Mutex
 	free []*[]byte
@@ -70,7 +73,7 @@ func (p *pool) Get(n int) *[]byte {
 		if cap(*b) >= n {
 			*b = (*b)[:n]
 			return b
-		} // Too small for what is sent now: let it go.
+		} // too small for this frame: drop it
 	}
 	b := make([]byte, n, max(n, minBuffer))
 	return &b

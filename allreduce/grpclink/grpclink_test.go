@@ -24,7 +24,7 @@ import (
 	"evenweave/allreduce/grpclink"
 )
 
-// TestMain gives all tests a proxy that nobody runs, as many clusters have one for the world outside.
+// TestMain gives all tests a proxy that does not run, as many clusters have one for outside traffic.
 func TestMain(m *testing.M) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
 		_ = os.Setenv(name, "http://127.0.0.1:9")
@@ -32,21 +32,22 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// TestNoProxy: an address that is not loopback by its name would be asked for through the proxy.
+// TestNoProxy dials an address that is not loopback by its name: without our options gRPC would use the proxy.
 func TestNoProxy(t *testing.T) {
 	server, address := listen(t, nil)
 	server.SetCurrent("job", 1, nil)
 	_, port, _ := net.SplitHostPort(address)
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
-	s, err := grpclink.Dial(ctx, "0.0.0.0:"+port, grpclink.Hello{Job: "job", Generation: 1, From: "a", To: "b", ToRank: 1})
+	s, err := grpclink.Dial(ctx, "0.0.0.0:"+port, grpclink.Hello{Job: "job", Generation: 1, From: "a",
+		To: "b", ToRank: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Abort(errors.New("the test is over"))
 }
 
-const patient = 30 * time.Second
+const generous = 30 * time.Second
 
 // listen serves a ring's streams on a loopback port.
 func listen(t testing.TB, onWorld func([]byte)) (*grpclink.Server, string) {
@@ -67,7 +68,7 @@ func listen(t testing.TB, onWorld func([]byte)) (*grpclink.Server, string) {
 // open returns a world's links over gRPC.
 func open(t testing.TB, size int) []allreducetest.Links {
 	t.Helper()
-	ctx, stop := context.WithTimeout(context.Background(), patient)
+	ctx, stop := context.WithTimeout(context.Background(), generous)
 	defer stop()
 	links := make([]allreducetest.Links, size)
 	if size == 1 {
@@ -81,7 +82,8 @@ func open(t testing.TB, size int) []allreducetest.Links {
 	}
 	errs := allreducetest.Each(size, func(i int) (err error) {
 		to := (i + 1) % size
-		hello := grpclink.Hello{Job: "job", Generation: 3, From: fmt.Sprint(i), To: fmt.Sprint(to), FromRank: i, ToRank: to}
+		hello := grpclink.Hello{Job: "job", Generation: 3, From: fmt.Sprint(i), To: fmt.Sprint(to),
+			FromRank: i, ToRank: to}
 		if links[i].Right, err = grpclink.Dial(ctx, addresses[to], hello); err != nil {
 			return err
 		}
@@ -108,12 +110,13 @@ func TestConformance(t *testing.T) {
 
 func dial(t *testing.T, address string, hello grpclink.Hello) (allreduce.Sender, error) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), patient)
+	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
 	return grpclink.Dial(ctx, address, hello)
 }
 
-var hello = grpclink.Hello{Job: "job", Generation: 3, From: "a", To: "b", FromRank: 0, ToRank: 1, World: []byte(`{"generation":3}`)}
+var hello = grpclink.Hello{Job: "job", Generation: 3, From: "a", To: "b", FromRank: 0, ToRank: 1,
+	World: []byte(`{"generation":3}`)}
 
 func TestOlderGenerationIsRefusedWithTheWorld(t *testing.T) {
 	server, address := listen(t, nil)
@@ -121,7 +124,8 @@ func TestOlderGenerationIsRefusedWithTheWorld(t *testing.T) {
 	_, err := dial(t, address, hello)
 	var stale *grpclink.Stale
 	var failed *allreduce.Error
-	if !errors.As(err, &stale) || string(stale.World) != "world 4" || !errors.As(err, &failed) || failed.Kind != allreduce.Protocol || failed.PeerID != "b" {
+	if !errors.As(err, &stale) || string(stale.World) != "world 4" || !errors.As(err, &failed) ||
+		failed.Kind != allreduce.Protocol || failed.PeerID != "b" {
 		t.Fatalf("got %v, expected a refusal by b that brings world 4", err)
 	}
 }
@@ -134,7 +138,7 @@ func TestOtherJobIsRefused(t *testing.T) {
 		t.Fatalf("got %v, expected FailedPrecondition", err)
 	}
 	if strings.Contains(status.Convert(errors.Unwrap(err)).Message(), "other-uuid") {
-		t.Errorf("the refusal %q tells a stranger the job", err)
+		t.Errorf("the refusal %q reveals the job to a stranger", err)
 	}
 }
 
@@ -184,7 +188,7 @@ func TestParkedStreamIsRefusedWhenItsGenerationIsOver(t *testing.T) {
 	}
 }
 
-// Whoever dials second may be a stranger. A neighbour that comes again gets in as soon as its first stream is broken.
+// A second caller may be a stranger. A neighbour that dials again is admitted as soon as its first stream is broken.
 func TestSecondStreamWaitsUntilTheFirstIsBroken(t *testing.T) {
 	server, address := listen(t, nil)
 	first, err := dial(t, address, hello)
@@ -211,20 +215,21 @@ func TestSecondStreamWaitsUntilTheFirstIsBroken(t *testing.T) {
 		t.Fatalf("a second stream beside one that a ring uses: got %v, expected that one is here already", err)
 	}
 	receiver.Abort(errors.New("enough"))
-	var told *allreduce.PeerAbort
-	if err := second.Wait(); !errors.As(err, &told) || told.Cause != "enough" {
+	var gaveUp *allreduce.PeerAbort
+	if err := second.Wait(); !errors.As(err, &gaveUp) || gaveUp.Cause != "enough" {
 		t.Errorf("the sender learned %v, expected the receiver's cause", err)
 	}
 }
 
-// Both neighbours of a member that gives up learn why, though it reaches one of them only as its client.
+// Both neighbours of a member that gives up learn the cause, though it is only a client to one of them.
 func TestBothNeighboursLearnTheCause(t *testing.T) {
 	rings := allreducetest.World[int64](t, open(t, 4), 0, 0)
 	rings[1].Abort(errors.New("the dog ate it"))
 	for rank, r := range rings {
 		<-r.Done()
 		var e *allreduce.Error
-		if err := r.Err(); !errors.As(err, &e) || rank != 1 && e.Kind != allreduce.Relayed || strings.Count(err.Error(), "the dog ate it") != 1 || strings.Count(err.Error(), "gave up") > 1 {
+		if err := r.Err(); !errors.As(err, &e) || rank != 1 && e.Kind != allreduce.Relayed ||
+			strings.Count(err.Error(), "the dog ate it") != 1 || strings.Count(err.Error(), "gave up") > 1 {
 			t.Errorf("rank %d says %v", rank, err)
 		}
 	}
@@ -238,13 +243,13 @@ func TestClosedPortIsBrokenSoon(t *testing.T) {
 	socket.Close()
 	_, err = dial(t, socket.Addr().String(), hello)
 	var failed *allreduce.Error
-	if !errors.As(err, &failed) || failed.Kind != allreduce.Broken || failed.Waited > patient/3 {
+	if !errors.As(err, &failed) || failed.Kind != allreduce.Broken || failed.Waited > generous/3 {
 		t.Fatalf("got %v, expected Broken within a moment", err)
 	}
 }
 
 func TestSilentHostIsADeadline(t *testing.T) {
-	socket, err := net.Listen("tcp", "127.0.0.1:0") // It takes connections in and says nothing.
+	socket, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and stays silent
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,14 +262,16 @@ func TestSilentHostIsADeadline(t *testing.T) {
 		t.Fatalf("got %v, expected Deadline", err)
 	}
 	server, _ := listen(t, nil)
-	if _, err = server.Accept(ctx, "job", 3, "a"); !errors.As(err, &failed) || failed.Kind != allreduce.Deadline || failed.PeerID != "a" {
+	if _, err = server.Accept(ctx, "job", 3, "a"); !errors.As(err, &failed) || failed.Kind != allreduce.Deadline ||
+		failed.PeerID != "a" {
 		t.Fatalf("Accept returned %v, expected Deadline for a", err)
 	}
 }
 
 var many = flag.Int("sums", 300, "random all-reduces of TestManyRandomSums a world")
 
-// Many sums of random lengths one right after the other, the buffers overwritten at once. To be run for longer with -sums, beside something that keeps all processors busy.
+// Many sums of random lengths in a row, with buffers that are overwritten at once. -sums runs more of them, best on a
+// machine whose processors are busy.
 func TestManyRandomSums(t *testing.T) {
 	for _, size := range []int{4, 8} {
 		rings := allreducetest.World[int64](t, open(t, size), 200, 800)
@@ -285,7 +292,8 @@ func TestManyRandomSums(t *testing.T) {
 				}
 				for i, x := range buf[:n] {
 					if want := step*int64(size) + int64(i*size*(size+1)/2); x != want {
-						return fmt.Errorf("rank %d step %d: element %d of %d is %d, expected %d", rank, step, i, n, x, want)
+						return fmt.Errorf("rank %d step %d: element %d of %d is %d, expected %d",
+							rank, step, i, n, x, want)
 					}
 					buf[i] = -1
 				}

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// wire is a stream's server end whose caller says one Hello, or nothing.
+// wire is a stream's server end whose caller sends one Hello, or nothing.
 type wire struct {
 	grpc.ServerStream
 	ctx   context.Context
@@ -38,7 +38,7 @@ func (w *wire) RecvMsg(m any) error {
 	return nil
 }
 
-// handled runs the handler, and ends the stream when that returns, as gRPC does.
+// handled runs the handler and ends the stream when it returns, as gRPC does.
 func handled(s *Server, hello string) error {
 	ctx, end := context.WithCancel(context.Background())
 	defer end()
@@ -63,7 +63,7 @@ func TestCallersThatSayNothingAreGivenUp(t *testing.T) {
 	})
 }
 
-// Streams of generations to come are bounded in number and time, and do not keep the next generation's out.
+// Streams of future generations are bounded in number and time, and leave room for the next generation's.
 func TestParkedStreamsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, begun := NewServer(nil, nil), time.Now()
@@ -96,7 +96,7 @@ func TestParkedStreamsAreBounded(t *testing.T) {
 	})
 }
 
-// What waits is judged again by what this member comes to know.
+// Parked streams are checked again when this member learns its world.
 func TestParkedStreamThatTheNewWorldContradictsIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var refusal error
@@ -107,7 +107,8 @@ func TestParkedStreamThatTheNewWorldContradictsIsRefused(t *testing.T) {
 		synctest.Wait()
 		refusal = errors.New("another world")
 		s.SetCurrent("job", 2, nil)
-		if err := <-ended; status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "another world") {
+		if err := <-ended; status.Code(err) != codes.InvalidArgument ||
+			!strings.Contains(err.Error(), "another world") {
 			t.Errorf("got %v, expected the check's refusal", err)
 		}
 	})
@@ -121,10 +122,10 @@ func TestHelloIsBounded(t *testing.T) {
 	}
 }
 
-// A frame takes no more than twice its size, whoever chose that.
+// A frame takes no more memory than twice its size, whatever size the sender chose.
 func TestSmallFramesGetSmallBuffers(t *testing.T) {
 	p := new(framePool)
-	p.Put(p.Get(http2Frame)) // what a large frame leaves is not for a small one
+	p.Put(p.Get(http2Frame)) // a small frame must not get a large frame's buffer
 	for n := 1; n <= 4*http2Frame; n += 510 {
 		b := p.Get(n)
 		if len(*b) != n || cap(*b) > 2*n {
@@ -134,7 +135,7 @@ func TestSmallFramesGetSmallBuffers(t *testing.T) {
 	}
 }
 
-// Connections that never begin HTTP/2 do not stay, and a neighbour gets in beside them.
+// Connections that never begin HTTP/2 are closed, and do not keep a neighbour out.
 func TestIdleConnectionsDoNotStay(t *testing.T) {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -8,14 +8,16 @@ import (
 	"google.golang.org/grpc/experimental"
 )
 
-// The transport's sizes. A window set by hand holds more than a ring ever has on its way, and spares the pings by which gRPC would guess it; large buffers spare system calls.
+// The transport's sizes. A fixed window is larger than what a ring has in flight and saves gRPC's pings to estimate
+// one; large buffers save system calls.
 const (
 	window      = 2 << 20
 	writeBuffer = 128 << 10
 	readBuffer  = 64 << 10
 )
 
-// What a ring may have on its way over these streams, see allreduce.Config: with more, its members would wait for each other in Send.
+// The most that a ring may have in flight over these streams (allreduce.Config). With more, all members could block in
+// Send and wait for each other.
 const (
 	MaxSegmentBytes = 64 << 10
 	MaxWindowBytes  = window / 2
@@ -43,8 +45,9 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// framePool keeps buffers of one HTTP/2 frame for gRPC's receiving side, by powers of two, so that a small frame gets no large buffer: a stranger
-// would choose how much memory a byte of its own takes. Unlike gRPC's own it does not clear them, because all of a buffer is overwritten.
+// framePool keeps buffers of one HTTP/2 frame for gRPC's receiving side, by powers of two, so that a small frame never
+// takes a large buffer: otherwise a stranger could make one byte cost much memory. Unlike gRPC's own pool it does not
+// clear buffers, because each is overwritten in full.
 type framePool struct{ free [frameClasses]sync.Pool }
 
 const (

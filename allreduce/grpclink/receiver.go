@@ -20,7 +20,7 @@ type receiver struct {
 	stream   grpc.ServerStream
 	hello    Hello
 	accepted chan struct{} // closed by Accept
-	refused  chan struct{} // closed when it may not wait any longer
+	refused  chan struct{} // closed when the stream may no longer wait
 	refusal  error         // why
 
 	frames  chan mem.BufferSlice // from the pump to Recv; closed at the end of the stream
@@ -42,7 +42,7 @@ func newReceiver(stream grpc.ServerStream) *receiver {
 		frames: make(chan mem.BufferSlice, queue), over: make(chan struct{}), aborted: make(chan struct{})}
 }
 
-// serve runs the pump until the stream ends or this end aborts it. Its return tells the sender.
+// serve runs the pump until the stream ends or this end aborts it. Its return value is the status that the sender gets.
 func (r *receiver) serve() error {
 	go r.pump() // When serve returns first, gRPC ends the stream, and with it the pump.
 	select {
@@ -55,10 +55,10 @@ func (r *receiver) serve() error {
 	return nil
 }
 
-// shorten keeps a cause within what HTTP/2 headers carry.
+// shorten cuts a cause to what HTTP/2 headers carry.
 func shorten(s string) string { return s[:min(len(s), 2000)] }
 
-// pump takes frames from gRPC, so that the end of the stream is seen, and acknowledged, whether anybody waits in Recv or not.
+// pump takes frames from gRPC, so that the end of the stream is seen and acknowledged even while no Recv waits.
 func (r *receiver) pump() {
 	defer close(r.over)
 	defer close(r.frames)
@@ -85,7 +85,7 @@ func (r *receiver) pump() {
 	}
 }
 
-// saidGoodbye returns why the sender gives up, if that is what a message says.
+// saidGoodbye returns why the sender gives up, if the message is its goodbye.
 func saidGoodbye(message mem.BufferSlice) (cause string, ok bool) {
 	if len(message) == 0 || message[0].Len() == 0 || message[0].ReadOnlyData()[0] != goodbye[0] {
 		return "", false
@@ -131,7 +131,7 @@ func (r *receiver) end(cause error) {
 
 func (r *receiver) Abort(cause error) { r.end(cause) }
 
-// Close releases what the stream holds. Its sender, if it has not closed, sees that this member left in good order.
+// Close releases what the stream holds. A sender that has not closed sees that this member left in good order.
 func (r *receiver) Close(context.Context) error {
 	r.end(nil)
 	r.last.Free()

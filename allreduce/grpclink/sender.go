@@ -22,7 +22,7 @@ import (
 	"evenweave/allreduce"
 )
 
-// Hello opens a stream: who wants to send to whom in which ring.
+// Hello opens a stream: it names the ring, the member that sends and the member that receives.
 type Hello struct {
 	Job        string          `json:"job"`
 	Generation int64           `json:"generation"`
@@ -30,13 +30,13 @@ type Hello struct {
 	To         string          `json:"to"`
 	FromRank   int             `json:"from_rank"`
 	ToRank     int             `json:"to_rank"`
-	World      json.RawMessage `json:"world,omitempty"` // the sender's world record, for a receiver that has not learned of it
+	World      json.RawMessage `json:"world,omitempty"` // the sender's world record: it may be news to the receiver
 }
 
-// Stale is the error of a Dial that the neighbour refused because it is at a newer generation.
+// Stale is the error of a Dial that the neighbour refused because its generation is newer.
 type Stale struct{ World []byte } // its world record
 
-// Error says so.
+// Error returns what the neighbour reported.
 func (e *Stale) Error() string { return "the neighbour is at a newer generation, whose world it sent" }
 
 // Connecting: how often a closed port is tried before its process counts as dead, and the pauses between tries.
@@ -45,15 +45,18 @@ const (
 	pause    = 20 * time.Millisecond
 )
 
-// Dial opens the stream to the right neighbour at target (host:port) and returns when it was admitted: parked, or taken by Accept. ctx bounds the wait, not the stream's life.
+// Dial opens the stream to the right neighbour at target (host:port) and returns when the neighbour has admitted it:
+// parked it, or returned it from Accept. ctx bounds the wait, not the stream's life.
 //
-// A closed port is tried a few times within a quarter of a second, because the neighbour may be about to listen; a host that is silent or not known yet is tried until ctx ends.
-// Errors are *allreduce.Error: Broken for a closed port, Deadline when ctx ended, Protocol for a refusal; a *Stale in its chain brings the newer world. opts are appended to the ring's own.
+// Dial tries a closed port a few times within a quarter of a second, because the neighbour may be about to listen. It
+// tries a silent or unknown host until ctx ends. Errors are *allreduce.Error: Broken for a closed port, Deadline when
+// ctx ended, Protocol for a refusal; a *Stale in its chain brings the newer world. opts are appended to the ring's own.
 func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOption) (allreduce.Sender, error) {
 	begun := time.Now()
 	fail := func(kind allreduce.Kind, err error) (allreduce.Sender, error) {
 		return nil, &allreduce.Error{Kind: kind, Err: err, Edge: allreduce.Edge{
-			Op: "connect", Rank: hello.FromRank, Peer: hello.ToRank, PeerID: hello.To, Generation: hello.Generation, Waited: time.Since(begun)}}
+			Op: "connect", Rank: hello.FromRank, Peer: hello.ToRank, PeerID: hello.To, Generation: hello.Generation,
+			Waited: time.Since(begun)}}
 	}
 	first, err := json.Marshal(hello)
 	if err != nil {
@@ -92,7 +95,7 @@ func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOpti
 	}
 }
 
-// dialer connects, and remembers whether the host said that nothing listens.
+// dialer connects, and remembers whether the host answered that nothing listens.
 type dialer struct{ refused atomic.Bool }
 
 func (d *dialer) options() []grpc.DialOption {
@@ -103,7 +106,8 @@ func (d *dialer) options() []grpc.DialOption {
 			d.refused.Store(errors.Is(err, syscall.ECONNREFUSED))
 			return conn, err
 		}),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: pause / 2, Multiplier: 1, MaxDelay: pause / 2}, MinConnectTimeout: time.Hour}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: pause / 2, Multiplier: 1,
+			MaxDelay: pause / 2}, MinConnectTimeout: time.Hour}),
 		grpc.WithDisableRetry(),
 	}, DialOptions()...)
 }
@@ -134,7 +138,7 @@ func open(ctx context.Context, conn *grpc.ClientConn, hello []byte) (*sender, er
 		err = status
 	}
 	if err == nil {
-		err = errors.New("it ended the stream without a word")
+		err = errors.New("it ended the stream without a reason")
 	}
 	if world := stream.Trailer().Get(worldKey); len(world) > 0 {
 		err = fmt.Errorf("%w: %w", &Stale{World: []byte(world[0])}, err)
@@ -187,7 +191,7 @@ func (s *sender) Send() error {
 	return s.err
 }
 
-// watch learns how the stream ends: nothing but its status ever comes back.
+// watch waits for the stream's status: the receiver sends nothing else.
 func (s *sender) watch() {
 	var in incoming
 	err := s.stream.RecvMsg(&in)
@@ -218,23 +222,24 @@ func (s *sender) Abort(cause error) {
 		close(s.aborted)
 		if s.sending.TryLock() {
 			go s.farewell()
-		} else { // A Send blocks: nothing more can be said.
+		} else { // A Send blocks: no goodbye can be sent.
 			s.cancel(cause)
 		}
 	})
 }
 
-// goodbye begins the message by which a sender tells why it gives up. No frame begins with it.
+// goodbye begins the message with which a sender reports why it gives up. No frame begins with it.
 const goodbye = "evenweave goodbye: "
 
 // grace is how long a goodbye may take before the stream is broken without it.
 const grace = 20 * time.Millisecond
 
-// farewell tells the receiver why this member gives up; the receiver then ends the stream. s.sending is held.
+// farewell sends the receiver the reason why this member gives up; the receiver then ends the stream. s.sending is
+// held.
 func (s *sender) farewell() {
 	defer s.sending.Unlock()
-	impatient := time.AfterFunc(grace, func() { s.cancel(s.cause) })
-	defer impatient.Stop()
+	timer := time.AfterFunc(grace, func() { s.cancel(s.cause) })
+	defer timer.Stop()
 	text := goodbye + shorten(s.cause.Error())
 	message := outgoing{bytes: s.pool.Get(len(text)), pool: &s.pool}
 	copy(*message.bytes, text)

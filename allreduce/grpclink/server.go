@@ -23,11 +23,11 @@ const (
 
 	maxHello   = 64 << 10         // bytes
 	maxParked  = 16               // streams
-	maxPark    = 30 * time.Second // that a stream waits for Accept
-	helloLimit = 4 * time.Second  // that it may take to say who it is
+	maxPark    = 30 * time.Second // that a stream may wait for Accept
+	helloLimit = 4 * time.Second  // that a caller may take to send its Hello
 )
 
-// Server takes in the streams of left neighbours and parks each until the ring that it belongs to is opened. It is safe for concurrent use.
+// Server accepts the streams of left neighbours and parks each until its ring is opened. It is safe for concurrent use.
 type Server struct {
 	check   func(Hello) error
 	onWorld func(world []byte)
@@ -47,9 +47,9 @@ type parkKey struct {
 	from       string
 }
 
-// NewServer returns a server that has no generation yet: it parks whatever passes check (nil: everything), which may be asked again while a
-// stream waits. Its error is the refusal that the caller gets, so it tells no secret of this member. onWorld, if not nil, gets the world record
-// of each admitted Hello of a newer generation. Neither may block.
+// NewServer returns a server without a generation: it parks every stream that passes check (nil: all), and calls check
+// again while a stream waits. The caller gets the error of check, which must therefore hold no secret of this member.
+// onWorld, if not nil, gets the world record of each admitted Hello of a newer generation. Neither may block.
 func NewServer(check func(Hello) error, onWorld func(world []byte)) *Server {
 	return &Server{check: check, onWorld: onWorld, parked: map[parkKey]*receiver{}, changed: make(chan struct{})}
 }
@@ -64,25 +64,28 @@ func (s *Server) Register(registrar grpc.ServiceRegistrar) {
 	}, s)
 }
 
-// SetCurrent says what this member is at. Streams of an older generation are refused with codes.Aborted and this world record, streams of another job with codes.FailedPrecondition, also those that are parked.
+// SetCurrent sets this member's job, generation and world record. The server then refuses streams of an older
+// generation, with codes.Aborted and the record, and streams of another job, with codes.FailedPrecondition; parked ones
+// too.
 func (s *Server) SetCurrent(job string, generation int64, world []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.job, s.generation, s.world = job, generation, world
 	for key, r := range s.parked {
-		if err := s.judge(r.hello); err != nil {
+		if err := s.admissible(r.hello); err != nil {
 			s.drop(key, err)
 		}
 	}
 }
 
-// judge says whether a stream may wait here. s.mu is held.
-func (s *Server) judge(hello Hello) error {
+// admissible returns why a stream may not wait here, or nil. s.mu is held.
+func (s *Server) admissible(hello Hello) error {
 	switch {
 	case s.job != "" && hello.Job != s.job:
 		return status.Error(codes.FailedPrecondition, "this member works on another job")
 	case s.job != "" && hello.Generation < s.generation:
-		return status.Errorf(codes.Aborted, "generation %d is over: this member is at %d", hello.Generation, s.generation)
+		return status.Errorf(codes.Aborted, "generation %d is over: this member is at %d",
+			hello.Generation, s.generation)
 	case s.check != nil:
 		if err := s.check(hello); err != nil {
 			return status.Error(codes.InvalidArgument, shorten(err.Error()))
@@ -91,7 +94,7 @@ func (s *Server) judge(hello Hello) error {
 	return nil
 }
 
-// drop refuses a stream that waits. s.mu is held.
+// drop refuses a parked stream. s.mu is held.
 func (s *Server) drop(key parkKey, why error) {
 	r := s.parked[key]
 	delete(s.parked, key)
@@ -99,7 +102,8 @@ func (s *Server) drop(key parkKey, why error) {
 	close(r.refused)
 }
 
-// Accept waits for the stream of the left neighbour fromID in the given ring, and returns it. The stream may have come before.
+// Accept returns the stream of the left neighbour fromID in the given ring. It waits for the stream unless it is parked
+// already.
 func (s *Server) Accept(ctx context.Context, job string, generation int64, fromID string) (allreduce.Receiver, error) {
 	begun := time.Now()
 	key := parkKey{job, generation, fromID}
@@ -118,8 +122,12 @@ func (s *Server) Accept(ctx context.Context, job string, generation int64, fromI
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, &allreduce.Error{Kind: allreduce.Deadline, Err: fmt.Errorf("no stream came from %s: %w", fromID, context.Cause(ctx)),
-				Edge: allreduce.Edge{Op: "accept", Rank: -1, Peer: -1, PeerID: fromID, Generation: generation, Waited: time.Since(begun)}}
+			return nil, &allreduce.Error{
+				Kind: allreduce.Deadline,
+				Err:  fmt.Errorf("no stream came from %s: %w", fromID, context.Cause(ctx)),
+				Edge: allreduce.Edge{Op: "accept", Rank: -1, Peer: -1, PeerID: fromID, Generation: generation,
+					Waited: time.Since(begun)},
+			}
 		}
 	}
 }
@@ -136,7 +144,7 @@ func (s *Server) handle(stream grpc.ServerStream) error {
 	if err := s.park(key, r); err != nil {
 		return s.refuse(stream, err)
 	}
-	s.tell(hello)
+	s.passOn(hello)
 	if err := stream.SendHeader(metadata.Pairs(admittedKey, "1")); err != nil {
 		s.unpark(key, r)
 		return err
@@ -151,7 +159,8 @@ func (s *Server) handle(stream grpc.ServerStream) error {
 	case <-stream.Context().Done():
 		err = status.FromContextError(stream.Context().Err()).Err()
 	case <-tooLong.C:
-		err = status.Errorf(codes.DeadlineExceeded, "this member did not open generation %d within %v", key.generation, maxPark)
+		err = status.Errorf(codes.DeadlineExceeded, "this member did not open generation %d within %v",
+			key.generation, maxPark)
 	}
 	if !s.unpark(key, r) { // Accept was faster.
 		return r.serve()
@@ -159,7 +168,8 @@ func (s *Server) handle(stream grpc.ServerStream) error {
 	return err
 }
 
-// readHello waits for the first message. A caller that is silent is given up: the end of the handler ends the RecvMsg that waits for it.
+// readHello waits for the first message. It gives up a silent caller: when the handler returns, so does the RecvMsg
+// that waits.
 func readHello(stream grpc.ServerStream) (Hello, error) {
 	var in incoming
 	said := make(chan error, 1)
@@ -189,12 +199,13 @@ func parseHello(in incoming) (Hello, error) {
 	return hello, nil
 }
 
-// park keeps a stream for Accept. A second stream of the same neighbour must wait until the first is broken: it may be a stranger's.
-// When too many wait, the one of the highest generation goes: what this member comes to next is near its own.
+// park keeps a stream for Accept. It refuses a second stream of the same neighbour until the first is broken: the
+// second may be a stranger's. When too many streams wait, it drops that of the highest generation: the ring that this
+// member opens next has a generation close to its own.
 func (s *Server) park(key parkKey, r *receiver) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.judge(r.hello); err != nil {
+	if err := s.admissible(r.hello); err != nil {
 		return err
 	}
 	if old := s.parked[key]; key == s.taken || old != nil && old.stream.Context().Err() == nil {
@@ -232,8 +243,8 @@ func (s *Server) unpark(key parkKey, r *receiver) bool {
 	return true
 }
 
-// tell passes on a newer world.
-func (s *Server) tell(hello Hello) {
+// passOn reports a newer world to onWorld.
+func (s *Server) passOn(hello Hello) {
 	s.mu.Lock()
 	newer := s.job == "" || hello.Generation > s.generation
 	s.mu.Unlock()
@@ -242,7 +253,7 @@ func (s *Server) tell(hello Hello) {
 	}
 }
 
-// refuse ends a stream that may not wait here; one of an older generation with the world record that explains it.
+// refuse ends a stream that may not wait here. A stream of an older generation also gets the world record.
 func (s *Server) refuse(stream grpc.ServerStream, why error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
