@@ -48,7 +48,7 @@ type memberStatus struct {
 	Host     string `json:"host"`
 	Step     int64  `json:"step"`
 	Phase    string `json:"phase"`
-	Deal     int    `json:"micro_batches"`
+	MicroBatches int    `json:"micro_batches"`
 	Answers  bool   `json:"answers"`
 	Accuses  string `json:"accuses,omitempty"`
 	Repaired int64  `json:"heals,omitempty"`
@@ -103,8 +103,8 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 			}
 			if n := len(p.Commits); n > 0 {
 				last := p.Commits[n-1]
-				if ms.Rank >= 0 && ms.Rank < len(last.Deal) {
-					ms.Deal = int(last.Deal[ms.Rank])
+				if ms.Rank >= 0 && ms.Rank < len(last.Assignment) {
+					ms.MicroBatches = int(last.Assignment[ms.Rank])
 				}
 				if last.Step >= s.Step {
 					s.Loss = &last.Loss
@@ -191,7 +191,7 @@ func (s snapshot) print(w io.Writer) {
 		if m.Accuses != "" {
 			phase += " (waited for " + m.Accuses + ")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%d\t%s\n", rank, m.ID, m.Step, m.Deal, phase, m.Address, m.PID, m.Host)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%d\t%s\n", rank, m.ID, m.Step, m.MicroBatches, phase, m.Address, m.PID, m.Host)
 	}
 	_ = t.Flush()
 }

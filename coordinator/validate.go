@@ -78,8 +78,8 @@ func checkCommit(c *proto.Commit, spec job.Spec, microBatches int) error {
 		return fmt.Errorf("the schedule has %d steps", total)
 	case c.Epoch < 0 || c.Epoch > total || c.Generation < 0 || c.Generation > job.MaxStep:
 		return fmt.Errorf("epoch %d, generation %d", c.Epoch, c.Generation)
-	case c.Workers < 1 || int(c.Workers) > microBatches || len(c.Deal) > microBatches:
-		return fmt.Errorf("%d workers with %d shares of %d micro-batches", c.Workers, len(c.Deal), microBatches)
+	case c.Workers < 1 || int(c.Workers) > microBatches || len(c.Assignment) > microBatches:
+		return fmt.Errorf("%d workers with %d shares of %d micro-batches", c.Workers, len(c.Assignment), microBatches)
 	case !finite(c.Loss) || !(c.Accuracy >= 0 && c.Accuracy <= 1) || c.Samples < 1 || c.Samples > int64(spec.GlobalBatch):
 		return fmt.Errorf("loss %v, accuracy %v of %d samples", c.Loss, c.Accuracy, c.Samples)
 	case !nanos(c.TimeNanos) || !nanos(c.ComputeNanos) || !nanos(c.ReduceNanos) || !nanos(c.WaitNanos) || !nanos(c.UpdateNanos):

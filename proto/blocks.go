@@ -8,10 +8,10 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// blockBytes is the size in which states travel: well under gRPC's message limit.
+// blockBytes is the size of a block of a state: well under gRPC's message limit.
 const blockBytes = 256 << 10
 
-// BlockWriter turns a stream's Send into a writer that cuts what it is given into blocks.
+// BlockWriter turns a stream's Send into a writer that cuts its input into blocks.
 func BlockWriter(send func(*Block) error) io.Writer { return blockWriter(send) }
 
 type blockWriter func(*Block) error
@@ -19,7 +19,7 @@ type blockWriter func(*Block) error
 func (w blockWriter) Write(p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 {
-		// gRPC may still hold a block when Send returns, and a writer's buffer belongs to its caller: hence the copy.
+		// Copy: gRPC may hold a block after Send returns, and the buffer belongs to the caller of Write.
 		block := append([]byte(nil), p[:min(len(p), blockBytes)]...)
 		if err := w(&Block{Data: block}); err != nil {
 			return written, err
@@ -30,8 +30,8 @@ func (w blockWriter) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// SendBlocks sends in blocks what write writes. A reader that takes no block for `quiet` is given up: the end of the handler, which is to return
-// at once, ends the send that waits for it, and so write.
+// SendBlocks sends the output of write in blocks. It gives up a reader that takes no block for `quiet`. The handler
+// must then return at once: that ends the blocked send, and with it write.
 func SendBlocks(send func(*Block) error, quiet time.Duration, write func(io.Writer) error) error {
 	taken, written := make(chan struct{}, 1), make(chan error, 1)
 	go func() {

@@ -26,7 +26,7 @@ const (
 type FollowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Job   string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	// Commits up to this step are known already.
+	// The follower knows the commits up to this step.
 	AfterStep     int64 `protobuf:"varint,2,opt,name=after_step,json=afterStep,proto3" json:"after_step,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -128,23 +128,23 @@ type Status struct {
 	// Committed steps of the live state; -1 while the member has none.
 	Step  int64  `protobuf:"varint,4,opt,name=step,proto3" json:"step,omitempty"`
 	Phase string `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`
-	// The oldest that the follower lacks, 256 at most: the rest follows at once.
+	// The oldest commits that the follower lacks, at most 256; the rest follows at once.
 	Commits []*Commit `protobuf:"bytes,6,rep,name=commits,proto3" json:"commits,omitempty"`
-	// Why this member's last generation ended, while no newer world has been opened.
+	// Why this member's last generation ended; set until it opens a newer one.
 	Accusation *Accusation `protobuf:"bytes,7,opt,name=accusation,proto3" json:"accusation,omitempty"`
 	// Set when the member has nothing left to compute and serves its verified state.
 	Holding bool `protobuf:"varint,9,opt,name=holding,proto3" json:"holding,omitempty"`
 	// Fingerprint of the held state, hexadecimal.
 	Fingerprint string `protobuf:"bytes,10,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	// A verdict that ends the job (NaN, overflow): every rank says the same.
+	// An error that ends the job (NaN, overflow): every rank reports the same.
 	Verdict string  `protobuf:"bytes,11,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	Ledger  *Ledger `protobuf:"bytes,12,opt,name=ledger,proto3" json:"ledger,omitempty"`
 	// States repaired from peers by this member so far.
 	Heals int64  `protobuf:"varint,13,opt,name=heals,proto3" json:"heals,omitempty"`
 	Heal  string `protobuf:"bytes,14,opt,name=heal,proto3" json:"heal,omitempty"`
-	// Due snapshots that are held, verified and not acknowledged.
+	// Due snapshots that the member holds, verified and not yet acknowledged.
 	Due []*HeldState `protobuf:"bytes,15,rep,name=due,proto3" json:"due,omitempty"`
-	// The state that a member which holds serves.
+	// The state that the member serves while it is holding.
 	Held          *HeldState `protobuf:"bytes,16,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -285,7 +285,7 @@ func (x *Status) GetHeld() *HeldState {
 	return nil
 }
 
-// HeldState says which state a member holds, and which world agreed on it.
+// HeldState names a state that a member holds, and the world that agreed on it.
 type HeldState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Step  int64                  `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -407,7 +407,7 @@ func (x *Ledger) GetSamples() int64 {
 	return 0
 }
 
-// Commit is one optimizer update, told alike by every rank.
+// Commit is one optimizer update; every rank reports the same.
 type Commit struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Step       int64                  `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -417,13 +417,14 @@ type Commit struct {
 	Loss       float64                `protobuf:"fixed64,5,opt,name=loss,proto3" json:"loss,omitempty"`
 	Accuracy   float64                `protobuf:"fixed64,6,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
 	Samples    int64                  `protobuf:"varint,7,opt,name=samples,proto3" json:"samples,omitempty"`
-	// Wall time of the commit on the member that tells it, nanoseconds since 1970.
-	TimeNanos     int64   `protobuf:"varint,8,opt,name=time_nanos,json=timeNanos,proto3" json:"time_nanos,omitempty"`
-	ComputeNanos  int64   `protobuf:"varint,9,opt,name=compute_nanos,json=computeNanos,proto3" json:"compute_nanos,omitempty"`
-	ReduceNanos   int64   `protobuf:"varint,10,opt,name=reduce_nanos,json=reduceNanos,proto3" json:"reduce_nanos,omitempty"`
-	WaitNanos     int64   `protobuf:"varint,11,opt,name=wait_nanos,json=waitNanos,proto3" json:"wait_nanos,omitempty"`
-	UpdateNanos   int64   `protobuf:"varint,12,opt,name=update_nanos,json=updateNanos,proto3" json:"update_nanos,omitempty"`
-	Deal          []int32 `protobuf:"varint,13,rep,packed,name=deal,proto3" json:"deal,omitempty"`
+	// Time of the commit by the reporting member's clock, nanoseconds since 1970.
+	TimeNanos    int64 `protobuf:"varint,8,opt,name=time_nanos,json=timeNanos,proto3" json:"time_nanos,omitempty"`
+	ComputeNanos int64 `protobuf:"varint,9,opt,name=compute_nanos,json=computeNanos,proto3" json:"compute_nanos,omitempty"`
+	ReduceNanos  int64 `protobuf:"varint,10,opt,name=reduce_nanos,json=reduceNanos,proto3" json:"reduce_nanos,omitempty"`
+	WaitNanos    int64 `protobuf:"varint,11,opt,name=wait_nanos,json=waitNanos,proto3" json:"wait_nanos,omitempty"`
+	UpdateNanos  int64 `protobuf:"varint,12,opt,name=update_nanos,json=updateNanos,proto3" json:"update_nanos,omitempty"`
+	// How many micro-batches each rank computed.
+	Assignment    []int32 `protobuf:"varint,13,rep,packed,name=assignment,proto3" json:"assignment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -542,26 +543,26 @@ func (x *Commit) GetUpdateNanos() int64 {
 	return 0
 }
 
-func (x *Commit) GetDeal() []int32 {
+func (x *Commit) GetAssignment() []int32 {
 	if x != nil {
-		return x.Deal
+		return x.Assignment
 	}
 	return nil
 }
 
-// Accusation is one edge of the wait-for graph: the reporter waited for the suspect.
+// Accusation is one edge of the wait-for graph: the reporting member waited for the suspect.
 type Accusation struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Generation int64                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
 	Step       int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	Suspect    string                 `protobuf:"bytes,3,opt,name=suspect,proto3" json:"suspect,omitempty"`
-	// "broken": the stream or connection ended; "deadline": nothing came in time; "protocol": what came was wrong.
+	// "broken": the stream or connection ended; "deadline": nothing came in time; "protocol": the suspect broke the protocol.
 	Kind        string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	Phase       string `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`
 	Chunk       int32  `protobuf:"varint,6,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	WaitedNanos int64  `protobuf:"varint,7,opt,name=waited_nanos,json=waitedNanos,proto3" json:"waited_nanos,omitempty"`
 	Detail      string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
-	// The reporter itself did not run for a while: its accusation is void.
+	// The reporting process itself was paused: its accusation is void.
 	Paused        bool `protobuf:"varint,9,opt,name=paused,proto3" json:"paused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1109,7 +1110,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x06Ledger\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x18\n" +
-	"\asamples\x18\x03 \x01(\x03R\asamples\"\xf3\x02\n" +
+	"\asamples\x18\x03 \x01(\x03R\asamples\"\xff\x02\n" +
 	"\x06Commit\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x1e\n" +
@@ -1127,8 +1128,10 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	" \x01(\x03R\vreduceNanos\x12\x1d\n" +
 	"\n" +
 	"wait_nanos\x18\v \x01(\x03R\twaitNanos\x12!\n" +
-	"\fupdate_nanos\x18\f \x01(\x03R\vupdateNanos\x12\x12\n" +
-	"\x04deal\x18\r \x03(\x05R\x04deal\"\xed\x01\n" +
+	"\fupdate_nanos\x18\f \x01(\x03R\vupdateNanos\x12\x1e\n" +
+	"\n" +
+	"assignment\x18\r \x03(\x05R\n" +
+	"assignment\"\xed\x01\n" +
 	"\n" +
 	"Accusation\x12\x1e\n" +
 	"\n" +

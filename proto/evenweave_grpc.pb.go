@@ -34,13 +34,14 @@ const (
 //
 // Member is served by every worker. The coordinator follows it; peers fetch state from it.
 type MemberClient interface {
-	// Follow streams the member's status: the first at once, then one after each change; of commits alone, one every 50 ms at most. Level-based: each status says all that holds now.
+	// Follow streams the member's status: the first at once, then one after each change. Changes that are only commits come
+	// once in 50 ms at most. Each status is complete: it repeats all that holds now.
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Status], error)
-	// Probe answers at once from a process that runs. It is how the coordinator judges a report.
+	// Probe answers at once if the process runs. The coordinator uses it to check a report against a member.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*Status, error)
 	// State streams a state held by this member: the live one or a due snapshot.
 	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Block], error)
-	// Acknowledge says that the state of a step is durable: due snapshots up to it may be dropped.
+	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeReply, error)
 	// Blame returns the member's recent collective events, oldest first.
 	Blame(ctx context.Context, in *BlameRequest, opts ...grpc.CallOption) (*BlameReply, error)
@@ -128,13 +129,14 @@ func (c *memberClient) Blame(ctx context.Context, in *BlameRequest, opts ...grpc
 //
 // Member is served by every worker. The coordinator follows it; peers fetch state from it.
 type MemberServer interface {
-	// Follow streams the member's status: the first at once, then one after each change; of commits alone, one every 50 ms at most. Level-based: each status says all that holds now.
+	// Follow streams the member's status: the first at once, then one after each change. Changes that are only commits come
+	// once in 50 ms at most. Each status is complete: it repeats all that holds now.
 	Follow(*FollowRequest, grpc.ServerStreamingServer[Status]) error
-	// Probe answers at once from a process that runs. It is how the coordinator judges a report.
+	// Probe answers at once if the process runs. The coordinator uses it to check a report against a member.
 	Probe(context.Context, *ProbeRequest) (*Status, error)
 	// State streams a state held by this member: the live one or a due snapshot.
 	State(*StateRequest, grpc.ServerStreamingServer[Block]) error
-	// Acknowledge says that the state of a step is durable: due snapshots up to it may be dropped.
+	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeReply, error)
 	// Blame returns the member's recent collective events, oldest first.
 	Blame(context.Context, *BlameRequest) (*BlameReply, error)
@@ -303,7 +305,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Coordinator is served by the leader. Members that have no peer to fetch from load the newest durable checkpoint here.
+// Coordinator is served by the leader. A member without a peer to fetch from loads the newest durable checkpoint here.
 type CoordinatorClient interface {
 	Checkpoint(ctx context.Context, in *CheckpointRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Block], error)
 }
@@ -339,7 +341,7 @@ type Coordinator_CheckpointClient = grpc.ServerStreamingClient[Block]
 // All implementations must embed UnimplementedCoordinatorServer
 // for forward compatibility.
 //
-// Coordinator is served by the leader. Members that have no peer to fetch from load the newest durable checkpoint here.
+// Coordinator is served by the leader. A member without a peer to fetch from loads the newest durable checkpoint here.
 type CoordinatorServer interface {
 	Checkpoint(*CheckpointRequest, grpc.ServerStreamingServer[Block]) error
 	mustEmbedUnimplementedCoordinatorServer()

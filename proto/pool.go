@@ -12,13 +12,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// Pool shares one connection an address among all calls of a process. Safe for concurrent use.
+// Pool shares one connection to each address among all calls of a process. It is safe for concurrent use.
 type Pool struct {
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
 }
 
-// Dial returns the connection to an address, made at the first call that uses it.
+// Dial returns the connection to an address. gRPC connects at the first call.
 func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -26,14 +26,17 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 		return c, nil
 	}
 	c, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithNoProxy(), // that is for the world outside the cluster
+		grpc.WithNoProxy(), // a proxy is for traffic that leaves the cluster
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			// A member that comes back at its address must be found within a step or two, not after gRPC's default minutes.
-			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			// A member that restarts at its address must be found within a step or two, not after gRPC's default of
+			// minutes.
+			Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2,
+				MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: 2 * time.Second,
 		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: false}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second,
+			PermitWithoutStream: false}),
 	)
 	if err != nil {
 		return nil, err
@@ -45,8 +48,8 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 	return c, nil
 }
 
-// Retain closes the connections to all addresses but these. A call that is still under way to another may dial that again;
-// the next Retain closes it.
+// Retain closes the connections to all addresses but these. A call in progress may dial another address again; the next
+// Retain closes that connection.
 func (p *Pool) Retain(addresses []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

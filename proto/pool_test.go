@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 )
 
-// TestMain gives all tests a proxy that nobody runs, as many clusters have one for the world outside.
+// TestMain gives all tests a proxy that does not run, as many clusters have one for outside traffic.
 func TestMain(m *testing.M) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
 		_ = os.Setenv(name, "http://127.0.0.1:9")

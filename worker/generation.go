@@ -25,7 +25,7 @@ type generation struct {
 	replica  *replica
 	sampler  *schedule.Sampler
 	dataset  Dataset
-	deal     schedule.Deal
+	deal     schedule.Assignment
 	buffer   *buffer
 	lanes    []*lane
 	mean     []float32
@@ -285,7 +285,7 @@ func (g *generation) tell(c commit) {
 	commit := &proto.Commit{
 		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss, Accuracy: c.accuracy,
 		Samples: c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(), ReduceNanos: c.reduce.Nanoseconds(),
-		WaitNanos: c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Deal: deal,
+		WaitNanos: c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Assignment: deal,
 	}
 	g.report.commit(commit, g.ledger(epochs, used))
 	g.observer.Committed(commit, 2*8*len(g.buffer.words)*(g.world.Size()-1)/g.world.Size())

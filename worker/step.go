@@ -22,7 +22,7 @@ type commit struct {
 	loss, accuracy                float64
 	samples                       int64
 	compute, reduce, wait, update time.Duration
-	deal                          schedule.Deal
+	deal                          schedule.Assignment
 	changing                      bool // some rank knows of a newer world: leave this one now
 	verified                      bool // a due snapshot became readable
 }

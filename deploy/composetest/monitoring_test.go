@@ -62,7 +62,7 @@ func exported(t *testing.T) map[string]bool {
 	t.Helper()
 	w := telemetry.NewWorker("w")
 	w.Entered(job.World{Peers: make([]job.Peer, 1)}, 0)
-	w.Committed(&proto.Commit{Deal: []int32{1}}, 0)
+	w.Committed(&proto.Commit{Assignment: []int32{1}}, 0)
 	names := map[string]bool{}
 	for _, h := range []http.Handler{w.Handler(), telemetry.NewCoordinator(func() telemetry.Facts { return telemetry.Facts{} }).Handler()} {
 		page := httptest.NewRecorder()

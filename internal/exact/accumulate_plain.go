@@ -2,7 +2,7 @@
 
 package exact
 
-// Without vector instructions everything is left to the plain code.
+// Without vector instructions the plain code does everything.
 
 func addQuanta(dst []int64, grad []float32) int { return 0 }
 

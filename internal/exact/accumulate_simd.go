@@ -7,10 +7,10 @@ import (
 	"simd/archsimd"
 )
 
-// avx2 is whether this CPU has the instructions used here; without them everything is left to the plain code.
+// avx2 is whether this CPU has the instructions used here; without them the plain code does everything.
 var avx2 = archsimd.X86.AVX2()
 
-// Both do a multiple of four elements and return how many they have done; the caller does the rest.
+// Both functions do a multiple of four elements and return how many; the caller does the rest.
 
 // addQuanta is the loop of Accumulate: the same operations in the same order on each element, so the same bits.
 func addQuanta(dst []int64, grad []float32) int {
@@ -24,7 +24,7 @@ func addQuanta(dst []int64, grad []float32) int {
 		quanta := archsimd.LoadFloat32x4Slice(grad).ConvertToFloat64().Mul(scales).Add(shift).AsInt64x4().Sub(offset)
 		archsimd.LoadInt64x4Slice(dst).Add(quanta).StoreSlice(dst)
 	}
-	archsimd.ClearAVXUpperBits() // or all code that follows and uses older instructions is slow
+	archsimd.ClearAVXUpperBits() // otherwise later code with older instructions is slow
 	return n
 }
 

@@ -1,4 +1,4 @@
-// Package exact is the fixed-point arithmetic that makes a sum of gradients independent of how it was added up.
+// Package exact is the fixed-point arithmetic that makes a sum of gradients independent of the order of additions.
 //
 // A float32 is quantised once, on its own, to a multiple of 2^-ScaleBits held in an int64. Integers are then added:
 // that is associative and commutative, so ring order, the number of workers and the order of threads cannot change a
@@ -6,8 +6,8 @@
 // the same on every architecture: products by a power of two are exact, every rounding is to nearest even, and no
 // expression is fused into a multiply-add.
 //
-// Of V addends each is below 2^62/V (Limit), so that a sum stays below 2^62 and cannot overflow. With V = 8 the limit is
-// 524,288 and the resolution 9.1e-13.
+// Of V addends each is below 2^62/V (Limit), so that a sum stays below 2^62 and cannot overflow. With V = 8 the limit
+// is 524,288 and the resolution 9.1e-13.
 package exact
 
 import (
@@ -37,8 +37,8 @@ func Quantise(x float64) (int64, bool) {
 func Value(q int64) float64 { return float64(q) / scale }
 
 // Accumulate adds grad, quantised, to dst, which is at least as long. It first checks that every element is finite and
-// that its quantised magnitude is below Limit(v); if not, it adds nothing and returns the index of the first that is
-// not. Otherwise it returns -1. Concurrent calls need dst of their own, to be added afterwards with Add.
+// that its quantised magnitude is below Limit(v); if not, it adds nothing and returns the index of the first bad
+// element. Otherwise it returns -1. Concurrent calls need a dst each; Add adds those.
 func Accumulate(dst []int64, grad []float32, v int) (bad int) {
 	dst = dst[:len(grad)]
 	if firstAbove(grad, min(largestBits(v), fastBits)) < 0 {
@@ -57,8 +57,8 @@ func Accumulate(dst []int64, grad []float32, v int) (bad int) {
 	return -1
 }
 
-// magic is 1.5 * 2^52. Adding it leaves no binary places, so that the sum rounds to nearest even in the addition itself; its
-// bits then count quanta. Thrice as fast as RoundToEven, and right up to 2^51 quanta.
+// magic is 1.5 * 2^52. Adding it leaves no binary places, so that the sum rounds to nearest even in the addition
+// itself; its bits then count quanta. Three times as fast as RoundToEven, and correct up to 2^51 quanta.
 const magic = 3 << 51
 
 // fastBits are the bits of 2048 = 2^51 quanta.
@@ -97,8 +97,8 @@ func Add(dst, src []int64) {
 	}
 }
 
-// Mean writes float32(sum / 2^ScaleBits / weight) to dst, which is at least as long as sum: the sum as a float64 divided
-// once by the float64 weight * 2^ScaleBits, each rounded to nearest even. The total weight counts samples, and
+// Mean writes float32(sum / 2^ScaleBits / weight) to dst, which is at least as long as sum: the sum as a float64
+// divided once by the float64 weight * 2^ScaleBits, each rounded to nearest even. The total weight counts samples, and
 // is at least 1 and below 2^53.
 func Mean(dst []float32, sum []int64, weight int64) {
 	divisor := float64(weight) * scale

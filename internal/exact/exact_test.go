@@ -38,7 +38,8 @@ func checkQuantise(t *testing.T, x float64) {
 	}
 }
 
-// checkAccumulate compares one element with the oracle, among zeros at a place that depends on it: vector instructions do some, plain code the rest.
+// checkAccumulate compares one element with the oracle. Its place among zeros depends on its value, so that vector and
+// plain code are both used.
 func checkAccumulate(t *testing.T, g float32, v int) {
 	t.Helper()
 	ok := finite(float64(g)) && oracle(float64(g)).CmpAbs(big.NewInt(Limit(v))) < 0
@@ -60,8 +61,10 @@ func checkAccumulate(t *testing.T, g float32, v int) {
 }
 
 func FuzzQuantise(f *testing.F) {
-	for _, x := range []float64{0, math.Copysign(0, -1), 1, -1, 0.5 / scale, 1.5 / scale, 2.5 / scale, -0.5 / scale, 1 << 22, -1 << 22,
-		math.Nextafter(1<<22, 1e9), math.Inf(1), math.NaN(), math.MaxFloat64, math.SmallestNonzeroFloat64, 0x1p19, 0x1.fffffep18, 2048, 2048.0001, -2048} {
+	for _, x := range []float64{0, math.Copysign(0, -1), 1, -1, 0.5 / scale, 1.5 / scale, 2.5 / scale, -0.5 / scale,
+		1 << 22, -1 << 22,
+		math.Nextafter(1<<22, 1e9), math.Inf(1), math.NaN(), math.MaxFloat64, math.SmallestNonzeroFloat64, 0x1p19,
+		0x1.fffffep18, 2048, 2048.0001, -2048} {
 		f.Add(x, uint8(8))
 		f.Add(x, uint8(1))
 	}
@@ -106,7 +109,8 @@ func TestAccumulateNamesTheFirstBadElement(t *testing.T) {
 	for _, c := range []struct {
 		grad []float32
 		want int
-	}{{nil, -1}, {[]float32{1, 2}, -1}, {[]float32{nan}, 0}, {[]float32{1, -inf, nan}, 1}, {[]float32{1, 2, 1e9, inf}, 2}} {
+	}{{nil, -1}, {[]float32{1, 2}, -1}, {[]float32{nan}, 0}, {[]float32{1, -inf, nan}, 1},
+		{[]float32{1, 2, 1e9, inf}, 2}} {
 		dst := []int64{1, 2, 3, 4, 5}
 		bad := Accumulate(dst, c.grad, 8)
 		if bad != c.want || bad >= 0 && !slices.Equal(dst, []int64{1, 2, 3, 4, 5}) {

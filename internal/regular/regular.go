@@ -1,5 +1,5 @@
-// Package regular opens files that others may have put in place: only regular ones, of a known size at most. A device, a
-// FIFO or a file of any length then gives an error at once, instead of a wait or an allocation without bound.
+// Package regular opens files that others may have made: only regular files, of a bounded size. A device, a FIFO or a
+// huge file gives an error at once, instead of a wait or an allocation without bound.
 package regular
 
 import (
@@ -27,8 +27,8 @@ func Open(path string) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
-// Read returns the contents of the regular file that path leads to, of at most limit bytes. A file that grows meanwhile
-// is read as far as it went before.
+// Read returns the contents of the regular file that path leads to, of at most limit bytes. Of a file that grows
+// meanwhile, it returns the bytes up to its first size.
 func Read(path string, limit int64) ([]byte, error) {
 	f, size, err := Open(path)
 	if err != nil {
@@ -45,11 +45,11 @@ func Read(path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Write opens the regular file of that name to read and write, and makes it, for the caller alone, if there is none. It
-// follows no link, and leaves what the file holds.
+// Write opens the regular file of that name for reading and writing. It creates the file (mode 0600) if there is none,
+// follows no link, and keeps the content.
 func Write(path string) (*os.File, error) { return write(path, os.O_RDWR) }
 
-// Append is as Write; what is written goes behind what the file holds.
+// Append is like Write, but appends to the content.
 func Append(path string) (*os.File, error) { return write(path, os.O_WRONLY|os.O_APPEND) }
 
 func write(path string, flag int) (*os.File, error) {
@@ -70,7 +70,7 @@ func write(path string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// Create makes a new file for the caller alone, in the place of whatever has that name.
+// Create makes a new file (mode 0600) and replaces what has that name.
 func Create(path string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

@@ -39,14 +39,15 @@ func TestOnlyRegularFilesOfABoundedSize(t *testing.T) {
 	}
 }
 
-// TestWritingFollowsNoLink, nor waits for a FIFO's reader; Create takes the place of either.
+// Write and Append follow no link and do not wait for a FIFO's reader; Create replaces both.
 func TestWritingFollowsNoLink(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
 	dir := t.TempDir()
 	precious := filepath.Join(dir, "precious")
 	for _, name := range []string{"link", "dangling", "fifo", "new", "old"} {
-		for how, open := range map[string]func(string) (*os.File, error){"Write": Write, "Append": Append, "Create": Create} {
+		for how, open := range map[string]func(string) (*os.File, error){"Write": Write, "Append": Append,
+			"Create": Create} {
 			path := filepath.Join(dir, name)
 			_ = os.Remove(path)
 			err := os.WriteFile(precious, []byte("precious"), 0o600)

@@ -1,6 +1,6 @@
 package schedule
 
-// Batch holds the host buffers of one micro-batch. Whoever fills it owns it; a model only reads it.
+// Batch holds the host buffers of one micro-batch. The loader that fills it owns it; a model only reads it.
 type Batch struct {
 	Inputs     []byte    // the raw inputs, one sample after the other
 	Labels     []uint8   // one a sample

@@ -1,6 +1,6 @@
-// Package schedule decides, with pure integer arithmetic, which samples each step uses, in which order, and who
+// Package schedule decides, with pure integer arithmetic, which samples each step uses, in which order, and which rank
 // computes them: the epoch's order (Sampler), the slicing of the global batch into micro-batches (Plan), their
-// assignment to ranks (Deal), and the record of what was used (Ledger).
+// assignment to ranks (Assignment), and the record of what was used (Ledger).
 //
 // Nothing here depends on the number of workers, on time, or on a generator that keeps state: every number comes from
 // an explicit Key, so that any member can compute any micro-batch of any step and get the same bits.

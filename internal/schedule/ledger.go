@@ -28,12 +28,13 @@ func NewLedger(samples int) *Ledger {
 
 func words(samples int) int { return (samples + 63) / 64 }
 
-// Commit records the samples of one committed step of an epoch; padding is skipped. When the last sample of the epoch is
-// recorded, the epoch is complete and the next one opens. It returns an error that names samples, and records nothing,
-// if one is out of range or was used before in this epoch, or if the epoch is not the current one (some are missing).
+// Commit records the samples of one committed step of an epoch; padding is skipped. When the last sample of the epoch
+// is recorded, the epoch is complete and the next one opens. It returns an error that names samples, and records
+// nothing, if one is out of range or was used before in this epoch, or if the epoch is not the current one.
 func (l *Ledger) Commit(epoch int64, samples []int32) error {
 	if epoch != l.epochs {
-		return fmt.Errorf("schedule: ledger: samples of epoch %d committed while epoch %d is open with %d of %d samples used%s",
+		return fmt.Errorf("schedule: ledger: samples of epoch %d committed while epoch %d is open with %d of %d "+
+			"samples used%s",
 			epoch, l.epochs, l.used, l.samples, l.missing())
 	}
 	for i, s := range samples {
@@ -42,7 +43,8 @@ func (l *Ledger) Commit(epoch int64, samples []int32) error {
 		case s == evenweave.Padding:
 			continue
 		case s < 0 || int(s) >= l.samples:
-			err = fmt.Errorf("schedule: ledger: sample %d committed in epoch %d: expected 0 to %d", s, epoch, l.samples-1)
+			err = fmt.Errorf("schedule: ledger: sample %d committed in epoch %d: expected 0 to %d",
+				s, epoch, l.samples-1)
 		case l.bitmap[s/64]>>(s%64)&1 == 1:
 			err = fmt.Errorf("schedule: ledger: sample %d used twice in epoch %d", s, epoch)
 		}
@@ -129,7 +131,8 @@ func DecodeLedger(src []byte) (*Ledger, error) {
 	}
 	samples, epochs := binary.LittleEndian.Uint64(src), binary.LittleEndian.Uint64(src[8:])
 	if samples > math.MaxInt32 || epochs > math.MaxInt64 || len(src) != LedgerSize(int(samples)) {
-		return nil, fmt.Errorf("schedule: ledger: %d bytes for %d samples after %d epochs: the lengths do not agree", len(src), samples, epochs)
+		return nil, fmt.Errorf("schedule: ledger: %d bytes for %d samples after %d epochs: the lengths do not agree",
+			len(src), samples, epochs)
 	}
 	l := NewLedger(int(samples))
 	l.epochs = int64(epochs)

@@ -82,7 +82,8 @@ func TestLedgerAgainstOracle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l.Used() != len(used) || l.Epochs() != epochs || decoded.Used() != len(used) || decoded.Epochs() != epochs ||
+			if l.Used() != len(used) || l.Epochs() != epochs || decoded.Used() != len(used) ||
+				decoded.Epochs() != epochs ||
 				!bytes.Equal(encode(t, l), encode(t, decoded)) {
 				t.Fatalf("used %d, epochs %d; decoded %d, %d; expected %d, %d",
 					l.Used(), l.Epochs(), decoded.Used(), decoded.Epochs(), len(used), epochs)

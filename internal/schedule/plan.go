@@ -5,7 +5,7 @@ import (
 	"math"
 )
 
-// maxMicroBatches bounds V, so that V coverage counters fit into the buffer of a step and 2^62/V stays a useful limit.
+// maxMicroBatches bounds V, so that V coverage counters fit into a step's buffer and 2^62/V stays a useful limit.
 const maxMicroBatches = 1 << 16
 
 // Plan is the part of a spec that fixes which samples each step uses. Steps count committed updates: a state at step t
@@ -17,7 +17,7 @@ type Plan struct {
 	MicroBatch  int // samples in one micro-batch; divides GlobalBatch
 }
 
-// Validate names the first setting that cannot be, or returns nil. The other methods expect a valid plan.
+// Validate returns an error that names the first impossible setting, or nil. The other methods expect a valid plan.
 func (p Plan) Validate() error {
 	switch {
 	case p.Samples < 1 || p.Samples > math.MaxInt32:
@@ -28,7 +28,8 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("schedule: micro-batch %d does not divide the global batch %d: choose one of its divisors",
 			p.MicroBatch, p.GlobalBatch)
 	case p.MicroBatches() > maxMicroBatches:
-		return fmt.Errorf("schedule: %d micro-batches a step (global batch %d / micro-batch %d): at most %d; choose a larger micro-batch",
+		return fmt.Errorf("schedule: %d micro-batches a step (global batch %d / micro-batch %d): at most %d; choose "+
+			"a larger micro-batch",
 			p.MicroBatches(), p.GlobalBatch, p.MicroBatch, maxMicroBatches)
 	}
 	return nil

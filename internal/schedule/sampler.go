@@ -7,7 +7,7 @@ import (
 	"evenweave"
 )
 
-// Sampler tells which samples a micro-batch holds. It is safe for concurrent use.
+// Sampler computes which samples a micro-batch holds. It is safe for concurrent use.
 type Sampler struct {
 	plan Plan
 
@@ -24,8 +24,8 @@ type epochOrder struct {
 func NewSampler(p Plan) *Sampler { return &Sampler{plan: p} }
 
 // MicroBatch writes to dst, of length Plan.MicroBatch, the dataset indices of micro-batch v of update index step, and
-// Padding beyond the epoch's end. It panics if step, v or the length is impossible: that is an error of the caller, and
-// any answer would train on the wrong samples.
+// Padding beyond the epoch's end. It panics if step, v or the length is impossible: any result would train on the wrong
+// samples.
 func (s *Sampler) MicroBatch(step int64, v int, dst []int32) {
 	p := s.plan
 	if step < 0 || v < 0 || v >= p.MicroBatches() || len(dst) != p.MicroBatch {

@@ -94,7 +94,7 @@ func TestOrderIsUniform(t *testing.T) {
 }
 
 // Each sample of each epoch is used exactly once, padding comes only at an epoch's end, and the slices do not depend on
-// who asks for them or in what order.
+// the caller or the order of calls.
 func TestSamplerUsesEachSampleOnce(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -154,10 +154,10 @@ func TestSamplerIsSafeForConcurrentUse(t *testing.T) {
 	}
 }
 
-func TestDealEven(t *testing.T) {
+func TestAssignmentEven(t *testing.T) {
 	for v := range 40 {
 		for n := 1; n < 20; n++ {
-			checkDeal(t, Even(v, n), v)
+			checkAssignment(t, Even(v, n), v)
 			if d := Even(v, n); slices.Max(d)-slices.Min(d) > 1 {
 				t.Errorf("Even(%d, %d) = %v", v, n, d)
 			}
@@ -165,39 +165,39 @@ func TestDealEven(t *testing.T) {
 	}
 }
 
-func checkDeal(t *testing.T, d Deal, v int) {
+func checkAssignment(t *testing.T, d Assignment, v int) {
 	t.Helper()
 	next := 0
 	for rank := range d {
 		lo, hi := d.Range(rank)
 		if lo != next || hi < lo {
-			t.Fatalf("deal %v: rank %d has %d..%d", d, rank, lo, hi)
+			t.Fatalf("assignment %v: rank %d has %d..%d", d, rank, lo, hi)
 		}
 		next = hi
 	}
 	if next != v {
-		t.Fatalf("deal %v covers %d of %d", d, next, v)
+		t.Fatalf("assignment %v covers %d of %d", d, next, v)
 	}
 }
 
-func TestNextDeal(t *testing.T) {
+func TestNextAssignment(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		prev  Deal
+		prev  Assignment
 		nanos []int64
-		want  Deal
+		want  Assignment
 	}{
-		{"equal ranks stay", Deal{4, 4}, []int64{400, 410}, Deal{4, 4}},
-		{"a rank at a quarter of the speed", Deal{4, 4}, []int64{400, 1600}, Deal{7, 1}},
-		{"never less than one", Deal{4, 4}, []int64{4, 4000000}, Deal{7, 1}},
-		{"less than a tenth to gain", Deal{20, 20}, []int64{20000, 21900}, Deal{20, 20}},
-		{"no time known", Deal{4, 4}, []int64{0, 1600}, Deal{4, 4}},
-		{"a rank without time keeps its share", Deal{4, 2, 2}, []int64{4000, 0, 200}, Deal{1, 2, 5}},
-		{"more ranks than micro-batches", Deal{1, 1, 0}, []int64{100, 900, 0}, Deal{1, 1, 0}},
-		{"no overflow", Deal{4, 4}, []int64{math.MaxInt64, math.MaxInt64 / 8}, Deal{1, 7}},
-		{"alone", Deal{8}, []int64{100}, Deal{8}},
-		{"nothing", Deal{}, nil, Deal{}},
-		{"times of another world", Deal{4, 4}, []int64{1, 2, 3}, Deal{4, 4}},
+		{"equal ranks stay", Assignment{4, 4}, []int64{400, 410}, Assignment{4, 4}},
+		{"a rank at a quarter of the speed", Assignment{4, 4}, []int64{400, 1600}, Assignment{7, 1}},
+		{"never less than one", Assignment{4, 4}, []int64{4, 4000000}, Assignment{7, 1}},
+		{"less than a tenth to gain", Assignment{20, 20}, []int64{20000, 21900}, Assignment{20, 20}},
+		{"no time known", Assignment{4, 4}, []int64{0, 1600}, Assignment{4, 4}},
+		{"a rank without time keeps its share", Assignment{4, 2, 2}, []int64{4000, 0, 200}, Assignment{1, 2, 5}},
+		{"more ranks than micro-batches", Assignment{1, 1, 0}, []int64{100, 900, 0}, Assignment{1, 1, 0}},
+		{"no overflow", Assignment{4, 4}, []int64{math.MaxInt64, math.MaxInt64 / 8}, Assignment{1, 7}},
+		{"alone", Assignment{8}, []int64{100}, Assignment{8}},
+		{"nothing", Assignment{}, nil, Assignment{}},
+		{"times of another world", Assignment{4, 4}, []int64{1, 2, 3}, Assignment{4, 4}},
 	} {
 		if got := Next(c.prev, c.nanos); !slices.Equal(got, c.want) {
 			t.Errorf("%s: Next(%v, %v) = %v, expected %v", c.name, c.prev, c.nanos, got, c.want)
@@ -205,9 +205,9 @@ func TestNextDeal(t *testing.T) {
 	}
 }
 
-// Whatever the times: the deal covers V, keeps one for each rank, never predicts to be slower, is within one micro-batch
-// of the ideal, and stands still once it has settled.
-func TestNextDealProperties(t *testing.T) {
+// For any times the assignment covers V, keeps one micro-batch for each rank, is never predicted to be slower, is
+// within one micro-batch of the ideal, and stays the same at constant speeds.
+func TestNextAssignmentProperties(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 5000 {
 		n := 1 + r.IntN(8)
@@ -216,7 +216,7 @@ func TestNextDealProperties(t *testing.T) {
 		for i := range speed {
 			speed[i] = 1 + r.Int64N(1<<(1+r.IntN(40)))
 		}
-		times := func(d Deal) []int64 {
+		times := func(d Assignment) []int64 {
 			nanos := make([]int64, n)
 			for i := range nanos {
 				nanos[i] = int64(d[i]) * speed[i]
@@ -225,7 +225,7 @@ func TestNextDealProperties(t *testing.T) {
 		}
 		d := Even(v, n)
 		next := Next(d, times(d))
-		checkDeal(t, next, v)
+		checkAssignment(t, next, v)
 		if slices.Min(next) < 1 {
 			t.Fatalf("%v: a rank has nothing", next)
 		}
@@ -252,17 +252,17 @@ func TestNextDealProperties(t *testing.T) {
 	}
 }
 
-func FuzzNextDeal(f *testing.F) {
+func FuzzNextAssignment(f *testing.F) {
 	f.Add([]byte{1, 2, 3}, int64(5), int64(math.MaxInt64), int64(-1))
 	f.Fuzz(func(t *testing.T, counts []byte, a, b, c int64) {
-		d, v := Deal{}, 0
+		d, v := Assignment{}, 0
 		nanos := []int64{}
 		for i, n := range counts {
 			d, v = append(d, int(n)), v+int(n)
 			nanos = append(nanos, []int64{a, b, c}[i%3])
 		}
 		next := Next(d, nanos)
-		checkDeal(t, next, v)
+		checkAssignment(t, next, v)
 		for i := range next {
 			if d[i] > 0 && next[i] < 1 {
 				t.Fatalf("Next(%v, %v) = %v", d, nanos, next)

@@ -75,9 +75,9 @@ func (w *Worker) Committed(c *proto.Commit, sent int) {
 	w.steps.Inc()
 	w.step.Set(float64(c.Step))
 	w.sent.Add(float64(sent))
-	if w.place >= 0 && w.place < len(c.Deal) {
-		w.share.Set(float64(c.Deal[w.place]))
-		w.microBatches.Add(float64(c.Deal[w.place]))
+	if w.place >= 0 && w.place < len(c.Assignment) {
+		w.share.Set(float64(c.Assignment[w.place]))
+		w.microBatches.Add(float64(c.Assignment[w.place]))
 	}
 }
 

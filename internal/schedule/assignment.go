@@ -2,12 +2,13 @@ package schedule
 
 import "math"
 
-// Deal says how many micro-batches each rank computes. Ranks take contiguous ranges in rank order; the counts sum to V.
-type Deal []int
+// Assignment is how many micro-batches each rank computes. Ranks take contiguous ranges in rank order; the counts sum
+// to V.
+type Assignment []int
 
-// Even deals v micro-batches to n ranks, the first v mod n of which get one more: the deal that opens a generation.
-func Even(v, n int) Deal {
-	d := make(Deal, max(n, 0))
+// Even divides v micro-batches among n ranks; the first v mod n ranks get one more. A generation begins with it.
+func Even(v, n int) Assignment {
+	d := make(Assignment, max(n, 0))
 	for rank := range d {
 		d[rank] = v / n
 		if rank < v%n {
@@ -17,8 +18,8 @@ func Even(v, n int) Deal {
 	return d
 }
 
-// Range returns the micro-batches lo <= v < hi that a rank computes. It is empty for a rank outside the deal.
-func (d Deal) Range(rank int) (lo, hi int) {
+// Range returns the micro-batches lo <= v < hi that a rank computes. It is empty for an unknown rank.
+func (d Assignment) Range(rank int) (lo, hi int) {
 	if rank < 0 || rank >= len(d) {
 		return 0, 0
 	}
@@ -28,14 +29,14 @@ func (d Deal) Range(rank int) (lo, hi int) {
 	return lo, lo + d[rank]
 }
 
-// Next returns the deal of the following step, given the time that each rank computed in the last committed one, in
-// nanoseconds. It is a pure integer function, so that ranks which hold the same committed buffer agree on it.
+// Next returns the assignment of the next step. nanos is the time that each rank computed in the last committed step,
+// in nanoseconds. It is a pure integer function: ranks that hold the same committed buffer agree on it.
 //
-// A rank's cost is its time for one micro-batch. Ranks without a time (0 or less) or without micro-batches keep what
-// they have; every other keeps at least one. The rest goes one by one to the rank that would be done with it first.
-// The new deal is taken only if the slowest rank's predicted time falls by at least a tenth: else noise would move
-// micro-batches at every step.
-func Next(prev Deal, nanos []int64) Deal {
+// A rank's cost is its time for one micro-batch. Ranks without a time (0 or less) or without micro-batches keep their
+// share; every other keeps at least one. Each of the rest goes to the rank that would finish it first. Next returns
+// prev unless the slowest rank's predicted time falls by at least a tenth: otherwise noise would move micro-batches at
+// every step.
+func Next(prev Assignment, nanos []int64) Assignment {
 	if len(nanos) != len(prev) {
 		return prev
 	}
@@ -44,7 +45,7 @@ func Next(prev Deal, nanos []int64) Deal {
 		total += count
 	}
 	cost := make([]int64, len(prev)) // 0: keeps its share
-	next := make(Deal, len(prev))
+	next := make(Assignment, len(prev))
 	free := 0
 	for rank, count := range prev {
 		next[rank] = count
@@ -73,7 +74,7 @@ func Next(prev Deal, nanos []int64) Deal {
 }
 
 // makespan predicts the time of the slowest rank.
-func makespan(d Deal, cost []int64) (slowest int64) {
+func makespan(d Assignment, cost []int64) (slowest int64) {
 	for rank, count := range d {
 		slowest = max(slowest, int64(count)*cost[rank])
 	}
