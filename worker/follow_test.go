@@ -74,7 +74,7 @@ func TestMissedCommitsComeInPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReport("w1", "job")
 		for step := range int64(keptCommits) {
-			r.commit(&proto.Commit{Step: step + 1, Deal: make([]int32, 64)}, nil)
+			r.commit(&proto.Commit{Step: step + 1, Assignment: make([]int32, 64)}, nil)
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		f := follower{ctx: ctx, heard: make(chan *proto.Status)}
