@@ -3,9 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
@@ -20,9 +17,7 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
-	"evenweave/internal/policy"
 	"evenweave/internal/progress"
-	"evenweave/internal/serving"
 	"evenweave/internal/telemetry"
 	"evenweave/worker"
 )
@@ -55,14 +50,12 @@ func checkCluster(etcd *[]string, name string) (err error) {
 
 func coordinatorCommand(asked <-chan struct{}) *cobra.Command {
 	var (
-		c                      clusterFlags
-		spec                   specFlags
-		logs                   logFlags
-		listen, advertise, web string
-		dir                    string
-		limits                 policy.Limits
-		started                int64
-		whenDone               string
+		c        clusterFlags
+		spec     specFlags
+		logs     logFlags
+		cfg      coordinator.Config
+		started  int64
+		whenDone string
 	)
 	cmd := &cobra.Command{
 		Use:   "coordinator",
@@ -78,13 +71,13 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	logs.register(cmd.Flags())
 	output := outputFlag(cmd)
 	f := cmd.Flags()
-	f.StringVar(&listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
-	f.StringVar(&advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
-	f.StringVar(&web, "http", "", "address of the status pages and metrics; empty: none")
-	f.StringVar(&dir, "dir", "./run", "directory for checkpoints and metrics")
-	f.IntVar(&limits.Min, "min-workers", 1, "train with no fewer")
-	f.IntVar(&limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
-	f.IntVar(&limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
+	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
+	f.StringVar(&cfg.Advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
+	f.StringVar(&cfg.HTTP, "http", "", "address of the status pages and metrics; empty: none")
+	f.StringVar(&cfg.Dir, "dir", "./run", "directory for checkpoints and metrics")
+	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
+	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
+	f.IntVar(&cfg.Limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
 	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to end: for where an ended process is started again")
 	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
@@ -124,101 +117,25 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			return err
 		}
 		spec.backend = backend
-		v := spec.spec.Plan().MicroBatches()
-		if limits.Max == 0 || limits.Max > v {
-			limits.Max = v
-		}
-		limits.ExpectFor, limits.TTL = 20*time.Second, c.ttl
-		listener, err := net.Listen("tcp", listen)
-		if err != nil {
-			return fmt.Errorf("listening: %w; choose another --listen", err)
-		}
-		address, err := worker.Advertised(advertise, listener.Addr(), c.etcd)
-		if err != nil {
-			return err
-		}
-		if warning := worker.OnlyHere(address, listener.Addr(), c.etcd); warning != "" {
-			log.Warn(warning)
-		}
-		client, err := cluster.Dial(c.etcd, c.job)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		host, _ := os.Hostname()
 		var screen progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
 		if *output == "json" {
 			screen = progress.NewJSON(cmd.OutOrStdout())
 		}
 		observer := progress.Detach(screen)
 		defer func() { flush(ctx, observer) }()
-		var lead *coordinator.Coordinator
-		metrics := telemetry.NewCoordinator(func() telemetry.Facts {
-			f := lead.Facts()
-			return telemetry.Facts{Leading: f.Leading, Members: f.Members, Skipped: f.Skipped, OtherProtocol: f.OtherProtocol, DurableStep: f.Durable.Step, DurableAt: f.Durable.Manifest.Created}
-		})
-		lead, err = coordinator.New(coordinator.Config{
-			Self: job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: web, Host: host, PID: os.Getpid()},
-			Name: c.job, Spec: spec.spec, Backend: spec.backend, CheckpointEvery: spec.checkpointEvery, Keep: spec.keep, Evaluate: spec.evaluate,
-			Workers: limits.Expect, Alone: asked != nil, Limits: limits, Dir: dir, Started: began,
-			Model:    judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test, held: held, weights: weights},
-			Observer: progress.Multi(observer, metrics), Log: log.With("job", c.job, "process", "coordinator"),
-		}, client)
-		if err != nil {
-			return err
-		}
-		defer func() {
-			if err := lead.Close(); err != nil {
-				log.Warn("closing", "err", err)
-			}
-		}()
-		server := serving.NewServer(log, metrics.Panicked)
-		lead.Serve(server)
-		running, fail := context.WithCancelCause(ctx)
-		defer fail(nil)
-		go func() {
-			if err := server.Serve(serving.Limited(listener, v)); err != nil {
-				fail(fmt.Errorf("serving checkpoints: %w", err))
-			}
-		}()
-		defer server.Stop()
-		if web != "" {
-			mux := http.NewServeMux()
-			mux.Handle("/", lead.Handler())
-			mux.Handle("GET /metrics", metrics.Handler())
-			pages := serving.NewPages(mux)
-			l, err := net.Listen("tcp", web)
-			if err != nil {
-				return fmt.Errorf("listening for status pages: %w; choose another --http", err)
-			}
-			go func() {
-				if err := serving.ServePages(l, pages); !errors.Is(err, http.ErrServerClosed) {
-					fail(fmt.Errorf("serving the status pages: %w", err))
-				}
-			}()
-			defer pages.Close()
-		}
 		if notice != "" {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: notice}})
 		}
 		for _, message := range about {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
 		}
-		err = lead.Run(running, halt)
-		if err == nil && whenDone == "wait" {
-			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: "done: the result is in " + dir + "; waiting to be asked to end"}})
-			select {
-			case <-running.Done():
-				if ctx.Err() == nil {
-					err = context.Cause(running)
-				}
-			case <-halt:
-			}
-		}
-		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			return nil // resigned
-		}
-		return err
+		cfg.Name, cfg.Endpoints, cfg.Stay = c.job, c.etcd, whenDone == "wait"
+		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, spec.backend, spec.checkpointEvery, spec.keep, spec.evaluate
+		cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.ttl
+		cfg.Alone, cfg.Started = asked != nil, began
+		cfg.Model = judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test, held: held, weights: weights}
+		cfg.Observer, cfg.Log = observer, log.With("job", c.job, "process", "coordinator")
+		return coordinator.Serve(ctx, cfg, halt)
 	}
 	return cmd
 }

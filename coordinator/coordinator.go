@@ -1,5 +1,6 @@
 // Package coordinator leads a job: it publishes worlds, keeps checkpoints, evaluates, and ends the job. It never touches a gradient.
 //
+//	serve.go        a process's whole part: servers around a Coordinator
 //	coordinator.go  campaign, and what outlives a term
 //	term.go         one stretch of leadership: facts in, actions out
 //	summary.go      what is told of the job
@@ -56,21 +57,28 @@ type Model interface {
 
 // Config says what to lead and where. Nothing in it changes while the coordinator runs.
 type Config struct {
-	Self            job.Leader
-	Name            string
+	Name            string // of the job
 	Spec            job.Spec
 	Backend         string
 	CheckpointEvery int64
 	Keep            int // checkpoints kept
 	Evaluate        bool
-	Workers         int  // asked for, for the record
 	Alone           bool // no other coordinator of this job can be alive: a leader that etcd still names is dead
 	Limits          policy.Limits
 	Dir             string
-	Started         time.Time
+	Started         time.Time // when the run began, of which this process is a part
 	Model           Model
 	Observer        progress.Observer
 	Log             *slog.Logger
+
+	Self job.Leader // set by Serve
+
+	// For Serve alone.
+	Endpoints []string // of etcd
+	Listen    string   // host:port of the gRPC service; port 0: a free one
+	Advertise string   // how members reach it; "": worked out from Listen
+	HTTP      string   // host:port of the status pages; "": none
+	Stay      bool     // wait after the job's end
 }
 
 // Coordinator survives its terms: a lost leadership is campaigned for again.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"evenweave/checkpoint"
+	"evenweave/internal/telemetry"
 )
 
 const (
@@ -69,20 +70,15 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 	return "leading", true
 }
 
-// Facts are what metrics show beside the events.
-type Facts struct {
-	Leading                bool
-	Members                int              // registered, as far as etcd has told
-	Skipped, OtherProtocol int              // records in etcd that cannot be used; members that speak another protocol
-	Durable                checkpoint.Entry // the newest; zero: none that this process knows
-}
-
-// Facts returns what holds now.
-func (c *Coordinator) Facts() Facts {
+// Facts returns what holds now, for metrics.
+func (c *Coordinator) Facts() telemetry.Facts {
 	view, _ := c.board.View()
 	c.vitals.mu.Lock()
 	defer c.vitals.mu.Unlock()
-	return Facts{Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members), Skipped: len(view.Skipped), OtherProtocol: view.OtherProtocol(), Durable: c.vitals.durable}
+	return telemetry.Facts{
+		Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members), Skipped: len(view.Skipped),
+		OtherProtocol: view.OtherProtocol(), DurableStep: c.vitals.durable.Step, DurableAt: c.vitals.durable.Manifest.Created,
+	}
 }
 
 // download sends the newest valid checkpoint as a file, for where neither the directory nor a shell is at hand.

@@ -157,7 +157,7 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 	c.recent.begin(step)
 	plan := j.Spec.Plan()
 	c.emit(progress.Start{
-		Job: c.Name, UUID: j.UUID, Model: j.Spec.Model, Recipe: j.Spec.Recipe, Seed: j.Spec.Seed, Backend: j.Backend, Workers: c.Workers,
+		Job: c.Name, UUID: j.UUID, Model: j.Spec.Model, Recipe: j.Spec.Recipe, Seed: j.Spec.Seed, Backend: j.Backend, Workers: c.Limits.Expect,
 		Steps: int(j.Spec.TotalSteps()), Epochs: int((j.Spec.TotalSteps() + plan.StepsPerEpoch() - 1) / plan.StepsPerEpoch()),
 		StepsPerEpoch: int(plan.StepsPerEpoch()), Samples: j.Spec.Samples,
 		GlobalBatch: j.Spec.GlobalBatch, MicroBatch: j.Spec.MicroBatch, ResumedFrom: int(step), Layers: c.Model.Layers(),

@@ -75,11 +75,11 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil {
 		return fmt.Errorf("listening for peers: %w; choose another --listen", err)
 	}
-	address, err := Advertised(cfg.Advertise, listener.Addr(), cfg.Endpoints)
+	address, err := cluster.Advertised(cfg.Advertise, listener.Addr(), cfg.Endpoints)
 	if err != nil {
 		return err
 	}
-	if warning := OnlyHere(address, listener.Addr(), cfg.Endpoints); warning != "" {
+	if warning := cluster.OnlyHere(address, listener.Addr(), cfg.Endpoints); warning != "" {
 		cfg.Log.Warn(warning)
 	}
 	host, _ := os.Hostname()

@@ -102,7 +102,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	defer c.Close()
 	lead, err := coordinator.New(coordinator.Config{
 		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()}, Name: *name, Spec: spec, Backend: "tiny",
-		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Workers: *expect, Dir: *dir, Started: time.Now(), Log: log,
+		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Dir: *dir, Started: time.Now(), Log: log,
 		Limits:   policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect, ExpectFor: 20 * time.Second, TTL: *ttl},
 		Observer: progress.NewJSON(os.Stdout), Model: tiny{},
 	}, c)

@@ -25,8 +25,8 @@ const (
 // Facts are what the coordinator's metrics show beside its events.
 type Facts struct {
 	Leading                bool
-	Members                int
-	Skipped, OtherProtocol int
+	Members                int // registered, as far as etcd has told
+	Skipped, OtherProtocol int // records in etcd that cannot be used; members that speak another protocol
 	DurableStep            int64
 	DurableAt              time.Time // zero: no checkpoint that this process knows
 }

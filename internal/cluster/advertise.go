@@ -1,4 +1,4 @@
-package worker
+package cluster
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"evenweave/internal/cluster"
 )
 
 // Advertised works out the address to tell others: the one asked for, else the listener's; where that is every interface, the
@@ -31,7 +29,7 @@ func Advertised(asked string, listening net.Addr, endpoints []string) (string, e
 	}
 	var why []error
 	for _, e := range endpoints {
-		c, err := net.Dial("udp", cluster.HostPort(e)) // sends nothing: it only asks the routing table
+		c, err := net.Dial("udp", HostPort(e)) // sends nothing: it only asks the routing table
 		if err != nil {
 			why = append(why, err)
 			continue
@@ -51,7 +49,7 @@ func OnlyHere(address string, listening net.Addr, endpoints []string) string {
 		return ""
 	}
 	for _, e := range endpoints {
-		if elsewhere(cluster.HostPort(e)) {
+		if elsewhere(HostPort(e)) {
 			return fmt.Sprintf("%s leads every machine to itself, and etcd (%s) is not at a loopback address: if other machines take part, choose another --listen, or name this machine's address by --advertise", address, e)
 		}
 	}

@@ -1,0 +1,120 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/progress"
+	"evenweave/internal/serving"
+	"evenweave/internal/telemetry"
+)
+
+// Serve is a coordinator process's whole part in a job: it hands checkpoints to members, shows its pages, and leads when it is elected. It returns
+// as [Coordinator.Run] does, but nil when ctx ends, for then the leadership was given up; with Config.Stay not before it is asked to end.
+func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
+	v := cfg.Spec.Plan().MicroBatches()
+	if cfg.Limits.Max == 0 || cfg.Limits.Max > v {
+		cfg.Limits.Max = v
+	}
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w; choose another --listen", err)
+	}
+	defer listener.Close()
+	if cfg.Self, err = cfg.self(listener.Addr()); err != nil {
+		return err
+	}
+	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var c *Coordinator
+	metrics := telemetry.NewCoordinator(func() telemetry.Facts { return c.Facts() })
+	cfg.Observer = progress.Multi(cfg.Observer, metrics)
+	if c, err = New(cfg, client); err != nil {
+		return err
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			cfg.Log.Warn("closing", "err", err)
+		}
+	}()
+	running, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	server := serving.NewServer(cfg.Log, metrics.Panicked)
+	c.Serve(server)
+	go func() {
+		if err := server.Serve(serving.Limited(listener, v)); err != nil {
+			fail(fmt.Errorf("serving checkpoints: %w", err))
+		}
+	}()
+	defer server.Stop()
+	if cfg.HTTP != "" {
+		closePages, err := c.servePages(metrics.Handler(), fail)
+		if err != nil {
+			return err
+		}
+		defer closePages()
+	}
+	err = c.Run(running, halt)
+	if err == nil && cfg.Stay {
+		err = c.stay(running, halt)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // resigned
+	}
+	return err
+}
+
+// self is the record of this process, with the address that others reach it at.
+func (cfg Config) self(listening net.Addr) (job.Leader, error) {
+	address, err := cluster.Advertised(cfg.Advertise, listening, cfg.Endpoints)
+	if err != nil {
+		return job.Leader{}, err
+	}
+	if warning := cluster.OnlyHere(address, listening, cfg.Endpoints); warning != "" {
+		cfg.Log.Warn(warning)
+	}
+	host, _ := os.Hostname()
+	return job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid()}, nil
+}
+
+// servePages shows the status pages and metrics until they are closed. fail is told if they end before.
+func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseFunc) (closePages func() error, err error) {
+	l, err := net.Listen("tcp", c.HTTP)
+	if err != nil {
+		return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", c.Handler())
+	mux.Handle("GET /metrics", metrics)
+	pages := serving.NewPages(mux)
+	go func() {
+		if err := serving.ServePages(l, pages); !errors.Is(err, http.ErrServerClosed) {
+			fail(fmt.Errorf("serving the status pages: %w", err))
+		}
+	}()
+	return pages.Close, nil
+}
+
+// stay keeps the pages up after the end of the job, until this process is asked to end.
+func (c *Coordinator) stay(ctx context.Context, halt <-chan struct{}) error {
+	c.Observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{
+		Message: "done: the result is in " + c.Dir + "; waiting to be asked to end"}})
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-halt:
+		return nil
+	}
+}
