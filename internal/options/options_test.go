@@ -35,7 +35,7 @@ func of(t testing.TB, pointer any) *options.Set {
 // Every value comes back from the text of its flag, and from the spec after a way through JSON.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("a \"b\"\n<&>", true, 1, int64(math.MinInt64), uint64(math.MaxUint64), 1e-300, 3)
-	f.Add("", false, -1, int64(0), uint64(1<<53+1), -0.0, 0)
+	f.Add("", false, -1, int64(0), uint64(1<<53+1), math.Copysign(0, -1), 0)
 	f.Add("\xff", false, 0, int64(0), uint64(0), math.Inf(1), 0)
 	f.Fuzz(func(t *testing.T, text string, yes bool, count int, long int64, wide uint64, rate float64, threads int) {
 		from := &every{Text: text, Yes: yes, Count: count, Long: long, Wide: wide, Rate: rate, Threads: threads,
