@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"internal/policy", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"internal/job", "internal/state", "internal/verify", "allreduce"},
 	{"internal/example"},
-	{"internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "fashion/cnn/avx2"},
+	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "fashion/cnn/avx2"},
 	{"internal/regular", "internal/options"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests

@@ -1,0 +1,9 @@
+// Package dataset holds data for tasks: each set is an evenweave.Data whose Load fills Batch.Content with a *Content.
+//
+//	content.go   Content, Flat: what a model gets for a micro-batch
+//	source.go    Source, New: data from whatever can read one sample by its index
+//	memory.go    InMemory: tensors in memory
+//
+// Everything is a pure function of an index: which process loads a sample, in which batch and in which order, changes
+// no byte of it.
+package dataset
