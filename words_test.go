@@ -49,7 +49,6 @@ var wordsNotDone = []string{
 	"fashion/evaluate",
 	"fashion/fashionmnist",
 	"internal/chaos",
-	"internal/cluster",
 	"internal/example",
 	"internal/job",
 	"internal/local",
@@ -59,7 +58,6 @@ var wordsNotDone = []string{
 	"internal/serving",
 	"internal/simulation",
 	"internal/state",
-	"internal/telemetry",
 	"worker",
 }
 

@@ -85,7 +85,7 @@ type Config struct {
 type Coordinator struct {
 	Config
 	client      *cluster.Client
-	board       *cluster.Board
+	board       *cluster.Watcher
 	store       *checkpoint.Store
 	metrics     *progress.Metrics // while this process leads: nobody else writes the file then
 	lacking     error             // what the file lacks
@@ -118,7 +118,7 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{Config: cfg, client: client, board: cluster.NewBoard(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
+	c := &Coordinator{Config: cfg, client: client, board: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
 	c.stateLimit = state.Size(tensorValues(cfg.Model.Tensors()), cfg.Spec.Samples)
 	c.Observer = progress.Multi(cfg.Observer, c.status)
 	return c, nil

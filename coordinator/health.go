@@ -53,7 +53,7 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 	if doing, _ := c.vitals.health(now); doing == doneLeading {
 		return doing, true
 	}
-	heard := c.board.Heard()
+	heard := c.board.LastRead()
 	switch {
 	case heard.IsZero():
 		return "etcd has not answered yet", false

@@ -73,7 +73,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 // recorded is the newest step that etcd's records call durable.
 func recorded(view cluster.View) (step int64) {
 	if view.World != nil {
-		step = view.World.Floor
+		step = view.World.DurableStep
 	}
 	if view.Done != nil {
 		step = max(step, view.Done.Step)

@@ -352,7 +352,7 @@ func (t *term) publish(ctx context.Context, w job.World) {
 		t.unpublished(ctx)
 		return
 	}
-	t.c.Log.Info("published a world", "generation", w.Generation, "members", w.IDs(), "since", w.Since, "floor", w.Floor, "reason", w.Reason)
+	t.c.Log.Info("published a world", "generation", w.Generation, "members", w.IDs(), "since", w.Since, "floor", w.DurableStep, "reason", w.Reason)
 }
 
 // unpublished lets the policy try again, not at once: the view may just be behind.

@@ -35,7 +35,7 @@ func TestHellosAreJudgedBeforeAnythingIsLearnt(t *testing.T) {
 		"no peers":                 {func(_ *grpclink.Hello, w *job.World) { w.Peers = nil }, "left neighbour"},
 		"generation 2^62":          {func(h *grpclink.Hello, w *job.World) { h.Generation, w.Generation = 1<<62, 1<<62 }, "generation"},
 		"generation MaxInt64":      {func(h *grpclink.Hello, w *job.World) { h.Generation, w.Generation = math.MaxInt64, math.MaxInt64 }, "generation"},
-		"negative patience":        {func(_ *grpclink.Hello, w *job.World) { w.Patience = -1 }, "patience"},
+		"negative patience":        {func(_ *grpclink.Hello, w *job.World) { w.Backoff = -1 }, "patience"},
 		"a peer twice":             {func(_ *grpclink.Hello, w *job.World) { w.Peers[0].ID = "c" }, "twice"},
 		"since after itself":       {func(_ *grpclink.Hello, w *job.World) { w.Since = 9 }, "since"},
 		"a wrong rank":             {func(h *grpclink.Hello, _ *job.World) { h.FromRank = 0 }, "left neighbour"},

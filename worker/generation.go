@@ -91,7 +91,7 @@ func (g *generation) open(ctx context.Context) error {
 		if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
 			return err
 		}
-		choice := policy.Choose(policy.Exchange{Slots: slots, Floor: g.world.Floor, Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()})
+		choice := policy.Choose(policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep, Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()})
 		stuck := g.exchanged(slots)
 		for _, r := range choice.Void {
 			g.log.Warn("a member tells of a step outside the schedule: void", "member", g.world.Peers[r].ID, "word", slots[policy.SlotWords*r])
@@ -246,7 +246,7 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 // opening is the step of an exchange of (step, fingerprint), in which the ranks' own steps may differ.
 const opening = -1
 
-func (g *generation) deadlines() policy.Deadlines { return g.patience.deadlines(g.world.Patience) }
+func (g *generation) deadlines() policy.Deadlines { return g.patience.deadlines(g.world.Backoff) }
 
 // sum runs one collective under a deadline; step must be equal on all ranks.
 func (g *generation) sum(ctx context.Context, step int64, words []int64, deadline time.Duration) error {

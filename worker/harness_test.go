@@ -128,7 +128,7 @@ func (c *crew) change(f func(v *cluster.View)) {
 func (c *crew) publish(planned bool, ids ...string) {
 	c.change(func(v *cluster.View) {
 		c.alive = ids
-		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator", Patience: c.backoff}
+		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator", Backoff: c.backoff}
 		if v.World != nil {
 			w.Generation, w.Since = v.World.Generation+1, v.World.Generation+1
 			if planned {

@@ -104,7 +104,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			if view.Job != nil {
 				l.replica.reschedule(view.Job.CheckpointEvery)
 			}
-			l.replica.recorded(world.Floor)
+			l.replica.recorded(world.DurableStep)
 			if err := l.generation(ctx, *world, leaving, &left); err != nil {
 				return err
 			}
@@ -173,7 +173,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	})
 	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(), world.Reason))
 
-	deadlines := l.patience.deadlines(world.Patience)
+	deadlines := l.patience.deadlines(world.Backoff)
 	l.report.got(trainingLimit * deadlines.Step)
 	l.Observer.Entered(world, rank)
 

@@ -181,7 +181,7 @@ func TestWhoJoinsKeepsWhatIsDue(t *testing.T) {
 		s.Step = 5
 		c.states[5] = s
 		c.publish(false, "a")
-		c.change(func(v *cluster.View) { w := *v.World; w.Floor = 5; v.World = &w })
+		c.change(func(v *cluster.View) { w := *v.World; w.DurableStep = 5; v.World = &w })
 		a := c.start("a", 1, nil)
 		a.until(7)
 		if due := a.replica.due(); len(due) > 0 {
@@ -328,7 +328,7 @@ func TestFreshMembersRestore(t *testing.T) {
 			}
 		})
 		c.publish(false, "b")
-		c.change(func(v *cluster.View) { w := *v.World; w.Floor = 10; v.World = &w })
+		c.change(func(v *cluster.View) { w := *v.World; w.DurableStep = 10; v.World = &w })
 		if got := c.finish("b"); got != want {
 			t.Errorf("ends with %s, a calm run with %s", got, want)
 		}

@@ -51,7 +51,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer tasks.Wait()
 	defer cancel(nil)
 
-	board := cluster.NewBoard(cfg.Log)
+	board := cluster.NewWatcher(cfg.Log)
 	tasks.Go(func() { board.Run(ctx, client) })
 	var pages atomic.Pointer[http.Handler] // a worker that waits for its job is healthy too, so they are there from the start
 	pages.Store(new(openingPages(cfg.Metrics)))
@@ -167,7 +167,7 @@ func retaining(pool *proto.Pool, connect Connect) Connect {
 
 // awaitJob waits for a job that goes on. The end of one that was only stopped stands until a coordinator takes it back, so it is waited out:
 // it is not for a process that starts anew. nil without an error: asked to leave before, or the job is over.
-func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}, cfg Config) (*job.Job, error) {
+func awaitJob(ctx context.Context, board *cluster.Watcher, leaving <-chan struct{}, cfg Config) (*job.Job, error) {
 	for {
 		view, changed := board.View()
 		over := view.Done != nil && (view.Done.Complete || view.Done.Failure != "")
@@ -187,7 +187,7 @@ func awaitJob(ctx context.Context, board *cluster.Board, leaving <-chan struct{}
 		case <-time.After(5 * time.Second):
 			why := fmt.Sprintf("no coordinator has created job %q yet", cfg.Name)
 			switch {
-			case board.Heard().IsZero():
+			case board.LastRead().IsZero():
 				why = fmt.Sprintf("etcd at %v does not answer", cfg.Endpoints)
 				if err := board.Err(); err != nil {
 					why = err.Error()

@@ -14,7 +14,7 @@ import (
 
 // watcher follows etcd's records and every member's own status; the coordinator, which may be the victim, is not asked.
 type watcher struct {
-	board     *cluster.Board
+	board     *cluster.Watcher
 	announced chan struct{} // closed when endpoint is known
 	endpoint  string        // of etcd
 
@@ -30,7 +30,7 @@ type watcher struct {
 }
 
 func newWatcher() *watcher {
-	return &watcher{board: cluster.NewBoard(nil), announced: make(chan struct{}), seen: map[[2]int64]bool{},
+	return &watcher{board: cluster.NewWatcher(nil), announced: make(chan struct{}), seen: map[[2]int64]bool{},
 		accused: map[string]int64{}, opened: map[string]int64{}, heals: map[string]int64{}, progress: make(chan struct{})}
 }
 

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Advertised works out the address to tell others: the one asked for, else the listener's; where that is every interface, the
-// one that leads to etcd, because members must be reached from where etcd is.
+// Advertised returns the address to advertise: the one asked for, else the listener's. If that is every interface, it
+// is the address of the route to etcd, because peers are usually where etcd is.
 func Advertised(asked string, listening net.Addr, endpoints []string) (string, error) {
 	_, port, err := net.SplitHostPort(listening.String())
 	if err != nil {
@@ -38,11 +38,13 @@ func Advertised(asked string, listening net.Addr, endpoints []string) (string, e
 		_ = c.Close()
 		return net.JoinHostPort(local, port), nil
 	}
-	return "", fmt.Errorf("cannot tell which address peers can reach, as there is no way to etcd: %w; correct --etcd, or give the address with --advertise", errors.Join(why...))
+	return "", fmt.Errorf(
+		"cannot find an address that peers can reach, because there is no route to etcd: %w; correct "+
+			"--etcd, or give the address with --advertise", errors.Join(why...))
 }
 
-// OnlyHere warns of an address that leads every machine to itself, where others seem to take part: the process listens on every interface, or
-// etcd is on another machine. Such members are dialled in vain, or the wrong ones are. "": no warning.
+// OnlyHere returns a warning if the address is a loopback address but other machines seem to take part: the process
+// listens on every interface, or etcd is on another machine. Peers would dial themselves. "": no warning.
 func OnlyHere(address string, listening net.Addr, endpoints []string) string {
 	host, _, _ := net.SplitHostPort(address)
 	if !loopback(host) {
@@ -50,11 +52,14 @@ func OnlyHere(address string, listening net.Addr, endpoints []string) string {
 	}
 	for _, e := range endpoints {
 		if elsewhere(HostPort(e)) {
-			return fmt.Sprintf("%s leads every machine to itself, and etcd (%s) is not at a loopback address: if other machines take part, choose another --listen, or name this machine's address by --advertise", address, e)
+			return fmt.Sprintf("%s leads every machine to itself, and etcd (%s) is not at a loopback address: if "+
+				"other machines take part, choose another --listen, or name this machine's address by --advertise",
+				address, e)
 		}
 	}
 	if l, ok := listening.(*net.TCPAddr); ok && l.IP.IsUnspecified() {
-		return fmt.Sprintf("%s, the address on the way to etcd, leads every machine to itself: if other machines take part, name this machine's address by --advertise", address)
+		return fmt.Sprintf("%s, the address on the way to etcd, leads every machine to itself: if other machines "+
+			"take part, name this machine's address by --advertise", address)
 	}
 	return ""
 }

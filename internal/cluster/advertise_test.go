@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestAnAddressThatLeadsNowhereIsNamed: a loopback address is told to others where etcd, or the listener, says that there are others.
+// TestAnAddressThatLeadsNowhereIsNamed warns of a loopback address where etcd's address or the listener's shows that
+// other machines take part.
 func TestAnAddressThatLeadsNowhereIsNamed(t *testing.T) {
 	for _, c := range []struct {
 		address, listening, etcd string

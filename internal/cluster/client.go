@@ -1,8 +1,8 @@
-// Package cluster is Evenweave's one home for etcd: who is a member, what the world is, who leads.
+// Package cluster is Evenweave's one home for etcd: the records of members, of the world and of the leader.
 //
-// Everything a job needs stands under one key prefix and is read as a whole (View): an event only means "read all again".
-// Leases admit members; they never evict them (that is the coordinator's judgement). What the leader writes is fenced twice:
-// by the create revision of its leadership key and by the revision of the record that it replaces.
+// All records of a job have one key prefix and are read together (View): an event only means "read all again". Leases
+// admit members; only the coordinator evicts them. The leader's writes are fenced twice: by the create revision of its
+// leadership key and by the revision of the record that it replaces.
 package cluster
 
 import (
@@ -27,7 +27,7 @@ const requestTimeout = 3 * time.Second
 // ErrNoJob says that etcd answers and holds no such job.
 var ErrNoJob = errors.New("no such job in etcd")
 
-// ErrFenced says that another leader has taken over, or that the record changed since it was read: nothing was written.
+// ErrFenced says that nothing was written: another leader has taken over, or the record has changed since it was read.
 var ErrFenced = errors.New("fenced: leadership or the record has moved on")
 
 // Client reaches the keys of one job. Safe for concurrent use.
@@ -53,9 +53,10 @@ func Dial(endpoints []string, name string) (*Client, error) {
 		DialKeepAliveTimeout: 2 * time.Second,
 		MaxCallRecvMsgSize:   maxResponse,
 		Logger:               zap.NewNop(),
-		// What the processes of a cluster say to each other never goes through a proxy.
+		// Traffic between the processes of a cluster never goes through a proxy.
 		DialOptions: []grpc.DialOption{grpc.WithNoProxy(), grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2,
+				MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
 		}), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second})},
 	})
@@ -76,8 +77,8 @@ type View struct {
 	Done     *job.Done
 	Leader   *job.Leader
 	Members  []job.Member // by registration, oldest first
-	Workers  int          // wanted worker count of a local run; 0: nobody scales this job
-	Skipped  []error      // records that cannot be used, each named with its key: the job goes on without them
+	Workers  int          // wanted worker count of a local run; 0: not set
+	Skipped  []error      // unusable records, named by their keys: the job goes on without them
 
 	worldRevision int64
 	jobRevision   int64

@@ -17,7 +17,8 @@ import (
 	"evenweave/internal/local"
 )
 
-// TestMain gives all tests a proxy that nobody runs, as many clusters have one for the world outside: no request may go there.
+// TestMain gives all tests a proxy that does not run, as many clusters have one for outside traffic: no request may use
+// it.
 func TestMain(m *testing.M) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
 		_ = os.Setenv(name, "http://127.0.0.1:9")
@@ -25,13 +26,13 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// created is a job record that can be.
+// created is a valid job record.
 func created(uuid string) job.Job {
 	return job.Job{UUID: uuid, Backend: "xla", Spec: job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 5, Epochs: 1}}
 }
 
-// told is a leader's record that can be.
-func told(id string) job.Leader { return job.Leader{ID: id, Address: "127.0.0.1:1"} }
+// leader is a valid leader record.
+func leader(id string) job.Leader { return job.Leader{ID: id, Address: "127.0.0.1:1"} }
 
 const ttl = 2 * time.Second // the shortest that etcd grants
 
@@ -88,16 +89,16 @@ func dial(t *testing.T, s *server) *cluster.Client {
 	return c
 }
 
-// within is the test's patience; etcd on a busy machine may need seconds.
+// within bounds a test's requests; etcd on a busy machine may need seconds.
 func within(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// watch runs a board until the test ends.
-func watch(t *testing.T, c *cluster.Client) *cluster.Board {
-	b := cluster.NewBoard(nil)
+// watch runs a watcher until the test ends.
+func watch(t *testing.T, c *cluster.Client) *cluster.Watcher {
+	b := cluster.NewWatcher(nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { b.Run(ctx, c) })
@@ -105,8 +106,8 @@ func watch(t *testing.T, c *cluster.Client) *cluster.Board {
 	return b
 }
 
-// await waits until the board shows what is asked for.
-func await(t *testing.T, b *cluster.Board, what string, holds func(cluster.View) bool) cluster.View {
+// await waits for a view that holds accepts.
+func await(t *testing.T, b *cluster.Watcher, what string, holds func(cluster.View) bool) cluster.View {
 	t.Helper()
 	ctx := within(t)
 	for {
@@ -117,21 +118,22 @@ func await(t *testing.T, b *cluster.Board, what string, holds func(cluster.View)
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			t.Fatalf("%s has not come to pass; the view is %+v", what, v)
+			t.Fatalf("waited in vain for %s; the view is %+v", what, v)
 		}
 	}
 }
 
 func campaign(t *testing.T, c *cluster.Client, id string) *cluster.Term {
 	t.Helper()
-	term, err := c.Campaign(within(t), told(id), ttl)
+	term, err := c.Campaign(within(t), leader(id), ttl)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return term
 }
 
-// TestTheSecondLeaderFencesTheFirst: whoever lost the leadership can write nothing, however late it wakes up.
+// TestTheSecondLeaderFencesTheFirst: a coordinator that has lost the leadership can write nothing, however late it
+// wakes up.
 func TestTheSecondLeaderFencesTheFirst(t *testing.T) {
 	s := startEtcd(t)
 	ctx := within(t)
@@ -182,31 +184,35 @@ func TestAMemberOutlivesEtcd(t *testing.T) {
 	if err := term.CreateJob(ctx, created("u")); err != nil {
 		t.Fatal(err)
 	}
-	board := watch(t, c)
-	m := cluster.NewMembership(c, job.Member{ID: "a", Job: "u", Address: "127.0.0.1:1", Protocol: job.Protocol}, ttl, nil)
+	watcher := watch(t, c)
+	m := cluster.NewMembership(c, job.Member{ID: "a", Job: "u", Address: "127.0.0.1:1", Protocol: job.Protocol}, ttl,
+		nil)
 	registering, leave := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { m.Run(registering) })
 	defer running.Wait()
 	defer leave()
 	registered := func(v cluster.View) bool { _, ok := v.Member("a"); return ok && v.Job != nil }
-	before := await(t, board, "registration", registered)
+	before := await(t, watcher, "registration", registered)
 
 	s.halt()
-	if v, _ := board.View(); !registered(v) {
+	if v, _ := watcher.View(); !registered(v) {
 		t.Error("the last view is gone with etcd")
 	}
 	if _, err := c.Read(ctx); err == nil {
 		t.Error("reading from a stopped etcd succeeds")
 	}
 	s.start()
-	after := await(t, board, "registration after the restart", func(v cluster.View) bool { return registered(v) && v.Revision > before.Revision })
+	after := await(t, watcher, "registration after the restart", func(v cluster.View) bool {
+		return registered(v) &&
+			v.Revision > before.Revision
+	})
 	if after.Job.UUID != "u" {
 		t.Errorf("job %q after the restart", after.Job.UUID)
 	}
 	m.Update(func(m *job.Member) { m.Leaving = true })
-	await(t, board, "the wish to leave", func(v cluster.View) bool { m, _ := v.Member("a"); return m.Leaving })
+	await(t, watcher, "the request to leave", func(v cluster.View) bool { m, _ := v.Member("a"); return m.Leaving })
 	leave()
-	await(t, board, "deregistration", func(v cluster.View) bool { return len(v.Members) == 0 })
+	await(t, watcher, "deregistration", func(v cluster.View) bool { return len(v.Members) == 0 })
 	term.Resign(ctx)
 }

@@ -14,8 +14,8 @@ import (
 	"evenweave/internal/job"
 )
 
-// Endpoints is etcd's client URLs as they are meant: a missing scheme is http, a slash at the end and spaces around are nothing.
-// What cannot be an endpoint is refused by name.
+// Endpoints returns etcd's client URLs in one form: it adds a missing http:// and drops a last slash and spaces. It
+// refuses an impossible endpoint by name.
 func Endpoints(given []string) ([]string, error) {
 	var out []string
 	for _, g := range given {
@@ -31,14 +31,15 @@ func Endpoints(given []string) ([]string, error) {
 			e = "http://" + e
 		}
 		if strings.ContainsAny(e, " \t;") {
-			return nil, fmt.Errorf("--etcd %q: separate several endpoints by a comma, for example http://a:2379,http://b:2379", job.Clean(g))
+			return nil, fmt.Errorf("--etcd %q: separate several endpoints by a comma, for example "+
+				"http://a:2379,http://b:2379", job.Clean(g))
 		}
 		u, err := url.Parse(e)
 		switch {
 		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 			return nil, fmt.Errorf("--etcd %q: expected http://HOST:PORT or https://HOST:PORT", job.Clean(g))
 		case u.User != nil:
-			return nil, errors.New("--etcd: a user's name and password in the URL are not taken")
+			return nil, errors.New("--etcd: a user's name and password in the URL are not supported")
 		case u.Path != "" || u.RawQuery != "" || u.Fragment != "":
 			return nil, fmt.Errorf("--etcd %q: an endpoint has no path; the job's name is given by --job", job.Clean(g))
 		case u.Port() == "":
@@ -63,7 +64,7 @@ func HostPort(endpoint string) string {
 	return ""
 }
 
-// explain adds to an error that etcd does not answer why, as far as that can be found out within a second.
+// explain adds the cause to an error of an etcd that does not answer, if it finds one within a second.
 func (c *Client) explain(ctx context.Context, err error) error {
 	if err == nil || errors.As(err, new(*BadRecord)) {
 		return err
@@ -80,7 +81,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	return fmt.Errorf("etcd does not answer: %s (%w)", strings.Join(why, "; "), err)
 }
 
-// diagnose asks an endpoint for its health and says in words what came of it.
+// diagnose asks an endpoint for its health and returns the finding in words.
 func diagnose(ctx context.Context, endpoint string) string {
 	if HostPort(endpoint) == "" {
 		return "no answer"
@@ -103,12 +104,12 @@ func diagnose(ctx context.Context, endpoint string) string {
 	case status == http.StatusNotFound:
 		return "an HTTP server, but not etcd's client port: is it its peer port (mostly 2380)? clients mostly use 2379"
 	case status == http.StatusOK:
-		return "it is there and says that it is healthy, but did not answer in time"
+		return "it reports that it is healthy, but did not answer in time"
 	}
-	return "it is there and not healthy: " + job.Clean(body)
+	return "it reports that it is not healthy: " + job.Clean(body)
 }
 
-// health asks past any proxy.
+// health asks without a proxy.
 func health(ctx context.Context, endpoint string) (status int, body string, err error) {
 	transport := &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
@@ -118,7 +119,7 @@ func health(ctx context.Context, endpoint string) (status int, body string, err 
 	}
 	r, err := (&http.Client{Transport: transport}).Do(request)
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err // without the address, which is told already
+		err = wrapped.Err // without the address, which the caller adds
 	}
 	if err != nil {
 		return 0, "", err

@@ -24,7 +24,8 @@ type Membership struct {
 	joined  bool
 }
 
-// NewMembership prepares a registration; Run makes and keeps it. The log, which may be nil, gets why it cannot, once a change.
+// NewMembership prepares a registration; Run makes and keeps it. The log, which may be nil, gets each new cause of a
+// failure once.
 func NewMembership(c *Client, m job.Member, ttl time.Duration, log *slog.Logger) *Membership {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -43,7 +44,7 @@ func (m *Membership) Update(change func(*job.Member)) {
 	}
 }
 
-// Registered says whether the record stands in etcd as far as this process knows.
+// Registered reports whether the record is in etcd, as far as this process knows.
 func (m *Membership) Registered() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -52,13 +53,13 @@ func (m *Membership) Registered() bool {
 
 // Run keeps the member registered until ctx ends, then removes it. The caller owns the goroutine.
 func (m *Membership) Run(ctx context.Context) {
-	told := ""
+	logged := ""
 	for ctx.Err() == nil {
 		err := m.hold(ctx)
 		m.mark(false)
-		if ctx.Err() == nil && err.Error() != told {
-			told = err.Error()
-			m.log.Warn("not registered in etcd: trying again", "err", told)
+		if ctx.Err() == nil && err.Error() != logged {
+			logged = err.Error()
+			m.log.Warn("not registered in etcd: trying again", "err", logged)
 		}
 		select {
 		case <-ctx.Done():
@@ -73,15 +74,16 @@ func (m *Membership) mark(joined bool) {
 	m.joined = joined
 }
 
-// hold registers under one lease and returns why that is over: it could not be had, it is lost, or ctx has ended.
+// hold registers under one lease and returns why the registration ended: no lease was granted, the lease was lost, or
+// ctx has ended.
 func (m *Membership) hold(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx) // ends the renewals of a lease that is given up
+	ctx, cancel := context.WithCancel(ctx) // ends the renewals of an abandoned lease
 	defer cancel()
 	lease, err := grant(ctx, m.client.etcd, m.ttl)
 	if err != nil {
 		return err
 	}
-	defer func() { // also when ctx is over: a leaver should not linger until its lease runs out
+	defer func() { // also after ctx: a leaving member should not stay registered until its lease ends
 		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_, _ = m.client.etcd.Revoke(c, lease)

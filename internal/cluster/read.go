@@ -18,17 +18,18 @@ import (
 const (
 	maxRecord   = 64 << 10
 	maxMembers  = 4096
-	memberPage  = 32       // members are read so many at a time: etcd's largest values, that many, fit into a response
-	maxResponse = 64 << 20 // etcd takes values of 1.5 MB by default
+	memberPage  = 32       // members in one read: that many of etcd's largest values fit into a response
+	maxResponse = 64 << 20 // etcd accepts values of 1.5 MB by default
 )
 
-// Read fetches the whole view, at one revision. A member's record that cannot be used is skipped and named in the view; any other ends the read.
+// Read fetches the whole view, at one revision. It skips an unusable member's record and names it in the view; any
+// other unusable record is an error.
 func (c *Client) Read(ctx context.Context) (View, error) {
 	v, err := c.read(ctx)
 	return v, c.explain(ctx, err)
 }
 
-// read is Read without an explanation, which may take a second, of why etcd does not answer.
+// read is Read without the explanation of why etcd does not answer, which may take a second.
 func (c *Client) read(ctx context.Context) (View, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -36,7 +37,8 @@ func (c *Client) read(ctx context.Context) (View, error) {
 	oldest := clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)
 	r, err := c.etcd.Txn(ctx).Then(
 		clientv3.OpGet(k.job()), clientv3.OpGet(k.world()), clientv3.OpGet(k.done()), clientv3.OpGet(k.workers()),
-		clientv3.OpGet(k.election()+"/", clientv3.WithPrefix(), oldest, clientv3.WithLimit(1)), // the others are candidates in waiting
+		// The others are candidates that wait.
+		clientv3.OpGet(k.election()+"/", clientv3.WithPrefix(), oldest, clientv3.WithLimit(1)),
 		clientv3.OpGet(k.members(), clientv3.WithPrefix(), clientv3.WithLimit(memberPage)),
 	).Commit()
 	if err != nil {
@@ -107,12 +109,14 @@ type BadRecord struct {
 }
 
 func (e *BadRecord) Error() string {
-	return fmt.Sprintf("etcd key %s: %s; look at it with `etcdctl get`, mend it or remove it with `etcdctl del`", job.Clean(e.Key), job.Clean(e.Cause.Error()))
+	return fmt.Sprintf("etcd key %s: %s; look at it with `etcdctl get`, correct it or remove it with `etcdctl del`",
+		job.Clean(e.Key), job.Clean(e.Cause.Error()))
 }
 
 func (e *BadRecord) Unwrap() error { return e.Cause }
 
-// members takes the first page of members and reads the rest, all at the view's revision. The view has them by registration, oldest first.
+// members decodes the first page of members and reads the rest, all at the view's revision, in the order of
+// registration, oldest first.
 func (c *Client) members(ctx context.Context, v *View, page []*mvccpb.KeyValue, more bool) error {
 	type registered struct {
 		job.Member
@@ -134,12 +138,14 @@ func (c *Client) members(ctx context.Context, v *View, page []*mvccpb.KeyValue, 
 		}
 		seen += len(page)
 		if more && seen >= maxMembers {
-			v.Skipped = append(v.Skipped, &BadRecord{Key: c.keys.members(), Cause: fmt.Errorf("more than %d members: the rest is not looked at", maxMembers)})
+			v.Skipped = append(v.Skipped, &BadRecord{Key: c.keys.members(),
+				Cause: fmt.Errorf("more than %d members: the rest is ignored", maxMembers)})
 		}
 		if !more || len(page) == 0 || seen >= maxMembers {
 			break
 		}
-		r, err := c.etcd.Get(ctx, string(page[len(page)-1].Key)+"\x00", clientv3.WithRange(clientv3.GetPrefixRangeEnd(c.keys.members())),
+		r, err := c.etcd.Get(ctx, string(page[len(page)-1].Key)+"\x00",
+			clientv3.WithRange(clientv3.GetPrefixRangeEnd(c.keys.members())),
 			clientv3.WithLimit(memberPage), clientv3.WithRev(v.Revision))
 		if err != nil {
 			return err
@@ -153,7 +159,7 @@ func (c *Client) members(ctx context.Context, v *View, page []*mvccpb.KeyValue, 
 	return nil
 }
 
-// workers takes the wanted worker count; one that is no count is skipped.
+// workers decodes the wanted worker count and skips one that is no count.
 func (v *View) workers(kv *mvccpb.KeyValue) {
 	if kv == nil {
 		return

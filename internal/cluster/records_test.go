@@ -19,7 +19,7 @@ import (
 	"evenweave/internal/job"
 )
 
-// raw is a client of etcd as a stranger has one.
+// raw is an etcd client without our checks.
 func raw(t *testing.T, s *server) *clientv3.Client {
 	t.Helper()
 	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + s.client}, Logger: zap.NewNop()})
@@ -41,7 +41,7 @@ func record(id string) string {
 	return fmt.Sprintf(`{"id":%q,"job":"u","address":"127.0.0.1:1","protocol":1,"a later build's field":[1]}`, id)
 }
 
-// TestABadMemberIsSkippedAndNamed: what anybody may write under members hides neither the good ones nor the job.
+// TestABadMemberIsSkippedAndNamed: bad records under members hide neither the good ones nor the job.
 func TestABadMemberIsSkippedAndNamed(t *testing.T) {
 	s := startEtcd(t)
 	c, stranger := dial(t, s), raw(t, s)
@@ -51,8 +51,10 @@ func TestABadMemberIsSkippedAndNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := map[string]string{
-		"zz": "{", "null": "null", "empty": "", "list": "[]", "other": record("b"), "unix": `{"id":"unix","job":"u","address":"unix:/run/docker.sock"}`,
-		"port": `{"id":"port","job":"u","address":"h:0"}`, "big": `{"id":"big","job":"u","address":"h:1","x":"` + strings.Repeat("x", 70<<10) + `"}`,
+		"zz": "{", "null": "null", "empty": "", "list": "[]", "other": record("b"),
+		"unix": `{"id":"unix","job":"u","address":"unix:/run/docker.sock"}`,
+		"port": `{"id":"port","job":"u","address":"h:0"}`, "big": `{"id":"big","job":"u","address":"h:1","x":"` +
+			strings.Repeat("x", 70<<10) + `"}`,
 		"\x1b[2J": "{", "up/down": record("up/down"),
 	}
 	for key, value := range bad {
@@ -71,7 +73,8 @@ func TestABadMemberIsSkippedAndNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(v.Members) != len(good) || v.Job == nil || v.Leader == nil || v.Workers != 0 {
-		t.Fatalf("%d members of %d in a view of job %v, leader %v, %d workers", len(v.Members), len(good), v.Job, v.Leader, v.Workers)
+		t.Fatalf("%d members of %d in a view of job %v, leader %v, %d workers", len(v.Members), len(good), v.Job,
+			v.Leader, v.Workers)
 	}
 	for i, m := range v.Members {
 		if m.ID != good[i] {
@@ -82,25 +85,28 @@ func TestABadMemberIsSkippedAndNamed(t *testing.T) {
 		t.Errorf("%d records are named, want %d: %v", len(v.Skipped), len(bad)+1, v.Skipped)
 	}
 	for _, err := range v.Skipped {
-		if text := err.Error(); !strings.HasPrefix(text, "etcd key /evenweave/test/") || !strings.Contains(text, "etcdctl del") || strings.ContainsAny(text, "\x1b\n") {
-			t.Errorf("%q: want the key, and what to do, and nothing that a terminal obeys", text)
+		if text := err.Error(); !strings.HasPrefix(text, "etcd key /evenweave/test/") ||
+			!strings.Contains(text, "etcdctl del") || strings.ContainsAny(text, "\x1b\n") {
+			t.Errorf("%q: want the key, what to do, and no control characters", text)
 		}
 	}
 }
 
-// TestABadRecordIsAnErrorThatNamesIt: without its job, world, end or leader nothing of a job can be understood.
+// TestABadRecordIsAnErrorThatNamesIt: without a valid job, world, end or leader a view is useless.
 func TestABadRecordIsAnErrorThatNamesIt(t *testing.T) {
 	s := startEtcd(t)
 	c, stranger := dial(t, s), raw(t, s)
 	for key, values := range map[string][]string{
-		"job":        {"{", "null", `{"uuid":"u","spec":{"global_batch":0}}`, strings.Repeat(" ", 1<<20)},
-		"world":      {`[]`, `{"job":"u","generation":4,"patience":-1}`, `{"job":"u","generation":9223372036854775807}`},
+		"job": {"{", "null", `{"uuid":"u","spec":{"global_batch":0}}`, strings.Repeat(" ", 1<<20)},
+		"world": {`[]`, `{"job":"u","generation":4,"patience":-1}`,
+			`{"job":"u","generation":9223372036854775807}`},
 		"done":       {`{"step":-1}`, `"over"`},
 		"leader/abc": {`{"id":"../x"}`, "{"},
 	} {
 		for _, value := range values {
 			put(t, stranger, key, value)
-			if _, err := c.Read(within(t)); err == nil || !strings.Contains(err.Error(), "/evenweave/test/"+key+":") || !strings.Contains(err.Error(), "etcdctl") {
+			if _, err := c.Read(within(t)); err == nil || !strings.Contains(err.Error(), "/evenweave/test/"+key+":") ||
+				!strings.Contains(err.Error(), "etcdctl") {
 				t.Errorf("%s = %.50q: %v, want an error with the key and what to do", key, value, err)
 			}
 		}
@@ -131,12 +137,12 @@ func (l *lines) count(what string) int {
 	return strings.Count(l.text.String(), what)
 }
 
-// TestTheBoardNamesWhatItCannotRead: once a change, not once a read; and it reads on.
-func TestTheBoardNamesWhatItCannotRead(t *testing.T) {
+// TestTheWatcherNamesWhatItCannotRead: once a change, not once a read; and it keeps reading.
+func TestTheWatcherNamesWhatItCannotRead(t *testing.T) {
 	s := startEtcd(t)
 	c, stranger := dial(t, s), raw(t, s)
 	log := &lines{}
-	b := cluster.NewBoard(slog.New(slog.NewTextHandler(log, nil)))
+	b := cluster.NewWatcher(slog.New(slog.NewTextHandler(log, nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { b.Run(ctx, c) })
@@ -153,20 +159,22 @@ func TestTheBoardNamesWhatItCannotRead(t *testing.T) {
 	}
 	put(t, stranger, "world", "{")
 	put(t, stranger, "members/zz", record("zz"))
-	ends(t, "the world's record to be named", func() bool { return b.Err() != nil && log.count("/evenweave/test/world") > 0 })
+	ends(t, "the world's record to be named",
+		func() bool { return b.Err() != nil && log.count("/evenweave/test/world") > 0 })
 	if n := log.count("/evenweave/test/world"); n != 1 {
 		t.Errorf("a bad world is named %d times", n)
 	}
 	if _, err := stranger.Delete(within(t), "/evenweave/test/world"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, b, "the member, once the world can be read", func(v cluster.View) bool { _, ok := v.Member("zz"); return ok && len(v.Skipped) == 0 })
+	await(t, b, "the member, once the world can be read",
+		func(v cluster.View) bool { _, ok := v.Member("zz"); return ok && len(v.Skipped) == 0 })
 	if err := b.Err(); err != nil {
 		t.Errorf("still away: %v", err)
 	}
 }
 
-// ends asks until something holds.
+// ends polls until holds returns true.
 func ends(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for ctx := within(t); !holds(); {
@@ -180,8 +188,8 @@ func known(generation int64) job.World {
 	return job.World{Job: "u", Generation: generation, Peers: []job.Peer{{ID: "a", Address: "127.0.0.1:1"}}}
 }
 
-// TestAPeersWorldCountsOnlyWhileEtcdIsAway: a forged one changes nothing while etcd answers; while it does not, a newer one is taken,
-// and given up for etcd's answer when that comes.
+// TestAPeersWorldCountsOnlyWhileEtcdIsAway: a forged one changes nothing while etcd answers; while etcd is away, a
+// newer one is used until etcd answers again.
 func TestAPeersWorldCountsOnlyWhileEtcdIsAway(t *testing.T) {
 	s := startEtcd(t)
 	ctx := within(t)
@@ -197,40 +205,43 @@ func TestAPeersWorldCountsOnlyWhileEtcdIsAway(t *testing.T) {
 	if err := term.PublishWorld(ctx, read, known(3)); err != nil {
 		t.Fatal(err)
 	}
-	board := watch(t, c)
-	await(t, board, "the world", func(v cluster.View) bool { return v.World != nil })
-	board.Learn(known(1 << 53))
+	watcher := watch(t, c)
+	await(t, watcher, "the world", func(v cluster.View) bool { return v.World != nil })
+	watcher.Learn(known(1 << 53))
 	if _, err := c.SetWorkers(ctx, 3); err != nil {
 		t.Fatal(err)
 	}
-	v := await(t, board, "the wanted worker count", func(v cluster.View) bool { return v.Workers == 3 })
+	v := await(t, watcher, "the wanted worker count", func(v cluster.View) bool { return v.Workers == 3 })
 	if v.World.Generation != 3 {
-		t.Errorf("a peer's word made it generation %d, etcd says 3", v.World.Generation)
+		t.Errorf("a peer's record made it generation %d, etcd has 3", v.World.Generation)
 	}
 	term.Resign(ctx)
 
 	s.halt()
-	board.Learn(known(5)) // before the board has noticed
-	v = await(t, board, "the peer's world while etcd is away", func(v cluster.View) bool { return v.World.Generation == 5 })
-	ends(t, "the board to say so", func() bool { return board.Err() != nil })
-	for _, w := range []job.World{{Job: "u", Generation: 7, Patience: -1}, {Job: "other", Generation: 9}, known(4), {Job: "u", Generation: 1 << 60}} {
-		board.Learn(w)
+	watcher.Learn(known(5)) // before the watcher has noticed
+	v = await(t, watcher, "the peer's world while etcd is away",
+		func(v cluster.View) bool { return v.World.Generation == 5 })
+	ends(t, "the watcher's error", func() bool { return watcher.Err() != nil })
+	for _, w := range []job.World{{Job: "u", Generation: 7, Backoff: -1}, {Job: "other", Generation: 9}, known(4),
+		{Job: "u", Generation: 1 << 60}} {
+		watcher.Learn(w)
 	}
-	if v, _ = board.View(); v.World.Generation != 5 {
+	if v, _ = watcher.View(); v.World.Generation != 5 {
 		t.Errorf("generation %d, want 5: the others are invalid, of another job, and older", v.World.Generation)
 	}
-	board.Learn(known(6))
-	if v, _ = board.View(); v.World.Generation != 6 {
+	watcher.Learn(known(6))
+	if v, _ = watcher.View(); v.World.Generation != 6 {
 		t.Errorf("generation %d, want 6 at once", v.World.Generation)
 	}
 	s.start()
-	await(t, board, "etcd's world", func(v cluster.View) bool { return v.World != nil && v.World.Generation == 3 })
+	await(t, watcher, "etcd's world", func(v cluster.View) bool { return v.World != nil && v.World.Generation == 3 })
 }
 
 func TestEndpoints(t *testing.T) {
 	for given, want := range map[string]string{
-		"http://a:2379": "http://a:2379", "a:2379": "http://a:2379", " https://a:2379/ ": "https://a:2379", "http://[::1]:2379//": "http://[::1]:2379",
-		"a:1,, b:2": "http://a:1 http://b:2", "unix:///run/etcd": "unix:///run/etcd",
+		"http://a:2379": "http://a:2379", "a:2379": "http://a:2379", " https://a:2379/ ": "https://a:2379",
+		"http://[::1]:2379//": "http://[::1]:2379",
+		"a:1,, b:2":           "http://a:1 http://b:2", "unix:///run/etcd": "unix:///run/etcd",
 	} {
 		got, err := cluster.Endpoints(strings.Split(given, ","))
 		if err != nil || strings.Join(got, " ") != want {
@@ -238,16 +249,18 @@ func TestEndpoints(t *testing.T) {
 		}
 	}
 	for given, names := range map[string]string{
-		"": "--etcd", "http://a": "2379", "http://a:2379/v3": "path", "http://a:1 http://b:2": "comma", "ftp://a:1": "http", "http://u:p@a:1": "password",
+		"": "--etcd", "http://a": "2379", "http://a:2379/v3": "path", "http://a:1 http://b:2": "comma",
+		"ftp://a:1": "http", "http://u:p@a:1": "password",
 		"http://:2379": "HOST", "http://a:0": "port", "http://a:b": "http", "http://\x1b[2J:1": "--etcd",
 	} {
-		if got, err := cluster.Endpoints([]string{given}); err == nil || !strings.Contains(err.Error(), names) || strings.Contains(err.Error(), "\x1b") {
+		if got, err := cluster.Endpoints([]string{given}); err == nil || !strings.Contains(err.Error(), names) ||
+			strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("%q: %q, %v; want an error with %q", given, got, err, names)
 		}
 	}
 }
 
-// TestWhyEtcdDoesNotAnswer: an error that tells more than that time ran out.
+// TestWhyEtcdDoesNotAnswer: the error names the cause, not only that time ran out.
 func TestWhyEtcdDoesNotAnswer(t *testing.T) {
 	s := startEtcd(t)
 	page := httptest.NewServer(http.NotFoundHandler())
@@ -274,7 +287,8 @@ func TestWhyEtcdDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// TestNoProxy: an address that is not loopback by its name would be asked for through the proxy that TestMain sets.
+// TestNoProxy dials an address that is not loopback by its name: without our options the client would use TestMain's
+// proxy.
 func TestNoProxy(t *testing.T) {
 	s := startEtcd(t)
 	_, port, _ := net.SplitHostPort(s.client)

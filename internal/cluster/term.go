@@ -28,8 +28,9 @@ func (c *Client) Campaign(ctx context.Context, leader job.Leader, ttl time.Durat
 	if err != nil {
 		return nil, c.explain(ctx, err)
 	}
-	// The session lives apart from ctx: Resign must still be able to revoke its lease when ctx is over.
-	session, err := concurrency.NewSession(c.etcd, concurrency.WithLease(lease), concurrency.WithContext(context.WithoutCancel(ctx)))
+	// The session outlives ctx: Resign must be able to revoke its lease when ctx has ended.
+	session, err := concurrency.NewSession(c.etcd, concurrency.WithLease(lease),
+		concurrency.WithContext(context.WithoutCancel(ctx)))
 	if err != nil {
 		return nil, fmt.Errorf("etcd session: %w", err)
 	}
@@ -51,7 +52,7 @@ func (t *Term) Number() int64 { return t.election.Rev() }
 // Context ends when the leadership is over.
 func (t *Term) Context() context.Context { return t.session.Ctx() }
 
-// Resign gives the leadership up, so that a successor need not wait for the lease to run out.
+// Resign ends the leadership, so that a successor need not wait until the lease runs out.
 func (t *Term) Resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -80,28 +81,30 @@ func (t *Term) unchanged(key string, revision int64) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
 }
 
-// CreateJob writes the job record; ErrFenced when there is one already.
+// CreateJob writes the job record. If there is one already, it returns ErrFenced.
 func (t *Term) CreateJob(ctx context.Context, j job.Job) error {
 	k := t.client.keys
-	return t.commit(ctx, t.unchanged(k.job(), 0), clientv3.OpPut(k.job(), encode(j)), clientv3.OpDelete(k.world()), clientv3.OpDelete(k.done()))
+	return t.commit(ctx, t.unchanged(k.job(), 0), clientv3.OpPut(k.job(), encode(j)), clientv3.OpDelete(k.world()),
+		clientv3.OpDelete(k.done()))
 }
 
 // ReplaceJob updates the job record that was read in the view.
 func (t *Term) ReplaceJob(ctx context.Context, read View, j job.Job) error {
-	return t.commit(ctx, t.unchanged(t.client.keys.job(), read.jobRevision), clientv3.OpPut(t.client.keys.job(), encode(j)))
+	return t.commit(ctx, t.unchanged(t.client.keys.job(), read.jobRevision),
+		clientv3.OpPut(t.client.keys.job(), encode(j)))
 }
 
 // PublishWorld replaces the world that was read in the view.
 func (t *Term) PublishWorld(ctx context.Context, read View, w job.World) error {
 	k := t.client.keys
-	w.Reason = job.Clean(w.Reason) // members had a part in it
+	w.Reason = job.Clean(w.Reason) // it quotes members
 	if err := w.Validate(); err != nil {
 		return fmt.Errorf("the world's record: %w", err)
 	}
 	return t.commit(ctx, t.unchanged(k.world(), read.worldRevision), clientv3.OpPut(k.world(), encode(w)))
 }
 
-// Finish writes the end of the job, or of this stretch of it.
+// Finish writes the end of the job, or of this part of it.
 func (t *Term) Finish(ctx context.Context, d job.Done) error {
 	d.Failure = job.Clean(d.Failure)
 	if err := d.Validate(); err != nil {
@@ -110,7 +113,7 @@ func (t *Term) Finish(ctx context.Context, d job.Done) error {
 	return t.commit(ctx, t.leads(), clientv3.OpPut(t.client.keys.done(), encode(d)))
 }
 
-// Reopen takes the end back, so that a stopped job goes on.
+// Reopen deletes the record of the end, so that a stopped job goes on.
 func (t *Term) Reopen(ctx context.Context) error {
 	return t.commit(ctx, t.leads(), clientv3.OpDelete(t.client.keys.done()))
 }

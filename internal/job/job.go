@@ -110,11 +110,11 @@ type World struct {
 	Peers      []Peer `json:"peers"`
 	// Since: members in a generation of at least Since finish their step and switch after its commit; members in an older one stop at once.
 	Since int64 `json:"since"`
-	// Floor is the step of the newest durable checkpoint; Coordinator serves it.
-	Floor       int64  `json:"floor"`
+	// DurableStep is the step of the newest durable checkpoint; Coordinator serves it.
+	DurableStep int64  `json:"floor"`
 	Coordinator string `json:"coordinator"`
-	// Patience counts how often deadlines have been doubled after false accusations.
-	Patience int `json:"patience,omitempty"`
+	// Backoff is how often the deadlines have been doubled after false accusations.
+	Backoff int `json:"patience,omitempty"`
 	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has one.
 	Fresh []string `json:"fresh,omitempty"`
 	// Dismissed are members that are to end, each with the reason: they failed again and again.

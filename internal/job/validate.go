@@ -15,7 +15,7 @@ const (
 	MaxGlobalBatch = 1 << 20
 	MaxMicroBatch  = 1 << 16
 	MaxPeers       = 1 << 16
-	MaxPatience    = 6   // deadlines are shifted left by it
+	MaxBackoff     = 6   // deadlines are shifted left by it
 	MaxID          = 63  // a label of DNS, as the name of a Kubernetes pod mostly is
 	MaxName        = 40  // of a job: it is a part of other names
 	maxAddress     = 261 // a DNS name, a colon and a port
@@ -184,10 +184,10 @@ func (m Member) Speaks() error {
 	return nil
 }
 
-// Validate reports the first field that cannot be. Every method of a valid world, and a shift by its Patience, returns without a panic.
+// Validate reports the first field that cannot be. Every method of a valid world, and a shift by its Backoff, returns without a panic.
 func (w World) Validate() error {
 	err := first(checkUUID(w.Job), within("generation", w.Generation, 1, MaxStep), within("since", w.Since, 0, w.Generation),
-		within("floor", w.Floor, 0, MaxStep), within("patience", w.Patience, 0, MaxPatience), within("number of peers", len(w.Peers), 0, MaxPeers),
+		within("floor", w.DurableStep, 0, MaxStep), within("patience", w.Backoff, 0, MaxBackoff), within("number of peers", len(w.Peers), 0, MaxPeers),
 		text("reason", w.Reason, maxText))
 	if err != nil {
 		return err

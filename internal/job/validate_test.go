@@ -16,7 +16,7 @@ var (
 	spec   = job.Spec{Model: "cnn", Samples: 60000, GlobalBatch: 128, MicroBatch: 16, Epochs: 10}
 	whole  = job.Job{UUID: "u", Spec: spec, Backend: "xla", CheckpointEvery: 5}
 	member = job.Member{ID: "worker-1", Job: "u", Address: "127.0.0.1:7071", Host: "h", PID: 1, Protocol: job.Protocol}
-	world  = job.World{Job: "u", Generation: 3, Since: 2, Floor: 10, Coordinator: "[fd77::1]:7070", Patience: 6, Reason: "first world",
+	world  = job.World{Job: "u", Generation: 3, Since: 2, DurableStep: 10, Coordinator: "[fd77::1]:7070", Backoff: 6, Reason: "first world",
 		Peers: []job.Peer{{ID: "a", Address: "host-a.example:1"}, {ID: "b", Address: "10.0.0.2:65535"}}}
 	leader = job.Leader{ID: "coordinator-1", Address: "127.0.0.1:7070"}
 	done   = job.Done{Job: "u", Generation: 3, Step: 10, Complete: true}
@@ -64,9 +64,9 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"generation", changed(world, func(w *job.World) { w.Generation = 0 })},
 		{"generation", changed(world, func(w *job.World) { w.Generation = math.MaxInt64 })},
 		{"since", changed(world, func(w *job.World) { w.Since = 4 })},
-		{"floor", changed(world, func(w *job.World) { w.Floor = 1 << 62 })},
-		{"patience", changed(world, func(w *job.World) { w.Patience = -1 })},
-		{"patience", changed(world, func(w *job.World) { w.Patience = 7 })},
+		{"floor", changed(world, func(w *job.World) { w.DurableStep = 1 << 62 })},
+		{"patience", changed(world, func(w *job.World) { w.Backoff = -1 })},
+		{"patience", changed(world, func(w *job.World) { w.Backoff = 7 })},
 		{"reason", changed(world, func(w *job.World) { w.Reason = long })},
 		{"coordinator", changed(world, func(w *job.World) { w.Coordinator = "nowhere" })},
 		{"twice", changed(world, func(w *job.World) { w.Peers = slices.Repeat(w.Peers, 2) })},
@@ -209,7 +209,7 @@ func FuzzWorld(f *testing.F) {
 				t.Errorf("rank %d of %+v", rank, w)
 			}
 		}
-		if w.Rank("") != -1 || w.Generation+1 < w.Generation || int64(1)<<w.Patience > 64 || w.Floor+w.Generation < 0 {
+		if w.Rank("") != -1 || w.Generation+1 < w.Generation || int64(1)<<w.Backoff > 64 || w.DurableStep+w.Generation < 0 {
 			t.Errorf("%+v", w)
 		}
 	})

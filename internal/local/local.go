@@ -130,7 +130,7 @@ func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Log
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	board, wanted, done := cluster.NewBoard(log), make(chan int), make(chan struct{})
+	board, wanted, done := cluster.NewWatcher(log), make(chan int), make(chan struct{})
 	running := make(chan struct{})
 	go func() { defer close(running); board.Run(ctx, client) }()
 	go func() {

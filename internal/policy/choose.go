@@ -8,10 +8,10 @@ type Fingerprint struct{ Hi, Lo int64 }
 // Exchange is what all ranks told when a generation opens, and what the records say about it.
 type Exchange struct {
 	// Slots holds SlotWords words a rank: its step + 1 (0: it has no state), its fingerprint, and the newest step that it was told to be durable.
-	Slots []int64
-	Floor int64  // the newest durable step, as the world record names it
-	Total int64  // the schedule's length
-	Fresh []bool // by rank: it was not in the newest generation that opened (job.World.Fresh); nil: all were
+	Slots       []int64
+	DurableStep int64  // the newest durable step, as the world record names it
+	Total       int64  // the schedule's length
+	Fresh       []bool // by rank: it was not in the newest generation that opened (job.World.Fresh); nil: all were
 }
 
 // SlotWords is how many words a rank tells.
@@ -133,9 +133,9 @@ func (x Exchange) durable(voters []int) int64 {
 	}
 	slices.Sort(told)
 	if n := len(told); n > 0 {
-		return max(x.Floor, told[n/2])
+		return max(x.DurableStep, told[n/2])
 	}
-	return x.Floor
+	return x.DurableStep
 }
 
 func compare(a, b int64) int {

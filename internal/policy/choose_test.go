@@ -10,7 +10,7 @@ import (
 type told struct{ step, print, durable int64 }
 
 func exchange(floor int64, ranks ...told) Exchange {
-	x := Exchange{Floor: floor, Total: 100}
+	x := Exchange{DurableStep: floor, Total: 100}
 	for _, r := range ranks {
 		x.Slots = append(x.Slots, r.step+1, r.print, 0, r.durable)
 	}
@@ -145,7 +145,7 @@ func FuzzChoose(f *testing.F) {
 	f.Add(int64(3), int64(9), int64(1), int64(math.MaxInt64), int64(math.MinInt64), int64(-1), uint8(3), uint8(2))
 	f.Fuzz(func(t *testing.T, a, b, c, d, e, floor int64, size, fresh uint8) {
 		words := []int64{a, b, c, d, e}
-		x := Exchange{Floor: min(max(floor, 0), 100), Total: 100}
+		x := Exchange{DurableStep: min(max(floor, 0), 100), Total: 100}
 		for r := range int(size%9) + 1 {
 			for w := range SlotWords {
 				x.Slots = append(x.Slots, words[(r*int(size)+w*7)%5])

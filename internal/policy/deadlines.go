@@ -33,7 +33,7 @@ const (
 	suspectMultiple = 4
 
 	// MaxBackoff bounds the doublings that a world record may ask for.
-	MaxBackoff  = job.MaxPatience
+	MaxBackoff  = job.MaxBackoff
 	longestStep = time.Hour // a median above it counts as it: no deadline overflows
 )
 

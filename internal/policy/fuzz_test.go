@@ -169,12 +169,12 @@ func (f *fuzzed) check(w job.World) {
 		f.t.Fatalf("generation %d after %d", w.Generation, before)
 	case w.Since != w.Generation && w.Since != before:
 		f.t.Fatalf("generation %d since %d", w.Generation, w.Since)
-	case w.Floor < f.floor || w.Patience < 0 || w.Patience > 6 || w.Reason == "":
+	case w.DurableStep < f.floor || w.Backoff < 0 || w.Backoff > 6 || w.Reason == "":
 		f.t.Fatalf("world %+v after floor %d", w, f.floor)
 	case w.Size() > f.limits.Max || w.Size() < f.limits.Min && w.Size() > 0 && !w.Halt:
 		f.t.Fatalf("%d members, not within %+v", w.Size(), f.limits)
 	}
-	f.floor = w.Floor
+	f.floor = w.DurableStep
 	for rank, p := range w.Peers {
 		if w.Rank(p.ID) != rank || p.Address == "" {
 			f.t.Fatalf("peers %v", w.Peers)

@@ -214,9 +214,9 @@ func (s *stage) feed(input any) {
 			if w.Since == w.Generation {
 				how = "at once"
 			}
-			line := fmt.Sprintf("-> world g=%d %v %s, floor %d", w.Generation, w.IDs(), how, w.Floor)
-			if w.Patience > 0 {
-				line += fmt.Sprintf(", patience %d", w.Patience)
+			line := fmt.Sprintf("-> world g=%d %v %s, floor %d", w.Generation, w.IDs(), how, w.DurableStep)
+			if w.Backoff > 0 {
+				line += fmt.Sprintf(", patience %d", w.Backoff)
 			}
 			if w.Halt {
 				line += ", halt"

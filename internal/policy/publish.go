@@ -82,7 +82,7 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 	if p.world != nil && p.opened != p.world.Generation {
 		p.fruitless++
 	}
-	w := job.World{Job: p.job, Generation: 1, Peers: peers, Since: 1, Floor: p.floor, Coordinator: p.address, Halt: halt, Reason: cut(reason), Fresh: p.fresh(peers)}
+	w := job.World{Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.floor, Coordinator: p.address, Halt: halt, Reason: cut(reason), Fresh: p.fresh(peers)}
 	if len(p.dismissed) > 0 {
 		w.Dismissed = maps.Clone(p.dismissed)
 	}
@@ -92,12 +92,12 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 		if !forced {
 			w.Since = p.world.Generation
 		}
-		w.Patience = p.world.Patience
+		w.Backoff = p.world.Backoff
 		switch {
 		case late:
-			w.Patience = min(w.Patience+1, 6)
+			w.Backoff = min(w.Backoff+1, 6)
 		case p.opened == p.world.Generation:
-			w.Patience = max(w.Patience-1, 0)
+			w.Backoff = max(w.Backoff-1, 0)
 		}
 	}
 	p.pending = w.Generation

@@ -175,7 +175,7 @@ func (e *etcd) publish(term, read int64, w job.World) bool {
 	e.world, e.worldChanged, e.published = &w, e.revision+1, s.now
 	s.chaos.published()
 	s.after(0, s.repent)
-	s.log("etcd: world g=%d %v since=%d floor=%d halt=%v: %s", w.Generation, w.IDs(), w.Since, w.Floor, w.Halt, w.Reason)
+	s.log("etcd: world g=%d %v since=%d floor=%d halt=%v: %s", w.Generation, w.IDs(), w.Since, w.DurableStep, w.Halt, w.Reason)
 	e.changed()
 	return true
 }

@@ -153,7 +153,7 @@ func (s *sim) backedOff() {
 	s.chaos = chaos{sim: s, until: time.Minute, rift: true, apart: true}
 	s.poisoned = 0
 	s.worlds[1] = true
-	s.etcd.world = &job.World{Generation: 1, Since: 1, Patience: 1 + s.IntN(3)}
+	s.etcd.world = &job.World{Generation: 1, Since: 1, Backoff: 1 + s.IntN(3)}
 	s.etcd.changed()
 }
 

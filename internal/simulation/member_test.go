@@ -300,7 +300,7 @@ const medianStep = 30 * time.Millisecond
 
 // deadlines are the product's own.
 func (m *member) deadlines(w *job.World) policy.Deadlines {
-	d := policy.NewDeadlines(medianStep, m.seen, w.Patience)
+	d := policy.NewDeadlines(medianStep, m.seen, w.Backoff)
 	if m.sim.bug == openNotDoubled {
 		d.Open = policy.NewDeadlines(medianStep, m.seen, 0).Open
 	}

@@ -287,7 +287,7 @@ func (x *session) open() {
 // opened settles from which state to go on.
 func (x *session) opened(this *round) {
 	m, s := x.m, x.m.sim
-	slots, newest := make([]int64, policy.SlotWords*len(this.claims)), x.world.Floor
+	slots, newest := make([]int64, policy.SlotWords*len(this.claims)), x.world.DurableStep
 	for rank, c := range this.claims {
 		if c.known {
 			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.print)
@@ -295,9 +295,9 @@ func (x *session) opened(this *round) {
 		slots[policy.SlotWords*rank+3] = c.durable
 		newest = max(newest, c.knows)
 	}
-	c := policy.Choose(policy.Exchange{Slots: slots, Floor: x.world.Floor, Total: s.total, Fresh: x.world.FreshRanks()})
-	if s.bug == floorWins && c.Step > x.world.Floor && !c.Agreed {
-		c = policy.Choice{Step: x.world.Floor}
+	c := policy.Choose(policy.Exchange{Slots: slots, DurableStep: x.world.DurableStep, Total: s.total, Fresh: x.world.FreshRanks()})
+	if s.bug == floorWins && c.Step > x.world.DurableStep && !c.Agreed {
+		c = policy.Choice{Step: x.world.DurableStep}
 	}
 	switch {
 	case c.Agreed:

@@ -19,16 +19,17 @@ const (
 
 const (
 	skippedHelp       = "Records in etcd that cannot be used now; the log names them."
-	otherProtocolHelp = "Registered members that speak another protocol, which no world can use: start them from the same build."
+	otherProtocolHelp = "Registered members that speak another protocol, which no world can use: start them from " +
+		"the same build."
 )
 
-// Facts are what the coordinator's metrics show beside its events.
+// Facts are what the coordinator's metrics show besides its events.
 type Facts struct {
 	Leading                bool
-	Members                int // registered, as far as etcd has told
+	Members                int // registered, by the last view
 	Skipped, OtherProtocol int // records in etcd that cannot be used; members that speak another protocol
 	DurableStep            int64
-	DurableAt              time.Time // zero: no checkpoint that this process knows
+	DurableAt              time.Time // zero: this process knows no checkpoint
 }
 
 // Coordinator turns the events of a job into metrics. Safe for concurrent use.
@@ -48,17 +49,18 @@ type Coordinator struct {
 	recovering bool // the present world replaced a broken one and has not committed yet
 }
 
-// NewCoordinator returns metrics that take events from now on; facts is asked at each scrape.
+// NewCoordinator returns metrics that count events from now on; each scrape calls facts.
 func NewCoordinator(facts func() Facts) *Coordinator {
 	c := &Coordinator{registry: newRegistry()}
 	f := factory{registry: c.registry}
 	c.steps = f.counter("steps_total", "Steps committed while this process led.")
 	c.samples = f.counter("samples_total", "Training samples in the committed steps.")
-	c.productive = f.counter("productive_seconds_total", "Time spent in steps that were committed. Its rate is the goodput: 1 minus what recoveries, switches and waiting for workers took.")
+	c.productive = f.counter("productive_seconds_total", "Time spent in steps that were committed. Its rate is the "+
+		"goodput: 1 minus the share of recoveries, switches and waits for workers.")
 	c.panics = f.counter("panics_total", "Calls of members to this process that panicked.")
 	c.step = f.gauge("step", "The last committed step.")
 	c.target = f.gauge("target_step", "The job's last step.")
-	c.epoch = f.gauge("epoch", "The epoch that the last committed step belongs to, from 1.")
+	c.epoch = f.gauge("epoch", "The epoch of the last committed step, from 1.")
 	c.loss = f.gauge("loss", "Mean training loss of the last committed step.")
 	c.accuracy = f.gauge("accuracy_ratio", "Training accuracy of the last committed step.")
 	c.testAccuracy = f.gauge("test_accuracy_ratio", "Accuracy on the test set at the last evaluation.")
@@ -66,15 +68,19 @@ func NewCoordinator(facts func() Facts) *Coordinator {
 	c.generation = f.gauge("generation", "The number of the present world.")
 	c.worldSize = f.gauge("world_size", "Members of the present world.")
 	c.stepSeconds = f.histogram("step_seconds", "Time from commit to commit.", stepBuckets)
-	c.recovery = f.histogram("recovery_seconds", "Time from the last commit of a world that broke to the first of the next.", stepBuckets)
+	c.recovery = f.histogram("recovery_seconds", "Time from the last commit of a world that broke to the first of "+
+		"the next.", stepBuckets)
 	c.checkpoint = f.histogram("checkpoint_seconds", "Time to fetch, verify and write a checkpoint.", stepBuckets)
 	c.evaluation = f.histogram("evaluation_seconds", "Time to evaluate on the test set.", stepBuckets)
 	c.checkpointSize = f.gauge("checkpoint_size_bytes", "Size of the newest checkpoint's state.")
-	c.recoveries = f.counters("recoveries_total", "Worlds that replaced one that broke, by cause.", "cause", memberLost, collectiveFailed)
-	c.worlds = f.counters("worlds_total", "Worlds published, by whether their members finished their step first.", "kind", "planned", "forced")
-	c.changes = f.counters("member_changes_total", "Members that came and went.", "what", progress.Ready, progress.Left, progress.Lost, progress.Refused)
-	c.warnings = f.counter("warnings_total", "Warnings told: things that a person may want to act on.")
-	c.failures = f.counter("failures_total", "Failures told: verdicts that ended the job.")
+	c.recoveries = f.counters("recoveries_total", "Worlds that replaced a broken one, by cause.",
+		"cause", memberLost, collectiveFailed)
+	c.worlds = f.counters("worlds_total", "Worlds published, by whether their members finished their step first.",
+		"kind", "planned", "forced")
+	c.changes = f.counters("member_changes_total", "Members that came and went.", "what", progress.Ready, progress.Left,
+		progress.Lost, progress.Refused)
+	c.warnings = f.counter("warnings_total", "Warnings reported: events that a person may want to act on.")
+	c.failures = f.counter("failures_total", "Failures reported: verdicts that ended the job.")
 	f.gaugeFunc("leading", "1 while this process leads the job, 0 while it stands by.", func() float64 {
 		if facts().Leading {
 			return 1
@@ -84,8 +90,10 @@ func NewCoordinator(facts func() Facts) *Coordinator {
 	f.gaugeFunc("members", "Registered members, spares too.", func() float64 { return float64(facts().Members) })
 	f.gaugeFunc("skipped_records", skippedHelp, func() float64 { return float64(facts().Skipped) })
 	f.gaugeFunc("other_protocol_members", otherProtocolHelp, func() float64 { return float64(facts().OtherProtocol) })
-	f.gaugeFunc("checkpoint_step", "Step of the newest durable checkpoint.", func() float64 { return float64(facts().DurableStep) })
-	f.gaugeFunc("checkpoint_timestamp_seconds", "When the newest durable checkpoint was made, seconds since 1970; 0: none.", func() float64 {
+	f.gaugeFunc("checkpoint_step", "Step of the newest durable checkpoint.",
+		func() float64 { return float64(facts().DurableStep) })
+	f.gaugeFunc("checkpoint_timestamp_seconds", "When the newest durable checkpoint was made, seconds since 1970; "+
+		"0: none.", func() float64 {
 		if at := facts().DurableAt; !at.IsZero() {
 			return float64(at.UnixNano()) / 1e9
 		}
@@ -157,7 +165,7 @@ func (c *Coordinator) entered(e progress.World) {
 	c.world = &e
 	c.generation.Set(float64(e.Generation))
 	c.worldSize.Set(float64(e.Size))
-	if before == nil { // the first, or one that an earlier coordinator published
+	if before == nil { // the first, or published by an earlier coordinator
 		return
 	}
 	if e.Planned {
@@ -169,7 +177,7 @@ func (c *Coordinator) entered(e progress.World) {
 	c.recovering = true
 }
 
-// cause says why a world that nobody planned replaced another.
+// cause returns why an unplanned world replaced another.
 func cause(before, after progress.World) string {
 	for _, m := range before.Members {
 		if !slices.ContainsFunc(after.Members, func(n progress.Member) bool { return n.ID == m.ID }) {

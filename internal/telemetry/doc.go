@@ -1,8 +1,9 @@
 // Package telemetry turns what a process observes into Prometheus metrics. It is the one home of the Prometheus client.
 //
-// [Coordinator] is a progress.Observer and tells of the job: steps, worlds, checkpoints, accuracy. [Worker] is a worker.Observer and tells
-// of one member: the phases of its steps, what it computed and sent, what broke. Both serve /metrics. Each has a registry of its own, so
-// that a process may hold several. Names begin with evenweave_, times are in seconds, sizes in bytes, fractions between 0 and 1.
+// [Coordinator] is a progress.Observer and shows the job: steps, worlds, checkpoints, accuracy. [Worker] is a
+// worker.Observer and shows one member: the phases of its steps, its work and traffic, its failures. Both serve
+// /metrics, each from its own registry, so that a process may hold several. Names begin with evenweave_, times are in
+// seconds, sizes in bytes, fractions between 0 and 1.
 package telemetry
 
 import (
@@ -15,7 +16,7 @@ import (
 
 const namespace = "evenweave"
 
-// stepBuckets reach from half a millisecond, a short reduce, to half a minute, a recovery that waited for a new worker.
+// stepBuckets range from half a millisecond, a short reduce, to half a minute, a recovery that waited for a new worker.
 var stepBuckets = prometheus.ExponentialBuckets(0.0005, 2, 17)
 
 func newRegistry() *prometheus.Registry {
@@ -28,7 +29,8 @@ func handler(r *prometheus.Registry) http.Handler {
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
-// factory registers metrics of one subsystem as it makes them. Names are constants of this package: registering cannot fail at run time.
+// factory makes and registers the metrics of one subsystem. Names are constants of this package: registering cannot
+// fail at run time.
 type factory struct {
 	registry  *prometheus.Registry
 	subsystem string
@@ -55,7 +57,8 @@ func (f factory) counter(name, help string) prometheus.Counter {
 	return register(f, prometheus.NewCounter(prometheus.CounterOpts(f.opts(name, help))))
 }
 
-// counters has one counter for each of the values, from 0 on: a counter that appears only with its first event hides that event from rate().
+// counters makes one counter for each value and starts all at 0: rate() would miss the first event of a counter that
+// appears with it.
 func (f factory) counters(name, help, label string, values ...string) *prometheus.CounterVec {
 	v := register(f, prometheus.NewCounterVec(prometheus.CounterOpts(f.opts(name, help)), []string{label}))
 	for _, value := range values {
@@ -65,7 +68,8 @@ func (f factory) counters(name, help, label string, values ...string) *prometheu
 }
 
 func (f factory) histogramOpts(name, help string, buckets []float64) prometheus.HistogramOpts {
-	return prometheus.HistogramOpts{Namespace: namespace, Subsystem: f.subsystem, Name: name, Help: help, Buckets: buckets}
+	return prometheus.HistogramOpts{Namespace: namespace, Subsystem: f.subsystem, Name: name, Help: help,
+		Buckets: buckets}
 }
 
 func (f factory) histogram(name, help string, buckets []float64) prometheus.Histogram {

@@ -9,7 +9,8 @@ import (
 	"evenweave/proto"
 )
 
-// Worker turns what one member does into metrics. Its methods but Handler, Saw and Panicked are called by one goroutine, as the member's loop does.
+// Worker turns what one member does into metrics. One goroutine, the member's loop, calls all methods but Handler, Saw
+// and Panicked.
 type Worker struct {
 	registry *prometheus.Registry
 
@@ -22,15 +23,17 @@ type Worker struct {
 	place int
 }
 
-// NewWorker returns the metrics of a member of that id, which has done nothing yet.
+// NewWorker returns the metrics of a new member with that id.
 func NewWorker(member string) *Worker {
 	w := &Worker{registry: newRegistry(), place: -1}
 	f := factory{w.registry, "worker"}
 	w.phases = register(f, prometheus.NewHistogramVec(f.histogramOpts("step_phase_seconds",
-		"Time of committed steps by phase: compute (own micro-batches), wait (for slower ranks), reduce (the all-reduce without that), update.", stepBuckets), []string{"phase"}))
+		"Time of committed steps by phase: compute (own micro-batches), wait (for slower ranks), reduce (the "+
+			"all-reduce without that), update.", stepBuckets), []string{"phase"}))
 	w.steps = f.counter("steps_total", "Steps that this member committed.")
 	w.microBatches = f.counter("micro_batches_total", "Micro-batches that this member computed for committed steps.")
-	w.sent = f.counter("ring_sent_bytes_total", "Payload of committed all-reduces that this member sent to its right neighbour.")
+	w.sent = f.counter("ring_sent_bytes_total", "Payload of committed all-reduces that this member sent to its "+
+		"right neighbour.")
 	w.heals = f.counter("heals_total", "Times that this member's state differed from the majority's and was replaced.")
 	w.panics = f.counter("panics_total", "Calls of other processes to this member that panicked.")
 	w.generation = f.gauge("generation", "The newest world that this member entered.")
@@ -42,7 +45,8 @@ func NewWorker(member string) *Worker {
 	w.otherProtocol = f.gauge("other_protocol_members", otherProtocolHelp)
 	w.broken = f.counters("broken_collectives_total", "All-reduces that failed on this member, by how.", "kind",
 		"broken", "deadline", "protocol", "relayed", "aborted", "unreachable", "other")
-	info := register(f, prometheus.NewGaugeVec(prometheus.GaugeOpts(f.opts("info", "1; names the member.")), []string{"member"}))
+	info := register(f, prometheus.NewGaugeVec(prometheus.GaugeOpts(f.opts("info", "1; names the member.")),
+		[]string{"member"}))
 	info.WithLabelValues(member).Set(1)
 	w.rank.Set(-1)
 	return w
@@ -69,7 +73,8 @@ func (w *Worker) Rested(string) {
 
 // Committed implements worker.Observer.
 func (w *Worker) Committed(c *proto.Commit, sent int) {
-	for phase, nanos := range map[string]int64{"compute": c.ComputeNanos, "reduce": c.ReduceNanos, "wait": c.WaitNanos, "update": c.UpdateNanos} {
+	for phase, nanos := range map[string]int64{"compute": c.ComputeNanos, "reduce": c.ReduceNanos, "wait": c.WaitNanos,
+		"update": c.UpdateNanos} {
 		w.phases.WithLabelValues(phase).Observe(float64(nanos) / 1e9)
 	}
 	w.steps.Inc()
