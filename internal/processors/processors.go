@@ -1,13 +1,15 @@
-// Package processors tells the kernel how to share the processors out.
+// Package processors controls on which processors processes and threads run.
 //
-// Processes get processors of their own: left alone, the kernel moves two busy processes about, and both ends of a loopback connection to
-// the same processor. And threads that wake up wait for their turn: XLA hands the operations of a gradient call to at least four threads, and
-// each that woke up threw out the one that was computing, a hundred times a call; so did the ring's, and the coordinator's.
+// Each process gets processors of its own: otherwise the kernel moves busy processes between processors, and both ends
+// of a loopback connection to the same one. And a thread that wakes up waits for its turn (Batch): XLA hands the
+// operations of a gradient call to at least four threads, and each that woke up interrupted the one that was computing,
+// a hundred times a call; so did the threads of the ring and the coordinator.
 //
-// Only Linux can do it; elsewhere Available returns none and the rest does nothing.
+// This works on Linux only; elsewhere Available returns none and the rest does nothing.
 package processors
 
-// Share returns the i-th of n equal, disjoint shares of the processors, in order; all of them where there are fewer than n.
+// Share returns the i-th of n equal, disjoint shares of the processors, in order; all processors if there are fewer
+// than n.
 func Share(processors []int, n, i int) []int {
 	if len(processors) < n {
 		return processors

@@ -36,12 +36,12 @@ func setOf(processors []int) *unix.CPUSet {
 	return &set
 }
 
-// Start starts a process that may use these processors only; none: all that this one may use.
+// Start starts a process that may use these processors only. None means all that this process may use.
 func Start(cmd *exec.Cmd, processors []int) error {
 	if len(processors) == 0 {
 		return cmd.Start()
 	}
-	release, err := limit(processors) // a child inherits from the thread that starts it
+	release, err := limit(processors) // a child inherits this from the thread that starts it
 	if err != nil {
 		return fmt.Errorf("giving a process processors %v: %w", processors, err)
 	}
@@ -49,8 +49,8 @@ func Start(cmd *exec.Cmd, processors []int) error {
 	return cmd.Start()
 }
 
-// OnOne calls do on a thread that may use one processor only, the one that it is on, and so sees no others. Threads that do starts inherit that.
-// Where the kernel forbids it, do sees all of them: it is only slower then.
+// OnOne calls do on a thread that may use only the processor that it runs on. Threads that do starts inherit this. If
+// the kernel forbids it, do may use all processors, and is only slower.
 func OnOne(do func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -63,7 +63,7 @@ func OnOne(do func() error) error {
 	return do()
 }
 
-// limit keeps the calling goroutine's thread, which it has to itself, to these processors until release.
+// limit locks the calling goroutine to its thread and the thread to these processors, until release.
 func limit(processors []int) (release func(), err error) {
 	runtime.LockOSThread()
 	var before unix.CPUSet
@@ -80,8 +80,8 @@ func limit(processors []int) (release func(), err error) {
 	}, nil
 }
 
-// Batch has all threads of this process, and of those that it starts from now on, wait for their turn when they wake up (SCHED_BATCH). They get
-// their share of the processors as before, and need no privilege. Call it once, at the start.
+// Batch makes all threads of this process, and of processes that it starts later, wait for their turn when they wake up
+// (SCHED_BATCH). Their share of the processors stays the same. It needs no privilege. Call it once, at the start.
 func Batch() error {
 	return eachThread(os.Getpid(), func(id int) error {
 		attributes, err := unix.SchedGetAttr(id, 0)
@@ -93,7 +93,7 @@ func Batch() error {
 	})
 }
 
-// Bind moves a running process, with all its threads, to these processors. A process that has ended is none of its business.
+// Bind moves a running process, with all its threads, to these processors. If the process has ended, it does nothing.
 func Bind(pid int, processors []int) error {
 	if len(processors) == 0 {
 		return nil
@@ -102,7 +102,7 @@ func Bind(pid int, processors []int) error {
 	return eachThread(pid, func(id int) error { return unix.SchedSetaffinity(id, set) })
 }
 
-// eachThread calls do for each thread of a process, also for those that are started meanwhile by one that it has not yet been called for.
+// eachThread calls do for each thread of a process, including threads that start meanwhile.
 func eachThread(pid int, do func(id int) error) error {
 	done := map[int]bool{}
 	for again := true; again; {

@@ -33,7 +33,7 @@ func TestSharesAreEqualAndDisjoint(t *testing.T) {
 	}
 }
 
-// allowed is what the kernel says of a process.
+// allowed is the kernel's list of processors for a process.
 func allowed(t *testing.T, pid int) string {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -77,7 +77,7 @@ func TestStartAndBind(t *testing.T) {
 }
 
 func TestOnOne(t *testing.T) {
-	runtime.LockOSThread() // what is changed belongs to a thread
+	runtime.LockOSThread() // the setting belongs to a thread
 	defer runtime.UnlockOSThread()
 	before, failure := Available(), errors.New("from within")
 	err := OnOne(func() error {
@@ -111,7 +111,7 @@ func TestNoSuchProcessor(t *testing.T) {
 }
 
 func TestBatchIsOfAllThreadsAndInherited(t *testing.T) {
-	if os.Getenv("EVENWEAVE_TEST_BATCH") == "" { // in a process of its own, for it cannot be undone
+	if os.Getenv("EVENWEAVE_TEST_BATCH") == "" { // in a process of its own, because it cannot be undone
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 		cmd.Env = append(os.Environ(), "EVENWEAVE_TEST_BATCH=1")
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -12,14 +12,13 @@ import (
 )
 
 const (
-	barRedraw = 100 * time.Millisecond // no more often, however fast the steps are
-	barTick   = 500 * time.Millisecond // and no less, so that a stall shows
-	minWidth  = 20                     // narrower terminals are drawn as if they were this wide
+	barRedraw = 100 * time.Millisecond // the shortest time between drawings
+	barTick   = 500 * time.Millisecond // the longest, so that a stall shows
+	minWidth  = 20                     // a narrower terminal counts as this wide
 )
 
-// Bar shows a job on a terminal: two lines at the bottom that are drawn over
-// and over, the state of training and a bar with the time left, and above them
-// a line for every other event. Close it before printing anything else.
+// Bar shows a job on a terminal. Its two lines at the bottom, the state of training and a bar with the time left, are
+// redrawn in place; above them it prints a line for every other event. Close it before printing anything else.
 type Bar struct {
 	mu     sync.Mutex
 	out    output
@@ -37,9 +36,8 @@ type Bar struct {
 	stopped chan struct{}
 }
 
-// NewBar returns an observer that draws on w, a terminal that understands ANSI
-// escapes, with times in zone. width says how many columns it has; it is asked
-// at every drawing. The Bar owns a goroutine until Close.
+// NewBar returns an observer that draws on w, a terminal that understands ANSI escapes, with times in zone. width
+// returns its number of columns, before each drawing. The Bar owns a goroutine until Close.
 func NewBar(w io.Writer, width func() int, zone *time.Location) *Bar {
 	b := &Bar{
 		out: output{w: w}, width: width, zone: zone, now: time.Now,
@@ -49,7 +47,7 @@ func NewBar(w io.Writer, width func() int, zone *time.Location) *Bar {
 	return b
 }
 
-// tick draws where no event does.
+// tick redraws while no events come.
 func (b *Bar) tick() {
 	defer close(b.stopped)
 	ticker := time.NewTicker(barTick)
@@ -99,8 +97,7 @@ func (b *Bar) Observe(r Record) {
 	b.draw(now, stamped(r.Time.In(b.zone), b.view.describe(r.Event)))
 }
 
-// Close takes the two lines off the screen and stops drawing. It may be called
-// again.
+// Close removes the two lines from the screen and stops drawing. It may be called again.
 func (b *Bar) Close() error {
 	b.mu.Lock()
 	if !b.closed {
@@ -117,11 +114,10 @@ func (b *Bar) Close() error {
 	return err
 }
 
-// erase goes to the start of the upper line and clears from there on.
+// erase moves to the start of the upper line and clears from there on.
 const erase = "\r\x1b[1A\x1b[J"
 
-// draw replaces the two lines by above and the two lines anew, in one Write so
-// that nothing flickers.
+// draw prints above and redraws the two lines below it, in one Write so that nothing flickers.
 func (b *Bar) draw(now time.Time, above []byte) {
 	var frame bytes.Buffer
 	if b.up {
@@ -139,7 +135,7 @@ func (b *Bar) draw(now time.Time, above []byte) {
 	b.out.write(frame.Bytes())
 }
 
-// text is the upper line's fields, and what stands right of the bar.
+// text returns the upper line's fields, and the text right of the bar.
 func (b *Bar) text(now time.Time) (status []string, rest string) {
 	if b.view.step.Step == 0 {
 		world := "waiting for workers"
@@ -177,7 +173,7 @@ func barLine(step, steps, width int, rest string) string {
 	if steps <= 0 {
 		return rest
 	}
-	const around = len("  37% ||  ") + 1 // what the library puts about the bar
+	const around = len("  37% ||  ") + 1 // what the library puts around the bar
 	if utf8.RuneCountInString(rest) > width-around-5 {
 		rest = ""
 	}
@@ -189,8 +185,7 @@ func barLine(step, steps, width int, rest string) string {
 		progressbar.OptionSetDescription(rest),
 		progressbar.OptionShowDescriptionAtLineEnd(),
 	)
-	// The library measures time on its own clock and redraws on its own terms;
-	// here it only lays out one frame of which every number is ours.
+	// The library has its own clock and redraws. Here it only lays out one frame, with our numbers.
 	_ = bar.Set64(int64(min(max(step, 0), steps)))
 	_ = bar.RenderBlank()
 	return strings.TrimRight(strings.TrimPrefix(bar.String(), "\r"), " ")

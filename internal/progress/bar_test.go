@@ -10,8 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// screen is as much of a terminal as the bar uses: line ends, carriage returns,
-// one line up, clearing to the end.
+// screen is the part of a terminal that the bar uses: line ends, carriage returns, one line up, clear to the end.
 type screen struct {
 	mu   sync.Mutex
 	rows []string
@@ -55,7 +54,8 @@ func TestBarTranscript(t *testing.T) {
 			if stall := r.Time.Sub(clock); stall > 3*time.Second {
 				time.Sleep(stall - time.Millisecond) // fake time
 				synctest.Wait()
-				transcript.WriteString("--- " + r.Time.Format("15:04:05.000") + " before " + r.Event.Kind() + "\n" + s.text() + "\n")
+				transcript.WriteString("--- " + r.Time.Format("15:04:05.000") + " before " + r.Event.Kind() + "\n" +
+					s.text() + "\n")
 				time.Sleep(time.Millisecond)
 			} else {
 				time.Sleep(stall)
@@ -80,8 +80,7 @@ func TestBarTranscript(t *testing.T) {
 	})
 }
 
-// lastRows keeps of every screen the last six rows, or the transcript would be
-// mostly the same lines.
+// lastRows keeps the last six rows of every screen; otherwise the transcript would mostly repeat itself.
 func lastRows(transcript string) []byte {
 	var out bytes.Buffer
 	for i, shot := range strings.Split(transcript, "--- ")[1:] {

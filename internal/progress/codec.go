@@ -9,13 +9,11 @@ import (
 	"evenweave/internal/job"
 )
 
-// timeLayout is RFC 3339 with all nine digits, so that lines line up and the
-// times of one zone sort as text.
+// timeLayout is RFC 3339 with all nine digits, so that lines line up and the times of one zone sort as text.
 const timeLayout = "2006-01-02T15:04:05.000000000Z07:00"
 
-// Encode returns r as one line of JSON, ending in a newline, that begins with
-// the fields "event" and "time" (UTC). It fails on an event that JSON cannot
-// hold, such as a loss that is not finite. What a terminal might obey is escaped.
+// Encode returns r as one line of JSON, ending in a newline, that begins with the fields "event" and "time" (UTC). It
+// fails on an event that JSON cannot hold, such as a loss that is not finite. It escapes control characters.
 func Encode(r Record) ([]byte, error) {
 	if r.Event == nil {
 		return nil, fmt.Errorf("progress: a record without an event, at %s", r.Time)
@@ -35,9 +33,8 @@ func Encode(r Record) ([]byte, error) {
 	return append(append(line, job.Escape(body[1:])...), '\n'), nil
 }
 
-// Decode reads a record from one line, with or without its newline. An unknown
-// kind gives an [Unknown], and unknown fields are skipped, so that versions can
-// read each other; a line that is not a record is an error that quotes it.
+// Decode reads a record from one line, with or without its newline. An unknown kind gives an [Unknown], and unknown
+// fields are skipped, so that versions can read each other; a line that is not a record is an error that quotes it.
 func Decode(line []byte) (Record, error) {
 	line = bytes.TrimSpace(line)
 	var head struct {

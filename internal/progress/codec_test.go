@@ -27,7 +27,7 @@ func TestEveryEventSurvivesItsLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, unknown := want.Event.(Unknown); unknown {
-			want.Time = got.Time // an unknown event's line is passed on as it came
+			want.Time = got.Time // an unknown event's line stays as it is
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v\nwant %+v", got, want)
@@ -86,7 +86,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := Encode(first)
 		if err != nil {
-			t.Skip(err) // a year of five digits or the like
+			t.Skip(err) // for example a year of five digits
 		}
 		if _, unknown := first.Event.(Unknown); unknown {
 			return

@@ -6,13 +6,11 @@ import (
 	"sync"
 )
 
-// backlog is how many records a [Detached] keeps for an output that stalls; of
-// what is not a step it keeps four times as many.
+// backlog is how many steps a [Detached] keeps for an output that stalls. It keeps four times as many other records.
 const backlog = 1 << 13
 
-// Detached passes records on from a goroutine of its own. A reader that stalls,
-// a pager or a terminal after Ctrl-S, then stalls nobody else: while too many
-// records wait, steps are left out, and a [Warning] says how many.
+// Detached passes records on from its own goroutine, so that an output that stalls (a pager, a terminal after Ctrl-S)
+// does not delay its caller. While too many records wait, it leaves steps out, and a [Warning] says how many.
 type Detached struct {
 	to Observer
 
@@ -46,7 +44,8 @@ func (d *Detached) Observe(r Record) {
 		d.missed++
 		return
 	case d.missed > 0:
-		d.waiting = append(d.waiting, Record{r.Time, Warning{fmt.Sprintf("%d events are left out here: their reader stalled; metrics.jsonl has every step", d.missed)}})
+		d.waiting = append(d.waiting, Record{r.Time, Warning{fmt.Sprintf("%d events are left out here: their reader "+
+			"stalled; metrics.jsonl has every step", d.missed)}})
 		d.missed = 0
 	}
 	d.waiting = append(d.waiting, r)
@@ -79,9 +78,8 @@ func (d *Detached) run() {
 	}
 }
 
-// Close waits until everything was passed on, or ctx ends: then it returns false,
-// and the goroutine stays behind in the output that stalled, for as long as it
-// does. It may be called again.
+// Close waits until everything is passed on. If ctx ends first, it returns false, and the goroutine stays blocked for
+// as long as its output stalls. It may be called again.
 func (d *Detached) Close(ctx context.Context) bool {
 	d.mu.Lock()
 	d.closed = true

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// stalled is an output that takes nothing until it is released.
+// stalled is an output that blocks until it is released.
 type stalled struct {
 	release chan struct{}
 	mu      sync.Mutex
@@ -22,29 +22,29 @@ func (s *stalled) Observe(r Record) {
 	s.seen = append(s.seen, r)
 }
 
-// A reader that stalls delays nobody and loses nothing but steps, which are counted; what it is told stays in order.
+// A stalled output delays no caller and loses only steps, which are counted; the order stays.
 func TestDetachedOutlivesAStalledReader(t *testing.T) {
 	out := &stalled{release: make(chan struct{})}
 	d := Detach(out)
 	const steps = 3 * backlog
-	told := 0
+	sent := 0
 	for i := range steps {
 		d.Observe(step(i + 1))
 		if i%100 == 0 {
 			d.Observe(evaluated(i + 1))
-			told++
+			sent++
 		}
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if d.Close(gone) {
-		t.Error("all is passed on, it says, to an output that stands still")
+		t.Error("Close reports that a stalled output got everything")
 	}
 	close(out.release)
-	patient, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	bounded, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if !d.Close(patient) {
-		t.Fatal("what was kept is not passed on")
+	if !d.Close(bounded) {
+		t.Fatal("the kept records are not passed on")
 	}
 	last, got, evaluations, warned := 0, 0, 0, false
 	for _, r := range out.seen {
@@ -61,12 +61,12 @@ func TestDetachedOutlivesAStalledReader(t *testing.T) {
 			warned = warned || strings.Contains(e.Message, "left out")
 		}
 	}
-	if evaluations != told || got < backlog/2 || got >= steps || !warned {
-		t.Errorf("%d of %d evaluations, %d of %d steps, warned: %v", evaluations, told, got, steps, warned)
+	if evaluations != sent || got < backlog/2 || got >= steps || !warned {
+		t.Errorf("%d of %d evaluations, %d of %d steps, warned: %v", evaluations, sent, got, steps, warned)
 	}
 }
 
-// To a reader that keeps up it passes everything on.
+// An output that keeps up gets everything.
 func TestDetachedPassesEverythingOn(t *testing.T) {
 	out := &stalled{release: make(chan struct{})}
 	close(out.release)

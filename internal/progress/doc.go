@@ -1,15 +1,11 @@
-// Package progress holds what a job tells people and scripts: typed events, and
-// everything that is made of them.
+// Package progress holds a job's typed events, which people and scripts read, and their renderers.
 //
-// An [Event] says what happened, a [Record] adds when. [Encode] and [Decode]
-// turn a record into one line of JSON and back, which is also how events travel
-// from a coordinator process to the command that renders them. Renderers are
-// observers: [JSON] and [Plain] write lines, [Bar] draws a progress bar on a
-// terminal, [Metrics] keeps the learning curve in a file, [Multi] feeds several,
-// [Detach] keeps one that stalls from stalling who tells it.
-// [Plot] draws the curve as a picture.
+// An [Event] is what happened, a [Record] adds the time. [Encode] and [Decode] turn a record into one line of JSON and
+// back; a coordinator process sends its events to the command that renders them in this form. Renderers are observers:
+// [JSON] and [Plain] write lines, [Bar] draws a progress bar on a terminal, [Metrics] keeps the learning curve in a
+// file, [Multi] passes events to several, [Detach] decouples one that stalls from its caller. [Plot] draws the curve as
+// a picture.
 //
-// Every observer here may be used from several goroutines, and none of them
-// fails its caller: an output that cannot be written to falls silent and keeps
-// its first error, for training must not stop because nobody watches.
+// Every observer here is safe for concurrent use, and none of them fails its caller: after its first error an output
+// keeps that error and writes no more, because a broken output must not stop training.
 package progress

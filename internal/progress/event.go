@@ -14,8 +14,7 @@ type Record struct {
 	Event Event
 }
 
-// Observer is told of every event in order. Observe must be safe for concurrent
-// use and must not keep what the event points to beyond what it needs to draw.
+// Observer receives every event in order. Observe must be safe for concurrent use.
 type Observer interface {
 	Observe(Record)
 }
@@ -35,7 +34,7 @@ type Start struct {
 	Samples       int     `json:"samples"` // of one epoch
 	GlobalBatch   int     `json:"global_batch"`
 	MicroBatch    int     `json:"micro_batch"`
-	ResumedFrom   int     `json:"resumed_from"` // the committed step it goes on from; 0: from the start
+	ResumedFrom   int     `json:"resumed_from"` // the committed step that it goes on from; 0: the start
 	Layers        []Layer `json:"layers,omitempty"`
 }
 
@@ -57,8 +56,8 @@ type Step struct {
 	Images           int64   `json:"images"`  // used by all committed steps so far
 	Seconds          float64 `json:"seconds"` // this step took
 	SamplesPerSecond float64 `json:"samples_per_second"`
-	// The phases of the slowest rank, in milliseconds: its own micro-batches,
-	// the all-reduce, the part of it spent waiting for a neighbour, the update.
+	// The phases of the slowest rank, in milliseconds: its own micro-batches, the all-reduce, the part of it spent
+	// waiting for a neighbour, the update.
 	ComputeMS float64 `json:"compute_ms"`
 	ReduceMS  float64 `json:"reduce_ms"`
 	WaitMS    float64 `json:"wait_ms"`
@@ -71,7 +70,7 @@ type World struct {
 	Size       int      `json:"size"`
 	Members    []Member `json:"members"` // by rank
 	Reason     string   `json:"reason"`
-	Planned    bool     `json:"planned"` // its members finished their step first; false: the last world broke, or there was none
+	Planned    bool     `json:"planned"` // the last world finished its step first; false: it broke, or there was none
 }
 
 // Member is a process in a world.
@@ -104,23 +103,23 @@ type Evaluation struct {
 	Seconds         float64  `json:"seconds"`
 }
 
-// What a [MemberChange] says of its member.
+// The values of [MemberChange.What].
 const (
 	Joined  = "joined"  // registered, still loading
 	Ready   = "ready"   // loaded and warm: can be admitted to a world
-	Left    = "left"    // went in good order
-	Lost    = "lost"    // removed on a judged report or a failed probe
+	Left    = "left"    // in good order
+	Lost    = "lost"    // removed after a confirmed report or a failed probe
 	Refused = "refused" // not admitted
 )
 
-// MemberChange is one member coming or going.
+// MemberChange is a member that comes or goes.
 type MemberChange struct {
 	ID     string `json:"id"`
 	What   string `json:"what"` // Joined, Ready, Left, Lost or Refused
 	Detail string `json:"detail,omitempty"`
 }
 
-// Notice is something worth knowing that asks for nothing.
+// Notice is information that needs no action.
 type Notice struct {
 	Message string `json:"message"`
 }
@@ -130,8 +129,8 @@ type Warning struct {
 	Message string `json:"message"`
 }
 
-// Failure is why a generation or the job ended. Message stands alone; the other
-// fields are set where they are known (a Rank of nil is unknown, 0 is rank 0).
+// Failure is why a generation or the job ended. Message is complete by itself; the other fields are set where known (a
+// nil Rank is unknown).
 type Failure struct {
 	Message    string `json:"message"`
 	Member     string `json:"member,omitempty"`
@@ -160,8 +159,8 @@ type Done struct {
 	Checkpoint       string  `json:"checkpoint"` // path of the last one
 }
 
-// Unknown is an event of a kind this version does not know, as another version
-// may write it. It keeps the whole line, so that passing it on loses nothing.
+// Unknown is an event of a kind that only another version knows. It keeps the whole line, so that passing it on loses
+// nothing.
 type Unknown struct {
 	Name string
 	Line []byte

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Learning curves that are no regular file, or too large to read, give an error at once.
+// A learning curve that is no regular file, or is too large, gives an error at once.
 func TestHostileMetricsAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	large := filepath.Join(dir, "large")

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// output writes until the first error and is silent from then on: a closed pipe
-// or a full disk must not stop training. Its owner's lock guards it.
+// output writes nothing more after its first error: a closed pipe or a full disk must not stop training. Its owner's
+// lock guards it.
 type output struct {
 	w   io.Writer
 	err error
@@ -52,12 +52,12 @@ func (j *JSON) Err() error {
 }
 
 const (
-	plainEvery = 10 * time.Second // steps do not go on longer without a line about them,
-	plainLeast = time.Second      // nor do their lines come closer
+	plainEvery = 10 * time.Second // the longest time between lines about steps
+	plainLeast = time.Second      // the shortest
 )
 
-// Plain writes lines for people, for logs and wherever there is no terminal:
-// one for each tenth of an epoch, or after 10 s, and one for every other event.
+// Plain writes lines for people, for logs and wherever there is no terminal: one for each tenth of an epoch, or after
+// 10 s, and one for every other event.
 type Plain struct {
 	mu    sync.Mutex
 	out   output
@@ -72,7 +72,7 @@ func NewPlain(w io.Writer, zone *time.Location) *Plain {
 	return &Plain{out: output{w: w}, zone: zone}
 }
 
-// Observe writes what r calls for.
+// Observe writes the lines of r, if it has any.
 func (p *Plain) Observe(r Record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,8 +100,7 @@ func (p *Plain) Err() error {
 	return p.out.err
 }
 
-// stamped is lines as they are printed: the time before the first, the others
-// under it.
+// stamped returns lines as they are printed: the time before the first, the others below it.
 func stamped(at time.Time, lines []string) []byte {
 	var b bytes.Buffer
 	prefix := at.Format("15:04:05 ")
@@ -126,10 +125,9 @@ func (m multi) Observe(r Record) {
 // relayLine bounds a line that Relay holds in memory.
 const relayLine = 1 << 20
 
-// Relay passes the records that r brings as lines of JSON to the observer,
-// until r ends, which is no error. A line that is no record (a library that
-// prints, a crash's last words) arrives as a [Warning] that quotes it, stamped
-// with the time of the record before it.
+// Relay decodes records from lines of JSON and passes them to the observer until r ends, which is no error. It turns a
+// line that is no record (a library's or a crash's output) into a [Warning] that quotes it, with the time of the record
+// before it.
 func Relay(r io.Reader, to Observer) error {
 	in := bufio.NewReaderSize(r, relayLine)
 	var last time.Time

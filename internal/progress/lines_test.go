@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// log is an observer that remembers.
+// log is an observer that keeps all records.
 type log struct{ records []Record }
 
 func (l *log) Observe(r Record) { l.records = append(l.records, r) }
@@ -72,7 +72,7 @@ func TestAClosedOutputStopsNothing(t *testing.T) {
 	}
 }
 
-func TestJSONTellsOfWhatItCannotHold(t *testing.T) {
+func TestJSONReportsWhatItCannotHold(t *testing.T) {
 	var out bytes.Buffer
 	NewJSON(&out).Observe(Record{noon, Step{Loss: math.NaN()}})
 	r, err := Decode(out.Bytes())
@@ -104,7 +104,8 @@ func TestRelay(t *testing.T) {
 func TestRelayOfDamage(t *testing.T) {
 	step, _ := Encode(Record{noon, Step{Step: 1}})
 	var got log
-	in := "W0000 a library\n\n" + string(step) + strings.Repeat("y", 3*relayLine) + "\n" + string(step) + string(step[:20])
+	in := "W0000 a library\n\n" + string(step) + strings.Repeat("y", 3*relayLine) + "\n" + string(step) +
+		string(step[:20])
 	if err := Relay(strings.NewReader(in), &got); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestMetricsFollowNoLink: neither the file nor the one that takes its place is written through a link, and both are their user's alone.
+// TestMetricsFollowNoLink: neither the file nor the one that takes its place is written through a link, and both are
+// their user's alone.
 func TestMetricsFollowNoLink(t *testing.T) {
 	dir := t.TempDir()
 	precious, path := filepath.Join(dir, "precious"), filepath.Join(dir, "metrics.jsonl")

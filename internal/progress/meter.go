@@ -3,17 +3,16 @@ package progress
 import "time"
 
 const (
-	rateWindow  = 30 * time.Second // how far back speed looks,
-	ratePoints  = 11               // or this many steps, where steps are slow
-	rateSettle  = time.Second      // what a new window must span to replace the old speed
-	recentSteps = 20               // loss and accuracy are shown as a mean of these: one batch alone is noisy
+	rateWindow  = 30 * time.Second // the span of steps that the speed is measured over,
+	ratePoints  = 11               // at least this many steps, if steps are slow
+	rateSettle  = time.Second      // the least span of a new window that replaces the old speed
+	recentSteps = 20               // loss and accuracy are means of these: one batch alone is noisy
 	stallFloor  = 3 * time.Second
 )
 
-// meter measures speed over a moving window of committed steps, and smooths
-// what is shown of them. A stall, a resume, a step back of the clock and a new
-// world each open a new window, so that neither the pause nor the old world's
-// speed colours the new one; until it has settled the old speed is shown.
+// meter measures speed over a moving window of committed steps, and averages their loss and accuracy. A stall, a
+// resume, a clock that goes back and a new world each open a new window, so that neither the pause nor the old world's
+// speed enters the new figure. Until the new window has settled, the old speed is shown.
 type meter struct {
 	points []point
 	kept   speed
@@ -26,7 +25,7 @@ type point struct {
 	images int64
 }
 
-// speed is per second; zero is not known.
+// speed is per second; zero: unknown.
 type speed struct{ images, steps float64 }
 
 func (m *meter) add(at time.Time, s Step) {
@@ -79,8 +78,7 @@ func (m *meter) stallAfter() time.Duration {
 	return max(stallFloor, time.Duration(5/s*float64(time.Second)))
 }
 
-// eta is the time that the remaining steps take at the present speed; false
-// where it is not known.
+// eta is the time of the remaining steps at the present speed; false: unknown.
 func (m *meter) eta(remaining int) (time.Duration, bool) {
 	s := m.speed().steps
 	if s <= 0 || remaining < 0 {

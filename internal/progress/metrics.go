@@ -12,19 +12,18 @@ import (
 	"evenweave/internal/regular"
 )
 
-// Metrics keeps the learning curve in a file of JSON lines: every [Step] and
-// [Evaluation] once, in the form of [Encode]. After a resume the steps that the
-// file has already are skipped, for exactness makes them equal bit for bit.
+// Metrics keeps the learning curve in a file of JSON lines: every [Step] and [Evaluation] once, in the form of
+// [Encode]. After a resume it skips the steps that the file has already: exactness makes them equal bit for bit.
 //
-// A goroutine of its own writes, so that a disk that stalls stalls nobody who observes.
+// Its own goroutine writes, so that a disk that stalls never blocks Observe.
 type Metrics struct {
 	writing sync.Mutex // held while the file is written
 	file    metricsFile
 	size    int64 // bytes of whole lines in the file
 
 	mu      sync.Mutex // never held while the file is written
-	pending []byte     // whole lines that are still to be written
-	lost    int        // lines given up, because too many were pending
+	pending []byte     // whole lines, not yet written
+	lost    int        // lines dropped because too many were pending
 	err     error      // of the last attempt to write
 	closed  bool
 	seen    held
@@ -33,7 +32,7 @@ type Metrics struct {
 	over chan struct{} // closed when the writer has ended
 }
 
-// metricsFile is what is needed of an *os.File.
+// metricsFile is the part of *os.File that Metrics uses.
 type metricsFile interface {
 	io.WriterAt
 	Truncate(size int64) error
@@ -44,17 +43,17 @@ type metricsFile interface {
 // maxFile bounds what is read of a file: a million steps take some 300 MB.
 const maxFile = 1 << 30
 
-// maxPending bounds the bytes kept while the disk is full or stalls: about 10,000 steps, beside as many that are being written.
+// maxPending bounds the bytes kept while the disk is full or stalls: about 10,000 steps, and as many again in a write.
 const maxPending = 4 << 20
 
-// held is what a file has: all steps up to one, for they come in order, and some
-// evaluations, which may be made up for later.
+// held is what a file has: all steps up to one, because they come in order, and some evaluations, because a missed one
+// may come later.
 type held struct {
 	step        int
 	evaluations map[int]bool
 }
 
-// fresh reports whether e belongs into the file, and notes that it is there.
+// fresh reports whether the file lacks e, and records that it has e now.
 func (h *held) fresh(e Event) bool {
 	switch e := e.(type) {
 	case Step:
@@ -71,23 +70,22 @@ func (h *held) fresh(e Event) bool {
 	return false
 }
 
-// OpenMetrics takes the file at path over, or makes it, to append to. It is a
-// copy from then on: another process that still has it open, a leader that was
-// paused and wakes up late, writes to what nobody reads any more. What a crash
-// left half written at its end is cut off. Damaged lines before that are left
-// as they are, for [ReadMetrics] to skip. The caller must Close it.
+// OpenMetrics opens the file at path to append to it, or creates it. It replaces the file by a copy: a leader that was
+// paused and still has the old file open then writes where no reader looks. It cuts off a half-written last line. It
+// keeps damaged lines before that, which [ReadMetrics] skips. The caller must Close it.
 func OpenMetrics(path string) (*Metrics, error) {
 	f, err := regular.Write(path)
 	if err != nil {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
-	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}, wake: make(chan struct{}, 1), over: make(chan struct{})}
+	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}, wake: make(chan struct{}, 1),
+		over: make(chan struct{})}
 	lines, err := m.recover(f)
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
 	}
-	if own, err := replace(path, lines); err == nil { // else the disk is full, and the file itself must do
+	if own, err := replace(path, lines); err == nil { // otherwise the disk is full: append to the old file
 		_ = f.Close()
 		m.file = own
 	}
@@ -95,7 +93,7 @@ func OpenMetrics(path string) (*Metrics, error) {
 	return m, nil
 }
 
-// recover learns what the file holds, and cuts off a torn end.
+// recover reads what the file holds, and cuts off a half-written last line.
 func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
 	if info, err := f.Stat(); err != nil {
 		return nil, err
@@ -115,8 +113,7 @@ func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
 	return lines, f.Truncate(m.size)
 }
 
-// replace puts a new file with this content in the place of the one at path, and
-// returns it, open.
+// replace replaces the file at path by a new one with this content and returns that, open.
 func replace(path string, content []byte) (*os.File, error) {
 	f, err := regular.Create(path + ".new")
 	if err != nil {
@@ -130,7 +127,7 @@ func replace(path string, content []byte) (*os.File, error) {
 		_ = errors.Join(f.Close(), os.Remove(f.Name()))
 		return nil, err
 	}
-	_ = syncDir(filepath.Dir(path)) // f is the file now, whether or not that lasts
+	_ = syncDir(filepath.Dir(path)) // without it the rename may be lost in a crash, no more
 	return f, nil
 }
 
@@ -143,9 +140,8 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Observe appends r if it belongs to the curve and is not in the file yet. It waits
-// for no disk. What cannot be written, on a full disk, is kept and tried again with
-// the next.
+// Observe appends r if it belongs to the curve and is not in the file yet. It never waits for the disk. Lines that a
+// full disk refuses are kept and written with the next.
 func (m *Metrics) Observe(r Record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -154,7 +150,7 @@ func (m *Metrics) Observe(r Record) {
 	}
 	line, err := Encode(r)
 	if err != nil {
-		return // a loss that is no number ends the job by another way
+		return // a loss that is no number ends the job elsewhere
 	}
 	m.pending = append(m.pending, line...)
 	m.bound()
@@ -164,7 +160,7 @@ func (m *Metrics) Observe(r Record) {
 	}
 }
 
-// bound gives up the oldest lines of too many.
+// bound drops the oldest lines if too many are pending.
 func (m *Metrics) bound() {
 	for len(m.pending) > maxPending {
 		m.pending = m.pending[bytes.IndexByte(m.pending, '\n')+1:]
@@ -179,7 +175,7 @@ func (m *Metrics) write() {
 	}
 }
 
-// Flush writes what was observed before: all of it, or nothing.
+// Flush writes all pending lines, or none.
 func (m *Metrics) Flush() {
 	m.writing.Lock()
 	defer m.writing.Unlock()
@@ -204,7 +200,7 @@ func (m *Metrics) Flush() {
 	}
 }
 
-// Sync makes what was observed survive a crash of the machine.
+// Sync makes all observed records survive a crash of the machine.
 func (m *Metrics) Sync() error {
 	m.Flush()
 	if err := m.file.Sync(); err != nil {
@@ -213,8 +209,7 @@ func (m *Metrics) Sync() error {
 	return nil
 }
 
-// Close writes what is pending and closes the file. The error says what the
-// file lacks.
+// Close writes the pending lines and closes the file. Its error says what the file lacks.
 func (m *Metrics) Close() error {
 	m.mu.Lock()
 	closed := m.closed
@@ -237,9 +232,8 @@ func (m *Metrics) Close() error {
 	return nil
 }
 
-// ReadMetrics returns the records of the file at path by order of the file, and
-// the numbers (from 1) of the lines that are damaged and were skipped. It may be
-// called while the file is being written.
+// ReadMetrics returns the records of the file at path in its order, and the numbers (from 1) of damaged lines, which it
+// skips. It may be called while the file is being written.
 func ReadMetrics(path string) (records []Record, damaged []int, err error) {
 	data, err := regular.Read(path, maxFile)
 	if err != nil {

@@ -42,17 +42,19 @@ func kept(t *testing.T, path string) ([]Record, []int) {
 
 func TestMetricsHoldEachStepOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	keep(t, path, Record{noon, Start{}}, step(1), step(2), step(3), evaluated(2), Record{noon, Step{Step: 4, Loss: math.NaN()}})
+	keep(t, path, Record{noon, Start{}}, step(1), step(2), step(3), evaluated(2),
+		Record{noon, Step{Step: 4, Loss: math.NaN()}})
 	keep(t, path, step(3), step(4), evaluated(2), step(5), step(4), evaluated(4)) // resumed from step 2
 	keep(t, path)
-	keep(t, path, step(5), step(6), evaluated(3), evaluated(4), Record{noon, Done{}}) // an evaluation that was missed is made up for
+	// A missed evaluation comes later.
+	keep(t, path, step(5), step(6), evaluated(3), evaluated(4), Record{noon, Done{}})
 	want := []Record{step(1), step(2), step(3), evaluated(2), step(4), step(5), evaluated(4), step(6), evaluated(3)}
 	if got, damaged := kept(t, path); !reflect.DeepEqual(got, want) || damaged != nil {
 		t.Errorf("got %v, damaged %v", got, damaged)
 	}
 }
 
-// A leader that was paused, and does not know that another has taken over, must not write over its lines.
+// A paused leader that does not know its successor must not overwrite the successor's lines.
 func TestMetricsBelongToTheLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	first, err := OpenMetrics(path)
@@ -66,7 +68,7 @@ func TestMetricsBelongToTheLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Observe(step(2))
-	first.Observe(evaluated(1)) // wakes up
+	first.Observe(evaluated(1)) // the paused leader wakes up
 	first.Observe(step(2))
 	second.Observe(step(3))
 	if err := errors.Join(first.Close(), second.Close()); err != nil {
@@ -132,7 +134,7 @@ func TestMetricsErrors(t *testing.T) {
 	}
 }
 
-// fullDisk takes no byte beyond its free ones: a write may stop half way.
+// fullDisk refuses bytes beyond its free ones: a write may stop half way.
 type fullDisk struct {
 	*os.File
 	free int64
@@ -146,7 +148,7 @@ func (d *fullDisk) WriteAt(b []byte, at int64) (int, error) {
 	return d.File.WriteAt(b, at)
 }
 
-// A disk that is full for a while costs no line, and leaves no torn one.
+// A disk that is full for a while loses no line, and leaves no half-written one.
 func TestMetricsOutliveAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	m, err := OpenMetrics(path)
@@ -178,7 +180,7 @@ func TestMetricsOutliveAFullDisk(t *testing.T) {
 	}
 }
 
-// stalledDisk takes nothing until the gate opens.
+// stalledDisk blocks until the gate opens.
 type stalledDisk struct {
 	*os.File
 	entered, gate chan struct{}
@@ -193,8 +195,8 @@ func (d *stalledDisk) WriteAt(b []byte, at int64) (int, error) {
 	return d.File.WriteAt(b, at)
 }
 
-// Who observes waits for no disk, however long it stalls; what is kept meanwhile is bounded, and what is synced is whole.
-func TestMetricsStallNobody(t *testing.T) {
+// Observe never waits for a stalled disk; the pending lines are bounded, and Sync writes whole lines.
+func TestMetricsNeverBlockObserve(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	m, err := OpenMetrics(path)
 	if err != nil {
@@ -203,7 +205,7 @@ func TestMetricsStallNobody(t *testing.T) {
 	disk := &stalledDisk{m.file.(*os.File), make(chan struct{}, 1), make(chan struct{})}
 	m.file = disk
 	m.Observe(step(1))
-	<-disk.entered // the disk stands still
+	<-disk.entered // the disk stalls now
 	const n = 2 * maxPending / 200
 	for i := 2; i <= n; i++ {
 		m.Observe(step(i))
@@ -226,7 +228,7 @@ func TestMetricsStallNobody(t *testing.T) {
 	}
 }
 
-// On a disk that stays full the oldest lines go, and Close says how many.
+// On a disk that stays full the oldest lines are dropped, and Close says how many.
 func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
 	m, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"))
 	if err != nil {
@@ -242,6 +244,6 @@ func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
 	}
 	m.mu.Unlock()
 	if m.Close() == nil {
-		t.Error("what is missing is not told")
+		t.Error("Close does not report the missing lines")
 	}
 }

@@ -22,18 +22,17 @@ const (
 	plotWidth  = 9 * vg.Inch
 	plotHeight = 8 * vg.Inch
 	plotDPI    = 110
-	rawPoints  = 2000 // steps drawn at most; of longer jobs, means of as many groups
+	rawPoints  = 2000 // most points drawn; of longer jobs, means of groups of steps
 	smoothing  = 50   // a smoothed point is the mean of 1/50 of the steps around it
 )
 
-// ErrNoCurve says that there is nothing to draw yet.
+// ErrNoCurve is the error of Plot without any step or evaluation.
 var ErrNoCurve = errors.New("no step and no evaluation to draw")
 
-// Plot draws the learning curve that records hold as a PNG file at path: loss
-// above, accuracy below, of training (light for single steps, bold for their
-// moving mean) and of the test set, over epochs. Training accuracy is measured
-// as the job goes, with dropout; test accuracy after it. The file appears whole
-// or not at all. Records may be in any order; other kinds are passed over.
+// Plot draws the learning curve that records hold as a PNG file at path: loss above, accuracy below, of training (light
+// for single steps, bold for their moving mean) and of the test set, over epochs. Training accuracy is measured before
+// each update and with dropout, test accuracy without. The file appears whole or not at all. Records may be in any
+// order; other kinds are ignored.
 func Plot(path string, records []Record) error {
 	steps, evaluations := curve(records)
 	if len(steps) == 0 && len(evaluations) == 0 {
@@ -44,7 +43,7 @@ func Plot(path string, records []Record) error {
 		func(s Step) float64 { return s.Loss }, func(e Evaluation) float64 { return e.TestLoss })
 	accuracy := panel("", "accuracy (%)", label, steps, evaluations, x,
 		func(s Step) float64 { return 100 * s.Accuracy }, func(e Evaluation) float64 { return 100 * e.TestAccuracy })
-	accuracy.Legend = plot.NewLegend() // the one above is enough
+	accuracy.Legend = plot.NewLegend() // one legend is enough
 	focus(loss, accuracy, steps, evaluations)
 
 	image := vgimg.NewWith(vgimg.UseWH(plotWidth, plotHeight), vgimg.UseDPI(plotDPI))
@@ -60,8 +59,8 @@ func Plot(path string, records []Record) error {
 	return nil
 }
 
-// focus sets the vertical ranges. The first steps would squeeze all others
-// together, so their lines may leave the picture.
+// focus sets the vertical ranges. Lines of the first steps may leave the picture: otherwise they would squeeze all
+// others.
 func focus(loss, accuracy *plot.Plot, steps []Step, evaluations []Evaluation) {
 	loss.Legend.Top = true
 	loss.Y.Min = 0
@@ -80,7 +79,7 @@ func focus(loss, accuracy *plot.Plot, steps []Step, evaluations []Evaluation) {
 	accuracy.Y.Min = max(accuracy.Y.Min, lowest-2)
 }
 
-// curve picks what is drawn, by step, each once.
+// curve returns the steps and evaluations to draw, in order, each once.
 func curve(records []Record) (steps []Step, evaluations []Evaluation) {
 	for _, r := range records {
 		switch e := r.Event.(type) {
@@ -96,9 +95,9 @@ func curve(records []Record) (steps []Step, evaluations []Evaluation) {
 		slices.CompactFunc(evaluations, func(a, b Evaluation) bool { return a.Step == b.Step })
 }
 
-// timeline maps a step to its place on the horizontal axis: epochs, where the
-// records tell how many steps one has, else steps. Step s of epoch e > 1 bounds
-// that number by (s-1)/(e-1), and an epoch's first step meets the bound.
+// timeline maps a step to its place on the horizontal axis: in epochs if the records show how many steps an epoch has,
+// otherwise in steps. Step s of epoch e > 1 bounds that number by (s-1)/(e-1), and an epoch's first step meets the
+// bound.
 func timeline(steps []Step) (x func(step int) float64, label string) {
 	perEpoch := 0
 	for _, s := range steps {
@@ -159,7 +158,8 @@ func panel(title, y, label string, steps []Step, evaluations []Evaluation, x fun
 			points[i] = plotter.XY{X: x(e.Step), Y: ofTest(e)}
 		}
 		l := &plotter.Line{XYs: points, LineStyle: draw.LineStyle{Color: testColor, Width: 2}}
-		dots := &plotter.Scatter{XYs: points, GlyphStyle: draw.GlyphStyle{Color: testColor, Radius: 3.5, Shape: draw.CircleGlyph{}}}
+		dots := &plotter.Scatter{XYs: points, GlyphStyle: draw.GlyphStyle{Color: testColor, Radius: 3.5,
+			Shape: draw.CircleGlyph{}}}
 		p.Add(l, dots)
 		p.Legend.Add("test set", l, dots)
 	}
@@ -216,7 +216,7 @@ func ticks(low, high float64) []plot.Tick {
 	return out
 }
 
-// writePNG puts the picture in place in one go.
+// writePNG replaces the picture in one rename.
 func writePNG(path string, picture vgimg.PngCanvas) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {

@@ -19,8 +19,9 @@ func training() []Record {
 		records = append(records, Record{noon, Step{Step: s, Epoch: (s-1)/469 + 1,
 			Loss: trend * math.Exp(0.18*random.NormFloat64()), Accuracy: 1 - 0.36*trend + 0.025*random.NormFloat64()}})
 		if s%469 == 0 {
-			records = append(records, Record{noon, Evaluation{Step: s, Epoch: s / 469, TestLoss: 0.225 + 0.3*math.Exp(-float64(s)/1100),
-				TestAccuracy: 0.921 - 0.11*math.Exp(-float64(s)/1100)}})
+			records = append(records, Record{noon,
+				Evaluation{Step: s, Epoch: s / 469, TestLoss: 0.225 + 0.3*math.Exp(-float64(s)/1100),
+					TestAccuracy: 0.921 - 0.11*math.Exp(-float64(s)/1100)}})
 		}
 	}
 	return records
@@ -31,7 +32,8 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 	huge := Record{noon, Step{Step: 1, Epoch: 1, Loss: 1e300}}
 	for name, records := range map[string][]Record{
 		"whole": all, "first epoch": all[:300], "one step": all[:1], "two steps": all[:2],
-		"evaluation": {all[469]}, "twice": append(all[:600:600], all[400:900]...), "huge": {huge}, "zero": {{noon, Step{Step: 1}}},
+		"evaluation": {all[469]}, "twice": append(all[:600:600], all[400:900]...), "huge": {huge},
+		"zero": {{noon, Step{Step: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -76,13 +78,13 @@ func TestPlotOfNothing(t *testing.T) {
 
 func TestTimelineFindsTheEpochs(t *testing.T) {
 	steps, _ := curve(training())
-	for from := 0; from < len(steps)-500; from += 97 { // any part with an epoch's first step in it
+	for from := 0; from < len(steps)-500; from += 97 { // any part that holds an epoch's first step
 		x, label := timeline(steps[from:])
 		if label != "epoch" || x(4690) != 10 {
 			t.Fatalf("from step %d: %s, the end at %g", from+1, label, x(4690))
 		}
 	}
 	if _, label := timeline(steps[:469]); label != "step" {
-		t.Errorf("one epoch tells no length, but the axis is %q", label)
+		t.Errorf("one epoch shows no length, but the axis is %q", label)
 	}
 }

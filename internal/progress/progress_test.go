@@ -12,52 +12,54 @@ import (
 	"go.uber.org/goleak"
 )
 
-var update = flag.Bool("update", false, "write the transcripts in testdata anew")
+var update = flag.Bool("update", false, "write the transcripts in testdata again")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC)
 
-// story is a job of 4 epochs of 40 steps at ten steps a second: a worker is
-// lost in epoch 2, and the process is stopped in epoch 3.
+// story is a job of 4 epochs of 40 steps at ten steps a second: a worker is lost in epoch 2, and the process is stopped
+// in epoch 3.
 func story() []Record {
 	var records []Record
 	now := noon
-	tell := func(after time.Duration, e Event) {
+	add := func(after time.Duration, e Event) {
 		now = now.Add(after)
 		records = append(records, Record{now, e})
 	}
 	steps := func(from, to, workers int, generation uint64, each time.Duration) {
 		for s := from; s <= to; s++ {
-			tell(each, Step{Step: s, Epoch: (s-1)/40 + 1, Loss: lossAt(s), Accuracy: 1 - lossAt(s)/2.5,
+			add(each, Step{Step: s, Epoch: (s-1)/40 + 1, Loss: lossAt(s), Accuracy: 1 - lossAt(s)/2.5,
 				Generation: generation, Workers: workers, Images: int64(s) * 128, Seconds: each.Seconds(),
 				SamplesPerSecond: 128 / each.Seconds(), ComputeMS: 80, ReduceMS: 12, WaitMS: 4, UpdateMS: 3})
 		}
 	}
 	two := []Member{{"w-1", 0, "127.0.0.1:4001", 101, "loom"}, {"w-2", 1, "127.0.0.1:4002", 102, "loom"}}
-	tell(0, Start{Job: "evenweave", UUID: "0c9e", Model: "cnn", Recipe: "tutorial", Seed: 1, Backend: "xla",
+	add(0, Start{Job: "evenweave", UUID: "0c9e", Model: "cnn", Recipe: "tutorial", Seed: 1, Backend: "xla",
 		Workers: 2, Steps: 160, Epochs: 4, StepsPerEpoch: 40, Samples: 5120, GlobalBatch: 128, MicroBatch: 16,
-		Layers: []Layer{{"conv1", []int{26, 26, 32}, 320}, {"pool", []int{12, 12, 64}, 0}, {"dense", []int{10}, 92170}}})
-	tell(time.Second, MemberChange{ID: "w-1", What: Joined})
-	tell(time.Second, MemberChange{ID: "w-2", What: Refused, Detail: "its numerics 4f2a are not the job's 91bc"})
-	tell(time.Second, World{Generation: 1, Size: 2, Members: two, Reason: "the job starts"})
+		Layers: []Layer{{"conv1", []int{26, 26, 32}, 320}, {"pool", []int{12, 12, 64}, 0},
+			{"dense", []int{10}, 92170}}})
+	add(time.Second, MemberChange{ID: "w-1", What: Joined})
+	add(time.Second, MemberChange{ID: "w-2", What: Refused, Detail: "its numerics 4f2a are not the job's 91bc"})
+	add(time.Second, World{Generation: 1, Size: 2, Members: two, Reason: "the job starts"})
 	steps(1, 40, 2, 1, 100*time.Millisecond)
-	tell(0, Checkpoint{Step: 40, Epoch: 1, Path: "run/checkpoints/40-1", Seconds: 0.021, Bytes: 1332068})
+	add(0, Checkpoint{Step: 40, Epoch: 1, Path: "run/checkpoints/40-1", Seconds: 0.021, Bytes: 1332068})
 	steps(41, 50, 2, 1, 100*time.Millisecond)
-	tell(0, Evaluation{Step: 40, Epoch: 1, TestAccuracy: 0.8123, TestLoss: 0.5234, Seconds: 2.34})
-	tell(5*time.Second, Failure{Message: "the all-reduce broke", Member: "w-2", Rank: new(1), Generation: 1, Step: 51, Phase: "reduce"})
-	tell(0, MemberChange{ID: "w-2", What: Lost, Detail: "the probe got no answer in 5s"})
-	tell(time.Second, World{Generation: 2, Size: 1, Members: two[:1], Reason: "w-2 was lost"})
+	add(0, Evaluation{Step: 40, Epoch: 1, TestAccuracy: 0.8123, TestLoss: 0.5234, Seconds: 2.34})
+	add(5*time.Second, Failure{Message: "the all-reduce broke", Member: "w-2", Rank: new(1), Generation: 1, Step: 51,
+		Phase: "reduce"})
+	add(0, MemberChange{ID: "w-2", What: Lost, Detail: "the probe got no answer in 5s"})
+	add(time.Second, World{Generation: 2, Size: 1, Members: two[:1], Reason: "w-2 was lost"})
 	steps(51, 100, 1, 2, 200*time.Millisecond)
-	tell(0, Warning{"checkpoint 80-1 is damaged and was skipped:\nits checksum differs"})
-	tell(0, Notice{"interrupted: one more Ctrl-C stops at once"})
-	tell(time.Second, Done{Step: 100, Epoch: 3, Workers: 1, Generation: 2, WeightsSHA256: "ab12", Fingerprint: "cd34",
+	add(0, Warning{"checkpoint 80-1 is damaged and was skipped:\nits checksum differs"})
+	add(0, Notice{"interrupted: one more Ctrl-C stops at once"})
+	add(time.Second, Done{Step: 100, Epoch: 3, Workers: 1, Generation: 2, WeightsSHA256: "ab12", Fingerprint: "cd34",
 		SamplesPerSecond: 700.4, WallSeconds: 3671, Backend: "xla", Checkpoint: "run/checkpoints/100-1"})
-	tell(time.Minute, Start{Job: "evenweave", UUID: "0c9e", Backend: "xla", Workers: 3, Steps: 160, Epochs: 4,
+	add(time.Minute, Start{Job: "evenweave", UUID: "0c9e", Backend: "xla", Workers: 3, Steps: 160, Epochs: 4,
 		StepsPerEpoch: 40, Samples: 5120, GlobalBatch: 128, MicroBatch: 16, ResumedFrom: 100})
 	steps(101, 160, 3, 3, 30*time.Millisecond)
-	tell(0, Unknown{"novelty", []byte(`{"event":"novelty","time":"2026-11-23T12:02:00Z","x":1}`)})
-	tell(0, Done{Step: 160, Epoch: 4, Workers: 3, Generation: 3, TestAccuracy: new(0.9201), TestLoss: new(0.2314),
+	add(0, Unknown{"novelty", []byte(`{"event":"novelty","time":"2026-11-23T12:02:00Z","x":1}`)})
+	add(0, Done{Step: 160, Epoch: 4, Workers: 3, Generation: 3, TestAccuracy: new(0.9201), TestLoss: new(0.2314),
 		WeightsSHA256: "ef56", Fingerprint: "0178", SamplesPerSecond: 4200, WallSeconds: 61.5, Backend: "xla",
 		Complete: true, Checkpoint: "run/checkpoints/160-1"})
 	return records

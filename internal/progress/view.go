@@ -9,14 +9,13 @@ import (
 	"evenweave/internal/job"
 )
 
-// view is what a person follows of a job: the picture that the events so far
-// add up to, and how an event reads in words.
+// view is a job's state after the events so far, and the words for events.
 type view struct {
 	start Start
 	step  Step // the last one; its Step is 0 before the first
 	world World
 	meter meter
-	ended string // how, once Done has come
+	ended string // how the job ended; "" before Done
 }
 
 func (v *view) apply(r Record) {
@@ -45,7 +44,7 @@ func (v *view) position() int {
 	return v.step.Step
 }
 
-// workers is how many train now.
+// workers is how many workers train now.
 func (v *view) workers() int {
 	if v.world.Size > 0 {
 		return v.world.Size
@@ -53,7 +52,7 @@ func (v *view) workers() int {
 	return v.step.Workers
 }
 
-// status is the state of training as fields, the most telling first.
+// status is the state of training as fields, the most important first.
 func (v *view) status() []string {
 	loss, accuracy := v.meter.means()
 	fields := []string{
@@ -68,7 +67,7 @@ func (v *view) status() []string {
 	return append(fields, count(v.workers(), "worker"))
 }
 
-// eta is when training ends at this speed, in words; "" where not known.
+// eta is when training ends at this speed, in words; "": unknown.
 func (v *view) eta() string {
 	if d, ok := v.meter.eta(v.start.Steps - v.step.Step); ok && v.step.Step < v.start.Steps {
 		return "ETA " + short(d)
@@ -76,7 +75,7 @@ func (v *view) eta() string {
 	return ""
 }
 
-// describe says e in words, one or more lines of printable characters without line ends.
+// describe returns e in words: lines of printable characters, without line ends.
 func (v *view) describe(e Event) []string {
 	return job.Lines(strings.Join(v.words(e), "\n"))
 }
@@ -131,7 +130,7 @@ func describeStart(e Start) []string {
 		first += ", recipe " + job.Clean(e.Recipe)
 	}
 	second := fmt.Sprintf("%s of %d samples", count(e.Epochs, "epoch"), e.Samples)
-	if e.Workers > 0 { // in a cluster nobody asks for a number
+	if e.Workers > 0 { // in a cluster there is no wanted number
 		second += ", " + count(e.Workers, "worker")
 	}
 	out := []string{
@@ -162,7 +161,7 @@ func describeStart(e Start) []string {
 }
 
 func describeWorld(e World) string {
-	const most = 8 // more than that is for `status`
+	const most = 8 // `status` lists more
 	names := make([]string, 0, most+1)
 	for i, m := range e.Members {
 		if i == most {
@@ -212,7 +211,8 @@ func describeDone(e Done) []string {
 		head += fmt.Sprintf(", test accuracy %.2f%%, test loss %.4f", 100**e.TestAccuracy, *e.TestLoss)
 	}
 	out := []string{head, fmt.Sprintf("%s on %s, backend %s, %.0f images/s",
-		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), job.Clean(e.Backend), e.SamplesPerSecond)}
+		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), job.Clean(e.Backend),
+		e.SamplesPerSecond)}
 	if e.WeightsSHA256 != "" {
 		out = append(out, "weights_sha256 "+job.Clean(e.WeightsSHA256))
 	}
@@ -222,7 +222,7 @@ func describeDone(e Done) []string {
 	return out
 }
 
-// message is text under a heading; both may have come from elsewhere.
+// message is text under a heading, both cleaned: they may come from elsewhere.
 func message(heading, text string) []string {
 	if heading = job.Clean(heading); heading != "" && text != "" {
 		heading += ": "
@@ -264,7 +264,7 @@ func size(bytes int64) string {
 	return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
 }
 
-// short is a duration as a person says it: 42s, 3m07s, 5h12m.
+// short is a duration in short form: 42s, 3m07s, 5h12m.
 func short(d time.Duration) string {
 	s := int(d.Round(time.Second) / time.Second)
 	switch {

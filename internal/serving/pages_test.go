@@ -14,19 +14,21 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// TestPagesHaveLimits: a caller that sends its header or body slowly, reads nothing, or stays after its request is given up.
+// TestPagesHaveLimits: the server gives up a caller that sends its header or body slowly, reads nothing, or stays after
+// its request.
 func TestPagesHaveLimits(t *testing.T) {
 	for name, c := range map[string]struct {
 		say   string
-		read  bool // what is answered
+		read  bool // the caller reads the answer
 		limit time.Duration
 	}{
-		"silent":            {"", true, handshake},
-		"half a header":     {"GET / HTTP/1.1\r\nHost: x\r\n", true, handshake},
-		"half a body":       {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", true, handshake},
-		"a header too long": {"GET / HTTP/1.1\r\nHost: x\r\nLong: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", true, 0},
-		"idle":              {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, pageIdle},
-		"reads nothing":     {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", false, time.Minute},
+		"silent":        {"", true, handshake},
+		"half a header": {"GET / HTTP/1.1\r\nHost: x\r\n", true, handshake},
+		"half a body":   {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf", true, handshake},
+		"a header too long": {"GET / HTTP/1.1\r\nHost: x\r\nLong: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", true,
+			0},
+		"idle":          {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, pageIdle},
+		"reads nothing": {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", false, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package serving makes the gRPC and HTTP servers of all processes, so that each has the same limits: a caller that is silent, slow or malformed,
-// or a handler that panics, costs a bounded amount of memory and time, and ends nothing else.
+// Package serving makes the gRPC and HTTP servers of all processes, so that each has the same limits: a silent, slow or
+// malformed caller, or a handler that panics, costs a bounded amount of memory and time, and affects no other call.
 package serving
 
 import (
@@ -18,20 +18,21 @@ import (
 )
 
 const (
-	handshake  = 5 * time.Second  // for a connection to become one of HTTP/2
-	idle       = time.Minute      // that a connection without a call is kept; its client dials again when it has one
+	handshake  = 5 * time.Second  // for the start of HTTP/2 on a connection
+	idle       = time.Minute      // that an unused connection is kept; its client dials again
 	minPing    = 5 * time.Second  // clients ping every 10 s
-	maxStreams = 32               // a connection: a follower, probes, acknowledgements and four states, or one ring stream
-	maxHeaders = 16 << 10         // bytes of a call's
+	maxStreams = 32               // of one connection: a follower, probes, acknowledgements, states
+	maxHeaders = 16 << 10         // bytes of a call's headers
 	maxPages   = 64               // connections to the status pages
 	pageIdle   = 30 * time.Second // as idle, for status pages
 )
 
-// Limited bounds the connections of a job's gRPC server: each member has one for calls and one for its ring, and both again when it dials anew.
+// Limited bounds the connections of a job's gRPC server: each member has one for calls and one for its ring, and both
+// twice while it dials again.
 func Limited(l net.Listener, members int) net.Listener { return netutil.LimitListener(l, 4*members+32) }
 
-// NewServer returns a gRPC server. A panic of a handler becomes codes.Internal, a line in the log and a call of panicked, which may come from
-// several goroutines at once.
+// NewServer returns a gRPC server. A panic of a handler becomes codes.Internal, a line in the log and a call of
+// panicked, which may come from several goroutines at once.
 func NewServer(log *slog.Logger, panicked func(), transport ...grpc.ServerOption) *grpc.Server {
 	g := guard{log, panicked}
 	return grpc.NewServer(append([]grpc.ServerOption{
@@ -47,17 +48,19 @@ type guard struct {
 	panicked func()
 }
 
-func (g guard) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any, err error) {
+func (g guard) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (reply any,
+	err error) {
 	defer g.recovered(info.FullMethod, &err)
 	return handler(ctx, r)
 }
 
-func (g guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+func (g guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
+	handler grpc.StreamHandler) (err error) {
 	defer g.recovered(info.FullMethod, &err)
 	return handler(server, stream)
 }
 
-// recovered is deferred. The caller learns nothing of the panic: it may hold what is not meant for it.
+// recovered is deferred. The caller does not get the panic's text: it may hold secrets.
 func (g guard) recovered(method string, err *error) {
 	if p := recover(); p != nil {
 		g.log.Error("a call panicked: please report this", "method", method, "panic", p, "stack", string(debug.Stack()))
@@ -71,9 +74,10 @@ func ServePages(l net.Listener, pages *http.Server) error {
 	return pages.Serve(netutil.LimitListener(l, maxPages))
 }
 
-// NewPages returns a server for ServePages: what it reads and writes has limits in time and size.
+// NewPages returns a server for ServePages, with limits of time and size on what it reads and writes.
 func NewPages(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: handshake, ReadTimeout: handshake, WriteTimeout: time.Minute, IdleTimeout: pageIdle, MaxHeaderBytes: 8 << 10,
+		Handler: h, ReadHeaderTimeout: handshake, ReadTimeout: handshake, WriteTimeout: time.Minute,
+		IdleTimeout: pageIdle, MaxHeaderBytes: 8 << 10,
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// rig is a server for one member (36 connections) in a bubble, and what it told.
+// rig is a server for one member (36 connections) in a bubble, and what it logged.
 type rig struct {
 	t      *testing.T
 	l      *bufconn.Listener
@@ -34,29 +34,32 @@ func newRig(t *testing.T) *rig {
 	server := NewServer(slog.New(slog.NewTextHandler(&r.log, nil)), func() { r.panics.Add(1) })
 	server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "Test", HandlerType: (*any)(nil),
-		Methods: []grpc.MethodDesc{{MethodName: "Call", Handler: func(s any, ctx context.Context, decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
+		Methods: []grpc.MethodDesc{{MethodName: "Call", Handler: func(s any, ctx context.Context,
+			decode func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
 			in := new(emptypb.Empty)
 			if err := decode(in); err != nil {
 				return nil, err
 			}
-			return i(ctx, in, &grpc.UnaryServerInfo{FullMethod: "/Test/Call"}, func(ctx context.Context, _ any) (any, error) {
-				if md, _ := metadata.FromIncomingContext(ctx); len(md.Get("panic")) > 0 {
-					panic("secret")
+			return i(ctx, in, &grpc.UnaryServerInfo{FullMethod: "/Test/Call"},
+				func(ctx context.Context, _ any) (any, error) {
+					if md, _ := metadata.FromIncomingContext(ctx); len(md.Get("panic")) > 0 {
+						panic("secret")
+					}
+					return new(emptypb.Empty), nil
+				})
+		}}},
+		Streams: []grpc.StreamDesc{{StreamName: "Wait", ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, s grpc.ServerStream) error {
+				if md, _ := metadata.FromIncomingContext(s.Context()); len(md.Get("panic")) > 0 {
+					var nothing []int
+					_ = nothing[len(md)]
 				}
-				return new(emptypb.Empty), nil
-			})
-		}}},
-		Streams: []grpc.StreamDesc{{StreamName: "Wait", ServerStreams: true, ClientStreams: true, Handler: func(_ any, s grpc.ServerStream) error {
-			if md, _ := metadata.FromIncomingContext(s.Context()); len(md.Get("panic")) > 0 {
-				var nothing []int
-				_ = nothing[len(md)]
-			}
-			if err := s.SendHeader(nil); err != nil {
-				return err
-			}
-			<-s.Context().Done()
-			return s.Context().Err()
-		}}},
+				if err := s.SendHeader(nil); err != nil {
+					return err
+				}
+				<-s.Context().Done()
+				return s.Context().Err()
+			}}},
 	}, r)
 	go func() { _ = server.Serve(Limited(r.l, 1)) }()
 	t.Cleanup(server.Stop)
@@ -82,14 +85,16 @@ func (r *rig) call(c *grpc.ClientConn, limit time.Duration, pairs ...string) err
 
 // wait opens a stream that ends with its context, and returns once it is served.
 func (r *rig) wait(ctx context.Context, c *grpc.ClientConn) (grpc.ClientStream, error) {
-	s, err := c.NewStream(ctx, &grpc.StreamDesc{StreamName: "Wait", ServerStreams: true, ClientStreams: true}, "/Test/Wait")
+	s, err := c.NewStream(ctx, &grpc.StreamDesc{StreamName: "Wait", ServerStreams: true, ClientStreams: true},
+		"/Test/Wait")
 	if err == nil {
 		_, err = s.Header()
 	}
 	return s, err
 }
 
-// TestConnectionsAreBounded: who fills all places, saying nothing or idle after its handshake, keeps others out for a bounded time only.
+// TestConnectionsAreBounded: a caller that fills all places with silent or idle connections keeps others out for a
+// bounded time only.
 func TestConnectionsAreBounded(t *testing.T) {
 	for name, c := range map[string]struct {
 		fill  func(*rig)
@@ -126,7 +131,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// TestPanicsEndOneCall: the caller learns nothing, the log and the count tell, and the next call is served.
+// TestPanicsEndOneCall: log and count have the panic, the caller does not, and the next call is served.
 func TestPanicsEndOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -145,13 +150,14 @@ func TestPanicsEndOneCall(t *testing.T) {
 		if err := r.call(c, time.Second); err != nil {
 			t.Errorf("the next call: %v", err)
 		}
-		if log := r.log.String(); r.panics.Load() != 2 || !strings.Contains(log, "/Test/Call") || !strings.Contains(log, "secret") || !strings.Contains(log, "/Test/Wait") {
+		if log := r.log.String(); r.panics.Load() != 2 || !strings.Contains(log, "/Test/Call") ||
+			!strings.Contains(log, "secret") || !strings.Contains(log, "/Test/Wait") {
 			t.Errorf("%d counted, expected 2; the log:\n%s", r.panics.Load(), log)
 		}
 	})
 }
 
-// TestPingsAreAllowed: a stream on which nothing is said for long, as of a follower in a long step, is kept alive by its client's pings.
+// TestPingsAreAllowed: a client's pings keep a silent stream alive, as that of a follower in a long step.
 func TestPingsAreAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -179,7 +185,7 @@ func TestCallsAreBounded(t *testing.T) {
 		r := newRig(t)
 		c := r.client()
 		if err := r.call(c, time.Second, "long", strings.Repeat("x", maxHeaders)); err == nil {
-			t.Error("headers of more than 16 KiB were taken")
+			t.Error("headers of more than 16 KiB were accepted")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
