@@ -9,6 +9,7 @@ const (
 	PurposeInit    uint64 = 2 // words: tensor, ... as the model documents
 	PurposeDropout uint64 = 3 // words: step, micro-batch
 	PurposeAugment uint64 = 4 // words: epoch, sample
+	PurposeShuffle uint64 = 5 // of dataset.Shuffle; no words
 )
 
 const golden = 0x9e3779b97f4a7c15 // γ, the increment of SplitMix64

@@ -3,6 +3,8 @@
 //	content.go   Content, Flat: what a model gets for a micro-batch
 //	source.go    Source, New: data from whatever can read one sample by its index
 //	memory.go    InMemory: tensors in memory
+//	parts.go     Split, Range, Shuffle: parts of a set, by index alone
+//	prefetch.go  Prefetched: loads what the trainer announces while the step before computes
 //
 // Everything is a pure function of an index: which process loads a sample, in which batch and in which order, changes
 // no byte of it.
