@@ -23,9 +23,9 @@ var layers = [][]string{
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
 	{"internal/telemetry", "evenweavetest"},
 	{"internal/policy", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
-	{"internal/job", "internal/state", "internal/verify", "allreduce"},
+	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
 	{"internal/example"},
-	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "fashion/cnn/avx2"},
+	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "gomlx/backend/avx2"},
 	{"internal/regular", "internal/options"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests
@@ -36,7 +36,7 @@ var homes = []struct {
 	prefix string
 	in     []string
 }{
-	{"github.com/gomlx/", []string{"fashion/cnn"}},
+	{"github.com/gomlx/", []string{"gomlx/*", "fashion/cnn"}},
 	{"go.etcd.io/", []string{"internal/cluster", "internal/local"}},
 	{"google.golang.org/grpc", []string{"proto", "internal/serving", "allreduce/grpclink", "allreduce/bench", "internal/cluster", "worker", "coordinator", "cli"}},
 	{"github.com/prometheus/", []string{"internal/telemetry"}},

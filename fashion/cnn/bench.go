@@ -12,6 +12,7 @@ import (
 
 	"evenweave"
 
+	"evenweave/gomlx/backend"
 	"evenweave/internal/schedule"
 
 	"github.com/gomlx/compute"
@@ -100,7 +101,7 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 	if err != nil {
 		return r, err
 	}
-	defer gemm.close()
+	defer gemm.Close()
 
 	trainer := newBenchTrainer(m, o)
 	matrix := make([]float32, gemmSide*gemmSide)
@@ -119,7 +120,7 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 		}
 		steps = append(steps, rate)
 		rate, err = callRate(ctx, o.Parallelism, slice, func(int) error {
-			return gemm.run([]any{make([]float32, 1)}, []any{matrix})
+			return gemm.Run([]any{make([]float32, 1)}, []any{matrix})
 		})
 		if err != nil {
 			return r, err
@@ -208,9 +209,9 @@ func addTo(sum, part []float32) {
 const gemmSide = 768
 
 // compileGemm gives a program of a few products in a row, and its FLOP.
-func compileGemm(b compute.Backend) (p *program, flop float64, err error) {
+func compileGemm(b compute.Backend) (p *backend.Program, flop float64, err error) {
 	const products = 8
-	p, err = compile(b, "gemm", []shapes.Shape{shapes.Make(dtypes.Float32, gemmSide, gemmSide)}, func(in []*Node) []*Node {
+	p, err = backend.Compile(b, "gemm", []shapes.Shape{shapes.Make(dtypes.Float32, gemmSide, gemmSide)}, func(in []*Node) []*Node {
 		x := in[0]
 		for range products {
 			x = Dot(x, in[0]).Product()

@@ -1,5 +1,5 @@
 // Package cnn holds the built-in model, a small convolutional network for
-// Fashion-MNIST, and is the only place that knows GoMLX: gradients come out,
+// Fashion-MNIST, on GoMLX by way of gomlx/backend: gradients come out,
 // updates go in, panics of the library become errors.
 //
 // The numbers belong to this package, not to the library. A Model keeps its

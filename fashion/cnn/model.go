@@ -7,6 +7,7 @@ import (
 
 	"evenweave"
 
+	"evenweave/gomlx/backend"
 	"evenweave/internal/schedule"
 
 	"github.com/gomlx/compute"
@@ -44,7 +45,7 @@ type Model struct {
 	name    string
 	notice  string
 
-	gradients, update, evaluate lazyProgram
+	gradients, update, evaluate backend.Lazy
 
 	mu     sync.RWMutex
 	state  []float32 // as Layout says; nothing else remembers it
@@ -72,18 +73,18 @@ func Open(options Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	backend, name, notice, err := openBackend(options.Backend)
+	device, name, notice, err := backend.Open(options.Backend)
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{options: options, recipe: recipe, frozen: frozen, backend: backend, name: name, notice: notice}
+	m := &Model{options: options, recipe: recipe, frozen: frozen, backend: device, name: name, notice: notice}
 	m.state = m.Init(0)
 	m.next = make([]float32, len(m.state))
-	m.gradients.compile = func() (*program, error) {
-		return compileGradients(backend, options.MicroBatch, recipe)
+	m.gradients.Compile = func() (*backend.Program, error) {
+		return compileGradients(device, options.MicroBatch, recipe)
 	}
-	m.update.compile = func() (*program, error) { return compileUpdate(backend, recipe) }
-	m.evaluate.compile = func() (*program, error) { return compileLogits(backend) }
+	m.update.Compile = func() (*backend.Program, error) { return compileUpdate(device, recipe) }
+	m.evaluate.Compile = func() (*backend.Program, error) { return compileLogits(device) }
 	if err := m.warmUp(); err != nil {
 		m.Close()
 		return nil, err
@@ -108,12 +109,12 @@ func (m *Model) warmUp() error {
 // compileGradients: (parameters, images [n,784], labels [n], weights [n], key
 // low, key high) give (gradient of the weighted sum of losses, [that sum, number
 // of samples of weight above 0 that are classified right]).
-func compileGradients(b compute.Backend, n int, recipe Recipe) (*program, error) {
+func compileGradients(b compute.Backend, n int, recipe Recipe) (*backend.Program, error) {
 	inputs := []shapes.Shape{
 		vector(NumParameters), shapes.Make(dtypes.Uint8, n, pixels), shapes.Make(dtypes.Uint8, n), vector(n),
 		scalar(dtypes.Uint32), scalar(dtypes.Uint32),
 	}
-	return compile(b, "gradients", inputs, func(in []*Node) []*Node {
+	return backend.Compile(b, "gradients", inputs, func(in []*Node) []*Node {
 		if n == 1 { // a product with one column would be a vector's: a second sample, of no weight
 			for i := 1; i <= 3; i++ {
 				in[i] = Concatenate([]*Node{in[i], ZerosLike(in[i])}, 0)
@@ -133,19 +134,19 @@ func compileGradients(b compute.Backend, n int, recipe Recipe) (*program, error)
 }
 
 // compileUpdate: (state, mean gradient, moment, rate, keep) give the new state.
-func compileUpdate(b compute.Backend, recipe Recipe) (*program, error) {
+func compileUpdate(b compute.Backend, recipe Recipe) (*backend.Program, error) {
 	const p = NumParameters
 	f := scalar(dtypes.Float32)
-	return compile(b, "update", []shapes.Shape{vector(3 * p), vector(p), f, f, f}, func(in []*Node) []*Node {
+	return backend.Compile(b, "update", []shapes.Shape{vector(3 * p), vector(p), f, f, f}, func(in []*Node) []*Node {
 		part := func(i int) *Node { return Slice(in[0], AxisRange(i*p, (i+1)*p)) }
 		return []*Node{Concatenate(optimize(recipe.Muon, part(0), part(1), part(2), in[1], in[2], in[3], in[4]), 0)}
 	})
 }
 
 // compileLogits: (parameters, images [16,784]) give [16,10].
-func compileLogits(b compute.Backend) (*program, error) {
+func compileLogits(b compute.Backend) (*backend.Program, error) {
 	inputs := []shapes.Shape{vector(NumParameters), shapes.Make(dtypes.Uint8, evaluationBatch, pixels)}
-	return compile(b, "logits", inputs, func(in []*Node) []*Node {
+	return backend.Compile(b, "logits", inputs, func(in []*Node) []*Node {
 		return []*Node{Transpose(forward(in[0], in[1], nil).logits, 0, 1)}
 	})
 }
@@ -223,7 +224,7 @@ func (m *Model) gradientsAt(params []float32, b *schedule.Batch, grad []float32)
 		return 0, 0, fmt.Errorf("gradient buffer has %d elements, expected %d", len(grad), NumParameters)
 	}
 	var sums [2]float32
-	err = m.gradients.run([]any{grad, sums[:]},
+	err = m.gradients.Run([]any{grad, sums[:]},
 		[]any{params, b.Inputs, b.Labels, b.Weights, []uint32{uint32(b.Key)}, []uint32{uint32(b.Key >> 32)}})
 	return sums[0], int(sums[1]), err
 }
@@ -252,7 +253,7 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 	}
 	const p = NumParameters
 	moment, rate, keep := m.recipe.factors(step, m.options.TotalSteps)
-	err := m.update.run([]any{to}, []any{from, mean, []float32{moment}, []float32{rate}, []float32{keep}})
+	err := m.update.Run([]any{to}, []any{from, mean, []float32{moment}, []float32{rate}, []float32{keep}})
 	for _, t := range m.frozen {
 		for lo := t.Offset; lo < len(to); lo += p { // parameters and both moments
 			copy(to[lo:lo+t.Size()], from[lo:])
@@ -279,7 +280,7 @@ func (m *Model) Logits(params []float32, images []byte, dst []float32) error {
 	out := make([]float32, evaluationBatch*classes)
 	for at := 0; at < n; at += evaluationBatch {
 		clear(batch[copy(batch, images[at*pixels:]):])
-		if err := m.evaluate.run([]any{out}, []any{params[:NumParameters], batch}); err != nil {
+		if err := m.evaluate.Run([]any{out}, []any{params[:NumParameters], batch}); err != nil {
 			return err
 		}
 		copy(dst[at*classes:], out)
@@ -324,8 +325,8 @@ func (m *Model) Close() {
 		return
 	}
 	m.closed = true
-	m.gradients.close()
-	m.update.close()
-	m.evaluate.close()
+	m.gradients.Close()
+	m.update.Close()
+	m.evaluate.Close()
 	m.backend.Finalize()
 }

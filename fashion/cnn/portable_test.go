@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"evenweave/gomlx/backend"
+
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/graph"
@@ -231,15 +233,15 @@ func (gpu) HasSharedBuffers() bool { return false }
 // TestPlainFormsOnGPUs: there the programs have plain sums, here none, and both
 // compute the same.
 func TestPlainFormsOnGPUs(t *testing.T) {
-	backend, _, _, err := openBackend("go")
+	device, _, _, err := backend.Open("go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer backend.Finalize()
+	defer device.Finalize()
 	const n = 3
 	recipe := recipes()[slices.IndexFunc(recipes(), func(r Recipe) bool { return r.Name == "fast" })]
 	batch := someBatch(n, 1)
-	gradients := func(b compute.Backend) (*program, []any, []any) {
+	gradients := func(b compute.Backend) (*backend.Program, []any, []any) {
 		p, err := compileGradients(b, n, recipe)
 		if err != nil {
 			t.Fatal(err)
@@ -249,7 +251,7 @@ func TestPlainFormsOnGPUs(t *testing.T) {
 		return p, []any{make([]float32, NumParameters), make([]float32, 2)},
 			[]any{params, batch.Inputs, batch.Labels, batch.Weights, []uint32{1}, []uint32{2}}
 	}
-	update := func(b compute.Backend) (*program, []any, []any) {
+	update := func(b compute.Backend) (*backend.Program, []any, []any) {
 		p, err := compileUpdate(b, recipe)
 		if err != nil {
 			t.Fatal(err)
@@ -260,22 +262,22 @@ func TestPlainFormsOnGPUs(t *testing.T) {
 		one := []float32{1}
 		return p, []any{make([]float32, 3*NumParameters)}, []any{state, gradient, one, one, one}
 	}
-	for name, program := range map[string]func(compute.Backend) (*program, []any, []any){"gradients": gradients, "update": update} {
+	for name, program := range map[string]func(compute.Backend) (*backend.Program, []any, []any){"gradients": gradients, "update": update} {
 		run := func(b compute.Backend) (outputs []any, sums int) {
 			p, outputs, inputs := program(b)
-			defer p.close()
-			if err := p.run(outputs, inputs); err != nil {
+			defer p.Close()
+			if err := p.Run(outputs, inputs); err != nil {
 				t.Fatal(err)
 			}
-			for _, node := range p.graph.Nodes() {
+			for _, node := range p.Graph().Nodes() {
 				if node.Type() == graph.NodeTypeReduceSum && node.DType() == dtypes.Float32 {
 					sums++
 				}
 			}
 			return outputs, sums
 		}
-		here, none := run(backend)
-		there, some := run(gpu{backend})
+		here, none := run(device)
+		there, some := run(gpu{device})
 		if none != 0 || some == 0 {
 			t.Errorf("%s: %d plain sums on a CPU, %d on a GPU", name, none, some)
 		}

@@ -1,4 +1,4 @@
-package cnn
+package backend
 
 import (
 	"errors"
@@ -13,9 +13,8 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 )
 
-// A program is a compiled pure function of host slices. It is safe for
-// concurrent use.
-type program struct {
+// A Program is a compiled pure function of host slices. It is safe for concurrent use.
+type Program struct {
 	name    string
 	backend compute.Backend
 	graph   *graph.Graph
@@ -25,8 +24,8 @@ type program struct {
 	idle []*arguments // of calls that are over: as many as ever ran at once
 }
 
-// arguments are input buffers in memory that host and device share: a call fills
-// them in place, which saves it the transfers, each a task of another thread.
+// arguments are input buffers in memory that host and device share: a call fills them in place, which saves it the
+// transfers, each a task of another thread.
 type arguments struct {
 	buffers []compute.Buffer
 	flat    []any // the same memory as slices; nil where the device shares none
@@ -38,32 +37,45 @@ func (a *arguments) release() {
 	}
 }
 
-// compile builds and compiles a function; build gets one node per input.
-func compile(b compute.Backend, name string, inputs []shapes.Shape, build func(in []*graph.Node) []*graph.Node) (p *program, err error) {
-	defer recoverInto(&err, "compiling "+name)
+// Compile builds and compiles a function; build gets one node for each input.
+func Compile(b compute.Backend, name string, inputs []shapes.Shape,
+	build func(in []*graph.Node) []*graph.Node) (p *Program, err error) {
+	defer RecoverInto(&err, "compiling "+name)
 	g := graph.NewGraph(b, name)
 	nodes := make([]*graph.Node, len(inputs))
 	for i, s := range inputs {
 		nodes[i] = graph.Parameter(g, fmt.Sprintf("input%d", i), s)
 	}
-	do := func() error { return g.Compile(build(nodes)...) }
+	if err := CompileGraph(b, g, func() []*graph.Node { return build(nodes) }); err != nil {
+		return nil, err
+	}
+	return &Program{name: name, backend: b, graph: g, inputs: inputs}, nil
+}
+
+// CompileGraph compiles a graph with the outputs that build returns, for calls that each run on one thread.
+func CompileGraph(b compute.Backend, g *graph.Graph, build func() []*graph.Node) (err error) {
+	defer RecoverInto(&err, "compiling "+g.Name())
+	do := func() error { return g.Compile(build()...) }
 	if b.HasSharedBuffers() { // it computes on processors
-		// XLA splits operations into as many parts as it sees of them, though each
-		// call has one: on two of them a gradient call took twice the time.
+		// XLA splits operations into as many parts as it sees of them, though each call has one: on two of them a
+		// gradient call took twice the time.
 		err = processors.OnOne(do)
 	} else {
 		err = do() // all of them help to compile for a GPU
 	}
 	if err != nil {
-		return nil, fmt.Errorf("compiling %s: %w", name, err)
+		return fmt.Errorf("compiling %s: %w", g.Name(), err)
 	}
-	return &program{name: name, backend: b, graph: g, inputs: inputs}, nil
+	return nil
 }
 
-// run copies the inputs (flat slices) to the device, executes, and copies the
-// results into outputs (flat slices of the right length).
-func (p *program) run(outputs, inputs []any) (err error) {
-	defer recoverInto(&err, "running "+p.name)
+// Graph is what was compiled.
+func (p *Program) Graph() *graph.Graph { return p.graph }
+
+// Run copies the inputs (flat slices) to the device, executes, and copies the results into outputs (flat slices of the
+// right length).
+func (p *Program) Run(outputs, inputs []any) (err error) {
+	defer RecoverInto(&err, "running "+p.name)
 	args, err := p.take()
 	if err != nil {
 		return fmt.Errorf("running %s: %w", p.name, err)
@@ -85,9 +97,9 @@ func (p *program) run(outputs, inputs []any) (err error) {
 	return nil
 }
 
-// take returns arguments that no call uses: shared memory, or none yet on a
-// device that shares none with the host (a GPU).
-func (p *program) take() (*arguments, error) {
+// take returns arguments that no call uses: shared memory, or none yet on a device that shares none with the host (a
+// GPU).
+func (p *Program) take() (*arguments, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := len(p.idle); n > 0 {
@@ -111,7 +123,7 @@ func (p *program) take() (*arguments, error) {
 }
 
 // fill copies the inputs into the shared memory, or to the device.
-func (a *arguments) fill(p *program, inputs []any) error {
+func (a *arguments) fill(p *Program, inputs []any) error {
 	for i, in := range inputs {
 		if n := reflect.ValueOf(in).Len(); n != p.inputs[i].Size() {
 			return fmt.Errorf("input %d has %d elements, expected %d", i, n, p.inputs[i].Size())
@@ -130,7 +142,7 @@ func (a *arguments) fill(p *program, inputs []any) error {
 }
 
 // put gives arguments back for the next call to use.
-func (p *program) put(a *arguments) {
+func (p *Program) put(a *arguments) {
 	if a.flat == nil {
 		a.release()
 		return
@@ -140,39 +152,41 @@ func (p *program) put(a *arguments) {
 	p.idle = append(p.idle, a)
 }
 
-// close releases the program; no call may run.
-func (p *program) close() {
+// Close releases the program; no call may run.
+func (p *Program) Close() {
 	for _, a := range p.idle {
 		a.release()
 	}
 	p.graph.Finalize()
 }
 
-// A lazyProgram is compiled at its first use, by whichever call comes first.
-type lazyProgram struct {
-	compile func() (*program, error)
+// A Lazy program is compiled by its first call.
+type Lazy struct {
+	Compile func() (*Program, error)
 	once    sync.Once
-	p       *program
+	p       *Program
 	err     error
 }
 
-func (l *lazyProgram) run(outputs, inputs []any) error {
-	l.once.Do(func() { l.p, l.err = l.compile() })
+// Run is Program.Run, after compiling. An error of compiling is every call's.
+func (l *Lazy) Run(outputs, inputs []any) error {
+	l.once.Do(func() { l.p, l.err = l.Compile() })
 	if l.err != nil {
 		return l.err
 	}
-	return l.p.run(outputs, inputs)
+	return l.p.Run(outputs, inputs)
 }
 
-// close must not overlap with run, nor be followed by it.
-func (l *lazyProgram) close() {
+// Close must not overlap with Run, nor be followed by it. It says whether the program was ever asked for.
+func (l *Lazy) Close() (used bool) {
 	if l.p != nil {
-		l.p.close()
+		l.p.Close()
 	}
+	return l.p != nil || l.err != nil
 }
 
-// recoverInto turns a panic of the library into an error.
-func recoverInto(err *error, doing string) {
+// RecoverInto, deferred, turns a panic of the library into an error.
+func RecoverInto(err *error, doing string) {
 	switch r := recover().(type) {
 	case nil:
 	case error:

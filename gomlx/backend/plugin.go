@@ -1,4 +1,4 @@
-package cnn
+package backend
 
 import (
 	"crypto/sha256"
@@ -19,11 +19,12 @@ import (
 	"evenweave/internal/regular"
 )
 
-// imagePlugin is the SHA-256 of the plug-in without symbols that an image holds; the linker sets it (deploy/Dockerfile).
+// imagePlugin is the SHA-256 of the plug-in without symbols that an image holds; the linker sets it
+// (deploy/Dockerfile).
 var imagePlugin string
 
-// pinned lists the SHA-256 of the plug-ins that may be loaded. Native code is verified as the data are: equal bits need an
-// equal plug-in, and whoever could put another one into its place would own the process.
+// pinned lists the SHA-256 of the plug-ins that may be loaded. Native code is verified as the data are: equal bits need
+// an equal plug-in, and a process runs as whatever the file in that place makes of it.
 func pinned(kind string) []string {
 	if kind == "cuda" {
 		return []string{"43d3efd6fd43d8a5d9aa67176e830d81e4ad5fc19fda4ad09cdcc4aebd9f3920"}
@@ -31,8 +32,8 @@ func pinned(kind string) []string {
 	return []string{"0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9", imagePlugin}
 }
 
-// findPlugin returns the path of the verified plug-in. It looks only where the owner of the program or of the machine has
-// put it, never in the working directory.
+// findPlugin returns the path of the verified plug-in. It looks only where the owner of the program or of the machine
+// has put it, never in the working directory.
 func findPlugin(kind string) (string, error) {
 	name := "pjrt_c_api_" + kind + "_plugin.so"
 	for _, dir := range pluginDirs() {
@@ -48,7 +49,8 @@ func findPlugin(kind string) (string, error) {
 		}
 		return path, nil
 	}
-	return "", fmt.Errorf("XLA's %s plug-in, %s, is not in %s (make setup fetches it for Linux/amd64)", kind, name, strings.Join(pluginDirs(), ", "))
+	return "", fmt.Errorf("XLA's %s plug-in, %s, is not in %s (make setup fetches it for Linux/amd64)", kind, name,
+		strings.Join(pluginDirs(), ", "))
 }
 
 func pluginDirs() (dirs []string) {
@@ -62,8 +64,8 @@ func pluginDirs() (dirs []string) {
 	return append(dirs, "/usr/local/share/evenweave/xla")
 }
 
-// verifyPlugin checks that nobody but the caller and root can change the file at path, then that it is one of the pinned.
-// After that its name is as good as its descriptor, and the library needs a name: it tells kinds of plug-ins by it.
+// verifyPlugin checks that only the caller and root can change the file at path, then that it is one of the pinned.
+// After that its name is as good as its descriptor, and the library needs a name: the kind of a plug-in is part of it.
 func verifyPlugin(path string, want []string) error {
 	if err := trusted(path); err != nil {
 		return err
@@ -83,8 +85,10 @@ func verifyPlugin(path string, want []string) error {
 	}
 	sum := hex.EncodeToString(hash.Sum(nil))
 	if !slices.Contains(want, sum) {
-		return fmt.Errorf("SHA-256 of %s is %s, expected %s: remove it and run `make setup`, or set %s to its directory to use it unverified",
-			path, sum, strings.Join(slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "" }), " or "), pluginPaths)
+		return fmt.Errorf("SHA-256 of %s is %s, expected %s: remove it and run `make setup`, or set %s to its "+
+			"directory to use it unverified",
+			path, sum, strings.Join(slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "" }),
+				" or "), pluginPaths)
 	}
 	if stamp != "" {
 		_ = os.WriteFile(stamp, []byte(sum), 0o600) // without it the next start hashes again
@@ -92,7 +96,7 @@ func verifyPlugin(path string, want []string) error {
 	return nil
 }
 
-// trusted reports who else could change the file, or put another in its place.
+// trusted refuses a file that other users could change or replace.
 func trusted(path string) error {
 	for at := path; ; at = filepath.Dir(at) {
 		var s unix.Stat_t
@@ -102,7 +106,8 @@ func trusted(path string) error {
 		others := s.Mode&unix.S_IWOTH != 0 || s.Mode&unix.S_IWGRP != 0 && s.Gid != 0 && int(s.Gid) != os.Getegid()
 		sticky := at != path && s.Mode&unix.S_ISVTX != 0 // of /tmp: what is in it stays its owner's
 		if s.Uid != 0 && int(s.Uid) != os.Geteuid() || others && !sticky {
-			return fmt.Errorf("%s belongs to user %d and has mode %04o: expected to be writable by root and user %d only",
+			return fmt.Errorf("%s belongs to user %d and has mode %04o: expected to be writable by root and user %d "+
+				"only",
 				at, s.Uid, s.Mode&0o7777, os.Geteuid())
 		}
 		if at == filepath.Dir(at) {
@@ -111,8 +116,8 @@ func trusted(path string) error {
 	}
 }
 
-// stampFor names the file that says which hash an unchanged f has: reading 270 MB takes a second. It is "" where the caller
-// has no folder for it that is closed to others. No one but root can set a file's time of change back.
+// stampFor names the file that says which hash an unchanged f has: reading 270 MB takes a second. It is "" where the
+// caller has no folder for it that is closed to others. Only root can set a file's time of change back.
 func stampFor(f *os.File) string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -123,7 +128,8 @@ func stampFor(f *os.File) string {
 	if os.MkdirAll(dir, 0o700) != nil || unix.Lstat(dir, &d) != nil || unix.Fstat(int(f.Fd()), &s) != nil {
 		return ""
 	}
-	if int(d.Uid) != os.Geteuid() || d.Mode&0o7777 != 0o700 || d.Mode&unix.S_IFMT != unix.S_IFDIR || trusted(dir) != nil {
+	if int(d.Uid) != os.Geteuid() || d.Mode&0o7777 != 0o700 || d.Mode&unix.S_IFMT != unix.S_IFDIR ||
+		trusted(dir) != nil {
 		return ""
 	}
 	key := fmt.Sprint(s.Dev, s.Ino, s.Size, s.Mtim, s.Ctim)

@@ -1,4 +1,4 @@
-package cnn
+package backend
 
 import (
 	"crypto/sha256"
@@ -36,7 +36,8 @@ func TestOnlyAVerifiedPluginIsLoaded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.WriteFile(path, []byte("other code."), 0o755), os.Chtimes(path, time.Time{}, old.ModTime())); err != nil {
+	if err := errors.Join(os.WriteFile(path, []byte("other code."), 0o755),
+		os.Chtimes(path, time.Time{}, old.ModTime())); err != nil {
 		t.Fatal(err)
 	}
 	refused("replaced, with its old time and size", "SHA-256")
@@ -59,7 +60,7 @@ func TestOnlyAVerifiedPluginIsLoaded(t *testing.T) {
 	}
 }
 
-// What lies in the working directory is nobody's business.
+// What lies in the working directory is not looked at.
 func TestAPlantedPluginIsNotFound(t *testing.T) {
 	dir := t.TempDir()
 	planted := filepath.Join(dir, ".evenweave", "xla")
@@ -73,7 +74,8 @@ func TestAPlantedPluginIsNotFound(t *testing.T) {
 	}
 	t.Chdir(dir)
 	for _, kind := range []string{"cpu", "cuda"} {
-		if path, err := findPlugin(kind); strings.HasPrefix(path, dir) || err != nil && strings.Contains(err.Error(), dir) {
+		if path, err := findPlugin(kind); strings.HasPrefix(path, dir) || err != nil &&
+			strings.Contains(err.Error(), dir) {
 			t.Errorf("found %s, %v", path, err)
 		}
 	}

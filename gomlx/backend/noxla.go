@@ -1,6 +1,6 @@
 //go:build !cgo || noxla || !((linux && (amd64 || arm64)) || (darwin && arm64))
 
-package cnn
+package backend
 
 const xlaBuilt = false
 

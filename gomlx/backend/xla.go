@@ -1,11 +1,10 @@
 //go:build cgo && !noxla && ((linux && (amd64 || arm64)) || (darwin && arm64))
 
-package cnn
+package backend
 
 import "github.com/gomlx/go-xla/compute/xla" // registers "xla"
 
 const xlaBuilt = true
 
-// forbidDownload: fetching a plug-in is `make setup`'s business, opening a
-// model must not do it.
+// forbidDownload: `make setup` fetches a plug-in, opening a backend must not.
 func forbidDownload() { xla.EnableAutoInstall(false) }

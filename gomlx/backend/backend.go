@@ -1,0 +1,125 @@
+// Package backend opens what GoMLX computes on, and compiles and runs programs there: XLA's verified plug-ins, with the
+// flags and threads that give equal bits in every process, and GoMLX's "go" backend.
+//
+// The numbers of a program belong to its caller: results come out as slices of Go, inputs go in, and panics of the
+// library become errors. Equal inputs give equal bits in every process with the same plug-in and class of processor.
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	_ "evenweave/gomlx/backend/avx2" // before GoMLX
+
+	"github.com/gomlx/compute"
+	_ "github.com/gomlx/compute/gobackend" // registers "go"
+)
+
+const (
+	// pluginPaths is go-xla's variable: its user answers for what is there.
+	pluginPaths = "PJRT_PLUGIN_LIBRARY_PATH"
+
+	// singleThread keeps the kernels of an XLA call on one thread; CompileGraph keeps them in one part. A worker runs
+	// several micro-batches at once instead: the same bits whatever the number of cores, and faster.
+	singleThread = "--xla_cpu_multi_thread_eigen=false"
+
+	// portable has CPUs of different kinds give the same bits, for programs that use forms with one order only
+	// (fashion/cnn/portable.go).
+	portable = "--xla_cpu_enable_platform_dependent_math=false"
+
+	// deterministic has a GPU's kernels chosen by rule. By default they are chosen by measuring them: two members, or a
+	// member and its successor, then differ in their bits. It also opens in a fraction of the time.
+	deterministic = "--xla_gpu_deterministic_ops=true"
+)
+
+// Resolve says which backend "auto" stands for on this machine, with the reason where it is not XLA. Other names are
+// tried and kept.
+func Resolve(want string) (name, notice string, err error) {
+	b, name, notice, err := Open(want)
+	if err != nil {
+		return "", "", err
+	}
+	b.Finalize()
+	return name, notice, nil
+}
+
+// Open creates the backend for "auto", "xla", "xla:cuda" or "go" and returns its name. The notice is not empty where
+// "auto" had to settle for "go", or where XLA's plug-in is not verified. The caller finalizes the backend.
+func Open(want string) (b compute.Backend, name, notice string, err error) {
+	defer RecoverInto(&err, "opening backend "+want)
+	switch want {
+	case "auto", "":
+		b, notice, err := openXLA("cpu")
+		if err == nil {
+			return b, "xla", notice, nil
+		}
+		b, goErr := compute.NewWithConfig("go:ops_sequential")
+		return b, "go", "training on the slower \"go\" backend: " + err.Error(), goErr
+	case "xla":
+		b, notice, err = openXLA("cpu")
+	case "xla:cuda":
+		b, notice, err = openXLA("cuda")
+	case "go":
+		b, err = compute.NewWithConfig("go:ops_sequential")
+	default:
+		err = fmt.Errorf("unknown backend %q: choose auto, xla, xla:cuda or go", want)
+	}
+	return b, want, notice, err
+}
+
+// openXLA loads XLA's plug-in ("cpu" or "cuda"). The notice is not empty where the plug-in is not verified.
+func openXLA(kind string) (b compute.Backend, notice string, err error) {
+	defer RecoverInto(&err, "loading XLA's plug-in")
+	if !xlaBuilt {
+		return nil, "", errors.New("this build has no XLA (it needs cgo, on Linux or on macOS arm64)")
+	}
+	forbidDownload()
+	fetch, options := "make setup", ""
+	if kind == "cpu" {
+		err = keepToOneThread()
+	} else {
+		fetch = "make setup-cuda"
+		err = addXLAFlag(deterministic)
+		// The library guesses by the path whether buffers are shared. And it would cut factors to TF32's ten bits,
+		// which Muon's rounds do not bear.
+		options = ",shared_buffers=false,tf32=false"
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	plugin := kind
+	if paths := os.Getenv(pluginPaths); paths != "" {
+		notice = fmt.Sprintf("%s=%s: XLA's plug-in is taken from there, and it is not verified", pluginPaths, paths)
+	} else if plugin, err = findPlugin(kind); err != nil {
+		return nil, "", err
+	}
+	b, err = compute.NewWithConfig("xla:" + plugin + options)
+	if err != nil {
+		return nil, "", fmt.Errorf("XLA's %s plug-in cannot be used: %w (`%s` fetches it)", kind, err, fetch)
+	}
+	return b, notice, nil
+}
+
+// keepToOneThread is for a CPU's calls.
+func keepToOneThread() error {
+	// XLA sizes its pool of threads by NPROC, and makes four at least. Those that have no work wait busily: with six, a
+	// call takes a tenth longer.
+	if os.Getenv("NPROC") == "" {
+		if err := os.Setenv("NPROC", "1"); err != nil {
+			return err
+		}
+	}
+	return errors.Join(addXLAFlag(singleThread), addXLAFlag(portable))
+}
+
+// addXLAFlag adds to the flags that the plug-in reads when its first client is created. The user's come after it, and
+// are stronger.
+func addXLAFlag(flag string) error {
+	flags := os.Getenv("XLA_FLAGS")
+	if strings.Contains(flags, flag) {
+		return nil
+	}
+	return os.Setenv("XLA_FLAGS", strings.TrimSpace(flag+" "+flags))
+}
