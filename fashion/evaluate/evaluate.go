@@ -1,5 +1,4 @@
-// Package evaluate measures a classifier on a labelled set, and shows the
-// outcome. It knows nothing of how the classifier computes.
+// Package evaluate measures a classifier on a labelled set and shows the result.
 package evaluate
 
 import (
@@ -10,8 +9,7 @@ import (
 	"strings"
 )
 
-// BatchSize is the most images that one call of logits is given. The last
-// call's n may be smaller; where the program has a fixed shape, the callee pads.
+// BatchSize is the most images of one call of logits. The last call's n may be smaller; a program of fixed shape pads.
 const BatchSize = 250
 
 // Result is what Evaluate measured. Rows and columns go by class number.
@@ -24,22 +22,20 @@ type Result struct {
 	Confusion [][]int `json:"confusion"`
 }
 
-// Class is how one class fared. A ratio with nothing to count is 0.
+// Class is the result of one class. A ratio of an empty set is 0.
 type Class struct {
 	Name      string  `json:"name"`
-	Precision float64 `json:"precision"` // of those predicted as it, the part that is
-	Recall    float64 `json:"recall"`    // of those that are it, the part predicted as it
-	Support   int     `json:"support"`   // images that are it
+	Precision float64 `json:"precision"` // the share of correct ones among those predicted as it
+	Recall    float64 `json:"recall"`    // the share predicted as it among those that are it
+	Support   int     `json:"support"`   // images of the class
 }
 
-// Evaluate gives every image to logits exactly once, in order, and compares the
-// predictions with labels.
+// Evaluate gives every image to logits exactly once, in order, and compares the predictions with labels.
 //
-// images holds len(labels) images of imageSize bytes each. logits reads the
-// first n images of its argument and fills dst, n rows of len(classes) scores;
-// it must keep neither slice. A prediction is the class with the highest score,
-// of equal ones the first. The outcome depends on the scores alone, not on how
-// they are batched. It stops between batches once ctx is done.
+// images holds len(labels) images of imageSize bytes each. logits reads the first n images of its argument and fills
+// dst, n rows of len(classes) scores; it must keep neither slice. A prediction is the class with the highest score, the
+// first of equal ones. The result depends on the scores alone, not on the batches. Evaluate stops between batches when
+// ctx is done.
 func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float32) error,
 	images []byte, imageSize int, labels []uint8, classes []string) (Result, error) {
 	if err := check(images, imageSize, labels, classes); err != nil {
@@ -76,9 +72,11 @@ func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float
 func check(images []byte, imageSize int, labels []uint8, classes []string) error {
 	switch {
 	case len(labels) == 0 || len(classes) == 0 || imageSize <= 0:
-		return fmt.Errorf("evaluate: %d labels, %d classes, images of %d bytes: want at least one of each", len(labels), len(classes), imageSize)
+		return fmt.Errorf("evaluate: %d labels, %d classes, images of %d bytes: want at least one of each",
+			len(labels), len(classes), imageSize)
 	case len(images) != len(labels)*imageSize:
-		return fmt.Errorf("evaluate: %d bytes of images, want %d: %d labels, %d bytes an image", len(images), len(labels)*imageSize, len(labels), imageSize)
+		return fmt.Errorf("evaluate: %d bytes of images, want %d: %d labels, %d bytes an image",
+			len(images), len(labels)*imageSize, len(labels), imageSize)
 	}
 	for i, l := range labels {
 		if int(l) >= len(classes) {
@@ -88,8 +86,7 @@ func check(images []byte, imageSize int, labels []uint8, classes []string) error
 	return nil
 }
 
-// softmax returns the logarithms of the probabilities that the scores stand
-// for, and the index of the highest.
+// softmax returns the logarithms of the scores' probabilities, and the index of the highest.
 func softmax(scores []float32) (logs []float64, best int, err error) {
 	for c, s := range scores {
 		if math.IsNaN(float64(s)) || math.IsInf(float64(s), 0) {
@@ -121,7 +118,8 @@ func summarize(confusion [][]int, loss float64, classes []string) Result {
 			predicted += confusion[other][c]
 		}
 		hits := confusion[c][c]
-		r.Classes[c] = Class{Name: name, Precision: ratio(hits, predicted), Recall: ratio(hits, support), Support: support}
+		r.Classes[c] = Class{Name: name, Precision: ratio(hits, predicted), Recall: ratio(hits, support),
+			Support: support}
 		r.Images += support
 		right += hits
 	}
@@ -136,8 +134,8 @@ func ratio(a, b int) float64 {
 	return float64(a) / float64(b)
 }
 
-// WriteTable writes r for people: accuracy and loss, a row a class, and the
-// confusion matrix, where a dot is none.
+// WriteTable writes r for people: accuracy and loss, one row for each class, and the confusion matrix, with a dot for
+// 0.
 func (r Result) WriteTable(w io.Writer) error {
 	_, err := io.WriteString(w, r.Table())
 	return err

@@ -15,11 +15,12 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the tables in testdata anew")
+var update = flag.Bool("update", false, "write the tables in testdata again")
 
-var clothes = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
+var clothes = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker",
+	"Bag", "Ankle boot"}
 
-// numbered is n images of four bytes that hold their own number, and labels.
+// numbered returns n images of four bytes that hold their own number, and their labels.
 func numbered(n int) (images []byte, labels []uint8) {
 	for i := range n {
 		images = binary.LittleEndian.AppendUint32(images, uint32(i))
@@ -66,7 +67,7 @@ func TestEachImageExactlyOnce(t *testing.T) {
 	}
 }
 
-// compare checks r against the definitions, written out.
+// compare checks r against the definitions, in full.
 func compare(t *testing.T, r Result, labels []uint8) {
 	t.Helper()
 	right, loss := 0, 0.0
@@ -90,7 +91,8 @@ func compare(t *testing.T, r Result, labels []uint8) {
 	}
 	n := float64(len(labels))
 	if r.Images != len(labels) || r.Accuracy != float64(right)/n || math.Abs(r.Loss-loss/n) > 1e-12 {
-		t.Errorf("%d images, accuracy %g, loss %g; want %d, %g, %g", r.Images, r.Accuracy, r.Loss, len(labels), float64(right)/n, loss/n)
+		t.Errorf("%d images, accuracy %g, loss %g; want %d, %g, %g", r.Images, r.Accuracy, r.Loss, len(labels),
+			float64(right)/n, loss/n)
 	}
 	for c, got := range r.Classes {
 		want := Class{clothes[c], 0, 0, support[c]}
@@ -144,7 +146,10 @@ func TestEvaluateRefuses(t *testing.T) {
 	}
 	for name, call := range map[string]func() (Result, error){
 		"no labels": func() (Result, error) { return Evaluate(t.Context(), same(0, 0), nil, 1, nil, clothes[:2]) },
-		"no size":   func() (Result, error) { return Evaluate(t.Context(), same(0, 0), nil, 0, []uint8{0}, clothes[:2]) },
+		"no size": func() (Result, error) {
+			return Evaluate(t.Context(), same(0, 0), nil, 0, []uint8{0},
+				clothes[:2])
+		},
 		"few images": func() (Result, error) {
 			return Evaluate(t.Context(), same(0, 0), []byte{0}, 1, []uint8{0, 0}, clothes[:2])
 		},
@@ -158,7 +163,8 @@ func TestEvaluateRefuses(t *testing.T) {
 			return Evaluate(t.Context(), same(float32(math.Inf(-1)), 0), []byte{0}, 1, []uint8{0}, clothes[:2])
 		},
 		"failing": func() (Result, error) {
-			return Evaluate(t.Context(), func([]byte, int, []float32) error { return broken }, []byte{0}, 1, []uint8{0}, clothes[:2])
+			return Evaluate(t.Context(), func([]byte, int, []float32) error { return broken }, []byte{0}, 1,
+				[]uint8{0}, clothes[:2])
 		},
 	} {
 		if r, err := call(); err == nil || !reflect.DeepEqual(r, Result{}) {
@@ -208,7 +214,8 @@ func TestTop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 3 || got[0].Class != 1 || got[1].Class != 2 || got[2].Class != 0 || got[0].Probability != got[1].Probability {
+	if len(got) != 3 || got[0].Class != 1 || got[1].Class != 2 || got[2].Class != 0 ||
+		got[0].Probability != got[1].Probability {
 		t.Errorf("got %+v", got)
 	}
 	all, _ := Top([]float32{1, 3, 3, -2}, clothes[:4], 99)
@@ -219,7 +226,8 @@ func TestTop(t *testing.T) {
 	if len(all) != 4 || math.Abs(sum-1) > 1e-12 {
 		t.Errorf("probabilities of %+v sum to %g", all, sum)
 	}
-	if line := FormatGuesses("shoe.png", []Guess{{7, "Sneaker", 0.934}, {9, "Ankle boot", 0.06}}); line != "shoe.png: Sneaker 93.4%, Ankle boot 6.0%" {
+	if line := FormatGuesses("shoe.png",
+		[]Guess{{7, "Sneaker", 0.934}, {9, "Ankle boot", 0.06}}); line != "shoe.png: Sneaker 93.4%, Ankle boot 6.0%" {
 		t.Error(line)
 	}
 	for _, scores := range [][]float32{nil, {1}, {1, 2, 3, float32(math.NaN())}} {

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// hugeTile is a TIFF of 28 x 28 gray pixels whose one tile has side x side, all black: with 65535 of them, 2 MB that take
-// gigabytes to decode.
+// hugeTile is a TIFF of 28 x 28 gray pixels with one black tile of side x side pixels: with side 65535 it is a file of
+// 2 MB that takes gigabytes to decode.
 func hugeTile(t testing.TB, side uint16) []byte {
 	var packed bytes.Buffer
 	z := zlib.NewWriter(&packed)
@@ -28,7 +28,7 @@ func hugeTile(t testing.TB, side uint16) []byte {
 		{256, 3, 1, 28}, {257, 3, 1, 28}, {258, 3, 1, 8}, {259, 3, 1, 8}, {262, 3, 1, 1}, {277, 3, 1, 1},
 		{322, 3, 1, uint32(side)}, {323, 3, 1, uint32(side)}, {324, 4, 1, 0}, {325, 4, 1, uint32(packed.Len())},
 	}
-	entries[8][3] = uint32(8 + 2 + 12*len(entries) + 4) // the tile comes behind the directory
+	entries[8][3] = uint32(8 + 2 + 12*len(entries) + 4) // the tile follows the directory
 	file := binary.LittleEndian.AppendUint32([]byte("II*\x00"), 8)
 	file = binary.LittleEndian.AppendUint16(file, uint16(len(entries)))
 	for _, e := range entries {
@@ -47,12 +47,13 @@ func (zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// manyScans is a progressive JPEG of side x side gray pixels, whose every scan says in a few bytes that all is zero.
+// manyScans is a progressive JPEG of side x side gray pixels; each scan sets all of them to zero in a few bytes.
 func manyScans(side uint16, scans int) []byte {
 	high, low := byte(side>>8), byte(side)
 	file := []byte{0xff, 0xd8,
 		0xff, 0xc2, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0} // SOF2
-	table := []byte{0xff, 0xc4, 0, 20, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe0} // AC: "0" is a run of 2^14 blocks, at least
+	// AC: "0" is a run of at least 2^14 blocks.
+	table := []byte{0xff, 0xc4, 0, 20, 0x10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe0}
 	file = append(file, table...)
 	blocks := (int(side) + 7) / 8 * ((int(side) + 7) / 8)
 	var run []byte // each run is 15 zero bits: its code and its length beyond 2^14, none
@@ -89,17 +90,17 @@ func allocated() uint64 {
 	return m.TotalAlloc
 }
 
-// patience is a context that ends after so many looks at it.
-type patience struct {
+// countdown is a context that ends after a number of calls of Err.
+type countdown struct {
 	context.Context
 	looks int
 }
 
-var errOutOfPatience = errors.New("out of patience")
+var errCountedDown = errors.New("counted down")
 
-func (p *patience) Err() error {
+func (p *countdown) Err() error {
 	if p.looks--; p.looks < 0 {
-		return errOutOfPatience
+		return errCountedDown
 	}
 	return nil
 }
@@ -109,9 +110,9 @@ func TestDecodingEndsWithItsContext(t *testing.T) {
 		t.Fatal("the picture for this test is broken:", err)
 	}
 	file := manyScans(4096, 100_000)
-	p := &patience{t.Context(), 30}
-	if _, err := decodePicture(p, file); !errors.Is(err, errOutOfPatience) {
-		t.Errorf("got %v, want %v", err, errOutOfPatience)
+	p := &countdown{t.Context(), 30}
+	if _, err := decodePicture(p, file); !errors.Is(err, errCountedDown) {
+		t.Errorf("got %v, want %v", err, errCountedDown)
 	}
 }
 

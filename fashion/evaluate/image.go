@@ -17,7 +17,7 @@ import (
 	"golang.org/x/image/draw"
 )
 
-// ImageSide is the width and height of the images that Decode gives.
+// ImageSide is the width and height of the images that Decode returns.
 const ImageSide = 28
 
 const (
@@ -25,17 +25,17 @@ const (
 	maxImageSide  = 1 << 14
 	maxPixels     = 16 << 20 // 256 MB while decoded, at worst: the coefficients of a progressive JPEG
 	maxDecodeTime = 5 * time.Second
-	decodeStep    = 64 // bytes that a decoder is given at a time: a progressive JPEG works on all pixels for every few
+	decodeStep    = 64 // bytes that a decoder gets at a time: a few make a progressive JPEG work on all pixels
 	trimTolerance = 13 // 5% of white: closer than this to the background counts as background
 )
 
-// A format is told by its first bytes, and decoded by this package's choice. image.Decode would use whatever any imported
-// package registers: a library for plots brings TIFF, whose tiles take memory that the header does not announce.
+// A format is recognised by its first bytes; this package chooses its decoder. image.Decode would use all that imported
+// packages register: a library for plots brings TIFF, whose tiles take memory that the header does not announce.
 type format struct {
 	name   string
 	magic  string // '?' is any byte
 	config func(io.Reader) (image.Config, error)
-	decode func(io.Reader) (image.Image, error) // nil: known, not read
+	decode func(io.Reader) (image.Image, error) // nil: known, but not decoded
 }
 
 func formats() []format {
@@ -65,20 +65,18 @@ func (f format) matches(data []byte) bool {
 	return true
 }
 
-// Decode reads a PNG, JPEG or GIF (its first frame) and brings it into the form
-// of Fashion-MNIST: ImageSide x ImageSide gray bytes, row by row, a bright thing
-// on black. It follows the steps by which that set was made:
+// Decode reads a PNG, JPEG or GIF (its first frame) and brings it into the form of Fashion-MNIST: ImageSide x ImageSide
+// gray bytes, row by row, a bright object on black. It follows the steps by which that set was made:
 //
-//   - what is transparent becomes white, and colors become gray;
+//   - transparent pixels become white, and colors become gray;
 //   - the background is the median of the four corners; where it is light (over
 //     127) the picture is inverted;
-//   - a picture of exactly ImageSide x ImageSide pixels is then done; of any
-//     other, edges within 5% of the background are cut off, the rest is scaled
-//     until its longer side fits, and is centred on black.
+//   - a picture of exactly ImageSide x ImageSide pixels is then done; any other is
+//     trimmed of edges within 5% of the background, scaled until its longer side
+//     fits, and centred on black.
 //
-// So a picture of the set itself comes out unchanged. Files over 64 MiB and
-// pictures over 16 Mi pixels or 16384 a side are refused before decoding, which
-// ends with ctx, and after 5 s.
+// So a picture of the set itself comes out unchanged. Files over 64 MiB and pictures over 16 Mi pixels or 16384 a side
+// are refused before decoding. Decoding ends with ctx, and after 5 s.
 func Decode(ctx context.Context, r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxImageBytes+1))
 	if err != nil {
@@ -97,7 +95,7 @@ func Decode(ctx context.Context, r io.Reader) ([]byte, error) {
 	return normalize(picture), nil
 }
 
-// decodePicture takes memory for the pixels that the header announces, and no more of them than the limits allow.
+// decodePicture takes memory for the pixels that the header announces; the limits bound their number.
 func decodePicture(ctx context.Context, data []byte) (image.Image, error) {
 	all := formats()
 	i := slices.IndexFunc(all, func(f format) bool { return f.matches(data) })
@@ -114,7 +112,8 @@ func decodePicture(ctx context.Context, data []byte) (image.Image, error) {
 	}
 	w, h := config.Width, config.Height
 	if w <= 0 || h <= 0 || w > maxImageSide || h > maxImageSide || w*h > maxPixels {
-		return nil, fmt.Errorf("the %s image has %d x %d pixels, expected at most %d in all and %d a side; scale it down",
+		return nil, fmt.Errorf("the %s image has %d x %d pixels, expected at most %d in all and %d a side; scale it "+
+			"down",
 			f.name, w, h, maxPixels, maxImageSide)
 	}
 	picture, err := f.decode(&deadlineReader{ctx, bytes.NewReader(data)})
@@ -125,7 +124,8 @@ func decodePicture(ctx context.Context, data []byte) (image.Image, error) {
 		return nil, fmt.Errorf("damaged %s image: %w", f.name, err)
 	}
 	if b := picture.Bounds(); b.Empty() || b.Dx() > w || b.Dy() > h {
-		return nil, fmt.Errorf("the %s image has %d x %d pixels where its header announces %d x %d", f.name, b.Dx(), b.Dy(), w, h)
+		return nil, fmt.Errorf("the %s image has %d x %d pixels where its header announces %d x %d",
+			f.name, b.Dx(), b.Dy(), w, h)
 	}
 	return picture, nil
 }
@@ -166,8 +166,7 @@ func normalize(picture image.Image) []byte {
 	return out.Pix
 }
 
-// grayOnWhite is the picture without color or transparency, at the origin. Its
-// stride is its width.
+// grayOnWhite is the picture without color or transparency, at the origin. Its stride is its width.
 func grayOnWhite(picture image.Image) *image.Gray {
 	bounds := picture.Bounds()
 	gray := image.NewGray(image.Rect(0, 0, bounds.Dx(), bounds.Dy()))
@@ -176,7 +175,7 @@ func grayOnWhite(picture image.Image) *image.Gray {
 	return gray
 }
 
-// corners is the median of the corners, the lower one of the middle two.
+// corners is the median of the four corners, the lower of the middle two.
 func corners(g *image.Gray) uint8 {
 	right, bottom := g.Rect.Dx()-1, g.Rect.Dy()-1
 	four := []uint8{g.GrayAt(0, 0).Y, g.GrayAt(right, 0).Y, g.GrayAt(0, bottom).Y, g.GrayAt(right, bottom).Y}
@@ -184,8 +183,7 @@ func corners(g *image.Gray) uint8 {
 	return four[1]
 }
 
-// trim is the smallest part that holds all that differs from the background; the
-// whole where nothing does.
+// trim is the smallest part that holds all pixels that differ from the background; the whole if none does.
 func trim(g *image.Gray, background uint8) image.Rectangle {
 	var content image.Rectangle
 	for y := range g.Rect.Dy() {

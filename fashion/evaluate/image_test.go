@@ -77,7 +77,7 @@ func TestPhotographsBecomeLikeTheSet(t *testing.T) {
 	if want[0] != 0 || want[14*ImageSide] == 0 || want[14*ImageSide+27] < 200 || want[6*ImageSide+14] != 0 {
 		t.Fatalf("not trimmed, scaled and centred: % x", want)
 	}
-	clear := image.NewNRGBA(image.Rect(-7, 3, 393, 403)) // transparent about the thing, and not at the origin
+	clear := image.NewNRGBA(image.Rect(-7, 3, 393, 403)) // transparent around the object, and not at the origin
 	dark := negative(shoe(400, 280, 140))
 	for y := range 400 {
 		for x := range 400 {
@@ -87,31 +87,35 @@ func TestPhotographsBecomeLikeTheSet(t *testing.T) {
 		}
 	}
 	var asJPEG, asGIF bytes.Buffer
-	if err := errors.Join(jpeg.Encode(&asJPEG, dark, &jpeg.Options{Quality: 95}), gif.Encode(&asGIF, dark, nil)); err != nil {
+	if err := errors.Join(jpeg.Encode(&asJPEG, dark, &jpeg.Options{Quality: 95}),
+		gif.Encode(&asGIF, dark, nil)); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
 		file      []byte
 		tolerance int
 	}{
-		"on white": {asPNG(t, dark), 0}, "transparent": {asPNG(t, clear), 1}, "larger": {asPNG(t, shoe(800, 560, 280)), 8},
-		"JPEG": {asJPEG.Bytes(), 40}, "GIF": {asGIF.Bytes(), 40}, // the edges shift a little
+		"on white": {asPNG(t, dark), 0}, "transparent": {asPNG(t, clear), 1},
+		"larger": {asPNG(t, shoe(800, 560, 280)), 8},
+		"JPEG":   {asJPEG.Bytes(), 40}, "GIF": {asGIF.Bytes(), 40}, // the edges shift a little
 	} {
 		if got := decode(t, test.file); !near(got, want, test.tolerance) {
 			t.Errorf("%s differs: % x", name, got)
 		}
 	}
-	for _, m := range []image.Image{shoe(1, 0, 0), shoe(500, 0, 0), shoe(3, 1, 1), image.NewGray(image.Rect(0, 0, 9000, 1))} {
-		decode(t, asPNG(t, m)) // empty and extreme pictures have a form too
+	for _, m := range []image.Image{shoe(1, 0, 0), shoe(500, 0, 0), shoe(3, 1, 1),
+		image.NewGray(image.Rect(0, 0, 9000, 1))} {
+		decode(t, asPNG(t, m)) // empty and extreme pictures must not fail
 	}
 }
 
 func TestDecodeRefuses(t *testing.T) {
 	whole := asPNG(t, shoe(40, 20, 20))
-	huge := bytes.Clone(whole) // of a size that the header alone claims
+	huge := bytes.Clone(whole) // the header claims a huge size
 	copy(huge[16:24], []byte{0, 0, 0x40, 0, 0, 0, 0x40, 0})
 	for name, file := range map[string]io.Reader{
-		"nothing": strings.NewReader(""), "text": strings.NewReader("hello"), "half": bytes.NewReader(whole[:len(whole)/2]),
+		"nothing": strings.NewReader(""), "text": strings.NewReader("hello"),
+		"half":  bytes.NewReader(whole[:len(whole)/2]),
 		"claim": bytes.NewReader(huge), "endless": endless{}, "failing": failing{},
 	} {
 		if pixels, err := Decode(t.Context(), file); err == nil {
@@ -131,7 +135,8 @@ func (failing) Read([]byte) (int, error) { return 0, errors.New("broken") }
 func FuzzDecode(f *testing.F) {
 	f.Add(asPNG(f, shoe(40, 20, 20)))
 	var asJPEG, asGIF bytes.Buffer
-	if err := errors.Join(jpeg.Encode(&asJPEG, shoe(9, 4, 4), nil), gif.Encode(&asGIF, shoe(9, 4, 4), nil)); err != nil {
+	if err := errors.Join(jpeg.Encode(&asJPEG, shoe(9, 4, 4), nil),
+		gif.Encode(&asGIF, shoe(9, 4, 4), nil)); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(asJPEG.Bytes())

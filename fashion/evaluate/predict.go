@@ -14,8 +14,8 @@ type Guess struct {
 	Probability float64 `json:"probability"` // 0 to 1
 }
 
-// Top returns the n likeliest classes for one image's scores, which are as many
-// as classes, the likeliest first; of equal ones the lower class first.
+// Top returns the n most likely classes for one image's scores, the most likely first; of equal ones the lower class
+// first.
 func Top(scores []float32, classes []string, n int) ([]Guess, error) {
 	if len(scores) != len(classes) || len(scores) == 0 {
 		return nil, fmt.Errorf("evaluate: %d scores for %d classes", len(scores), len(classes))

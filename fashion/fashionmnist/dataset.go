@@ -1,7 +1,6 @@
-// Package fashionmnist reads the Fashion-MNIST data set from its IDX files,
-// plain or gzipped, and trusts nothing about them: magic number, sizes, label
-// range and the SHA-256 of the uncompressed bytes are checked, and each failure
-// names the file, what was found, what was expected and what to do.
+// Package fashionmnist reads the Fashion-MNIST data set from its IDX files, plain or gzipped. It checks magic number,
+// sizes, label range and the SHA-256 of the uncompressed bytes; each error names the file, what was found, what was
+// expected and what to do.
 package fashionmnist
 
 import (
@@ -28,8 +27,7 @@ func Classes() []string {
 		"Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
 }
 
-// Dataset is a list of labelled images. It is read-only once loaded and safe
-// for concurrent reads.
+// Dataset is a list of labelled images. It is read-only once loaded and safe for concurrent reads.
 type Dataset struct {
 	Images []byte  // Len() x Pixels grey values, row by row, 0 is background
 	Labels []uint8 // Len() labels, each below NumClasses
@@ -42,7 +40,7 @@ func (d *Dataset) Len() int { return len(d.Labels) }
 // Image returns the Pixels bytes of sample i; they belong to the data set.
 func (d *Dataset) Image(i int) []byte { return d.Images[i*Pixels : (i+1)*Pixels] }
 
-// Only returns the samples of some classes, in their order, with the labels they have. Of all classes it is d itself.
+// Only returns the samples of some classes, in their order and with their labels. For all classes it returns d.
 func (d *Dataset) Only(classes []uint8) *Dataset {
 	if len(classes) == 0 || len(classes) == NumClasses {
 		return d
@@ -71,7 +69,8 @@ func ParseClasses(list string) ([]uint8, error) {
 		from, err1 := strconv.ParseUint(first, 10, 8)
 		to, err2 := strconv.ParseUint(last, 10, 8)
 		if err1 != nil || err2 != nil || from > to || to >= NumClasses {
-			return nil, fmt.Errorf("classes %q: expected labels from 0 to %d and ranges of them, such as 0-4,7", list, NumClasses-1)
+			return nil, fmt.Errorf("classes %q: expected labels from 0 to %d and ranges of them, such as 0-4,7",
+				list, NumClasses-1)
 		}
 		for c := from; c <= to; c++ {
 			classes = append(classes, uint8(c))
@@ -81,8 +80,7 @@ func ParseClasses(list string) ([]uint8, error) {
 	return slices.Compact(classes), nil
 }
 
-// Split sets the last n samples aside: it returns the others and those n. Both
-// share memory with d.
+// Split returns all but the last n samples, and those n. Both share memory with d.
 func (d *Dataset) Split(n int) (rest, held *Dataset, err error) {
 	if n < 0 || n >= d.Len() {
 		return nil, nil, fmt.Errorf("cannot hold out %d of %d samples: choose 0 to %d", n, d.Len(), d.Len()-1)
@@ -90,7 +88,8 @@ func (d *Dataset) Split(n int) (rest, held *Dataset, err error) {
 	cut := d.Len() - n
 	part := func(name string, from, to int) *Dataset {
 		h := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d", d.Hash, name, from, to))
-		return &Dataset{Images: d.Images[from*Pixels : to*Pixels], Labels: d.Labels[from:to], Hash: hex.EncodeToString(h[:])}
+		return &Dataset{Images: d.Images[from*Pixels : to*Pixels], Labels: d.Labels[from:to],
+			Hash: hex.EncodeToString(h[:])}
 	}
 	if n == 0 {
 		return d, part("held", cut, cut), nil

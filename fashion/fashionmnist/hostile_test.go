@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Whatever stands in a file's place, the error comes at once and takes no memory.
+// Whatever is in a file's place, the error comes at once and takes no memory.
 func TestWhatIsNoDataFile(t *testing.T) {
 	f, _ := tiny()
 	for name, put := range map[string]func(path string) error{
@@ -31,7 +31,8 @@ func TestWhatIsNoDataFile(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			_, err := f.read(dir)
 			runtime.ReadMemStats(&after)
-			if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), filepath.Join(dir, file)) {
+			if err == nil || !strings.Contains(err.Error(), name) ||
+				!strings.Contains(err.Error(), filepath.Join(dir, file)) {
 				t.Errorf("%s: %v; want an error with %q", file, err, name)
 			}
 			if took := after.TotalAlloc - before.TotalAlloc; took > 10<<20 {
@@ -71,7 +72,8 @@ func TestTorchvisionsDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "FashionMNIST"), 0o700), os.Symlink(from, filepath.Join(dir, "FashionMNIST", "raw"))); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "FashionMNIST"), 0o700),
+		os.Symlink(from, filepath.Join(dir, "FashionMNIST", "raw"))); err != nil {
 		t.Fatal(err)
 	}
 	if train, _, err := Load(dir); err != nil || train.Len() != TrainSize {

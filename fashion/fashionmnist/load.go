@@ -20,7 +20,7 @@ import (
 // remedy ends every message about a bad or missing file.
 const remedy = "run `make setup` to fetch the data, or point to a directory that holds it"
 
-// file is what is known beforehand about one IDX file.
+// file is what one IDX file must be.
 type file struct {
 	name       string // without .gz
 	dims       []int  // as the IDX header must give them
@@ -38,15 +38,16 @@ func labels(name string, n int, sum string) file {
 }
 
 func files() (trainImages, trainLabels, testImages, testLabels file) {
-	return images("train-images-idx3-ubyte", TrainSize, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-		labels("train-labels-idx1-ubyte", TrainSize, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+	return images("train-images-idx3-ubyte", TrainSize,
+			"c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+		labels("train-labels-idx1-ubyte", TrainSize,
+			"bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
 		images("t10k-images-idx3-ubyte", TestSize, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
 		labels("t10k-labels-idx1-ubyte", TestSize, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34")
 }
 
-// Find returns the directory to load from. An explicit one (a flag's or
-// variable's value) is taken as it is; else the first that holds the training
-// images of: ./.evenweave/data, ../.evenweave/data beside the executable,
+// Find returns the directory to load from: the explicit one (a flag's or variable's value), or else the first that
+// holds the training images: ./.evenweave/data, ../.evenweave/data beside the executable,
 // /usr/local/share/evenweave/data, /usr/share/datasets/fashion-mnist.
 func Find(explicit string) (string, error) {
 	if explicit != "" {
@@ -66,7 +67,7 @@ func Find(explicit string) (string, error) {
 	return "", fmt.Errorf("no Fashion-MNIST data: %s not found in %s: %s", first.name, strings.Join(dirs, ", "), remedy)
 }
 
-// holds says whether a file is there, packed or not.
+// holds reports whether a file is there, packed or not.
 func holds(dir string, f file) bool {
 	for _, suffix := range []string{"", ".gz"} {
 		if _, err := os.Stat(filepath.Join(dir, f.name+suffix)); err == nil {
@@ -113,7 +114,8 @@ func (f file) read(dir string) ([]byte, error) {
 	}
 	if err := f.check(raw); err != nil {
 		if _, other := os.Stat(path + ".gz"); other == nil {
-			return nil, fmt.Errorf("%s: %w: remove it, and %s.gz beside it is read instead; or %s", path, err, f.name, remedy)
+			return nil, fmt.Errorf("%s: %w: remove it, and %s.gz beside it is read instead; or %s",
+				path, err, f.name, remedy)
 		}
 		return nil, fmt.Errorf("%s: %w: %s", path, err, remedy)
 	}
@@ -122,14 +124,14 @@ func (f file) read(dir string) ([]byte, error) {
 
 func (f file) open(dir string) (path string, raw []byte, err error) {
 	path = filepath.Join(dir, f.name)
-	raw, err = regular.Read(path, int64(f.size())+1) // one byte more: check tells what is wrong
+	raw, err = regular.Read(path, int64(f.size())+1) // one byte more, so that check names a file that is too long
 	if err == nil {
 		return path, raw, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
 	}
-	// What does not shrink at all has a few bytes more when it is packed.
+	// Incompressible data has a few bytes more when it is packed.
 	packed, err := regular.Read(path+".gz", int64(f.size()+f.size()/1000+4096))
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil, fmt.Errorf("%s: neither it nor %s.gz is there%s: %s", path, f.name, f.similar(dir), remedy)
@@ -145,7 +147,7 @@ func (f file) open(dir string) (path string, raw []byte, err error) {
 	return path, raw, nil
 }
 
-// similar names a file that was renamed on its way: train-images.idx3-ubyte is what some programs unpack.
+// similar names a file with another form of the name: some programs unpack train-images.idx3-ubyte.
 func (f file) similar(dir string) string {
 	dotted := strings.Replace(f.name, "-idx", ".idx", 1)
 	for _, name := range []string{dotted, dotted + ".gz"} {
@@ -156,7 +158,7 @@ func (f file) similar(dir string) string {
 	return ""
 }
 
-// gunzip unpacks at most limit bytes: a hostile file cannot fill the memory.
+// gunzip unpacks at most limit bytes, so that a hostile file cannot fill the memory.
 func gunzip(packed []byte, limit int) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
@@ -181,8 +183,7 @@ func (f file) check(raw []byte) error {
 	if len(raw) < f.headerSize {
 		return fmt.Errorf("truncated: %d bytes, expected %d", len(raw), f.size())
 	}
-	// IDX: two zero bytes, element type (8 = unsigned byte), number of
-	// dimensions, then each dimension; all big-endian.
+	// IDX: two zero bytes, element type (8 = unsigned byte), number of dimensions, then each dimension; all big-endian.
 	magic := uint32(0x0800 | len(f.dims))
 	if got := binary.BigEndian.Uint32(raw); got != magic {
 		return fmt.Errorf("not the IDX file expected: magic number 0x%08x, expected 0x%08x", got, magic)

@@ -45,7 +45,8 @@ func TestEveryBadFileIsNamedAndExplained(t *testing.T) {
 		{"cut header", "tiny", good[:7], []string{"truncated: 7 bytes"}},
 		{"cut payload", "tiny", good[:11], []string{"truncated: 11 bytes, expected 12"}},
 		{"too long", "tiny", append(bytes.Clone(good), 1), []string{"longer than the 12 bytes"}},
-		{"too long, packed", "tiny.gz", pack(t, append(bytes.Clone(good), 1, 2, 3)), []string{"longer than the 12 bytes"}},
+		{"too long, packed", "tiny.gz", pack(t, append(bytes.Clone(good), 1, 2, 3)),
+			[]string{"longer than the 12 bytes"}},
 		{"magic", "tiny", edit(3, 3), []string{"magic number 0x00000803, expected 0x00000801"}},
 		{"count", "tiny", edit(7, 5), []string{"dimension 0 is 5, expected 4"}},
 		{"label", "tiny", edit(9, 10), []string{"sample 1 has label 10, expected 0 to 9"}},
@@ -160,7 +161,8 @@ func TestOnlyKeepsTheSamplesOfItsClasses(t *testing.T) {
 }
 
 func TestParseClasses(t *testing.T) {
-	for list, want := range map[string][]uint8{"": {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, "0-4,7": {0, 1, 2, 3, 4, 7}, " 7, 3-4,4": {3, 4, 7}, "9": {9}} {
+	for list, want := range map[string][]uint8{"": {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, "0-4,7": {0, 1, 2, 3, 4, 7},
+		" 7, 3-4,4": {3, 4, 7}, "9": {9}} {
 		if got, err := ParseClasses(list); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q: %v, %v", list, got, err)
 		}

@@ -15,9 +15,9 @@ type Mark struct {
 	Reason     string // in words
 }
 
-// Timeline is all that was seen of a run, each list by time.
+// Timeline is what the watcher saw of a run, each list by time.
 type Timeline struct {
-	Commits     []Mark // the first telling of each step in each generation
+	Commits     []Mark // the first report of each step in each generation
 	Worlds      []Mark // published
 	Accusations []Mark // a member's collective failed
 	Opened      []Mark // a member agreed with its world on the state
@@ -25,10 +25,10 @@ type Timeline struct {
 	Injections  []Injection
 }
 
-// Recovery is how a world was left behind because of a fault, as time since the fault.
+// Recovery is how a world was replaced after a fault, in times since the fault.
 type Recovery struct {
 	Injection
-	Detect time.Duration // until the first member told of it; 0: no member did
+	Detect time.Duration // until the first member reported it; 0: none did
 	World  time.Duration // until the next world was published
 	State  time.Duration // until a member had agreed with it on the state
 	Commit time.Duration // until its first commit
@@ -38,11 +38,11 @@ type Recovery struct {
 type Account struct {
 	Recoveries []Recovery // of faults that ended a generation
 	Wall       time.Duration
-	Useful     time.Duration          // Wall less what is lost
-	Lost       map[Kind]time.Duration // time between commits beyond the median, by the last fault before or in it; "": before any fault
+	Useful     time.Duration          // Wall minus Lost
+	Lost       map[Kind]time.Duration // time between commits beyond the median, by the last fault; "": before any
 	Step       time.Duration          // median time between commits
 	Steps      int
-	Redone     int // commits of a step that had been committed before, in another generation
+	Redone     int // commits of a step that an earlier generation had committed
 	Heals      []Mark
 }
 
@@ -54,11 +54,11 @@ func (a Account) Goodput() float64 {
 	return float64(a.Useful) / float64(a.Wall)
 }
 
-// Account works the timeline out.
+// Account computes the costs from the timeline.
 func (t Timeline) Account() Account {
 	a := Account{Lost: map[Kind]time.Duration{}, Steps: len(t.Commits), Heals: t.Heals}
 	for i, in := range t.Injections {
-		until := time.Time{} // what follows belongs to the next fault
+		until := time.Time{} // the time of the next fault
 		if i+1 < len(t.Injections) {
 			until = t.Injections[i+1].Time
 		}
@@ -125,7 +125,7 @@ func (t Timeline) cause(at time.Time) Kind {
 	return k
 }
 
-// Percentile returns the p-th percentile by rank, 0 of nothing.
+// Percentile returns the p-th percentile by rank; 0 if there are no times.
 func Percentile(times []time.Duration, p float64) time.Duration {
 	if len(times) == 0 {
 		return 0

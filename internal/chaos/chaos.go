@@ -1,13 +1,13 @@
-// Package chaos proves elasticity by comparing one hash: it trains the same job twice on a local cluster, once calmly and once under
-// faults that a seed decides, and expects the same bits.
+// Package chaos proves elasticity: it trains the same job twice on a local cluster, once calmly and once under faults
+// that a seed determines, and compares the bits.
 //
-//	schedule.go  which fault hits whom, when (pure)
+//	schedule.go  which fault hits which process, and when (pure)
 //	inject.go    signals, cut links, scaling
-//	network.go   proxies before the workers and etcd, so that links can be cut without privileges
-//	watch.go     what the members tell about themselves, followed without the coordinator
+//	network.go   proxies before workers and etcd, which cut links without privileges
+//	watch.go     the members' own reports, followed without the coordinator
 //	account.go   recovery times and goodput (pure)
-//	result.go    what a run came to, and how two differ
-//	report.go    all that in words
+//	result.go    the result of a run, and the differences of two
+//	report.go    output as text and JSON
 package chaos
 
 import (
@@ -24,17 +24,17 @@ import (
 	"evenweave/internal/progress"
 )
 
-// Config says what to do to whom.
+// Config is a run's faults and cluster.
 type Config struct {
 	Plan    Plan
-	Spares  int          // workers beside those of the plan
+	Spares  int          // workers besides those of the plan
 	Dir     string       // gets the run directories calm/ and chaos/
-	Cluster local.Config // of a run; Dir, Workers, Events, Finished and the hooks are set here
+	Cluster local.Config // of a run; this package sets Dir, Workers, Events, Finished and the hooks
 	// Settle waits before each fault until the world has Plan.Workers members again.
 	Settle bool
 }
 
-// Outcome is what came out of both runs.
+// Outcome is the outcome of both runs.
 type Outcome struct {
 	Calm, Chaos *Result
 	// Differences names what is not equal; empty: the proof holds.
@@ -42,11 +42,11 @@ type Outcome struct {
 	Account     Account
 }
 
-// ErrDiffer says that the two runs did not give the same bits.
+// ErrDiffer says that the two runs gave different bits.
 var ErrDiffer = errors.New("the run under faults and the calm run differ")
 
-// Run trains calmly, then under faults, and compares. show is told of the schedule first, of every fault, and of the outcome.
-// An error but ErrDiffer says that one of the runs did not come to its end.
+// Run trains calmly, then under faults, and compares. It shows the schedule first, then every fault and the outcome. An
+// error other than ErrDiffer says that a run did not end.
 func Run(ctx context.Context, cfg Config, show Observer) (*Outcome, error) {
 	faults := cfg.Plan.Schedule()
 	show.Scheduled(faults)
@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config, show Observer) (*Outcome, error) {
 	return out, nil
 }
 
-// train runs the job to its end on a cluster of its own; without faults nothing is hooked into it.
+// train runs the job to its end on a new cluster. Without faults it adds nothing to the cluster.
 func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show Observer) (*Result, *watcher, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -76,7 +76,7 @@ func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show O
 	c := cfg.Cluster
 	c.Dir, c.Workers, c.Finished = dir, cfg.Plan.Workers+cfg.Spares, r.finished
 	var observer progress.Observer = r
-	if faults == nil { // under faults warnings are what is expected
+	if faults == nil { // faults cause warnings
 		observer = progress.Multi(r, warnings{show})
 	}
 	c.Events = func(events io.Reader) error { return progress.Relay(events, observer) }
@@ -101,7 +101,8 @@ func (cfg *Config) train(ctx context.Context, dir string, faults []Fault, show O
 				cancel(err)
 			}
 		})
-		in := &injector{cfg: cfg, net: net, watch: w, show: show, workers: cfg.Plan.Workers + cfg.Spares, leaving: map[string]bool{}}
+		in := &injector{cfg: cfg, net: net, watch: w, show: show, workers: cfg.Plan.Workers + cfg.Spares,
+			leaving: map[string]bool{}}
 		tasks.Go(func() { in.run(ctx, faults) })
 	}
 	show.Running(dir, faults != nil)
@@ -127,12 +128,12 @@ func (w warnings) Observe(r progress.Record) {
 	}
 }
 
-// dial reaches the records of the run.
+// dial returns a client of the run's records.
 func dial(endpoint, job string) (*cluster.Client, error) {
 	return cluster.Dial([]string{endpoint}, job)
 }
 
-// Observer is told what happens, from several goroutines.
+// Observer is called with what happens, from several goroutines.
 type Observer interface {
 	Scheduled([]Fault)
 	Running(dir string, underFaults bool)
@@ -146,7 +147,7 @@ type Injection struct {
 	Fault
 	Time       time.Time
 	Targets    []string // member ids, or processes
-	Generation int64    // of the world when it hit
-	At         int64    // steps committed then
+	Generation int64    // of the world at that time
+	At         int64    // steps committed at that time
 	Skipped    string   // why it was not carried out
 }

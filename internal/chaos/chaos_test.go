@@ -64,7 +64,8 @@ func TestFaultsChangeNothing(t *testing.T) {
 	}
 }
 
-var kills = flag.Int("kills", 0, "measure recovery from so many single SIGKILLs of full worlds of 4; see also `evenweave chaos --faults kill --settle`")
+var kills = flag.Int("kills", 0, "measure recovery from so many single SIGKILLs of full worlds of 4; see also "+
+	"`evenweave chaos --faults kill --settle`")
 
 // TestKills measures; it is run by hand: go test ./internal/chaos -run TestKills -v -args -kills 100
 func TestKills(t *testing.T) {
@@ -76,8 +77,9 @@ func TestKills(t *testing.T) {
 	steps := int64(60 * *kills)
 	cluster := processes(t, 1, steps, 1000, 4, 4, 5*time.Millisecond)
 	out, err := chaos.Run(ctx, chaos.Config{
-		Plan: chaos.Plan{Seed: 1, Workers: 4, Steps: steps, Kinds: []chaos.Kind{chaos.Kill}, Count: *kills, Single: true},
-		Dir:  directory(t), Spares: 2, Settle: true, Cluster: cluster,
+		Plan: chaos.Plan{Seed: 1, Workers: 4, Steps: steps, Kinds: []chaos.Kind{chaos.Kill}, Count: *kills,
+			Single: true},
+		Dir: directory(t), Spares: 2, Settle: true, Cluster: cluster,
 	}, chaos.NewText(logged{t}))
 	if err != nil {
 		t.Fatal(err)

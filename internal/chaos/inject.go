@@ -17,14 +17,15 @@ type injector struct {
 	net     *network
 	watch   *watcher
 	show    Observer
-	workers int             // asked for, as far as this injector has scaled,
-	left    int             // of which so many were asked to leave: scaling brings them back
-	leaving map[string]bool // members that were, ever
-	killed  int64           // generation of the last kill: when settling, a newer one is waited for
+	workers int             // the number that this injector has scaled to
+	left    int             // how many of them were asked to leave; scaling replaces them
+	leaving map[string]bool // members that were ever asked to leave
+	killed  int64           // generation of the last kill; settling waits for a newer one
 	lasting sync.WaitGroup
 }
 
-// run injects the faults in order until ctx ends, each once the job has reached its step. What lasts is undone in any case.
+// run injects the faults in order until ctx ends, each when the job has reached its step. It always undoes a fault that
+// lasts.
 func (in *injector) run(ctx context.Context, faults []Fault) {
 	defer in.lasting.Wait()
 	for _, f := range faults {
@@ -32,7 +33,8 @@ func (in *injector) run(ctx context.Context, faults []Fault) {
 		over := false
 		if !in.watch.await(ctx, func(v cluster.View, committed int64) bool {
 			view, over = v, v.Done != nil
-			return over || v.World != nil && committed >= f.Step && (!in.cfg.Settle || v.World.Generation > in.killed && in.watch.settled(v, in.cfg.Plan.Workers-in.left))
+			return over || v.World != nil && committed >= f.Step && (!in.cfg.Settle || v.World.Generation > in.killed &&
+				in.watch.settled(v, in.cfg.Plan.Workers-in.left))
 		}) {
 			return
 		}
@@ -42,7 +44,7 @@ func (in *injector) run(ctx context.Context, faults []Fault) {
 		} else if !wait(ctx, f.After) {
 			return
 		} else {
-			view, _ = in.watch.board.View()
+			view, _ = in.watch.views.View()
 			in.inject(ctx, &i, view)
 		}
 		in.watch.injected(i)
@@ -59,10 +61,10 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// inject carries one fault out, and says in i what became of it.
+// inject carries one fault out and records the outcome in i.
 func (in *injector) inject(ctx context.Context, i *Injection, view cluster.View) {
 	if view.World.Size() == 0 {
-		i.Skipped = "a world of nobody"
+		i.Skipped = "no world"
 		return
 	}
 	for _, r := range i.Ranks {
@@ -97,7 +99,7 @@ func (in *injector) inject(ctx context.Context, i *Injection, view cluster.View)
 	}
 }
 
-// leave asks a member to leave, if another stays: not one that the world still names and that is going already.
+// leave asks a member to leave, but never the last one, nor one that is leaving already.
 func (in *injector) leave(i *Injection, view cluster.View) {
 	stay := 0
 	for _, p := range view.World.Peers {
@@ -109,7 +111,7 @@ func (in *injector) leave(i *Injection, view cluster.View) {
 	case in.leaving[id]:
 		i.Skipped = id + " is leaving already"
 	case stay <= 1:
-		i.Skipped = "nobody else stays"
+		i.Skipped = "no other member would stay"
 	default:
 		if in.signal(i, id, syscall.SIGTERM); i.Skipped == "" {
 			in.leaving[id] = true
@@ -175,7 +177,7 @@ func (in *injector) partition(ctx context.Context, i *Injection, view cluster.Vi
 	})
 }
 
-// between is the cut of a partition's way.
+// between is the cut for one way of a partition.
 func between(way, victim, right string) cut {
 	worker := func(p string) bool { return strings.HasPrefix(p, "worker") }
 	return func(src, dst string) bool {
@@ -198,7 +200,7 @@ func between(way, victim, right string) cut {
 	}
 }
 
-// join asks for one worker more than there are; it stays below twice the number at the start.
+// join asks for one more worker, up to twice the number at the start.
 func (in *injector) join(ctx context.Context, i *Injection, view cluster.View) {
 	if in.workers >= 2*in.cfg.Plan.Workers+in.cfg.Spares {
 		i.Skipped = fmt.Sprintf("%d workers are enough", in.workers)

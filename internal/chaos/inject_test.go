@@ -8,8 +8,8 @@ import (
 	"evenweave/internal/job"
 )
 
-// Faults that meet a world which is about to change must leave somebody to train, and not fall over.
-func TestSomebodyStays(t *testing.T) {
+// A fault during a change of the world must leave a member to train, and must not fail.
+func TestAMemberStays(t *testing.T) {
 	net := newNetwork(false)
 	defer net.close()
 	world := &job.World{Generation: 1}
@@ -36,6 +36,6 @@ func TestSomebodyStays(t *testing.T) {
 		t.Error("the last one was asked to leave, or the first one twice")
 	}
 	if inject(0, &job.World{Generation: 2}) == "" {
-		t.Error("a fault in a world of nobody was carried out")
+		t.Error("a fault without a world was carried out")
 	}
 }

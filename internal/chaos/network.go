@@ -16,8 +16,8 @@ import (
 	"evenweave/internal/local"
 )
 
-// network knows the processes of a run. With proxies it stands between each worker and whoever connects to it, and between each worker
-// and etcd, so that it can hold back what one process sends to another; nothing is lost and no connection breaks, as when packets are dropped.
+// network knows the processes of a run. With proxies before each worker, and between each worker and etcd, it can hold
+// back what one process sends to another. Nothing is lost and no connection breaks, as when packets are dropped.
 type network struct {
 	proxies bool
 	ctx     context.Context
@@ -34,15 +34,17 @@ type network struct {
 	links    map[*link]struct{} // the connections that are open
 }
 
-// link is a connection from a process. Finding out which takes a walk through /proc, so it is done only while something is cut: with every
-// connection, on a busy machine, the walks left no time for the connections.
+// link is a connection from a process. source walks through /proc to find the process, so it is called only while
+// something is cut: on a busy machine, a walk for each connection left no time for the connections.
 type link struct{ source func() string }
 
-// cut says whether what src sends to dst is held back; they are names of processes.
+// cut reports whether to hold back what src sends to dst; both are names of processes.
 type cut func(src, dst string) bool
 
 func newNetwork(proxies bool) *network {
-	n := &network{proxies: proxies, pids: map[string]int{}, process: map[string]string{}, fronts: map[string]net.Listener{}, cuts: map[int]cut{}, changed: make(chan struct{}), links: map[*link]struct{}{}}
+	n := &network{proxies: proxies, pids: map[string]int{}, process: map[string]string{},
+		fronts: map[string]net.Listener{}, cuts: map[int]cut{}, changed: make(chan struct{}),
+		links: map[*link]struct{}{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
@@ -52,7 +54,7 @@ func (n *network) close() {
 	n.tasks.Wait()
 }
 
-// started notes a process's pid. A proxy's listener goes with the worker behind it: a dead one must refuse connections.
+// started records a process's pid. It closes a dead worker's proxy, because a dead worker refuses connections.
 func (n *network) started(process string, pid int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,7 +76,7 @@ func (n *network) started(process string, pid int) {
 	})
 }
 
-// pid returns that of a process, or of the one that a member id belongs to; 0: none was started.
+// pid returns the pid of a process or of a member's process; 0: none was started.
 func (n *network) pid(name string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -90,7 +92,7 @@ func (n *network) processOf(member string) string {
 	return n.process[member]
 }
 
-// adapt gives a worker addresses behind proxies.
+// adapt gives a worker addresses of proxies.
 func (n *network) adapt(process string, what local.Launch) local.Launch {
 	if what.Role != local.Worker {
 		return what
@@ -110,11 +112,13 @@ func (n *network) adapt(process string, what local.Launch) local.Launch {
 		return what
 	}
 	n.fronts[process] = front
-	etcd, err := n.serve(func(net.Conn) string { return process }, "etcd", strings.TrimPrefix(what.Settings["etcd"], "http://"))
+	etcd, err := n.serve(func(net.Conn) string { return process }, "etcd",
+		strings.TrimPrefix(what.Settings["etcd"], "http://"))
 	if err != nil {
 		return what
 	}
-	return what.With(map[string]string{"etcd": "http://" + etcd.Addr().String(), "listen": back, "advertise": front.Addr().String()})
+	return what.With(map[string]string{"etcd": "http://" + etcd.Addr().String(), "listen": back,
+		"advertise": front.Addr().String()})
 }
 
 func freePort() (string, error) {
@@ -125,14 +129,14 @@ func freePort() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// cut holds back what the predicate names until restore is called.
+// cut holds back the traffic that c names until restore is called.
 func (n *network) cut(c cut) (restore func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.sequence++
 	id := n.sequence
 	n.cuts[id] = c
-	for l := range n.links { // now, for a process that dies behind the cut cannot be identified any more
+	for l := range n.links { // now: a process that dies behind the cut can no longer be identified
 		n.tasks.Go(func() { l.source() })
 	}
 	return func() {
@@ -144,7 +148,7 @@ func (n *network) cut(c cut) (restore func()) {
 	}
 }
 
-// open notes a connection; close forgets it.
+// open adds a connection; close removes it.
 func (n *network) open(source func() string) (l *link, close func()) {
 	l = &link{sync.OnceValue(source)}
 	n.mu.Lock()
@@ -201,7 +205,7 @@ func (n *network) forward(client net.Conn, source func() string, process, target
 	defer forget()
 	server, err := new(net.Dialer).DialContext(n.ctx, "tcp", target)
 	if err != nil {
-		_ = client.(*net.TCPConn).SetLinger(0) // a reset: as near to a refusal as can be had here
+		_ = client.(*net.TCPConn).SetLinger(0) // a reset: the closest to a refusal
 		_ = client.Close()
 		return
 	}
@@ -216,7 +220,7 @@ func (n *network) forward(client net.Conn, source func() string, process, target
 	back.Wait()
 }
 
-// pump carries bytes one way. The end of the stream is held back like the bytes: a cut link brings no news of a death either.
+// pump carries bytes one way. A cut holds back the end of the stream too: it hides the death of a process.
 func (n *network) pump(to, from net.Conn, src, dst func() string) {
 	b := make([]byte, 64<<10)
 	for {
@@ -235,7 +239,7 @@ func (n *network) pump(to, from net.Conn, src, dst func() string) {
 	}
 }
 
-// identify finds the process at the other end of a connection by its socket, through /proc; "" where there is none or it is unknown.
+// identify finds the process at the other end of a connection by its socket in /proc; "": unknown.
 func (n *network) identify(c net.Conn) string {
 	a, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {

@@ -12,10 +12,12 @@ import (
 	"evenweave/internal/progress"
 )
 
-// TestScheduleIsSeeded: the same plan gives the same schedule, another seed another; every kind is dealt, and every step lies in the job.
+// TestScheduleIsSeeded: the same plan gives the same schedule, another seed another; every kind occurs, and every step
+// lies in the job.
 func TestScheduleIsSeeded(t *testing.T) {
 	for seed := range uint64(200) {
-		p := Plan{Seed: seed, Workers: 1 + int(seed%5), Steps: 1 + int64(seed), Kinds: Kinds(), CheckpointEvery: int64(seed % 7)}
+		p := Plan{Seed: seed, Workers: 1 + int(seed%5), Steps: 1 + int64(seed), Kinds: Kinds(),
+			CheckpointEvery: int64(seed % 7)}
 		faults := p.Schedule()
 		if !reflect.DeepEqual(faults, p.Schedule()) {
 			t.Fatalf("seed %d: two schedules of one plan differ", seed)
@@ -46,7 +48,7 @@ func TestScheduleIsSeeded(t *testing.T) {
 	}
 }
 
-// TestAccount works out a run of ten steps of 100 ms in which a kill costs 400 ms and one step is done again.
+// TestAccount is of a run of ten steps of 100 ms in which a kill costs 400 ms and one step is repeated.
 func TestAccount(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
@@ -71,7 +73,8 @@ func TestAccount(t *testing.T) {
 	if len(a.Recoveries) != 1 {
 		t.Fatalf("recoveries %+v", a.Recoveries)
 	}
-	if r := a.Recoveries[0]; r.Kind != Kill || r.Detect != 10*ms || r.World != 30*ms || r.State != 60*ms || r.Commit != 500*ms {
+	if r := a.Recoveries[0]; r.Kind != Kill || r.Detect != 10*ms || r.World != 30*ms || r.State != 60*ms ||
+		r.Commit != 500*ms {
 		t.Errorf("recovery %+v", r)
 	}
 	if a.Step != 100*ms || a.Wall != 1400*ms || a.Useful != 1000*ms || a.Lost[Kill] != 400*ms || a.Redone != 1 {
@@ -88,7 +91,7 @@ func TestAccount(t *testing.T) {
 	}
 }
 
-// TestCutHoldsBack: what a cut names does not arrive while it lasts, arrives afterwards, and the other direction flows meanwhile.
+// TestCutHoldsBack: a cut delays the traffic that it names until its end, and not the other direction.
 func TestCutHoldsBack(t *testing.T) {
 	n := newNetwork(true)
 	defer n.close()
@@ -131,7 +134,7 @@ func TestCutHoldsBack(t *testing.T) {
 	send(client, "before")
 	expect(server, "before")
 	name := "client"
-	if n.identify(seen(client)) == "" { // without /proc nobody is known
+	if n.identify(seen(client)) == "" { // without /proc no process is known
 		name = ""
 	}
 	held := make(chan struct{})
@@ -166,7 +169,8 @@ func TestDifferences(t *testing.T) {
 	of := func(change func(*Result)) *Result {
 		r := newResult()
 		r.Observe(progress.Record{Event: progress.Evaluation{Step: 3, TestAccuracy: accuracy}})
-		r.Observe(progress.Record{Event: progress.Done{Step: 3, WeightsSHA256: "w", Fingerprint: "f", TestAccuracy: &accuracy}})
+		r.Observe(progress.Record{Event: progress.Done{Step: 3, WeightsSHA256: "w", Fingerprint: "f",
+			TestAccuracy: &accuracy}})
 		r.checkpoints[3], r.ledger = "f", "l"
 		if change != nil {
 			change(r)

@@ -13,7 +13,7 @@ import (
 	"evenweave/internal/job"
 )
 
-// NewText tells people; w gets lines.
+// NewText returns an observer that writes lines for people to w.
 func NewText(w io.Writer) Observer { return &text{w: w} }
 
 type text struct {
@@ -48,7 +48,8 @@ func (t *text) Injected(i Injection) {
 		t.printf("  skipped      %v: %s\n", i.Fault, i.Skipped)
 		return
 	}
-	t.printf("  %s  at step %d, generation %d: %s %s %s%s\n", i.Time.Format("15:04:05.000"), i.At, i.Generation, i.Kind, i.Way, strings.Join(i.Targets, ", "), lasting(i.For))
+	t.printf("  %s  at step %d, generation %d: %s %s %s%s\n", i.Time.Format("15:04:05.000"), i.At, i.Generation, i.Kind,
+		i.Way, strings.Join(i.Targets, ", "), lasting(i.For))
 }
 
 func (t *text) Warned(message string) { t.printf("warning: %s\n", message) }
@@ -63,14 +64,17 @@ func lasting(d time.Duration) string {
 func (t *text) Compared(o *Outcome) {
 	a := o.Account
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nrecoveries, in ms since the fault\n  %-12s %8s %10s %8s %13s\n", "fault", "detect", "new world", "state", "first commit")
+	fmt.Fprintf(&b, "\nrecoveries, in ms since the fault\n  %-12s %8s %10s %8s %13s\n", "fault", "detect", "new world",
+		"state", "first commit")
 	for _, r := range a.Recoveries {
-		fmt.Fprintf(&b, "  %-12s %8s %10s %8s %13s  %s\n", strings.TrimSpace(string(r.Kind)+" "+r.Way), ms(r.Detect), ms(r.World), ms(r.State), ms(r.Commit), strings.Join(r.Targets, ", "))
+		fmt.Fprintf(&b, "  %-12s %8s %10s %8s %13s  %s\n", strings.TrimSpace(string(r.Kind)+" "+r.Way), ms(r.Detect),
+			ms(r.World), ms(r.State), ms(r.Commit), strings.Join(r.Targets, ", "))
 	}
 	for _, s := range a.Summaries() {
 		fmt.Fprintf(&b, "  %-12s p50 %s, p90 %s, p99 %s\n", s.Name, ms(s.P50), ms(s.P90), ms(s.P99))
 	}
-	fmt.Fprintf(&b, "\ngoodput %.1f%%: %d commits, %d of them again, median step %s ms, %.1f s from the first to the last\n", 100*a.Goodput(), a.Steps, a.Redone, ms(a.Step), a.Wall.Seconds())
+	fmt.Fprintf(&b, "\ngoodput %.1f%%: %d commits, %d of them repeated, median step %s ms, %.1f s from the first to "+
+		"the last\n", 100*a.Goodput(), a.Steps, a.Redone, ms(a.Step), a.Wall.Seconds())
 	for _, k := range slices.Sorted(maps.Keys(a.Lost)) {
 		name := string(k)
 		if name == "" {
@@ -81,7 +85,8 @@ func (t *text) Compared(o *Outcome) {
 	for _, h := range a.Heals {
 		fmt.Fprintf(&b, "healed: %s\n", job.Clean(h.Reason))
 	}
-	fmt.Fprintf(&b, "\n%-10s %s\n%-10s %s\n%-10s %s\n%-10s %d checkpoints, %d evaluations compared\n", "calm", o.Calm.Weights(), "chaos", o.Chaos.Weights(), "ledger", o.Chaos.Ledger(), "",
+	fmt.Fprintf(&b, "\n%-10s %s\n%-10s %s\n%-10s %s\n%-10s %d checkpoints, %d evaluations compared\n",
+		"calm", o.Calm.Weights(), "chaos", o.Chaos.Weights(), "ledger", o.Chaos.Ledger(), "",
 		o.Calm.Checkpoints(), o.Calm.Evaluations())
 	for _, d := range o.Differences {
 		fmt.Fprintf(&b, "DIFFERENT  %s\n", d)
@@ -105,7 +110,7 @@ type Summary struct {
 	P50, P90, P99 time.Duration
 }
 
-// Summaries are those of all parts; recoveries of which nobody told do not count in a part.
+// Summaries returns the distribution of each part. A part leaves out recoveries without a report of it.
 func (a Account) Summaries() []Summary {
 	parts := []struct {
 		name string
@@ -129,7 +134,7 @@ func (a Account) Summaries() []Summary {
 	return out
 }
 
-// NewJSON writes a line of JSON an event: schedule, run, fault, recovery, chaos.
+// NewJSON returns an observer that writes a line of JSON for each event: schedule, run, fault, recovery, chaos.
 func NewJSON(w io.Writer) Observer { return &lines{w: w} }
 
 type lines struct {
@@ -150,7 +155,8 @@ func (l *lines) put(event string, f fields) {
 }
 
 func faultFields(f Fault) fields {
-	return fields{"at_step": f.Step, "after_ms": f.After.Milliseconds(), "fault": f.Kind, "way": f.Way, "ranks": f.Ranks, "for_ms": f.For.Milliseconds()}
+	return fields{"at_step": f.Step, "after_ms": f.After.Milliseconds(), "fault": f.Kind, "way": f.Way,
+		"ranks": f.Ranks, "for_ms": f.For.Milliseconds()}
 }
 
 func (l *lines) Scheduled(faults []Fault) {
@@ -177,8 +183,10 @@ func (l *lines) Injected(i Injection) {
 func (l *lines) Compared(o *Outcome) {
 	milli := func(d time.Duration) float64 { return float64(d) / 1e6 }
 	for _, r := range o.Account.Recoveries {
-		l.put("recovery", fields{"fault": r.Kind, "way": r.Way, "targets": r.Targets, "injected": r.Time, "generation": r.Generation,
-			"detect_ms": milli(r.Detect), "world_ms": milli(r.World), "state_ms": milli(r.State), "commit_ms": milli(r.Commit)})
+		l.put("recovery", fields{"fault": r.Kind, "way": r.Way, "targets": r.Targets, "injected": r.Time,
+			"generation": r.Generation,
+			"detect_ms":  milli(r.Detect), "world_ms": milli(r.World), "state_ms": milli(r.State),
+			"commit_ms": milli(r.Commit)})
 	}
 	lost := fields{}
 	for k, d := range o.Account.Lost {
@@ -188,8 +196,11 @@ func (l *lines) Compared(o *Outcome) {
 	for _, s := range o.Account.Summaries() {
 		percentiles[s.Name] = []float64{milli(s.P50), milli(s.P90), milli(s.P99)}
 	}
-	l.put("chaos", fields{"equal": len(o.Differences) == 0, "differences": o.Differences, "weights_sha256": o.Chaos.Weights(), "calm_weights_sha256": o.Calm.Weights(),
-		"ledger": o.Chaos.Ledger(), "checkpoints": o.Calm.Checkpoints(), "evaluations": o.Calm.Evaluations(), "recoveries": len(o.Account.Recoveries),
-		"p50_p90_p99_ms": percentiles, "goodput": o.Account.Goodput(), "lost_seconds": lost, "wall_seconds": o.Account.Wall.Seconds(), "median_step_ms": milli(o.Account.Step),
+	l.put("chaos", fields{"equal": len(o.Differences) == 0, "differences": o.Differences,
+		"weights_sha256": o.Chaos.Weights(), "calm_weights_sha256": o.Calm.Weights(),
+		"ledger": o.Chaos.Ledger(), "checkpoints": o.Calm.Checkpoints(), "evaluations": o.Calm.Evaluations(),
+		"recoveries":     len(o.Account.Recoveries),
+		"p50_p90_p99_ms": percentiles, "goodput": o.Account.Goodput(), "lost_seconds": lost,
+		"wall_seconds": o.Account.Wall.Seconds(), "median_step_ms": milli(o.Account.Step),
 		"commits": o.Account.Steps, "redone": o.Account.Redone, "heals": len(o.Account.Heals)})
 }

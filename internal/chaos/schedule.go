@@ -24,7 +24,7 @@ const (
 	Flip        Kind = "flip"        // a bit of a worker's parameters or moments
 )
 
-// Kinds are all faults, in the order in which they are told.
+// Kinds returns all faults.
 func Kinds() []Kind {
 	return []Kind{Kill, Stop, Slow, Partition, Etcd, Coordinator, Join, Leave, Flip}
 }
@@ -50,7 +50,7 @@ const (
 	WayOut   = "out"   // nothing from it reaches them
 	WayBoth  = "both"  // both
 	WayPair  = "pair"  // nothing between it and its right neighbour
-	WayAlone = "alone" // nothing between it and anybody, etcd and the coordinator too
+	WayAlone = "alone" // nothing between it and all others, etcd and the coordinator too
 	WayEtcd  = "etcd"  // nothing between it and etcd
 	WayStop  = "stop"  // etcd, coordinator: SIGSTOP, and SIGCONT later
 	WayKill  = "kill"  // SIGKILL; the supervisor starts it again
@@ -58,15 +58,15 @@ const (
 
 // Fault is one entry of the schedule.
 type Fault struct {
-	Step  int64         // injected when so many steps are committed,
-	After time.Duration // and so much later
+	Step  int64         // injected when this many steps are committed,
+	After time.Duration // and this much later
 	Kind  Kind
 	Way   string        // see above; "" where there is only one
-	Ranks []int         // whom, modulo the size of the world
-	For   time.Duration // how long, where it lasts
+	Ranks []int         // the targets, modulo the size of the world
+	For   time.Duration // how long it lasts; 0: an instant
 }
 
-// String tells the fault in one line.
+// String returns the fault in one line.
 func (f Fault) String() string {
 	s := fmt.Sprintf("step %4d +%-6v %-11s", f.Step, f.After, f.Kind)
 	if f.Way != "" {
@@ -81,7 +81,7 @@ func (f Fault) String() string {
 	return s
 }
 
-// Plan is what a schedule is made of: the same plan gives the same schedule.
+// Plan determines a schedule: the same plan gives the same schedule.
 type Plan struct {
 	Seed            uint64
 	Workers         int   // of the world, at the start
@@ -94,7 +94,7 @@ type Plan struct {
 
 func (p Plan) has(k Kind) bool { return slices.Contains(p.Kinds, k) }
 
-// Schedule deals the kinds evenly over the steps, the first and the last step included.
+// Schedule spreads the kinds evenly over the steps, including the first and the last.
 func (p Plan) Schedule() []Fault {
 	r := rand.New(rand.NewPCG(p.Seed, 0x6368616f73)) // "chaos"
 	n := p.Count
@@ -114,7 +114,7 @@ func (p Plan) Schedule() []Fault {
 	for _, k := range kinds[:n] {
 		faults = append(faults, p.fault(r, k))
 	}
-	switch r.IntN(4) { // the moments that are easily forgotten
+	switch r.IntN(4) { // the moments that are easy to forget
 	case 0:
 		faults[0].Step = 0
 	case 1:
@@ -152,7 +152,7 @@ func (p Plan) fault(r *rand.Rand, k Kind) Fault {
 		if f.Way = WayKill; r.IntN(4) == 0 {
 			f.Way, f.For = WayStop, between(time.Second, 9*time.Second)
 		}
-		if e := p.CheckpointEvery; e > 0 && e < p.Steps && r.IntN(2) == 0 { // in a checkpoint, and the evaluation after it
+		if e := p.CheckpointEvery; e > 0 && e < p.Steps && r.IntN(2) == 0 { // in a checkpoint or evaluation
 			f.Step, f.After = e*(1+r.Int64N((p.Steps-1)/e)), between(0, 30*time.Millisecond)
 		}
 	case Leave, Flip:

@@ -12,9 +12,9 @@ import (
 	"evenweave/proto"
 )
 
-// watcher follows etcd's records and every member's own status; the coordinator, which may be the victim, is not asked.
+// watcher follows etcd's records and every member's own status, but not the coordinator, which may be the victim.
 type watcher struct {
-	board     *cluster.Watcher
+	views     *cluster.Watcher
 	announced chan struct{} // closed when endpoint is known
 	endpoint  string        // of etcd
 
@@ -30,11 +30,12 @@ type watcher struct {
 }
 
 func newWatcher() *watcher {
-	return &watcher{board: cluster.NewWatcher(nil), announced: make(chan struct{}), seen: map[[2]int64]bool{},
-		accused: map[string]int64{}, opened: map[string]int64{}, heals: map[string]int64{}, progress: make(chan struct{})}
+	return &watcher{views: cluster.NewWatcher(nil), announced: make(chan struct{}), seen: map[[2]int64]bool{},
+		accused: map[string]int64{}, opened: map[string]int64{}, heals: map[string]int64{},
+		progress: make(chan struct{})}
 }
 
-// etcd says where etcd is, which does not change during a run.
+// etcd sets etcd's endpoint, which does not change during a run.
 func (w *watcher) etcd(endpoint string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,7 +51,7 @@ func (w *watcher) where() string {
 	return w.endpoint
 }
 
-// settled says whether the world has so many members and has committed a step.
+// settled reports whether the world has this many members and has committed a step.
 func (w *watcher) settled(v cluster.View, workers int) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -75,10 +76,10 @@ func (w *watcher) run(ctx context.Context, jobName string) error {
 	defer pool.Close()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
-	tasks.Go(func() { w.board.Run(ctx, client) })
+	tasks.Go(func() { w.views.Run(ctx, client) })
 	following := map[string]context.CancelFunc{}
 	for {
-		view, changed := w.board.View()
+		view, changed := w.views.View()
 		w.look(view)
 		pool.Retain(addresses(view))
 		for _, m := range view.Members {
@@ -106,7 +107,7 @@ func (w *watcher) run(ctx context.Context, jobName string) error {
 	}
 }
 
-// addresses are those of all members, and of the world's that are not registered any more.
+// addresses returns the addresses of all members, also of the world's members that are no longer registered.
 func addresses(view cluster.View) (list []string) {
 	for _, m := range view.Members {
 		list = append(list, m.Address)
@@ -122,11 +123,12 @@ func addresses(view cluster.View) (list []string) {
 func (w *watcher) follow(ctx context.Context, pool *proto.Pool, m job.Member, uuid string) {
 	for ctx.Err() == nil {
 		if conn, err := pool.Dial(m.Address); err == nil {
-			stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: uuid, AfterStep: w.committed()})
+			stream, err := proto.NewMemberClient(conn).Follow(ctx,
+				&proto.FollowRequest{Job: uuid, AfterStep: w.committed()})
 			for err == nil {
 				var s *proto.Status
 				if s, err = stream.Recv(); err == nil {
-					w.hear(s)
+					w.add(s)
 				}
 			}
 		}
@@ -142,7 +144,8 @@ func (w *watcher) look(view cluster.View) {
 	defer w.mu.Unlock()
 	if view.World != nil && view.World.Generation > w.newest {
 		w.newest = view.World.Generation
-		w.line.Worlds = append(w.line.Worlds, Mark{Time: time.Now(), Generation: w.newest, Size: view.World.Size(), Reason: view.World.Reason})
+		w.line.Worlds = append(w.line.Worlds, Mark{Time: time.Now(), Generation: w.newest, Size: view.World.Size(),
+			Reason: view.World.Reason})
 	}
 	w.wake()
 }
@@ -152,17 +155,19 @@ func (w *watcher) wake() {
 	w.progress = make(chan struct{})
 }
 
-// hear takes a member's status.
-func (w *watcher) hear(s *proto.Status) {
+// add adds a member's status to the timeline.
+func (w *watcher) add(s *proto.Status) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
 	if a := s.Accusation; a != nil && a.Generation > w.accused[s.Member] {
 		w.accused[s.Member] = a.Generation
 		w.line.Accusations = append(w.line.Accusations, Mark{Time: now, Generation: a.Generation, Step: a.Step,
-			Reason: fmt.Sprintf("%s waited %v for %s (%s, %s)", s.Member, time.Duration(a.WaitedNanos).Round(time.Millisecond), a.Suspect, a.Kind, a.Phase)})
+			Reason: fmt.Sprintf("%s waited %v for %s (%s, %s)",
+				s.Member, time.Duration(a.WaitedNanos).Round(time.Millisecond), a.Suspect, a.Kind, a.Phase)})
 	}
-	if agreed := s.Phase == "open" || s.Phase == "compute" || s.Phase == "reduce" || s.Phase == "update"; agreed && s.Generation > w.opened[s.Member] {
+	if agreed := s.Phase == "open" || s.Phase == "compute" || s.Phase == "reduce" || s.Phase == "update"; agreed &&
+		s.Generation > w.opened[s.Member] {
 		w.opened[s.Member] = s.Generation
 		w.line.Opened = append(w.line.Opened, Mark{Time: now, Generation: s.Generation, Step: s.Step})
 	}
@@ -176,13 +181,14 @@ func (w *watcher) hear(s *proto.Status) {
 			continue
 		}
 		w.seen[key] = true
-		w.line.Commits = append(w.line.Commits, Mark{Time: time.Unix(0, c.TimeNanos), Generation: c.Generation, Step: c.Step, Size: int(c.Workers)})
+		w.line.Commits = append(w.line.Commits, Mark{Time: time.Unix(0, c.TimeNanos), Generation: c.Generation,
+			Step: c.Step, Size: int(c.Workers)})
 		w.reached = max(w.reached, c.Step)
 	}
 	w.wake()
 }
 
-// committed is the most steps that any member has told of.
+// committed is the highest step that any member has reported.
 func (w *watcher) committed() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -195,13 +201,13 @@ func (w *watcher) injected(i Injection) {
 	w.line.Injections = append(w.line.Injections, i)
 }
 
-// await returns when the condition holds of the view and the steps committed, false when ctx ends before.
+// await waits until holds accepts the view and the committed steps. It returns false if ctx ends first.
 func (w *watcher) await(ctx context.Context, holds func(v cluster.View, committed int64) bool) bool {
 	for {
 		w.mu.Lock()
 		reached, progress := w.reached, w.progress
 		w.mu.Unlock()
-		view, changed := w.board.View()
+		view, changed := w.views.View()
 		if holds(view, reached) {
 			return true
 		}
@@ -214,7 +220,7 @@ func (w *watcher) await(ctx context.Context, holds func(v cluster.View, committe
 	}
 }
 
-// timeline returns what was seen, by time.
+// timeline returns all marks, by time.
 func (w *watcher) timeline() Timeline {
 	w.mu.Lock()
 	defer w.mu.Unlock()
