@@ -19,7 +19,7 @@ import (
 var layers = [][]string{
 	{"cmd/evenweave", "examples/*"},
 	{"cli"},
-	{"internal/chaos", "internal/simulation"},
+	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
 	{"internal/telemetry", "evenweavetest"},
 	{"internal/policy", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},

@@ -41,7 +41,7 @@ func under(t *testing.T, seed uint64, workers int, steps int64, kinds ...chaos.K
 	if testing.Short() {
 		t.Skip("runs clusters of processes: skipped by -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := chaos.Run(ctx, chaos.Config{
 		Plan:    chaos.Plan{Seed: seed, Workers: workers, Steps: steps, Kinds: kinds, CheckpointEvery: 10},

@@ -103,7 +103,7 @@ func (n *network) adapt(process string, what local.Launch) local.Launch {
 	if !n.proxies {
 		return what
 	}
-	back, err := freePort()
+	back, _, err := local.FreePorts()
 	if err != nil {
 		return what
 	}
@@ -119,14 +119,6 @@ func (n *network) adapt(process string, what local.Launch) local.Launch {
 	}
 	return what.With(map[string]string{"etcd": "http://" + etcd.Addr().String(), "listen": back,
 		"advertise": front.Addr().String()})
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // cut holds back the traffic that c names until restore is called.

@@ -115,7 +115,7 @@ func TestCutHoldsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	_ = client.SetDeadline(deadline)
 	_ = server.SetDeadline(deadline)
 	expect := func(from net.Conn, want string) {

@@ -11,18 +11,20 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
 	"evenweave/internal/cluster"
+	"evenweave/internal/etcdtest"
 	"evenweave/internal/job"
 )
 
 // raw is an etcd client without our checks.
-func raw(t *testing.T, s *server) *clientv3.Client {
+func raw(t *testing.T, s *etcdtest.Server) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + s.client}, Logger: zap.NewNop()})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +45,7 @@ func record(id string) string {
 
 // TestABadMemberIsSkippedAndNamed: bad records under members hide neither the good ones nor the job.
 func TestABadMemberIsSkippedAndNamed(t *testing.T) {
-	s := startEtcd(t)
+	s := etcdtest.Start(t, "")
 	c, stranger := dial(t, s), raw(t, s)
 	term := campaign(t, c, "leader")
 	defer term.Resign(within(t))
@@ -94,7 +96,7 @@ func TestABadMemberIsSkippedAndNamed(t *testing.T) {
 
 // TestABadRecordIsAnErrorThatNamesIt: without a valid job, world, end or leader a view is useless.
 func TestABadRecordIsAnErrorThatNamesIt(t *testing.T) {
-	s := startEtcd(t)
+	s := etcdtest.Start(t, "")
 	c, stranger := dial(t, s), raw(t, s)
 	for key, values := range map[string][]string{
 		"job": {"{", "null", `{"uuid":"u","spec":{"global_batch":0}}`, strings.Repeat(" ", 1<<20)},
@@ -139,7 +141,7 @@ func (l *lines) count(what string) int {
 
 // TestTheWatcherNamesWhatItCannotRead: once a change, not once a read; and it keeps reading.
 func TestTheWatcherNamesWhatItCannotRead(t *testing.T) {
-	s := startEtcd(t)
+	s := etcdtest.Start(t, "")
 	c, stranger := dial(t, s), raw(t, s)
 	log := &lines{}
 	b := cluster.NewWatcher(slog.New(slog.NewTextHandler(log, nil)))
@@ -177,8 +179,12 @@ func TestTheWatcherNamesWhatItCannotRead(t *testing.T) {
 // ends polls until holds returns true.
 func ends(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for ctx := within(t); !holds(); {
-		if ctx.Err() != nil {
+	ctx, tick := within(t), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}
@@ -191,7 +197,7 @@ func known(generation int64) job.World {
 // TestAPeersWorldCountsOnlyWhileEtcdIsAway: a forged one changes nothing while etcd answers; while etcd is away, a
 // newer one is used until etcd answers again.
 func TestAPeersWorldCountsOnlyWhileEtcdIsAway(t *testing.T) {
-	s := startEtcd(t)
+	s := etcdtest.Start(t, "")
 	ctx := within(t)
 	c := dial(t, s)
 	term := campaign(t, c, "leader")
@@ -217,7 +223,7 @@ func TestAPeersWorldCountsOnlyWhileEtcdIsAway(t *testing.T) {
 	}
 	term.Resign(ctx)
 
-	s.halt()
+	s.Halt()
 	watcher.Learn(known(5)) // before the watcher has noticed
 	v = await(t, watcher, "the peer's world while etcd is away",
 		func(v cluster.View) bool { return v.World.Generation == 5 })
@@ -233,7 +239,7 @@ func TestAPeersWorldCountsOnlyWhileEtcdIsAway(t *testing.T) {
 	if v, _ = watcher.View(); v.World.Generation != 6 {
 		t.Errorf("generation %d, want 6 at once", v.World.Generation)
 	}
-	s.start()
+	s.Resume()
 	await(t, watcher, "etcd's world", func(v cluster.View) bool { return v.World != nil && v.World.Generation == 3 })
 }
 
@@ -262,41 +268,37 @@ func TestEndpoints(t *testing.T) {
 
 // TestWhyEtcdDoesNotAnswer: the error names the cause, not only that time ran out.
 func TestWhyEtcdDoesNotAnswer(t *testing.T) {
-	s := startEtcd(t)
+	s := etcdtest.Start(t, "")
 	page := httptest.NewServer(http.NotFoundHandler())
 	defer page.Close()
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
 	defer tls.Close()
 	_, tlsPort, _ := net.SplitHostPort(tls.Listener.Addr().String())
+	var asking sync.WaitGroup // each waits for a deadline
 	for endpoint, names := range map[string]string{
-		"http://" + freePort(t):          "refused",
-		"http://" + s.peer:               "peer port",
+		"http://127.0.0.1:1":             "refused",
+		"http://" + s.Peer:               "peer port",
 		page.URL:                         "not etcd's client port",
-		"https://" + s.client:            "http:// instead",
+		"https://" + s.Client:            "http:// instead",
 		"http://127.0.0.1:" + tlsPort:    "https:// instead",
 		"http://no-such-host.invalid:23": "no-such-host.invalid",
 	} {
-		c, err := cluster.Dial([]string{endpoint}, "test")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Read(within(t)); err == nil || !strings.Contains(err.Error(), names) {
-			t.Errorf("%s: %v, want an error with %q", endpoint, err, names)
-		}
-		_ = c.Close()
+		c := dialAt(t, endpoint)
+		asking.Go(func() {
+			if _, err := c.Read(within(t)); err == nil || !strings.Contains(err.Error(), names) {
+				t.Errorf("%s: %v, want an error with %q", endpoint, err, names)
+			}
+		})
 	}
+	asking.Wait()
 }
 
 // TestNoProxy dials an address that is not loopback by its name: without our options the client would use TestMain's
 // proxy.
 func TestNoProxy(t *testing.T) {
-	s := startEtcd(t)
-	_, port, _ := net.SplitHostPort(s.client)
-	c, err := cluster.Dial([]string{"http://0.0.0.0:" + port}, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	s := etcdtest.Start(t, "")
+	_, port, _ := net.SplitHostPort(s.Client)
+	c := dialAt(t, "http://0.0.0.0:"+port)
 	if _, err := c.Read(within(t)); err != nil {
 		t.Error(err)
 	}

@@ -52,7 +52,7 @@ func TestTheNewestCheckpointIsDamaged(t *testing.T) {
 					if err == nil || !strings.Contains(err.Error(), "that the directory") {
 						t.Errorf("a directory that lacks the checkpoint: %v", err)
 					}
-				case <-time.After(patience):
+				case <-time.After(deadline):
 					t.Error("a coordinator leads on a directory that lacks the checkpoint")
 					second.resign()
 					<-second.done

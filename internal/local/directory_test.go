@@ -46,7 +46,7 @@ func ran(t *testing.T, path string) directory {
 
 // launchNothing opens the log of a worker, and starts a program that is not there.
 func launchNothing(path string) error {
-	s := &supervisor{cfg: Config{Dir: path, Executable: "/nowhere"}, starts: make(chan func())}
+	s := &supervisor{cfg: Config{Dir: path, Executable: "/nowhere"}, now: time.Now, starts: make(chan func())}
 	var starter sync.WaitGroup
 	starter.Go(func() {
 		for start := range s.starts {

@@ -41,6 +41,8 @@ func ServeEtcd(ctx context.Context, dir, client, peer string, ready io.Writer) e
 	}
 	select {
 	case <-e.Server.ReadyNotify():
+	case <-ctx.Done():
+		return nil
 	case <-time.After(30 * time.Second):
 		return fmt.Errorf("embedded etcd in %s is not ready after 30 s", dir)
 	case err := <-e.Err():

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"evenweave/internal/cluster"
 )
@@ -20,7 +19,7 @@ func TestNoPageReachesEtcd(t *testing.T) {
 	if _, err := c.SetWorkers(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Timeout: 10 * time.Second}
+	client := &http.Client{Timeout: deadline}
 	defer client.CloseIdleConnections()
 	for _, host := range []string{"", "rebound.example"} {
 		const five = `{"key":"L2V2ZW53ZWF2ZS90ZXN0L3dvcmtlcnM=","value":"NQ=="}` // the key of the worker count

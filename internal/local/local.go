@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	}
 	defer s.close()
 
-	client, err := s.startEtcd(ctx, interrupt, freePorts)
+	client, err := s.startEtcd(ctx, interrupt, FreePorts)
 	if err != nil {
 		return err
 	}
@@ -164,9 +164,9 @@ func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Log
 	return wanted, func() { once.Do(func() { cancel(); <-done; <-running; _ = client.Close() }) }, nil
 }
 
-// freePorts finds two loopback addresses that nobody listens on. They are below the ports that systems give to outgoing connections, so that none
+// FreePorts finds two loopback addresses that nobody listens on. They are below the ports that systems give to outgoing connections, so that none
 // of those can take etcd's while it is being restarted.
-func freePorts() (client, peer string, err error) {
+func FreePorts() (client, peer string, err error) {
 	a, err := listenLow()
 	if err != nil {
 		return "", "", err

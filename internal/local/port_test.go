@@ -20,7 +20,7 @@ case "$*" in
 *--client=broken*) echo "error: embedded etcd: damaged" >&2; exit 1 ;;
 esac
 echo listening
-exec sleep 60`
+exec sleep 600`
 	if err := os.WriteFile(script, []byte(etcd), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestEtcdSaysThatItsPortIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	free, _, err := freePorts()
+	free, _, err := FreePorts()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,7 @@ type supervisor struct {
 	exits    chan exited
 	due      chan *process // those whose pause is over
 	closing  chan struct{}
+	now      func() time.Time
 	after    func(time.Duration) <-chan time.Time
 	unfit    map[string]struct{} // quarantined: not started again
 	starts   chan func()
@@ -78,7 +79,7 @@ func newSupervisor(cfg Config) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{}, exits: make(chan exited, 16), due: make(chan *process), closing: make(chan struct{}), after: time.After, unfit: map[string]struct{}{}, starts: make(chan func()), alive: w, lifeline: r}
+	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{}, exits: make(chan exited, 16), due: make(chan *process), closing: make(chan struct{}), now: time.Now, after: time.After, unfit: map[string]struct{}{}, starts: make(chan func()), alive: w, lifeline: r}
 	go func() { // Linux ends children with the *thread* that started them: all are started by one that stays
 		runtime.LockOSThread()
 		for start := range s.starts {
@@ -102,7 +103,7 @@ func (s *supervisor) start(p *process) {
 }
 
 func (s *supervisor) launch(p *process) error {
-	p.started = time.Now() // also of an attempt that fails: it did not live as long as the one before
+	p.started = s.now() // also of an attempt that fails: it did not live as long as the one before
 	log, err := regular.Append(s.logPath(p.name))
 	if err != nil {
 		return err
@@ -277,7 +278,7 @@ func ending(err error) (signal syscall.Signal, code int) {
 
 // again starts a process after a pause that grows with the ends in a row, until there were too many.
 func (s *supervisor) again(p *process, cause error, signal syscall.Signal) (done bool, err error) {
-	lived := time.Since(p.started)
+	lived := s.now().Sub(p.started)
 	if lived > quickDeath {
 		p.deaths = 0
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -22,6 +21,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/coordinator"
 	"evenweave/internal/cluster"
+	"evenweave/internal/etcdtest"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
@@ -39,34 +39,12 @@ const (
 	// ttl is the lease of coordinators and workers. They give it up when they end; no stall of a loaded machine ends it before.
 	// A term that begins afresh waits for the next step of its members, which a test may hold at a gate.
 	ttl = 20 * time.Second
-	// patience is how long a test waits for what must happen: only a hang takes so long, however busy the machine is.
-	patience = 3 * time.Minute
+	// deadline is how long a test waits for what must happen: only a hang takes so long, however busy the machine is.
+	deadline = 3 * time.Minute
 )
 
-func address(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // etcd runs until the test ends.
-func etcd(t *testing.T) string {
-	client, peer := address(t), address(t)
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	dir := t.TempDir()
-	go func() { done <- local.ServeEtcd(ctx, dir, client, peer, io.Discard) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return "http://" + client
-}
+func etcd(t *testing.T) string { return etcdtest.Start(t, "").Endpoint() }
 
 // events keeps what a coordinator reports, and wakes what waits for it.
 type events struct {
@@ -117,7 +95,7 @@ func (e *events) since(i int) (more []progress.Event, changed <-chan struct{}) {
 // await returns the first event that matches. It fails when the coordinator ends without it.
 func await[E progress.Event](t *testing.T, e *events, what string, match func(E) bool) E {
 	t.Helper()
-	limit := time.After(patience)
+	limit := time.After(deadline)
 	for seen, over := 0, false; ; {
 		more, changed := e.since(seen)
 		seen += len(more)
@@ -274,7 +252,7 @@ func ended(t *testing.T, who string, done <-chan error, want error) {
 		if !errors.Is(err, want) {
 			t.Errorf("%s ended with %v, want %v", who, err, want)
 		}
-	case <-time.After(patience):
+	case <-time.After(deadline):
 		t.Fatalf("%s does not end", who)
 	}
 }
@@ -369,7 +347,7 @@ func TestVerdictEndsTheJob(t *testing.T) {
 			if err == nil || !contains(err.Error(), "step 21", "class 0, weight 1", "not finite") {
 				t.Errorf("%s ended with %v", who, err)
 			}
-		case <-time.After(patience):
+		case <-time.After(deadline):
 			t.Fatalf("%s does not end", who)
 		}
 	}
@@ -393,7 +371,7 @@ func TestOtherNumericsAreRefused(t *testing.T) {
 		if err == nil || !contains(err.Error(), "others", "numerics") {
 			t.Errorf("refused with %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(deadline):
 		t.Fatal("a worker with other numerics does not end")
 	}
 	a.kill()

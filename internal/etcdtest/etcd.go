@@ -1,0 +1,90 @@
+// Package etcdtest runs a real etcd on loopback for tests.
+package etcdtest
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"testing"
+
+	"evenweave/internal/local"
+)
+
+// Server is an etcd that a test may stop and start again on its data.
+type Server struct {
+	Client, Peer string // host:port
+
+	t    testing.TB
+	dir  string
+	stop context.CancelFunc // nil: it does not run
+	done chan error
+}
+
+// Start serves an etcd until the test ends; "" is a directory of its own. It listens when Start returns.
+func Start(t testing.TB, dir string) *Server {
+	t.Helper()
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	s := &Server{t: t, dir: dir}
+	t.Cleanup(s.Halt)
+	for {
+		var err error
+		if s.Client, s.Peer, err = local.FreePorts(); err != nil {
+			t.Fatal(err)
+		}
+		if err = s.serve(); err == nil {
+			return s
+		}
+		if !strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) { // else another process was quicker
+			t.Fatal(err)
+		}
+	}
+}
+
+// Endpoint is where its clients reach it.
+func (s *Server) Endpoint() string { return "http://" + s.Client }
+
+// Halt stops it, if it runs, and waits for its end.
+func (s *Server) Halt() {
+	if s.stop == nil {
+		return
+	}
+	s.stop()
+	s.stop = nil
+	if err := <-s.done; err != nil {
+		s.t.Errorf("etcd: %v", err)
+	}
+}
+
+// Resume starts it again, on the same data and ports.
+func (s *Server) Resume() {
+	s.t.Helper()
+	if err := s.serve(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// serve returns once it listens, or why it does not.
+func (s *Server) serve() error {
+	ctx, stop := context.WithCancel(context.Background())
+	ready := make(signal)
+	done := make(chan error, 1)
+	go func() { done <- local.ServeEtcd(ctx, s.dir, s.Client, s.Peer, ready) }()
+	select {
+	case <-ready:
+		s.stop, s.done = stop, done
+		return nil
+	case err := <-done:
+		stop()
+		return err
+	}
+}
+
+// signal is closed by the first, and only, line that is written.
+type signal chan struct{}
+
+func (s signal) Write(line []byte) (int, error) {
+	close(s)
+	return len(line), nil
+}
