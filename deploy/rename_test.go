@@ -18,8 +18,8 @@ import "MODULE"
 func main() { println((&evenweave.Task{Name: "outside"}).Name) }
 `
 
-// TestRename gives a copy of this module another name, builds it, and builds a program outside that uses it by a replace
-// line: under the new name, and under the one that it has.
+// TestRename gives a copy of this module another name, builds it, and builds a program outside that uses it by a
+// replace line: under the new name, and under the one that it has.
 func TestRename(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles everything again")
@@ -46,7 +46,8 @@ func useFromOutside(t *testing.T, module, name string) {
 	dir := t.TempDir()
 	for file, text := range map[string]string{
 		"main.go": strings.ReplaceAll(outside, "MODULE", name),
-		"go.mod":  "module outside\n\ngo 1.26.8\n\nrequire " + name + " v0.0.0\n\nreplace " + name + " => " + module + "\n",
+		"go.mod": "module outside\n\ngo 1.26.8\n\nrequire " + name + " v0.0.0\n\nreplace " + name + " => " +
+			module + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

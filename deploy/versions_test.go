@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// minimums are the first versions without a published fault that would matter here.
+// minimums are the first versions without a published fault that matters here.
 var minimums = []struct{ what, in, pattern, least string }{
 	{"etcd", "*", `quay\.io/coreos/etcd:v([\d.]+)`, "3.6.14"},
 	{"etcd", "kubernetes/etcd/kustomization.yaml", `newTag: v([\d.]+)`, "3.6.14"},
@@ -71,7 +71,7 @@ func numbers(t *testing.T, version string) (parts []int) {
 	return parts
 }
 
-// Keys and passwords get into neither git nor an image.
+// git and the image hold no keys or passwords.
 func TestSecretsAreIgnored(t *testing.T) {
 	for name, want := range map[string][]string{
 		"../.gitignore":    {".env", "*.pem", "*.key", "tls/", "certs/"},
@@ -96,7 +96,8 @@ func TestMonitoringIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`GF_AUTH_BASIC_ENABLED: "false"`, `GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION: "true"`, `"--web.cors.origin=^$$"`} {
+	for _, want := range []string{`GF_AUTH_BASIC_ENABLED: "false"`,
+		`GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION: "true"`, `"--web.cors.origin=^$$"`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("docker-compose.yml lacks %s", want)
 		}

@@ -19,36 +19,38 @@ import (
 	"evenweave/internal/progress"
 )
 
-// patience bounds each command, and each wait for an event while no step is committed: generous, because machines that test are busy.
-const patience = 3 * time.Minute
+// bound limits each command, and each wait for an event while no step is committed. It is generous: test machines are
+// busy.
+const bound = 3 * time.Minute
 
-// stack is a Compose project of its own, removed with the test.
+// stack is a Compose project for one test, which removes it.
 type stack struct {
 	t       *testing.T
 	project string
 	env     []string
 
-	told    *told // by the coordinator
+	stream  *stream // the coordinator's events
 	readers sync.WaitGroup
 
 	world progress.World // the newest seen
 	step  progress.Step
 }
 
-// told is what a command says of the coordinator's events.
-type told struct {
+// stream is the coordinator's events as a command prints them.
+type stream struct {
 	events chan progress.Event // in order; closed when the command has ended
-	err    error               // how it did; then only
+	err    error               // how the command ended; set then
 }
 
 func newStack(t *testing.T, env ...string) *stack {
 	s := &stack{t: t, project: fmt.Sprintf("evenweave-test-%d", os.Getpid()), env: append(os.Environ(), env...)}
 	t.Cleanup(func() {
 		s.readers.Wait() // the test's context is over: they end
-		if out, err := s.command(context.Background(), "--profile", "monitoring", "down", "-v", "--timeout", "5").CombinedOutput(); err != nil {
+		if out, err := s.command(context.Background(), "--profile", "monitoring", "down", "-v", "--timeout",
+			"5").CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
-		if t.Failed() { // last, where it is not lost among what the containers said
+		if t.Failed() { // last, after the containers' output
 			t.Logf("failed in world %d of %d, at step %d", s.world.Generation, s.world.Size, s.step.Step)
 		}
 	})
@@ -56,7 +58,8 @@ func newStack(t *testing.T, env ...string) *stack {
 }
 
 func (s *stack) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "docker", append([]string{"compose", "--ansi", "never", "-f", "../../docker-compose.yml", "-p", s.project}, args...)...)
+	cmd := exec.CommandContext(ctx, "docker",
+		append([]string{"compose", "--ansi", "never", "-f", "../../docker-compose.yml", "-p", s.project}, args...)...)
 	cmd.Env = s.env
 	return cmd
 }
@@ -64,7 +67,7 @@ func (s *stack) command(ctx context.Context, args ...string) *exec.Cmd {
 // compose runs one command of Docker Compose to its end.
 func (s *stack) compose(args ...string) string {
 	s.t.Helper()
-	limit := patience
+	limit := bound
 	if args[0] == "build" { // fetches all modules and compiles them
 		limit = 20 * time.Minute
 	}
@@ -83,7 +86,7 @@ func (s *stack) compose(args ...string) string {
 
 func docker(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput()
 	if err != nil {
@@ -92,8 +95,8 @@ func docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// up runs `docker compose up` as a person does who waits for the end. Not for tests that scale down: when a container is removed, an attached
-// `up` of Docker Compose 2.40 may end in a panic of its own (its issue 13559).
+// up runs `docker compose up` and waits for its end. Not for tests that scale down: when a container is removed, an
+// attached `up` of Docker Compose 2.40 may panic (its issue 13559).
 func (s *stack) up() {
 	s.t.Helper()
 	s.listen(s.command(s.t.Context(), "up", "--no-log-prefix", "--no-build"))
@@ -102,20 +105,20 @@ func (s *stack) up() {
 // returned waits until `up` has ended by itself.
 func (s *stack) returned() {
 	s.t.Helper()
-	limit := time.After(patience)
+	limit := time.After(bound)
 	for more := true; more; {
 		select {
-		case _, more = <-s.told.events:
+		case _, more = <-s.stream.events:
 		case <-limit:
-			s.t.Fatalf("`docker compose up` has not returned %v after the end of the job", patience)
+			s.t.Fatalf("`docker compose up` has not returned %v after the end of the job", bound)
 		}
 	}
-	if s.told.err != nil {
-		s.t.Errorf("`docker compose up` returned %v", s.told.err)
+	if s.stream.err != nil {
+		s.t.Errorf("`docker compose up` returned %v", s.stream.err)
 	}
 }
 
-// follow reads what the coordinator's container has said since it was last started.
+// follow reads the coordinator's output since its container was last started.
 func (s *stack) follow() {
 	s.t.Helper()
 	id := s.containers("coordinator")[0]
@@ -123,11 +126,11 @@ func (s *stack) follow() {
 	s.listen(exec.CommandContext(s.t.Context(), "docker", "logs", "--follow", "--since", since, id))
 }
 
-// listen reads a command's events from now on, instead of an earlier one's.
+// listen reads a command's events from now on, instead of an earlier command's.
 func (s *stack) listen(cmd *exec.Cmd) {
 	s.t.Helper()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = patience
+	cmd.WaitDelay = bound
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -136,8 +139,8 @@ func (s *stack) listen(cmd *exec.Cmd) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	by := &told{events: make(chan progress.Event, 1<<14)} // more than there are: nobody may listen any more
-	s.told = by
+	by := &stream{events: make(chan progress.Event, 1<<14)} // holds all of them: there may be no reader
+	s.stream = by
 	s.readers.Go(func() {
 		defer close(by.events)
 		s.read(out, by.events)
@@ -157,16 +160,18 @@ func (s *stack) read(out io.Reader, events chan<- progress.Event) {
 	}
 }
 
-// await reads events until one is what the test waits for. As long as steps are committed it waits on: the job's end bounds it.
+// await reads events until one is what the test waits for. While steps are committed it keeps waiting: the job's end
+// bounds it.
 func (s *stack) await(what string, is func(progress.Event) bool) {
 	s.t.Helper()
-	limit := time.NewTimer(patience)
+	limit := time.NewTimer(bound)
 	defer limit.Stop()
 	for {
 		select {
-		case e, ok := <-s.told.events:
+		case e, ok := <-s.stream.events:
 			if !ok {
-				s.t.Fatalf("the coordinator's events ended (%v) before %s, at step %d: if the machine is fast, set EVENWEAVE_TEST_STEPS higher", s.told.err, what, s.step.Step)
+				s.t.Fatalf("the coordinator's events ended (%v) before %s, at step %d: if the machine is fast, set "+
+					"EVENWEAVE_TEST_STEPS higher", s.stream.err, what, s.step.Step)
 			}
 			switch e := e.(type) {
 			case progress.World:
@@ -174,7 +179,7 @@ func (s *stack) await(what string, is func(progress.Event) bool) {
 				s.world = e
 			case progress.Step:
 				s.step = e
-				limit.Reset(patience)
+				limit.Reset(bound)
 			case progress.Warning:
 				s.t.Log("warning:", e.Message)
 			case progress.Done:
@@ -187,7 +192,8 @@ func (s *stack) await(what string, is func(progress.Event) bool) {
 				return
 			}
 		case <-limit.C:
-			s.t.Fatalf("waiting for %s: no step within %v: world %d of %d, step %d", what, patience, s.world.Generation, s.world.Size, s.step.Step)
+			s.t.Fatalf("waiting for %s: no step within %v: world %d of %d, step %d", what, bound, s.world.Generation,
+				s.world.Size, s.step.Step)
 		}
 	}
 }
@@ -207,7 +213,8 @@ func (s *stack) containers(service string) []string {
 	return strings.Fields(s.compose("ps", "-q", service))
 }
 
-// murder kills a container's first process from outside, so that the restart policy holds: `docker kill` would count as stopped by hand.
+// murder kills a container's first process from outside, so that the restart policy applies: after `docker kill` it
+// would not.
 func (s *stack) murder(id string) {
 	s.t.Helper()
 	pid, err := strconv.Atoi(docker(s.t, "inspect", "--format", "{{.State.Pid}}", id))
@@ -219,7 +226,7 @@ func (s *stack) murder(id string) {
 	}
 }
 
-// place asks a worker itself where it is; it does so through the command that health checks use.
+// place asks a worker for its generation and step, by the command that health checks use.
 func (s *stack) place(worker string) (generation, step int) {
 	s.t.Helper()
 	line := docker(s.t, "exec", worker, "/usr/local/bin/evenweave", "health")
@@ -264,7 +271,7 @@ func calm(t *testing.T, env []string) outcome {
 		}
 	}
 	if last.WeightsSHA256 == "" {
-		t.Fatalf("evenweave train told no result: %s", out)
+		t.Fatalf("evenweave train printed no result: %s", out)
 	}
 	return outcomeOf(last)
 }

@@ -42,13 +42,14 @@ func TestPromtoolProvesTheRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	promtool := []string{"run", "--rm", "--network", "none", "-v", files + ":/m:ro", "--entrypoint", "/bin/promtool", prometheusImage}
+	promtool := []string{"run", "--rm", "--network", "none", "-v", files + ":/m:ro", "--entrypoint", "/bin/promtool",
+		prometheusImage}
 	t.Log(docker(t, append(promtool, "check", "config", "/m/prometheus.yml")...))
 	t.Log(docker(t, append(promtool, "test", "rules", "/m/rules_test.yml")...))
 }
 
-// TestNothingChangesTheWeights is the promise on a real cluster: scaled, killed, restarted, cut off from etcd and paused on the way, it ends
-// with the bits of a calm run on the host.
+// TestNothingChangesTheWeights is the promise on a real cluster: scaled, killed, restarted, cut off from etcd and
+// paused, it ends with the bits of a calm run on the host.
 func TestNothingChangesTheWeights(t *testing.T) {
 	needDocker(t)
 	steps := os.Getenv("EVENWEAVE_TEST_STEPS")
@@ -56,8 +57,10 @@ func TestNothingChangesTheWeights(t *testing.T) {
 		steps = "2500"
 	}
 	// Small steps, many of them: what is tested is what happens between them.
-	spec := []string{"EVENWEAVE_STEPS=" + steps, "EVENWEAVE_GLOBAL_BATCH=32", "EVENWEAVE_MICRO_BATCH=4", "EVENWEAVE_SEED=7"}
-	s := newStack(t, append(spec, "EVENWEAVE_OUTPUT=json", "EVENWEAVE_CHECKPOINT_EVERY=200", "EVENWEAVE_STATUS_PORT=0", "EVENWEAVE_PROMETHEUS_PORT=0",
+	spec := []string{"EVENWEAVE_STEPS=" + steps, "EVENWEAVE_GLOBAL_BATCH=32", "EVENWEAVE_MICRO_BATCH=4",
+		"EVENWEAVE_SEED=7"}
+	s := newStack(t, append(spec, "EVENWEAVE_OUTPUT=json", "EVENWEAVE_CHECKPOINT_EVERY=200", "EVENWEAVE_STATUS_PORT=0",
+		"EVENWEAVE_PROMETHEUS_PORT=0",
 		"EVENWEAVE_WORKER_CPUS=0.5", "DOCKER_BUILDKIT=0")...)
 	if os.Getenv("EVENWEAVE_IMAGE") == "" {
 		s.compose("build", "coordinator")
@@ -80,7 +83,7 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	t.Log("--- kill one replica: it comes back by itself")
 	before := s.world
 	s.murder(s.containers("worker")[0])
-	s.await("a world that nobody planned", func(e progress.Event) bool { w, ok := e.(progress.World); return ok && !w.Planned })
+	s.await("an unplanned world", func(e progress.Event) bool { w, ok := e.(progress.World); return ok && !w.Planned })
 	s.awaitTraining(2, before.Generation+1)
 
 	t.Log("--- restart the coordinator: the steps go on")
@@ -88,20 +91,22 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	last := s.step.Step
 	s.compose("restart", "coordinator")
 	s.follow()
-	s.await("a coordinator that goes on with the job", func(e progress.Event) bool { _, ok := e.(progress.Start); return ok })
+	s.await("a coordinator that goes on with the job",
+		func(e progress.Event) bool { _, ok := e.(progress.Start); return ok })
 	s.await("a new step", func(e progress.Event) bool {
 		step, ok := e.(progress.Step)
 		return ok && step.Workers == 2 && step.Step > last
-	}) // it tells the last ones again
+	}) // it repeats the last steps
 	if s.world.Generation != before.Generation {
-		t.Errorf("the world changed with the coordinator: generation %d, then %d", before.Generation, s.world.Generation)
+		t.Errorf("the world changed with the coordinator: generation %d, then %d",
+			before.Generation, s.world.Generation)
 	}
 
 	t.Log("--- stop etcd: the steps go on")
 	worker := s.containers("worker")[0]
 	s.compose("stop", "etcd")
 	generation, from := s.place(worker)
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(bound); ; {
 		now, step := s.place(worker)
 		if now != generation {
 			t.Errorf("the world changed without etcd: generation %d, then %d", generation, now)
@@ -112,11 +117,12 @@ func TestNothingChangesTheWeights(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("without etcd only %d steps in %v", step-from, patience)
+			t.Fatalf("without etcd only %d steps in %v", step-from, bound)
 		}
 	}
 	s.compose("start", "etcd")
-	s.await("the steps of that time told", func(e progress.Event) bool { step, ok := e.(progress.Step); return ok && step.Step >= from+100 })
+	s.await("reports of the steps of that time",
+		func(e progress.Event) bool { step, ok := e.(progress.Step); return ok && step.Step >= from+100 })
 
 	t.Log("--- pause a worker: the other goes on; then it is back")
 	before = s.world
@@ -174,12 +180,13 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	}
 }
 
-// checkContainers finds out what the containers may do.
+// checkContainers checks the containers' privileges and limits.
 func checkContainers(t *testing.T, s *stack) {
 	t.Helper()
 	for _, id := range strings.Fields(s.compose("ps", "-q")) {
 		got := docker(t, "inspect", "--format",
-			"{{.Name}} user={{.Config.User}} readonly={{.HostConfig.ReadonlyRootfs}} cap={{.HostConfig.CapDrop}} memory={{.HostConfig.Memory}} ports={{.HostConfig.PortBindings}}", id)
+			"{{.Name}} user={{.Config.User}} readonly={{.HostConfig.ReadonlyRootfs}} cap={{.HostConfig.CapDrop}} "+
+				"memory={{.HostConfig.Memory}} ports={{.HostConfig.PortBindings}}", id)
 		t.Log(got)
 		for _, want := range []string{"user=655", "readonly=true", "cap=[ALL]"} {
 			if !strings.Contains(got, want) {
@@ -212,7 +219,7 @@ func get(t *testing.T, address string) []byte {
 	return b
 }
 
-// checkMonitoring asks the running Prometheus everything that the dashboard does.
+// checkMonitoring sends the running Prometheus all queries of the dashboard.
 func checkMonitoring(t *testing.T, s *stack) {
 	t.Helper()
 	var page map[string]any

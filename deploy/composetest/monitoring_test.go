@@ -21,7 +21,7 @@ const (
 	dashboard  = monitoring + "/grafana/dashboards/evenweave.json"
 )
 
-// expressions returns what a dashboard asks Prometheus, as Grafana would send it.
+// expressions returns a dashboard's queries, as Grafana would send them.
 func expressions(t *testing.T, path string) []string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -44,7 +44,8 @@ func expressions(t *testing.T, path string) []string {
 	seen := map[int]bool{}
 	for _, p := range d.Panels {
 		if p.Title == "" || p.Datasource.UID != "prometheus" || seen[p.ID] || len(p.Targets) == 0 {
-			t.Errorf("%s: panel %d %q lacks a title, a query or the provisioned data source, or its id is taken", path, p.ID, p.Title)
+			t.Errorf("%s: panel %d %q lacks a title, a query or the provisioned data source, or its id is taken",
+				path, p.ID, p.Title)
 		}
 		seen[p.ID] = true
 		for _, target := range p.Targets {
@@ -57,14 +58,15 @@ func expressions(t *testing.T, path string) []string {
 	return out
 }
 
-// exported returns the names that a coordinator and a worker have on their pages.
+// exported returns the names of all metrics of a coordinator and a worker.
 func exported(t *testing.T) map[string]bool {
 	t.Helper()
 	w := telemetry.NewWorker("w")
 	w.Entered(job.World{Peers: make([]job.Peer, 1)}, 0)
 	w.Committed(&proto.Commit{Assignment: []int32{1}}, 0)
 	names := map[string]bool{}
-	for _, h := range []http.Handler{w.Handler(), telemetry.NewCoordinator(func() telemetry.Facts { return telemetry.Facts{} }).Handler()} {
+	for _, h := range []http.Handler{w.Handler(),
+		telemetry.NewCoordinator(func() telemetry.Facts { return telemetry.Facts{} }).Handler()} {
 		page := httptest.NewRecorder()
 		h.ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 		for line := range bytes.Lines(page.Body.Bytes()) {

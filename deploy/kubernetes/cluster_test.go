@@ -17,8 +17,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// patience bounds each wait for something that takes seconds on an idle machine; it counts for a crowded one.
-const patience = 5 * time.Minute
+// limit bounds each wait for something that takes seconds on an idle machine: test machines are busy.
+const limit = 5 * time.Minute
 
 // setting reads an integer variable of the test.
 func setting(t *testing.T, name string, otherwise int) int {
@@ -36,7 +36,8 @@ func setting(t *testing.T, name string, otherwise int) int {
 
 // jobFlags are the spec of the test's job: small steps, at most four workers.
 func jobFlags(steps int) map[string]string {
-	return map[string]string{"steps": fmt.Sprint(steps), "global-batch": "32", "micro-batch": "8", "seed": "7", "evaluate": "false", "checkpoint-every": "200", "keep": "2"}
+	return map[string]string{"steps": fmt.Sprint(steps), "global-batch": "32", "micro-batch": "8", "seed": "7",
+		"evaluate": "false", "checkpoint-every": "200", "keep": "2"}
 }
 
 // overlay writes a kustomization: the dev overlay with this test's image and job.
@@ -44,7 +45,8 @@ func overlay(t *testing.T, name string, steps int) string {
 	image, tag, _ := strings.Cut(os.Getenv("EVENWEAVE_IMAGE"), ":")
 	var b strings.Builder
 	fmt.Fprintf(&b, "resources: [OVERLAY]\nimages: [{name: evenweave, newName: %s, newTag: %q}]\n", image, tag)
-	fmt.Fprintf(&b, "configMapGenerator:\n- name: evenweave\n  behavior: merge\n  literals:\n  - EVENWEAVE_JOB=%s\n  - EVENWEAVE_OUTPUT=json\n", name)
+	fmt.Fprintf(&b, "configMapGenerator:\n- name: evenweave\n  behavior: merge\n  literals:\n  - EVENWEAVE_JOB=%s\n "+
+		" - EVENWEAVE_OUTPUT=json\n", name)
 	for flag, value := range jobFlags(steps) {
 		fmt.Fprintf(&b, "  - EVENWEAVE_%s=%s\n", strings.ReplaceAll(strings.ToUpper(flag), "-", "_"), value)
 	}
@@ -90,7 +92,7 @@ func (t trial) do(args ...string) string {
 	return out
 }
 
-// workers returns the pods that are not on their way out.
+// workers returns the pods that are not being deleted.
 func (t trial) workers() []pod {
 	list, err := pods(t.ctx, "worker")
 	if err != nil {
@@ -102,19 +104,20 @@ func (t trial) workers() []pod {
 // trainsWith waits for a committed step of a world of n after the given step, and returns it.
 func (t trial) trainsWith(n, after int) (e event) {
 	t.Helper()
-	t.journal.await(t.ctx, fmt.Sprintf("step with %d workers", n), patience, func() bool {
+	t.journal.await(t.ctx, fmt.Sprintf("step with %d workers", n), limit, func() bool {
 		e = t.journal.last()
 		return e.Step > after && e.Workers == n
 	})
 	return e
 }
 
-// settled waits until n workers are ready, none other is left, and they train together.
+// settled waits until exactly n workers exist, are ready and train together.
 func (t trial) settled(n int) {
 	t.Helper()
-	t.journal.await(t.ctx, fmt.Sprintf("%d ready workers", n), patience, func() bool {
+	t.journal.await(t.ctx, fmt.Sprintf("%d ready workers", n), limit, func() bool {
 		list, err := pods(t.ctx, "worker")
-		return err == nil && len(list) == n && !slices.ContainsFunc(list, func(p pod) bool { return !p.ready || p.going })
+		return err == nil && len(list) == n &&
+			!slices.ContainsFunc(list, func(p pod) bool { return !p.ready || p.going })
 	})
 	t.trainsWith(n, t.journal.last().Step)
 }
@@ -122,8 +125,10 @@ func (t trial) settled(n int) {
 // evict asks the API for an eviction, as a drain does; false: the disruption budget refused it.
 func (t trial) evict(name string) bool {
 	t.Helper()
-	body := fmt.Sprintf(`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":%q}}`, name, namespace)
-	_, err := kubectlWith(t.ctx, []byte(body), "create", "--raw", "/api/v1/namespaces/"+namespace+"/pods/"+name+"/eviction", "-f", "-")
+	body := fmt.Sprintf(`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":%q}}`,
+		name, namespace)
+	_, err := kubectlWith(t.ctx, []byte(body), "create", "--raw",
+		"/api/v1/namespaces/"+namespace+"/pods/"+name+"/eviction", "-f", "-")
 	if err != nil && !strings.Contains(err.Error(), "disruption budget") {
 		t.Fatal(err)
 	}
@@ -186,15 +191,16 @@ func (t trial) admission(dir string) {
 	}
 }
 
-// volumes: some test clusters' volumes belong to root, whatever fsGroup says. EVENWEAVE_TEST_VOLUMES is a command that opens them up;
-// it runs once they are there, before any pod needs them.
+// volumes runs the command EVENWEAVE_TEST_VOLUMES, before any pod needs the volumes: on some test clusters they belong
+// to root, whatever fsGroup says, and it changes that.
 func (t trial) volumes(dir string) {
 	command := os.Getenv("EVENWEAVE_TEST_VOLUMES")
 	if command == "" {
 		return
 	}
 	for _, name := range []string{"evenweave-checkpoints", "data-evenweave-etcd-0"} {
-		claim := fmt.Sprintf(`{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":%q},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}`, name)
+		claim := fmt.Sprintf(`{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":%q},`+
+			`"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}`, name)
 		if _, err := kubectlWith(t.ctx, []byte(claim), "apply", "-f", "-"); err != nil {
 			t.Fatal(err)
 		}
@@ -211,17 +217,22 @@ func (t trial) scale() {
 		before, began := t.journal.last().Step, time.Now()
 		t.do("scale", "deployment/evenweave-worker", fmt.Sprintf("--replicas=%d", n))
 		e := t.trainsWith(n, before)
-		t.Logf("scaled to %d: first step with the new world (%d) after %v; longest gap between steps %v", n, e.Step, e.Time.Sub(began).Round(time.Millisecond), t.longest(before))
+		t.Logf("scaled to %d: first step with the new world (%d) after %v; longest gap between steps %v",
+			n, e.Step, e.Time.Sub(began).Round(time.Millisecond), t.longest(before))
 	}
 	t.settled(2)
 }
 
-// deletions: pods go one after the other, asked to, forced to, and (where EVENWEAVE_TEST_KILL is a command that kills the container $ID)
-// struck dead; whoever comes back is a new member.
+// deletions deletes pods one after the other: normally, by force, and (if EVENWEAVE_TEST_KILL is a command that kills
+// the container $ID) by killing them. Each replacement is a new member.
 func (t trial) deletions(n int) {
 	kill := os.Getenv("EVENWEAVE_TEST_KILL")
 	ways := map[string]func(name string) error{
-		"deleted": func(name string) error { _, err := kubectl(t.ctx, "delete", "pod", name, "--wait=false"); return err },
+		"deleted": func(name string) error {
+			_, err := kubectl(t.ctx, "delete", "pod", name,
+				"--wait=false")
+			return err
+		},
 		"deleted by force": func(name string) error {
 			_, err := kubectl(t.ctx, "delete", "pod", name, "--wait=false", "--grace-period=0", "--force")
 			if err != nil && strings.Contains(err.Error(), "Warning: Immediate deletion") {
@@ -247,7 +258,8 @@ func (t trial) deletions(n int) {
 		if err := ways[how](t.workers()[i%2].name); err != nil {
 			t.Fatal(err)
 		}
-		t.journal.await(t.ctx, "world without the one that was "+how, patience, func() bool { return t.journal.newest("world").Generation > before.Generation })
+		t.journal.await(t.ctx, "world without the one that was "+how, limit,
+			func() bool { return t.journal.newest("world").Generation > before.Generation })
 		t.settled(2)
 		gaps = append(gaps, t.longest(before.Step))
 		t.Logf("pod %d of %d %s: longest gap between committed steps %v", i+1, n, how, gaps[i])
@@ -258,7 +270,7 @@ func (t trial) deletions(n int) {
 	}
 }
 
-// coordinator: its pod goes; steps go on meanwhile, and its successor knows the job.
+// coordinator deletes the coordinator's pod: steps go on meanwhile, and its successor continues the job.
 func (t trial) coordinator() {
 	list, err := pods(t.ctx, "coordinator")
 	if err != nil {
@@ -266,13 +278,14 @@ func (t trial) coordinator() {
 	}
 	before, began := t.journal.last().Step, time.Now()
 	t.do("delete", "pod", list[0].name, "--wait=false")
-	t.journal.await(t.ctx, "coordinator in the place of "+list[0].name, patience, func() bool {
+	t.journal.await(t.ctx, "coordinator in the place of "+list[0].name, limit, func() bool {
 		now, err := pods(t.ctx, "coordinator")
 		return err == nil && len(now) == 1 && now[0].name != list[0].name && now[0].ready
 	})
 	away := time.Since(began)
 	t.trainsWith(2, t.journal.last().Step)
-	t.Logf("coordinator replaced after %v; %d steps were committed since, longest gap %v", away.Round(time.Millisecond), t.journal.last().Step-before, t.longest(before))
+	t.Logf("coordinator replaced after %v; %d steps were committed since, longest gap %v", away.Round(time.Millisecond),
+		t.journal.last().Step-before, t.longest(before))
 }
 
 // eviction: the budget grants one and refuses the next until the first is replaced.
@@ -299,13 +312,14 @@ func (t trial) rollout() {
 			t.Errorf("%s was there before the rollout", p.name)
 		}
 	}
-	t.Logf("rolling restart: %v, %d steps, longest gap %v", time.Since(began).Round(time.Millisecond), t.journal.last().Step-before, t.longest(before))
+	t.Logf("rolling restart: %v, %d steps, longest gap %v", time.Since(began).Round(time.Millisecond),
+		t.journal.last().Step-before, t.longest(before))
 }
 
 // finish: the job ends with the weights of a run on one machine, and says where they are.
 func (t trial) finish(steps int) {
 	var end event
-	t.journal.await(t.ctx, "end of the job", 3*patience, func() bool {
+	t.journal.await(t.ctx, "end of the job", 3*limit, func() bool {
 		end = t.journal.newest("done")
 		return end.Event != ""
 	})
@@ -313,7 +327,7 @@ func (t trial) finish(steps int) {
 		t.Fatalf("done at step %d, complete %v; want step %d", end.Step, end.Complete, steps)
 	}
 	if !strings.HasPrefix(end.Checkpoint, "/data/first/") {
-		t.Errorf("the checkpoint is said to be %q", end.Checkpoint)
+		t.Errorf("the checkpoint is reported as %q", end.Checkpoint)
 	}
 	finished := t.workers()
 	want, err := reference(t.ctx, t.T, steps)
@@ -325,7 +339,7 @@ func (t trial) finish(steps int) {
 	}
 	t.Logf("step %d, weights sha256 %s: equal to the calm run's with one worker", end.Step, want)
 	if now := t.workers(); !slices.Equal(now, finished) {
-		t.Errorf("finished workers must wait until they are asked to go: they were %v, are %v", finished, now)
+		t.Errorf("finished workers must wait for a request to leave: they were %v, are %v", finished, now)
 	}
 	t.do("scale", "deployment/evenweave-worker", "--replicas=0")
 	t.do("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=worker", "--timeout=2m")
@@ -337,9 +351,9 @@ func (t trial) next() {
 	t.journal.forget()
 	t.do("apply", "-k", overlay(t.T, "second", steps))
 	t.do("scale", "deployment/evenweave-worker", "--replicas=1")
-	t.journal.await(t.ctx, "second job", patience, func() bool { return t.journal.newest("start").Job == "second" })
+	t.journal.await(t.ctx, "second job", limit, func() bool { return t.journal.newest("start").Job == "second" })
 	var end event
-	t.journal.await(t.ctx, "end of the second job", patience, func() bool {
+	t.journal.await(t.ctx, "end of the second job", limit, func() bool {
 		end = t.journal.newest("done")
 		return end.Event != ""
 	})

@@ -33,7 +33,7 @@ func kubectlWith(ctx context.Context, stdin []byte, args ...string) (string, err
 	return stdout.String(), nil
 }
 
-// pod is what the tests need to know of one.
+// pod is what the tests use of a pod.
 type pod struct {
 	name, ip, node string
 	going, ready   bool
@@ -42,8 +42,11 @@ type pod struct {
 
 // pods lists those of a component, oldest first.
 func pods(ctx context.Context, component string) ([]pod, error) {
-	out, err := kubectl(ctx, "get", "pods", "--sort-by=.metadata.creationTimestamp", "-l", "app.kubernetes.io/component="+component, "-o",
-		`jsonpath={range .items[*]}{.metadata.name}|{.status.podIP}|{.spec.nodeName}|{.metadata.deletionTimestamp}|{.status.conditions[?(@.type=="Ready")].status}|{.status.containerStatuses[0].restartCount}{"\n"}{end}`)
+	out, err := kubectl(ctx, "get", "pods", "--sort-by=.metadata.creationTimestamp",
+		"-l", "app.kubernetes.io/component="+component, "-o",
+		`jsonpath={range .items[*]}{.metadata.name}|{.status.podIP}|{.spec.nodeName}`+
+			`|{.metadata.deletionTimestamp}|{.status.conditions[?(@.type=="Ready")].status}`+
+			`|{.status.containerStatuses[0].restartCount}{"\n"}{end}`)
 	var list []pod
 	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
 		f := strings.Split(line, "|")
@@ -74,7 +77,8 @@ type event struct {
 	Checkpoint string    `json:"checkpoint"`
 }
 
-// journal follows the logs of all coordinator pods, one after the other, and keeps the committed steps and the newest other events.
+// journal follows the logs of all coordinator pods, one after the other, and keeps the committed steps and the newest
+// other events.
 type journal struct {
 	t *testing.T
 
@@ -166,7 +170,7 @@ func (j *journal) newest(kind string) event {
 	return j.latest[kind]
 }
 
-// forget makes room for another job.
+// forget clears the journal for another job.
 func (j *journal) forget() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -197,7 +201,7 @@ func (j *journal) await(ctx context.Context, what string, within time.Duration, 
 		j.mu.Lock()
 		changed := j.changed
 		j.mu.Unlock()
-		done := j.newest("done").Event != "" // read before the condition: it may be what is awaited
+		done := j.newest("done").Event != "" // read before the condition, which may wait for it
 		switch {
 		case condition():
 			return

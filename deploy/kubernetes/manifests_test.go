@@ -1,7 +1,7 @@
-// Package kubernetes holds no code, only manifests and the tests that keep them true.
+// Package kubernetes holds no code, only manifests and the tests that keep them correct.
 //
 //	manifests_test.go  every overlay, offline: schemas, Pod Security, references, flags
-//	network_test.go    who may talk to whom, by the policies
+//	network_test.go    which pods the policies let connect
 //	cluster_test.go    the dev overlay on a real cluster (`make test-kubernetes`)
 package kubernetes
 
@@ -28,7 +28,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// workload is a pod template and what it stands in.
+// workload is a pod template and its owner.
 type workload struct {
 	name     string
 	selector *metav1.LabelSelector
@@ -45,7 +45,7 @@ type deployment struct {
 	workloads []workload
 }
 
-// podMonitor is the part of the Prometheus operator's schema that is used here.
+// podMonitor is the part of the Prometheus operator's schema that we use.
 type podMonitor struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -127,9 +127,11 @@ func render(t *testing.T, dir string) deployment {
 		d.objects, d.kinds = append(d.objects, object), append(d.kinds, kind)
 		switch o := object.(type) {
 		case *appsv1.Deployment:
-			d.workloads = append(d.workloads, workload{o.Name, o.Spec.Selector, o.Spec.Template.Labels, o.Spec.Template.Spec})
+			d.workloads = append(d.workloads, workload{o.Name, o.Spec.Selector, o.Spec.Template.Labels,
+				o.Spec.Template.Spec})
 		case *appsv1.StatefulSet:
-			d.workloads = append(d.workloads, workload{o.Name, o.Spec.Selector, o.Spec.Template.Labels, o.Spec.Template.Spec})
+			d.workloads = append(d.workloads, workload{o.Name, o.Spec.Selector, o.Spec.Template.Labels,
+				o.Spec.Template.Spec})
 		}
 	}
 	return d
@@ -140,7 +142,8 @@ func withMonitoring(t *testing.T) string {
 	return kustomization(t, "resources: [OVERLAY]\ncomponents: [COMPONENT]\n")
 }
 
-// kustomization writes one into a new directory; OVERLAY and COMPONENT stand for the relative paths of overlays/dev and components/monitoring.
+// kustomization writes one into a new directory; OVERLAY and COMPONENT stand for the relative paths of overlays/dev and
+// components/monitoring.
 func kustomization(t *testing.T, body string) string {
 	t.Helper()
 	here, err := os.Getwd()
@@ -163,7 +166,8 @@ func kustomization(t *testing.T, body string) string {
 }
 
 func TestManifests(t *testing.T) {
-	dirs := map[string]string{"dev": "overlays/dev", "production": "overlays/production", "gpu": "overlays/gpu", "monitoring": withMonitoring(t)}
+	dirs := map[string]string{"dev": "overlays/dev", "production": "overlays/production", "gpu": "overlays/gpu",
+		"monitoring": withMonitoring(t)}
 	for name, dir := range dirs {
 		t.Run(name, func(t *testing.T) {
 			d := render(t, dir)
@@ -190,7 +194,7 @@ func (d deployment) testSecurity(t *testing.T) {
 			}
 		}
 		if token := w.pod.AutomountServiceAccountToken; token == nil || *token {
-			t.Errorf("%s: mounts a token of the Kubernetes API that it has no use for", w.name)
+			t.Errorf("%s: mounts a token of the Kubernetes API that it does not need", w.name)
 		}
 		for _, c := range w.pod.Containers {
 			if s := c.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
@@ -207,7 +211,7 @@ func (d deployment) testSecurity(t *testing.T) {
 	}
 }
 
-// What refers to something finds it: selectors a pod, names an object, named ports a container's port.
+// References resolve: selectors to a pod, names to an object, named ports to a container's port.
 func (d deployment) testReferences(t *testing.T) {
 	names := map[string]bool{}
 	for i, o := range d.objects {
@@ -242,7 +246,8 @@ func (d deployment) testReferences(t *testing.T) {
 				t.Errorf("%s: no ConfigMap %q", w.name, e.ConfigMapRef.Name)
 			}
 		}
-		for what, p := range map[string]*corev1.Probe{"startup": c.StartupProbe, "readiness": c.ReadinessProbe, "liveness": c.LivenessProbe} {
+		for what, p := range map[string]*corev1.Probe{"startup": c.StartupProbe, "readiness": c.ReadinessProbe,
+			"liveness": c.LivenessProbe} {
 			if p == nil || p.HTTPGet == nil || portNumber(w, p.HTTPGet.Port.String()) == 0 {
 				t.Errorf("%s: %s probe missing, or its port is not the container's", w.name, what)
 			}
@@ -275,7 +280,7 @@ func (d deployment) testReferences(t *testing.T) {
 	}
 }
 
-// Promises of README.md that a change may break without noticing.
+// Promises of README.md that nothing else checks.
 func (d deployment) testHabits(t *testing.T) {
 	for i, o := range d.objects {
 		if part := o.GetLabels()["app.kubernetes.io/part-of"]; part != "evenweave" && d.kinds[i] != "v1/Namespace" {
@@ -303,7 +308,8 @@ func (d deployment) testHabits(t *testing.T) {
 		if grace := w.pod.TerminationGracePeriodSeconds; w.component() == "worker" && (grace == nil || *grace <= 30) {
 			t.Errorf("%s: the grace period must be above the 25 s of `evenweave worker --grace`", w.name)
 		}
-		if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() || c.Resources.Limits.Memory().IsZero() {
+		if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() ||
+			c.Resources.Limits.Memory().IsZero() {
 			t.Errorf("%s: requests of cpu and memory and a limit of memory must be set", w.name)
 		}
 		if !c.Resources.Limits.Cpu().IsZero() {
@@ -342,14 +348,15 @@ func TestAlerts(t *testing.T) {
 	}
 	for _, o := range render(t, withMonitoring(t)).objects {
 		if got, ok := o.(*prometheusRule); ok && !reflect.DeepEqual(got.Spec, want.Spec) {
-			t.Error("components/monitoring/rules.yaml and deploy/monitoring/rules.yml differ: copy its groups there, indented by two")
+			t.Error("components/monitoring/rules.yaml and deploy/monitoring/rules.yml differ: copy its groups " +
+				"there, indented by two")
 		}
 	}
 }
 
 var flagPattern = regexp.MustCompile(`(?m)^\s+(?:-\w, )?--([a-z-]+)`)
 
-// Flags and EVENWEAVE_ variables are ones that the program knows; a misspelt variable would be ignored in silence.
+// The program knows all flags and EVENWEAVE_ variables; it would silently ignore a misspelt variable.
 func (d deployment) testFlags(t *testing.T) {
 	binary := filepath.Join("..", "..", "bin", "evenweave")
 	if _, err := os.Stat(binary); err != nil {
@@ -416,7 +423,7 @@ func matches(t *testing.T, s *metav1.LabelSelector, set map[string]string) bool 
 	return selector.Matches(labels.Set(set))
 }
 
-// portNumber finds a container's port by name or number; 0: it has none such.
+// portNumber finds a container's port by name or number; 0: there is none.
 func portNumber(w workload, port string) int32 {
 	for _, p := range w.pod.Containers[0].Ports {
 		if p.Name == port || fmt.Sprint(p.ContainerPort) == port {

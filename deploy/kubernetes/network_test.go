@@ -10,14 +10,17 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// Only who must talk may: the policies are evaluated for every pair of components and every port.
+// The policies allow exactly the connections that the processes need: checked for every pair of components and every
+// port.
 func (d deployment) testNetwork(t *testing.T, monitoring bool) {
-	want := []string{"coordinator->etcd:client", "coordinator->worker:ring", "etcd->etcd:peer", "worker->coordinator:grpc", "worker->etcd:client", "worker->worker:ring"}
+	want := []string{"coordinator->etcd:client", "coordinator->worker:ring",
+		"etcd->etcd:peer", "worker->coordinator:grpc", "worker->etcd:client", "worker->worker:ring"}
 	var got, fromOutside []string
 	for _, to := range d.workloads {
 		for _, port := range to.pod.Containers[0].Ports {
 			for _, from := range d.workloads {
-				if d.allowed(t, networkingv1.PolicyTypeEgress, from, to, to, port) && d.allowed(t, networkingv1.PolicyTypeIngress, to, from, to, port) {
+				if d.allowed(t, networkingv1.PolicyTypeEgress, from, to, to, port) &&
+					d.allowed(t, networkingv1.PolicyTypeIngress, to, from, to, port) {
 					got = append(got, fmt.Sprintf("%s->%s:%s", from.component(), to.component(), port.Name))
 				}
 			}
@@ -37,21 +40,26 @@ func (d deployment) testNetwork(t *testing.T, monitoring bool) {
 	}
 }
 
-// allowed says whether a policy on `subject` lets it exchange with `peer` on a port of `server`; all pods are denied by default.
-func (d deployment) allowed(t *testing.T, direction networkingv1.PolicyType, subject, peer, server workload, port corev1.ContainerPort) bool {
+// allowed reports whether a policy on `subject` lets it exchange with `peer` on a port of `server`; all pods are denied
+// by default.
+func (d deployment) allowed(t *testing.T, direction networkingv1.PolicyType, subject, peer, server workload,
+	port corev1.ContainerPort) bool {
 	return d.anyRule(t, direction, subject, server, port, func(p networkingv1.NetworkPolicyPeer) bool {
 		return p.NamespaceSelector == nil && p.IPBlock == nil && matches(t, p.PodSelector, peer.labels)
 	})
 }
 
-// reachableFrom says whether some pod of another namespace may connect.
+// reachableFrom reports whether a pod of another namespace may connect.
 func (d deployment) reachableFrom(t *testing.T, server workload, port corev1.ContainerPort, namespace string) bool {
-	return d.anyRule(t, networkingv1.PolicyTypeIngress, server, server, port, func(p networkingv1.NetworkPolicyPeer) bool {
-		return p.NamespaceSelector != nil && matches(t, p.NamespaceSelector, map[string]string{"kubernetes.io/metadata.name": namespace})
-	})
+	return d.anyRule(t, networkingv1.PolicyTypeIngress, server, server, port,
+		func(p networkingv1.NetworkPolicyPeer) bool {
+			return p.NamespaceSelector != nil &&
+				matches(t, p.NamespaceSelector, map[string]string{"kubernetes.io/metadata.name": namespace})
+		})
 }
 
-func (d deployment) anyRule(t *testing.T, direction networkingv1.PolicyType, subject, server workload, port corev1.ContainerPort, peer func(networkingv1.NetworkPolicyPeer) bool) bool {
+func (d deployment) anyRule(t *testing.T, direction networkingv1.PolicyType, subject, server workload,
+	port corev1.ContainerPort, peer func(networkingv1.NetworkPolicyPeer) bool) bool {
 	t.Helper()
 	denied, allowed := false, false
 	rule := func(ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPolicyPeer) {

@@ -33,7 +33,7 @@ func function(t *testing.T, name string) string {
 	return text + "\n"
 }
 
-// Neither a stamp nor a time vouches for a file: only its contents do.
+// Only a file's contents count, not its time or a stamp.
 func TestVerified(t *testing.T) {
 	const good = "contents"
 	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(good)))
@@ -51,7 +51,8 @@ func TestVerified(t *testing.T) {
 		}, false},
 		"wrong, older than a stamp that says right": {func(path string) error {
 			stamp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".sha256")
-			return errors.Join(os.WriteFile(path, []byte("planted."), 0o600), os.Chtimes(path, time.Time{}, time.Unix(1, 0)),
+			return errors.Join(os.WriteFile(path, []byte("planted."), 0o600),
+				os.Chtimes(path, time.Time{}, time.Unix(1, 0)),
 				os.WriteFile(stamp, []byte(sum+"\n"), 0o600))
 		}, false},
 	} {
@@ -72,18 +73,20 @@ func TestUnpackingIsBounded(t *testing.T) {
 	if most == nil {
 		t.Fatal("setup.sh names no largest size")
 	}
-	out, err := exec.Command("sh", "-euc", "most="+most[1]+"\n"+function(t, "bounded")+`bounded head -c 100000000 /dev/zero | wc -c`).Output()
+	out, err := exec.Command("sh", "-euc",
+		"most="+most[1]+"\n"+function(t, "bounded")+`bounded head -c 100000000 /dev/zero | wc -c`).Output()
 	var n, want int
 	if _, scanErr := fmt.Sscan(string(out)+" "+most[1], &n, &want); err != nil || scanErr != nil || n != want+1 {
 		t.Errorf("%q, %v, %v; want %d", out, err, scanErr, want+1)
 	}
 }
 
-// Python takes no modules from the working directory, and sudo needs leave.
+// Python loads no modules from the working directory, and sudo needs permission.
 func TestNothingUnasked(t *testing.T) {
 	for i, line := range strings.Split(script(t), "\n") {
 		code, _, _ := strings.Cut(line, "#")
-		if strings.Contains(code, "python") && strings.Contains(code, " -m ") && !strings.Contains(code, "python3 -I -m ") {
+		if strings.Contains(code, "python") && strings.Contains(code, " -m ") &&
+			!strings.Contains(code, "python3 -I -m ") {
 			t.Errorf("setup.sh:%d: not isolated: %s", i+1, line)
 		}
 	}
@@ -94,10 +97,12 @@ func TestNothingUnasked(t *testing.T) {
 		}
 	}
 	for leave, ran := range map[string]bool{"": false, "0": false, "1": true} {
-		cmd := exec.Command("sh", "-uc", "work="+fake+"\n"+function(t, "have")+function(t, "warn")+function(t, "as_root")+"as_root true")
+		cmd := exec.Command("sh", "-uc", "work="+fake+"\n"+function(t, "have")+function(t, "warn")+function(t,
+			"as_root")+"as_root true")
 		cmd.Env = []string{"PATH=" + fake + ":" + os.Getenv("PATH"), "EVENWEAVE_SUDO=" + leave}
 		out, err := cmd.CombinedOutput()
-		if strings.Contains(string(out), "sudo was run") != ran || err == nil || !ran && !strings.Contains(string(out), `run "sudo true"`) {
+		if strings.Contains(string(out), "sudo was run") != ran || err == nil || !ran &&
+			!strings.Contains(string(out), `run "sudo true"`) {
 			t.Errorf("EVENWEAVE_SUDO=%q: %v\n%s", leave, err, out)
 		}
 	}
