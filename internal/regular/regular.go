@@ -77,3 +77,21 @@ func Create(path string) (*os.File, error) {
 	}
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
+
+// Replace writes a file for the caller alone: a reader of the path finds what was there before or all of b, never
+// a part, also after a crash.
+func Replace(path string, b []byte) error {
+	temporary := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
+	f, err := Create(temporary)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	return nil
+}

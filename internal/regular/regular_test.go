@@ -89,3 +89,33 @@ func TestWritingFollowsNoLink(t *testing.T) {
 		t.Errorf("a file was made behind a dangling link: %v", err)
 	}
 }
+
+// TestReplaceIsAllOrNothing: what was there before stays until the new contents are whole, and nothing else is left.
+func TestReplaceIsAllOrNothing(t *testing.T) {
+	dir := t.TempDir()
+	path, precious := filepath.Join(dir, "file"), filepath.Join(dir, "precious")
+	if err := errors.Join(os.WriteFile(precious, []byte("precious"), 0o600), os.Symlink(precious, path)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"first", "", "second"} {
+		if err := Replace(path, []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		info, _ := os.Lstat(path)
+		if b, err := os.ReadFile(path); err != nil || string(b) != want || info.Mode() != 0o600 {
+			t.Errorf("mode %s, %q, %v; want %q", info.Mode(), b, err, want)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "dir", "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(filepath.Join(dir, "dir"), []byte("x")); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if b, err := os.ReadFile(precious); err != nil || string(b) != "precious" {
+		t.Errorf("the file behind the link holds %q, %v", b, err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 3 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
