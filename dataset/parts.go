@@ -30,7 +30,7 @@ func Range(d evenweave.Data, from, to int) (evenweave.Data, error) {
 			from, to-1, d.Len(), d.Len()-1)
 	}
 	at := func(i int32) int32 { return int32(from) + i }
-	return &part{d, digestOf(d, fmt.Sprintf("%d-%d", from, to-1)), to - from, at}, nil
+	return &part{d, digestOf(d.Digest(), fmt.Sprintf("%d-%d", from, to-1)), to - from, at}, nil
 }
 
 // Shuffle returns the samples of d in another order, which is a pure function of the seed. It takes 4 bytes of memory
@@ -43,13 +43,14 @@ func Shuffle(d evenweave.Data, seed uint64) evenweave.Data {
 		order[i] = order[j]
 		order[j] = int32(i)
 	}
-	return &part{d, digestOf(d, fmt.Sprintf("shuffled by %d", seed)), len(order),
+	return &part{d, digestOf(d.Digest(), fmt.Sprintf("shuffled by %d", seed)), len(order),
 		func(i int32) int32 { return order[i] }}
 }
 
-// digestOf names what was made of d: readable at its end, and of a bounded length however often it is done.
-func digestOf(d evenweave.Data, what string) string {
-	return fmt.Sprintf("%x %s", sha256.Sum256([]byte(d.Digest()+"\n"+what)), what)
+// digestOf names what was made of data with a digest: readable at its end, of a bounded length however often it is
+// done.
+func digestOf(digest, what string) string {
+	return fmt.Sprintf("%x %s", sha256.Sum256([]byte(digest+"\n"+what)), what)
 }
 
 // part is data whose sample i is another index of whole.
