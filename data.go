@@ -14,7 +14,7 @@ type Data interface {
 	Load(b *Batch) error
 }
 
-// Prefetcher may be implemented by Data: Prefetch is told which samples a later Load will ask for, so that reading them
+// Prefetcher may be implemented by Data: Prefetch gets the samples that a later Load will ask for, so that reading them
 // can begin. It must return at once; b is only valid during the call.
 type Prefetcher interface{ Prefetch(b *Batch) }
 

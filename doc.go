@@ -4,7 +4,7 @@
 //	func main() { cli.Main(&evenweave.Task{Name: "flowers", Options: &options, Data: open, Model: build}) }
 //
 // A program implements two interfaces, Data and Model. Everything else is derived from them: parameter names, hashes,
-// the first checkpoint, the golden probe that tells machines apart which compute other bits, and progress.
+// the first checkpoint, the golden probe that finds machines with other bits, and progress.
 //
 // # What must hold
 //

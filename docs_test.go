@@ -148,7 +148,7 @@ func split(command string) (words []string) {
 }
 
 // Each command and each flag that there is has its line in the manual.
-func TestManualTellsEveryFlag(t *testing.T) {
+func TestManualNamesEveryFlag(t *testing.T) {
 	const name = "docs/operations.md"
 	manual := read(t, name)
 	flag := regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`)
@@ -170,11 +170,11 @@ func TestManualTellsEveryFlag(t *testing.T) {
 		}
 		seen++
 		if command := "evenweave " + strings.Join(path, " "); !strings.Contains(manual, "`"+command) {
-			t.Errorf("%s does not tell of `%s`", name, command)
+			t.Errorf("%s does not name `%s`", name, command)
 		}
 		for _, m := range flag.FindAllStringSubmatch(out, -1) {
 			if m[1] != "--help" && !regexp.MustCompile("`"+m[1]+"[` ]").MatchString(manual) {
-				t.Errorf("%s does not tell of %s, a flag of `evenweave %s`", name, m[1], strings.Join(path, " "))
+				t.Errorf("%s does not name %s, a flag of `evenweave %s`", name, m[1], strings.Join(path, " "))
 			}
 		}
 	}

@@ -275,7 +275,7 @@ func TestFilesAreShort(t *testing.T) {
 			most = maxTestLines
 		}
 		if s.lines > most && !s.generated {
-			t.Errorf("%s has %d lines, at most %d are to be: split it by what it does", s.path, s.lines, most)
+			t.Errorf("%s has %d lines, at most %d are allowed: split it by what it does", s.path, s.lines, most)
 		}
 	}
 }

@@ -36,7 +36,6 @@ var wordsNotDone = []string{
 	"checkpoint",
 	"cli",
 	"coordinator",
-	"docs",
 	"fashion/cnn",
 	"internal/chaos",
 	"internal/example",
