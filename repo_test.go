@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"cli"},
 	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
-	{"internal/telemetry", "evenweavetest"},
+	{"internal/telemetry", "internal/web", "evenweavetest"},
 	{"internal/policy", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
 	{"internal/example"},

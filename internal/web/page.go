@@ -1,0 +1,160 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"evenweave/internal/progress"
+	"evenweave/internal/regular"
+)
+
+const (
+	fileName  = "history.json" // in a run directory
+	maxFile   = 16 << 20       // bytes of it; about one is usual
+	saveEvery = 10 * time.Second
+)
+
+// Page observes a job and shows it. Safe for concurrent use.
+type Page struct {
+	mu      sync.Mutex
+	history *history
+	streams chan struct{} // one entry an open stream
+}
+
+var (
+	_ progress.Observer       = (*Page)(nil)
+	_ progress.MemberObserver = (*Page)(nil)
+)
+
+// New returns a page of a job of which nothing is known yet.
+func New() *Page { return &Page{history: newHistory(), streams: make(chan struct{}, maxStreams)} }
+
+// Observe implements progress.Observer.
+func (p *Page) Observe(r progress.Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.history.observe(r)
+}
+
+// ObserveMember implements progress.MemberObserver.
+func (p *Page) ObserveMember(at time.Time, r progress.MemberReport) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.history.report(at, r)
+}
+
+// since returns what changed after c, encoded; nil if nothing did.
+func (p *Page) since(c cursor) ([]byte, cursor, error) {
+	p.mu.Lock()
+	if c.changed == p.history.changed && c != (cursor{}) {
+		p.mu.Unlock()
+		return nil, c, nil
+	}
+	u, next := p.history.since(c)
+	p.mu.Unlock() // encoding takes milliseconds
+	data, err := json.Marshal(u)
+	return data, next, err
+}
+
+// Read adds what a run directory holds: the records of its metrics.jsonl, and what pages kept there.
+func (p *Page) Read(dir string, metrics []progress.Record) error {
+	kept, err := readHistory(filepath.Join(dir, fileName))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.history.curve.step() > 0 { // this process led before, and knows all of it
+		kept = nil
+	}
+	if kept != nil {
+		err = p.history.restore(*kept)
+	}
+	totals, worlds := p.history.totals, p.history.worlds.total > 0
+	for _, r := range metrics {
+		if e, ok := r.Event.(progress.Step); ok {
+			p.history.observe(progress.Record{Time: r.Time, Event: e})
+		}
+	}
+	if worlds {
+		p.history.totals = totals
+	}
+	for _, e := range evaluationsByStep(metrics) {
+		p.history.evaluation(e)
+	}
+	if kept != nil {
+		p.history.job.State, p.history.job.Ended = kept.Job.State, kept.Job.Ended
+	}
+	return err
+}
+
+func evaluationsByStep(metrics []progress.Record) (all []progress.Evaluation) {
+	for _, r := range metrics {
+		if e, ok := r.Event.(progress.Evaluation); ok {
+			all = append(all, e)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b progress.Evaluation) int { return a.Step - b.Step })
+	return all
+}
+
+func readHistory(path string) (*update, error) {
+	data, err := regular.Read(path, maxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var u update
+	if err == nil {
+		err = json.Unmarshal(data, &u)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what the page kept: %s: %w; without it the timeline begins now", path, err)
+	}
+	return &u, nil
+}
+
+// Keep writes the page's history into a run directory now and then, and once more before the function that it returns
+// returns. Only the process that leads the job may call it.
+func (p *Page) Keep(dir string, log *slog.Logger) (stop func()) {
+	stopping, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(saveEvery)
+		defer tick.Stop()
+		var saved cursor
+		for last := false; !last; {
+			select {
+			case <-tick.C:
+			case <-stopping:
+				last = true
+			}
+			data, next, err := p.since(cursor{})
+			if err == nil && next == saved {
+				continue
+			}
+			if err = errors.Join(err, replace(filepath.Join(dir, fileName), data)); err != nil {
+				log.Debug("keeping the page's history", "err", err)
+			}
+			saved = next
+		}
+	}()
+	return func() { close(stopping); <-stopped }
+}
+
+// replace puts a file in place in one go. It is not synced: a crash of the machine costs a part of a timeline.
+func replace(path string, content []byte) error {
+	f, err := regular.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return os.Rename(f.Name(), path)
+}
