@@ -2,6 +2,7 @@ package evenweave_test
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -13,9 +14,9 @@ import (
 	"strings"
 	"testing"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/cli"
-	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 )
 
@@ -199,22 +200,35 @@ func TestReadmeReadsACheckpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tensors := []checkpoint.Tensor{{Name: "dense/kernel", Shape: []int{2, 2}}, {Name: "dense/bias", Shape: []int{2}, Offset: 4}}
-	path, err := store.Save(t.Context(), checkpoint.Manifest{Step: 7, Tensors: tensors}, func(w io.Writer) error {
-		_, err := (&state.State{Step: 7, Ledger: schedule.NewLedger(100), Values: []float32{1, 2, 3, 4, 5, 6}}).WriteTo(w)
+	layout, err := state.NewLayout([]evenweave.Tensor{
+		{Name: "dense/kernel", Type: evenweave.Float32, Shape: []int{2, 2}, Role: evenweave.Trained},
+		{Name: "dense/bias", Type: evenweave.Float32, Shape: []int{2}, Role: evenweave.Trained},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := state.New(layout, 100)
+	s.Step = 7
+	for i := range 6 {
+		if _, err := binary.Encode(s.Image[4*i:], binary.LittleEndian, float32(i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path, err := store.Save(t.Context(), checkpoint.Manifest{Step: 7, Tensors: checkpoint.Tensors(layout)}, func(w io.Writer) error {
+		_, err := state.Seal(s).WriteTo(w)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	binary := filepath.Join(dir, "weights")
-	if out, err := exec.Command("go", "build", "-o", binary, filepath.Join(dir, "weights.go")).CombinedOutput(); err != nil {
+	weights := filepath.Join(dir, "weights")
+	if out, err := exec.Command("go", "build", "-o", weights, filepath.Join(dir, "weights.go")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	whole := read(t, path)
 	for _, hostile := range []string{
 		strings.Replace(whole, `"shape":[2,2]`, `"shape":[9,9]`, 1), strings.Replace(whole, `"shape":[2,2]`, `"shape":[2,-2]`, 1),
-		strings.Replace(whole, `"offset":4`, `"offset":5`, 1), strings.Replace(whole, `"offset":4`, `"offset":-4`, 1),
+		strings.Replace(whole, `"offset":16`, `"offset":20`, 1), strings.Replace(whole, `"offset":16`, `"offset":-4`, 1),
 		whole[:8] + strings.Repeat("\xff", 8) + whole[16:],
 		strings.Replace(whole, "EVWSTATE", "EVWSTATE"+strings.Repeat("\xff", 24), 1),
 	} {
@@ -224,11 +238,11 @@ func TestReadmeReadsACheckpoint(t *testing.T) {
 		if err := os.WriteFile(name, append([]byte(body), sum[:]...), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command(binary, name).CombinedOutput(); err == nil || strings.Contains(string(out), "panic") || hostile == whole {
+		if out, err := exec.Command(weights, name).CombinedOutput(); err == nil || strings.Contains(string(out), "panic") || hostile == whole {
 			t.Errorf("a hostile checkpoint: %v\n%s", err, out)
 		}
 	}
-	out, err := exec.Command(binary, path).CombinedOutput()
+	out, err := exec.Command(weights, path).CombinedOutput()
 	if want := "dense/kernel [2 2] [1 2 3]\ndense/bias [2] [5 6]\n"; err != nil || string(out) != want {
 		t.Errorf("%v\n%s\nwant:\n%s", err, out, want)
 	}

@@ -21,14 +21,16 @@
 // Integers are little-endian:
 //
 //	offset   bytes
-//	0        8   magic "EVWCKPT1"
+//	0        8   magic "EVWCKPT2"
 //	8        8   M, length of the manifest
 //	16       M   manifest, JSON (see Manifest)
 //	16+M     P   payload; Evenweave stores the encoding of package state
 //	16+M+P   8   P, length of the payload
 //	24+M+P   32  SHA-256 of all bytes before
 //
-// The payload of format 1 begins with a 40-byte header, of which bytes 24 to 31 hold the length L of the ledger; the
-// float32 values of all tensors start at byte 40+L, each tensor at its Offset in elements, in row-major order. So a
-// program in any language needs a JSON parser and ten lines to get at the weights; for Go, see the example.
+// The payload of format 2 is the encoding of package state: a head and then the image, which is the rest: as many bytes as
+// bytes 40 to 47 of the payload say. Each tensor of the manifest starts at its offset in the image, in row-major order.
+// So a program in any language needs a JSON parser and ten lines to get at the weights; for Go, see Load and the example.
+//
+// Format 1 (float32 only, offsets in elements) was written by builds of before 27 November 2026, and is refused by name.
 package checkpoint

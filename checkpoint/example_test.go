@@ -2,13 +2,14 @@ package checkpoint_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log"
 	"os"
 
+	"evenweave"
 	"evenweave/checkpoint"
-	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 )
 
@@ -25,17 +26,16 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	manifest, payload, err := checkpoint.Read(ctx, path) // verified to the last byte
+	c, err := checkpoint.Load(ctx, path) // verified to the last byte
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer payload.Close()
-	trained, err := state.Read(payload, 1<<30)
-	if err != nil {
-		log.Fatal(err)
-	}
-	for _, t := range manifest.Tensors {
-		fmt.Println(t.Name, t.Shape, trained.Values[t.Offset:t.Offset+t.Size()])
+	for _, t := range c.Tensors {
+		values, err := c.Float32s(t.Name)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(t.Name, t.Shape, values)
 	}
 	// Output:
 	// dense/kernel [2 2] [1 2 3 4]
@@ -48,16 +48,24 @@ func train(ctx context.Context, dir string) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	s := state.State{Step: 469, Ledger: schedule.NewLedger(60000), Values: []float32{1, 2, 3, 4, 5, 6}}
-	return store.Save(ctx, checkpoint.Manifest{
-		Step:        s.Step,
-		Fingerprint: s.Fingerprint().String(),
-		Tensors: []checkpoint.Tensor{
-			{Name: "dense/kernel", Shape: []int{2, 2}, Offset: 0},
-			{Name: "dense/bias", Shape: []int{2}, Offset: 4},
-		},
-	}, func(w io.Writer) error {
-		_, err := s.WriteTo(w)
+	layout, err := state.NewLayout([]evenweave.Tensor{
+		{Name: "dense/kernel", Type: evenweave.Float32, Shape: []int{2, 2}, Role: evenweave.Trained},
+		{Name: "dense/bias", Type: evenweave.Float32, Shape: []int{2}, Role: evenweave.Trained},
+	})
+	if err != nil {
+		return "", err
+	}
+	s := state.New(layout, 60000)
+	s.Step = 469
+	for i := range 6 {
+		_, err := binary.Encode(s.Image[4*i:], binary.LittleEndian, float32(i+1))
+		if err != nil {
+			return "", err
+		}
+	}
+	m := checkpoint.Manifest{Step: s.Step, Fingerprint: s.Fingerprint().String(), Tensors: checkpoint.Tensors(layout)}
+	return store.Save(ctx, m, func(w io.Writer) error {
+		_, err := state.Seal(s).WriteTo(w)
 		return err
 	})
 }

@@ -14,66 +14,31 @@ import (
 )
 
 // Format is the version of the file format that this package writes and reads.
-const Format = 1
+const Format = 2
 
 const (
-	magic       = "EVWCKPT1"
+	magic       = "EVWCKPT2"
+	magicBefore = "EVWCKPT1"
 	headerSize  = 16
 	trailerSize = 8 + sha256.Size
 	maxManifest = 1 << 20 // bytes; decoded, a hostile one takes some 20 times as much
-	maxValues   = 1 << 40 // so that no offset, size or length in bytes overflows
 )
 
 // Manifest says what a checkpoint is.
 type Manifest struct {
 	Format        int             `json:"format"` // set by Save
 	Job           string          `json:"job"`    // UUID
+	Task          string          `json:"task"`   // its name
 	Spec          json.RawMessage `json:"spec,omitempty"`
 	Numerics      string          `json:"numerics,omitempty"`
 	Step          int64           `json:"step"` // committed updates
 	Epoch         int64           `json:"epoch"`
 	Term          int64           `json:"term"`           // of the leader that saved it
 	Fingerprint   string          `json:"fingerprint"`    // of the state
-	WeightsSHA256 string          `json:"weights_sha256"` // of the parameters
-	Tensors       []Tensor        `json:"tensors"`        // what the values of the state are
+	WeightsSHA256 string          `json:"weights_sha256"` // of the trained tensors, then of the averaged ones
+	Tensors       []Tensor        `json:"tensors"`        // what the state is made of
 	Created       time.Time       `json:"created"`
 	Complete      bool            `json:"complete"` // the job's last step
-}
-
-// Tensor names a part of the state's values: row-major float32 from element Offset.
-type Tensor struct {
-	Name   string `json:"name"`
-	Shape  []int  `json:"shape"`
-	Offset int    `json:"offset"` // in elements
-}
-
-// Size returns the number of elements.
-func (t Tensor) Size() int {
-	n := 1
-	for _, d := range t.Shape {
-		n *= d
-	}
-	return n
-}
-
-// Values returns how many values a state with these tensors has. It refuses shapes and offsets that no state can have,
-// so that Size and Offset of each tensor are safe to compute with.
-func Values(tensors []Tensor) (int, error) {
-	values := 0
-	for _, t := range tensors {
-		size := 1
-		for _, d := range t.Shape {
-			if d < 1 || d > maxValues/size {
-				return 0, fmt.Errorf("tensor %q has shape %v: expected dimensions of at least 1 and at most %d values", t.Name, t.Shape, maxValues)
-			}
-			size *= d
-		}
-		if t.Offset < 0 || t.Offset > maxValues-size {
-			return 0, fmt.Errorf("tensor %q begins at value %d: expected 0 to %d", t.Name, t.Offset, maxValues-size)
-		}
-		values = max(values, t.Offset+size)
-	}
-	return values, nil
 }
 
 func (m Manifest) validate() error {
@@ -83,7 +48,7 @@ func (m Manifest) validate() error {
 	if m.Step < 0 || m.Epoch < 0 || m.Term < 0 {
 		return fmt.Errorf("manifest: step %d, epoch %d, term %d: expected none below 0", m.Step, m.Epoch, m.Term)
 	}
-	if _, err := Values(m.Tensors); err != nil {
+	if _, err := m.Layout(); err != nil && len(m.Tensors) > 0 {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	return nil
@@ -146,7 +111,10 @@ func unwrap(f io.ReadSeeker) (*envelope, error) {
 	if err := errors.Join(readAt(f, size-trailerSize, e.trailer[:]), readAt(f, 0, e.head)); err != nil {
 		return nil, err
 	}
-	if got := string(e.head[:len(magic)]); got != magic {
+	if got := string(e.head[:len(magic)]); got == magicBefore {
+		return nil, fmt.Errorf("it has format 1, which this program does not read (it reads format %d): evaluate it, or go on from it, with the build that wrote it, "+
+			"of before 27 November 2026", Format)
+	} else if got != magic {
 		return nil, fmt.Errorf("starts with %q, expected %q: not a checkpoint of this format", got, magic)
 	}
 	length := binary.LittleEndian.Uint64(e.head[len(magic):])

@@ -24,21 +24,27 @@ func sealed(manifest, payload string) []byte {
 
 func hostileManifests() map[string]string {
 	return map[string]string{
-		"negative shape":       `{"format":1,"tensors":[{"name":"w","shape":[-1,-1]}]}`,
-		"zero in a shape":      `{"format":1,"tensors":[{"name":"w","shape":[0,5]}]}`,
-		"shape overflows to 0": `{"format":1,"tensors":[{"name":"w","shape":[4294967296,4294967296]}]}`,
-		"shape overflows":      `{"format":1,"tensors":[{"name":"w","shape":[3037000500,3037000500]}]}`,
-		"negative offset":      `{"format":1,"tensors":[{"name":"w","shape":[1],"offset":-1}]}`,
-		"sum overflows":        `{"format":1,"tensors":[{"name":"w","shape":[2],"offset":9223372036854775807}]}`,
-		"negative step":        `{"format":1,"step":-1}`,
-		"negative term":        `{"format":1,"term":-1}`,
-		"another format":       `{"format":2}`,
-		"a long manifest":      `{"format":1,"tensors":[` + strings.Repeat(`{},`, maxManifest/3) + `{}]}`,
+		"negative shape":        `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[-1,-1]}]}`,
+		"zero in a shape":       `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[0,5]}]}`,
+		"shape overflows to 0":  `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[4294967296,4294967296]}]}`,
+		"shape overflows":       `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[3037000500,3037000500]}]}`,
+		"negative offset":       `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[1],"offset":-1}]}`,
+		"unknown type":          `{"format":2,"tensors":[{"name":"w","type":"complex","role":"trained","shape":[1]}]}`,
+		"unknown role":          `{"format":2,"tensors":[{"name":"w","type":"float32","role":"king","shape":[1]}]}`,
+		"hole":                  `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[1],"offset":8}]}`,
+		"nothing is trained":    `{"format":2,"tensors":[{"name":"w","type":"float32","role":"kept","shape":[1]}]}`,
+		"two of a name":         `{"format":2,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"w","type":"uint8","role":"trained","shape":[8],"offset":8}]}`,
+		"a tool's own, unknown": `{"format":2,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"evenweave/x","type":"uint8","role":"kept","shape":[8],"offset":8}]}`,
+		"sum overflows":         `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[2],"offset":9223372036854775807}]}`,
+		"negative step":         `{"format":2,"step":-1}`,
+		"negative term":         `{"format":2,"term":-1}`,
+		"another format":        `{"format":1}`,
+		"a long manifest":       `{"format":2,"tensors":[` + strings.Repeat(`{},`, maxManifest/3) + `{}]}`,
 	}
 }
 
 func TestHostileManifestsAreRefused(t *testing.T) {
-	if _, _, err := verify(t.Context(), bytes.NewReader(sealed(`{"format":1}`, ""))); err != nil {
+	if _, _, err := verify(t.Context(), bytes.NewReader(sealed(`{"format":2}`, ""))); err != nil {
 		t.Fatal("the file that these are made of is broken:", err)
 	}
 	for name, manifest := range hostileManifests() {
@@ -48,10 +54,30 @@ func TestHostileManifestsAreRefused(t *testing.T) {
 	}
 }
 
+// A file of the format before is no damaged one: it is named, with what to do.
+func TestTheFormatBeforeIsNamed(t *testing.T) {
+	old := []byte(strings.Replace(string(sealed(`{"format":1}`, "payload")), magic, magicBefore, 1))
+	if _, _, err := verify(t.Context(), bytes.NewReader(old)); err == nil || !strings.Contains(err.Error(), "format 1") ||
+		!strings.Contains(err.Error(), "the build that wrote it") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Tensors of the tool's own that a reader does not know do not keep it from the others, if they are optional.
+func TestOptionalTensorsAreIgnored(t *testing.T) {
+	m := Manifest{Tensors: []Tensor{
+		{Name: "w", Type: "float32", Shape: []int{3}, Role: "trained"},
+		{Name: "evenweave/x", Type: "uint8", Shape: []int{5}, Role: "kept", Offset: 16, Optional: true},
+	}}
+	if layout, err := m.Layout(); err != nil || layout.Size != 24 || layout.Index("w") != 0 {
+		t.Errorf("layout %+v, %v", layout, err)
+	}
+}
+
 // A file may change after it was verified: what is read then is not what the hash vouches for.
 func TestChangedAfterVerifying(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	whole := sealed(`{"format":1}`, strings.Repeat("payload", 1000))
+	whole := sealed(`{"format":2}`, strings.Repeat("payload", 1000))
 	if err := os.WriteFile(path, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}

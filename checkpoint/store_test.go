@@ -266,7 +266,7 @@ func TestOldLeaderIsHarmless(t *testing.T) {
 
 func FuzzVerify(f *testing.F) {
 	var b bytes.Buffer
-	if err := encode(&b, Manifest{Format: Format, Tensors: []Tensor{{"w", []int{2}, 0}}}, func(w io.Writer) error {
+	if err := encode(&b, Manifest{Format: Format, Tensors: []Tensor{{Name: "w", Type: "float32", Shape: []int{2}, Role: "trained"}}}, func(w io.Writer) error {
 		_, err := w.Write([]byte("payload"))
 		return err
 	}); err != nil {
@@ -286,13 +286,16 @@ func FuzzVerify(f *testing.F) {
 		if err != nil || m.Format != Format || !bytes.Contains(data, got) {
 			t.Fatalf("accepted %+v with %d bytes, %v", m, len(got), err)
 		}
-		values, err := Values(m.Tensors)
+		if len(m.Tensors) == 0 {
+			return
+		}
+		layout, err := m.Layout()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, tensor := range m.Tensors {
-			if n := tensor.Size(); n < 1 || tensor.Offset < 0 || tensor.Offset+n > values || tensor.Offset+n < n {
-				t.Fatalf("tensor %+v of %d values", tensor, values)
+		for i, tensor := range layout.Tensors {
+			if n := tensor.Bytes(); n < 1 || m.Tensors[i].Offset < 0 || m.Tensors[i].Offset > layout.Size-n {
+				t.Fatalf("tensor %+v of %d bytes", tensor, layout.Size)
 			}
 		}
 	})

@@ -32,9 +32,8 @@ func (c *checkpointFlags) register(cmd *cobra.Command) {
 
 // opened is a checkpoint with the model that it belongs to.
 type opened struct {
-	checkpoint.Manifest
+	*checkpoint.Checkpoint
 	spec  job.Spec
-	state *state.State
 	model *cnn.Model
 }
 
@@ -56,10 +55,29 @@ func (c *checkpointFlags) open(cmd *cobra.Command) (*opened, error) {
 	if o.model, err = cnn.Open(opts); err != nil {
 		return nil, err
 	}
-	if notice := o.model.Notice(); notice != "" {
+	if err := o.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), o.model.Close())
+	}
+	_, notice, err := o.model.Backend()
+	if err != nil {
+		return nil, errors.Join(err, o.model.Close())
+	}
+	if notice != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), notice)
 	}
 	return o, nil
+}
+
+// load gives the model the checkpoint's state.
+func (o *opened) load() error {
+	layout, err := state.NewLayout(o.model.Tensors())
+	if err != nil {
+		return err
+	}
+	if !layout.Equal(o.State.Layout) {
+		return fmt.Errorf("it holds other tensors than model %q has", modelName)
+	}
+	return layout.WriteImage(o.model, o.State.Image)
 }
 
 // newestCheckpoint finds the newest valid one of a run directory; what it skips is told to warn.
@@ -82,24 +100,19 @@ func newestCheckpoint(ctx context.Context, dir string, warn io.Writer) (string, 
 
 // readCheckpoint reads a file without opening its model.
 func readCheckpoint(ctx context.Context, path string) (*opened, error) {
-	m, payload, err := checkpoint.Read(ctx, path)
+	c, err := checkpoint.Load(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	defer payload.Close()
-	o := &opened{Manifest: m}
-	if err := json.Unmarshal(m.Spec, &o.spec); err != nil {
+	o := &opened{Checkpoint: c}
+	if err := json.Unmarshal(c.Spec, &o.spec); err != nil {
 		return nil, fmt.Errorf("%s: spec: %w", path, err)
-	}
-	values, err := checkpoint.Values(m.Tensors)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := o.spec.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: spec: %w", path, err)
 	}
-	if o.state, err = state.ReadFor(payload, values, o.spec.Samples); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if got := c.State.Ledger.Samples(); got != o.spec.Samples {
+		return nil, fmt.Errorf("%s: its state was trained on %d samples, its spec names %d", path, got, o.spec.Samples)
 	}
 	return o, nil
 }
@@ -124,7 +137,7 @@ of a run with --classes, on the test images of these.`}
 		if err != nil {
 			return err
 		}
-		r, err := examine(cmd.Context(), o.model, o.state.Values, test)
+		r, err := examine(cmd.Context(), o.model, samples{Dataset: test})
 		if err != nil {
 			return err
 		}
@@ -135,7 +148,7 @@ of a run with --classes, on the test images of these.`}
 				Step    int64     `json:"step"`
 				Weights string    `json:"weights_sha256"`
 				evaluate.Result
-			}{"evaluation", time.Now(), o.Step, o.WeightsSHA256, r})
+			}{"evaluation", time.Now(), o.Manifest.Step, o.WeightsSHA256, r})
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "step %d, weights %s\n", o.Step, o.WeightsSHA256)
 		return r.WriteTable(cmd.OutOrStdout())
@@ -165,7 +178,7 @@ func predictCommand() *cobra.Command {
 		defer o.model.Close()
 		var failed error // one bad picture does not keep the others from being classified
 		for _, name := range args {
-			guesses, err := guess(cmd.Context(), o.model, o.state.Values, name)
+			guesses, err := guess(cmd.Context(), o.model, name)
 			if cmd.Context().Err() != nil {
 				return context.Cause(cmd.Context())
 			}
@@ -184,7 +197,7 @@ func predictCommand() *cobra.Command {
 	return cmd
 }
 
-func guess(ctx context.Context, model *cnn.Model, values []float32, name string) ([]evaluate.Guess, error) {
+func guess(ctx context.Context, model *cnn.Model, name string) ([]evaluate.Guess, error) {
 	f, _, err := regular.Open(name)
 	if err != nil {
 		return nil, err
@@ -195,7 +208,7 @@ func guess(ctx context.Context, model *cnn.Model, values []float32, name string)
 		return nil, err
 	}
 	scores := make([]float32, fashionmnist.NumClasses)
-	if err := model.Logits(values, image, scores); err != nil {
+	if err := model.Logits(image, scores); err != nil {
 		return nil, err
 	}
 	return evaluate.Top(scores, fashionmnist.Classes(), 3)

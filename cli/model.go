@@ -2,21 +2,16 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 
 	"evenweave"
 
-	"evenweave/checkpoint"
-	"evenweave/coordinator"
 	"evenweave/fashion/cnn"
 	"evenweave/fashion/evaluate"
 	"evenweave/fashion/fashionmnist"
 	"evenweave/internal/job"
-	"evenweave/internal/progress"
-	"evenweave/internal/schedule"
-	"evenweave/worker"
+	"evenweave/internal/probe"
 )
 
 const modelName = "cnn"
@@ -59,45 +54,35 @@ func heldOut(train *fashionmnist.Dataset, n int) (*fashionmnist.Dataset, error) 
 	return held, err
 }
 
-// samples feeds a worker from the data set, as the recipe augments it.
+// samples is a data set as the model takes it, augmented as a recipe says.
 type samples struct {
-	data   *fashionmnist.Dataset
+	*fashionmnist.Dataset
 	recipe cnn.Recipe
-	seed   uint64
 }
 
-// Load implements worker.Dataset.
-func (s samples) Load(b *schedule.Batch) error {
-	b.Inputs, b.Labels, b.Weights = b.Inputs[:0], b.Labels[:0], b.Weights[:0]
-	var blank [fashionmnist.Pixels]byte
+// Digest implements evenweave.Data.
+func (s samples) Digest() string { return s.Hash }
+
+// Load implements evenweave.Data.
+func (s samples) Load(b *evenweave.Batch) error {
+	c, ok := b.Content.(*cnn.Content)
+	if !ok {
+		c = &cnn.Content{}
+		b.Content = c
+	}
+	c.Reset()
 	for _, i := range b.Samples {
-		if i == evenweave.Padding {
-			b.Inputs, b.Labels, b.Weights = append(b.Inputs, blank[:]...), append(b.Labels, 0), append(b.Weights, 0)
-			continue
+		switch {
+		case i == evenweave.Padding:
+			c.Pad()
+		case int(i) >= s.Len():
+			return fmt.Errorf("sample %d: the data set has %d", i, s.Len())
+		default:
+			c.Add(s.Image(int(i)), s.Labels[i])
 		}
-		if int(i) >= s.data.Len() {
-			return fmt.Errorf("sample %d: the data set has %d", i, s.data.Len())
-		}
-		b.Inputs, b.Labels, b.Weights = append(b.Inputs, s.data.Image(int(i))...), append(b.Labels, s.data.Labels[i]), append(b.Weights, 1)
 	}
-	s.recipe.Augment(b, s.seed)
+	s.recipe.Augment(b, c)
 	return nil
-}
-
-// trainee is the CNN as a worker sees it.
-type trainee struct {
-	*cnn.Model
-	tensors []cnn.Tensor
-}
-
-// ParameterName implements worker.Model.
-func (t trainee) ParameterName(i int) string {
-	for _, tensor := range t.tensors {
-		if i < tensor.Offset+tensor.Size() {
-			return fmt.Sprintf("%s[%d]", tensor.Name, i-tensor.Offset)
-		}
-	}
-	return fmt.Sprintf("element %d", i)
 }
 
 func options(j job.Job) cnn.Options {
@@ -108,8 +93,8 @@ func options(j job.Job) cnn.Options {
 }
 
 // openWorker loads what a worker needs for a job: model and data at the same time, because each takes about a second.
-func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
-	return func(_ context.Context, j job.Job) (worker.Model, worker.Dataset, string, error) {
+func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
+	return func(_ context.Context, j job.Job) (evenweave.Model, evenweave.Data, string, error) {
 		type loaded struct {
 			train *fashionmnist.Dataset
 			err   error
@@ -130,89 +115,68 @@ func openWorker(data string, log *slog.Logger) func(context.Context, job.Job) (w
 		if d.train.Hash != j.Spec.Data {
 			return nil, nil, "", fmt.Errorf("this worker's training data has hash %s, the job's is %s: give it the same files with --data", d.train.Hash, j.Spec.Data)
 		}
-		if notice := model.Notice(); notice != "" {
+		if _, notice, _ := model.Backend(); notice != "" {
 			log.Warn(notice)
 		}
 		recipe, err := cnn.RecipeNamed(j.Spec.Recipe)
 		if err != nil {
 			return nil, nil, "", err
 		}
-		numerics, err := model.Numerics()
-		return trainee{model, model.Layout()}, samples{d.train, recipe, j.Spec.Seed}, numerics, err
+		train := samples{d.train, recipe}
+		numerics, err := probe.Numerics(model, train, j.Spec.Plan(), j.Spec.TotalSteps())
+		return model, train, numerics, err
 	}
 }
 
-// judge is the CNN as the coordinator sees it.
-type judge struct {
-	job        job.Job
-	test, held *fashionmnist.Dataset // held: what --holdout keeps out of training, or nil
-	weights    []float32             // to start from; nil: the seed's
+// evaluating is the CNN as the coordinator uses it.
+type evaluating struct {
+	*cnn.Model
+	weights [][]byte // of the trained tensors, to start from; nil: the seed's
 }
 
-// Initial implements coordinator.Model.
-func (j judge) Initial(seed uint64) ([]float32, error) {
-	values := new(cnn.Model).Init(seed)
-	copy(values, j.weights) // the moments start from nothing
-	return values, nil
-}
-
-// WeightsSHA256 implements coordinator.Model.
-func (j judge) WeightsSHA256(values []float32) string { return cnn.WeightsSHA256(values) }
-
-// Tensors implements coordinator.Model.
-func (j judge) Tensors() []checkpoint.Tensor {
-	var out []checkpoint.Tensor
-	for _, t := range new(cnn.Model).Layout() {
-		out = append(out, checkpoint.Tensor{Name: t.Name, Shape: t.Shape, Offset: t.Offset})
-	}
-	return out
-}
-
-// Layers implements coordinator.Model.
-func (j judge) Layers() []progress.Layer {
-	recipe, err := cnn.RecipeNamed(j.job.Spec.Recipe)
-	if err != nil {
-		return nil // the spec's check has refused it
-	}
-	var out []progress.Layer
-	for _, l := range cnn.Layers(recipe) {
-		out = append(out, progress.Layer{Name: l.Name, Output: l.Output, Parameters: l.Parameters})
-	}
-	return out
-}
-
-// Evaluator implements coordinator.Model.
-func (j judge) Evaluator() (coordinator.Evaluator, error) {
-	o := options(j.job)
+// openEvaluating opens the model of a job for evaluation only.
+func openEvaluating(j job.Job) (*evaluating, error) {
+	o := options(j)
 	o.EvaluateOnly = true
 	model, err := cnn.Open(o)
-	if err != nil {
-		return nil, err
-	}
-	return examiner{j, model}, nil
+	return &evaluating{Model: model}, err
 }
 
-type examiner struct {
-	judge
-	model *cnn.Model
+// Init implements evenweave.Model: of a checkpoint to start from the weights are taken, not the moments.
+func (e *evaluating) Init(seed uint64) error {
+	if err := e.Model.Init(seed); err != nil {
+		return err
+	}
+	for i, w := range e.weights {
+		if err := e.Write(i, 0, w); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// Evaluate implements coordinator.Evaluator on exactly the test images.
-func (e examiner) Evaluate(ctx context.Context, values []float32) (test coordinator.Score, held *coordinator.Score, err error) {
-	score := func(on *fashionmnist.Dataset) coordinator.Score {
-		r, failed := examine(ctx, e.model, values, on)
-		err = errors.Join(err, failed)
-		return coordinator.Score{Accuracy: r.Accuracy, Loss: r.Loss}
-	}
-	test = score(e.test)
-	if e.held != nil {
-		s := score(e.held)
-		held = &s
-	}
-	return test, held, err
+// Evaluate implements evenweave.Evaluator.
+func (e *evaluating) Evaluate(ctx context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
+	r, err := examine(ctx, e.Model, data)
+	return []evenweave.Figure{
+		{Name: "accuracy", Value: r.Accuracy, Better: evenweave.Higher},
+		{Name: "loss", Value: r.Loss, Better: evenweave.Lower},
+	}, err
 }
 
-func examine(ctx context.Context, model *cnn.Model, values []float32, on *fashionmnist.Dataset) (evaluate.Result, error) {
-	logits := func(images []byte, _ int, dst []float32) error { return model.Logits(values, images, dst) }
-	return evaluate.Evaluate(ctx, logits, on.Images, fashionmnist.Pixels, on.Labels, fashionmnist.Classes())
+// examine measures the live state on all samples.
+func examine(ctx context.Context, model *cnn.Model, data evenweave.Data) (evaluate.Result, error) {
+	b := evenweave.Batch{Samples: make([]int32, data.Len())}
+	for i := range b.Samples {
+		b.Samples[i] = int32(i)
+	}
+	if err := data.Load(&b); err != nil {
+		return evaluate.Result{}, err
+	}
+	c, ok := b.Content.(*cnn.Content)
+	if !ok {
+		return evaluate.Result{}, fmt.Errorf("data of %T: the CNN takes *cnn.Content", b.Content)
+	}
+	logits := func(images []byte, _ int, dst []float32) error { return model.Logits(images, dst) }
+	return evaluate.Evaluate(ctx, logits, c.Images, fashionmnist.Pixels, c.Labels, fashionmnist.Classes())
 }

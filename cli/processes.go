@@ -133,7 +133,16 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, spec.backend, spec.checkpointEvery, spec.keep, spec.evaluate
 		cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.ttl
 		cfg.Alone, cfg.Started = asked != nil, began
-		cfg.Model = judge{job: job.Job{Spec: spec.spec, Backend: spec.backend}, test: test, held: held, weights: weights}
+		model, err := openEvaluating(job.Job{Spec: spec.spec, Backend: spec.backend})
+		if err != nil {
+			return err
+		}
+		defer model.Close()
+		model.weights = weights
+		cfg.Task, cfg.Model, cfg.Test = modelName, model, samples{Dataset: test}
+		if held != nil {
+			cfg.HeldOut = samples{Dataset: held}
+		}
 		cfg.Observer, cfg.Log = observer, log.With("job", c.job, "process", "coordinator")
 		return coordinator.Serve(ctx, cfg, halt)
 	}
@@ -213,7 +222,7 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		}
 		cfg.Log = log.With("job", c.job, "member", cfg.ID)
 		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
-		cfg.Open = openWorker(data, cfg.Log)
+		cfg.Open, cfg.MetricNames = openWorker(data, cfg.Log), cnn.Metrics()
 		cfg.Faults = takesFaults(child)
 		metrics := telemetry.NewWorker(cfg.ID)
 		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"evenweave/fashion/cnn"
 	"evenweave/fashion/fashionmnist"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
@@ -304,15 +303,5 @@ func TestVariablesOfOneProcess(t *testing.T) {
 	cmd.Env = append(cmd.Env, "EVENWEAVE_HTTP="+taken, "EVENWEAVE_LISTEN="+taken, "EVENWEAVE_ADVERTISE="+taken, "EVENWEAVE_WHEN_DONE=wait")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v:\n%s", err, out)
-	}
-}
-
-func TestParameterNames(t *testing.T) {
-	m := trainee{tensors: new(cnn.Model).Layout()}
-	if got := m.ParameterName(0); !strings.HasSuffix(got, "[0]") {
-		t.Errorf("first parameter is called %q", got)
-	}
-	if got := m.ParameterName(cnn.NumParameters - 1); !strings.HasSuffix(got, "[9]") {
-		t.Errorf("last parameter, a bias of the dense layer, is called %q", got)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"evenweave/fashion/cnn"
+	"evenweave/internal/state"
 )
 
 // TestTransfer: weights move from one job to another, on other classes; what is frozen keeps its bits, the rest learns, and the worker
@@ -29,7 +29,7 @@ func TestTransfer(t *testing.T) {
 	if got[0].Weights != got[1].Weights || got[0].Print != got[1].Print {
 		t.Errorf("1 worker gives %s, 3 give %s", got[0].Weights, got[1].Weights)
 	}
-	values := func(dir string) []float32 {
+	saved := func(dir string) *state.State {
 		path, err := newestCheckpoint(t.Context(), dir, t.Output())
 		if err != nil {
 			t.Fatal(err)
@@ -38,18 +38,18 @@ func TestTransfer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return o.state.Values
+		return o.State
 	}
-	before, after := values(source), values(dirs[0])
-	for _, tensor := range new(cnn.Model).Layout() {
+	before, after := saved(source), saved(dirs[0])
+	for i, tensor := range before.Layout.Tensors {
 		frozen := strings.Contains(tensor.Name, "conv1/") || strings.HasSuffix(tensor.Name, "conv2/kernel")
-		now := after[tensor.Offset : tensor.Offset+tensor.Size()]
+		now := after.Tensor(i)
 		switch {
 		case frozen && strings.HasPrefix(tensor.Name, "adam/"):
-			if slices.ContainsFunc(now, func(x float32) bool { return x != 0 }) {
+			if slices.ContainsFunc(now, func(x byte) bool { return x != 0 }) {
 				t.Errorf("%s is frozen and has moments", tensor.Name)
 			}
-		case frozen == !slices.Equal(now, before[tensor.Offset:tensor.Offset+tensor.Size()]):
+		case frozen == !slices.Equal(now, before.Tensor(i)):
 			t.Errorf("%s: frozen: %v, but changed: %v", tensor.Name, frozen, frozen)
 		}
 	}

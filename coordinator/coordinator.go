@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
@@ -31,29 +32,6 @@ import (
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
-
-// Evaluator computes logits for images with given parameters; state is that of a checkpoint. Used by one goroutine.
-type Evaluator interface {
-	// Evaluate measures on the test set, and on the samples that the spec holds out; held is nil if it holds out none.
-	Evaluate(ctx context.Context, values []float32) (test Score, held *Score, err error)
-}
-
-// Score is how well a model does on a labelled set: accuracy from 0 to 1, and mean cross-entropy in nats.
-type Score struct{ Accuracy, Loss float64 }
-
-// Model is what the coordinator knows of the model beside evaluating it.
-type Model interface {
-	// Initial returns the values of step 0: a pure function of the seed.
-	Initial(seed uint64) ([]float32, error)
-	// WeightsSHA256 hashes the parameters among the values.
-	WeightsSHA256(values []float32) string
-	// Tensors says what the values are, for readers of checkpoints.
-	Tensors() []checkpoint.Tensor
-	// Layers is the table shown at the start.
-	Layers() []progress.Layer
-	// Evaluator loads what evaluating needs; called once, at the first evaluation.
-	Evaluator() (Evaluator, error)
-}
 
 // Config says what to lead and where. Nothing in it changes while the coordinator runs.
 type Config struct {
@@ -67,9 +45,13 @@ type Config struct {
 	Limits          policy.Limits
 	Dir             string
 	Started         time.Time // when the run began, of which this process is a part
-	Model           Model
-	Observer        progress.Observer
-	Log             *slog.Logger
+	Task            string    // its name
+	// Model is opened for evaluation only. It makes the state of step 0, and measures those of checkpoints if it is an
+	// evenweave.Evaluator; it may be an evenweave.Describer too. The caller closes it, after the coordinator.
+	Model         evenweave.Model
+	Test, HeldOut evenweave.Data // what it is evaluated on; nil: nothing
+	Observer      progress.Observer
+	Log           *slog.Logger
 
 	Self job.Leader // set by Serve
 
@@ -96,8 +78,7 @@ type Coordinator struct {
 	job         string // UUID of the job that this process has led; "" before the first term
 	evaluations *evaluations
 	healed      map[string]int64 // heals told of, by member
-	evaluator   Evaluator        // nil before the first evaluation
-	stateLimit  int64            // bytes of a state
+	layout      *state.Layout    // of the model's state
 	vitals      vitals
 }
 
@@ -112,6 +93,10 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
 	}
+	layout, err := state.NewLayout(cfg.Model.Tensors())
+	if err != nil {
+		return nil, fmt.Errorf("the model's state: %w", err)
+	}
 	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
 		cfg.Log.Warn("damaged checkpoint skipped", "err", e)
 	}})
@@ -119,7 +104,9 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 		return nil, err
 	}
 	c := &Coordinator{Config: cfg, client: client, board: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
-	c.stateLimit = state.Size(tensorValues(cfg.Model.Tensors()), cfg.Spec.Samples)
+	c.layout = layout
+	_, able := cfg.Model.(evenweave.Evaluator)
+	c.Evaluate = cfg.Evaluate && able && cfg.Test != nil
 	c.Observer = progress.Multi(cfg.Observer, c.status)
 	return c, nil
 }
@@ -243,17 +230,4 @@ func (c *Coordinator) emit(e progress.Event) {
 	r := progress.Record{Time: time.Now(), Event: e}
 	c.Observer.Observe(r)
 	c.metrics.Observe(r)
-}
-
-// tensorValues is how many values the tensors have in all.
-func tensorValues(tensors []checkpoint.Tensor) int {
-	n := 0
-	for _, t := range tensors {
-		size := 1
-		for _, d := range t.Shape {
-			size *= d
-		}
-		n = max(n, t.Offset+size)
-	}
-	return n
 }

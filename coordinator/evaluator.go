@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
@@ -190,25 +191,40 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 
 func (c *Coordinator) evaluateOne(ctx context.Context, entry checkpoint.Entry) (progress.Evaluation, error) {
 	began := time.Now()
-	if c.evaluator == nil {
-		opened, err := c.Model.Evaluator()
-		if err != nil {
-			return progress.Evaluation{}, err
-		}
-		c.evaluator = opened
-	}
 	s, err := c.readState(ctx, entry.Path)
 	if err != nil {
 		return progress.Evaluation{}, err
 	}
-	test, held, err := c.evaluator.Evaluate(ctx, s.Values)
-	ev := progress.Evaluation{
-		Step: int(s.Step), Epoch: int(s.Ledger.Epochs()), TestAccuracy: test.Accuracy, TestLoss: test.Loss, Seconds: time.Since(began).Seconds(),
+	if err := c.layout.WriteImage(c.Model, s.Image); err != nil {
+		return progress.Evaluation{}, err
 	}
-	if held != nil {
-		ev.HoldoutAccuracy, ev.HoldoutLoss = &held.Accuracy, &held.Loss
+	ev := progress.Evaluation{Step: int(s.Step), Epoch: int(s.Ledger.Epochs())}
+	model := c.Model.(evenweave.Evaluator) // New says so
+	test, err := model.Evaluate(ctx, c.Test)
+	if err != nil {
+		return ev, err
 	}
-	return ev, err
+	ev.TestAccuracy, ev.TestLoss = figure(test, "accuracy"), figure(test, "loss")
+	if c.HeldOut != nil {
+		held, err := model.Evaluate(ctx, c.HeldOut)
+		if err != nil {
+			return ev, err
+		}
+		accuracy, loss := figure(held, "accuracy"), figure(held, "loss")
+		ev.HoldoutAccuracy, ev.HoldoutLoss = &accuracy, &loss
+	}
+	ev.Seconds = time.Since(began).Seconds()
+	return ev, nil
+}
+
+// figure is the value of that name, or 0.
+func figure(all []evenweave.Figure, name string) float64 {
+	for _, f := range all {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return 0
 }
 
 // examine queues a checkpoint for evaluation if one is due there.
@@ -259,11 +275,12 @@ func (c *Coordinator) prune(ctx context.Context) {
 	}
 }
 
-func (c *Coordinator) readState(ctx context.Context, path string) (*state.State, error) {
+// readState reads a checkpoint of this job.
+func (c *Coordinator) readState(ctx context.Context, path string) (*state.Sealed, error) {
 	_, payload, err := c.store.Read(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	defer payload.Close()
-	return state.ReadFor(payload, tensorValues(c.Model.Tensors()), c.Spec.Samples)
+	return state.Read(payload, c.layout, c.Spec.Samples, nil)
 }

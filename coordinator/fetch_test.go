@@ -8,9 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	"evenweave/checkpoint"
-	"evenweave/internal/progress"
-	"evenweave/internal/schedule"
+	"evenweave"
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
@@ -24,32 +22,32 @@ type serves struct {
 
 func (s serves) State(_ *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
 	var encoded strings.Builder
-	if _, err := s.state.WriteTo(&encoded); err != nil {
+	if _, err := state.Seal(s.state).WriteTo(&encoded); err != nil {
 		return err
 	}
 	_, err := proto.BlockWriter(stream.Send).Write(s.change([]byte(encoded.String())))
 	return err
 }
 
-// flat is a model of some values.
-type flat int
-
-func (n flat) Initial(uint64) ([]float32, error) { return make([]float32, n), nil }
-func (flat) WeightsSHA256([]float32) string      { return "" }
-func (n flat) Tensors() []checkpoint.Tensor {
-	return []checkpoint.Tensor{{Name: "w", Shape: []int{int(n)}}}
+// flat is the layout of a model of some values.
+func flat(t *testing.T, values int) *state.Layout {
+	t.Helper()
+	l, err := state.NewLayout([]evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{values}, Role: evenweave.Trained}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
-func (flat) Layers() []progress.Layer      { return nil }
-func (flat) Evaluator() (Evaluator, error) { return nil, errors.New("none") }
 
 // TestFetchedBytesAreCompared: what a member serves is the state that the world agreed on, byte by byte, or it is forged.
 func TestFetchedBytesAreCompared(t *testing.T) {
 	one, _ := leading(t)
-	one.c.Model, one.c.Spec = flat(100), one.job.Spec
-	agreed := &state.State{Step: 10, Ledger: schedule.NewLedger(one.job.Spec.Samples), Values: make([]float32, 100)}
-	agreed.Values[7] = 1
+	one.c.layout, one.c.Spec = flat(t, 100), one.job.Spec
+	agreed := state.New(one.c.layout, one.job.Spec.Samples)
+	agreed.Step, agreed.Image[7] = 10, 1
 	sum := agreed.SHA256()
-	zeros := &state.State{Step: 10, Ledger: schedule.NewLedger(one.job.Spec.Samples), Values: make([]float32, 100)}
+	zeros := state.New(one.c.layout, one.job.Spec.Samples)
+	zeros.Step = 10
 	as := func(p []byte) []byte { return p }
 	for what, c := range map[string]struct {
 		serves

@@ -18,8 +18,8 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/probe"
 	"evenweave/internal/progress"
-	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 )
 
@@ -135,12 +135,11 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return job.Job{}, 0, err
 		}
-		values, err := c.Model.Initial(c.Spec.Seed)
+		initial, err := probe.Initial(c.Model, c.layout, c.Spec.Seed, c.Spec.Samples)
 		if err != nil {
 			return job.Job{}, 0, err
 		}
-		s := &state.State{Ledger: schedule.NewLedger(c.Spec.Samples), Values: values}
-		if _, err := c.save(ctx, j, t.Number(), s); err != nil {
+		if _, err := c.save(ctx, j, t.Number(), state.Seal(initial)); err != nil {
 			return job.Job{}, 0, err
 		}
 	}
@@ -151,14 +150,14 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 }
 
 // save makes a verified state durable.
-func (c *Coordinator) save(ctx context.Context, j job.Job, term int64, s *state.State) (checkpoint.Entry, error) {
+func (c *Coordinator) save(ctx context.Context, j job.Job, term int64, s *state.Sealed) (checkpoint.Entry, error) {
 	spec, err := json.Marshal(j.Spec)
 	if err != nil {
 		return checkpoint.Entry{}, err
 	}
 	m := checkpoint.Manifest{
-		Job: j.UUID, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(), Term: term,
-		Fingerprint: s.Fingerprint().String(), WeightsSHA256: c.Model.WeightsSHA256(s.Values), Tensors: c.Model.Tensors(),
+		Job: j.UUID, Task: c.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(), Term: term,
+		Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State), Tensors: checkpoint.Tensors(c.layout),
 		Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
 	}
 	if c.metrics != nil { // a run that goes on from here does not tell these steps again

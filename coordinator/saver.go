@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -101,14 +100,14 @@ func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, a
 	if err != nil {
 		return saved{step: step, err: err}
 	}
-	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(), bytes: c.stateLimit}
+	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(), bytes: int64(len(s.Head) + len(s.Image))}
 }
 
 // errForged says that a member gave another state than the world agreed on.
 var errForged = errors.New("it is not the state that the members agreed on")
 
-// fetch gets a state and hashes it as it arrives.
-func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int64, hash string) (*state.State, error) {
+// fetch gets a state: its head, which must have the agreed hash, and then block by block, each verified as it arrives.
+func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int64, hash string) (*state.Sealed, error) {
 	conn, err := c.pool.Dial(address)
 	if err != nil {
 		return nil, err
@@ -117,13 +116,11 @@ func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int6
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.New()
-	s, err := state.ReadFor(io.TeeReader(proto.BlockReader(stream.Recv), sum), tensorValues(c.Model.Tensors()), c.Spec.Samples)
-	switch {
-	case errors.Is(err, state.ErrDamaged):
+	var sum [sha256.Size]byte
+	copy(sum[:], hash)
+	s, err := state.Read(proto.BlockReader(stream.Recv), c.layout, c.Spec.Samples, &sum)
+	if errors.Is(err, state.ErrDamaged) {
 		return nil, fmt.Errorf("%w: %w", errForged, err)
-	case err == nil && string(sum.Sum(nil)) != hash:
-		return nil, fmt.Errorf("%w: its SHA-256 is %x, expected %x", errForged, sum.Sum(nil), hash)
 	}
 	if err == nil && s.Step != step {
 		err = fmt.Errorf("it sent step %d", s.Step)

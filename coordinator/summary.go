@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
@@ -160,8 +161,18 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 		Job: c.Name, UUID: j.UUID, Model: j.Spec.Model, Recipe: j.Spec.Recipe, Seed: j.Spec.Seed, Backend: j.Backend, Workers: c.Limits.Expect,
 		Steps: int(j.Spec.TotalSteps()), Epochs: int((j.Spec.TotalSteps() + plan.StepsPerEpoch() - 1) / plan.StepsPerEpoch()),
 		StepsPerEpoch: int(plan.StepsPerEpoch()), Samples: j.Spec.Samples,
-		GlobalBatch: j.Spec.GlobalBatch, MicroBatch: j.Spec.MicroBatch, ResumedFrom: int(step), Layers: c.Model.Layers(),
+		GlobalBatch: j.Spec.GlobalBatch, MicroBatch: j.Spec.MicroBatch, ResumedFrom: int(step), Layers: layers(c.Model),
 	})
+}
+
+// layers is the table of a model that describes itself.
+func layers(m evenweave.Model) (table []progress.Layer) {
+	if d, ok := m.(evenweave.Describer); ok {
+		for _, l := range d.Layers() {
+			table = append(table, progress.Layer{Name: l.Name, Output: l.Output, Parameters: l.Parameters})
+		}
+	}
+	return table
 }
 
 // conclude waits for the evaluations that are under way, unless interrupted, and tells the end. nil for a complete job, ErrHalted for one that was stopped.

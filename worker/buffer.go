@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 
+	"evenweave"
 	"evenweave/internal/exact"
 	"evenweave/internal/schedule"
 	"evenweave/internal/state"
@@ -11,9 +12,11 @@ import (
 // buffer is what one step's collective sums over the ranks: P quantised gradients, then the slots below.
 // Each slot but the first three is written by exactly one rank (the others leave it 0), so its sum is that rank's value.
 //
-//	loss, weight, correct      of all micro-batches
+//	loss, weight               of all micro-batches
+//	metrics    M               likewise, in the order of the task's names
 //	coverage   V               1 from the rank that computed the micro-batch
-//	verdict    V               1 + index of the first gradient element that is not finite or too large; P+1 for the loss
+//	verdict    V               1 + index of the first gradient element that is not finite or too large; P+1 for the loss,
+//	                           P+2 for the weight, P+3 and on for the metrics
 //	samples    global batch    1 + dataset index of what was loaded into that place; 0 for padding
 //	prints     2 a rank        fingerprint of the rank's state
 //	times      1 a rank        compute time, nanoseconds
@@ -22,7 +25,7 @@ type buffer struct {
 	words []int64
 
 	gradient []int64
-	sums     []int64
+	sums     []int64 // loss, weight, metrics
 	coverage []int64
 	verdict  []int64
 	samples  []int64
@@ -36,21 +39,20 @@ type buffer struct {
 const (
 	sumLoss = iota
 	sumWeight
-	sumCorrect
 	sumSlots
 )
 
-func newBuffer(parameters int, plan schedule.Plan, size int) *buffer {
+func newBuffer(parameters, metrics int, plan schedule.Plan, size int) *buffer {
 	v := plan.MicroBatches()
 	b := &buffer{microBatch: plan.MicroBatch}
-	b.words = make([]int64, parameters+sumSlots+2*v+plan.GlobalBatch+4*size)
+	b.words = make([]int64, parameters+sumSlots+metrics+2*v+plan.GlobalBatch+4*size)
 	rest := b.words
 	take := func(n int) []int64 {
 		var s []int64
 		s, rest = rest[:n:n], rest[n:]
 		return s
 	}
-	b.gradient, b.sums = take(parameters), take(sumSlots)
+	b.gradient, b.sums = take(parameters), take(sumSlots+metrics)
 	b.coverage, b.verdict, b.samples = take(v), take(v), take(plan.GlobalBatch)
 	b.prints, b.times, b.changes = take(2*size), take(size), take(size)
 	return b
@@ -58,28 +60,40 @@ func newBuffer(parameters int, plan schedule.Plan, size int) *buffer {
 
 func (b *buffer) reset() { clear(b.words) }
 
-// add puts one micro-batch's results in. A gradient or loss that cannot be quantised becomes a verdict, which every rank will read.
-func (b *buffer) add(batch *schedule.Batch, grad []float32, loss float32, correct int) {
-	v := batch.MicroBatch
+// add puts one micro-batch's results in. What cannot be quantised or summed becomes a verdict, which every rank will read.
+func (b *buffer) add(batch *evenweave.Batch, grad []float32, sums evenweave.Sums) {
+	v, n := batch.MicroBatch, len(b.coverage)
 	b.coverage[v]++
 	for i, s := range batch.Samples {
 		b.samples[v*b.microBatch+i] += int64(s) + 1
-		if s >= 0 {
-			b.sums[sumWeight]++
+	}
+	loss, ok := exact.Quantise(sums.Loss)
+	if !ok {
+		loss = exact.Limit(n)
+	}
+	for i, q := range append([]int64{loss, sums.Weight}, sums.Metrics...) {
+		limit := exact.Limit(n)
+		if i == sumWeight {
+			limit = maxWeight / int64(n)
+		}
+		if q >= limit || q <= -limit || i == sumWeight && q < 0 {
+			b.verdict[v] = int64(len(b.gradient)+i) + 1
+			return
 		}
 	}
-	q, ok := exact.Quantise(float64(loss))
-	if limit := exact.Limit(len(b.coverage)); !ok || q >= limit || q <= -limit {
-		b.verdict[v] = int64(len(b.gradient)) + 1
-		return
-	}
-	if bad := exact.Accumulate(b.gradient, grad, len(b.coverage)); bad >= 0 {
+	if bad := exact.Accumulate(b.gradient, grad, n); bad >= 0 {
 		b.verdict[v] = int64(bad) + 1
 		return
 	}
-	b.sums[sumLoss] += q
-	b.sums[sumCorrect] += int64(correct)
+	b.sums[sumLoss] += loss
+	b.sums[sumWeight] += sums.Weight
+	for i, m := range sums.Metrics {
+		b.sums[sumSlots+i] += m
+	}
 }
+
+// maxWeight bounds a step's weight, so that a float64 holds it exactly.
+const maxWeight = 1 << 53
 
 func (b *buffer) setPrint(rank int, f state.Fingerprint) {
 	b.prints[2*rank], b.prints[2*rank+1] = f.Hi, f.Lo
@@ -110,16 +124,33 @@ type Verdict struct{ Message string }
 
 func (v *Verdict) Error() string { return v.Message }
 
+// names gives what the verdicts speak of its names.
+type names struct {
+	element func(int) string // of the gradient
+	metrics []string
+}
+
+func (n names) verdict(i, elements int) string {
+	switch i -= elements; {
+	case i < 0:
+		return "the gradient of " + n.element(i+elements)
+	case i == sumLoss:
+		return "the loss"
+	case i == sumWeight:
+		return "the weight"
+	case i-sumSlots < len(n.metrics):
+		return "the metric " + n.metrics[i-sumSlots]
+	}
+	return "a metric"
+}
+
 // check reads the summed buffer: the verdicts, and whether each micro-batch was computed exactly once.
-func (b *buffer) check(step int64, parameterName func(int) string) error {
+func (b *buffer) check(step int64, n names) error {
 	for v, index := range b.verdict {
 		if index == 0 {
 			continue
 		}
-		what := "the loss"
-		if i := int(index) - 1; i < len(b.gradient) {
-			what = "the gradient of " + parameterName(i)
-		}
+		what := n.verdict(int(index)-1, len(b.gradient))
 		return &Verdict{fmt.Sprintf("step %d, micro-batch %d of %d: %s is not finite or exceeds the fixed-point range: training has diverged; "+
 			"resume cannot help, start again with another recipe or seed", step+1, v, len(b.verdict), what)}
 	}
@@ -128,7 +159,20 @@ func (b *buffer) check(step int64, parameterName func(int) string) error {
 			return &Verdict{fmt.Sprintf("step %d: micro-batch %d of %d was computed %d times instead of once", step+1, v, len(b.coverage), n)}
 		}
 	}
+	if b.sums[sumWeight] < 1 {
+		return &Verdict{fmt.Sprintf("step %d: the weights of all micro-batches sum to %d: there is no mean", step+1, b.sums[sumWeight])}
+	}
 	return nil
+}
+
+// used counts the samples that were loaded, without padding.
+func (b *buffer) used() (n int64) {
+	for _, s := range b.samples {
+		if s > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // loaded returns the dataset indices that the ranks loaded, -1 for padding.

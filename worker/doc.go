@@ -21,32 +21,8 @@ import (
 	"context"
 
 	"evenweave/internal/job"
-	"evenweave/internal/schedule"
 	"evenweave/proto"
 )
-
-// Model is what a worker trains. Gradients and State are called by several goroutines at once; SetState and Update by one, while nobody
-// calls anything else.
-type Model interface {
-	// Parameters is P, the length of a gradient.
-	Parameters() int
-	// ParameterName names element i of a gradient for a person: "conv1/kernel[17]".
-	ParameterName(i int) string
-	// State returns the live values: parameters first, then what the optimizer keeps. Read-only, valid until the next Update or SetState.
-	State() []float32
-	// SetState copies the values in.
-	SetState(values []float32) error
-	// Gradients computes the gradient of the weighted sum of the batch's losses into grad (P elements), that sum, and how many
-	// samples of non-zero weight were classified right. The result may depend on the batch and the state only.
-	Gradients(b *schedule.Batch, grad []float32) (loss float32, correct int, err error)
-	// Update applies the mean gradient; step counts updates from 0. On an error the state is as before.
-	Update(mean []float32, step int64) error
-}
-
-// Dataset fills a batch whose Samples, Epoch and Step are set. Safe for concurrent use.
-type Dataset interface {
-	Load(b *schedule.Batch) error
-}
 
 // Collective sums buffers over the ranks of one generation. Called by one goroutine, except Abort.
 type Collective interface {

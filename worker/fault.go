@@ -2,7 +2,7 @@ package worker
 
 import (
 	"context"
-	"math"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -19,19 +19,30 @@ func (l *Loop) flips(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-asked:
-			value, bit := l.replica.flip(rand.Int(), rand.IntN(32))
-			l.Log.Warn("flipped a bit, as asked", "value", value, "bit", bit)
+			where, err := l.replica.flip(rand.Int64(), rand.IntN(8))
+			l.Log.Warn("flipped a bit, as asked", "where", where, "err", err)
 		}
 	}
 }
 
-// flip changes one bit of the live state behind the back of everything else, as a faulty memory would: parameters or optimizer.
-// It may hit while a gradient is computed from them.
-func (r *replica) flip(value, bit int) (int, int) {
+// flip changes one bit of the live state behind the back of everything else, as a faulty memory would: of parameters or of what the optimizer keeps.
+// It waits for gradients that are being computed, since a model is not written to meanwhile, and for nothing else.
+func (r *replica) flip(at int64, bit int) (where string, err error) {
+	r.computing.Lock()
+	defer r.computing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	values := r.model.State()
-	value %= len(values)
-	values[value] = math.Float32frombits(math.Float32bits(values[value]) ^ 1<<bit)
-	return value, bit
+	at %= r.layout.Size
+	tensor := 0
+	for tensor+1 < len(r.layout.Offsets) && r.layout.Offsets[tensor+1] <= at {
+		tensor++
+	}
+	within := min(at-r.layout.Offsets[tensor], r.layout.Tensors[tensor].Bytes()-1)
+	b := make([]byte, 1)
+	where = fmt.Sprintf("byte %d, bit %d of %s", within, bit, r.layout.Tensors[tensor].Name)
+	if err := r.model.Read(tensor, within, b); err != nil {
+		return where, err
+	}
+	b[0] ^= 1 << bit
+	return where, r.model.Write(tensor, within, b)
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/schedule"
@@ -24,11 +25,13 @@ type generation struct {
 	ring     Collective
 	replica  *replica
 	sampler  *schedule.Sampler
-	dataset  Dataset
+	data     evenweave.Data
+	names    names
 	deal     schedule.Assignment
 	buffer   *buffer
 	lanes    []*lane
-	mean     []float32
+	flatMean []float32
+	mean     [][]float32 // flatMean, cut into tensors
 	samples  []int32
 	patience *patience
 	report   *report
@@ -86,7 +89,10 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 func (g *generation) open(ctx context.Context) error {
 	for {
 		g.report.phase(phaseOpen)
-		slots := g.known()
+		slots, err := g.known()
+		if err != nil {
+			return err
+		}
 		known := slots[policy.SlotWords*g.rank] > 0
 		if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
 			return err
@@ -98,7 +104,11 @@ func (g *generation) open(ctx context.Context) error {
 		}
 		switch {
 		case choice.Agreed:
-			if g.replica.verify(state.Fingerprint(choice.Print), g.world.Generation) {
+			verified, err := g.replica.verify(state.Fingerprint(choice.Print), g.world.Generation)
+			if err != nil {
+				return err
+			}
+			if verified {
 				g.tellDue()
 			}
 			step, epochs, used := g.replica.progress()
@@ -122,19 +132,22 @@ func (g *generation) open(ctx context.Context) error {
 }
 
 // known gives the slots in which this rank tells what state it has: none if it has changed by itself.
-func (g *generation) known() []int64 {
+func (g *generation) known() ([]int64, error) {
 	slots := make([]int64, policy.SlotWords*g.world.Size())
 	mine := slots[policy.SlotWords*g.rank:]
 	mine[3] = g.replica.durableStep()
 	if r := g.replica; r.known {
-		print := r.live().Fingerprint()
+		print, err := r.fingerprint()
+		if err != nil {
+			return nil, err
+		}
 		if print == r.print {
 			mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
 		} else {
 			r.disown()
 		}
 	}
-	return slots
+	return slots, nil
 }
 
 // exchanged counts the exchanges, alike on each rank, and says whether there were too many without a step gained. What one rank of three or more tells
@@ -278,12 +291,16 @@ func (g *generation) tell(c commit) {
 		g.tellDue()
 	}
 	step, epochs, used := r.progress()
+	accuracy := 0.0
+	if i := slices.Index(g.names.metrics, "accuracy"); i >= 0 {
+		accuracy = c.metrics[i]
+	}
 	deal := make([]int32, len(c.deal))
 	for i, n := range c.deal {
 		deal[i] = int32(n)
 	}
 	commit := &proto.Commit{
-		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss, Accuracy: c.accuracy,
+		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss, Accuracy: accuracy,
 		Samples: c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(), ReduceNanos: c.reduce.Nanoseconds(),
 		WaitNanos: c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Assignment: deal,
 	}

@@ -6,19 +6,18 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"evenweave"
 	"evenweave/allreduce"
 	"evenweave/allreduce/allreducetest"
 	"evenweave/internal/cluster"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
-	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 )
 
@@ -67,46 +66,55 @@ func (c *counted) Healed() { c.heals++ }
 // faulty is the tiny model with one fault at most.
 type faulty struct {
 	*example.Softmax
-	poison func(b *schedule.Batch, grad []float32) // changes a gradient
-	skew   func(step int64) bool                   // whether this update goes wrong
+	poison func(b *evenweave.Batch, grad []float32) // changes a gradient
+	skew   func(step int64) bool                    // whether this update goes wrong
 }
 
-func (m *faulty) Update(mean []float32, step int64) error {
+func (m *faulty) Update(mean [][]float32, step int64) error {
 	err := m.Softmax.Update(mean, step)
 	if m.skew != nil && m.skew(step) {
-		m.State()[3] += 1
+		m.Weights()[3] += 1
 	}
 	return err
 }
 
-func (m *faulty) Gradients(b *schedule.Batch, grad []float32) (float32, int, error) {
-	loss, correct, err := m.Softmax.Gradients(b, grad)
+func (m *faulty) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
+	sums, err := m.Softmax.Gradients(b, grads)
 	if m.poison != nil {
-		m.poison(b, grad)
+		m.poison(b, grads[0])
 	}
-	return loss, correct, err
+	return sums, err
 }
 
 // delayed takes a virtual millisecond a micro-batch, so that a test can act between two steps.
 type delayed struct {
-	Dataset
-	before func(b *schedule.Batch) // may change what is loaded, or block
+	evenweave.Data
+	before func(b *evenweave.Batch) // may change what is loaded, or block
 }
 
-func (d delayed) Load(b *schedule.Batch) error {
+func (d delayed) Load(b *evenweave.Batch) error {
 	time.Sleep(time.Millisecond) // virtual: this is the work
 	if d.before != nil {
 		d.before(b)
 	}
-	return d.Dataset.Load(b)
+	return d.Data.Load(b)
 }
 
 func newCrew(t *testing.T, steps int64) *crew {
 	j := job.Job{UUID: "job", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}, CheckpointEvery: 5}
 	c := &crew{t: t, job: j, changed: make(chan struct{}), links: map[int64][]allreducetest.Links{}, members: map[string]*hand{}}
 	c.view.Job = &j
-	c.states = map[int64]*state.State{0: {Ledger: schedule.NewLedger(j.Spec.Samples), Values: slices.Clone(example.NewSoftmax().State())}}
+	c.states = map[int64]*state.State{0: state.New(layoutOf(t, example.NewSoftmax()), j.Spec.Samples)}
 	return c
+}
+
+func layoutOf(t *testing.T, m evenweave.Model) *state.Layout {
+	t.Helper()
+	layout, err := state.NewLayout(m.Tensors())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layout
 }
 
 // View implements Board.
@@ -202,13 +210,15 @@ func (c *crew) FromCoordinator(_ context.Context, _, _ string, step int64) (*sta
 }
 
 // start runs a member until the job ends or the test does.
-func (c *crew) start(id string, parallelism int, before func(*schedule.Batch)) *hand {
+func (c *crew) start(id string, parallelism int, before func(*evenweave.Batch)) *hand {
 	h := &hand{model: &faulty{Softmax: example.NewSoftmax()}, leaving: make(chan struct{}), ended: make(chan struct{})}
 	h.Loop = &Loop{
-		ID: id, Job: c.job, Model: h.model, Dataset: delayed{example.Points{}, before}, Parallelism: parallelism, Board: c, Connect: c.connect,
+		ID: id, Job: c.job, Model: h.model, Data: delayed{example.Points{}, before}, MetricNames: example.Metrics(), Parallelism: parallelism, Board: c, Connect: c.connect,
 		Fetch: c, Leave: func() {}, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
 	}
-	h.Init()
+	if err := h.Init(); err != nil {
+		c.t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancelCause(c.t.Context())
 	h.cancel = cancel
 	c.mu.Lock()
@@ -262,7 +272,10 @@ func (c *crew) finish(ids ...string) state.Fingerprint {
 		}
 	}
 	for i, id := range ids {
-		f := c.members[id].replica.live().Fingerprint()
+		f, err := c.members[id].replica.fingerprint()
+		if err != nil {
+			c.t.Fatal(err)
+		}
 		if i > 0 && f != print {
 			c.t.Errorf("%s ends with fingerprint %s, %s with %s", id, f, ids[0], print)
 		}
@@ -291,10 +304,10 @@ var errKilled = errors.New("killed by the test")
 // startFlipping starts a member in whose state one bit changes by itself, once, while it computes the step after the given one.
 func (c *crew) startFlipping(id string, step int64) (h *hand) {
 	flipped := false
-	h = c.start(id, 1, func(b *schedule.Batch) {
+	h = c.start(id, 1, func(b *evenweave.Batch) {
 		if b.Step == step && !flipped {
 			flipped = true
-			v := &h.model.State()[3]
+			v := &h.model.Weights()[3]
 			*v = math.Float32frombits(math.Float32bits(*v) ^ 1)
 		}
 	})

@@ -3,11 +3,11 @@ package worker
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 
+	"evenweave"
 	"evenweave/internal/cluster"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
@@ -127,9 +127,9 @@ func TestUnfitMemberEnds(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrew(t, steps)
 			var b *hand
-			b = c.start("b", 1, func(batch *schedule.Batch) {
+			b = c.start("b", 1, func(batch *evenweave.Batch) {
 				if batch.Step == 7 {
-					b.model.State()[3] += 1
+					b.model.Weights()[3] += 1
 				}
 			})
 			healthy := strings.Split(others, "")
@@ -160,7 +160,7 @@ func TestTieIsReplayedFromTheNewest(t *testing.T) {
 		c := newCrew(t, steps)
 		durable := false
 		var a *hand
-		a = c.start("a", 1, func(b *schedule.Batch) {
+		a = c.start("a", 1, func(b *evenweave.Batch) {
 			if b.Step != 6 || durable {
 				return
 			}
@@ -171,7 +171,7 @@ func TestTieIsReplayedFromTheNewest(t *testing.T) {
 				return
 			}
 			c.mu.Lock()
-			c.states = map[int64]*state.State{5: s.Clone()} // and no older one
+			c.states = map[int64]*state.State{5: s.State.Clone()} // and no older one
 			c.mu.Unlock()
 			a.replica.acknowledge(5)
 		})
@@ -233,7 +233,7 @@ func TestTheDurableCheckpointIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		var a, b *hand
-		saved := func(batch *schedule.Batch) {
+		saved := func(batch *evenweave.Batch) {
 			if batch.Step == 11 {
 				a.replica.acknowledge(10)
 				b.replica.acknowledge(10)
@@ -321,20 +321,27 @@ func TestALoneFailureEndsNoJob(t *testing.T) {
 // TestADamagedCopyIsMadeAnew: a due state that was copied from a damaged live one is not what the healed member gives away.
 func TestADamagedCopyIsMadeAnew(t *testing.T) {
 	model := example.NewSoftmax()
-	r := newReplica(job.Job{Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: 20}, CheckpointEvery: 5}, model)
-	right := &state.State{Step: 4, Ledger: schedule.NewLedger(300), Values: slices.Clone(model.State())}
+	j := job.Job{Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: 20}, CheckpointEvery: 5}
+	r, err := newReplica(j, model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := state.New(r.layout, 300)
+	right.Step = 4
 	if err := r.adopt(right.Clone()); err != nil {
 		t.Fatal(err)
 	}
-	model.State()[3]++ // while the ring sums
-	if err := r.update(0, []int32{1}, make([]float32, model.Parameters())); err != nil {
+	model.Weights()[3]++ // while the ring sums
+	if err := r.update(0, []int32{1}, r.layout.Split(make([]float32, r.layout.Summed()))); err != nil {
 		t.Fatal(err)
 	}
 	right.Step, r.durable = 5, 5 // it is durable already, so what is adopted is not kept
 	if err := r.adopt(right.Clone()); err != nil {
 		t.Fatal(err)
 	}
-	r.verify(right.Fingerprint(), 1)
+	if _, err := r.verify(right.Fingerprint(), 1); err != nil {
+		t.Fatal(err)
+	}
 	if s, err := r.at(t.Context(), 5); err != nil || s.Fingerprint() != right.Fingerprint() {
 		t.Errorf("the state of step 5 is given as %v, %v", s, err)
 	}

@@ -8,8 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/probe"
 	"evenweave/internal/schedule"
 	"evenweave/proto"
 )
@@ -23,8 +25,9 @@ type Board interface {
 type Loop struct {
 	ID          string
 	Job         job.Job
-	Model       Model
-	Dataset     Dataset
+	Model       evenweave.Model
+	Data        evenweave.Data
+	MetricNames []string // of the sums that the model's Gradients reports
 	Parallelism int
 	Board       Board
 	Connect     Connect
@@ -48,9 +51,11 @@ type Loop struct {
 // errWorldChanged ends a generation that a newer world has replaced without waiting for its step.
 var errWorldChanged = errors.New("a newer world has been published")
 
-// Init prepares the loop; the Member service may serve from then on.
-func (l *Loop) Init() {
-	l.replica = newReplica(l.Job, l.Model)
+// Init prepares the loop; the Member service may serve from then on. The error says what is wrong with the model's tensors.
+func (l *Loop) Init() (err error) {
+	if l.replica, err = newReplica(l.Job, l.Model); err != nil {
+		return err
+	}
 	l.report = newReport(l.ID, l.Job.UUID)
 	if l.Observer == nil {
 		l.Observer = unobserved{}
@@ -58,11 +63,12 @@ func (l *Loop) Init() {
 	plan := l.Job.Spec.Plan()
 	l.sampler = schedule.NewSampler(plan)
 	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
+		flat := make([]float32, l.replica.layout.Summed())
 		l.lanes = append(l.lanes, &lane{
-			batch:    schedule.Batch{Samples: make([]int32, plan.MicroBatch)},
-			gradient: make([]float32, l.Model.Parameters()),
+			batch: evenweave.Batch{Samples: make([]int32, plan.MicroBatch)}, flat: flat, grads: l.replica.layout.Split(flat),
 		})
 	}
+	return nil
 }
 
 // Run returns nil when the job is done or this member has left, an error when it cannot go on: the job failed, or is not there any more.
@@ -192,10 +198,15 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	if err != nil {
 		return l.ended(ctx, world, log, err)
 	}
+	plan, layout := l.Job.Spec.Plan(), l.replica.layout
+	elements := layout.Summed()
+	mean := make([]float32, elements)
 	g := &generation{
-		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, dataset: l.Dataset,
-		deal: schedule.Even(l.Job.Spec.Plan().MicroBatches(), world.Size()), buffer: newBuffer(l.Model.Parameters(), l.Job.Spec.Plan(), world.Size()),
-		lanes: l.lanes, mean: make([]float32, l.Model.Parameters()), patience: &l.patience, report: l.report, observer: l.Observer, fetch: l.Fetch, log: log, sealing: &l.sealing,
+		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, data: l.Data,
+		names: names{func(i int) string { return probe.ElementName(layout, i) }, l.MetricNames},
+		deal:  schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(elements, len(l.MetricNames), plan, world.Size()),
+		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), patience: &l.patience, report: l.report, observer: l.Observer,
+		fetch: l.Fetch, log: log, sealing: &l.sealing,
 		newer: func() bool {
 			v, _ := l.Board.View()
 			return v.World != nil && v.World.Generation > world.Generation
@@ -229,9 +240,13 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		return nil // the coordinator writes it down for all; Run returns when it reads that
 	}
 	if holding {
-		print, sum := l.replica.live().Fingerprint().String(), l.replica.live().SHA256()
-		held := &proto.HeldState{Step: l.replica.step, Sha256: sum[:], Generation: world.Generation}
+		print := l.replica.print.String() // the last exchange has found it unchanged
+		last, err := l.replica.at(ctx, l.replica.step)
+		if err != nil {
+			return l.ended(ctx, world, log, err)
+		}
 		l.sealing.Wait() // a coordinator that hears of this state alone passes over the due ones before it
+		held := &proto.HeldState{Step: l.replica.step, Sha256: last.SHA256[:], Generation: world.Generation}
 		log.Info("holding the state", "step", l.replica.step, "fingerprint", print)
 		l.report.set(func(s *proto.Status) { s.Holding, s.Held, s.Fingerprint, s.Phase = true, held, print, phaseHolding })
 	}

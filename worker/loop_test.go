@@ -13,10 +13,10 @@ import (
 
 	"go.uber.org/goleak"
 
+	"evenweave"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
-	"evenweave/internal/schedule"
 	"evenweave/proto"
 )
 
@@ -138,7 +138,7 @@ func TestHoldingIsToldWithWhatIsDue(t *testing.T) {
 		c := newCrew(t, steps)
 		hashing := make(chan struct{})
 		var a *hand
-		a = c.start("a", 1, func(b *schedule.Batch) {
+		a = c.start("a", 1, func(b *evenweave.Batch) {
 			if b.Step == steps-1 && b.MicroBatch == 7 {
 				a.replica.sealing.Lock() // the hash of the last due state takes long
 				close(hashing)
@@ -162,7 +162,7 @@ func TestHoldingIsToldWithWhatIsDue(t *testing.T) {
 func TestWhoJoinsKeepsWhatIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
-		c.start("a", 1, func(b *schedule.Batch) {
+		c.start("a", 1, func(b *evenweave.Batch) {
 			if b.Step == 4 && b.MicroBatch == 0 {
 				c.publish(true, "a", "b")
 			}
@@ -226,7 +226,7 @@ func TestNaNEndsTheJobAlike(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCrew(t, steps)
 				for _, id := range []string{"a", "b", "c"} {
-					c.start(id, 1, nil).model.poison = func(b *schedule.Batch, grad []float32) {
+					c.start(id, 1, nil).model.poison = func(b *evenweave.Batch, grad []float32) {
 						if b.Step == 4 && b.MicroBatch == 5 {
 							grad[7] = poison
 						}
@@ -234,7 +234,7 @@ func TestNaNEndsTheJobAlike(t *testing.T) {
 				}
 				c.publish(false, "a", "b", "c")
 				got := verdict(c, "a", "b", "c")
-				for _, want := range []string{"step 5", "micro-batch 5", c.members["a"].model.ParameterName(7)} {
+				for _, want := range []string{"step 5", "micro-batch 5", "weights[7]"} {
 					if !strings.Contains(got, want) {
 						t.Errorf("the verdict %q does not name %s", got, want)
 					}
@@ -250,7 +250,7 @@ func TestRepeatedSampleIsCaught(t *testing.T) {
 		c := newCrew(t, steps)
 		first := int32(-1)
 		c.start("a", 1, nil)
-		c.start("b", 1, func(b *schedule.Batch) {
+		c.start("b", 1, func(b *evenweave.Batch) {
 			if first < 0 {
 				first = b.Samples[0]
 			} else if b.Step == 3 {
@@ -271,7 +271,7 @@ func TestHungMemberIsNamed(t *testing.T) {
 		c := newCrew(t, steps)
 		awake := make(chan struct{})
 		c.start("a", 1, nil)
-		c.start("b", 1, func(b *schedule.Batch) {
+		c.start("b", 1, func(b *evenweave.Batch) {
 			if b.Step == 6 {
 				<-awake
 			}
@@ -318,11 +318,11 @@ func TestFreshMembersRestore(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.mu.Lock()
-		c.states[10] = durable
+		c.states[10] = durable.State
 		c.mu.Unlock()
 		c.members["a"].cancel(errKilled)
 		first := int64(-1)
-		c.start("b", 1, func(b *schedule.Batch) {
+		c.start("b", 1, func(b *evenweave.Batch) {
 			if first < 0 {
 				first = b.Step
 			}

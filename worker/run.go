@@ -12,10 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"evenweave"
 	"evenweave/allreduce/grpclink"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/serving"
+	"evenweave/internal/state"
 	"evenweave/proto"
 )
 
@@ -34,8 +36,9 @@ type Config struct {
 	Observer    Observer      // may be nil
 	Faults      bool          // SIGUSR1 damages the state: for `evenweave chaos`
 	Metrics     http.Handler  // served as /metrics; may be nil
-	// Open loads data and model of a job, compiled and warm, and returns the hash of the golden probe.
-	Open func(ctx context.Context, j job.Job) (Model, Dataset, string, error)
+	MetricNames []string      // of the task
+	// Open loads model and training data of a job, compiled and warm, and returns the hash of the golden probe (see package probe).
+	Open func(ctx context.Context, j job.Job) (model evenweave.Model, data evenweave.Data, numerics string, err error)
 	Log  *slog.Logger
 }
 
@@ -87,16 +90,23 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		ID: cfg.ID, Job: j.UUID, Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid(),
 		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: numerics, Protocol: job.Protocol,
 	}, cfg.TTL, cfg.Log)
+	layout, err := state.NewLayout(model.Tensors())
+	if err != nil {
+		return fmt.Errorf("the model's state: %w", err)
+	}
 	pool := &proto.Pool{}
 	defer pool.Close()
 	rings := NewRings(cfg.ID, j.UUID, board.Learn)
 	loop := &Loop{
-		ID: cfg.ID, Job: *j, Model: model, Dataset: data, Parallelism: cfg.Parallelism, Board: board, Connect: retaining(pool, rings.Connect),
-		Fetch: Fetcher{Dial: pool.Dial, Values: len(model.State()), Samples: j.Spec.Samples},
-		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
-		Stay:  cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
+		ID: cfg.ID, Job: *j, Model: model, Data: data, MetricNames: cfg.MetricNames, Parallelism: cfg.Parallelism, Board: board,
+		Connect: retaining(pool, rings.Connect),
+		Fetch:   Fetcher{Dial: pool.Dial, Layout: layout, Samples: j.Spec.Samples},
+		Leave:   func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
+		Stay:    cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
 	}
-	loop.Init()
+	if err := loop.Init(); err != nil {
+		return err
+	}
 
 	server := serving.NewServer(cfg.Log, loop.Observer.Panicked, grpclink.ServerOptions()...)
 	rings.Server().Register(server)
@@ -130,10 +140,10 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 
 // open calls Open. A compiler cannot be interrupted: when ctx ends, or this process is asked to leave (then the model is nil), it is left to itself
 // and ends with the process.
-func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) (Model, Dataset, string, error) {
+func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) (evenweave.Model, evenweave.Data, string, error) {
 	type opened struct {
-		model    Model
-		data     Dataset
+		model    evenweave.Model
+		data     evenweave.Data
 		numerics string
 		err      error
 	}

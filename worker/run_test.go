@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"evenweave"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/proto"
@@ -20,7 +21,7 @@ func TestLeavingWhileCompiling(t *testing.T) {
 		gate := make(chan struct{})
 		defer synctest.Wait()
 		defer close(gate)
-		cfg := Config{Log: slog.New(slog.DiscardHandler), Open: func(context.Context, job.Job) (Model, Dataset, string, error) {
+		cfg := Config{Log: slog.New(slog.DiscardHandler), Open: func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 			<-gate
 			return example.NewSoftmax(), example.Points{}, "bits", nil
 		}}
@@ -35,7 +36,7 @@ func TestLeavingWhileCompiling(t *testing.T) {
 		if _, _, _, err := cfg.open(ctx, job.Job{}, nil); !errors.Is(err, why) {
 			t.Errorf("interrupted: %v", err)
 		}
-		cfg.Open = func(context.Context, job.Job) (Model, Dataset, string, error) {
+		cfg.Open = func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 			return example.NewSoftmax(), example.Points{}, "bits", nil
 		}
 		if model, data, numerics, err := cfg.open(t.Context(), job.Job{}, nil); model == nil || data == nil || numerics != "bits" || err != nil {

@@ -130,8 +130,9 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 
 // Fetcher reads states over gRPC through one shared set of connections.
 type Fetcher struct {
-	Dial            func(address string) (*grpc.ClientConn, error)
-	Values, Samples int // of a state
+	Dial    func(address string) (*grpc.ClientConn, error)
+	Layout  *state.Layout // of the states
+	Samples int           // that they are trained on
 }
 
 // FromPeer fetches the state of a step from a member.
@@ -161,9 +162,12 @@ func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step 
 }
 
 func (f Fetcher) read(recv func() (*proto.Block, error), step int64) (*state.State, error) {
-	s, err := state.ReadFor(proto.BlockReader(recv), f.Values, f.Samples)
-	if err == nil && s.Step != step {
+	s, err := state.Read(proto.BlockReader(recv), f.Layout, f.Samples, nil)
+	if err != nil {
+		return nil, err
+	}
+	if s.Step != step {
 		return nil, fmt.Errorf("asked for the state of step %d, got step %d", step, s.Step)
 	}
-	return s, err
+	return s.State, nil
 }

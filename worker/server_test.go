@@ -12,25 +12,30 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"evenweave"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/proto"
 )
 
 // served is a member's service over a state after 20 steps, of which 5, 10, 15 and 20 are due and agreed.
-func served(t *testing.T, model Model) *server {
+func served(t *testing.T, model evenweave.Model) *server {
 	t.Helper()
 	j := job.Job{UUID: "secret-uuid", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 10, Steps: 100}, CheckpointEvery: 5}
-	s := &server{replica: newReplica(j, model), report: newReport("w1", j.UUID), job: j.UUID, streams: make(chan struct{}, maxStates)}
-	r := s.replica
-	r.known, r.print = true, r.live().Fingerprint()
-	for r.step < 20 {
+	r, err := newReplica(j, model)
+	s := &server{replica: r, report: newReport("w1", j.UUID), job: j.UUID, streams: make(chan struct{}, maxStates)}
+	r.known = true
+	for err == nil && r.step < 20 {
 		r.step++
-		if r.print = r.live().Fingerprint(); j.Due(r.step) {
-			r.keep()
-			r.verify(r.print, 1)
+		if r.print, err = r.fingerprint(); err == nil && j.Due(r.step) {
+			if err = r.keep(); err == nil {
+				_, err = r.verify(r.print, 1)
+			}
 		}
 		s.report.commit(&proto.Commit{Step: r.step}, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return s
 }
@@ -41,7 +46,7 @@ type gated struct {
 	entered, gate chan struct{}
 }
 
-func (g gated) Update([]float32, int64) error {
+func (g gated) Update([][]float32, int64) error {
 	close(g.entered)
 	<-g.gate
 	return nil
@@ -84,7 +89,9 @@ func TestForgedAcknowledgementsAreClamped(t *testing.T) {
 	for _, c := range []struct{ step, durable int64 }{{-1, 0}, {math.MinInt64, 0}, {10, 10}, {1 << 62, 20}, {math.MaxInt64, 20}} {
 		s := served(t, example.NewSoftmax())
 		s.replica.step = 25 // committed, not told of yet, and due
-		s.replica.keep()
+		if err := s.replica.keep(); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := s.Acknowledge(t.Context(), &proto.AcknowledgeRequest{Job: s.job, Step: c.step}); err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"evenweave"
 	"evenweave/internal/job"
 	"evenweave/internal/schedule"
 	"evenweave/internal/state"
@@ -17,8 +18,12 @@ const maxSnapshots = 32
 
 // replica is this member's copy of the job's state, and the due snapshots of it. The loop changes it; the Member service reads it.
 type replica struct {
-	job   job.Job
-	model Model
+	job     job.Job
+	model   evenweave.Model
+	layout  *state.Layout
+	scratch []byte // for fingerprints, which only the loop takes
+
+	computing sync.Mutex // held while gradients are computed: nothing writes into the model then
 
 	mu     sync.RWMutex // held for writing while the live state changes
 	known  bool         // false until a state has been adopted: fresh members have none
@@ -40,42 +45,53 @@ type replica struct {
 
 // sharedCopy is the live state for all peers that ask for it, while it has not changed.
 type sharedCopy struct {
-	state   *state.State
+	state   *state.Sealed
 	changes int64
 }
 
-// copyChunk is how many values are copied for peers at once: an update waits for no more.
-const copyChunk = 1 << 18
+// copyChunk is how many bytes are copied for peers at once: an update waits for no more.
+const copyChunk = 1 << 20
 
 type snapshot struct {
 	state    *state.State
 	print    state.Fingerprint
 	verified bool
-	world    int64  // generation that agreed on it
-	sha256   []byte // nil until it is sealed
+	world    int64         // generation that agreed on it
+	sealed   *state.Sealed // nil until it is hashed
 }
 
-func newReplica(j job.Job, model Model) *replica {
-	return &replica{job: j, model: model, ledger: schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{})}
+func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
+	layout, err := state.NewLayout(model.Tensors())
+	if err != nil {
+		return nil, fmt.Errorf("the model's state: %w", err)
+	}
+	return &replica{
+		job: j, model: model, layout: layout, scratch: make([]byte, state.FingerprintBlock),
+		ledger: schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{}),
+	}, nil
 }
 
-// live is the state without a copy: for the loop only, between updates.
-func (r *replica) live() *state.State {
-	return &state.State{Step: r.step, Ledger: r.ledger, Values: r.model.State()}
+// fingerprint hashes the live state: for the loop only, between updates.
+func (r *replica) fingerprint() (state.Fingerprint, error) {
+	return r.layout.Fingerprint(r.step, r.ledger, r.model, r.scratch)
 }
 
-// adopt takes over a state fetched from a peer or a checkpoint.
-func (r *replica) adopt(s *state.State) error {
+// adopt takes over a state fetched from a peer or a checkpoint. After an error this member has none.
+func (r *replica) adopt(s *state.State) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.model.SetState(s.Values); err != nil {
+	r.moved()
+	r.known = false
+	if err := r.layout.WriteImage(r.model, s.Image); err != nil {
 		return fmt.Errorf("state of step %d: %w", s.Step, err)
 	}
-	r.moved()
-	r.step, r.ledger, r.known, r.broken = s.Step, s.Ledger, true, false
-	r.print = r.live().Fingerprint()
+	r.step, r.ledger = s.Step, s.Ledger
+	if r.print, err = r.fingerprint(); err != nil {
+		return err
+	}
+	r.known, r.broken = true, false
 	if r.job.Due(r.step) && r.step > r.durable { // those who computed it may die before it is saved
-		r.keep()
+		return r.keep()
 	}
 	return nil
 }
@@ -88,65 +104,82 @@ func (r *replica) disown() {
 }
 
 // update commits a step: the ledger, the model's update, the step count, and the snapshot if one is due. On an error nothing has changed.
-func (r *replica) update(epoch int64, samples []int32, mean []float32) error {
+func (r *replica) update(epoch int64, samples []int32, mean [][]float32) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ledger := r.ledger.Clone()
 	if err := ledger.Commit(epoch, samples); err != nil {
 		return &Verdict{fmt.Sprintf("step %d: ledger: %v", r.step+1, err)}
 	}
-	intact := r.live().Fingerprint() == r.print
+	before, err := r.fingerprint()
+	if err != nil {
+		return err
+	}
 	if err := r.model.Update(mean, r.step); err != nil {
 		return err
 	}
+	intact := before == r.print
 	r.ledger = ledger
 	r.step++
 	r.moved()
-	if r.print = r.live().Fingerprint(); !intact { // while the ring was summing: what came of it is owned up to in the next exchange
-		r.print = state.Fingerprint{}
+	r.print = state.Fingerprint{} // which no state has
+	after, err := r.fingerprint()
+	if err != nil {
+		return err
+	}
+	if intact { // else it changed while the ring was summing: what came of it is owned up to in the next exchange
+		r.print = after
 	}
 	if r.job.Due(r.step) {
-		r.keep()
+		return r.keep()
 	}
 	return nil
 }
 
 // keep stores a copy of the live state as a due snapshot, not yet verified.
-func (r *replica) keep() {
+func (r *replica) keep() error {
+	live, err := r.copy()
+	if err != nil {
+		return err
+	}
 	if _, ok := r.snapshots[r.step]; !ok {
 		r.order = append(r.order, r.step)
 	}
-	r.snapshots[r.step] = &snapshot{state: r.copy(), print: r.print}
+	r.snapshots[r.step] = &snapshot{state: live, print: r.print}
 	for len(r.order) > maxSnapshots {
 		delete(r.snapshots, r.order[0])
 		r.order = r.order[1:]
 	}
+	return nil
 }
 
-func (r *replica) copy() *state.State {
-	live := r.live()
-	return &state.State{Step: live.Step, Ledger: live.Ledger.Clone(), Values: append([]float32(nil), live.Values...)}
+func (r *replica) copy() (*state.State, error) {
+	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout, Image: make([]byte, r.layout.Size)}
+	return s, r.layout.ReadImage(r.model, 0, s.Image)
 }
 
 // verify marks the snapshot of the live step as agreed by all ranks of a world. It says whether a due snapshot became readable by that, or was
 // agreed on anew.
-func (r *replica) verify(f state.Fingerprint, generation int64) bool {
+func (r *replica) verify(f state.Fingerprint, generation int64) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s, ok := r.snapshots[r.step]
 	if !ok || s.verified && s.world >= generation {
-		return false
+		return false, nil
 	}
 	s.world = max(s.world, generation)
 	if s.verified {
-		return true
+		return true, nil
 	}
 	if s.print != f { // the live state was healed after the copy was taken
-		live := r.copy()
+		live, err := r.copy()
+		if err != nil {
+			return false, err
+		}
 		s.state, s.print = live, f
 	}
 	s.verified = true
-	return true
+	return true, nil
 }
 
 // seal hashes the verified snapshots that are not hashed yet. They do not change any more, so nobody waits for it.
@@ -158,9 +191,9 @@ func (r *replica) seal() {
 		if s == nil {
 			return
 		}
-		sum := s.state.SHA256()
+		sealed := state.Seal(s.state)
 		r.mu.Lock()
-		s.sha256 = sum[:]
+		s.sealed = sealed
 		r.mu.Unlock()
 	}
 }
@@ -169,7 +202,7 @@ func (r *replica) unsealed() *snapshot {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, step := range r.order {
-		if s := r.snapshots[step]; s.verified && s.sha256 == nil {
+		if s := r.snapshots[step]; s.verified && s.sealed == nil {
 			return s
 		}
 	}
@@ -182,8 +215,8 @@ func (r *replica) due() []*proto.HeldState {
 	defer r.mu.RUnlock()
 	var held []*proto.HeldState
 	for _, step := range r.order {
-		if s := r.snapshots[step]; s.sha256 != nil {
-			held = append(held, &proto.HeldState{Step: step, Sha256: s.sha256, Generation: s.world})
+		if s := r.snapshots[step]; s.sealed != nil {
+			held = append(held, &proto.HeldState{Step: step, Sha256: s.sealed.SHA256[:], Generation: s.world})
 		}
 	}
 	return held
@@ -242,62 +275,57 @@ func (r *replica) moved() {
 }
 
 // at returns the state of a step, which nobody may change: the due snapshot if verified, else one copy of the live state for all that ask.
-func (r *replica) at(ctx context.Context, step int64) (*state.State, error) {
+func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
 	r.copying.Lock()
 	defer r.copying.Unlock()
-	held, changes, err := r.held(step)
-	if err != nil {
-		return nil, err
+	held, ledger, changes, err := r.held(step)
+	if held != nil || err != nil {
+		return held, err
 	}
-	if held.Values != nil {
-		return held, nil
-	}
-	for whole := false; !whole; {
+	s := &state.State{Step: step, Ledger: ledger, Layout: r.layout, Image: make([]byte, r.layout.Size)}
+	for at := int64(0); at < r.layout.Size; at += copyChunk {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
-		if whole, err = r.copyMore(held, changes); err != nil {
+		if err := r.copyMore(s, at, changes); err != nil {
 			return nil, err
 		}
 	}
+	held = state.Seal(s)
 	r.shared.Store(&sharedCopy{held, changes})
 	return held, nil
 }
 
-// copyMore appends a chunk of the live values, which must not have changed since the first.
-func (r *replica) copyMore(s *state.State, changes int64) (whole bool, err error) {
+// copyMore copies a chunk of the live state, which must not have changed since the first.
+func (r *replica) copyMore(s *state.State, at, changes int64) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if r.changes != changes {
-		return false, fmt.Errorf("state of step %d is not here any more: this member has gone on to step %d", s.Step, r.step)
+		return fmt.Errorf("state of step %d is not here any more: this member has gone on to step %d", s.Step, r.step)
 	}
-	live := r.model.State()
-	if s.Values == nil {
-		s.Values = make([]float32, 0, len(live))
-	}
-	lo := len(s.Values)
-	s.Values = append(s.Values, live[lo:min(lo+copyChunk, len(live))]...)
-	return len(s.Values) == len(live), nil
+	return r.layout.ReadImage(r.model, at, s.Image[at:min(at+copyChunk, r.layout.Size)])
 }
 
-// held returns the state of a step that is there already, or one without values if it is the live one, after so many changes.
-func (r *replica) held(step int64) (*state.State, int64, error) {
+// held returns the state of a step that is there already, or nil and the ledger of the live one, after so many changes.
+func (r *replica) held(step int64) (*state.Sealed, *schedule.Ledger, int64, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if s, ok := r.snapshots[step]; ok && s.verified {
-		return s.state, 0, nil
+	if s, ok := r.snapshots[step]; ok && s.sealed != nil {
+		return s.sealed, nil, 0, nil
+	} else if ok && s.verified { // who seals it will be done soon; this is rare
+		return state.Seal(s.state), nil, 0, nil
 	}
 	if r.known && r.step == step {
 		if c := r.shared.Load(); c != nil && c.changes == r.changes {
-			return c.state, 0, nil
+			return c.state, nil, 0, nil
 		}
-		return &state.State{Step: step, Ledger: r.ledger.Clone()}, r.changes, nil
+		return nil, r.ledger.Clone(), r.changes, nil
 	}
 	held := "no state"
 	if r.known {
 		held = fmt.Sprintf("step %d", r.step)
 	}
-	return nil, 0, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots", step, held, len(r.order))
+	return nil, nil, 0, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots", step, held, len(r.order))
 }
 
 // progress returns the committed steps (-1: no state) and the ledger of the open epoch.

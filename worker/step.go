@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ var errDiverged = errors.New("replicas differ")
 // commit is what a committed step tells.
 type commit struct {
 	epoch                         int64
-	loss, accuracy                float64
+	loss                          float64
+	metrics                       []float64 // means, in the order of their names
 	samples                       int64
 	compute, reduce, wait, update time.Duration
 	deal                          schedule.Assignment
@@ -37,7 +39,10 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 		return commit{}, err
 	}
 	computed := time.Since(began)
-	print := r.live().Fingerprint() // after computing: what is compared is what was computed from
+	print, err := r.fingerprint() // after computing: what is compared is what was computed from
+	if err != nil {
+		return commit{}, err
+	}
 	buf.setPrint(g.rank, print)
 	buf.times[g.rank] = computed.Nanoseconds()
 	if g.newer() {
@@ -54,18 +59,25 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	if !buf.agreed() || print != r.print { // before any verdict: a damaged replica may not fail the job
 		return commit{}, errDiverged
 	}
-	if err := buf.check(r.step, r.model.ParameterName); err != nil {
+	if err := buf.check(r.step, g.names); err != nil {
 		return commit{}, err
 	}
-	c := commit{changing: buf.changing(), verified: r.verify(print, g.world.Generation), compute: computed, deal: g.deal}
+	verified, err := r.verify(print, g.world.Generation)
+	if err != nil {
+		return commit{}, err
+	}
+	c := commit{changing: buf.changing(), verified: verified, compute: computed, deal: g.deal}
 
 	g.report.phase(phaseUpdate)
 	updating := time.Now()
-	c.samples = buf.sums[sumWeight]
-	c.loss = exact.Value(buf.sums[sumLoss]) / float64(c.samples)
-	c.accuracy = float64(buf.sums[sumCorrect]) / float64(c.samples)
+	weight := buf.sums[sumWeight]
+	c.samples = buf.used()
+	c.loss = exact.Value(buf.sums[sumLoss]) / float64(weight)
+	for _, m := range buf.sums[sumSlots:] {
+		c.metrics = append(c.metrics, float64(m)/float64(weight))
+	}
 	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
-	exact.Mean(g.mean, buf.gradient, c.samples)
+	exact.Mean(g.flatMean, buf.gradient, weight)
 	g.samples = buf.loaded(g.samples)
 	if err := r.update(c.epoch, g.samples, g.mean); err != nil {
 		return commit{}, err
@@ -81,6 +93,8 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 // compute adds this rank's micro-batches to the buffer, several lanes side by side. Integer sums make their order irrelevant.
 func (g *generation) compute(ctx context.Context) error {
 	r := g.replica
+	r.computing.Lock()
+	defer r.computing.Unlock()
 	lo, hi := g.deal.Range(g.rank)
 	var (
 		next  atomic.Int64
@@ -92,12 +106,15 @@ func (g *generation) compute(ctx context.Context) error {
 	for _, l := range g.lanes[:min(len(g.lanes), hi-lo)] {
 		lanes.Go(func() {
 			for v := int(next.Add(1)) - 1; v < hi && ctx.Err() == nil; v = int(next.Add(1)) - 1 {
-				loss, correct, err := l.gradients(r, g.sampler, g.dataset, v)
+				sums, err := l.gradients(r, g.sampler, g.data, v)
+				if err == nil && len(sums.Metrics) != len(g.names.metrics) {
+					err = fmt.Errorf("the model gave %d metrics, the task names %d: %v", len(sums.Metrics), len(g.names.metrics), g.names.metrics)
+				}
 				mu.Lock()
 				if err != nil {
 					fault = errors.Join(fault, err)
 				} else {
-					g.buffer.add(&l.batch, l.gradient, loss, correct)
+					g.buffer.add(&l.batch, l.flat, sums)
 				}
 				mu.Unlock()
 			}
@@ -109,20 +126,21 @@ func (g *generation) compute(ctx context.Context) error {
 
 // lane is the scratch memory of one micro-batch in flight.
 type lane struct {
-	batch    schedule.Batch
-	gradient []float32
+	batch evenweave.Batch
+	flat  []float32
+	grads [][]float32 // flat, cut into tensors
 }
 
-func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data Dataset, v int) (loss float32, correct int, err error) {
+func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data evenweave.Data, v int) (evenweave.Sums, error) {
 	b, spec := &l.batch, r.job.Spec
-	b.Step, b.MicroBatch = r.step, v
+	b.Step, b.MicroBatch, b.Seed = r.step, v, spec.Seed
 	b.Epoch, _ = spec.Plan().Position(r.step)
 	b.Key = evenweave.Key(spec.Seed, evenweave.PurposeDropout, uint64(r.step), uint64(v))
 	sampler.MicroBatch(r.step, v, b.Samples)
 	if err := data.Load(b); err != nil {
-		return 0, 0, err
+		return evenweave.Sums{}, err
 	}
-	return r.model.Gradients(b, l.gradient)
+	return r.model.Gradients(b, l.grads)
 }
 
 func slowest(nanos []int64) int64 {

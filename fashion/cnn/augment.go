@@ -4,14 +4,12 @@ import (
 	"slices"
 
 	"evenweave"
-
-	"evenweave/internal/schedule"
 )
 
-// Augment changes the images of a batch in place, as the recipe says. What
+// Augment changes the images that a batch holds in place, as the recipe says. What
 // happens to a sample depends on (seed, epoch, sample) only, in integers: not on
 // its micro-batch, nor on who computes it. Padding is left alone.
-func (r Recipe) Augment(b *schedule.Batch, seed uint64) {
+func (r Recipe) Augment(b *evenweave.Batch, c *Content) {
 	if !r.Flip && r.Shift == 0 && r.Erase == 0 {
 		return
 	}
@@ -20,8 +18,8 @@ func (r Recipe) Augment(b *schedule.Batch, seed uint64) {
 		if sample == evenweave.Padding {
 			continue
 		}
-		key := evenweave.Key(seed, evenweave.PurposeAugment, uint64(b.Epoch), uint64(sample))
-		r.augment(b.Inputs[i*pixels:(i+1)*pixels], &scratch, evenweave.NewGenerator(key))
+		key := evenweave.Key(b.Seed, evenweave.PurposeAugment, uint64(b.Epoch), uint64(sample))
+		r.augment(c.Images[i*pixels:(i+1)*pixels], &scratch, evenweave.NewGenerator(key))
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"evenweave"
 
 	"evenweave/gomlx/backend"
-	"evenweave/internal/schedule"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -95,9 +94,13 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 	if err != nil {
 		return r, err
 	}
-	defer m.Close()
+	defer func() { err = errors.Join(err, m.Close()) }()
 	opened := time.Since(start)
-	gemm, gemmFLOP, err := compileGemm(m.backend)
+	device, err := m.device()
+	if err != nil {
+		return r, err
+	}
+	gemm, gemmFLOP, err := compileGemm(device)
 	if err != nil {
 		return r, err
 	}
@@ -127,14 +130,14 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 		}
 		products = append(products, rate)
 	}
-	updates, err := callRate(ctx, 1, slice, func(int) error { return m.Update(trainer.sums[0], 0) })
+	updates, err := callRate(ctx, 1, slice, func(int) error { return m.Update(m.split(trainer.sums[0]), 0) })
 	if err != nil {
 		return r, err
 	}
 
 	calls, flops := median(images), median(products)*gemmFLOP
 	r = BenchResult{
-		Event: "bench", Time: time.Now(), Backend: m.Backend(), MicroBatch: o.MicroBatch, Batch: o.Batch, Parallelism: o.Parallelism,
+		Event: "bench", Time: time.Now(), Backend: device.name, MicroBatch: o.MicroBatch, Batch: o.Batch, Parallelism: o.Parallelism,
 		ImagesPerSecond: calls * float64(o.MicroBatch), StepImages: median(steps) * float64(o.Batch), GradientsMS: 1e3 * float64(o.Parallelism) / calls, UpdateMS: 1e3 / updates,
 		GemmGFLOPS: flops / 1e9, LimitImages: flops / flopPerImage, OpenSeconds: opened.Seconds(),
 	}
@@ -146,24 +149,25 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 // with: its micro-batches' gradients are added up as they are.
 type benchTrainer struct {
 	model   *Model
-	batches []*schedule.Batch // a step's micro-batches
-	grads   [][]float32       // one for each call at the same time
-	sums    [][]float32       // likewise
-	taken   int64             // steps
+	batches []*evenweave.Batch // a step's micro-batches
+	grads   [][]float32        // one for each call at the same time
+	sums    [][]float32        // likewise
+	taken   int64              // steps
+	samples int                // of a step
 }
 
 func newBenchTrainer(m *Model, o BenchOptions) *benchTrainer {
-	t := &benchTrainer{model: m}
+	t := &benchTrainer{model: m, samples: o.Batch}
 	random := evenweave.NewGenerator(0)
 	for range o.Batch / o.MicroBatch {
-		b := &schedule.Batch{Inputs: make([]byte, o.MicroBatch*pixels), Labels: make([]uint8, o.MicroBatch), Weights: make([]float32, o.MicroBatch)}
-		for i := range b.Inputs {
-			b.Inputs[i] = byte(random.Uint64())
+		c, image := new(Content), make([]byte, pixels)
+		for range o.MicroBatch {
+			for i := range image {
+				image[i] = byte(random.Uint64())
+			}
+			c.Add(image, uint8(random.Below(classes)))
 		}
-		for i := range b.Weights {
-			b.Labels[i], b.Weights[i] = uint8(random.Below(classes)), 1
-		}
-		t.batches = append(t.batches, b)
+		t.batches = append(t.batches, &evenweave.Batch{Content: c})
 	}
 	for range o.Parallelism {
 		t.grads, t.sums = append(t.grads, make([]float32, NumParameters)), append(t.sums, make([]float32, NumParameters))
@@ -172,7 +176,7 @@ func newBenchTrainer(m *Model, o BenchOptions) *benchTrainer {
 }
 
 func (t *benchTrainer) gradients(worker int) error {
-	_, _, err := t.model.Gradients(t.batches[0], t.grads[worker])
+	_, err := t.model.Gradients(t.batches[0], t.model.split(t.grads[worker]))
 	return err
 }
 
@@ -183,7 +187,7 @@ func (t *benchTrainer) step() error {
 		wg.Go(func() {
 			clear(t.sums[worker])
 			for v := worker; v < len(t.batches) && failures[worker] == nil; v += len(t.grads) {
-				_, _, failures[worker] = t.model.Gradients(t.batches[v], grad)
+				_, failures[worker] = t.model.Gradients(t.batches[v], t.model.split(grad))
 				addTo(t.sums[worker], grad)
 			}
 		})
@@ -193,10 +197,10 @@ func (t *benchTrainer) step() error {
 		addTo(t.sums[0], s)
 	}
 	for i := range t.sums[0] {
-		t.sums[0][i] /= float32(len(t.batches) * len(t.batches[0].Labels))
+		t.sums[0][i] /= float32(t.samples)
 	}
 	t.taken++
-	return errors.Join(append(failures, t.model.Update(t.sums[0], t.taken-1))...)
+	return errors.Join(append(failures, t.model.Update(t.model.split(t.sums[0]), t.taken-1))...)
 }
 
 func addTo(sum, part []float32) {

@@ -1,9 +1,6 @@
 package cnn
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"math"
 
 	"evenweave"
@@ -30,23 +27,4 @@ func initialParameters(seed uint64, dst []float32) {
 			part[j] = float32(int32(random.Uint64()>>40)-1<<23) / (1 << 23) * limit
 		}
 	}
-}
-
-// WeightsSHA256 is the hex SHA-256 of the parameters in a state (or of bare
-// parameters) as little-endian float32 in the documented order.
-func WeightsSHA256(state []float32) string {
-	return hashFloats(state[:min(len(state), NumParameters)])
-}
-
-func hashFloats(parts ...[]float32) string {
-	h := sha256.New()
-	var buf []byte
-	for _, part := range parts {
-		buf = buf[:0]
-		for _, v := range part {
-			buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
-		}
-		h.Write(buf)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }

@@ -8,7 +8,6 @@ import (
 	"evenweave"
 
 	"evenweave/gomlx/backend"
-	"evenweave/internal/schedule"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -28,33 +27,34 @@ type Options struct {
 	MicroBatch   int    // samples of one Gradients call
 	TotalSteps   int64  // length of the schedule, for recipes that have one
 	Freeze       string // patterns of the tensors that Update leaves alone, see Frozen
-	EvaluateOnly bool   // only Logits will be called: nothing else is compiled before its first use
+	EvaluateOnly bool   // neither Gradients nor Update will be called: nothing is loaded or compiled before its first use
 
 	noDropout bool // for comparing with other implementations
 }
 
-// A Model is the network, its optimizer and their live state on one device.
+// A Model is the network, its optimizer and their live state on one device: an
+// evenweave.Model whose batches hold *Content.
 //
-// Gradients, Logits and Numerics may run at the same time as each other; Update,
-// SetState and Close wait for them and have the model to themselves.
+// Gradients, Logits and Read may run at the same time as each other; the other
+// methods wait for them and have the model to themselves.
 type Model struct {
 	options Options
 	recipe  Recipe
+	all     []Tensor // that are trained
 	frozen  []Tensor
-	backend compute.Backend
-	name    string
-	notice  string
+	device  func() (*device, error)
 
 	gradients, update, evaluate backend.Lazy
 
 	mu     sync.RWMutex
-	state  []float32 // as Layout says; nothing else remembers it
+	state  []float32 // parameters, then Adam's first and second moments; nothing else remembers it
 	next   []float32 // where Update computes; swapped with state when complete
 	closed bool
 }
 
 // Open compiles the model and runs it once, so that the first step is no slower
-// than the others. The state is Init(0) until SetState. Close releases it.
+// than the others. The state is that of
+// Init(0). Close releases it.
 func Open(options Options) (*Model, error) {
 	if options.MicroBatch < 1 {
 		return nil, fmt.Errorf("micro-batch %d: must be at least 1", options.MicroBatch)
@@ -73,34 +73,55 @@ func Open(options Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	device, name, notice, err := backend.Open(options.Backend)
-	if err != nil {
-		return nil, err
+	m := &Model{options: options, recipe: recipe, all: parameters(), frozen: frozen, device: lazyDevice(options.Backend)}
+	m.state, m.next = make([]float32, 3*NumParameters), make([]float32, 3*NumParameters)
+	initialParameters(0, m.state[:NumParameters])
+	on := func(compile func(compute.Backend) (*backend.Program, error)) func() (*backend.Program, error) {
+		return func() (*backend.Program, error) {
+			d, err := m.device()
+			if err != nil {
+				return nil, err
+			}
+			return compile(d.Backend)
+		}
 	}
-	m := &Model{options: options, recipe: recipe, frozen: frozen, backend: device, name: name, notice: notice}
-	m.state = m.Init(0)
-	m.next = make([]float32, len(m.state))
-	m.gradients.Compile = func() (*backend.Program, error) {
-		return compileGradients(device, options.MicroBatch, recipe)
+	m.gradients.Compile = on(func(b compute.Backend) (*backend.Program, error) {
+		return compileGradients(b, options.MicroBatch, recipe)
+	})
+	m.update.Compile = on(func(b compute.Backend) (*backend.Program, error) { return compileUpdate(b, recipe) })
+	m.evaluate.Compile = on(compileLogits)
+	if options.EvaluateOnly {
+		return m, nil
 	}
-	m.update.Compile = func() (*backend.Program, error) { return compileUpdate(device, recipe) }
-	m.evaluate.Compile = func() (*backend.Program, error) { return compileLogits(device) }
 	if err := m.warmUp(); err != nil {
-		m.Close()
-		return nil, err
+		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
 }
 
-// warmUp runs the programs that are sure to be needed, on samples of no weight.
+// A device is an open backend.
+type device struct {
+	compute.Backend
+	name, notice string
+}
+
+// lazyDevice opens a backend when it is first asked for.
+func lazyDevice(want string) func() (*device, error) {
+	return sync.OnceValues(func() (*device, error) {
+		b, name, notice, err := backend.Open(want)
+		if err != nil {
+			return nil, err
+		}
+		return &device{b, name, notice}, nil
+	})
+}
+
+// warmUp runs the programs that training needs, on samples of no weight.
 func (m *Model) warmUp() error {
 	n := m.options.MicroBatch
-	if m.options.EvaluateOnly {
-		return m.Logits(m.state, make([]byte, pixels), make([]float32, classes))
-	}
 	grad := make([]float32, NumParameters)
-	batch := &schedule.Batch{Inputs: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n)}
-	if _, _, err := m.Gradients(batch, grad); err != nil {
+	content := &Content{Images: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n)}
+	if _, err := m.gradientsAt(content, 0, grad); err != nil {
 		return err
 	}
 	return m.step(m.next, m.state, grad, 0)
@@ -151,90 +172,72 @@ func compileLogits(b compute.Backend) (*backend.Program, error) {
 	})
 }
 
-// Backend is the one in use: "xla", "xla:cuda" or "go".
-func (m *Model) Backend() string { return m.name }
-
-// Notice says why "auto" settled for the "go" backend, or is empty.
-func (m *Model) Notice() string { return m.notice }
-
-// Parameters is the length of a gradient.
-func (m *Model) Parameters() int { return NumParameters }
-
-// Layers describes the network, input first.
-func (m *Model) Layers() []Layer { return Layers(m.recipe) }
-
-// Layout names each tensor of the state and where it lies.
-func (m *Model) Layout() []Tensor {
-	var all []Tensor
-	for i, part := range []string{"", "adam/m/", "adam/v/"} {
-		for _, t := range parameters() {
-			t.Name = part + t.Name
-			t.Offset += i * NumParameters
-			all = append(all, t)
-		}
+// Backend is the one in use: "xla", "xla:cuda" or "go". The notice says why
+// "auto" settled for "go", or is empty.
+func (m *Model) Backend() (name, notice string, err error) {
+	d, err := m.device()
+	if err != nil {
+		return "", "", err
 	}
-	return all
+	return d.name, d.notice, nil
 }
 
-// Init returns a fresh state for a seed; the same on every backend and rank.
-func (m *Model) Init(seed uint64) []float32 {
-	state := make([]float32, 3*NumParameters)
-	initialParameters(seed, state[:NumParameters])
-	return state
-}
-
-// State is the live state, as Layout says. Gradients and Update read exactly
-// this memory. It is the caller's to read until the next Update or SetState.
-func (m *Model) State() []float32 {
+// Gradients implements evenweave.Model. Each call uses one thread.
+func (m *Model) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.state
-}
-
-// SetState replaces the live state by a copy of values.
-func (m *Model) SetState(values []float32) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(values) != len(m.state) {
-		return fmt.Errorf("state has %d values, this model needs %d: it belongs to another", len(values), len(m.state))
+	content, ok := b.Content.(*Content)
+	if !ok {
+		return evenweave.Sums{}, fmt.Errorf("a batch of %T, this model takes *cnn.Content", b.Content)
 	}
-	copy(m.state, values)
-	return nil
+	flat, whole, err := m.join(grads)
+	if err != nil {
+		return evenweave.Sums{}, err
+	}
+	sums, err := m.gradientsAt(content, b.Key, flat)
+	if err == nil && !whole {
+		m.spread(grads, flat)
+	}
+	return sums, err
 }
 
-// Gradients computes one micro-batch with the live state: grad (NumParameters
-// long) becomes the gradient of the weighted sum of the samples' losses, and the
-// results are that sum and how many samples of non-zero weight were classified
-// right. It may be called from several goroutines; each call uses one thread.
-func (m *Model) Gradients(b *schedule.Batch, grad []float32) (loss float32, correct int, err error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.gradientsAt(m.state[:NumParameters], b, grad)
-}
-
-func (m *Model) gradientsAt(params []float32, b *schedule.Batch, grad []float32) (loss float32, correct int, err error) {
+// gradientsAt computes one micro-batch with the live state: grad (NumParameters
+// long) becomes the gradient of the weighted sum of the samples' losses.
+func (m *Model) gradientsAt(c *Content, key uint64, grad []float32) (sums evenweave.Sums, err error) {
 	n := m.options.MicroBatch
 	switch {
 	case m.closed:
-		return 0, 0, errClosed
-	case len(b.Labels) != n || len(b.Weights) != n || len(b.Inputs) != n*pixels:
-		return 0, 0, fmt.Errorf("micro-batch of %d labels, %d weights, %d bytes: the model was opened for %d samples of %d bytes",
-			len(b.Labels), len(b.Weights), len(b.Inputs), n, pixels)
+		return sums, errClosed
+	case len(c.Labels) != n || len(c.Weights) != n || len(c.Images) != n*pixels:
+		return sums, fmt.Errorf("micro-batch of %d labels, %d weights, %d bytes: the model was opened for %d samples of %d bytes",
+			len(c.Labels), len(c.Weights), len(c.Images), n, pixels)
 	case len(grad) != NumParameters:
-		return 0, 0, fmt.Errorf("gradient buffer has %d elements, expected %d", len(grad), NumParameters)
+		return sums, fmt.Errorf("gradient buffer has %d elements, expected %d", len(grad), NumParameters)
 	}
-	var sums [2]float32
-	err = m.gradients.Run([]any{grad, sums[:]},
-		[]any{params, b.Inputs, b.Labels, b.Weights, []uint32{uint32(b.Key)}, []uint32{uint32(b.Key >> 32)}})
-	return sums[0], int(sums[1]), err
+	var results [2]float32
+	err = m.gradients.Run([]any{grad, results[:]},
+		[]any{m.state[:NumParameters], c.Images, c.Labels, c.Weights, []uint32{uint32(key)}, []uint32{uint32(key >> 32)}})
+	for _, w := range c.Weights {
+		if w > 0 {
+			sums.Weight++
+		}
+	}
+	sums.Loss, sums.Metrics = float64(results[0]), []int64{int64(results[1])}
+	return sums, err
 }
 
-// Update applies the optimizer to the live state, given the mean gradient and
-// the number of updates before this one. On an error the state is unchanged.
-func (m *Model) Update(mean []float32, step int64) error {
+// Update implements evenweave.Model.
+func (m *Model) Update(mean [][]float32, step int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.step(m.next, m.state, mean, step); err != nil {
+	flat, whole, err := m.join(mean)
+	if err != nil {
+		return err
+	}
+	if !whole {
+		m.gather(flat, mean)
+	}
+	if err := m.step(m.next, m.state, flat, step); err != nil {
 		return err
 	}
 	m.state, m.next = m.next, m.state
@@ -262,17 +265,15 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 	return err
 }
 
-// Logits evaluates the network without dropout: parameters (the first
-// NumParameters are used) and n images of 784 bytes give n x 10 numbers in dst.
-func (m *Model) Logits(params []float32, images []byte, dst []float32) error {
+// Logits evaluates the network without dropout on the live state: n images of
+// 784 bytes give n x 10 numbers in dst.
+func (m *Model) Logits(images []byte, dst []float32) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	n := len(images) / pixels
 	switch {
 	case m.closed:
 		return errClosed
-	case len(params) < NumParameters:
-		return fmt.Errorf("%d parameters, expected %d", len(params), NumParameters)
 	case len(images) != n*pixels || len(dst) != n*classes:
 		return fmt.Errorf("%d image bytes and %d results: expected multiples of %d and %d for the same number of images", len(images), len(dst), pixels, classes)
 	}
@@ -280,7 +281,7 @@ func (m *Model) Logits(params []float32, images []byte, dst []float32) error {
 	out := make([]float32, evaluationBatch*classes)
 	for at := 0; at < n; at += evaluationBatch {
 		clear(batch[copy(batch, images[at*pixels:]):])
-		if err := m.evaluate.Run([]any{out}, []any{params[:NumParameters], batch}); err != nil {
+		if err := m.evaluate.Run([]any{out}, []any{m.state[:NumParameters], batch}); err != nil {
 			return err
 		}
 		copy(dst[at*classes:], out)
@@ -288,45 +289,25 @@ func (m *Model) Logits(params []float32, images []byte, dst []float32) error {
 	return nil
 }
 
-// Numerics is the hash of Gradients and Update on fixed inputs and a fixed
-// state: equal where plug-in and class of processor give equal bits. It leaves the live state alone.
-func (m *Model) Numerics() (string, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	n := m.options.MicroBatch
-	random := evenweave.NewGenerator(0)
-	b := &schedule.Batch{Inputs: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n), Key: random.Uint64()}
-	for i := range b.Inputs {
-		b.Inputs[i] = byte(random.Uint64())
-	}
-	for i := range n {
-		b.Labels[i], b.Weights[i] = uint8(i%classes), 1
-	}
-	state := m.Init(1)
-	grad := make([]float32, NumParameters)
-	loss, _, err := m.gradientsAt(state[:NumParameters], b, grad)
-	if err != nil {
-		return "", err
-	}
-	after := make([]float32, len(state))
-	if err := m.step(after, state, grad, m.options.TotalSteps/2); err != nil { // where the rate is high enough to show
-		return "", err
-	}
-	return hashFloats([]float32{loss}, grad, after), nil
-}
-
 var errClosed = errors.New("the model is closed")
 
-// Close releases programs and backend. The slice that State gave stays valid.
-func (m *Model) Close() {
+// Close releases programs and backend.
+func (m *Model) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return
+		return nil
 	}
 	m.closed = true
-	m.gradients.Close()
-	m.update.Close()
-	m.evaluate.Close()
-	m.backend.Finalize()
+	used := m.gradients.Close()
+	used = m.update.Close() || used
+	if used = m.evaluate.Close() || used; !used {
+		return nil // the backend may not even be open
+	}
+	d, err := m.device()
+	if err != nil {
+		return nil // it could not be opened: there is nothing to release
+	}
+	d.Finalize()
+	return nil
 }

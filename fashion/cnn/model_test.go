@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"evenweave/internal/schedule"
+	"evenweave"
 )
 
 // open compiles a model, or skips the test where XLA's plug-in is missing.
@@ -23,7 +23,7 @@ func open(t *testing.T, o Options) *Model {
 		}
 		t.Fatal(err)
 	}
-	t.Cleanup(m.Close)
+	t.Cleanup(func() { _ = m.Close() })
 	return m
 }
 
@@ -42,8 +42,10 @@ func TestModel(t *testing.T) {
 			} {
 				t.Run(name, func(t *testing.T) { test(t, m) })
 			}
-			m.Close()
-			if _, _, err := m.Gradients(someBatch(4, 1), make([]float32, NumParameters)); err == nil {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+			if _, err := m.Gradients(someBatch(4, 1), m.split(make([]float32, NumParameters))); err == nil {
 				t.Error("a closed model computes")
 			}
 		})
@@ -75,16 +77,19 @@ func scaled(u []float64, shift, factor float64) []float32 {
 	return f
 }
 
-func referenceBatch() *schedule.Batch {
-	b := &schedule.Batch{Inputs: make([]byte, 4*pixels), Labels: []uint8{3, 9, 0, 5}, Weights: []float32{1, 1, 0, 1}}
+func referenceBatch() (*evenweave.Batch, *Content) {
+	c := &Content{Images: make([]byte, 4*pixels), Labels: []uint8{3, 9, 0, 5}, Weights: []float32{1, 1, 0, 1}}
 	for i, u := range unit(4, 4*pixels) {
-		b.Inputs[i] = byte(u * 256)
+		c.Images[i] = byte(u * 256)
 		if i%pixels < 14*side {
-			b.Inputs[i] = byte(64 * (i / pixels))
+			c.Images[i] = byte(64 * (i / pixels))
 		}
 	}
-	return b
+	return &evenweave.Batch{Content: c}, c
 }
+
+// setState replaces the live state: parameters, then moments.
+func (m *Model) setState(values []float32) { copy(m.state, values) }
 
 // TestMathematicsAgreesWithKeras: loss, gradient and an Adam step equal those of
 // an independent implementation in float64 (testdata/reference.py), ties included.
@@ -137,19 +142,20 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 	const p = NumParameters
 	params := scaled(unit(1, p), 0.5, 0.125)
 	state := slices.Concat(params, scaled(unit(2, p), 0.5, 1.0/512), scaled(unit(3, p), 0, 1.0/(1<<18)))
-	if err := m.SetState(state); err != nil {
-		t.Fatal(err)
-	}
+	m.setState(state)
 	grad := make([]float32, p)
-	batch := referenceBatch()
-	loss, correct, err := m.Gradients(batch, grad)
+	batch, content := referenceBatch()
+	sums, err := m.Gradients(batch, m.split(grad))
 	if err != nil {
 		t.Fatal(err)
 	}
-	close("loss", float64(loss), take(1)[0], float64(loss))
-	close("correct", float64(correct), take(1)[0], 1)
+	if sums.Weight != 3 {
+		t.Errorf("weight %d of three samples", sums.Weight)
+	}
+	close("loss", sums.Loss, take(1)[0], sums.Loss)
+	close("correct", float64(sums.Metrics[0]), take(1)[0], 1)
 	logits := make([]float32, 4*classes)
-	if err := m.Logits(m.State(), batch.Inputs, logits); err != nil {
+	if err := m.Logits(content.Images, logits); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range take(len(logits)) {
@@ -160,16 +166,16 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 	for i := range grad {
 		grad[i] /= 3
 	}
-	if err := m.Update(grad, 4); err != nil {
+	if err := m.Update(m.split(grad), 4); err != nil {
 		t.Fatal(err)
 	}
 	change := make([]float32, p)
-	for i, v := range m.State()[:p] {
+	for i, v := range m.state[:p] {
 		change[i] = v - params[i]
 	}
 	compareChange(t, change, &rest)
-	compare("first moment", m.State()[p:2*p])
-	compare("second moment", m.State()[2*p:])
+	compare("first moment", m.state[p:2*p])
+	compare("second moment", m.state[2*p:])
 	if len(rest) != 0 {
 		t.Errorf("%d reference values left over", len(rest))
 	}
@@ -191,25 +197,39 @@ func compareChange(t *testing.T, change []float32, rest *[]float64) {
 	}
 }
 
-func someBatch(n int, key uint64) *schedule.Batch {
-	b := &schedule.Batch{Inputs: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n), Key: key}
+func someBatch(n int, key uint64) *evenweave.Batch {
+	return &evenweave.Batch{Key: key, Content: someContent(n)}
+}
+
+func someContent(n int) *Content {
+	c := &Content{Images: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n)}
 	for i, u := range unit(5, n*pixels) {
-		b.Inputs[i] = byte(u * 256)
+		c.Images[i] = byte(u * 256)
 	}
 	for i := range n {
-		b.Labels[i], b.Weights[i] = uint8(i%classes), 1
+		c.Labels[i], c.Weights[i] = uint8(i%classes), 1
 	}
-	return b
+	return c
+}
+
+// gradient is what Gradients gives for a batch, in slices that are no one piece of memory.
+func gradient(t *testing.T, m *Model, b *evenweave.Batch) (evenweave.Sums, []float32) {
+	t.Helper()
+	grads := make([][]float32, len(m.all))
+	for i, tensor := range m.all {
+		grads[i] = make([]float32, tensor.Size())
+	}
+	sums, err := m.Gradients(b, grads)
+	if err != nil {
+		t.Error(err)
+	}
+	return sums, slices.Concat(grads...)
 }
 
 func equalBitsFromManyGoroutines(t *testing.T, m *Model) {
 	one := func(key uint64) string {
-		grad := make([]float32, NumParameters)
-		loss, _, err := m.Gradients(someBatch(4, key), grad)
-		if err != nil {
-			t.Error(err)
-		}
-		return hashFloats([]float32{loss}, grad)
+		sums, grad := gradient(t, m, someBatch(4, key))
+		return hashFloats([]float32{float32(sums.Loss)}, grad)
 	}
 	want := []string{one(0), one(1), one(1 << 32)}
 	if want[0] == want[1] || want[0] == want[2] || want[1] == want[2] {
@@ -229,100 +249,116 @@ func equalBitsFromManyGoroutines(t *testing.T, m *Model) {
 }
 
 func stateIsTheOneSourceOfTruth(t *testing.T, m *Model) {
-	if err := m.SetState(m.Init(7)); err != nil {
+	if err := m.Init(7); err != nil {
 		t.Fatal(err)
 	}
-	before := slices.Clone(m.State())
-	grad, other := make([]float32, NumParameters), make([]float32, NumParameters)
+	before := slices.Clone(m.state)
 	batch := someBatch(4, 1)
-	if _, _, err := m.Gradients(batch, grad); err != nil {
+	_, grad := gradient(t, m, batch)
+	b := make([]byte, 1)
+	if err := m.Read(0, 4*40+2, b); err != nil {
 		t.Fatal(err)
 	}
-	flipped := m.State()
-	flipped[40] = math.Float32frombits(math.Float32bits(flipped[40]) ^ 1<<22)
-	if _, _, err := m.Gradients(batch, other); err != nil {
+	b[0] ^= 1 << 6
+	if err := m.Write(0, 4*40+2, b); err != nil {
 		t.Fatal(err)
 	}
-	if slices.Equal(grad, other) {
+	if m.state[40] != math.Float32frombits(math.Float32bits(before[40])^1<<22) {
+		t.Fatal("another bit was flipped")
+	}
+	whole := make([]float32, NumParameters)
+	if _, err := m.Gradients(batch, m.split(whole)); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Equal(grad, whole) {
 		t.Error("a flipped bit in the state did not change the gradient")
 	}
-	if err := m.SetState(before); err != nil {
-		t.Fatal(err)
+	m.setState(before)
+	if _, err := m.Gradients(batch, m.split(whole)); err != nil || !slices.Equal(grad, whole) {
+		t.Errorf("slices of one piece of memory get another gradient than others: %v", err)
 	}
-	for _, bad := range []error{m.Update(grad[1:], 0), m.Update(grad, -1), m.SetState(before[1:])} {
+	scattered := m.split(slices.Clone(grad))
+	scattered[0] = slices.Clone(scattered[0])
+	for _, bad := range []error{
+		m.Update(scattered[1:], 0), m.Update([][]float32{grad}, 0), m.Update(m.split(grad), -1), m.Write(0, 1<<20, b), m.Write(18, 0, b), m.Read(-1, 0, b),
+	} {
 		if bad == nil {
 			t.Error("bad arguments accepted")
 		}
 	}
-	numerics, err := m.Numerics()
-	if err != nil {
+	if !slices.Equal(before, m.state) {
+		t.Error("a failed update changed the state")
+	}
+	if err := m.Update(scattered, 0); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(before, m.State()) {
-		t.Error("a failed update or the probe changed the state")
-	}
-	if err := m.Update(grad, 0); err != nil {
-		t.Fatal(err)
-	}
-	if slices.Equal(before, m.State()) {
+	after := slices.Clone(m.state)
+	if slices.Equal(before, after) {
 		t.Error("an update left the state as it was")
 	}
-	if again, err := m.Numerics(); err != nil || again != numerics {
-		t.Errorf("the probe depends on the live state: %s, %s, %v", numerics, again, err)
+	m.setState(before)
+	if err := m.Update(m.split(grad), 0); err != nil || !slices.Equal(after, m.state) {
+		t.Errorf("slices of one piece of memory get another update than others: %v", err)
 	}
 }
 
 // paddingChangesNothing: samples of zero weight add nothing to sums or gradient.
 func paddingChangesNothing(t *testing.T, m *Model) {
-	grad := make([]float32, NumParameters)
-	batch := someBatch(4, 1)
-	clear(batch.Weights)
-	loss, correct, err := m.Gradients(batch, grad)
-	if err != nil || loss != 0 || correct != 0 || slices.ContainsFunc(grad, func(g float32) bool { return g != 0 }) {
-		t.Errorf("padding gave loss %v, %d correct, error %v, or a gradient", loss, correct, err)
+	c := someContent(4)
+	clear(c.Weights)
+	sums, grad := gradient(t, m, &evenweave.Batch{Key: 1, Content: c})
+	if sums.Loss != 0 || sums.Weight != 0 || sums.Metrics[0] != 0 || slices.ContainsFunc(grad, func(g float32) bool { return g != 0 }) {
+		t.Errorf("padding gave %+v, or a gradient", sums)
 	}
 }
 
 func logitsDoNotDependOnNeighbours(t *testing.T, m *Model) {
-	images := someBatch(evaluationBatch+3, 0).Inputs
+	if err := m.Init(2); err != nil {
+		t.Fatal(err)
+	}
+	images := someContent(evaluationBatch + 3).Images
 	all := make([]float32, (evaluationBatch+3)*classes)
-	if err := m.Logits(m.Init(2), images, all); err != nil {
+	if err := m.Logits(images, all); err != nil {
 		t.Fatal(err)
 	}
 	last := make([]float32, 3*classes)
-	if err := m.Logits(m.Init(2), images[evaluationBatch*pixels:], last); err != nil {
+	if err := m.Logits(images[evaluationBatch*pixels:], last); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(all[evaluationBatch*classes:], last) {
 		t.Error("the padded last batch gave other logits")
 	}
-	if err := m.Logits(m.Init(2), images[1:], all); err == nil {
+	if err := m.Logits(images[1:], all); err == nil {
 		t.Error("a cut image was accepted")
 	}
 }
 
 func initialStateAndLayout(t *testing.T, m *Model) {
-	state := m.Init(1)
+	if err := m.Init(1); err != nil {
+		t.Fatal(err)
+	}
 	// Pinned: a change breaks the promise that a seed gives one result.
-	if got := WeightsSHA256(state); got != "406bc7b271fe51bfae4c8cc88de69ed44a381c82cde1dd561baacbd3acd00da1" {
+	hash := hashFloats(m.state[:NumParameters])
+	if got := hash; got != "406bc7b271fe51bfae4c8cc88de69ed44a381c82cde1dd561baacbd3acd00da1" {
 		t.Errorf("initial weights of seed 1 have hash %s", got)
 	}
-	if WeightsSHA256(m.Init(2)) == WeightsSHA256(state) {
-		t.Error("two seeds give the same weights")
+	if err := m.Init(2); err != nil || hashFloats(m.state[:NumParameters]) == hash {
+		t.Errorf("two seeds give the same weights: %v", err)
 	}
 	end := 0
-	for _, tensor := range m.Layout() {
-		if tensor.Offset != end {
-			t.Errorf("%s starts at %d, expected %d", tensor.Name, tensor.Offset, end)
+	for i, tensor := range m.Tensors() {
+		memory, err := m.tensor(i)
+		if err != nil || &memory[0] != &m.state[end] || len(memory) != tensor.Elements() {
+			t.Errorf("%s does not lie at %d: %v", tensor.Name, end, err)
 		}
-		end += tensor.Size()
+		end += tensor.Elements()
 	}
 	total := 0
 	for _, layer := range m.Layers() {
 		total += layer.Parameters
 	}
-	if end != len(state) || total != NumParameters {
-		t.Errorf("layout covers %d of %d values, layers %d of %d parameters", end, len(state), total, NumParameters)
+	if end != len(m.state) || total != NumParameters {
+		t.Errorf("layout covers %d of %d values, layers %d of %d parameters", end, len(m.state), total, NumParameters)
 	}
 }
 

@@ -3,6 +3,8 @@ package cnn
 import (
 	"fmt"
 
+	"evenweave"
+
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph" // the network reads like its formulas
@@ -30,13 +32,6 @@ func (t Tensor) Size() int {
 	return n
 }
 
-// A Layer is one row of the table that describes the network.
-type Layer struct {
-	Name       string
-	Output     []int // shape for one sample
-	Parameters int
-}
-
 // parameters lists the network's tensors in the documented order, in which
 // gradients, checkpoints and hashes hold them.
 func parameters() []Tensor {
@@ -59,17 +54,25 @@ func parameters() []Tensor {
 // NumParameters is the length of a gradient.
 const NumParameters = 110_986
 
-// Layers describes the network as a recipe trains it, input first.
-func Layers(r Recipe) []Layer {
-	return []Layer{
-		{"input, scaled to 0-1", []int{28, 28, 1}, 0},
-		{"conv 3x3, ReLU", []int{26, 26, 32}, 320},
-		{"conv 3x3, ReLU", []int{24, 24, 64}, 18_496},
-		{"max-pool 2x2", []int{12, 12, 64}, 0},
-		{fmt.Sprintf("dropout %g", r.Dropout), []int{12, 12, 64}, 0},
-		{"flatten", []int{9216}, 0},
-		{"dense", []int{classes}, 92_170},
+// Layers implements evenweave.Describer: the network as the recipe trains it.
+func (m *Model) Layers() []evenweave.Layer {
+	return []evenweave.Layer{
+		{Name: "input, scaled to 0-1", Output: "28x28x1"},
+		{Name: "conv 3x3, ReLU", Output: "26x26x32", Parameters: 320},
+		{Name: "conv 3x3, ReLU", Output: "24x24x64", Parameters: 18_496},
+		{Name: "max-pool 2x2", Output: "12x12x64"},
+		{Name: fmt.Sprintf("dropout %g", m.recipe.Dropout), Output: "12x12x64"},
+		{Name: "flatten", Output: "9216"},
+		{Name: "dense", Output: "10", Parameters: 92_170},
 	}
+}
+
+// Schedule implements evenweave.Describer.
+func (m *Model) Schedule() string {
+	if m.recipe.Decay || m.recipe.WarmUp > 0 {
+		return fmt.Sprintf("the learning rate of recipe %q rises and falls over the whole length of the job", m.recipe.Name)
+	}
+	return ""
 }
 
 // A network is the forward pass, with what the backward pass needs of it.

@@ -36,7 +36,7 @@ func TestOnlyPortableOperations(t *testing.T) {
 		}
 		o.Backend = "xla"
 		m := open(t, o)
-		if err := m.Logits(m.State(), make([]byte, pixels), make([]float32, classes)); err != nil {
+		if err := m.Logits(make([]byte, pixels), make([]float32, classes)); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -171,7 +171,7 @@ func TestNumericsOfThisProcessor(t *testing.T) {
 				case backend == "go" && !simdBuilt:
 					t.Skip("the probe is that of a build with GOEXPERIMENT=simd")
 				}
-				got, err := open(t, Options{Backend: backend, MicroBatch: 16, Recipe: r.Name, TotalSteps: 100}).Numerics()
+				got, err := open(t, Options{Backend: backend, MicroBatch: 16, Recipe: r.Name, TotalSteps: 100}).numerics()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -240,7 +240,7 @@ func TestPlainFormsOnGPUs(t *testing.T) {
 	defer device.Finalize()
 	const n = 3
 	recipe := recipes()[slices.IndexFunc(recipes(), func(r Recipe) bool { return r.Name == "fast" })]
-	batch := someBatch(n, 1)
+	batch := someContent(n)
 	gradients := func(b compute.Backend) (*backend.Program, []any, []any) {
 		p, err := compileGradients(b, n, recipe)
 		if err != nil {
@@ -249,7 +249,7 @@ func TestPlainFormsOnGPUs(t *testing.T) {
 		params := make([]float32, NumParameters)
 		initialParameters(1, params)
 		return p, []any{make([]float32, NumParameters), make([]float32, 2)},
-			[]any{params, batch.Inputs, batch.Labels, batch.Weights, []uint32{1}, []uint32{2}}
+			[]any{params, batch.Images, batch.Labels, batch.Weights, []uint32{1}, []uint32{2}}
 	}
 	update := func(b compute.Backend) (*backend.Program, []any, []any) {
 		p, err := compileUpdate(b, recipe)

@@ -19,7 +19,7 @@ func TestProgramsAreForOneProcessor(t *testing.T) {
 	const child = "EVENWEAVE_TEST_COMPILE"
 	if os.Getenv(child) != "" {
 		m := open(t, Options{Backend: "xla", MicroBatch: 4})
-		if err := m.Logits(m.State(), make([]byte, pixels), make([]float32, classes)); err != nil {
+		if err := m.Logits(make([]byte, pixels), make([]float32, classes)); err != nil {
 			t.Fatal(err)
 		}
 		return

@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"evenweave"
-
-	"evenweave/internal/schedule"
 )
 
 func TestRatesRiseAndFallAsTheRecipeSays(t *testing.T) {
@@ -45,25 +43,30 @@ func TestTutorialIsKerasAdam(t *testing.T) {
 		t.Errorf("factors %g, %g: expected %g, 1", moment, keep, want)
 	}
 	b := augmentable(4, 0)
-	before := bytes.Clone(b.Inputs)
-	r.Augment(b, 1)
-	if !bytes.Equal(before, b.Inputs) {
+	before := bytes.Clone(images(b))
+	r.Augment(b, content(b))
+	if !bytes.Equal(before, images(b)) {
 		t.Error("the tutorial recipe changed the images")
 	}
 }
 
 // augmentable is a batch of n noisy images of samples first, first+1, ...
-func augmentable(n, first int) *schedule.Batch {
-	b := &schedule.Batch{Inputs: make([]byte, n*pixels), Samples: make([]int32, n), Epoch: 3}
+func augmentable(n, first int) *evenweave.Batch {
+	c := &Content{Images: make([]byte, n*pixels)}
+	b := &evenweave.Batch{Samples: make([]int32, n), Epoch: 3, Seed: 1, Content: c}
 	for i := range n {
 		b.Samples[i] = int32(first + i)
 		random := evenweave.NewGenerator(uint64(first + i))
 		for j := range pixels {
-			b.Inputs[i*pixels+j] = byte(random.Below(255)) + 1
+			c.Images[i*pixels+j] = byte(random.Below(255)) + 1
 		}
 	}
 	return b
 }
+
+func content(b *evenweave.Batch) *Content { return b.Content.(*Content) }
+
+func images(b *evenweave.Batch) []byte { return content(b).Images }
 
 func TestAugmentDependsOnSeedEpochAndSampleOnly(t *testing.T) {
 	r, err := RecipeNamed("augment")
@@ -71,31 +74,32 @@ func TestAugmentDependsOnSeedEpochAndSampleOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	together := augmentable(64, 0)
-	r.Augment(together, 1)
+	r.Augment(together, content(together))
 	for i := range 64 {
 		alone := augmentable(1, i)
 		alone.Step, alone.MicroBatch, alone.Key = 9, 2, 77
-		r.Augment(alone, 1)
-		if !bytes.Equal(alone.Inputs, together.Inputs[i*pixels:(i+1)*pixels]) {
+		r.Augment(alone, content(alone))
+		if !bytes.Equal(images(alone), images(together)[i*pixels:(i+1)*pixels]) {
 			t.Fatalf("sample %d comes out otherwise in another micro-batch", i)
 		}
 	}
-	changed := func(edit func(*schedule.Batch) uint64) bool {
+	changed := func(edit func(*evenweave.Batch)) bool {
 		b := augmentable(64, 0)
-		r.Augment(b, edit(b))
-		return !bytes.Equal(b.Inputs, together.Inputs)
+		edit(b)
+		r.Augment(b, content(b))
+		return !bytes.Equal(images(b), images(together))
 	}
-	if !changed(func(*schedule.Batch) uint64 { return 2 }) {
+	if !changed(func(b *evenweave.Batch) { b.Seed = 2 }) {
 		t.Error("another seed changes nothing")
 	}
-	if !changed(func(b *schedule.Batch) uint64 { b.Epoch++; return 1 }) {
+	if !changed(func(b *evenweave.Batch) { b.Epoch++ }) {
 		t.Error("another epoch changes nothing")
 	}
 	padding := augmentable(1, 0)
 	padding.Samples[0] = evenweave.Padding
-	before := slices.Clone(padding.Inputs)
-	r.Augment(padding, 1)
-	if !bytes.Equal(before, padding.Inputs) {
+	before := slices.Clone(images(padding))
+	r.Augment(padding, content(padding))
+	if !bytes.Equal(before, images(padding)) {
 		t.Error("padding was changed")
 	}
 }
@@ -106,13 +110,14 @@ func TestAugmentMovesPixelsAsItSays(t *testing.T) {
 	seen := map[[3]int]bool{}
 	for sample := range 2000 {
 		b := augmentable(1, sample)
-		original := bytes.Clone(b.Inputs)
-		r.Augment(b, 5)
+		b.Seed = 5
+		original := bytes.Clone(images(b))
+		r.Augment(b, content(b))
 		found := 0
 		for mirror := range 2 {
 			for down := -2; down <= 2; down++ {
 				for right := -2; right <= 2; right++ {
-					if explains(b.Inputs, original, mirror, down, right) {
+					if explains(images(b), original, mirror, down, right) {
 						seen[[3]int{mirror, down, right}] = true
 						found++
 					}

@@ -2,14 +2,10 @@ package chaos_test
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -21,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
-	"evenweave/checkpoint"
+	"evenweave"
 	"evenweave/coordinator"
 	"evenweave/internal/cluster"
 	"evenweave/internal/example"
@@ -29,7 +25,6 @@ import (
 	"evenweave/internal/local"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
-	"evenweave/internal/schedule"
 	"evenweave/worker"
 )
 
@@ -84,8 +79,8 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		return local.ServeEtcd(ctx, *dir, *client, *peer, os.Stdout)
 	case "worker":
 		return worker.Run(context.Background(), worker.Config{
-			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1, Grace: 25 * time.Second, TTL: *ttl, Log: log,
-			Open: func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1, Grace: 25 * time.Second, TTL: *ttl, Log: log, MetricNames: example.Metrics(),
+			Open: func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 				return slow{example.NewSoftmax(), *work}, example.Points{}, "tiny", nil
 			},
 		}, ctx.Done())
@@ -104,7 +99,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()}, Name: *name, Spec: spec, Backend: "tiny",
 		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Dir: *dir, Started: time.Now(), Log: log,
 		Limits:   policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect, ExpectFor: 20 * time.Second, TTL: *ttl},
-		Observer: progress.NewJSON(os.Stdout), Model: tiny{},
+		Observer: progress.NewJSON(os.Stdout), Task: "softmax", Model: example.NewSoftmax(), Test: example.Points{N: 1000},
 	}, c)
 	if err != nil {
 		return err
@@ -129,43 +124,9 @@ type slow struct {
 	work time.Duration
 }
 
-func (s slow) Gradients(b *schedule.Batch, grad []float32) (float32, int, error) {
+func (s slow) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
 	time.Sleep(s.work) // this is the work
-	return s.Softmax.Gradients(b, grad)
-}
-
-// tiny is the model as the coordinator sees it.
-type tiny struct{}
-
-func (tiny) Initial(uint64) ([]float32, error) { return example.NewSoftmax().State(), nil }
-func (tiny) Layers() []progress.Layer          { return nil }
-func (tiny) Tensors() []checkpoint.Tensor {
-	return []checkpoint.Tensor{{Name: "weights", Shape: []int{example.NewSoftmax().Parameters()}}}
-}
-func (tiny) Evaluator() (coordinator.Evaluator, error) { return tiny{}, nil }
-
-func (tiny) WeightsSHA256(values []float32) string {
-	h := sha256.New()
-	for _, v := range values {
-		_ = binary.Write(h, binary.LittleEndian, math.Float32bits(v))
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-func (tiny) Evaluate(_ context.Context, values []float32) (test coordinator.Score, held *coordinator.Score, err error) {
-	m := example.NewSoftmax()
-	if err := m.SetState(values); err != nil {
-		return test, nil, err
-	}
-	b := schedule.Batch{Samples: make([]int32, 1000)}
-	for i := range b.Samples {
-		b.Samples[i] = int32(i)
-	}
-	if err := (example.Points{}).Load(&b); err != nil {
-		return test, nil, err
-	}
-	sum, correct, err := m.Gradients(&b, make([]float32, m.Parameters()))
-	return coordinator.Score{Accuracy: float64(correct) / 1000, Loss: float64(sum) / 1000}, nil, err
+	return s.Softmax.Gradients(b, grads)
 }
 
 // processes says how to run this binary as a cluster.

@@ -12,7 +12,6 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/internal/progress"
 	"evenweave/internal/schedule"
-	"evenweave/internal/state"
 )
 
 // Result is what a run came to. It observes the run's events.
@@ -84,9 +83,9 @@ func (r *Result) collect(dir string) error {
 		r.checkpoints[m.Step] = m.Fingerprint
 		if m.Step > newest {
 			newest = m.Step
-			var s *state.State
-			if s, err = state.Read(payload, 1<<32); err == nil {
-				r.ledger, err = tell(s.Ledger)
+			var c *checkpoint.Checkpoint
+			if c, err = checkpoint.Load(ctx, e.Path); err == nil {
+				r.ledger, err = tell(c.State.Ledger)
 			}
 		}
 		if err = firstError(err, payload.Close()); err != nil {

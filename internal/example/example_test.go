@@ -14,7 +14,6 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
-	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 	"evenweave/worker"
 )
@@ -27,22 +26,15 @@ func Example() {
 	three := train(3)
 	fewer := train(5, 2)
 
-	batch := schedule.Batch{Samples: make([]int32, 300)}
-	for i := range batch.Samples {
-		batch.Samples[i] = int32(i)
-	}
-	if err := (example.Points{}).Load(&batch); err != nil {
-		log.Fatal(err)
-	}
-	loss, correct, err := alone.Gradients(&batch, make([]float32, alone.Parameters()))
+	figures, err := alone.Evaluate(context.Background(), example.Points{N: 300})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Printf("one worker: %d of 300 right, loss %.2f\n", correct, loss/300)
-	fmt.Println("three workers, the same bits:", slices.Equal(alone.State(), three.State()))
-	fmt.Println("five, then two, the same bits:", slices.Equal(alone.State(), fewer.State()))
+	fmt.Printf("one worker: %s %.3f, %s %.2f\n", figures[0].Name, figures[0].Value, figures[1].Name, figures[1].Value)
+	fmt.Println("three workers, the same bits:", slices.Equal(alone.Weights(), three.Weights()))
+	fmt.Println("five, then two, the same bits:", slices.Equal(alone.Weights(), fewer.Weights()))
 	// Output:
-	// one worker: 296 of 300 right, loss 0.20
+	// one worker: accuracy 0.987, loss 0.20
 	// three workers, the same bits: true
 	// five, then two, the same bits: true
 }
@@ -70,10 +62,12 @@ func train(sizes ...int) *example.Softmax {
 			}
 		}
 		loop := &worker.Loop{
-			ID: name(i), Job: j, Model: m, Dataset: example.Points{}, Parallelism: 2,
+			ID: name(i), Job: j, Model: m, Data: example.Points{N: 300}, MetricNames: example.Metrics(), Parallelism: 2,
 			Board: b, Connect: b.connect, Fetch: fresh{}, Log: slog.New(slog.DiscardHandler),
 		}
-		loop.Init()
+		if err := loop.Init(); err != nil {
+			log.Fatal(err)
+		}
 		members.Go(func() {
 			if err := loop.Run(context.Background(), nil); err != nil {
 				log.Fatal(err)
@@ -92,7 +86,7 @@ type member struct {
 	committed func(step int64)
 }
 
-func (m *member) Update(mean []float32, step int64) error {
+func (m *member) Update(mean [][]float32, step int64) error {
 	err := m.Softmax.Update(mean, step)
 	if m.committed != nil {
 		m.committed(step + 1)
@@ -104,7 +98,11 @@ func (m *member) Update(mean []float32, step int64) error {
 type fresh struct{}
 
 func (fresh) FromCoordinator(context.Context, string, string, int64) (*state.State, error) {
-	return &state.State{Ledger: schedule.NewLedger(300), Values: example.NewSoftmax().State()}, nil
+	layout, err := state.NewLayout(example.NewSoftmax().Tensors())
+	if err != nil {
+		return nil, err
+	}
+	return state.New(layout, 300), nil
 }
 
 func (fresh) FromPeer(context.Context, string, string, int64) (*state.State, error) {

@@ -1,14 +1,13 @@
-// Package example holds a second, tiny model: softmax regression with plain SGD, in plain Go, on points of a plane. It goes through the
-// same seams as the CNN (worker.Model and worker.Dataset), so the CNN is a guest of the trainer and not its house. See the Example.
+// Package example holds a second, tiny task: softmax regression with plain SGD, in plain Go, on points of a plane. It is
+// written against package evenweave alone, as the built-in task is. See the Example.
 package example
 
 import (
+	"context"
 	"fmt"
 	"math"
 
 	"evenweave"
-
-	"evenweave/internal/schedule"
 )
 
 const (
@@ -19,41 +18,55 @@ const (
 )
 
 // Softmax is the model. Its whole state is its parameters: SGD keeps nothing else.
-type Softmax struct{ weights []float32 }
+type Softmax struct{ weights evenweave.Floats }
 
 // NewSoftmax returns a model whose weights are all zero.
-func NewSoftmax() *Softmax { return &Softmax{make([]float32, parameters)} }
+func NewSoftmax() *Softmax { return &Softmax{make(evenweave.Floats, parameters)} }
 
-// Parameters implements worker.Model.
-func (m *Softmax) Parameters() int { return parameters }
+// Metrics names the sums that Gradients reports beside the loss.
+func Metrics() []string { return []string{"accuracy"} }
 
-// ParameterName implements worker.Model.
-func (m *Softmax) ParameterName(i int) string {
-	return fmt.Sprintf("class %d, weight %d", i/(features+1), i%(features+1))
+// Weights is the live state, for tests to look at and to damage.
+func (m *Softmax) Weights() []float32 { return m.weights }
+
+// Tensors implements evenweave.Model.
+func (m *Softmax) Tensors() []evenweave.Tensor {
+	return []evenweave.Tensor{{
+		Name: "weights", Type: evenweave.Float32, Shape: []int{classes, features + 1}, Role: evenweave.Trained,
+	}}
 }
 
-// State implements worker.Model.
-func (m *Softmax) State() []float32 { return m.weights }
-
-// SetState implements worker.Model.
-func (m *Softmax) SetState(values []float32) error {
-	if len(values) != parameters {
-		return fmt.Errorf("state has %d values, this model needs %d", len(values), parameters)
-	}
-	copy(m.weights, values)
+// Init implements evenweave.Model: all weights are zero, whatever the seed.
+func (m *Softmax) Init(uint64) error {
+	clear(m.weights)
 	return nil
 }
 
-// Gradients implements worker.Model. Samples of weight 0 pad the last batch of an epoch and add nothing.
-func (m *Softmax) Gradients(b *schedule.Batch, grad []float32) (loss float32, correct int, err error) {
+// Read implements evenweave.Model.
+func (m *Softmax) Read(_ int, offset int64, p []byte) error { return m.weights.Read(offset, p) }
+
+// Write implements evenweave.Model.
+func (m *Softmax) Write(_ int, offset int64, p []byte) error { return m.weights.Write(offset, p) }
+
+// Close implements evenweave.Model.
+func (m *Softmax) Close() error { return nil }
+
+// Gradients implements evenweave.Model. Samples of weight 0 pad the last batch of an epoch and add nothing.
+func (m *Softmax) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
+	s, ok := b.Content.(*Samples)
+	if !ok {
+		return evenweave.Sums{}, fmt.Errorf("a batch of %T, this model takes *example.Samples", b.Content)
+	}
+	grad := grads[0]
 	clear(grad)
-	for i, label := range b.Labels {
-		x := b.Inputs[i*features : (i+1)*features]
+	loss, weight, right := float32(0), int64(0), int64(0)
+	for i, label := range s.Labels {
+		x := s.Points[i]
 		p := m.probabilities(x)
 		for class := range classes {
-			wrong := b.Weights[i] * p[class]
+			wrong := s.Weights[i] * p[class]
 			if class == int(label) {
-				wrong -= b.Weights[i]
+				wrong -= s.Weights[i]
 			}
 			g := grad[class*(features+1):]
 			for f, v := range x {
@@ -61,23 +74,46 @@ func (m *Softmax) Gradients(b *schedule.Batch, grad []float32) (loss float32, co
 			}
 			g[features] += wrong
 		}
-		loss -= b.Weights[i] * float32(math.Log(float64(p[label])))
-		if b.Weights[i] > 0 && most(p) == int(label) {
-			correct++
+		loss -= s.Weights[i] * float32(math.Log(float64(p[label])))
+		if s.Weights[i] > 0 {
+			weight++
+			if most(p) == int(label) {
+				right++
+			}
 		}
 	}
-	return loss, correct, nil
+	return evenweave.Sums{Loss: float64(loss), Weight: weight, Metrics: []int64{right}}, nil
 }
 
-// Update implements worker.Model: one step of SGD.
-func (m *Softmax) Update(mean []float32, _ int64) error {
-	for i, g := range mean {
+// Update implements evenweave.Model: one step of SGD.
+func (m *Softmax) Update(mean [][]float32, _ int64) error {
+	for i, g := range mean[0] {
 		m.weights[i] -= rate * g
 	}
 	return nil
 }
 
-func (m *Softmax) probabilities(x []byte) (p [classes]float32) {
+// Evaluate implements evenweave.Evaluator.
+func (m *Softmax) Evaluate(_ context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
+	b := &evenweave.Batch{Samples: make([]int32, data.Len())}
+	for i := range b.Samples {
+		b.Samples[i] = int32(i)
+	}
+	if err := data.Load(b); err != nil {
+		return nil, err
+	}
+	sums, err := m.Gradients(b, [][]float32{make([]float32, parameters)})
+	if err != nil {
+		return nil, err
+	}
+	n := float64(data.Len())
+	return []evenweave.Figure{
+		{Name: "accuracy", Value: float64(sums.Metrics[0]) / n, Better: evenweave.Higher},
+		{Name: "loss", Value: sums.Loss / n, Better: evenweave.Lower},
+	}, nil
+}
+
+func (m *Softmax) probabilities(x [features]byte) (p [classes]float32) {
 	sum := float32(0)
 	for class := range classes {
 		w := m.weights[class*(features+1):]
@@ -103,25 +139,4 @@ func most(p [classes]float32) (best int) {
 		}
 	}
 	return best
-}
-
-// Points is the data set: three clouds of points, sample i in cloud i mod 3. Each point is a pure function of its index.
-type Points struct{}
-
-// Load implements worker.Dataset.
-func (Points) Load(b *schedule.Batch) error {
-	b.Inputs, b.Labels, b.Weights = b.Inputs[:0], b.Labels[:0], b.Weights[:0]
-	for _, i := range b.Samples {
-		if i == evenweave.Padding {
-			b.Inputs, b.Labels, b.Weights = append(b.Inputs, 0, 0), append(b.Labels, 0), append(b.Weights, 0)
-			continue
-		}
-		cloud := int(i) % classes
-		angle := 2 * math.Pi * float64(cloud) / classes
-		noise := evenweave.NewGenerator(uint64(i))
-		at := func(centre float64) byte { return byte(128 + 55*centre + float64(noise.Below(80)) - 40) }
-		b.Inputs = append(b.Inputs, at(math.Cos(angle)), at(math.Sin(angle)))
-		b.Labels, b.Weights = append(b.Labels, uint8(cloud)), append(b.Weights, 1)
-	}
-	return nil
 }

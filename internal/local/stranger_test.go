@@ -12,7 +12,6 @@ import (
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
-	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
@@ -21,7 +20,7 @@ import (
 type stranger struct {
 	proto.UnimplementedMemberServer
 	status proto.Status
-	zeros  *state.State
+	zeros  *state.Sealed
 	often  func() // after each status
 }
 
@@ -64,10 +63,14 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 	world := await(t, c.events, "a world", anyOf[progress.World])
 	start := await(t, c.events, "the start", anyOf[progress.Start])
 
-	ledger := schedule.NewLedger(spec(steps).Samples)
-	zeros := &state.State{Step: steps, Ledger: ledger, Values: make([]float32, len(example.NewSoftmax().State()))}
-	sum := zeros.SHA256()
-	evil := &stranger{zeros: zeros}
+	layout, err := state.NewLayout(example.NewSoftmax().Tensors())
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeros := state.New(layout, spec(steps).Samples)
+	zeros.Step = steps
+	sealed := state.Seal(zeros)
+	evil := &stranger{zeros: sealed}
 	sent, enough := 0, sync.OnceFunc(func() { close(heard) })
 	evil.often = func() { // the stream and its queue hold a few only: most have been read
 		if sent++; sent > 200 {
@@ -77,7 +80,7 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 	evil.status.Member, evil.status.Job, evil.status.Step = "evil", start.UUID, steps
 	evil.status.Generation, evil.status.Holding, evil.status.Verdict = int64(world.Generation), true, "not finite"
 	evil.status.Fingerprint = zeros.Fingerprint().String()
-	evil.status.Held = &proto.HeldState{Step: steps, Sha256: sum[:], Generation: int64(world.Generation)}
+	evil.status.Held = &proto.HeldState{Step: steps, Sha256: sealed.SHA256[:], Generation: int64(world.Generation)}
 	evil.status.Due = []*proto.HeldState{evil.status.Held}
 	for step := int64(1); step <= steps; step++ {
 		evil.status.Commits = append(evil.status.Commits, &proto.Commit{Step: step, Generation: int64(world.Generation), Workers: 1, Samples: 32, Loss: 7})

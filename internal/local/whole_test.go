@@ -3,7 +3,6 @@ package local_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -18,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/coordinator"
 	"evenweave/internal/cluster"
@@ -27,7 +27,6 @@ import (
 	"evenweave/internal/local"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
-	"evenweave/internal/schedule"
 	"evenweave/worker"
 )
 
@@ -119,20 +118,11 @@ func await[E progress.Event](t *testing.T, e *events, what string, match func(E)
 
 func anyOf[E progress.Event](E) bool { return true }
 
-// judge is the tiny model as a coordinator sees it.
-type judge struct{}
+// judge is the tiny model as a coordinator uses it: what it tells of a state is its first weight.
+type judge struct{ *example.Softmax }
 
-func (judge) Initial(uint64) ([]float32, error) {
-	return slices.Clone(example.NewSoftmax().State()), nil
-}
-func (judge) WeightsSHA256(values []float32) string { return fmt.Sprintf("%x", values) }
-func (judge) Layers() []progress.Layer              { return nil }
-func (judge) Tensors() []checkpoint.Tensor {
-	return []checkpoint.Tensor{{Name: "weights", Shape: []int{len(example.NewSoftmax().State())}}}
-}
-func (judge) Evaluator() (coordinator.Evaluator, error) { return judge{}, nil }
-func (judge) Evaluate(_ context.Context, values []float32) (coordinator.Score, *coordinator.Score, error) {
-	return coordinator.Score{Accuracy: float64(values[0])}, &coordinator.Score{Accuracy: float64(values[0])}, nil
+func (j judge) Evaluate(context.Context, evenweave.Data) ([]evenweave.Figure, error) {
+	return []evenweave.Figure{{Name: "accuracy", Value: float64(j.Weights()[0]), Better: evenweave.Higher}}, nil
 }
 
 func spec(steps int64) job.Spec {
@@ -165,7 +155,7 @@ func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Dura
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
 	c, err := coordinator.New(coordinator.Config{
 		Self: job.Leader{ID: job.IDOf(l.Addr().String(), job.MaxID), Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
-		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Model: judge{}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
+		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Task: "softmax", Model: judge{example.NewSoftmax()}, Test: example.Points{N: 1}, HeldOut: example.Points{N: 1}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
 	}, client)
 	if err != nil {
 		t.Fatal(err)
@@ -193,19 +183,19 @@ type hired struct {
 	done  chan error
 }
 
-func startWorker(endpoint, id string, open func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error)) *hired {
+func startWorker(endpoint, id string, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error)) *hired {
 	ctx, kill := context.WithCancel(context.Background())
 	h := &hired{leave: make(chan struct{}), kill: kill, done: make(chan error, 1)}
 	go func() {
 		h.done <- worker.Run(ctx, worker.Config{
 			Endpoints: []string{endpoint}, Name: "test", ID: id, Listen: "127.0.0.1:0", Parallelism: 1, Grace: 30 * time.Second, TTL: ttl,
-			Open: open, Log: slog.New(slog.DiscardHandler),
+			Open: open, MetricNames: example.Metrics(), Log: slog.New(slog.DiscardHandler),
 		}, h.leave)
 	}()
 	return h
 }
 
-func open(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+func open(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 	return example.NewSoftmax(), example.Points{}, "numerics", nil
 }
 
@@ -214,7 +204,7 @@ func open(context.Context, job.Job) (worker.Model, worker.Dataset, string, error
 const endless = 1_000_000
 
 // near is a worker's data that keeps the worker within some steps of what a coordinator has reported, until that ends.
-func near(e *events) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+func near(e *events) func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 	return gated(func(step int64) {
 		const ahead = 50
 		for {
@@ -232,17 +222,20 @@ func near(e *events) func(context.Context, job.Job) (worker.Model, worker.Datase
 }
 
 // gated opens the tiny model with data that wait for a gate before each step.
-func gated(gate func(step int64)) func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
-	return func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
-		return example.NewSoftmax(), gatedPoints{gate}, "numerics", nil
+func gated(gate func(step int64)) func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
+	return func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
+		return example.NewSoftmax(), gatedPoints{example.Points{}, gate}, "numerics", nil
 	}
 }
 
-type gatedPoints struct{ gate func(step int64) }
+type gatedPoints struct {
+	example.Points
+	gate func(step int64)
+}
 
-func (p gatedPoints) Load(b *schedule.Batch) error {
+func (p gatedPoints) Load(b *evenweave.Batch) error {
 	p.gate(b.Step)
-	return example.Points{}.Load(b)
+	return p.Points.Load(b)
 }
 
 func ended(t *testing.T, who string, done <-chan error, want error) {
@@ -326,25 +319,25 @@ func TestTheLastOneToLeaveIsSaved(t *testing.T) {
 // poisoned gives a gradient that is not a number at one step.
 type poisoned struct{ *example.Softmax }
 
-func (p poisoned) Gradients(b *schedule.Batch, grad []float32) (float32, int, error) {
-	loss, correct, err := p.Softmax.Gradients(b, grad)
+func (p poisoned) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
+	sums, err := p.Softmax.Gradients(b, grads)
 	if b.Step == 20 {
-		grad[1] = float32(math.NaN())
+		grads[0][1] = float32(math.NaN())
 	}
-	return loss, correct, err
+	return sums, err
 }
 
 // TestVerdictEndsTheJob: a NaN ends coordinator and workers with an error that names it; starting again does not retry it.
 func TestVerdictEndsTheJob(t *testing.T) {
 	endpoint, dir := etcd(t), t.TempDir()
 	c := startCoordinator(t, endpoint, dir, spec(100))
-	w := startWorker(endpoint, "a", func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	w := startWorker(endpoint, "a", func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 		return poisoned{example.NewSoftmax()}, example.Points{}, "numerics", nil
 	})
 	for who, done := range map[string]<-chan error{"coordinator": c.done, "worker": w.done} {
 		select {
 		case err := <-done:
-			if err == nil || !contains(err.Error(), "step 21", "class 0, weight 1", "not finite") {
+			if err == nil || !contains(err.Error(), "step 21", "weights[1]", "not finite") {
 				t.Errorf("%s ended with %v", who, err)
 			}
 		case <-time.After(deadline):
@@ -363,7 +356,7 @@ func TestOtherNumericsAreRefused(t *testing.T) {
 	c := startCoordinator(t, endpoint, t.TempDir(), spec(endless))
 	a := startWorker(endpoint, "a", near(c.events))
 	await(t, c.events, "a step", anyOf[progress.Step])
-	b := startWorker(endpoint, "b", func(context.Context, job.Job) (worker.Model, worker.Dataset, string, error) {
+	b := startWorker(endpoint, "b", func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 		return example.NewSoftmax(), example.Points{}, "others", nil
 	})
 	select {

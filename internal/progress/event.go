@@ -41,7 +41,7 @@ type Start struct {
 // Layer is a row of the layer table.
 type Layer struct {
 	Name       string `json:"name"`
-	Output     []int  `json:"output"` // shape of one sample's output
+	Output     string `json:"output"` // shape of one sample's output: "26x26x32"
 	Parameters int    `json:"parameters"`
 }
 

@@ -154,7 +154,7 @@ func describeStart(e Start) []string {
 	}
 	row("layer", "output", "parameters")
 	for _, l := range e.Layers {
-		row(job.Clean(l.Name), shape(l.Output), strconv.Itoa(l.Parameters))
+		row(job.Clean(l.Name), job.Clean(l.Output), strconv.Itoa(l.Parameters))
 	}
 	row("total", "", strconv.Itoa(total))
 	return out
@@ -242,14 +242,6 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return strconv.Itoa(n) + " " + what + "s"
-}
-
-func shape(dims []int) string {
-	parts := make([]string, len(dims))
-	for i, d := range dims {
-		parts[i] = strconv.Itoa(d)
-	}
-	return strings.Join(parts, "x")
 }
 
 func size(bytes int64) string {

@@ -1,35 +1,63 @@
 package state
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"strconv"
 
 	"github.com/zeebo/xxh3"
+
+	"evenweave"
+	"evenweave/internal/schedule"
 )
 
-// Fingerprint is a 128-bit hash of a state: equal states, down to the bits of every value, have equal fingerprints. Two
-// int64 so that it fits into slots of an all-reduce buffer. It guards against faults, not against forgery.
+// Fingerprint is a 128-bit hash of a state: equal states, down to every bit, have equal fingerprints. Two int64 so that
+// it fits into slots of an all-reduce buffer. It guards against faults, not against forgery.
+//
+// It is the sum, word by word and without carry between them, of the fingerprints of its parts: of each block of 64 KiB
+// of each tensor, and of step and ledger. So threads and devices may hash parts in any order.
 type Fingerprint struct{ Hi, Lo int64 }
 
-// Fingerprint hashes step, ledger and the bits of all values: the XXH3-128 of the encoding before its trailer.
-func (s *State) Fingerprint() Fingerprint {
-	h := xxh3.New()
-	_, _ = s.writeBody(h) // a hash cannot fail
-	return sum(h)
+// FingerprintBlock is the number of bytes of a tensor that are hashed together; a tensor's last block may be shorter.
+const FingerprintBlock = 64 << 10
+
+// headPart stands for a tensor's index in the seed of step and ledger.
+const headPart = 1<<64 - 1
+
+// Block is the fingerprint of block index of a tensor, whose bytes are p.
+func Block(tensor int, index int64, p []byte) Fingerprint {
+	return part(uint64(tensor), uint64(index), p)
 }
 
-func sum(h *xxh3.Hasher) Fingerprint {
-	u := h.Sum128()
+func part(tensor, index uint64, p []byte) Fingerprint {
+	u := xxh3.Hash128Seed(p, evenweave.Key(tensor, 0, index))
 	return Fingerprint{int64(u.Hi), int64(u.Lo)}
 }
 
-// SHA256 is the hash of the whole encoding, as a receiver of it computes: it guards against forgery too.
-func (s *State) SHA256() (sum [sha256.Size]byte) {
-	h := sha256.New()
-	_, _ = s.WriteTo(h) // a hash cannot fail
-	h.Sum(sum[:0])
-	return sum
+// Add is the fingerprint of two parts together.
+func (f Fingerprint) Add(g Fingerprint) Fingerprint { return Fingerprint{f.Hi + g.Hi, f.Lo + g.Lo} }
+
+// Fingerprint hashes step, ledger and every bit of the tensors that from holds. scratch is memory of FingerprintBlock
+// bytes to read into; nil: it is made.
+func (l *Layout) Fingerprint(step int64, ledger *schedule.Ledger, from Reader, scratch []byte) (f Fingerprint, err error) {
+	if len(scratch) < FingerprintBlock {
+		scratch = make([]byte, FingerprintBlock)
+	}
+	head, err := ledger.AppendBinary(nil)
+	if err != nil {
+		return f, err
+	}
+	f = part(headPart, uint64(step), head)
+	for i, t := range l.Tensors {
+		size := t.Bytes()
+		for index, at := int64(0), int64(0); at < size; index, at = index+1, at+FingerprintBlock {
+			p := scratch[:min(FingerprintBlock, size-at)]
+			if err := from.Read(i, at, p); err != nil {
+				return Fingerprint{}, fmt.Errorf("state: reading tensor %s: %w", t.Name, err)
+			}
+			f = f.Add(Block(i, index, p))
+		}
+	}
+	return f, nil
 }
 
 // String returns 32 hexadecimal digits, the high word first.

@@ -1,40 +1,73 @@
 // Package state holds all that a training run needs to go on, its one encoding, and its fingerprint.
 //
-// The encoding is the same on the wire (a peer that catches up) and on disk (the payload of a checkpoint). Everything is
-// little-endian:
+// The tensors of a state lie in one flat image (see Layout), which the trainer reads from and writes to the model: the
+// live state itself may be in a device's memory. The encoding is the same on the wire (a member that catches up) and on
+// disk (the payload of a checkpoint). All integers are little-endian:
 //
-//	offset  bytes
-//	0       8    magic "EVWSTATE"
-//	8       8    format version, 1
-//	16      8    step
-//	24      8    L, length of the ledger in bytes
-//	32      8    P, number of values
-//	40      L    ledger (see schedule.Ledger.AppendBinary)
-//	40+L    4P   values, float32
-//	40+L+4P 16   fingerprint: XXH3-128 of all bytes before; low word, then high word
+//	offset     bytes
+//	0          8    magic "EVWSTATE"
+//	8          8    format version, 2
+//	16         8    step
+//	24         8    L, length of the ledger in bytes
+//	32         8    B, number of blocks: those of 1 MiB that the image has, the last may be shorter
+//	40         8    I, length of the image in bytes
+//	48         L    ledger (see schedule.Ledger.AppendBinary)
+//	48+L       32B  SHA-256 of each block of the image
+//	48+L+32B   I    image
 //
-// So the fingerprint of a state is the checksum of its encoding, and reading a state verifies both at once.
+// Everything before the image is the head. The SHA-256 of a state is that of its head: who knows it can verify the head,
+// and by the table in it each block as it arrives, from whichever member.
 package state
 
 import (
+	"crypto/sha256"
 	"slices"
 
 	"evenweave/internal/schedule"
 )
 
-// State is parameters, optimizer, step, data position and ledger. It is not safe for concurrent use while it changes.
+// State is a copy of a job's state: tensors, step, data position and ledger. It is not safe for concurrent use while it
+// changes.
 type State struct {
 	Step   int64            // committed updates; also the index of the next one
 	Ledger *schedule.Ledger // the samples that those updates used
-	Values []float32        // parameters, then optimizer, as the model lays them out
+	Layout *Layout
+	Image  []byte // Layout.Size bytes
 }
 
-// Clone returns a copy that shares nothing with s.
+// New returns a state of step 0 of which all tensors are zeros.
+func New(layout *Layout, samples int) *State {
+	return &State{Ledger: schedule.NewLedger(samples), Layout: layout, Image: make([]byte, layout.Size)}
+}
+
+// Clone returns a copy that shares nothing with s but the layout.
 func (s *State) Clone() *State {
-	return &State{Step: s.Step, Ledger: s.Ledger.Clone(), Values: slices.Clone(s.Values)}
+	return &State{Step: s.Step, Ledger: s.Ledger.Clone(), Layout: s.Layout, Image: slices.Clone(s.Image)}
 }
 
-// Size returns the length in bytes of the encoding of a state with that many values, trained on that many samples.
-func Size(values, samples int) int64 {
-	return headerSize + int64(schedule.LedgerSize(samples)) + 4*int64(values) + trailerSize
+// Tensor is the encoding of a tensor, within the image.
+func (s *State) Tensor(i int) []byte {
+	at := s.Layout.Offsets[i]
+	return s.Image[at : at+s.Layout.Tensors[i].Bytes()]
 }
+
+// Read implements Reader.
+func (s *State) Read(tensor int, offset int64, p []byte) error {
+	copy(p, s.Tensor(tensor)[offset:])
+	return nil
+}
+
+// Write implements Writer.
+func (s *State) Write(tensor int, offset int64, p []byte) error {
+	copy(s.Tensor(tensor)[offset:], p)
+	return nil
+}
+
+// Fingerprint hashes the state: see Layout.Fingerprint.
+func (s *State) Fingerprint() Fingerprint {
+	f, _ := s.Layout.Fingerprint(s.Step, s.Ledger, s, nil) // a copy in memory can be read
+	return f
+}
+
+// SHA256 is the hash of the head: it names every bit of the state, and guards against forgery too.
+func (s *State) SHA256() [sha256.Size]byte { return sha256.Sum256(s.head()) }

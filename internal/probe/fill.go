@@ -1,0 +1,58 @@
+package probe
+
+import (
+	"encoding/binary"
+	"math"
+
+	"evenweave"
+	"evenweave/internal/state"
+)
+
+// fill gives every element a small finite value that a type of its kind holds exactly: parameters between -1/16 and
+// 1/16; everything else above 0 and at most 1/16, for it may be a variance; integers from 1 to 8, for they may count.
+func fill(s *state.State) {
+	for i, t := range s.Layout.Tensors {
+		random := evenweave.NewGenerator(evenweave.Key(0, evenweave.PurposeInit, uint64(i)))
+		size := t.Type.Size()
+		for p := s.Tensor(i); len(p) > 0; p = p[size:] {
+			put(p[:size], t, random.Uint64())
+		}
+	}
+}
+
+// put encodes the value that h stands for.
+func put(p []byte, t evenweave.Tensor, h uint64) {
+	digits := 23
+	if len(p) == 2 { // as many as a bfloat16 holds
+		digits = 7
+	}
+	n := h >> (64 - digits)
+	v := math.Ldexp(float64(n+1), -digits-4)
+	if t.Role == evenweave.Trained {
+		v = math.Ldexp(float64(int64(n)-1<<(digits-1)), -digits-3)
+	}
+	switch t.Type {
+	case evenweave.Float64:
+		binary.LittleEndian.PutUint64(p, math.Float64bits(v))
+	case evenweave.Float32:
+		binary.LittleEndian.PutUint32(p, math.Float32bits(float32(v)))
+	case evenweave.BFloat16:
+		binary.LittleEndian.PutUint16(p, uint16(math.Float32bits(float32(v))>>16))
+	case evenweave.Float16:
+		binary.LittleEndian.PutUint16(p, half(float32(v)))
+	case evenweave.Bool:
+		p[0] = byte(h >> 63)
+	default:
+		clear(p)
+		p[0] = byte(1 + h>>61)
+	}
+}
+
+// half converts a number that a float16 holds exactly as a normal one, or 0.
+func half(v float32) uint16 {
+	b := math.Float32bits(v)
+	if b<<1 == 0 {
+		return uint16(b >> 16)
+	}
+	return uint16(b>>16&0x8000) | uint16(b>>23&0xff-127+15)<<10 | uint16(b>>13&0x3ff)
+}
