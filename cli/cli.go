@@ -112,7 +112,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		}
 		return fromEnvironment(cmd.Flags())
 	}
-	root.AddCommand(trainCommand(), coordinatorCommand(asked), workerCommand(asked != nil), etcdCommand(asked), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
+	root.AddCommand(trainCommand(), coordinatorCommand(asked), workerCommand(asked != nil), etcdCommand(asked), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), reportCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
 	return root
 }
 
