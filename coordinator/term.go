@@ -211,10 +211,11 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 			t.tasks.Go(func() { t.follow(following, j, id, address, t.c.recent.step()) })
 		}
 	}
-	t.feed(ctx, policy.Observed{Members: view.Members, World: view.World, Numerics: view.Job.Numerics})
-	for _, s := range t.peers() { // it may have been heard before its world was
-		t.feed(ctx, t.fact(s))
+	in := policy.Observed{Members: view.Members, World: view.World, Numerics: view.Job.Numerics}
+	for _, s := range t.peers() {
+		in.Told = append(in.Told, t.fact(s))
 	}
+	t.feed(ctx, in)
 	t.catchUp()
 	return nil
 }
@@ -288,10 +289,7 @@ func (t *term) fact(s *proto.Status) policy.Told {
 	if !t.inWorld(s.Member) {
 		return told
 	}
-	told.Holding = s.Holding
-	for _, commit := range s.Commits {
-		told.Committed = told.Committed || commit.Generation == s.Generation
-	}
+	told.Holding, told.Committed = s.Holding, s.Generation > 0 && s.Opened == s.Generation
 	if a := s.Accusation; a != nil {
 		told.Accusation = &policy.Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase, Detail: a.Detail, Paused: a.Paused}
 	} else if s.Verdict != "" { // which the others do not share, or it would have ended the job

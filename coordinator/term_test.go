@@ -41,6 +41,16 @@ func TestDroppedFollowersAreNotHeard(t *testing.T) {
 	}
 }
 
+// A coordinator that leads again, and so has all commits already, still learns that the present generation has opened.
+func TestAGenerationOpensWithoutNewCommits(t *testing.T) {
+	one, _ := three(t)
+	for opened, want := range map[int64]bool{0: false, 1: true} {
+		if told := one.fact(&proto.Status{Member: "a", Generation: 1, Step: 40, Opened: opened}); told.Committed != want {
+			t.Errorf("generation %d opened for a: in generation 1 it has committed: %v", opened, told.Committed)
+		}
+	}
+}
+
 // leading is a term without etcd, on a directory of its own, and what it tells.
 func leading(t *testing.T) (*term, *eventLog) {
 	t.Helper()

@@ -215,6 +215,7 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 		"beyond":       {Step: 1 << 62},
 		"generation":   {Generation: math.MaxInt64},
 		"negative":     {Generation: -1},
+		"opened":       {Generation: 1, Opened: 2},
 		"order":        {Commits: []*proto.Commit{good(), good()}},
 		"many":         {Commits: make([]*proto.Commit, maxCommits+1)},
 		"due":          {Due: []*proto.HeldState{heldState(1<<62, "x", 1)}},

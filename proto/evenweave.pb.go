@@ -145,7 +145,9 @@ type Status struct {
 	// Due snapshots that the member holds, verified and not yet acknowledged.
 	Due []*HeldState `protobuf:"bytes,15,rep,name=due,proto3" json:"due,omitempty"`
 	// The state that the member serves while it is holding.
-	Held          *HeldState `protobuf:"bytes,16,opt,name=held,proto3" json:"held,omitempty"`
+	Held *HeldState `protobuf:"bytes,16,opt,name=held,proto3" json:"held,omitempty"`
+	// The newest generation in which this member committed a step: a follower may have all its commits already.
+	Opened        int64 `protobuf:"varint,17,opt,name=opened,proto3" json:"opened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +285,13 @@ func (x *Status) GetHeld() *HeldState {
 		return x.Held
 	}
 	return nil
+}
+
+func (x *Status) GetOpened() int64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
 }
 
 // HeldState names a state that a member holds, and the world that agreed on it.
@@ -1079,7 +1088,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\n" +
 	"after_step\x18\x02 \x01(\x03R\tafterStep\" \n" +
 	"\fProbeRequest\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\tR\x03job\"\xf2\x03\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"\x8a\x04\n" +
 	"\x06Status\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
@@ -1100,7 +1109,8 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x05heals\x18\r \x01(\x03R\x05heals\x12\x12\n" +
 	"\x04heal\x18\x0e \x01(\tR\x04heal\x12)\n" +
 	"\x03due\x18\x0f \x03(\v2\x17.evenweave.v1.HeldStateR\x03due\x12+\n" +
-	"\x04held\x18\x10 \x01(\v2\x17.evenweave.v1.HeldStateR\x04heldJ\x04\b\b\x10\t\"W\n" +
+	"\x04held\x18\x10 \x01(\v2\x17.evenweave.v1.HeldStateR\x04held\x12\x16\n" +
+	"\x06opened\x18\x11 \x01(\x03R\x06openedJ\x04\b\b\x10\t\"W\n" +
 	"\tHeldState\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x1e\n" +

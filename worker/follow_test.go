@@ -69,6 +69,15 @@ func TestFollowersHearOfChangesAtOnceAndOfCommitsInTime(t *testing.T) {
 	})
 }
 
+// A coordinator that leads again has all commits already: it hears which generation they are of.
+func TestAFollowerWithAllCommitsHearsWhatOpened(t *testing.T) {
+	r := newReport("w1", "job")
+	r.commit(&proto.Commit{Step: 7, Generation: 3}, nil)
+	if s, _ := r.read(7); len(s.Commits) != 0 || s.Opened != 3 {
+		t.Errorf("%d commits, generation %d opened", len(s.Commits), s.Opened)
+	}
+}
+
 // Commits that a coordinator missed come in pages that fit a message, in order, without a pause between them.
 func TestMissedCommitsComeInPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -87,7 +87,7 @@ func (r *report) commit(c *proto.Commit, ledger *proto.Ledger) {
 	}
 	r.moved = time.Now()
 	r.commits = append(r.commits, c)
-	r.status.Step, r.status.Ledger = c.Step, ledger
+	r.status.Step, r.status.Ledger, r.status.Opened = c.Step, ledger, c.Generation
 }
 
 // event notes something for `evenweave blame`.
@@ -116,6 +116,7 @@ func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
 		Member: r.status.Member, Job: r.status.Job, Generation: r.status.Generation, Step: r.status.Step, Phase: r.status.Phase,
 		Accusation: r.status.Accusation, Due: r.status.Due, Holding: r.status.Holding, Held: r.status.Held, Fingerprint: r.status.Fingerprint,
 		Verdict: r.status.Verdict, Ledger: r.status.Ledger, Heals: r.status.Heals, Heal: r.status.Heal,
+		Opened: r.status.Opened,
 	}
 	first := len(r.commits)
 	for first > 0 && r.commits[first-1].Step > afterStep {

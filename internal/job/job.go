@@ -105,6 +105,9 @@ type Peer struct {
 	Address string `json:"address"`
 }
 
+// Peer is the member's place in a world.
+func (m Member) Peer() Peer { return Peer{ID: m.ID, Address: m.Address} }
+
 // World is the ordered list of members that train together. Published by the coordinator only.
 type World struct {
 	Version    Version `json:"version"`
@@ -120,6 +123,9 @@ type World struct {
 	Backoff int `json:"patience,omitempty"`
 	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has one.
 	Fresh []string `json:"fresh,omitempty"`
+	// Away are members of that generation that this world does not use: their states count if they come back before another
+	// one opens.
+	Away []Peer `json:"away,omitempty"`
 	// Dismissed are members that are to end, each with the reason: they failed again and again.
 	Dismissed map[string]string `json:"dismissed,omitempty"`
 	// Halt: take no further step, serve the state.

@@ -133,12 +133,9 @@ func (p *Policy) judge(now time.Time, in Probed) {
 	switch {
 	case in.Outcome == Alive:
 		s.suspect, s.silent, s.heard, s.answered = false, false, true, now
-	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0:
-		s.suspect = true
-	case !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL:
-		s.suspect = true
-	case in.Outcome == Silent && p.hangs(in.Member, sent):
-		s.suspect, s.silent = true, true
+	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0,
+		!s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL, p.hangs(in.Member, sent):
+		s.suspect, s.silent = true, in.Outcome == Silent
 	}
 	s.doubted = 0
 	if p.inquest != nil {

@@ -46,6 +46,7 @@ type (
 		Members  []job.Member
 		World    *job.World
 		Numerics string
+		Told     []Told // by members of this world, maybe before the world was read: known before anything is decided
 	}
 	// Told is a member's status.
 	Told struct {
@@ -120,6 +121,7 @@ type Policy struct {
 	known    map[string]*standing // by member, registered or in the world
 
 	since     time.Time // when the first member was ready, before this term's first world
+	found     int64     // the generation that stood when this term began; 0: none did
 	opened    int64     // the newest generation in which a member committed or held
 	pending   int64     // generation being published; 0: none
 	adopting  bool
@@ -131,6 +133,7 @@ type Policy struct {
 	voids     int                        // failures in a row that only paused members told of
 	fruitless int                        // worlds in a row that did not open
 	published time.Time                  // when the last world was
+	hearing   time.Time                  // since when a forced world waits for members; zero: it does not
 	dismissed map[string]string          // by registered member: why it is to end
 	noted     string
 }
@@ -138,6 +141,7 @@ type Policy struct {
 // standing is what the policy knows of one member beside its record.
 type standing struct {
 	told      Told
+	reborn    bool      // it is another process than the one that was in the newest generation that opened
 	heard     bool      // it told something or answered: a registration alone may be a dead process's
 	unheard   time.Time // since when it is waited for as a joiner; zero: it is not
 	named     bool      // people were told that it does not answer
@@ -195,6 +199,9 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		p.numerics, p.adopting = in.Numerics, false
 	}
 	if w := in.World; w != nil && (p.world == nil || w.Generation > p.world.Generation) {
+		if p.world == nil && p.pending == 0 {
+			p.found = w.Generation
+		}
 		p.world, p.inquest = w, nil
 		for _, m := range in.Members { // by an earlier term
 			if why := w.Dismissed[m.ID]; why != "" {
@@ -215,6 +222,9 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 			s.absent = now
 			out = append(out, p.probe(now, peer.ID)...) // a process that is gone says so at once
 		}
+	}
+	for _, told := range in.Told {
+		out = append(out, p.tell(now, told)...)
 	}
 	p.open()
 	return out
@@ -251,7 +261,7 @@ func (p *Policy) tell(now time.Time, in Told) (out []any) {
 	if s.told.Generation == in.Generation {
 		in.Committed = in.Committed || s.told.Committed
 	}
-	s.told, s.heard = in, true
+	s.told, s.heard, s.reborn = in, true, s.reborn || in.Generation < s.told.Generation
 	if in.Committed && p.world != nil && p.world.Rank(in.Member) >= 0 && in.Step > p.own.step {
 		p.own = ownFaults{}
 	}
@@ -282,7 +292,7 @@ func (p *Policy) open() {
 	clear(p.fetches)
 	for i, peer := range p.world.Peers {
 		s := p.standing(peer.ID)
-		s.faults, s.helpless = 0, 0
+		s.faults, s.helpless, s.reborn = 0, 0, false
 		delete(p.strikes, pairOf(peer, p.world.Peers[(i+1)%len(p.world.Peers)]))
 	}
 }

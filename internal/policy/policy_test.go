@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the transcripts in testdata anew"
 //	join a [ADDRESS]                 a registers and is heard
 //	settle                           what was published stands in etcd now
 //	commits a [7] / holds a 12       a tells: it committed a step of the present generation, or holds that one
-//	rests a                          a tells: it is free to enter a world
+//	rests a [12]                     a tells: it is free to enter a world, with no state or with that one
 //	waits a                          a tells: its collective takes long
 //	fails a b KIND [paused|connect|accept] [@2]     a tells: its collective is over, because of b ("-": nobody), in the present generation or another
 //	probed a alive|refused|silent    a probe comes back
@@ -153,7 +153,12 @@ func (s *stage) play(verb string, args []string) error {
 		told.Step, _ = strconv.ParseInt(args[1], 10, 64)
 		s.feed(told)
 	case "rests":
-		s.feed(Told{Member: who, Step: -1, Resting: true})
+		rests := Told{Member: who, Step: -1, Resting: true}
+		if args[1] != "" {
+			rests.Step, _ = strconv.ParseInt(args[1], 10, 64)
+			rests.Generation = 1
+		}
+		s.feed(rests)
 	case "waits":
 		told.Accusation = &Accusation{Kind: KindWaiting}
 		s.feed(told)
@@ -221,6 +226,12 @@ func (s *stage) feed(input any) {
 			if w.Halt {
 				line += ", halt"
 			}
+			if w.Generation > 1 && len(w.Fresh) > 0 {
+				line += fmt.Sprintf(", fresh %v", w.Fresh)
+			}
+			if len(w.Away) > 0 {
+				line += fmt.Sprintf(", away %v", job.World{Peers: w.Away}.IDs())
+			}
 			s.out = append(s.out, line+": "+w.Reason)
 		case Probe:
 			s.out = append(s.out, "-> probe "+a.Member+" at "+a.Address)
@@ -234,6 +245,32 @@ func (s *stage) feed(input any) {
 			s.out = append(s.out, "-> note: "+a.Text)
 		}
 	}
+}
+
+// TestWhatWasToldBeforeTheWorldIsReadCounts: members may get on in a world before its publisher reads it back, and one of
+// them may die meanwhile.
+func TestWhatWasToldBeforeTheWorldIsReadCounts(t *testing.T) {
+	p, now := New("job", "here", 0, Limits{Min: 1, Max: 4, TTL: 5 * time.Second}), time.Unix(0, 0)
+	in := Observed{Numerics: "n"}
+	for _, id := range []string{"a", "b"} {
+		in.Members = append(in.Members, job.Member{ID: id, Address: id + ":1", Numerics: "n", Protocol: job.Protocol})
+	}
+	p.Step(now, in)
+	p.Step(now, Told{Member: "a", Step: -1, Resting: true})
+	p.Step(now, Told{Member: "b", Step: -1, Resting: true})
+	p.Step(now, Probed{"a", Refused})
+	a, b := in.Members[0].Peer(), in.Members[1].Peer()
+	in.World = &job.World{Generation: 1, Peers: []job.Peer{a, b}, Fresh: []string{"a", "b"}}
+	in.Told = []Told{{Member: "b", Generation: 1, Step: 3, Committed: true}}
+	for _, action := range p.Step(now, in) {
+		if a, ok := action.(Publish); ok {
+			if w := a.World; !slices.Equal(w.IDs(), []string{"b"}) || len(w.Fresh) > 0 {
+				t.Errorf("the next world is %v, fresh %v: b has committed in the last", w.IDs(), w.Fresh)
+			}
+			return
+		}
+	}
+	t.Error("no world without a")
 }
 
 // TestAnotherProtocolIsNoCandidate: a member of another version neither trains nor decides the job's numerics.

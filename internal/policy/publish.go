@@ -75,14 +75,19 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 	if len(peers) < p.limits.Min && (len(peers) > 0 || forced) && !halt {
 		return p.note(fmt.Sprintf("%s; waiting for workers: %d of at least %d are ready", reason, len(peers), p.limits.Min))
 	}
-	if forced && p.world != nil && now.Sub(p.published) < p.pause() {
+	if forced && (p.early(now, peers) || p.world != nil && now.Sub(p.published) < p.pause()) {
 		return nil // a tick asks again
 	}
 	p.published = now
 	if p.world != nil && p.opened != p.world.Generation {
 		p.fruitless++
 	}
-	w := job.World{Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.floor, Coordinator: p.address, Halt: halt, Reason: cut(reason), Fresh: p.fresh(peers)}
+	w := job.World{
+		Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.floor, Coordinator: p.address, Halt: halt,
+		Reason: cut(reason),
+		Fresh:  job.World{Peers: without(peers, p.holders())}.IDs(), Away: without(p.holders(), peers),
+	}
+	w.Away = w.Away[:min(len(w.Away), job.MaxPeers)]
 	if len(p.dismissed) > 0 {
 		w.Dismissed = maps.Clone(p.dismissed)
 	}
@@ -114,14 +119,58 @@ func cut(reason string) string {
 	return reason
 }
 
-// fresh are the peers whose states count only if no other has one: they were not in the newest generation that opened, so what they have may
-// be old.
-func (p *Policy) fresh(peers []job.Peer) []string {
-	var out []string
-	for _, peer := range peers {
-		if p.world == nil || p.world.Rank(peer.ID) < 0 || p.opened != p.world.Generation && slices.Contains(p.world.Fresh, peer.ID) {
-			out = append(out, peer.ID)
-		}
+// holders are the members of the newest generation that opened, as far as this term knows. The others have no state, or
+// one that may be old.
+func (p *Policy) holders() []job.Peer {
+	if p.world == nil {
+		return nil
 	}
-	return out
+	opened := p.opened == p.world.Generation
+	holders := slices.DeleteFunc(slices.Clone(p.world.Peers), func(peer job.Peer) bool {
+		return p.standing(peer.ID).reborn || !opened && slices.Contains(p.world.Fresh, peer.ID) && !p.unheard(peer)
+	})
+	if opened {
+		return holders
+	}
+	return append(holders, slices.DeleteFunc(slices.Clone(p.world.Away), func(peer job.Peer) bool {
+		told := p.standing(peer.ID).told
+		return told.Member != "" && told.Generation == 0 // a new process, which was in no world
+	})...)
+}
+
+// early says whether a forced world comes too early, because a member has not reported yet that changes who holds the
+// state. The policy waits for no longer than a lease lasts.
+func (p *Policy) early(now time.Time, peers []job.Peer) bool {
+	unknown := func(peer job.Peer) bool { return p.present(peer) && p.unheard(peer) }
+	if p.world == nil || !slices.ContainsFunc(p.peers(), unknown) && !p.headless(peers) {
+		p.hearing = time.Time{}
+		return false
+	}
+	if p.hearing.IsZero() {
+		p.hearing = now
+	}
+	return now.Sub(p.hearing) <= p.limits.TTL
+}
+
+// unheard says whether this member of the world that the term found has not reported yet, and no other has reported that the
+// world opened. Such a member counts as a holder: it may have committed while no coordinator led.
+func (p *Policy) unheard(peer job.Peer) bool {
+	return p.found == p.world.Generation && p.opened != p.found && p.standing(peer.ID).told.Member == ""
+}
+
+// headless says whether none of these peers holds the state, although a holder is registered that may be alive.
+func (p *Policy) headless(peers []job.Peer) bool {
+	holders := p.holders()
+	if slices.ContainsFunc(peers, func(peer job.Peer) bool { return slices.Contains(holders, peer) }) {
+		return false
+	}
+	return slices.ContainsFunc(p.members, func(m job.Member) bool {
+		s := p.standing(m.ID)
+		return slices.Contains(holders, m.Peer()) && p.usable(m) && (!s.suspect || s.silent)
+	})
+}
+
+// without returns the peers that are not among the others.
+func without(peers, others []job.Peer) []job.Peer {
+	return slices.DeleteFunc(slices.Clone(peers), func(p job.Peer) bool { return slices.Contains(others, p) })
 }

@@ -52,15 +52,20 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 	return p.reorder(now, peers), p.halting
 }
 
-// joiners are the candidates that are not among those already in.
+// joiners are the candidates that are not among those already in; those that hold the state come first.
 func (p *Policy) joiners(in []job.Peer) []job.Peer {
-	var out []job.Peer
+	var out, others []job.Peer
+	holders := p.holders()
 	for _, m := range p.candidates() {
-		if !slices.ContainsFunc(in, func(q job.Peer) bool { return q.ID == m.ID }) {
-			out = append(out, job.Peer{ID: m.ID, Address: m.Address})
+		switch peer := m.Peer(); {
+		case slices.ContainsFunc(in, func(q job.Peer) bool { return q.ID == m.ID }):
+		case slices.Contains(holders, peer):
+			out = append(out, peer)
+		default:
+			others = append(others, peer)
 		}
 	}
-	return out
+	return append(out, others...)
 }
 
 // candidates are the registered members that may be used, oldest first. Each has been heard in this term: for the time of its lease a dead
@@ -68,13 +73,17 @@ func (p *Policy) joiners(in []job.Peer) []job.Peer {
 func (p *Policy) candidates() []job.Member {
 	var out []job.Member
 	for _, m := range p.members {
-		s := p.standing(m.ID)
-		usable := !m.Leaving && m.Numerics == p.numerics && m.Speaks() == nil && p.dismissed[m.ID] == ""
-		if usable && s.heard && s.told.Resting && !s.suspect && s.benched.IsZero() {
+		if s := p.standing(m.ID); p.usable(m) && s.heard && s.told.Resting && !s.suspect {
 			out = append(out, m)
 		}
 	}
 	return out
+}
+
+// usable says whether a registered member may be in a world, if it is there.
+func (p *Policy) usable(m job.Member) bool {
+	return !m.Leaving && m.Numerics == p.numerics && m.Speaks() == nil && p.dismissed[m.ID] == "" &&
+		p.standing(m.ID).benched.IsZero()
 }
 
 // saved says whether what these members hold is durable.
