@@ -33,7 +33,7 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"coordinator/saver.go", "fetchTimeout", fetchTimeout},
 		{"coordinator/term.go", "tickEvery", tickEvery},
 		{"internal/cluster/client.go", "requestTimeout", requestTimeout},
-		{"internal/cluster/board.go", "pollInterval", pollInterval},
+		{"internal/cluster/watcher.go", "pollInterval", pollInterval},
 		{"worker/patience.go", "restorePause", restorePause},
 		{"worker/patience.go", "pauseFor", pauseFor},
 	} {

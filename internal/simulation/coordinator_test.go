@@ -136,12 +136,13 @@ func (l *leader) observe(v *view) {
 	l.view = v
 	l.proofs.enter(v.world, l.sim.now)
 	maps.DeleteFunc(l.told, func(m *member, _ report) bool { return !l.follows(m) })
-	l.feed(policy.Observed{Members: v.members, World: v.world, Numerics: v.numerics})
-	for _, m := range l.sim.members { // it may have been heard before its world was
+	in := policy.Observed{Members: v.members, World: v.world, Numerics: v.numerics}
+	for _, m := range l.sim.members {
 		if _, known := l.told[m]; known && uses(l.proofs.present(), m) {
-			l.feed(l.fact(m))
+			in.Told = append(in.Told, l.fact(m))
 		}
 	}
+	l.feed(in)
 }
 
 // feed gives the policy one input and carries out what it asks for.
@@ -308,7 +309,11 @@ func (l *leader) save() {
 	var print uint64
 	var has bool
 	l.in(fetchTimeout, func() { finish(0, false) })
-	s.transfer(l.process, m.process, func() { print, has = m.at(step) }, func() { finish(print, has) }, func() { finish(0, false) })
+	wanted := func() bool { return !over }
+	s.transfer(l.process, m.process, wanted, func() { print, has = m.at(step) }, func() { finish(print, has) }, func() {
+		l.unfollow(m) // the stream from it has ended too, if nothing has told of that
+		finish(0, false)
+	})
 }
 
 // write puts a state on disk under its step.

@@ -39,6 +39,7 @@ type member struct {
 	view       *view
 	world      *job.World // the newest known: from the view or from a peer
 	generation int64      // the newest that it has been through or is in
+	opened     int64      // the newest in which it committed or held
 	session    *session
 	parked     map[int64]*session // streams of left neighbours, by generation
 	leaving    bool               // asked to
@@ -267,7 +268,7 @@ func (m *member) at(step int64) (print uint64, ok bool) {
 // adopt takes over a fetched state. A member goes back only to do a step again that the majority does not have, or if it comes back to a world
 // that went on without it.
 func (m *member) adopt(x *session, step int64, print uint64) {
-	if m.known && step < m.step-1 && !slices.Contains(x.world.Fresh, m.id) && !m.sim.deceived {
+	if m.known && step < m.step-1 && (m.current() || !slices.Contains(x.world.Fresh, m.id)) && !m.sim.deceived {
 		m.sim.broken("%s went back from step %d to %d", m.id, m.step, step)
 	}
 	m.known, m.step, m.print = true, step, print
@@ -287,6 +288,16 @@ func (m *member) commit(print uint64) {
 	}
 	m.status.Committed = true
 }
+
+// agree notes that the generation has opened, whatever the coordinator hears of it.
+func (m *member) agree(w *job.World) {
+	if uses(w, m) { // else it is another process than the record means
+		m.opened, m.sim.opened = w.Generation, max(m.sim.opened, w.Generation)
+	}
+}
+
+// current says whether the member was in the newest generation that opened: its state is not an old one.
+func (m *member) current() bool { return m.opened > 0 && m.opened == m.sim.opened }
 
 func (m *member) verify() {
 	if shot, ok := m.snapshots[m.step]; ok {
@@ -333,7 +344,8 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 	m.in(m.deadlines(x.world).Fetch, func() { finish(blame, 0) })
 	var print uint64
 	var ok bool
-	s.transfer(m.process, holder.process, func() { print, ok = holder.at(c.Step) }, func() {
+	wanted := func() bool { return !over && !x.over }
+	s.transfer(m.process, holder.process, wanted, func() { print, ok = holder.at(c.Step) }, func() {
 		switch {
 		case !ok:
 			finish(blame, 0)
@@ -359,7 +371,8 @@ func (m *member) restore(x *session, step int64, over *bool, got func(uint64)) {
 	l := m.sim.leaderAt(address)
 	var print uint64
 	var ok bool
-	m.sim.transfer(m.process, l.process, func() { print, ok = m.sim.disk[step] }, func() {
+	wanted := func() bool { return !*over && !x.over }
+	m.sim.transfer(m.process, l.process, wanted, func() { print, ok = m.sim.disk[step] }, func() {
 		if ok {
 			got(print)
 			return

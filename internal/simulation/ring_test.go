@@ -293,7 +293,9 @@ func (x *session) opened(this *round) {
 			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.print)
 		}
 		slots[policy.SlotWords*rank+3] = c.durable
-		newest = max(newest, c.knows)
+		if x.ring.sessions[rank].m.current() { // the world may go on without what another knows
+			newest = max(newest, c.knows)
+		}
 	}
 	c := policy.Choose(policy.Exchange{Slots: slots, DurableStep: x.world.DurableStep, Total: s.total, Fresh: x.world.FreshRanks()})
 	if s.bug == floorWins && c.Step > x.world.DurableStep && !c.Agreed {
@@ -302,8 +304,9 @@ func (x *session) opened(this *round) {
 	switch {
 	case c.Agreed:
 		for _, other := range s.members {
-			inside := other.session != nil && other.session.ring == x.ring && !slices.Contains(x.world.Fresh, other.id)
-			if (inside || s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo()) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
+			inside := slices.Contains(x.ring.sessions, other.session) && !slices.Contains(x.world.Fresh, other.id)
+			reachable := s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo() && other.current()
+			if (inside || reachable) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
 				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
 			}
 		}
@@ -315,6 +318,7 @@ func (x *session) opened(this *round) {
 		if x.final {
 			s.log("%s: holds step %d in g=%d", m.id, m.step, x.world.Generation)
 			m.status.Holding = true
+			m.agree(x.world)
 			x.close()
 			m.tell()
 			return
@@ -359,6 +363,7 @@ func (x *session) stepped(this *round) {
 	}
 	m.verify()
 	m.commit(next(this.claims[0].print))
+	m.agree(x.world)
 	m.tell()
 	if changing {
 		m.sim.log("%s: leaves g=%d after step %d", m.id, x.world.Generation, m.step)

@@ -42,6 +42,7 @@ type sim struct {
 	rings    map[int64]*ring
 
 	worlds   map[int64]bool   // generations published
+	opened   int64            // the newest generation in which a member committed or held
 	disk     map[int64]uint64 // durable states by step
 	deceived bool             // a member has lied: the others may go back to what is durable, where they cannot tell the lie from the truth
 	full     bool             // all members have been in one world
@@ -105,7 +106,8 @@ type process struct {
 	paused  bool
 	resumed time.Duration // when it last ran again after a pause; 0: never paused
 	backlog []func()
-	sending time.Duration // until when it sends states
+	sending bool       // a state
+	outbox  []*sending // that wait to be sent
 	reading bool
 	see     func(*view) // takes a view of etcd
 }
@@ -178,22 +180,56 @@ func (s *sim) call(from, to *process, serve func(), answered, gone func()) {
 	})
 }
 
-// transfer is a call whose answer is a state: it takes its time, and a process sends one after the other.
-func (s *sim) transfer(from, to *process, serve func(), answered, gone func()) {
-	var until time.Duration
-	s.call(from, to, func() {
-		serve()
-		to.sending = max(to.sending, s.now) + s.size
-		until = to.sending
-	}, func() {
-		from.in(max(0, until-s.now), func() {
-			if to.dead {
-				gone()
-				return
+// transfer is a call whose answer is a state: it takes its time. A process sends one after the other, and none that is not
+// wanted any more.
+func (s *sim) transfer(from, to *process, wanted func() bool, serve func(), answered, gone func()) {
+	s.after(s.delay(), func() {
+		switch {
+		case s.blocked[[2]*process{from, to}]:
+		case to.dead:
+			from.exec(gone)
+		default:
+			to.exec(func() {
+				serve()
+				to.outbox = append(to.outbox, &sending{from, wanted, answered, gone})
+				s.sendNext(to)
+			})
+		}
+	})
+}
+
+// sending is a state on its way to a process.
+type sending struct {
+	to             *process
+	wanted         func() bool
+	answered, gone func()
+}
+
+// sendNext sends the first state that waits to be sent.
+func (s *sim) sendNext(p *process) {
+	if p.sending || len(p.outbox) == 0 {
+		return
+	}
+	next := p.outbox[0]
+	p.outbox = p.outbox[1:]
+	switch {
+	case p.dead:
+		next.to.exec(next.gone)
+		s.sendNext(p)
+	case !next.wanted():
+		s.sendNext(p)
+	default:
+		p.sending = true
+		s.after(s.size, func() {
+			p.sending = false
+			if p.dead {
+				next.to.exec(next.gone)
+			} else {
+				s.send(p, next.to, next.answered)
 			}
-			answered()
+			s.sendNext(p)
 		})
-	}, gone)
+	}
 }
 
 // run until the job is done or a promise is broken.
