@@ -233,6 +233,7 @@ func (l *leader) listen(m *member, r report) {
 	if l.term == 0 || m.dead || l.told[m].version >= r.version { // a stream ends with what it brought last
 		return
 	}
+	maps.DeleteFunc(l.told, func(o *member, _ report) bool { return o != m && o.id == m.id }) // an id has one stream
 	l.told[m] = r
 	if uses(l.proofs.present(), m) {
 		delete(l.proofs.silent, m.id)
