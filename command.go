@@ -5,14 +5,19 @@ import (
 	"io"
 )
 
-// Command is a command of a program's own: `PROGRAM NAME [flags] [ARG...]`.
+// Command is a command of a program's own: `PROGRAM NAME [flags] [ARG...]`. It has the flag -o text|json beside its own.
 type Command struct {
-	Name  string
+	Name  string // "bench NAME" is a subcommand of bench
 	Args  string // what follows the flags, for --help: "IMAGE..."; "": no arguments are allowed
 	About string // one line
 	Long  string // the rest of --help; may be empty
 	// Options points to a struct of flags, as Task.Options does; no part of any spec.
 	Options any
+	// Checkpoint gives the command the flags --checkpoint, --dir and, if the task has a choice, --backend: they say what
+	// Invocation.Load opens.
+	Checkpoint bool
+	// Data gives it --data, for Invocation.Dir.
+	Data bool
 	// Run does the work. A UsageError exits with 2, other errors with 1.
 	Run func(ctx context.Context, c *Invocation) error
 }
@@ -27,7 +32,8 @@ type Invocation struct {
 	// Dir is what --data names, "" by default.
 	Dir string
 	// Load opens the model with the state of the checkpoint that the user names (--checkpoint FILE, or the newest of
-	// --dir DIR), for evaluation. The job's options are in Task.Options then. The caller closes the model.
+	// --dir DIR), for evaluation. The job's options are in Task.Options then. The caller closes the model. nil for a
+	// command without Checkpoint.
 	Load func(ctx context.Context) (Loaded, error)
 }
 

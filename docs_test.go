@@ -17,6 +17,7 @@ import (
 	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/cli"
+	"evenweave/fashion"
 	"evenweave/internal/state"
 )
 
@@ -25,7 +26,7 @@ const beEvenweave = "EVENWEAVE_TEST_BINARY_IS_EVENWEAVE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(beEvenweave) != "" {
-		os.Exit(cli.Main(os.Args[1:]))
+		cli.Main(fashion.Task())
 	}
 	os.Exit(m.Run())
 }

@@ -5,19 +5,22 @@ import "context"
 // Validator may be implemented by a task's options. The trainer calls Validate once all values are set, before anything
 // is started; an error is bad usage (exit code 2).
 //
-// Options are the exported fields of a struct, of type string, bool, int, int64, uint64 or float64. The value that a
-// field has when main starts is the default. Tags say the rest:
+// Options are the exported fields of a struct, of type string, bool, int, int64, uint64, float64 or time.Duration. The
+// value that a field has when main starts is the default. Tags say the rest:
 //
 //	type options struct {
 //		Hidden int     `flag:"hidden" help:"units of the hidden layer"`
 //		Rate   float64 `flag:"rate" help:"learning rate"`
 //		Threads int    `flag:"threads" help:"threads that load data" spec:"-"`
+//		From    string `flag:"from" help:"file of weights to start from" spec:"-,create"`
 //		Weights string `spec:"weights"`
 //	}
 //
 // flag names the command line's flag; the variable EVENWEAVE_HIDDEN sets it too. A field is part of the job's spec
-// under its flag's name, or the one in spec: a job is not resumed with another value. spec:"-" leaves a field out: it
-// must not change a bit of the result. A field without a flag but with a spec name is set by Prepare.
+// under its flag's name, or the one in spec: a job is not resumed with another value, and a worker gets the values that
+// the job has. spec:"-" leaves a field out: it must not change a bit of the result, and each process, a worker too, has
+// the flag for itself. spec:"-,create" is for what only Prepare reads: a worker has no such flag. A field without a
+// flag but with a spec name is set by Prepare. Names have at most 40 characters a-z, 0-9 and -.
 type Validator interface{ Validate() error }
 
 // Preparer may be implemented by a task's options: Prepare is called in the process that creates or resumes a job,

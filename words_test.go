@@ -35,6 +35,7 @@ var wordsNotDone = []string{
 	".",
 	"checkpoint",
 	"cli",
+	"cmd/evenweave",
 	"coordinator",
 	"fashion/cnn",
 	"internal/chaos",

@@ -10,13 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/allreduce/bench"
-	"evenweave/fashion/cnn"
 )
 
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure the parts: the ring, the step", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(benchAllreduceCommand(), benchStepCommand(), benchChildCommand())
+	cmd.AddCommand(benchAllreduceCommand(), benchChildCommand())
 	return cmd
 }
 
@@ -60,34 +59,6 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		return unlessInterrupted(ctx, bench.Run(ctx, o, cmd.OutOrStdout()))
-	}
-	return cmd
-}
-
-func benchStepCommand() *cobra.Command {
-	var o cnn.BenchOptions
-	cmd := &cobra.Command{
-		Use: "step", Args: noArgs, Short: "Measure gradients and updates of the model on this machine",
-		Long: "Measures images/s and ms of a gradient call and an update, beside a matrix product of the same run as the machine's limit.",
-	}
-	f := cmd.Flags()
-	f.StringVar(&o.Backend, "backend", "auto", "auto, xla, xla:cuda or go")
-	f.IntVar(&o.MicroBatch, "micro-batch", 16, "samples of one gradient call")
-	f.IntVar(&o.Batch, "batch", 128, "samples of one step")
-	f.IntVar(&o.Parallelism, "parallelism", 1, "calls side by side")
-	f.DurationVar(&o.Duration, "time", 5*time.Second, "to measure for")
-	output := f.StringP("output", "o", "table", "table or json")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *output != "table" && *output != "json" {
-			return usagef("--output %q: must be table or json", *output)
-		}
-		if o.MicroBatch < 1 || o.Parallelism < 1 || o.Batch < o.MicroBatch || o.Batch%o.MicroBatch != 0 {
-			return usagef("--micro-batch %d, --parallelism %d, --batch %d: must be at least 1, and the micro-batch divide the batch", o.MicroBatch, o.Parallelism, o.Batch)
-		}
-		o.JSON = *output == "json"
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
-		return unlessInterrupted(ctx, cnn.Bench(ctx, o, cmd.OutOrStdout()))
 	}
 	return cmd
 }

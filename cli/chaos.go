@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,7 +18,7 @@ import (
 	"evenweave/internal/local"
 )
 
-func chaosCommand() *cobra.Command {
+func (p *program) chaosCommand() *cobra.Command {
 	var (
 		spec    specFlags
 		logs    logFlags
@@ -41,7 +42,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		Args: noArgs,
 	}
 	f := cmd.Flags()
-	spec.register(f)
+	spec.register(p, f)
 	logs.register(f)
 	output := outputFlag(cmd)
 	f.IntVar(&workers, "workers", 3, "workers to start with")
@@ -52,14 +53,20 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 	f.BoolVar(&single, "single", false, "kill one worker at a time")
 	f.StringVar(&dir, "dir", "", "keep the two run directories here (default: a temporary one, removed when all was equal)")
 	f.DurationVar(&timeout, "timeout", 15*time.Minute, "give up after this time")
-	for name, value := range map[string]string{ // short epochs: each end is a moment to test
-		"steps": "200", "global-batch": "32", "micro-batch": "8", "holdout": "57600", "checkpoint-every": "25", "keep": "1000000"} {
-		flag := f.Lookup(name)
-		flag.DefValue = value
-		_ = flag.Value.Set(value)
+	defaults := map[string]string{"steps": "200", "global-batch": "32", "micro-batch": "8", "checkpoint-every": "25", "keep": "1000000"}
+	maps.Copy(defaults, p.task.Short)
+	for name, value := range defaults {
+		if flag := f.Lookup(name); flag != nil {
+			flag.DefValue = value
+		}
 	}
 	f.Lookup("seed").Usage = "decides the faults, and every random number of the training"
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		for name, value := range defaults { // not before: other commands share the options
+			if flag := f.Lookup(name); flag == nil || !flag.Changed && flag.Value.Set(value) != nil {
+				return fmt.Errorf("task %q: Short sets --%s to %q, which cannot be", p.task.Name, name, value)
+			}
+		}
 		if workers < 1 || spares < 0 || count < 0 {
 			return usagef("--workers %d --spares %d --count %d: must be at least 1, 0 and 0", workers, spares, count)
 		}
@@ -68,6 +75,9 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 			return usageError{err}
 		}
 		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
+			return err
+		}
+		if _, err := spec.prepare(cmd.Context()); err != nil {
 			return err
 		}
 		log, err := logs.logger(cmd.ErrOrStderr())
@@ -102,7 +112,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 				Executable: executable, Job: "evenweave", Log: log,
 				Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
 					"output": "json", "expect-workers": strconv.Itoa(workers + spares), "max-workers": maxWorkers(workers, spares)}),
-				Worker: local.Launch{Role: local.Worker}.With(passed, map[string]string{"parallelism": strconv.Itoa(share(workers)), "data": spec.data}),
+				Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption), map[string]string{"parallelism": strconv.Itoa(share(workers)), "data": spec.data}),
 			},
 		}, show)
 		if temporary && err == nil {

@@ -1,4 +1,14 @@
-// Package cli is the command line: flags, signals and exit codes. Each command assembles the packages that do the work.
+// Package cli is the whole command line of a program that trains a task: flags, variables, signals and exit codes. It
+// knows tasks by the types of package evenweave alone. Each command assembles the packages that do the work.
+//
+//	cli.go        Main, Run; the commands; logs and signals
+//	task.go       a task's options, data and model for the commands
+//	spec.go       the flags that say what is trained
+//	variables.go  EVENWEAVE_* variables
+//	train.go      a cluster on this machine
+//	processes.go  coordinator, worker, etcd
+//	commands.go   the task's own commands; checkpoints that they load
+//	status.go     status; inspect.go: scale, blame
 package cli
 
 import (
@@ -9,12 +19,15 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"evenweave"
 	"evenweave/coordinator"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
@@ -39,25 +52,62 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // errInterrupted is a second interrupt, or one of a command that has nothing to save.
 var errInterrupted = errors.New("interrupted")
 
-// Main runs one command line and returns the exit code.
-func Main(args []string) int {
+// Main is a whole program: it runs the command that the process's arguments name, for a task, and exits. The program
+// starts itself again as the processes of a cluster on one machine, so main must do nothing before it that those must
+// not do.
+func Main(t *evenweave.Task) {
 	asked := local.Lifeline()
 	signal.Ignore(syscall.SIGPIPE) // whoever reads our output may go: the training goes on
-	root, out := newRoot(asked), &output{to: os.Stdout}
+	out := &output{to: os.Stdout}
+	err := out.also(run(context.Background(), t, asked, out, os.Args[1:]))
+	os.Exit(report(os.Stderr, programName(), err))
+}
+
+// Run runs one command line of a task in this process, and returns how it ended: nil where Main would exit with 0. A
+// command that starts other processes, as train does, starts this process's executable, whose main must be Main with
+// the same task.
+func Run(ctx context.Context, t *evenweave.Task, args ...string) error {
+	return run(ctx, t, nil, os.Stdout, args)
+}
+
+// run is a command line. asked is not nil in a child of train.
+func run(ctx context.Context, t *evenweave.Task, asked <-chan struct{}, out io.Writer, args []string) error {
+	p, err := newProgram(t, programName(), asked)
+	if err != nil {
+		return err
+	}
+	root, err := p.root()
+	if err != nil {
+		return err
+	}
 	root.SetOut(out)
 	root.SetArgs(args)
-	err := out.also(root.Execute())
+	return root.ExecuteContext(ctx)
+}
+
+// report prints the error that ended the program, and returns the exit code.
+func report(w io.Writer, name string, err error) int {
 	code := exitCode(err)
 	if err != nil && (code != exitInterrupted || errors.Is(err, coordinator.ErrStandby)) {
-		printError(root.ErrOrStderr(), err)
+		printError(w, err)
 		if code == exitUsage {
-			fmt.Fprintln(root.ErrOrStderr(), "See `evenweave --help`, or `evenweave COMMAND --help`.")
+			fmt.Fprintf(w, "See `%s --help`, or `%s COMMAND --help`.\n", name, name)
 		}
 	}
 	return code
 }
 
-// printError prints an error, which may quote others; its further lines are indented, so that none looks like one of ours.
+// programName is that of the executable, for messages.
+func programName() string {
+	name := filepath.Base(os.Args[0])
+	for _, end := range []string{".exe", ".test"} {
+		name = strings.TrimSuffix(name, end)
+	}
+	return name
+}
+
+// printError prints an error, which may quote others; its further lines are indented, so that none looks like one of
+// ours.
 func printError(w io.Writer, err error) {
 	fmt.Fprintln(w, strings.Join(job.Lines("error: "+err.Error()), "\n       "))
 }
@@ -67,7 +117,7 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usageError{}):
+	case errors.As(err, &usageError{}), errors.As(err, &evenweave.UsageError{}):
 		return exitUsage
 	case errors.Is(err, errInterrupted), errors.Is(err, coordinator.ErrHalted), errors.Is(err, coordinator.ErrStandby):
 		return exitInterrupted
@@ -79,19 +129,19 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// newRoot makes the commands. asked is not nil in a child of `evenweave train`; it is closed to ask that one to end in good order.
-func newRoot(asked <-chan struct{}) *cobra.Command {
+// root makes the commands.
+func (p *program) root() (*cobra.Command, error) {
 	root := &cobra.Command{
-		Use:   "evenweave",
+		Use:   p.name,
 		Short: "Elastic data-parallel training in which the number of workers changes nothing but the speed",
-		Long: `Evenweave trains a model on any number of workers. The same seed gives the same weights, down to the last bit,
+		Long: about(p.task) + fmt.Sprintf(`Trains a model on any number of workers. The same seed gives the same weights, down to the last bit,
 with 1, 2, 3 or 7 workers, and with workers killed, hung, added or removed on the way.
 
-Start with:     evenweave train
-Then try:       evenweave status --watch, evenweave scale 4 (in another terminal), Ctrl-C, evenweave train again
+Start with:     %[1]s train
+Then try:       %[1]s status --watch, %[1]s scale 4 (in another terminal), Ctrl-C, %[1]s train again
 
 Every flag can also be given as a variable: --global-batch is EVENWEAVE_GLOBAL_BATCH. A flag beats its variable.
-Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: unfit, its state goes wrong again and again.`,
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: unfit, its state goes wrong again and again.`, p.name),
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -107,13 +157,51 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		if err := processors.Batch(); err != nil { // only slower without
 			slog.Debug("computing threads will be interrupted by others that wake up", "err", err)
 		}
-		if asked == nil { // what starts a child has said so already
+		if p.asked == nil { // what starts a child has said so already
 			warnUnknown(cmd.ErrOrStderr(), root, os.Environ())
 		}
 		return fromEnvironment(cmd.Flags())
 	}
-	root.AddCommand(trainCommand(), coordinatorCommand(asked), workerCommand(asked != nil), etcdCommand(asked), healthCommand(), statusCommand(), scaleCommand(), blameCommand(), reportCommand(), evaluateCommand(), predictCommand(), benchCommand(), chaosCommand())
-	return root
+	bench := benchCommand()
+	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), etcdCommand(p.asked), healthCommand(), statusCommand(), scaleCommand(),
+		blameCommand(), bench, p.chaosCommand())
+	return root, p.addOwn(root, bench)
+}
+
+// about is the task's sentence, as the beginning of what --help says.
+func about(t *evenweave.Task) string {
+	if t.About == "" {
+		return ""
+	}
+	return strings.TrimSuffix(t.About, ".") + ".\n\n"
+}
+
+// addOwn adds the task's commands, and those of the tool that a task may replace.
+func (p *program) addOwn(root, bench *cobra.Command) error {
+	commands := slices.Clone(p.task.Commands)
+	for _, c := range []evenweave.Command{p.evaluate(), p.data()} {
+		if !slices.ContainsFunc(commands, func(own evenweave.Command) bool { return own.Name == c.Name }) {
+			commands = append(commands, c)
+		}
+	}
+	for _, c := range commands {
+		parent := root
+		short, isBench := strings.CutPrefix(c.Name, "bench ")
+		if isBench {
+			parent = bench
+		}
+		cmd, err := p.own(c, short)
+		if err != nil {
+			return err
+		}
+		for _, other := range parent.Commands() {
+			if other.Name() == cmd.Name() {
+				parent.RemoveCommand(other)
+			}
+		}
+		parent.AddCommand(cmd)
+	}
+	return nil
 }
 
 // noArgs refuses arguments as bad usage.
@@ -144,8 +232,8 @@ func (l *logFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
 }
 
-// passed are the settings of a child process beside its own: those of its logs, and those that a variable may set for one process but not for
-// several on one machine.
+// passed are the settings of a child process beside its own: those of its logs, and those that a variable may set for
+// one process but not for several on one machine.
 func (l *logFlags) passed() map[string]string {
 	return map[string]string{"log-format": l.format, "log-level": l.level, "listen": "127.0.0.1:0", "advertise": "", "http": "", "when-done": "exit"}
 }
@@ -166,7 +254,8 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	return nil, usagef("--log-format %q: must be text or json", l.format)
 }
 
-// printable is a writer of whole lines that escapes what a terminal might obey: records of other processes, and their errors, are logged.
+// printable is a writer of whole lines that escapes what a terminal might obey: records of other processes, and their
+// errors, are logged.
 type printable struct{ to io.Writer }
 
 func (p printable) Write(line []byte) (int, error) {
@@ -206,7 +295,8 @@ func unlessInterrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// terminate are the signals that ask a process to end: SIGHUP, of a terminal that closes, among them, unless it was ignored at the start (nohup).
+// terminate are the signals that ask a process to end: SIGHUP, of a terminal that closes, among them, unless it was
+// ignored at the start (nohup).
 func terminate() []os.Signal { return append(hangup(), os.Interrupt, syscall.SIGTERM) }
 
 func hangup() []os.Signal {

@@ -7,7 +7,8 @@ import (
 	"sync"
 )
 
-// output is the standard output of a command. It remembers what it could not write: what a user asked for must not be lost without a word.
+// output is the standard output of a command. It remembers what it could not write: what a user asked for must not be
+// lost without a word.
 type output struct {
 	to  io.Writer
 	mu  sync.Mutex

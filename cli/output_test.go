@@ -21,7 +21,7 @@ func TestLostOutputIsSaid(t *testing.T) {
 		outputs["no space left on device"] = full
 	}
 	for want, out := range outputs {
-		cmd := program(t, "--help")
+		cmd := command(t, "--help")
 		var stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = out, &stderr
 		err := cmd.Run()

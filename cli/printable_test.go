@@ -49,8 +49,8 @@ func filled[T any]() T {
 	return t
 }
 
-// TestOnlyPrintableTextIsPrinted: whatever others write into records, statuses and events, each printer shows printable text only, and no line
-// begins with what they wrote.
+// TestOnlyPrintableTextIsPrinted: whatever others write into records, statuses and events, each printer shows printable
+// text only, and no line begins with what they wrote.
 func TestOnlyPrintableTextIsPrinted(t *testing.T) {
 	events := []progress.Event{
 		filled[progress.Start](), filled[progress.World](), filled[progress.Step](), filled[progress.Checkpoint](), filled[progress.Evaluation](),

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/coordinator"
-	"evenweave/fashion/cnn"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
@@ -48,7 +47,7 @@ func checkCluster(etcd *[]string, name string) (err error) {
 	return nil
 }
 
-func coordinatorCommand(asked <-chan struct{}) *cobra.Command {
+func (p *program) coordinatorCommand() *cobra.Command {
 	var (
 		c        clusterFlags
 		spec     specFlags
@@ -67,13 +66,14 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		Args: noArgs,
 	}
 	c.register(cmd)
-	spec.register(cmd.Flags())
+	spec.register(p, cmd.Flags())
+	spec.extendFlag(cmd.Flags())
 	logs.register(cmd.Flags())
 	output := outputFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
-	f.StringVar(&cfg.HTTP, "http", "", "address of the live page, the status pages and metrics; empty: none")
+	f.StringVar(&cfg.HTTP, "http", "", "address of the status pages and metrics; empty: none")
 	f.StringVar(&cfg.Dir, "dir", "./run", "directory for checkpoints and metrics")
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
 	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
@@ -93,30 +93,29 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		if started > 0 {
 			began = time.Unix(0, started)
 		}
-		ctx, halt, stop := coordinatorSignals(cmd.Context(), asked)
+		ctx, halt, stop := coordinatorSignals(cmd.Context(), p.asked)
 		defer stop()
 
-		train, test, err := loadData(spec.data, spec.spec.Classes)
+		notes, err := spec.prepare(ctx)
 		if err != nil {
 			return err
 		}
-		spec.spec.Data = train.Hash
-		if err := spec.limit(train.Len()); err != nil {
-			return err
-		}
-		weights, about, err := spec.start(ctx)
+		sets, err := p.task.Data(spec.data)
 		if err != nil {
 			return err
 		}
-		held, err := heldOut(train, spec.spec.Holdout)
+		if err := spec.complete(sets.Train); err != nil {
+			return err
+		}
+		backend, notice, err := p.resolveBackend(spec.backend)
 		if err != nil {
 			return err
 		}
-		backend, notice, err := cnn.Resolve(spec.backend)
+		cfg.Model, err = p.task.Model(setup(ctx, job.Job{Spec: spec.spec, Backend: backend}, true, log))
 		if err != nil {
 			return err
 		}
-		spec.backend = backend
+		defer cfg.Model.Close()
 		var screen progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
 		if *output == "json" {
 			screen = progress.NewJSON(cmd.OutOrStdout())
@@ -126,31 +125,22 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		if notice != "" {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: notice}})
 		}
-		for _, message := range about {
+		for _, message := range notes {
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
 		}
 		cfg.Name, cfg.Endpoints, cfg.Stay = c.job, c.etcd, whenDone == "wait"
-		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, spec.backend, spec.checkpointEvery, spec.keep, spec.evaluate
+		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, backend, spec.checkpointEvery, spec.keep, spec.evaluate
 		cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.ttl
-		cfg.Alone, cfg.PageOnly, cfg.Started = asked != nil, asked != nil, began
-		model, err := openEvaluating(job.Job{Spec: spec.spec, Backend: spec.backend})
-		if err != nil {
-			return err
-		}
-		defer model.Close()
-		model.weights = weights
-		cfg.Task, cfg.Model, cfg.Test = modelName, model, samples{Dataset: test}
-		if held != nil {
-			cfg.HeldOut = samples{Dataset: held}
-		}
+		cfg.Extend, cfg.Alone, cfg.Started = spec.extend, p.asked != nil, began
+		cfg.Test, cfg.HeldOut = sets.Test, sets.HeldOut
 		cfg.Observer, cfg.Log = observer, log.With("job", c.job, "process", "coordinator")
 		return coordinator.Serve(ctx, cfg, halt)
 	}
 	return cmd
 }
 
-// coordinatorSignals gives two signals two meanings: the end of ctx leaves the job alone, halt stops it. A child of `evenweave train` is only asked
-// to halt, by its parent.
+// coordinatorSignals gives two signals two meanings: the end of ctx leaves the job alone, halt stops it. A child of
+// `evenweave train` is only asked to halt, by its parent.
 func coordinatorSignals(parent context.Context, asked <-chan struct{}) (ctx context.Context, halt <-chan struct{}, stop func()) {
 	if asked != nil {
 		local.LeaveToParent()
@@ -168,7 +158,7 @@ func checkWhenDone(w string) error {
 	return nil
 }
 
-func workerCommand(child bool) *cobra.Command {
+func (p *program) workerCommand() *cobra.Command {
 	var (
 		c        clusterFlags
 		logs     logFlags
@@ -192,7 +182,8 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 	f.IntVar(&cfg.Parallelism, "parallelism", 0, "micro-batches computed side by side; 0: one for each core")
 	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to leave")
 	f.StringVar(&cfg.ID, "id", "", "name of this member (default: host name and a random suffix)")
-	f.StringVar(&data, "data", "", "directory of the Fashion-MNIST files (default: where make setup put them)")
+	dataFlag(f, &data)
+	p.optionFlags(f, ownOption)
 	f.DurationVar(&cfg.Grace, "grace", 25*time.Second, "how long leaving may take")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := checkWhenDone(whenDone); err != nil {
@@ -204,7 +195,8 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		if cfg.Parallelism == 0 {
 			cfg.Parallelism = runtime.GOMAXPROCS(0)
 		}
-		// A gradient call holds one until the scheduler takes it away; the ring must not wait for that: 6% of a step on one processor.
+		// A gradient call holds one until the scheduler takes it away; the ring must not wait for that: 6% of a step on
+		// one processor.
 		runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))
 		if cfg.ID == "" {
 			host, _ := os.Hostname()
@@ -222,11 +214,11 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		}
 		cfg.Log = log.With("job", c.job, "member", cfg.ID)
 		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
-		cfg.Open, cfg.MetricNames = openWorker(data, cfg.Log), cnn.Metrics()
-		cfg.Faults = takesFaults(child)
+		cfg.Open, cfg.MetricNames = p.openJob(data, cfg.Log), p.task.Metrics
+		cfg.Faults = takesFaults(p.asked != nil)
 		metrics := telemetry.NewWorker(cfg.ID)
 		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
-		if child {
+		if p.asked != nil {
 			signal.Ignore(syscall.SIGHUP) // of the terminal: its parent answers that
 		}
 		ctx, leaving, stop := interrupts(cmd.Context(), terminate()...)
@@ -236,11 +228,12 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 	return cmd
 }
 
-// takesFaults says whether this worker may be damaged on purpose: a child of `evenweave chaos` only, never a process of a cluster.
+// takesFaults says whether this worker may be damaged on purpose: a child of `evenweave chaos` only, never a process of
+// a cluster.
 func takesFaults(child bool) bool { return child && os.Getenv("EVENWEAVE_FAULTS") == "1" }
 
-// share is how many micro-batches each of the local workers computes side by side: by the processors that this process may use, not by those that
-// the machine has.
+// share is how many micro-batches each of the local workers computes side by side: by the processors that this process
+// may use, not by those that the machine has.
 func share(workers int) int { return max(1, runtime.GOMAXPROCS(0)/workers) }
 
 func etcdCommand(asked <-chan struct{}) *cobra.Command {

@@ -41,17 +41,17 @@ type snapshot struct {
 }
 
 type memberStatus struct {
-	ID       string `json:"id"`
-	Rank     int    `json:"rank"` // -1: spare
-	Address  string `json:"address"`
-	PID      int    `json:"pid"`
-	Host     string `json:"host"`
-	Step     int64  `json:"step"`
-	Phase    string `json:"phase"`
+	ID           string `json:"id"`
+	Rank         int    `json:"rank"` // -1: spare
+	Address      string `json:"address"`
+	PID          int    `json:"pid"`
+	Host         string `json:"host"`
+	Step         int64  `json:"step"`
+	Phase        string `json:"phase"`
 	MicroBatches int    `json:"micro_batches"`
-	Answers  bool   `json:"answers"`
-	Accuses  string `json:"accuses,omitempty"`
-	Repaired int64  `json:"heals,omitempty"`
+	Answers      bool   `json:"answers"`
+	Accuses      string `json:"accuses,omitempty"`
+	Repaired     int64  `json:"heals,omitempty"`
 }
 
 type leaderStatus struct {

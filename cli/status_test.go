@@ -42,10 +42,10 @@ func TestStatusOfARunThatIsOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, command := range [][]string{{"status"}, {"blame"}, {"scale", "2"}} {
-		out, _ := program(t, append(command, "--dir", dir)...).CombinedOutput()
+	for _, args := range [][]string{{"status"}, {"blame"}, {"scale", "2"}} {
+		out, _ := command(t, append(args, "--dir", dir)...).CombinedOutput()
 		if !strings.Contains(string(out), "is over") {
-			t.Errorf("%v: %s", command, out)
+			t.Errorf("%v: %s", args, out)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 	"evenweave/internal/progress"
 )
 
-func trainCommand() *cobra.Command {
+func (p *program) trainCommand() *cobra.Command {
 	var (
 		spec        specFlags
 		logs        logFlags
@@ -26,7 +27,6 @@ func trainCommand() *cobra.Command {
 		parallelism int
 		pin         bool
 		dir         string
-		page        string
 	)
 	cmd := &cobra.Command{
 		Use:   "train",
@@ -35,17 +35,17 @@ func trainCommand() *cobra.Command {
 It resumes what --dir holds, at the exact step, with any number of workers.
 
 Ctrl-C stops after the current step with a last checkpoint; a second Ctrl-C stops at once.
-While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame`,
+While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s blame", p.name),
 		Args: noArgs,
 	}
-	spec.register(cmd.Flags())
+	spec.register(p, cmd.Flags())
+	spec.extendFlag(cmd.Flags())
 	logs.register(cmd.Flags())
 	output := outputFlag(cmd)
 	cmd.Flags().IntVar(&workers, "workers", 2, "worker processes to start with")
 	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its share of the cores")
 	cmd.Flags().BoolVar(&pin, "pin", true, "each worker on processors of its own, where there are enough (Linux)")
 	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
-	cmd.Flags().StringVar(&page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free one; empty: no page")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		began := time.Now()
 		if workers < 1 {
@@ -54,14 +54,10 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 		if parallelism < 0 {
 			return usagef("--parallelism %d: must be 0 or more", parallelism)
 		}
-		page, err := local.PageAddress(page)
-		if err != nil {
-			return usagef("--http %w", err)
-		}
 		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
 			return err
 		}
-		if _, _, err := spec.start(cmd.Context()); err != nil { // before anything is started; the coordinator reads it
+		if _, err := spec.prepare(cmd.Context()); err != nil { // before anything is started; the coordinator prepares again
 			return err
 		}
 		ctx, interrupt, stop := interrupts(cmd.Context(), terminate()...)
@@ -80,13 +76,17 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 			return err
 		}
 		passed := logs.passed()
+		var hold <-chan struct{}
+		if spec.extend {
+			hold = last.started
+		}
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
 			Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-				"output": "json", "http": page, "expect-workers": strconv.Itoa(workers), "started": strconv.FormatInt(began.UnixNano(), 10)}),
-			Worker:   local.Launch{Role: local.Worker}.With(passed, map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
+				"output": "json", "extend": strconv.FormatBool(spec.extend), "expect-workers": strconv.Itoa(workers), "started": strconv.FormatInt(began.UnixNano(), 10)}),
+			Worker:   local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption), map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
-			Finished: last.finished, Pin: pin,
+			Finished: last.finished, Hold: hold, Pin: pin,
 		}, interrupt)
 		if exitCode(err) == exitInterrupted && !last.finished() {
 			show.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: "interrupted without a last checkpoint: a resumed run goes on from the newest one before"}})
@@ -99,10 +99,11 @@ While it runs:  evenweave status --watch    evenweave scale 4    evenweave blame
 	return cmd
 }
 
-// renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal, lines elsewhere.
-// last keeps what came out. closeShow waits for a reader that stalls until ctx ends, and says whether all was shown.
+// renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal,
+// lines elsewhere. last keeps what came out. closeShow waits for a reader that stalls until ctx ends, and says whether
+// all was shown.
 func renderer(ctx context.Context, cmd *cobra.Command, output string) (show progress.Observer, last *finale, closeShow func() bool) {
-	last = &finale{}
+	last = &finale{started: make(chan struct{})}
 	var screen progress.Observer
 	closeScreen := func() {}
 	if output == "json" {
@@ -149,12 +150,19 @@ func (w warner) Write(line []byte) (int, error) {
 }
 
 // finale keeps the last event of a run.
-type finale struct{ done atomic.Pointer[progress.Done] }
+type finale struct {
+	done    atomic.Pointer[progress.Done]
+	started chan struct{} // closed when the job is created or gone on with
+	once    sync.Once
+}
 
 // Observe implements progress.Observer.
 func (f *finale) Observe(r progress.Record) {
-	if d, ok := r.Event.(progress.Done); ok {
-		f.done.Store(&d)
+	switch e := r.Event.(type) {
+	case progress.Start:
+		f.once.Do(func() { close(f.started) })
+	case progress.Done:
+		f.done.Store(&e)
 	}
 }
 
@@ -169,5 +177,5 @@ func (f *finale) print(w io.Writer) {
 	if d.TestAccuracy != nil {
 		fmt.Fprintf(w, "test accuracy   %.4f\ntest loss       %.4f\n", *d.TestAccuracy, *d.TestLoss)
 	}
-	fmt.Fprintf(w, "weights sha256  %s\ncheckpoint      %s\nimages/s        %.0f\nseconds         %.1f\n", d.WeightsSHA256, d.Checkpoint, d.SamplesPerSecond, d.WallSeconds)
+	fmt.Fprintf(w, "weights sha256  %s\ncheckpoint      %s\nsamples/s       %.0f\nseconds         %.1f\n", d.WeightsSHA256, d.Checkpoint, d.SamplesPerSecond, d.WallSeconds)
 }

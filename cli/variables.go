@@ -23,8 +23,8 @@ func variable(flag string) string {
 	return variables + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// fromEnvironment sets the flags that were not given from their variables. A text that has a default may not be empty: it would be a path, an
-// address or a choice that is none.
+// fromEnvironment sets the flags that were not given from their variables. A text that has a default may not be empty:
+// it would be a path, an address or a choice that is none.
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -49,7 +49,8 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 // isEmpty is for a flag's value as pflag writes it, lists in brackets.
 func isEmpty(value string) bool { return strings.Trim(value, "[]") == "" }
 
-// warnUnknown names the variables that look like ours and set nothing in any command, each with the one that may have been meant.
+// warnUnknown names the variables that look like ours and set nothing in any command, each with the one that may have
+// been meant.
 func warnUnknown(w io.Writer, root *cobra.Command, environ []string) {
 	var known []string
 	for _, name := range elsewhere {

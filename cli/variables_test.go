@@ -8,7 +8,7 @@ import (
 
 func TestUnknownVariablesAreNamed(t *testing.T) {
 	var out bytes.Buffer
-	warnUnknown(&out, newRoot(nil), []string{"HOME=/", "EVENWEAVE_GLOBAL_BATCH=1", "EVENWEAVE_IMAGE=x", "EVENWEAVE_TEST_X=1", "EVENWEAVE_PLUGIN_DIR=", "EVENWEAVE_WORKER=3", "EVENWEAVE_GLOBALBATCH=8"})
+	warnUnknown(&out, commands(t), []string{"HOME=/", "EVENWEAVE_GLOBAL_BATCH=1", "EVENWEAVE_IMAGE=x", "EVENWEAVE_TEST_X=1", "EVENWEAVE_PLUGIN_DIR=", "EVENWEAVE_WORKER=3", "EVENWEAVE_GLOBALBATCH=8"})
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 3 {
 		t.Fatalf("%q, want three warnings", lines)
@@ -26,7 +26,7 @@ func TestEmptyVariablesAreNamed(t *testing.T) {
 		for _, name := range names {
 			t.Run(command+" "+name, func(t *testing.T) {
 				t.Setenv(variables+name, "")
-				cmd, _, err := newRoot(nil).Find([]string{command})
+				cmd, _, err := commands(t).Find([]string{command})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -37,7 +37,7 @@ func TestEmptyVariablesAreNamed(t *testing.T) {
 		}
 	}
 	t.Setenv("EVENWEAVE_HTTP", "")
-	cmd, _, _ := newRoot(nil).Find([]string{"worker"})
+	cmd, _, _ := commands(t).Find([]string{"worker"})
 	if err := cmd.Flags().Parse([]string{"--etcd", "", "--advertise", ""}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@
 //	evaluator.go    test accuracy, beside training
 //	server.go       checkpoints for members; the status page
 //	health.go       the pages that probes ask
-//	page.go         what the live page is given
 //
 // A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and with the members.
 package coordinator
@@ -31,7 +30,6 @@ import (
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
 	"evenweave/internal/state"
-	"evenweave/internal/web"
 	"evenweave/proto"
 )
 
@@ -43,11 +41,11 @@ type Config struct {
 	CheckpointEvery int64
 	Keep            int // checkpoints kept
 	Evaluate        bool
+	Extend          bool // a job of the same spec but fewer steps is given those of Spec
 	Alone           bool // no other coordinator of this job can be alive: a leader that etcd still names is dead
 	Limits          policy.Limits
 	Dir             string
 	Started         time.Time // when the run began, of which this process is a part
-	Task            string    // its name
 	// Model is opened for evaluation only. It makes the state of step 0, and measures those of checkpoints if it is an
 	// evenweave.Evaluator; it may be an evenweave.Describer too. The caller closes it, after the coordinator.
 	Model         evenweave.Model
@@ -61,8 +59,7 @@ type Config struct {
 	Endpoints []string // of etcd
 	Listen    string   // host:port of the gRPC service; port 0: a free one
 	Advertise string   // how members reach it; "": worked out from Listen
-	HTTP      string   // host:port of the page and the status pages; "": none
-	PageOnly  bool     // HTTP serves the page and nothing else, and training goes on if it cannot
+	HTTP      string   // host:port of the status pages; "": none
 	Stay      bool     // wait after the job's end
 }
 
@@ -78,7 +75,6 @@ type Coordinator struct {
 	halt        <-chan struct{}
 	recent      *summary
 	status      *statusBoard
-	page        *web.Page
 	job         string // UUID of the job that this process has led; "" before the first term
 	evaluations *evaluations
 	healed      map[string]int64 // heals told of, by member
@@ -107,11 +103,11 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{Config: cfg, client: client, board: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), page: web.New(), evaluations: newEvaluations(), healed: map[string]int64{}}
+	c := &Coordinator{Config: cfg, client: client, board: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
 	c.layout = layout
 	_, able := cfg.Model.(evenweave.Evaluator)
 	c.Evaluate = cfg.Evaluate && able && cfg.Test != nil
-	c.Observer = progress.Multi(cfg.Observer, c.status, c.page)
+	c.Observer = progress.Multi(cfg.Observer, c.status)
 	return c, nil
 }
 
@@ -126,9 +122,7 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 	if c.metrics, err = progress.OpenMetrics(c.metricsPath()); err != nil {
 		return nil, err
 	}
-	stopKeeping := func() {}
 	closeMetrics = func() {
-		stopKeeping()
 		c.lacking = errors.Join(c.lacking, c.metrics.Close())
 		c.metrics = nil
 	}
@@ -138,10 +132,6 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 		return nil, err
 	}
 	c.evaluations.recall(earlier)
-	if err := c.page.Read(c.Dir, earlier); err != nil {
-		c.Log.Warn(err.Error())
-	}
-	stopKeeping = c.page.Keep(c.Dir, c.Log)
 	return closeMetrics, nil
 }
 

@@ -26,6 +26,7 @@ import (
 // open finds the job in etcd or creates it, and checks it against the directory and the spec. It returns the job and its newest durable step.
 //
 //	etcd has the job                         go on with it, from an older checkpoint if the newest is damaged
+//	                                         (with --extend and more to do: the record is extended)
 //	etcd is empty, the directory is not      go on from the newest checkpoint, as a new job record: old processes are fenced by the UUID
 //	both are empty                           step 0: the only place where weights are initialised
 func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64, error) {
@@ -37,35 +38,39 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if err != nil && !errors.Is(err, checkpoint.ErrNone) {
 		return job.Job{}, 0, err
 	}
-	if newest != nil {
-		if err := c.sameSpec(newest.Manifest, newest.Path); err != nil {
-			return job.Job{}, 0, err
-		}
-	}
 	if view.Job == nil && c.job != "" {
 		return job.Job{}, 0, c.lostRecord(c.job)
 	}
 	if view.Job == nil {
 		return c.create(ctx, t, newest)
 	}
-	if diff := c.Spec.Diff(view.Job.Spec); len(diff) > 0 {
-		return job.Job{}, 0, fmt.Errorf("job %q in etcd was created with another spec: %s; use the same flags, or another --job and --dir", c.Name, strings.Join(diff, "; "))
-	}
 	if newest == nil {
 		return job.Job{}, 0, c.lacks(recorded(view), "none")
+	}
+	if err := c.sameJob(*newest, view.Job.Spec); err != nil {
+		return job.Job{}, 0, err
+	}
+	spec, err := c.goOn(view.Job.Spec, newest.Step, fmt.Sprintf("job %q in etcd was created with", c.Name), "use the same flags, or another --job and --dir")
+	if err != nil {
+		return job.Job{}, 0, err
 	}
 	if lost := recorded(view); newest.Manifest.Step < lost && !c.damaged(lost) && !standing(view) {
 		return job.Job{}, 0, c.lacks(lost, fmt.Sprintf("step %d", newest.Manifest.Step))
 	}
 	j := *view.Job
-	if j.CheckpointEvery != c.CheckpointEvery || j.Backend != c.Backend {
-		if j.Backend != c.Backend {
-			return job.Job{}, 0, fmt.Errorf("job %q runs on backend %q, this coordinator has %q: another backend gives other bits; use --backend %s", c.Name, j.Backend, c.Backend, j.Backend)
-		}
-		j.CheckpointEvery = c.CheckpointEvery
-		if err := t.ReplaceJob(ctx, view, j); err != nil {
-			return job.Job{}, 0, errors.Join(errTermOver, err)
-		}
+	if j.Backend != c.Backend {
+		return job.Job{}, 0, fmt.Errorf("job %q runs on backend %q, this coordinator has %q: another backend gives other bits; use --backend %s", c.Name, j.Backend, c.Backend, j.Backend)
+	}
+	every := j.CheckpointEvery
+	j.Spec, j.CheckpointEvery = spec, c.CheckpointEvery
+	switch {
+	case spec.TotalSteps() > view.Job.Spec.TotalSteps():
+		err = t.Extend(ctx, view, j)
+	case every != c.CheckpointEvery:
+		err = t.ReplaceJob(ctx, view, j)
+	}
+	if err != nil {
+		return job.Job{}, 0, errors.Join(errTermOver, err)
 	}
 	return j, newest.Manifest.Step, nil
 }
@@ -112,15 +117,25 @@ func (c *Coordinator) warnOfLoss(view cluster.View, step int64) {
 	c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest valid one in %s is of step %d: %s", lost, c.Dir, step, then)})
 }
 
-func (c *Coordinator) sameSpec(m checkpoint.Manifest, path string) error {
-	var spec job.Spec
-	if err := json.Unmarshal(m.Spec, &spec); err != nil {
-		return fmt.Errorf("checkpoint %s: spec: %w", path, err)
+// specOf is what the job trained that saved a checkpoint.
+func specOf(e checkpoint.Entry) (spec job.Spec, err error) {
+	if err := json.Unmarshal(e.Manifest.Spec, &spec); err != nil {
+		return spec, fmt.Errorf("checkpoint %s: spec: %w", e.Path, err)
 	}
-	if diff := c.Spec.Diff(spec); len(diff) > 0 {
-		return fmt.Errorf("directory %s holds a run of another spec: %s; use the same flags to resume it, or another --dir to start afresh", c.Dir, strings.Join(diff, "; "))
+	if err := spec.Validate(); err != nil {
+		return spec, fmt.Errorf("checkpoint %s: spec: %w", e.Path, err)
 	}
-	return nil
+	return spec, nil
+}
+
+// sameJob refuses a directory whose newest checkpoint belongs to another job than etcd's record.
+func (c *Coordinator) sameJob(newest checkpoint.Entry, recorded job.Spec) error {
+	spec, err := specOf(newest)
+	if err == nil && !recorded.Continues(spec) {
+		err = fmt.Errorf("directory %s holds a run of another spec than job %q in etcd: %s; use the directory that the job was started with, or another --dir and --job",
+			c.Dir, c.Name, strings.Join(recorded.Diff(spec), "; "))
+	}
+	return err
 }
 
 // create writes a new job record, on the newest checkpoint if there is one, else on fresh weights.
@@ -128,6 +143,14 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 	j := job.Job{UUID: uuid.NewString(), Spec: c.Spec, Backend: c.Backend, CheckpointEvery: c.CheckpointEvery}
 	step := int64(0)
 	if newest != nil {
+		recorded, err := specOf(*newest)
+		if err != nil {
+			return job.Job{}, 0, err
+		}
+		if j.Spec, err = c.goOn(recorded, newest.Step, fmt.Sprintf("directory %s holds a run of", c.Dir),
+			"use the same flags to resume it, or another --dir to start afresh"); err != nil {
+			return job.Job{}, 0, err
+		}
 		j.Numerics, step = newest.Manifest.Numerics, newest.Manifest.Step
 	} else {
 		// What another run left under this name is not this one's curve.
@@ -156,7 +179,7 @@ func (c *Coordinator) save(ctx context.Context, j job.Job, term int64, s *state.
 		return checkpoint.Entry{}, err
 	}
 	m := checkpoint.Manifest{
-		Job: j.UUID, Task: c.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(), Term: term,
+		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(), Term: term,
 		Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State), Tensors: checkpoint.Tensors(c.layout),
 		Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
 	}

@@ -156,9 +156,12 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 	}
 	c.job = j.UUID
 	c.recent.begin(step)
-	plan := j.Spec.Plan()
+	plan, recipe := j.Spec.Plan(), ""
+	if _, ok := j.Spec.Options["recipe"]; ok { // readers of events know this one by its name
+		recipe = j.Spec.Options.Text("recipe")
+	}
 	c.emit(progress.Start{
-		Job: c.Name, UUID: j.UUID, Model: j.Spec.Model, Recipe: j.Spec.Recipe, Seed: j.Spec.Seed, Backend: j.Backend, Workers: c.Limits.Expect,
+		Job: c.Name, UUID: j.UUID, Model: j.Spec.Task, Recipe: recipe, Seed: j.Spec.Seed, Backend: j.Backend, Workers: c.Limits.Expect,
 		Steps: int(j.Spec.TotalSteps()), Epochs: int((j.Spec.TotalSteps() + plan.StepsPerEpoch() - 1) / plan.StepsPerEpoch()),
 		StepsPerEpoch: int(plan.StepsPerEpoch()), Samples: j.Spec.Samples,
 		GlobalBatch: j.Spec.GlobalBatch, MicroBatch: j.Spec.MicroBatch, ResumedFrom: int(step), Layers: layers(c.Model),

@@ -108,7 +108,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
 			generation = world.Generation
 			if view.Job != nil {
-				l.replica.reschedule(view.Job.CheckpointEvery)
+				l.replica.reschedule(*view.Job)
 			}
 			l.replica.recorded(world.DurableStep)
 			if err := l.generation(ctx, *world, leaving, &left); err != nil {

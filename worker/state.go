@@ -222,11 +222,11 @@ func (r *replica) due() []*proto.HeldState {
 	return held
 }
 
-// reschedule takes over how often checkpoints are due, which another coordinator may have changed.
-func (r *replica) reschedule(every int64) {
+// reschedule takes over what another coordinator may have changed: how often checkpoints are due, and the length of a job that was extended.
+func (r *replica) reschedule(j job.Job) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.job.CheckpointEvery = every
+	r.job.CheckpointEvery, r.job.Spec.Epochs, r.job.Spec.Steps = j.CheckpointEvery, j.Spec.Epochs, j.Spec.Steps
 }
 
 // recorded takes over what the record of the world that is entered calls durable. It may be less than what was said in an earlier one: that checkpoint has

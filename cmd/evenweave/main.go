@@ -2,9 +2,8 @@
 package main
 
 import (
-	"os"
-
 	"evenweave/cli"
+	"evenweave/fashion"
 )
 
-func main() { os.Exit(cli.Main(os.Args[1:])) }
+func main() { cli.Main(fashion.Task()) }

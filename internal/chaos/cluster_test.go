@@ -85,7 +85,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 			},
 		}, ctx.Done())
 	}
-	spec := job.Spec{Model: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: *steps}
+	spec := job.Spec{Task: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: *steps}
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
@@ -99,7 +99,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()}, Name: *name, Spec: spec, Backend: "tiny",
 		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Dir: *dir, Started: time.Now(), Log: log,
 		Limits:   policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect, ExpectFor: 20 * time.Second, TTL: *ttl},
-		Observer: progress.NewJSON(os.Stdout), Task: "softmax", Model: example.NewSoftmax(), Test: example.Points{N: 1000},
+		Observer: progress.NewJSON(os.Stdout), Model: example.NewSoftmax(), Test: example.Points{N: 1000},
 	}, c)
 	if err != nil {
 		return err

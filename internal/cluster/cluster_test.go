@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 
 // created is a valid job record.
 func created(uuid string) job.Job {
-	return job.Job{UUID: uuid, Backend: "xla", Spec: job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 5, Epochs: 1}}
+	spec := job.Spec{Task: "tiny", Samples: 100, GlobalBatch: 10, MicroBatch: 5, Epochs: 1}
+	return job.Job{UUID: uuid, Backend: "xla", Spec: spec}
 }
 
 // leader is a valid leader record.

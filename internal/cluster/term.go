@@ -94,6 +94,19 @@ func (t *Term) ReplaceJob(ctx context.Context, read View, j job.Job) error {
 		clientv3.OpPut(t.client.keys.job(), encode(j)))
 }
 
+// Extend gives a job that was read in the view more to do: it updates the job's record, takes the end back, and has the
+// world stand as one that was halted, so that the next one goes on.
+func (t *Term) Extend(ctx context.Context, read View, j job.Job) error {
+	k := t.client.keys
+	ops := []clientv3.Op{clientv3.OpPut(k.job(), encode(j)), clientv3.OpDelete(k.done())}
+	if read.World != nil {
+		w := *read.World
+		w.Halt = true
+		ops = append(ops, clientv3.OpPut(k.world(), encode(w)))
+	}
+	return t.commit(ctx, t.unchanged(k.job(), read.jobRevision), ops...)
+}
+
 // PublishWorld replaces the world that was read in the view.
 func (t *Term) PublishWorld(ctx context.Context, read View, w job.World) error {
 	k := t.client.keys

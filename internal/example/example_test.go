@@ -41,7 +41,7 @@ func Example() {
 
 // train trains to the end with worlds of the given sizes, one after the other, and returns a surviving member's model.
 func train(sizes ...int) *example.Softmax {
-	j := job.Job{UUID: "example", Spec: job.Spec{Model: "softmax", Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 20}}
+	j := job.Job{UUID: "example", Spec: job.Spec{Task: "softmax", Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 20}}
 	total := j.Spec.TotalSteps()
 	b := &board{changed: make(chan struct{}), links: map[int64][]allreducetest.Links{}}
 	b.view.Job = &j

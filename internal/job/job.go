@@ -2,69 +2,12 @@
 // They are plain values with a JSON form; package cluster keeps them in etcd.
 package job
 
-import (
-	"fmt"
-	"reflect"
-	"slices"
-	"strings"
-
-	"evenweave/internal/schedule"
-)
-
-// Spec is what a job trains: everything that changes a bit of the result, and nothing else. The worker count is not in it.
-// It is written once, when the job is created, and pinned from then on.
-type Spec struct {
-	Model       string `json:"model"`
-	Recipe      string `json:"recipe"`
-	Data        string `json:"data"`              // identifies the data set's bytes
-	Classes     string `json:"classes,omitempty"` // labels that are trained and tested on; "": all
-	Samples     int    `json:"samples"`           // training samples, the first of what the hold-out leaves
-	Holdout     int    `json:"holdout"`
-	Seed        uint64 `json:"seed"`
-	GlobalBatch int    `json:"global_batch"`
-	MicroBatch  int    `json:"micro_batch"`
-	Epochs      int    `json:"epochs"`
-	Steps       int64  `json:"steps"`            // 0: as many as the epochs have
-	Init        string `json:"init,omitempty"`   // SHA-256 of the weights to start from; "": the seed's
-	Freeze      string `json:"freeze,omitempty"` // patterns of tensors that keep their first values
-}
-
-// Plan returns how the spec cuts its data into steps and micro-batches.
-func (s Spec) Plan() schedule.Plan {
-	return schedule.Plan{Seed: s.Seed, Samples: s.Samples, GlobalBatch: s.GlobalBatch, MicroBatch: s.MicroBatch}
-}
-
-// TotalSteps is the schedule's length in optimizer updates.
-func (s Spec) TotalSteps() int64 {
-	if s.Steps > 0 {
-		return s.Steps
-	}
-	return int64(s.Epochs) * s.Plan().StepsPerEpoch()
-}
-
-// EpochEnds says whether the state after `step` updates closes an epoch.
-func (s Spec) EpochEnds(step int64) bool {
-	return step > 0 && step%s.Plan().StepsPerEpoch() == 0
-}
-
-// Diff names the settings in which two specs differ, as "name: ours X, theirs Y".
-func (s Spec) Diff(theirs Spec) []string {
-	var diff []string
-	a, b := reflect.ValueOf(s), reflect.ValueOf(theirs)
-	for i := range a.NumField() {
-		if x, y := a.Field(i).Interface(), b.Field(i).Interface(); x != y {
-			name, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("json"), ",")
-			diff = append(diff, fmt.Sprintf("%s: here %v, there %v", name, x, y))
-		}
-	}
-	return diff
-}
+import "slices"
 
 // Job is the record that creates a job. Only the transaction that writes it first starts from fresh weights.
 type Job struct {
-	Version Version `json:"version"`
-	UUID    string  `json:"uuid"`
-	Spec    Spec    `json:"spec"`
+	UUID string `json:"uuid"`
+	Spec Spec   `json:"spec"`
 	// Backend that all members use: "xla", "xla:cuda" or "go".
 	Backend string `json:"backend"`
 	// Numerics is the hash of the golden probe; "" until the first member is admitted.
@@ -84,17 +27,16 @@ const Protocol = 2
 
 // Member is a live worker process, registered once it is loaded, compiled and warm.
 type Member struct {
-	Version     Version `json:"version"`
-	ID          string  `json:"id"`
-	Job         string  `json:"job"`
-	Address     string  `json:"address"` // where its gRPC services and the ring are reached
-	HTTP        string  `json:"http,omitempty"`
-	Host        string  `json:"host"`
-	PID         int     `json:"pid"`
-	Parallelism int     `json:"parallelism"`
-	Backend     string  `json:"backend"`
-	Numerics    string  `json:"numerics"`
-	Protocol    int     `json:"protocol"`
+	ID          string `json:"id"`
+	Job         string `json:"job"`
+	Address     string `json:"address"` // where its gRPC services and the ring are reached
+	HTTP        string `json:"http,omitempty"`
+	Host        string `json:"host"`
+	PID         int    `json:"pid"`
+	Parallelism int    `json:"parallelism"`
+	Backend     string `json:"backend"`
+	Numerics    string `json:"numerics"`
+	Protocol    int    `json:"protocol"`
 	// Leaving asks for a world without this member.
 	Leaving bool `json:"leaving,omitempty"`
 }
@@ -110,10 +52,9 @@ func (m Member) Peer() Peer { return Peer{ID: m.ID, Address: m.Address} }
 
 // World is the ordered list of members that train together. Published by the coordinator only.
 type World struct {
-	Version    Version `json:"version"`
-	Job        string  `json:"job"`
-	Generation int64   `json:"generation"`
-	Peers      []Peer  `json:"peers"`
+	Job        string `json:"job"`
+	Generation int64  `json:"generation"`
+	Peers      []Peer `json:"peers"`
 	// Since: members in a generation of at least Since finish their step and switch after its commit; members in an older one stop at once.
 	Since int64 `json:"since"`
 	// DurableStep is the step of the newest durable checkpoint; Coordinator serves it.
@@ -161,22 +102,20 @@ func (w World) IDs() []string {
 
 // Leader is the coordinator's record under its election.
 type Leader struct {
-	Version Version `json:"version"`
-	ID      string  `json:"id"`
-	Address string  `json:"address"`
-	HTTP    string  `json:"http,omitempty"`
-	Host    string  `json:"host"`
-	PID     int     `json:"pid"`
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	HTTP    string `json:"http,omitempty"`
+	Host    string `json:"host"`
+	PID     int    `json:"pid"`
 }
 
 // Done ends a job: written after its last checkpoint is durable. Members may go once they have read it.
 type Done struct {
-	Version     Version `json:"version"`
-	Job         string  `json:"job"`
-	Generation  int64   `json:"generation"`
-	Step        int64   `json:"step"`
-	Fingerprint string  `json:"fingerprint"`
-	Checkpoint  string  `json:"checkpoint"`
+	Job         string `json:"job"`
+	Generation  int64  `json:"generation"`
+	Step        int64  `json:"step"`
+	Fingerprint string `json:"fingerprint"`
+	Checkpoint  string `json:"checkpoint"`
 	// Complete: the schedule's last step is in. False: stopped early, to be resumed.
 	Complete bool `json:"complete"`
 	// Failure is the verdict that ended the job, or "".

@@ -124,45 +124,6 @@ func checkUUID(uuid string) error {
 	return text("the job's UUID", uuid, maxWord)
 }
 
-// Validate reports the first setting that cannot be trained, naming its flag. Every method of a valid spec returns without a panic and
-// without overflow.
-func (s Spec) Validate() error {
-	switch {
-	case s.GlobalBatch < 1 || s.GlobalBatch > MaxGlobalBatch:
-		return fmt.Errorf("--global-batch %d: must be 1 to %d", s.GlobalBatch, MaxGlobalBatch)
-	case s.MicroBatch < 1 || s.MicroBatch > MaxMicroBatch:
-		return fmt.Errorf("--micro-batch %d: must be 1 to %d", s.MicroBatch, MaxMicroBatch)
-	case s.GlobalBatch%s.MicroBatch != 0:
-		return fmt.Errorf("--micro-batch %d does not divide --global-batch %d: choose a divisor, for example %d",
-			s.MicroBatch, s.GlobalBatch, nearestDivisor(s.GlobalBatch, s.MicroBatch))
-	case s.Steps < 0 || s.Steps > MaxStep:
-		return fmt.Errorf("--steps %d: must be 0 (all epochs) to %d", s.Steps, int64(MaxStep))
-	case s.Steps == 0 && s.Epochs < 1:
-		return fmt.Errorf("--epochs %d: must be at least 1", s.Epochs)
-	case s.Holdout < 0:
-		return fmt.Errorf("--holdout %d: must be 0 or more", s.Holdout)
-	case s.Samples < 1:
-		return fmt.Errorf("--holdout %d leaves no sample to train on", s.Holdout)
-	}
-	if err := s.Plan().Validate(); err != nil {
-		return err
-	}
-	if most := MaxStep / s.Plan().StepsPerEpoch(); s.Epochs < 0 || int64(s.Epochs) > most {
-		return fmt.Errorf("--epochs %d: must be at most %d, as one has %d steps", s.Epochs, most, s.Plan().StepsPerEpoch())
-	}
-	return first(text("--model", s.Model, maxWord), text("--recipe", s.Recipe, maxWord), text("data", s.Data, maxWord),
-		text("--classes", s.Classes, maxText), text("init", s.Init, maxWord), text("--freeze", s.Freeze, maxText))
-}
-
-func nearestDivisor(n, near int) int {
-	for d := min(near, n); d > 1; d-- {
-		if n%d == 0 {
-			return d
-		}
-	}
-	return 1
-}
-
 // Validate reports the first field that cannot be.
 func (j Job) Validate() error {
 	return first(checkUUID(j.UUID), named("spec:", j.Spec.Validate()), text("backend", j.Backend, maxWord), text("numerics", j.Numerics, maxWord),

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	spec   = job.Spec{Model: "cnn", Samples: 60000, GlobalBatch: 128, MicroBatch: 16, Epochs: 10}
+	spec   = job.Spec{Task: "tiny", Options: job.Options{"rate": json.RawMessage("0.5")}, Data: "d", Samples: 60000, GlobalBatch: 128, MicroBatch: 16, Epochs: 10}
 	whole  = job.Job{UUID: "u", Spec: spec, Backend: "xla", CheckpointEvery: 5}
 	member = job.Member{ID: "worker-1", Job: "u", Address: "127.0.0.1:7071", Host: "h", PID: 1, Protocol: job.Protocol}
 	world  = job.World{Job: "u", Generation: 3, Since: 2, DurableStep: 10, Coordinator: "[fd77::1]:7070", Backoff: 6, Reason: "first world",
@@ -49,8 +49,17 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"--micro-batch", changed(spec, func(s *job.Spec) { s.MicroBatch = 24 })},
 		{"micro-batches", changed(spec, func(s *job.Spec) { s.GlobalBatch, s.MicroBatch = 1<<20, 1 })},
 		{"samples", changed(spec, func(s *job.Spec) { s.Samples = 1 << 40 })},
-		{"--holdout", changed(spec, func(s *job.Spec) { s.Holdout = -1 })},
-		{"--freeze", changed(spec, func(s *job.Spec) { s.Freeze = long })},
+		{"no sample", changed(spec, func(s *job.Spec) { s.Samples = 0 })},
+		{"task", changed(spec, func(s *job.Spec) { s.Task = "" })},
+		{"data", changed(spec, func(s *job.Spec) { s.Data = long })},
+		{"options", changed(spec, func(s *job.Spec) {
+			s.Options = job.Options{"x": json.RawMessage(`"` + strings.Repeat("x", 40<<10) + `"`)}
+		})},
+		{`option "a"`, changed(spec, func(s *job.Spec) { s.Options = job.Options{"a": json.RawMessage("[1]")} })},
+		{`option "b"`, changed(spec, func(s *job.Spec) { s.Options = job.Options{"b": json.RawMessage("nul")} })},
+		{`option ""`, changed(spec, func(s *job.Spec) { s.Options = job.Options{"": json.RawMessage("1")} })},
+		{"history", changed(spec, func(s *job.Spec) { s.History = make([]job.Extension, 101) })},
+		{"history, entry 0: step", changed(spec, func(s *job.Spec) { s.History = []job.Extension{{Step: -1}} })},
 		{"UUID", changed(whole, func(j *job.Job) { j.UUID = "" })},
 		{"--global-batch", changed(whole, func(j *job.Job) { j.Spec.GlobalBatch = 0 })},
 		{"checkpoint_every", changed(whole, func(j *job.Job) { j.CheckpointEvery = -1 })},

@@ -15,7 +15,8 @@ const (
 	Worker      Role = "worker"
 )
 
-// Launch says what a child process is to be, and with which settings. Each setting has the name of the command's flag, without dashes.
+// Launch says what a child process is to be, and with which settings. Each setting has the name of the command's flag,
+// without dashes.
 type Launch struct {
 	Role     Role
 	Settings map[string]string

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 	"time"
 
@@ -30,8 +29,11 @@ type Config struct {
 	// Events reads the coordinator's standard output until it ends; Finished says whether it told of the job's end.
 	Events   func(io.Reader) error
 	Finished func() bool
-	Log      *slog.Logger
-	Pin      bool // each worker on processors of its own, where there are enough
+	// Hold, if it is not nil, is closed when the workers may be started. Until a coordinator has taken the end of a job back, workers would take it for
+	// their own.
+	Hold <-chan struct{}
+	Log  *slog.Logger
+	Pin  bool // each worker on processors of its own, where there are enough
 
 	// For fault injection; nil: nothing. Adapt may change the settings of a process before each start, Started is told its pid.
 	// Both are called from one goroutine.
@@ -82,8 +84,10 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	where := map[string]string{"etcd": endpoint, "job": cfg.Job}
 	s.keep("coordinator", cfg.Coordinator.With(where, map[string]string{"dir": cfg.Dir}), cfg.Events)
 	worker := cfg.Worker.With(where)
-	s.scale(cfg.Workers, worker)
-
+	hold, wantedNow := cfg.Hold, cfg.Workers
+	if hold == nil {
+		s.scale(wantedNow, worker)
+	}
 	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers, cfg.Log)
 	if err != nil {
 		return err
@@ -96,8 +100,13 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case n := <-wanted:
-			s.scale(n, worker)
+		case wantedNow = <-wanted:
+			if hold == nil {
+				s.scale(wantedNow, worker)
+			}
+		case <-hold:
+			hold = nil
+			s.scale(wantedNow, worker)
 		case <-interrupt:
 			interrupt, s.halting = nil, true
 			deadline = time.After(haltTimeout)
@@ -168,12 +177,12 @@ func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Log
 // FreePorts finds two loopback addresses that nobody listens on. They are below the ports that systems give to outgoing connections, so that none
 // of those can take etcd's while it is being restarted.
 func FreePorts() (client, peer string, err error) {
-	a, err := listenLow(loopback)
+	a, err := listenLow()
 	if err != nil {
 		return "", "", err
 	}
 	defer a.Close()
-	b, err := listenLow(loopback)
+	b, err := listenLow()
 	if err != nil {
 		return "", "", err
 	}
@@ -181,15 +190,13 @@ func FreePorts() (client, peer string, err error) {
 	return a.Addr().String(), b.Addr().String(), nil
 }
 
-const loopback = "127.0.0.1"
-
 // listenLow tries ports by chance: other runs choose theirs at the same time, before etcd takes them.
-func listenLow(host string) (net.Listener, error) {
+func listenLow() (net.Listener, error) {
 	const first, ports = 20000, 12768 // Linux gives 32768 and more
 	for range 100 {
-		if l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(first+rand.IntN(ports)))); err == nil {
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports))); err == nil {
 			return l, nil
 		}
 	}
-	return net.Listen("tcp", net.JoinHostPort(host, "0"))
+	return net.Listen("tcp", "127.0.0.1:0")
 }

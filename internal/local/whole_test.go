@@ -126,7 +126,7 @@ func (j judge) Evaluate(context.Context, evenweave.Data) ([]evenweave.Figure, er
 }
 
 func spec(steps int64) job.Spec {
-	return job.Spec{Model: "softmax", Samples: 3000, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}
+	return job.Spec{Task: "softmax", Samples: 3000, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}
 }
 
 // lead runs a coordinator; end stops it like a signal and returns how it ended.
@@ -137,12 +137,12 @@ type lead struct {
 	done   chan error
 }
 
-func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec) *lead {
+func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec, changes ...func(*coordinator.Config)) *lead {
 	t.Helper()
-	return startLeased(t, endpoint, dir, s, ttl)
+	return startLeased(t, endpoint, dir, s, ttl, changes...)
 }
 
-func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Duration) *lead {
+func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Duration, changes ...func(*coordinator.Config)) *lead {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -153,10 +153,14 @@ func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Dura
 		t.Fatal(err)
 	}
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
-	c, err := coordinator.New(coordinator.Config{
+	cfg := coordinator.Config{
 		Self: job.Leader{ID: job.IDOf(l.Addr().String(), job.MaxID), Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
-		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Task: "softmax", Model: judge{example.NewSoftmax()}, Test: example.Points{N: 1}, HeldOut: example.Points{N: 1}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
-	}, client)
+		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Model: judge{example.NewSoftmax()}, Test: example.Points{N: 1}, HeldOut: example.Points{N: 1}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
+	}
+	for _, change := range changes {
+		change(&cfg)
+	}
+	c, err := coordinator.New(cfg, client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,12 +188,17 @@ type hired struct {
 }
 
 func startWorker(endpoint, id string, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error)) *hired {
+	return hire(endpoint, id, false, open)
+}
+
+// hire runs a worker that stays, if it is to, after the end of the job.
+func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error)) *hired {
 	ctx, kill := context.WithCancel(context.Background())
 	h := &hired{leave: make(chan struct{}), kill: kill, done: make(chan error, 1)}
 	go func() {
 		h.done <- worker.Run(ctx, worker.Config{
 			Endpoints: []string{endpoint}, Name: "test", ID: id, Listen: "127.0.0.1:0", Parallelism: 1, Grace: 30 * time.Second, TTL: ttl,
-			Open: open, MetricNames: example.Metrics(), Log: slog.New(slog.DiscardHandler),
+			Stay: stay, Open: open, MetricNames: example.Metrics(), Log: slog.New(slog.DiscardHandler),
 		}, h.leave)
 	}()
 	return h

@@ -8,6 +8,7 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"time"
 	"unicode/utf8"
 )
 
@@ -33,8 +34,11 @@ func (f *Field) IsBool() bool { return f.value.Kind() == reflect.Bool }
 
 // Type names the type of the value, as --help shows it.
 func (f *Field) Type() string {
-	if f.value.Kind() == reflect.Float64 {
+	switch f.value.Interface().(type) {
+	case float64:
 		return "float"
+	case time.Duration:
+		return "duration"
 	}
 	return f.value.Kind().String()
 }
@@ -65,31 +69,39 @@ func (f *Field) Set(text string) error {
 		v, err = strconv.Atoi(text)
 	case int64:
 		v, err = strconv.ParseInt(text, 10, 64)
+	case time.Duration:
+		v, err = time.ParseDuration(text)
 	case uint64:
 		v, err = strconv.ParseUint(text, 10, 64)
 	case float64:
 		var x float64
 		if x, err = strconv.ParseFloat(text, 64); err == nil && (math.IsNaN(x) || math.IsInf(x, 0)) {
-			err = errors.New("it is not finite")
+			err = errInfinite
 		}
 		v = x
 	}
-	if err != nil {
-		if cause := errors.Unwrap(err); cause != nil { // without strconv's function names
-			err = cause
+	if err != nil { // whose own text may quote as much as there is
+		if errors.Is(err, strconv.ErrRange) || errors.Is(err, errInfinite) {
+			return fmt.Errorf("%.80q: expected a value of type %s: it is out of range", text, f.Type())
 		}
-		return fmt.Errorf("%.80q: expected a value of type %s: %w", text, f.Type(), err)
+		return fmt.Errorf("%.80q: expected a value of type %s", text, f.Type())
 	}
 	f.value.Set(reflect.ValueOf(v))
 	return nil
 }
+
+var errInfinite = errors.New("it is not finite")
 
 // encode is the value as a spec holds it.
 func (f *Field) encode() json.RawMessage {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(f.value.Interface()); err != nil {
+	v := f.value.Interface()
+	if d, ok := v.(time.Duration); ok {
+		v = d.String()
+	}
+	if err := e.Encode(v); err != nil {
 		panic(err) // a text, a bool or a finite number
 	}
 	return bytes.TrimSpace(b.Bytes())
@@ -98,7 +110,7 @@ func (f *Field) encode() json.RawMessage {
 // decode gives the option the value that a spec holds.
 func (f *Field) decode(raw json.RawMessage) error {
 	text := string(raw)
-	if f.value.Kind() == reflect.String {
+	if t := f.Type(); t == "string" || t == "duration" {
 		var s *string
 		if err := json.Unmarshal(raw, &s); err != nil || s == nil {
 			return fmt.Errorf("%.80q: expected a text", text)

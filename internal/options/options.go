@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // Limits of what tags may say.
@@ -97,13 +98,13 @@ func read(f reflect.StructField, v reflect.Value) (*Field, error) {
 		return nil, fmt.Errorf("its help is longer than %d bytes or one line", maxHelp)
 	}
 	switch v.Interface().(type) {
-	case string, bool, int, int64, uint64:
+	case string, bool, int, int64, uint64, time.Duration:
 	case float64:
 		if x := v.Float(); math.IsNaN(x) || math.IsInf(x, 0) {
 			return nil, fmt.Errorf("its default is %v: expected a finite number", x)
 		}
 	default:
-		return nil, fmt.Errorf("type %s: expected string, bool, int, int64, uint64 or float64", v.Type())
+		return nil, fmt.Errorf("type %s: expected string, bool, int, int64, uint64, float64 or time.Duration", v.Type())
 	}
 	return out, nil
 }

@@ -6,21 +6,23 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"evenweave/internal/options"
 )
 
 type every struct {
-	Text    string  `flag:"text" help:"a text"`
-	Yes     bool    `flag:"yes" help:"a switch"`
-	Count   int     `flag:"count" help:"how many"`
-	Long    int64   `flag:"long-number" help:"signed"`
-	Wide    uint64  `flag:"wide" spec:"width" help:"unsigned"`
-	Rate    float64 `flag:"rate" help:"real"`
-	Threads int     `flag:"threads" spec:"-" help:"of this process"`
-	From    string  `flag:"from" spec:"-,create" help:"read when a job is created"`
-	Hash    string  `spec:"hash"`
-	Log     func()  `spec:"-"`
+	Text    string        `flag:"text" help:"a text"`
+	Yes     bool          `flag:"yes" help:"a switch"`
+	Count   int           `flag:"count" help:"how many"`
+	Long    int64         `flag:"long-number" help:"signed"`
+	Wide    uint64        `flag:"wide" spec:"width" help:"unsigned"`
+	Rate    float64       `flag:"rate" help:"real"`
+	Pause   time.Duration `flag:"pause" help:"how long"`
+	Threads int           `flag:"threads" spec:"-" help:"of this process"`
+	From    string        `flag:"from" spec:"-,create" help:"read when a job is created"`
+	Hash    string        `spec:"hash"`
+	Log     func()        `spec:"-"`
 }
 
 func of(t testing.TB, pointer any) *options.Set {
@@ -39,7 +41,7 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Add("\xff", false, 0, int64(0), uint64(0), math.Inf(1), 0)
 	f.Fuzz(func(t *testing.T, text string, yes bool, count int, long int64, wide uint64, rate float64, threads int) {
 		from := &every{Text: text, Yes: yes, Count: count, Long: long, Wide: wide, Rate: rate, Threads: threads,
-			Hash: "h"}
+			Pause: time.Duration(long), Hash: "h"}
 		source, err := options.Of(from)
 		if math.IsNaN(rate) || math.IsInf(rate, 0) {
 			if err == nil {
@@ -84,9 +86,9 @@ func FuzzRoundTrip(f *testing.F) {
 func TestSpecHoldsWhatTheTagsSay(t *testing.T) {
 	spec := of(t, &every{Text: "<a>", Threads: 4, From: "x"}).Spec()
 	encoded, err := json.Marshal(spec)
-	if want := `{"count":0,"hash":"","long-number":0,"rate":0,"text":"<a>","width":0,"yes":false}`; err != nil ||
-		strings.ReplaceAll(
-			strings.ReplaceAll(string(encoded), `\u003c`, "<"), `\u003e`, ">") != want {
+	want := `{"count":0,"hash":"","long-number":0,"pause":"0s","rate":0,"text":"<a>","width":0,"yes":false}`
+	plain := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(string(encoded))
+	if err != nil || plain != want {
 		t.Errorf("%s, %v", encoded, err)
 	}
 	if of(t, nil).Spec() == nil || len(of(t, nil).Spec()) != 0 {
@@ -96,7 +98,7 @@ func TestSpecHoldsWhatTheTagsSay(t *testing.T) {
 
 // Whatever a spec holds, loading it sets every value or says which name is wrong.
 func FuzzLoad(f *testing.F) {
-	f.Add(`{"count":0,"hash":"","long-number":0,"rate":0,"text":"","width":0,"yes":false}`)
+	f.Add(`{"count":0,"hash":"","long-number":0,"pause":"0s","rate":0,"text":"","width":0,"yes":false}`)
 	f.Add(`{"count":1e3,"hash":null,"text":{}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		var spec map[string]json.RawMessage
@@ -193,7 +195,7 @@ func TestBadTagsAreNamed(t *testing.T) {
 
 // A text that is no value changes nothing.
 func TestBadTextsChangeNothing(t *testing.T) {
-	o := &every{Text: "t", Yes: true, Count: 1, Long: 2, Wide: 3, Rate: 4}
+	o := &every{Text: "t", Yes: true, Count: 1, Long: 2, Wide: 3, Rate: 4, Pause: 5}
 	before := *o
 	for _, f := range of(t, o).Fields() {
 		for _, text := range []string{"", "x", "1.5.2", "NaN", "Inf", "99999999999999999999", "-",

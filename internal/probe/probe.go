@@ -40,16 +40,15 @@ func WeightsSHA256(s *state.State) string {
 
 // ElementName names element i of a flat gradient for a person: "conv1/kernel[17]".
 func ElementName(layout *state.Layout, i int) string {
-	within := i
 	for _, t := range layout.Tensors {
 		if !t.Summed() {
 			continue
 		}
-		n := t.Elements()
-		if within < n {
-			return fmt.Sprintf("%s[%d]", t.Name, within)
+		if n := t.Elements(); i >= n {
+			i -= n
+			continue
 		}
-		within -= n
+		return fmt.Sprintf("%s[%d]", t.Name, i)
 	}
 	return fmt.Sprintf("element %d", i)
 }

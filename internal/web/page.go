@@ -87,11 +87,8 @@ func (p *Page) Read(dir string, metrics []progress.Record) error {
 	for _, e := range evaluationsByStep(metrics) {
 		p.history.evaluation(e)
 	}
-	switch {
-	case kept != nil:
+	if kept != nil {
 		p.history.job.State, p.history.job.Ended = kept.Job.State, kept.Job.Ended
-	case p.history.job.UUID == "" && p.history.job.Step > 0:
-		p.history.job.State = "recorded" // by a build that kept the metrics only
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package cli
+package main
 
 import (
 	"fmt"
@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAReaderThatStallsStopsNothing: nobody reads what train tells, as with an idle pager; steps and checkpoints go on, and two interrupts end it.
+// TestAReaderThatStallsStopsNothing: nobody reads what train tells, as with an idle pager; steps and checkpoints go on,
+// and two interrupts end it.
 func TestAReaderThatStallsStopsNothing(t *testing.T) {
 	data := needData(t)
 	for output, c := range map[string]struct {
@@ -28,7 +29,8 @@ func TestAReaderThatStallsStopsNothing(t *testing.T) {
 	}
 }
 
-// ignored runs train, without ever reading what it tells, until it has a checkpoint of the step, and then interrupts it.
+// ignored runs train, without ever reading what it tells, until it has a checkpoint of the step, and then interrupts
+// it.
 func ignored(t *testing.T, dir string, step int64, args ...string) {
 	t.Helper()
 	cmd := program(t, args...)
@@ -47,7 +49,7 @@ func ignored(t *testing.T, dir string, step int64, args ...string) {
 	_ = writer.Close()
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = cmd.Wait() }()
-	limit := time.After(deadline)
+	limit := time.After(2 * time.Minute)
 	for newest := int64(0); newest < step; {
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -65,7 +67,7 @@ func ignored(t *testing.T, dir string, step int64, args ...string) {
 			}
 		}
 	}
-	limit = time.After(deadline)
+	limit = time.After(30 * time.Second)
 	for again := time.Tick(500 * time.Millisecond); ; { // two at the same time might arrive as one
 		select {
 		case <-ended:

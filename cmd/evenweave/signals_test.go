@@ -1,4 +1,4 @@
-package cli
+package main
 
 import (
 	"bufio"
@@ -43,8 +43,8 @@ func signalAt(t *testing.T, step int, send func(train *os.Process), args ...stri
 	return lastDone(t, out.Bytes())
 }
 
-// TestSignalToEveryProcess: what ends a whole session at once (a service manager, a terminal that closes) costs no step: a last checkpoint is made,
-// and the run goes on to the bits of one that was not stopped.
+// TestSignalToEveryProcess: what ends a whole session at once (a service manager, a terminal that closes) costs no
+// step: a last checkpoint is made, and the run goes on to the bits of one that was not stopped.
 func TestSignalToEveryProcess(t *testing.T) {
 	data, dir := needData(t), t.TempDir()
 	reached := 0
@@ -55,7 +55,7 @@ func TestSignalToEveryProcess(t *testing.T) {
 					t.Error(err)
 				}
 			}
-		}, tiny(data, dir, "--workers", "2", "--steps", endless)...)
+		}, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
 		if stopped.Complete || stopped.Step < reached+3 {
 			t.Fatalf("%v at step %d: stopped at step %d, complete: %v", sig, reached+3, stopped.Step, stopped.Complete)
 		}
@@ -71,7 +71,7 @@ func TestSignalToEveryProcess(t *testing.T) {
 func TestNothingIsLeftRunning(t *testing.T) {
 	data := needData(t)
 	dir := t.TempDir()
-	cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", endless)...)
+	cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -102,14 +102,14 @@ func TestNothingIsLeftRunning(t *testing.T) {
 	for lines.Scan() { // ends when the last holder of the pipe has gone
 	}
 	_ = cmd.Wait()
-	limit := time.After(deadline)
+	deadline := time.After(20 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for _, pid := range children {
 		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
 			select {
 			case <-tick.C:
-			case <-limit:
+			case <-deadline:
 				t.Fatalf("process %d outlived its parent", pid)
 			}
 		}

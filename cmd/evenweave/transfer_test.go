@@ -1,4 +1,4 @@
-package cli
+package main
 
 import (
 	"os"
@@ -7,11 +7,12 @@ import (
 	"strings"
 	"testing"
 
-	"evenweave/internal/state"
+	"evenweave/checkpoint"
+	"evenweave/fashion/cnn"
 )
 
-// TestTransfer: weights move from one job to another, on other classes; what is frozen keeps its bits, the rest learns, and the worker
-// count changes nothing.
+// TestTransfer: weights move from one job to another, on other classes; what is frozen keeps its bits, the rest learns,
+// and the worker count changes nothing.
 func TestTransfer(t *testing.T) {
 	data := needData(t)
 	job := func(dir string, more ...string) []string {
@@ -29,27 +30,27 @@ func TestTransfer(t *testing.T) {
 	if got[0].Weights != got[1].Weights || got[0].Print != got[1].Print {
 		t.Errorf("1 worker gives %s, 3 give %s", got[0].Weights, got[1].Weights)
 	}
-	saved := func(dir string) *state.State {
-		path, err := newestCheckpoint(t.Context(), dir, t.Output())
+	load := func(dir string) *checkpoint.Checkpoint {
+		c, err := checkpoint.Load(t.Context(), newest(t, dir))
 		if err != nil {
 			t.Fatal(err)
 		}
-		o, err := readCheckpoint(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return o.State
+		return c
 	}
-	before, after := saved(source), saved(dirs[0])
-	for i, tensor := range before.Layout.Tensors {
+	before, after := load(source), load(dirs[0])
+	for _, tensor := range new(cnn.Model).Tensors() {
 		frozen := strings.Contains(tensor.Name, "conv1/") || strings.HasSuffix(tensor.Name, "conv2/kernel")
-		now := after.Tensor(i)
+		then, err1 := before.Float32s(tensor.Name)
+		now, err2 := after.Float32s(tensor.Name)
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
 		switch {
 		case frozen && strings.HasPrefix(tensor.Name, "adam/"):
-			if slices.ContainsFunc(now, func(x byte) bool { return x != 0 }) {
+			if slices.ContainsFunc(now, func(x float32) bool { return x != 0 }) {
 				t.Errorf("%s is frozen and has moments", tensor.Name)
 			}
-		case frozen == !slices.Equal(now, before.Tensor(i)):
+		case frozen == !slices.Equal(now, then):
 			t.Errorf("%s: frozen: %v, but changed: %v", tensor.Name, frozen, frozen)
 		}
 	}
@@ -69,13 +70,23 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
-// damaged copies the newest checkpoint of a run and flips a bit of it.
-func damaged(t *testing.T, dir string) string {
-	path, err := newestCheckpoint(t.Context(), dir, t.Output())
+// newest is the path of the newest checkpoint of a run.
+func newest(t *testing.T, dir string) string {
+	t.Helper()
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(path)
+	entry, err := store.Latest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entry.Path
+}
+
+// damaged copies the newest checkpoint of a run and flips a bit of it.
+func damaged(t *testing.T, dir string) string {
+	b, err := os.ReadFile(newest(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"evenweave"
+	"evenweave/checkpoint"
+	"evenweave/internal/job"
+	"evenweave/internal/options"
+	"evenweave/internal/state"
+)
+
+// own makes a command of the task's. Its name in the list of commands is short, "bench step" is step.
+func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error) {
+	set, err := options.Of(c.Options)
+	if err != nil {
+		return nil, fmt.Errorf("command %q of task %q: %w", c.Name, p.task.Name, err)
+	}
+	cmd := &cobra.Command{Use: short, Short: c.About, Long: c.Long, Args: noArgs}
+	if c.Args != "" {
+		cmd.Use, cmd.Args = short+" "+c.Args, cobra.ArbitraryArgs
+	}
+	var from checkpointFlags
+	var dir string
+	if c.Checkpoint {
+		from.register(p, cmd)
+	}
+	if c.Data {
+		dataFlag(cmd.Flags(), &dir)
+	}
+	output := outputFlag(cmd)
+	addFlags(cmd.Flags(), set, everyOption)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := errors.Join(checkOutput(*output), validateOptions(c.Options)); err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
+		defer stop()
+		i := &evenweave.Invocation{Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), JSON: *output == "json", Dir: dir}
+		if c.Checkpoint {
+			i.Load = func(ctx context.Context) (evenweave.Loaded, error) { return from.load(ctx, cmd.ErrOrStderr()) }
+		}
+		return unlessInterrupted(ctx, c.Run(ctx, i))
+	}
+	return cmd, nil
+}
+
+// checkpointFlags name a checkpoint: a file, or the newest of a run directory.
+type checkpointFlags struct {
+	program            *program
+	path, dir, backend string
+}
+
+func (c *checkpointFlags) register(p *program, cmd *cobra.Command) {
+	c.program = p
+	cmd.Flags().StringVar(&c.path, "checkpoint", "", "checkpoint file")
+	cmd.Flags().StringVar(&c.dir, "dir", "./run", "run directory, whose newest valid checkpoint is taken")
+	p.backendFlag(cmd.Flags(), &c.backend)
+}
+
+// load opens the model for evaluation, with the checkpoint's state.
+func (c *checkpointFlags) load(ctx context.Context, warn io.Writer) (l evenweave.Loaded, err error) {
+	if err := c.program.checkBackend(c.backend); err != nil {
+		return l, err
+	}
+	if l.Path = c.path; l.Path == "" {
+		if l.Path, err = newestCheckpoint(ctx, c.dir, warn); err != nil {
+			return l, err
+		}
+	}
+	from, spec, err := readCheckpoint(ctx, l.Path)
+	if err != nil {
+		return l, err
+	}
+	l.Step, l.Epoch, l.WeightsSHA256 = from.Manifest.Step, from.Epoch, from.WeightsSHA256
+	if err := c.program.adopt(spec); err != nil {
+		return l, fmt.Errorf("%s: %w", l.Path, err)
+	}
+	backend, notice, err := c.program.resolveBackend(c.backend)
+	if err != nil {
+		return l, err
+	}
+	if notice != "" {
+		fmt.Fprintln(warn, notice)
+	}
+	log := slog.New(slog.NewTextHandler(printable{warn}, nil))
+	if l.Model, err = c.program.task.Model(setup(ctx, job.Job{Spec: spec, Backend: backend}, true, log)); err != nil {
+		return l, err
+	}
+	if err := restore(l.Model, from.State); err != nil {
+		return l, errors.Join(fmt.Errorf("%s: %w", l.Path, err), l.Model.Close())
+	}
+	return l, nil
+}
+
+// restore gives the model a checkpoint's state.
+func restore(model evenweave.Model, s *state.State) error {
+	layout, err := state.NewLayout(model.Tensors())
+	if err != nil {
+		return err
+	}
+	if !layout.Equal(s.Layout) {
+		return errors.New("it holds other tensors than the model has: use the program that wrote it")
+	}
+	return layout.WriteImage(model, s.Image)
+}
+
+// newestCheckpoint finds the newest valid one of a run directory; warn is told of those that it skips.
+func newestCheckpoint(ctx context.Context, dir string, warn io.Writer) (string, error) {
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
+		fmt.Fprintln(warn, "skipped:", e)
+	}})
+	if err != nil {
+		return "", err
+	}
+	newest, err := store.Latest(ctx)
+	if errors.Is(err, checkpoint.ErrNone) {
+		return "", fmt.Errorf("no checkpoint in %s: train first, or name another directory or file", dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	return newest.Path, nil
+}
+
+// readCheckpoint reads a file and the spec in it.
+func readCheckpoint(ctx context.Context, path string) (*checkpoint.Checkpoint, job.Spec, error) {
+	var spec job.Spec
+	c, err := checkpoint.Load(ctx, path)
+	if err != nil {
+		return nil, spec, err
+	}
+	if err := json.Unmarshal(c.Spec, &spec); err != nil {
+		return nil, spec, fmt.Errorf("%s: spec: %w", path, err)
+	}
+	if err := spec.Validate(); err != nil {
+		return nil, spec, fmt.Errorf("%s: spec: %w", path, err)
+	}
+	if got := c.State.Ledger.Samples(); got != spec.Samples {
+		return nil, spec, fmt.Errorf("%s: its state was trained on %d samples, its spec names %d", path, got, spec.Samples)
+	}
+	return c, spec, nil
+}
+
+// evaluate is the command of that name for tasks that have none of their own.
+func (p *program) evaluate() evenweave.Command {
+	return evenweave.Command{
+		Name: "evaluate", About: "Measure a checkpoint on the test data", Checkpoint: true, Data: true,
+		Run: func(ctx context.Context, c *evenweave.Invocation) (err error) {
+			l, err := c.Load(ctx)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, l.Model.Close()) }()
+			sets, err := p.task.Data(c.Dir)
+			if err != nil {
+				return err
+			}
+			model, ok := l.Model.(evenweave.Evaluator)
+			if !ok || sets.Test == nil {
+				return fmt.Errorf("task %q cannot be evaluated: its model is no Evaluator, or it has no test data", p.task.Name)
+			}
+			figures, err := model.Evaluate(ctx, sets.Test)
+			if err != nil {
+				return err
+			}
+			return printFigures(c, l, figures)
+		},
+	}
+}
+
+func printFigures(c *evenweave.Invocation, l evenweave.Loaded, figures []evenweave.Figure) error {
+	if c.JSON {
+		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": l.Step, "weights_sha256": l.WeightsSHA256}
+		for _, f := range figures {
+			line["test_"+f.Name] = f.Value
+		}
+		return json.NewEncoder(c.Stdout).Encode(line)
+	}
+	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", l.Step, l.WeightsSHA256)
+	for _, f := range figures {
+		if _, err := fmt.Fprintf(c.Stdout, "test %-20s %.4f\n", f.Name, f.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// data is the command that opens the task's data and says what they are.
+func (p *program) data() evenweave.Command {
+	return evenweave.Command{
+		Name: "data", About: "Open the task's data, check them and say what they are", Data: true, Options: p.task.Options,
+		Run: func(_ context.Context, c *evenweave.Invocation) error {
+			sets, err := p.task.Data(c.Dir)
+			if err != nil {
+				return err
+			}
+			for _, set := range []struct {
+				name string
+				data evenweave.Data
+			}{{"train", sets.Train}, {"held_out", sets.HeldOut}, {"test", sets.Test}} {
+				switch {
+				case set.data == nil:
+				case c.JSON:
+					err = json.NewEncoder(c.Stdout).Encode(map[string]any{"event": "data", "time": time.Now(), "set": set.name,
+						"samples": set.data.Len(), "digest": set.data.Digest()})
+				default:
+					_, err = fmt.Fprintf(c.Stdout, "%-9s %8d samples  %s\n", set.name, set.data.Len(), job.Clean(set.data.Digest()))
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"evenweave"
+	"evenweave/internal/job"
+	"evenweave/internal/options"
+	"evenweave/internal/probe"
+)
+
+// program is the command line of one task.
+type program struct {
+	task    *evenweave.Task
+	options *options.Set
+	name    string          // of the executable
+	asked   <-chan struct{} // not nil in a child of train; closed to ask it to end in good order
+}
+
+// newProgram checks what the task's author has written.
+func newProgram(t *evenweave.Task, name string, asked <-chan struct{}) (*program, error) {
+	set, err := options.Of(t.Options)
+	if err != nil {
+		return nil, fmt.Errorf("task %q: %w", t.Name, err)
+	}
+	if err := job.CheckName(t.Name); err != nil {
+		return nil, fmt.Errorf("the task's name: %w", err)
+	}
+	switch {
+	case t.Data == nil || t.Model == nil:
+		return nil, fmt.Errorf("task %q: it needs Data and Model", t.Name)
+	case t.Backend != nil && len(t.Backends) == 0:
+		return nil, fmt.Errorf("task %q: it has Backend, and Backends names none", t.Name)
+	}
+	return &program{t, set, name, asked}, nil
+}
+
+// everyOption and ownOption choose options: those that have a flag where a job is created, and those that each process
+// has for itself.
+func everyOption(f *options.Field) bool { return f.Flag != "" }
+func ownOption(f *options.Field) bool   { return f.Flag != "" && f.Spec == "" && !f.Create }
+
+// optionFlags adds the flags of the task's options. A name that the command has already is the error of the task's
+// author, who sees it at once.
+func (p *program) optionFlags(f *pflag.FlagSet, which func(*options.Field) bool) {
+	addFlags(f, p.options, which)
+}
+
+func addFlags(f *pflag.FlagSet, set *options.Set, which func(*options.Field) bool) {
+	for _, field := range set.Fields() {
+		if !which(field) {
+			continue
+		}
+		if f.Lookup(field.Flag) != nil {
+			panic(fmt.Sprintf("the task's option --%s has the name of another flag of the same command: choose another name", field.Flag))
+		}
+		flag := f.VarPF(field, field.Flag, "", field.Help)
+		if field.IsBool() {
+			flag.NoOptDefVal = "true"
+		}
+	}
+}
+
+// optionSettings are the values of those options, for a child process.
+func (p *program) optionSettings(which func(*options.Field) bool) map[string]string {
+	settings := map[string]string{}
+	for _, field := range p.options.Fields() {
+		if which(field) {
+			settings[field.Flag] = field.String()
+		}
+	}
+	return settings
+}
+
+// validate has the task check its options.
+func (p *program) validate() error { return validateOptions(p.task.Options) }
+
+func validateOptions(o any) error {
+	if v, ok := o.(evenweave.Validator); ok {
+		if err := v.Validate(); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+// adopt gives the options the values that a job has.
+func (p *program) adopt(spec job.Spec) error {
+	if spec.Task != p.task.Name {
+		return fmt.Errorf("the job's task is %q, this program's is %q: use the program that created the job", spec.Task, p.task.Name)
+	}
+	if err := p.options.Load(spec.Options); err != nil {
+		return err
+	}
+	if err := p.validate(); err != nil {
+		return fmt.Errorf("the job's options: %w", err)
+	}
+	return nil
+}
+
+// setup says what a model is built for.
+func setup(ctx context.Context, j job.Job, evaluateOnly bool, log *slog.Logger) evenweave.Setup {
+	return evenweave.Setup{
+		Context: ctx, Backend: j.Backend, MicroBatch: j.Spec.MicroBatch, Seed: j.Spec.Seed, TotalSteps: j.Spec.TotalSteps(),
+		EvaluateOnly: evaluateOnly, Log: log,
+	}
+}
+
+// openJob loads what a worker needs for a job: model and data at the same time, because each may take a while.
+func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
+	return func(ctx context.Context, j job.Job) (evenweave.Model, evenweave.Data, string, error) {
+		if err := p.adopt(j.Spec); err != nil {
+			return nil, nil, "", err
+		}
+		type loaded struct {
+			sets evenweave.Sets
+			err  error
+		}
+		loading := make(chan loaded, 1)
+		go func() {
+			sets, err := p.task.Data(dir)
+			loading <- loaded{sets, err}
+		}()
+		model, err := p.task.Model(setup(ctx, j, false, log))
+		data := <-loading
+		if err != nil {
+			return nil, nil, "", err
+		}
+		if data.err != nil {
+			return nil, nil, "", data.err
+		}
+		train := data.sets.Train
+		if train.Digest() != j.Spec.Data || train.Len() != j.Spec.Samples {
+			return nil, nil, "", fmt.Errorf("this worker's training data has hash %s (%d samples), the job's is %s (%d samples): give it the same files with --data",
+				job.Clean(train.Digest()), train.Len(), j.Spec.Data, j.Spec.Samples)
+		}
+		numerics, err := probe.Numerics(model, train, j.Spec.Plan(), j.Spec.Original().TotalSteps()) // extending a job changes no numerics
+		return model, train, numerics, err
+	}
+}
+
+// command is the task's own of that name.
+func (p *program) command(name string) (evenweave.Command, bool) {
+	i := slices.IndexFunc(p.task.Commands, func(c evenweave.Command) bool { return c.Name == name })
+	if i < 0 {
+		return evenweave.Command{}, false
+	}
+	return p.task.Commands[i], true
+}

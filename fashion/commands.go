@@ -1,0 +1,148 @@
+package fashion
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"evenweave"
+	"evenweave/fashion/cnn"
+	"evenweave/fashion/evaluate"
+	"evenweave/fashion/fashionmnist"
+	"evenweave/internal/regular"
+)
+
+func (o *options) commands() []evenweave.Command {
+	step := &benchOptions{Backend: "auto", MicroBatch: 16, Batch: 128, Parallelism: 1, Time: 5 * time.Second}
+	return []evenweave.Command{
+		{
+			Name: "evaluate", About: "Measure a checkpoint on the 10,000 test images", Checkpoint: true, Data: true,
+			Run: o.evaluate,
+			Long: `Prints accuracy, loss, a table by class and the confusion matrix of a checkpoint on them;
+of a run with --classes, on the test images of these.`,
+		},
+		{
+			Name: "predict", Args: "IMAGE...", About: "Classify pictures (PNG, JPEG, GIF) with a checkpoint",
+			Checkpoint: true, Run: predict,
+		},
+		{
+			Name: "bench step", About: "Measure gradients and updates of the model on this machine", Options: step,
+			Run: step.run,
+			Long: `Measures images/s and ms of a gradient call and an update, beside a matrix product of the same run,
+which is the machine's limit.`,
+		},
+	}
+}
+
+// open loads the checkpoint that the command's user names.
+func open(ctx context.Context, c *evenweave.Invocation) (*network, evenweave.Loaded, error) {
+	l, err := c.Load(ctx)
+	if err != nil {
+		return nil, l, err
+	}
+	n, ok := l.Model.(*network)
+	if !ok {
+		return nil, l, errors.Join(fmt.Errorf("a model of type %T", l.Model), l.Model.Close())
+	}
+	return n, l, nil
+}
+
+func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation) (err error) {
+	n, from, err := open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	sets, err := o.data(c.Dir)
+	if err != nil {
+		return err
+	}
+	r, err := n.measure(ctx, sets.Test)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(c.Stdout).Encode(struct {
+			Event   string    `json:"event"`
+			Time    time.Time `json:"time"`
+			Step    int64     `json:"step"`
+			Weights string    `json:"weights_sha256"`
+			evaluate.Result
+		}{"evaluation", time.Now(), from.Step, from.WeightsSHA256, r})
+	}
+	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", from.Step, from.WeightsSHA256)
+	return r.WriteTable(c.Stdout)
+}
+
+func predict(ctx context.Context, c *evenweave.Invocation) (err error) {
+	if len(c.Args) == 0 {
+		return evenweave.UsageError{Err: errors.New("predict takes at least one image file")}
+	}
+	n, _, err := open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	var failed error // one bad picture does not keep the others from being classified
+	for _, name := range c.Args {
+		guesses, err := n.guess(ctx, name)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		if c.JSON {
+			line := map[string]any{"event": "prediction", "time": time.Now(), "image": name, "guesses": guesses}
+			_ = json.NewEncoder(c.Stdout).Encode(line)
+		} else {
+			fmt.Fprintln(c.Stdout, evaluate.FormatGuesses(name, guesses))
+		}
+	}
+	return failed
+}
+
+func (n *network) guess(ctx context.Context, name string) ([]evaluate.Guess, error) {
+	f, _, err := regular.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	image, err := evaluate.Decode(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	scores := make([]float32, fashionmnist.NumClasses)
+	if err := n.Logits(image, scores); err != nil {
+		return nil, err
+	}
+	return evaluate.Top(scores, fashionmnist.Classes(), 3)
+}
+
+// benchOptions are the flags of `bench step`.
+type benchOptions struct {
+	Backend     string        `flag:"backend" help:"auto, xla, xla:cuda or go"`
+	MicroBatch  int           `flag:"micro-batch" help:"samples of one gradient call"`
+	Batch       int           `flag:"batch" help:"samples of one step"`
+	Parallelism int           `flag:"parallelism" help:"calls side by side"`
+	Time        time.Duration `flag:"time" help:"to measure for"`
+}
+
+// Validate implements evenweave.Validator.
+func (o *benchOptions) Validate() error {
+	if o.MicroBatch < 1 || o.Parallelism < 1 || o.Batch < o.MicroBatch || o.Batch%o.MicroBatch != 0 {
+		return fmt.Errorf("--micro-batch %d, --parallelism %d, --batch %d: must be at least 1, and the micro-batch "+
+			"divide the batch", o.MicroBatch, o.Parallelism, o.Batch)
+	}
+	return nil
+}
+
+func (o *benchOptions) run(ctx context.Context, c *evenweave.Invocation) error {
+	return cnn.Bench(ctx, cnn.BenchOptions{
+		Backend: o.Backend, MicroBatch: o.MicroBatch, Batch: o.Batch, Parallelism: o.Parallelism, Duration: o.Time,
+		JSON: c.JSON,
+	}, c.Stdout)
+}

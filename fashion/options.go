@@ -1,0 +1,127 @@
+package fashion
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"evenweave"
+	"evenweave/checkpoint"
+	"evenweave/fashion/cnn"
+	"evenweave/fashion/fashionmnist"
+)
+
+// options are the flags of the task and its part of a job's spec.
+type options struct {
+	Recipe  string `flag:"recipe" help:"how: tutorial, fast or augment"`
+	Classes string `flag:"classes" help:"train and evaluate on these labels only, such as 0-4,7 (default: all)"`
+	Samples int    `flag:"samples" help:"train on the first so many samples only; 0: all"`
+	Holdout int    `flag:"holdout" help:"samples kept out of training, by which checkpoints/best is chosen"`
+	Freeze  string `flag:"freeze" help:"tensors that keep their first values, such as conv1/*,conv2/kernel"`
+
+	InitFrom string `flag:"init-from" spec:"-,create" help:"checkpoint to take the first weights from"`
+	Init     string `spec:"init"` // SHA-256 of those weights; "": the seed's
+
+	weights map[string][]byte // of InitFrom, by tensor; nil: the seed's
+}
+
+// Validate implements evenweave.Validator. It leaves no number of samples open: 0 becomes all that there are.
+func (o *options) Validate() error {
+	if _, err := cnn.RecipeNamed(o.Recipe); err != nil {
+		return err
+	}
+	classes, err := fashionmnist.ParseClasses(o.Classes)
+	if err != nil {
+		return fmt.Errorf("--%w", err)
+	}
+	if o.Samples < 0 || o.Holdout < 0 {
+		return fmt.Errorf("--samples %d --holdout %d: must be 0 or more", o.Samples, o.Holdout)
+	}
+	have := fashionmnist.TrainSize / fashionmnist.NumClasses * len(classes)
+	switch left := have - o.Holdout; {
+	case left < 1:
+		return fmt.Errorf("--holdout %d leaves no sample to train on", o.Holdout)
+	case o.Samples > left:
+		return fmt.Errorf("--samples %d: there are %d, %d of them held out: choose at most %d",
+			o.Samples, have, o.Holdout, left)
+	case o.Samples == 0:
+		o.Samples = left
+	}
+	if _, err := cnn.Frozen(o.Freeze); err != nil {
+		return fmt.Errorf("--%w", err)
+	}
+	return nil
+}
+
+// Prepare implements evenweave.Preparer: it reads the weights of --init-from, a checkpoint file or a run directory, and
+// puts their hash into the spec.
+func (o *options) Prepare(ctx context.Context) (notes []string, err error) {
+	o.Init, o.weights = "", nil
+	if o.InitFrom != "" {
+		path, skipped, err := checkpointAt(ctx, o.InitFrom)
+		if err != nil {
+			return nil, fmt.Errorf("--init-from: %w", err)
+		}
+		from, err := checkpoint.Load(ctx, path)
+		if err != nil {
+			return nil, fmt.Errorf("--init-from: %w", err)
+		}
+		if o.weights, err = weightsOf(from); err != nil {
+			return nil, fmt.Errorf("--init-from %s: %w; choose a checkpoint of this task", path, err)
+		}
+		o.Init = from.WeightsSHA256
+		notes = append(skipped, fmt.Sprintf("starting from the weights of %s (step %d, %s)",
+			path, from.Manifest.Step, from.WeightsSHA256))
+	}
+	frozen, err := cnn.Frozen(o.Freeze)
+	if err != nil {
+		return nil, err
+	}
+	fixed := 0
+	for _, t := range frozen {
+		fixed += t.Size()
+	}
+	if fixed > 0 {
+		notes = append(notes,
+			fmt.Sprintf("frozen: %d of %d parameters, those of %s", fixed, cnn.NumParameters, o.Freeze))
+	}
+	return notes, nil
+}
+
+// checkpointAt is the path itself, or the newest valid checkpoint of a run directory; skipped names those that are
+// damaged.
+func checkpointAt(ctx context.Context, path string) (file string, skipped []string, err error) {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return path, nil, nil
+	}
+	damaged := func(e *checkpoint.DamagedError) { skipped = append(skipped, "skipped: "+e.Error()) }
+	store, err := checkpoint.Open(filepath.Join(path, "checkpoints"), checkpoint.Options{Damaged: damaged})
+	if err != nil {
+		return "", nil, err
+	}
+	newest, err := store.Latest(ctx)
+	if err != nil {
+		return "", skipped, fmt.Errorf("%s: %w", path, err)
+	}
+	return newest.Path, skipped, nil
+}
+
+// weightsOf takes the network's parameters from a checkpoint, of which only they are needed.
+func weightsOf(from *checkpoint.Checkpoint) (map[string][]byte, error) {
+	weights := map[string][]byte{}
+	for _, t := range new(cnn.Model).Tensors() {
+		if t.Role != evenweave.Trained {
+			continue
+		}
+		b, err := from.Bytes(t.Name)
+		if err != nil {
+			return nil, err
+		}
+		if int64(len(b)) != t.Bytes() {
+			return nil, fmt.Errorf("tensor %q has %d bytes, the network's has %d", t.Name, len(b), t.Bytes())
+		}
+		weights[t.Name] = b
+	}
+	return weights, nil
+}

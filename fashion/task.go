@@ -1,0 +1,97 @@
+// Package fashion is the built-in task: a small convolutional network on Fashion-MNIST. It is a user of package
+// evenweave like any other: it knows nothing of workers, coordinators or the command line.
+//
+//	task.go      the task, and its model
+//	options.go   what its user may choose
+//	data.go      the samples
+//	commands.go  evaluate with tables, predict, bench step
+//	cnn/         the network, in GoMLX
+//	evaluate/    accuracy, tables, pictures
+//	fashionmnist/ the data's files
+package fashion
+
+import (
+	"context"
+	"fmt"
+
+	"evenweave"
+	"evenweave/fashion/cnn"
+	"evenweave/fashion/evaluate"
+	"evenweave/fashion/fashionmnist"
+)
+
+// Task returns the task, with the options' defaults.
+func Task() *evenweave.Task {
+	o := &options{Recipe: "tutorial"}
+	return &evenweave.Task{
+		Name:     "fashion",
+		About:    "A small convolutional network on Fashion-MNIST",
+		Options:  o,
+		Data:     o.data,
+		Model:    o.model,
+		Backend:  cnn.Resolve,
+		Backends: []string{"auto", "xla", "xla:cuda", "go"},
+		Metrics:  cnn.Metrics(),
+		Short:    map[string]string{"holdout": "57600"},
+		Commands: o.commands(),
+	}
+}
+
+// model builds the network for a job or a checkpoint.
+func (o *options) model(s evenweave.Setup) (evenweave.Model, error) {
+	m, err := cnn.Open(cnn.Options{
+		Backend: s.Backend, Recipe: o.Recipe, MicroBatch: s.MicroBatch, TotalSteps: s.TotalSteps, Freeze: o.Freeze,
+		EvaluateOnly: s.EvaluateOnly,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &network{m, o.weights}, nil
+}
+
+// network is the CNN with the weights to start from.
+type network struct {
+	*cnn.Model
+	weights map[string][]byte // nil: the seed's
+}
+
+// Init implements evenweave.Model: of a checkpoint to start from the weights are taken, not the moments.
+func (n *network) Init(seed uint64) error {
+	if err := n.Model.Init(seed); err != nil {
+		return err
+	}
+	for i, t := range n.Tensors() {
+		if w, ok := n.weights[t.Name]; ok {
+			if err := n.Write(i, 0, w); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Evaluate implements evenweave.Evaluator.
+func (n *network) Evaluate(ctx context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
+	r, err := n.measure(ctx, data)
+	return []evenweave.Figure{
+		{Name: "accuracy", Value: r.Accuracy, Better: evenweave.Higher},
+		{Name: "loss", Value: r.Loss, Better: evenweave.Lower},
+	}, err
+}
+
+// measure compares the present state's answers with all labels.
+func (n *network) measure(ctx context.Context, data evenweave.Data) (evaluate.Result, error) {
+	b := evenweave.Batch{Samples: make([]int32, data.Len())}
+	for i := range b.Samples {
+		b.Samples[i] = int32(i)
+	}
+	if err := data.Load(&b); err != nil {
+		return evaluate.Result{}, err
+	}
+	c, ok := b.Content.(*cnn.Content)
+	if !ok {
+		return evaluate.Result{}, fmt.Errorf("data of %T: the network takes *cnn.Content", b.Content)
+	}
+	logits := func(images []byte, _ int, dst []float32) error { return n.Logits(images, dst) }
+	return evaluate.Evaluate(ctx, logits, c.Images, fashionmnist.Pixels, c.Labels, fashionmnist.Classes())
+}
