@@ -42,8 +42,6 @@ var wordsNotDone = []string{
 	"internal/example",
 	"internal/job",
 	"internal/local",
-	"internal/policy",
-	"internal/simulation",
 	"internal/state",
 	"worker",
 }

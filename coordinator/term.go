@@ -213,7 +213,7 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 	}
 	in := policy.Observed{Members: view.Members, World: view.World, Numerics: view.Job.Numerics}
 	for _, s := range t.peers() {
-		in.Told = append(in.Told, t.fact(s))
+		in.Reports = append(in.Reports, t.fact(s))
 	}
 	t.feed(ctx, in)
 	t.catchUp()
@@ -283,8 +283,8 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 }
 
 // fact is what the policy may know of a status.
-func (t *term) fact(s *proto.Status) policy.Told {
-	told := policy.Told{Member: s.Member, Generation: s.Generation, Step: s.Step, Resting: policy.Rests(s.Phase)}
+func (t *term) fact(s *proto.Status) policy.Report {
+	told := policy.Report{Member: s.Member, Generation: s.Generation, Step: s.Step, Resting: policy.Rests(s.Phase)}
 	if !t.inWorld(s.Member) {
 		return told
 	}

@@ -104,7 +104,7 @@ func (g *generation) open(ctx context.Context) error {
 		}
 		switch {
 		case choice.Agreed:
-			verified, err := g.replica.verify(state.Fingerprint(choice.Print), g.world.Generation)
+			verified, err := g.replica.verify(state.Fingerprint(choice.Fingerprint), g.world.Generation)
 			if err != nil {
 				return err
 			}
@@ -211,8 +211,8 @@ func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64)
 	if err != nil {
 		return &blamed{suspect: peer.ID, kind: policy.KindFetch, err: fmt.Errorf("state of step %d from %s: %w", c.Step, peer.ID, err)}
 	}
-	if f := s.Fingerprint(); f != state.Fingerprint(c.Print) {
-		return &blamed{suspect: peer.ID, kind: policy.KindProtocol, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Print))}
+	if f := s.Fingerprint(); f != state.Fingerprint(c.Fingerprint) {
+		return &blamed{suspect: peer.ID, kind: policy.KindProtocol, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Fingerprint))}
 	}
 	if differs := slots[policy.SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
 		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", peer.ID, len(c.Holders), g.world.Size()))

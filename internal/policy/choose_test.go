@@ -6,53 +6,68 @@ import (
 	"testing"
 )
 
-// told is what one rank says: a step (-1: no state), which state of it, a durable step.
-type told struct{ step, print, durable int64 }
+// claim is one rank's report: a step (-1: no state), which state of it, a durable step.
+type claim struct{ step, fingerprint, durable int64 }
 
-func exchange(floor int64, ranks ...told) Exchange {
-	x := Exchange{DurableStep: floor, Total: 100}
+func exchange(durableStep int64, ranks ...claim) Exchange {
+	x := Exchange{DurableStep: durableStep, Total: 100}
 	for _, r := range ranks {
-		x.Slots = append(x.Slots, r.step+1, r.print, 0, r.durable)
+		x.Slots = append(x.Slots, r.step+1, r.fingerprint, 0, r.durable)
 	}
 	return x
 }
 
-// TestChoose says the rule by examples.
+// TestChoose shows the rule by examples.
 func TestChoose(t *testing.T) {
-	none := told{step: -1}
+	none := claim{step: -1}
 	for name, c := range map[string]struct {
 		x       Exchange
 		step    int64
 		holders []int // nil: the checkpoint of that step
 	}{
-		"all agree":                                     {exchange(5, told{9, 1, 0}, told{9, 1, 0}), 9, []int{0, 1}},
-		"nobody has a state":                            {exchange(5, none, none), 5, nil},
-		"one alone is trusted":                          {exchange(5, told{9, 1, 0}), 9, []int{0}},
-		"and gives its state to fresh ones":             {exchange(5, none, told{9, 1, 0}, none), 9, []int{1}},
-		"but not one older than the checkpoint":         {exchange(10, told{9, 1, 0}), 10, nil},
-		"of two the one a step ahead":                   {exchange(5, told{8, 1, 0}, told{9, 2, 0}), 9, []int{1}},
-		"not the one two steps ahead":                   {exchange(5, told{7, 1, 0}, told{9, 2, 0}), 5, nil},
-		"two differ at a step":                          {exchange(5, told{9, 1, 0}, told{9, 2, 0}), 5, nil},
-		"the majority":                                  {exchange(5, told{9, 2, 0}, told{9, 1, 0}, told{9, 2, 0}), 9, []int{0, 2}},
-		"the majority against a lone higher step":       {exchange(5, told{9, 2, 0}, told{8, 1, 0}, told{8, 1, 0}), 8, []int{1, 2}},
-		"the majority at the higher step":               {exchange(5, told{9, 2, 0}, told{8, 1, 0}, told{9, 2, 0}), 9, []int{0, 2}},
-		"half have taken the step":                      {exchange(5, told{9, 2, 0}, told{8, 1, 0}, told{9, 2, 0}, told{8, 1, 0}), 9, []int{0, 2}},
-		"two against two at a step":                     {exchange(5, told{9, 2, 0}, told{9, 1, 0}, told{9, 2, 0}, told{9, 1, 0}), 5, nil},
-		"three with three states":                       {exchange(5, told{10, 3, 0}, told{9, 2, 0}, told{8, 1, 0}), 5, nil},
-		"two beside two that differ":                    {exchange(5, told{9, 2, 0}, told{9, 2, 0}, told{9, 3, 0}, told{8, 1, 0}), 9, []int{0, 1}},
-		"a step beyond the schedule is void":            {exchange(5, told{101, 2, 0}, told{8, 1, 0}), 8, []int{1}},
-		"hostile words":                                 {exchange(5, told{math.MaxInt64 - 1, 2, math.MaxInt64}, told{math.MinInt64, 1, math.MinInt64}, told{8, 1, 0}), 8, []int{2}},
-		"one's durable step is not believed":            {exchange(5, told{9, 1, 50}, told{9, 1, 5}, told{9, 1, 0}), 9, []int{0, 1, 2}},
-		"nor one beyond the schedule":                   {exchange(5, told{9, 1, math.MaxInt64}, told{9, 1, math.MaxInt64}), 9, []int{0, 1}},
-		"two know of a newer checkpoint":                {exchange(0, told{9, 1, 7}, told{9, 2, 7}), 7, nil},
-		"one of two knows of it":                        {exchange(0, told{9, 1, 7}, told{9, 2, 0}), 7, nil},
-		"one of three does not suffice":                 {exchange(0, told{9, 1, 7}, told{9, 2, 0}, told{9, 3, 0}), 0, nil},
-		"those who come back do not outvote those here": {with(exchange(0, told{90, 1, 0}, told{3, 2, 0}, told{3, 2, 0}), false, true, true), 90, []int{0}},
-		"where nobody else has a state they count":      {with(exchange(0, none, told{3, 2, 0}, told{3, 2, 0}), false, true, true), 3, []int{1, 2}},
-		"if most of the world has the same":             {with(exchange(0, none, told{3, 2, 0}, none), true, true, true), 0, nil},
+		"all agree":                             {exchange(5, claim{9, 1, 0}, claim{9, 1, 0}), 9, []int{0, 1}},
+		"no rank has a state":                   {exchange(5, none, none), 5, nil},
+		"one alone is trusted":                  {exchange(5, claim{9, 1, 0}), 9, []int{0}},
+		"and gives its state to fresh ones":     {exchange(5, none, claim{9, 1, 0}, none), 9, []int{1}},
+		"but not one older than the checkpoint": {exchange(10, claim{9, 1, 0}), 10, nil},
+		"of two the one a step ahead":           {exchange(5, claim{8, 1, 0}, claim{9, 2, 0}), 9, []int{1}},
+		"not the one two steps ahead":           {exchange(5, claim{7, 1, 0}, claim{9, 2, 0}), 5, nil},
+		"two differ at a step":                  {exchange(5, claim{9, 1, 0}, claim{9, 2, 0}), 5, nil},
+		"the majority": {exchange(5, claim{9, 2, 0}, claim{9, 1, 0}, claim{9, 2, 0}),
+			9, []int{0, 2}},
+		"the majority against a lone higher step": {exchange(5, claim{9, 2, 0}, claim{8, 1, 0}, claim{8, 1, 0}),
+			8, []int{1, 2}},
+		"the majority at the higher step": {exchange(5, claim{9, 2, 0}, claim{8, 1, 0}, claim{9, 2, 0}),
+			9, []int{0, 2}},
+		"half have taken the step": {exchange(5, claim{9, 2, 0}, claim{8, 1, 0}, claim{9, 2, 0},
+			claim{8, 1, 0}), 9, []int{0, 2}},
+		"two against two at a step": {exchange(5, claim{9, 2, 0}, claim{9, 1, 0}, claim{9, 2, 0},
+			claim{9, 1, 0}), 5, nil},
+		"three with three states": {exchange(5, claim{10, 3, 0}, claim{9, 2, 0}, claim{8, 1, 0}),
+			5, nil},
+		"two beside two that differ": {exchange(5, claim{9, 2, 0}, claim{9, 2, 0}, claim{9, 3, 0},
+			claim{8, 1, 0}), 9, []int{0, 1}},
+		"a step beyond the schedule is void": {exchange(5, claim{101, 2, 0}, claim{8, 1, 0}), 8, []int{1}},
+		"hostile words": {exchange(5, claim{math.MaxInt64 - 1, 2, math.MaxInt64},
+			claim{math.MinInt64, 1, math.MinInt64}, claim{8, 1, 0}), 8, []int{2}},
+		"one's durable step is not believed": {exchange(5, claim{9, 1, 50}, claim{9, 1, 5}, claim{9, 1, 0}),
+			9, []int{0, 1, 2}},
+		"nor one beyond the schedule": {exchange(5, claim{9, 1, math.MaxInt64},
+			claim{9, 1, math.MaxInt64}), 9, []int{0, 1}},
+		"two know of a newer checkpoint": {exchange(0, claim{9, 1, 7}, claim{9, 2, 7}), 7, nil},
+		"one of two knows of it":         {exchange(0, claim{9, 1, 7}, claim{9, 2, 0}), 7, nil},
+		"one of three does not suffice": {exchange(0, claim{9, 1, 7}, claim{9, 2, 0}, claim{9, 3, 0}),
+			0, nil},
+		"returning ranks do not outvote the others": {with(exchange(0, claim{90, 1, 0}, claim{3, 2, 0}, claim{3, 2, 0}),
+			false, true, true), 90, []int{0}},
+		"if no other rank has a state they count": {with(exchange(0, none, claim{3, 2, 0}, claim{3, 2, 0}), false,
+			true, true), 3, []int{1, 2}},
+		"if most of the world has the same": {with(exchange(0, none, claim{3, 2, 0}, none), true, true,
+			true), 0, nil},
 	} {
 		got := Choose(c.x)
-		if got.Step != c.step || !slices.Equal(got.Holders, c.holders) || got.Agreed != (len(got.Holders) == c.x.size()) {
+		if got.Step != c.step || !slices.Equal(got.Holders, c.holders) ||
+			got.Agreed != (len(got.Holders) == c.x.size()) {
 			t.Errorf("%s: %+v, want step %d of %v", name, got, c.step, c.holders)
 		}
 	}
@@ -60,20 +75,20 @@ func TestChoose(t *testing.T) {
 
 func with(x Exchange, fresh ...bool) Exchange { x.Fresh = fresh; return x }
 
-// TestChooseEverything goes through all that up to four ranks may tell. A minority's state never wins against a strict majority; of three or more
-// with one liar, whatever it tells, nobody adopts what only the liar has; the order of ranks does not matter.
+// TestChooseEverything tries all reports of up to four ranks. A minority's state never wins against a strict majority;
+// with one liar among three or more, no rank adopts the liar's state; the order of ranks does not matter.
 func TestChooseEverything(t *testing.T) {
-	var claims []told
+	var claims []claim
 	for _, step := range []int64{-1, 1, 2, 3, math.MaxInt64 - 1} {
-		for _, print := range []int64{0, 1} {
+		for _, fingerprint := range []int64{0, 1} {
 			for _, durable := range []int64{0, 2, 3} {
-				if step >= 0 || print == 0 {
-					claims = append(claims, told{step, print, durable})
+				if step >= 0 || fingerprint == 0 {
+					claims = append(claims, claim{step, fingerprint, durable})
 				}
 			}
 		}
 	}
-	var ranks []told
+	var ranks []claim
 	var all func(n int)
 	all = func(n int) {
 		if len(ranks) == n {
@@ -91,12 +106,12 @@ func TestChooseEverything(t *testing.T) {
 	}
 }
 
-func checkChoice(t *testing.T, ranks []told) {
+func checkChoice(t *testing.T, ranks []claim) {
 	x := exchange(1, ranks...)
 	c := Choose(x)
-	n, same := len(ranks), func(a told) (k int) {
+	n, same := len(ranks), func(a claim) (k int) {
 		for _, b := range ranks {
-			if a.step == b.step && a.print == b.print {
+			if a.step == b.step && a.fingerprint == b.fingerprint {
 				k++
 			}
 		}
@@ -107,7 +122,8 @@ func checkChoice(t *testing.T, ranks []told) {
 	}
 	reversed := slices.Clone(ranks)
 	slices.Reverse(reversed)
-	if d := Choose(exchange(1, reversed...)); d.Step != c.Step || d.Print != c.Print || len(d.Holders) != len(c.Holders) {
+	if d := Choose(exchange(1, reversed...)); d.Step != c.Step || d.Fingerprint != c.Fingerprint ||
+		len(d.Holders) != len(c.Holders) {
 		t.Fatalf("%v: %+v, in the other order %+v", ranks, c, d)
 	}
 	for r, a := range ranks {
@@ -125,7 +141,7 @@ func checkChoice(t *testing.T, ranks []told) {
 		for q, b := range ranks {
 			if q != r {
 				least, most = min(least, b.step), max(most, b.step)
-				honest = honest && b.step >= 1 && b.step <= x.Total && b.print == 0 && b.durable <= b.step
+				honest = honest && b.step >= 1 && b.step <= x.Total && b.fingerprint == 0 && b.durable <= b.step
 			}
 		}
 		if !honest || most > least+1 {
@@ -135,7 +151,7 @@ func checkChoice(t *testing.T, ranks []told) {
 			t.Fatalf("%v: %+v, which only rank %d has", ranks, c, r)
 		}
 		if len(c.Holders) == 0 && c.Step > most {
-			t.Fatalf("%v: %+v, beyond what anybody but rank %d has", ranks, c, r)
+			t.Fatalf("%v: %+v, beyond all ranks but rank %d", ranks, c, r)
 		}
 	}
 }
@@ -143,9 +159,9 @@ func checkChoice(t *testing.T, ranks []told) {
 // FuzzChoose: any words give a choice that all ranks can act on.
 func FuzzChoose(f *testing.F) {
 	f.Add(int64(3), int64(9), int64(1), int64(math.MaxInt64), int64(math.MinInt64), int64(-1), uint8(3), uint8(2))
-	f.Fuzz(func(t *testing.T, a, b, c, d, e, floor int64, size, fresh uint8) {
+	f.Fuzz(func(t *testing.T, a, b, c, d, e, durableStep int64, size, fresh uint8) {
 		words := []int64{a, b, c, d, e}
-		x := Exchange{DurableStep: min(max(floor, 0), 100), Total: 100}
+		x := Exchange{DurableStep: min(max(durableStep, 0), 100), Total: 100}
 		for r := range int(size%9) + 1 {
 			for w := range SlotWords {
 				x.Slots = append(x.Slots, words[(r*int(size)+w*7)%5])

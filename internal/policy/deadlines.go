@@ -8,15 +8,16 @@ import (
 
 // Deadlines bound the parts of a generation.
 //
-// Connect < Fetch < Open < Step, whatever the members of a world have seen and however far it is backed off: a member that cannot reach its
-// neighbour reports that before those that are connected accuse each other in the opening; one that cannot fetch a state reports that
-// before those that wait for it do. So all but Step depend on the backoff alone, which the world record gives to all members alike.
+// Connect < Fetch < Open < Step between all members of a world and under every backoff: a member that cannot reach its
+// neighbour reports that before connected members accuse each other in the opening, and one that cannot fetch a state
+// reports that before the members that wait for it do. So all but Step depend on the backoff alone, which the world
+// record gives to all members.
 type Deadlines struct {
-	Connect time.Duration // both neighbours' streams stand
+	Connect time.Duration // until both neighbours' streams are open
 	Fetch   time.Duration // a state from a peer, or a checkpoint
 	Open    time.Duration // an exchange of states, while peers may be fetching theirs
 	Step    time.Duration // a step's collective: then the generation is over
-	Suspect time.Duration // a collective, before this member asks for a probe of the others: nothing is lost if they answer
+	Suspect time.Duration // a collective, before this member asks the coordinator to probe the others
 }
 
 const (
@@ -34,18 +35,18 @@ const (
 
 	// MaxBackoff bounds the doublings that a world record may ask for.
 	MaxBackoff  = job.MaxBackoff
-	longestStep = time.Hour // a median above it counts as it: no deadline overflows
+	longestStep = time.Hour // a larger median counts as this: no deadline overflows
 )
 
 const (
-	// ProbeTimeout is how long a process may take to answer a probe. A hang costs Suspect + ProbeTimeout; a member that is only starved for so long
-	// is evicted wrongly.
+	// ProbeTimeout is how long a process may take to answer a probe. A hang costs Suspect + ProbeTimeout; a member that
+	// is starved for that long is evicted wrongly.
 	ProbeTimeout = 600 * time.Millisecond
-	// CoordinatorPause is how late the coordinator's own clock may be before its probes prove nothing.
+	// CoordinatorPause is how late the coordinator's own ticks may be before its probes prove nothing.
 	CoordinatorPause = 150 * time.Millisecond
 )
 
-// NewDeadlines is a pure function of the median step, how many steps it was taken of, and the world's backoff.
+// NewDeadlines is a pure function of the median step, the number of steps seen, and the world's backoff.
 func NewDeadlines(median time.Duration, seen, backoff int) Deadlines {
 	d := Deadlines{Connect: connectFloor, Fetch: fetchFloor, Open: openFloor, Step: firstStep, Suspect: firstSuspect}
 	if seen >= enoughSeen {

@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-// TestDeadlinesKeepTheirOrder: between any two members of a world, whatever each has seen, and under every backoff that a record may hold.
+// TestDeadlinesKeepTheirOrder: between any two members of a world, whatever each has seen, and under every backoff that
+// a record may hold.
 func TestDeadlinesKeepTheirOrder(t *testing.T) {
-	medians := []time.Duration{math.MinInt64, -1, 0, 1, time.Millisecond, 50 * time.Millisecond, time.Second, time.Minute, 24 * time.Hour, math.MaxInt64}
+	medians := []time.Duration{math.MinInt64, -1, 0, 1, time.Millisecond, 50 * time.Millisecond, time.Second,
+		time.Minute, 24 * time.Hour, math.MaxInt64}
 	backoffs := []int{math.MinInt, -1, 0, 1, 2, 3, 6, 7, 64, math.MaxInt}
 	for _, backoff := range backoffs {
 		var all []Deadlines
@@ -19,7 +21,8 @@ func TestDeadlinesKeepTheirOrder(t *testing.T) {
 		}
 		for _, a := range all {
 			for _, b := range all {
-				if a.Connect <= 0 || a.Connect >= b.Fetch || a.Fetch >= b.Open || a.Open >= b.Step || a.Suspect <= 0 || a.Suspect >= a.Step {
+				if a.Connect <= 0 || a.Connect >= b.Fetch || a.Fetch >= b.Open || a.Open >= b.Step || a.Suspect <= 0 ||
+					a.Suspect >= a.Step {
 					t.Fatalf("backoff %d: %+v and %+v in one world", backoff, a, b)
 				}
 			}
@@ -27,7 +30,7 @@ func TestDeadlinesKeepTheirOrder(t *testing.T) {
 	}
 }
 
-// TestBackoffDoublesAll: no deadline has a floor of its own that a backoff does not lift.
+// TestBackoffDoublesAll: a backoff doubles every deadline, also its minimum.
 func TestBackoffDoublesAll(t *testing.T) {
 	for _, seen := range []int{0, 3} {
 		for backoff := range MaxBackoff {

@@ -11,41 +11,44 @@ import (
 )
 
 const (
-	// maxFaults in a row are forgiven to a member that answers: then it is benched. So many members with an own fault at one step end the job.
+	// maxFaults in a row quarantine a member that answers. That many members with an own fault at one step end the job.
 	maxFaults = 3
-	// maxBenchings of a member end it.
-	maxBenchings = 6
-	// provenSteps after a bench make a member as good as any.
+	// maxQuarantines in a row end a member.
+	maxQuarantines = 6
+	// provenSteps after a quarantine clear its count.
 	provenSteps = 100
-	// maxVoid failures in a row may have no other reason than paused members: then deadlines are doubled.
+	// maxVoid failures in a row that only paused members report double the deadlines.
 	maxVoid = 3
-	// maxFruitless worlds in a row that do not open are published at once, later ones after a pause that doubles.
+	// maxFruitless worlds in a row that do not open are published at once; later ones wait for a pause that doubles.
 	maxFruitless   = 3
 	fruitlessPause = 100 * time.Millisecond
 	fruitlessMost  = 10 * time.Second
 )
 
-// ownFaults counts the errors at one step that were no peer's fault, by member. A commit ends the count.
+// ownFaults counts, by member, the errors at one step that were no peer's fault. A commit ends the count.
 type ownFaults struct {
 	step int64
 	by   map[string]int
 }
 
-// ownFault counts one, and says what ends the job if it is everybody's: maxFaults members had it, or all of this world as often.
+// ownFault counts one. If it is the job's fault, because maxFaults members had it, or all of this world that often, it
+// returns the error that ends the job.
 func (p *Policy) ownFault(id string, a *Accusation) (verdict string) {
 	if p.own.by == nil || p.own.step != a.Step {
 		p.own = ownFaults{a.Step, map[string]int{}}
 	}
 	p.own.by[id]++
-	everybody := !slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return p.own.by[peer.ID] < maxFaults })
-	if len(p.own.by) < maxFaults && !everybody {
+	all := !slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return p.own.by[peer.ID] < maxFaults })
+	if len(p.own.by) < maxFaults && !all {
 		return ""
 	}
 	members := strings.Join(slices.Sorted(maps.Keys(p.own.by)), ", ")
-	return fmt.Sprintf("step %d fails on every member that tries it (%s), so it is the job's fault and not a machine's: %s", a.Step+1, members, job.Clean(a.Detail))
+	return fmt.Sprintf("step %d fails on every member that tries it (%s), so it is the job's fault and not a "+
+		"machine's: %s", a.Step+1, members, job.Clean(a.Detail))
 }
 
-// unfetched counts a failed fetch and says whose fault it is: the reporter's, unless another member could not fetch from that suspect either.
+// unfetched counts a failed fetch and returns the member to blame: the reporter, unless another member could not fetch
+// from the suspect either.
 func (p *Policy) unfetched(reporter, suspect string) (culprit string) {
 	if p.fetches[suspect] == nil {
 		p.fetches[suspect] = map[string]bool{}
@@ -57,12 +60,12 @@ func (p *Policy) unfetched(reporter, suspect string) (culprit string) {
 	return reporter
 }
 
-// dismiss ends a member: the next worlds tell it, for as long as it is registered.
+// dismiss ends a member: the next world records name it while it is registered.
 func (p *Policy) dismiss(id, why string) {
-	p.dismissed[id] = fmt.Sprintf("%s was left out %d times and still cannot keep up: %s", id, maxBenchings, why)
+	p.dismissed[id] = fmt.Sprintf("%s was left out %d times and still cannot keep up: %s", id, maxQuarantines, why)
 }
 
-// pause is how long a world may have to wait after the last, when those before it never opened.
+// pause is how long a world must wait after the last if the worlds before it never opened.
 func (p *Policy) pause() time.Duration {
 	if p.fruitless < maxFruitless {
 		return 0
@@ -70,10 +73,10 @@ func (p *Policy) pause() time.Duration {
 	return min(fruitlessPause<<min(p.fruitless-maxFruitless, 10), fruitlessMost)
 }
 
-// wedged tells people of a member that answers and yet never comes to rest: it hangs in its step, and only its end will help.
+// wedged notes a member that answers but never rests: it hangs in its step, and a person must end it.
 func (p *Policy) wedged(now time.Time, id string) []any {
 	s := p.standing(id)
-	if s.told.Resting || !s.heard || s.told.Member == "" {
+	if s.report.Resting || !s.reached || s.report.Member == "" {
 		s.unrested = time.Time{}
 		return nil
 	}
@@ -84,10 +87,11 @@ func (p *Policy) wedged(now time.Time, id string) []any {
 		return nil
 	}
 	s.stuck = true
-	return []any{Note{fmt.Sprintf("%s answers, but hangs in generation %d, so it is not used: end its process", id, s.told.Generation)}}
+	return []any{Note{fmt.Sprintf("%s answers, but hangs in generation %d, so it is not used: end its process",
+		id, s.report.Generation)}}
 }
 
-// Rests says whether a member that reports this phase is free to enter a world.
+// Rests reports whether a member in this phase is free to enter a world.
 func Rests(phase string) bool {
 	return phase == PhaseSpare || phase == PhaseWaiting || phase == PhaseHolding
 }

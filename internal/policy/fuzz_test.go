@@ -10,13 +10,14 @@ import (
 	"evenweave/internal/job"
 )
 
-// FuzzPolicy feeds anything in any order: no panic, never two transactions under way, generations rise by one, worlds within the limits,
-// and nothing is kept of members that are gone.
+// FuzzPolicy feeds any inputs in any order: no panic, never two transactions in progress, generations rise by one,
+// worlds are within the limits, and no standing of gone members stays.
 func FuzzPolicy(f *testing.F) {
 	f.Add([]byte("\x00\x11\x22join and settle"), byte(0x21))
 	f.Add([]byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"), byte(0x12))
 	f.Fuzz(func(t *testing.T, script []byte, shape byte) {
-		limits := Limits{Min: int(shape & 3), Max: int(shape >> 4 & 7), Expect: int(shape & 12 >> 2), ExpectFor: 3 * time.Second, TTL: 2 * time.Second}
+		limits := Limits{Min: int(shape & 3), Max: int(shape >> 4 & 7), Expect: int(shape & 12 >> 2),
+			ExpectFor: 3 * time.Second, TTL: 2 * time.Second}
 		fuzzed := newFuzzed(t, limits)
 		for len(script) >= 2 {
 			fuzzed.step(script[0], script[1])
@@ -29,7 +30,8 @@ func FuzzPolicy(f *testing.F) {
 func TestAnyInput(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
-		f := newFuzzed(t, Limits{Min: r.IntN(4), Max: r.IntN(8), Expect: r.IntN(4), ExpectFor: 3 * time.Second, TTL: 2 * time.Second})
+		f := newFuzzed(t, Limits{Min: r.IntN(4), Max: r.IntN(8), Expect: r.IntN(4), ExpectFor: 3 * time.Second,
+			TTL: 2 * time.Second})
 		for range 300 {
 			f.step(byte(r.IntN(256)), byte(r.IntN(256)))
 		}
@@ -37,15 +39,15 @@ func TestAnyInput(t *testing.T) {
 }
 
 type fuzzed struct {
-	t       *testing.T
-	limits  Limits
-	policy  *Policy
-	now     time.Time
-	etcd    Observed
-	next    *job.World
-	adopts  string
-	floor   int64
-	waiting bool // a transaction is under way
+	t           *testing.T
+	limits      Limits
+	policy      *Policy
+	now         time.Time
+	etcd        Observed
+	next        *job.World
+	adopts      string
+	durableStep int64
+	waiting     bool // a transaction is in progress
 }
 
 func newFuzzed(t *testing.T, limits Limits) *fuzzed {
@@ -58,13 +60,14 @@ func (f *fuzzed) step(what, detail byte) {
 	id := string('a' + rune(detail&7))
 	high := int64(detail >> 3)
 	at := slices.IndexFunc(f.etcd.Members, func(m job.Member) bool { return m.ID == id })
-	told := Told{Member: id, Generation: high, Resting: high&1 == 0}
+	report := Report{Member: id, Generation: high, Resting: high&1 == 0}
 	if f.etcd.World != nil {
-		told.Generation = f.etcd.World.Generation - high&1
+		report.Generation = f.etcd.World.Generation - high&1
 	}
 	switch what % 13 {
 	case 0, 1:
-		m := job.Member{ID: id, Address: fmt.Sprint(id, high&1), Numerics: "n", Leaving: high&6 == 6, Protocol: job.Protocol}
+		m := job.Member{ID: id, Address: fmt.Sprint(id, high&1), Numerics: "n", Leaving: high&6 == 6,
+			Protocol: job.Protocol}
 		if high == 31 {
 			m.Numerics = "other"
 		}
@@ -93,15 +96,17 @@ func (f *fuzzed) step(what, detail byte) {
 		f.next, f.adopts, f.waiting = nil, "", false
 		f.feed(Unpublished{})
 	case 6:
-		told.Committed = true
-		f.feed(told)
+		report.Committed = true
+		f.feed(report)
 	case 7:
-		told.Holding, told.Step = true, high
-		f.feed(told)
+		report.Holding, report.Step = true, high
+		f.feed(report)
 	case 8:
-		kinds := []string{KindBroken, KindDeadline, KindUnreachable, KindOther, KindProtocol, KindWaiting, "relayed", ""}
-		told.Accusation = &Accusation{Suspect: string('a' + rune(high&7)), Kind: kinds[int(high)%len(kinds)], Paused: high&24 == 24}
-		f.feed(told)
+		kinds := []string{KindBroken, KindDeadline, KindUnreachable, KindOther, KindProtocol, KindWaiting,
+			"relayed", ""}
+		report.Accusation = &Accusation{Suspect: string('a' + rune(high&7)), Kind: kinds[int(high)%len(kinds)],
+			Paused: high&24 == 24}
+		f.feed(report)
 	case 9:
 		f.feed(Probed{id, Outcome(high % 4)})
 	case 10:
@@ -144,7 +149,7 @@ func (f *fuzzed) feed(input any) {
 	for _, p := range f.policy.peers() {
 		ids[p.ID] = true
 	}
-	if len(f.policy.known) != len(ids) || len(f.policy.strikes) > len(ids)*len(ids) {
+	if len(f.policy.known) != len(ids) || len(f.policy.linkFailures) > len(ids)*len(ids) {
 		f.t.Fatalf("%d members are there, %d known of", len(ids), len(f.policy.known))
 	}
 }
@@ -152,7 +157,7 @@ func (f *fuzzed) feed(input any) {
 func (f *fuzzed) begin() {
 	f.t.Helper()
 	if f.waiting {
-		f.t.Fatal("two transactions under way")
+		f.t.Fatal("two transactions in progress")
 	}
 	f.waiting = true
 }
@@ -169,12 +174,12 @@ func (f *fuzzed) check(w job.World) {
 		f.t.Fatalf("generation %d after %d", w.Generation, before)
 	case w.Since != w.Generation && w.Since != before:
 		f.t.Fatalf("generation %d since %d", w.Generation, w.Since)
-	case w.DurableStep < f.floor || w.Backoff < 0 || w.Backoff > 6 || w.Reason == "":
-		f.t.Fatalf("world %+v after floor %d", w, f.floor)
+	case w.DurableStep < f.durableStep || w.Backoff < 0 || w.Backoff > 6 || w.Reason == "":
+		f.t.Fatalf("world %+v after durable step %d", w, f.durableStep)
 	case w.Size() > f.limits.Max || w.Size() < f.limits.Min && w.Size() > 0 && !w.Halt:
 		f.t.Fatalf("%d members, not within %+v", w.Size(), f.limits)
 	}
-	f.floor = w.DurableStep
+	f.durableStep = w.DurableStep
 	for rank, p := range w.Peers {
 		if w.Rank(p.ID) != rank || p.Address == "" {
 			f.t.Fatalf("peers %v", w.Peers)

@@ -1,13 +1,13 @@
-// Package policy decides, and does nothing else: it starts no goroutine, reads no clock and does no I/O. Coordinator, worker and simulator
-// share it.
+// Package policy makes decisions only: it starts no goroutine, reads no clock and does no I/O. Coordinator, worker and
+// simulator share it.
 //
 //	policy.go     inputs, actions, and when a new world is due
-//	faults.go     what may not go on for ever
+//	faults.go     limits on failures that repeat
 //	deadlines.go  how long each part of a generation may take
-//	inquest.go    arbitration: probes, accusations, whom to believe
-//	publish.go    what the next world record says
-//	world.go      who is in the next world, in which order
-//	choose.go     from which state a generation goes on
+//	arbitration.go  after a failure: probes, accusations, consequences
+//	publish.go    the next world record
+//	world.go      the members of the next world and their order
+//	choose.go     the state that a generation goes on from
 package policy
 
 import (
@@ -20,12 +20,12 @@ import (
 
 // Limits bound the worlds that the policy publishes.
 type Limits struct {
-	Min    int // no world that trains has fewer members
-	Max    int // nor more; never above the number of micro-batches, which every rank needs one of
-	Expect int // the first world of a term waits ExpectFor for this many, or one TTL where the job had a world before
+	Min    int // the fewest members of a world that trains
+	Max    int // the most; never above the number of micro-batches: every rank needs one
+	Expect int // the first world of a term waits ExpectFor for this many, or one TTL if the job had a world before
 	// ExpectFor is how long.
 	ExpectFor time.Duration
-	// TTL is the lease time of members: an absence is judged only after it.
+	// TTL is the lease time of members: an absence counts only after it.
 	TTL time.Duration
 }
 
@@ -38,34 +38,34 @@ const (
 	Silent                     // no answer in time: stopped, or out of reach
 )
 
-// Inputs of the policy. Each is a fact that the controller saw; none is a command but Halt. All but Unpublished may be lost,
-// repeated or late: the policy asks again.
+// Inputs of the policy. Each is a fact that the controller observed; only Halt is a command. All but Unpublished may be
+// lost, repeated or late: the policy asks again.
 type (
 	// Observed is what etcd holds now.
 	Observed struct {
 		Members  []job.Member
 		World    *job.World
 		Numerics string
-		Told     []Told // by members of this world, maybe before the world was read: known before anything is decided
+		Reports  []Report // of members of this world, maybe from before the world was read
 	}
-	// Told is a member's status.
-	Told struct {
+	// Report is a member's status.
+	Report struct {
 		Member     string
 		Generation int64
-		Committed  bool // a step of that generation, or more
-		Holding    bool // it serves a verified state, computing nothing
+		Committed  bool // one or more steps of that generation
+		Holding    bool // it serves a verified state and computes nothing
 		Resting    bool // it computes nothing and waits for no peer: it may enter a world
 		Step       int64
-		Accusation *Accusation // why its part in that generation is over, if it broke
+		Accusation *Accusation // why that generation failed on it; nil: it did not
 	}
-	// Accusation is one edge of the wait-for graph, told by who waited.
+	// Accusation is one edge of the wait-for graph, reported by the member that waited.
 	Accusation struct {
-		Suspect string // "": nobody but the reporter itself
-		Kind    string // one of the Kind constants; any other blames nobody
+		Suspect string // "": the reporter itself
+		Kind    string // one of the Kind constants; any other accuses no member
 		Step    int64
 		Phase   string
 		Detail  string
-		Paused  bool // the reporter itself had not run for a while: void as evidence
+		Paused  bool // the reporter itself was paused: its accusation is void
 	}
 	// Unfollowed says that the stream from a member ended by itself.
 	Unfollowed struct{ Member string }
@@ -74,7 +74,7 @@ type (
 		Member  string
 		Outcome Outcome
 	}
-	// Unpublished says that a Publish or AdoptNumerics failed, or that nobody knows whether it did; the policy decides anew.
+	// Unpublished says that a Publish or AdoptNumerics failed or may have failed; the policy decides again.
 	Unpublished struct{}
 	// Durable says that a checkpoint of this step is on disk.
 	Durable struct{ Step int64 }
@@ -84,15 +84,16 @@ type (
 	Tick struct{}
 )
 
-// Kinds of accusation that the policy tells apart.
+// Kinds of accusation that the policy distinguishes.
 const (
 	KindBroken      = "broken"      // the stream to the suspect broke
-	KindProtocol    = "protocol"    // the suspect sent what does not belong there
-	KindUnreachable = "unreachable" // no stream to or from the suspect came about
-	KindDeadline    = "deadline"    // the suspect's stream stands, and was silent for too long
+	KindProtocol    = "protocol"    // the suspect broke the protocol
+	KindUnreachable = "unreachable" // no stream to or from the suspect opened
+	KindDeadline    = "deadline"    // the suspect's stream is open, but was silent for too long
 	KindFetch       = "fetch"       // the reporter could not fetch a state, from the suspect or ("") the coordinator
-	KindOther       = "other"       // the reporter could not go on, through no peer's fault
-	// KindWaiting accuses nobody, and its collective is not over: it takes longer than Deadlines.Suspect, so the others should be probed.
+	KindOther       = "other"       // the reporter failed, through no peer's fault
+	// KindWaiting accuses no member: its collective is not over, but takes longer than Deadlines.Suspect, so the policy
+	// probes the others.
 	KindWaiting = "waiting"
 )
 
@@ -106,85 +107,86 @@ type (
 	Fail struct{ Failure string }
 )
 
-// Policy decides the worlds of a job; the same inputs give the same actions.
-// At most one Publish or AdoptNumerics is under way at a time: until its result is Observed, or Unpublished.
+// Policy decides the worlds of a job; the same inputs give the same actions. At most one Publish or AdoptNumerics is in
+// progress, until its result is Observed or Unpublished.
 type Policy struct {
 	limits  Limits
 	job     string // UUID
 	address string // of the coordinator that publishes
 
-	members  []job.Member
-	world    *job.World
-	numerics string
-	floor    int64
-	halting  bool
-	known    map[string]*standing // by member, registered or in the world
+	members     []job.Member
+	world       *job.World
+	numerics    string
+	durableStep int64
+	halting     bool
+	known       map[string]*standing // by member, registered or in the world
 
-	since     time.Time // when the first member was ready, before this term's first world
-	found     int64     // the generation that stood when this term began; 0: none did
-	opened    int64     // the newest generation in which a member committed or held
-	pending   int64     // generation being published; 0: none
-	adopting  bool
-	inquest   *inquest // into the end of the present generation
-	strikes   map[pair]int
-	own       ownFaults
-	fetches   map[string]map[string]bool // by suspect: members that could not fetch its state; "": the coordinator's
-	failure   string                     // the job's; nothing is published any more
-	voids     int                        // failures in a row that only paused members told of
-	fruitless int                        // worlds in a row that did not open
-	published time.Time                  // when the last world was
-	hearing   time.Time                  // since when a forced world waits for members; zero: it does not
-	dismissed map[string]string          // by registered member: why it is to end
-	noted     string
+	since        time.Time // when the first member was ready, before this term's first world
+	found        int64     // the generation at the beginning of this term; 0: none
+	opened       int64     // the newest generation in which a member committed or held
+	pending      int64     // generation being published; 0: none
+	adopting     bool
+	arbitration  *arbitration // of the present generation's failure
+	linkFailures map[pair]int
+	own          ownFaults
+	fetches      map[string]map[string]bool // by suspect ("": the coordinator): which members could not fetch from it
+	failure      string                     // the job's; no world is published any more
+	voids        int                        // failures in a row that only paused members reported
+	fruitless    int                        // worlds in a row that did not open
+	published    time.Time                  // when the last world was published
+	waitingSince time.Time                  // since when a forced world waits for reports; zero: none waits
+	dismissed    map[string]string          // by registered member: why it must end
+	noted        string
 }
 
-// standing is what the policy knows of one member beside its record.
+// standing is what the policy knows about a member, besides its record.
 type standing struct {
-	told      Told
-	reborn    bool      // it is another process than the one that was in the newest generation that opened
-	heard     bool      // it told something or answered: a registration alone may be a dead process's
-	unheard   time.Time // since when it is waited for as a joiner; zero: it is not
-	named     bool      // people were told that it does not answer
-	probing   time.Time // since when a probe is under way; zero: none is
-	answered  time.Time // when it last answered one
-	doubted   int64     // the generation whose members wait, when the probe under way was sent
-	silent    bool      // it is suspect because it did not answer
-	suspect   bool      // the last probe failed: not used until one succeeds
-	absent    time.Time // since when this member of the world is not registered; zero: it is
-	benched   time.Time // not used until then; zero: not benched
-	benchings int       // in a row
-	benchedAt int64     // its step then
-	faults    int       // collectives in a row that failed through it although it answers
-	helpless  int       // and those in which it could not reach its neighbour
-	unrested  time.Time // since when it is out of the world and does not come to rest; zero: it does
-	stuck     bool      // people were told of that
+	report         Report
+	reborn         bool      // another process had this id in the newest generation that opened
+	reached        bool      // it reported or answered a probe: a dead process may still be registered
+	unreachedSince time.Time // since when this joiner has not been reached; zero: it has been
+	named          bool      // a note said that it does not answer
+	probing        time.Time // since when a probe is in progress; zero: none is
+	answered       time.Time // when it last answered a probe
+	doubted        int64     // the generation that the probe in progress was sent for, because members wait
+	silent         bool      // it is suspect because it did not answer a probe
+	suspect        bool      // the last probe failed: not used until one succeeds
+	absent         time.Time // since when this member of the world is not registered; zero: it is registered
+	quarantined    time.Time // not used until then; zero: not quarantined
+	quarantines    int       // in a row
+	quarantinedAt  int64     // its step at the last quarantine
+	faults         int       // collectives in a row that failed because of it although it answers
+	helpless       int       // collectives in which it could not reach its neighbour
+	unrested       time.Time // since when it is out of the world but does not rest; zero: it rests
+	stuck          bool      // a note said so
 }
 
-// New returns the policy of one term. floor is the newest durable step.
-func New(uuid, address string, floor int64, limits Limits) *Policy {
+// New returns the policy of one term. durableStep is the newest durable step.
+func New(uuid, address string, durableStep int64, limits Limits) *Policy {
 	limits.Max = max(1, limits.Max)
 	limits.Min = min(max(1, limits.Min), limits.Max)
 	limits.Expect = min(limits.Expect, limits.Max)
-	return &Policy{job: uuid, address: address, floor: floor, limits: limits, known: map[string]*standing{}, strikes: map[pair]int{},
-		fetches: map[string]map[string]bool{}, dismissed: map[string]string{}}
+	return &Policy{job: uuid, address: address, durableStep: durableStep, limits: limits, known: map[string]*standing{},
+		linkFailures: map[pair]int{},
+		fetches:      map[string]map[string]bool{}, dismissed: map[string]string{}}
 }
 
-// Step takes one input and returns what to do. now is a monotonic time that never runs backwards.
+// Step takes one input and returns the actions to carry out. now is a monotonic time.
 func (p *Policy) Step(now time.Time, input any) []any {
 	var out []any
 	switch in := input.(type) {
 	case Observed:
 		out = p.observe(now, in)
-	case Told:
-		out = p.tell(now, in)
+	case Report:
+		out = p.report(now, in)
 	case Unfollowed:
 		out = p.probe(now, in.Member)
 	case Probed:
-		p.judge(now, in)
+		p.probed(now, in)
 	case Unpublished:
 		p.pending, p.adopting = 0, false
 	case Durable:
-		p.floor = max(p.floor, in.Step)
+		p.durableStep = max(p.durableStep, in.Step)
 	case Halt:
 		p.halting = true
 	case Tick:
@@ -202,8 +204,8 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		if p.world == nil && p.pending == 0 {
 			p.found = w.Generation
 		}
-		p.world, p.inquest = w, nil
-		for _, m := range in.Members { // by an earlier term
+		p.world, p.arbitration = w, nil
+		for _, m := range in.Members { // dismissed by an earlier term
 			if why := w.Dismissed[m.ID]; why != "" {
 				p.dismissed[m.ID] = why
 			}
@@ -220,17 +222,17 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 			s.absent = time.Time{}
 		} else if s.absent.IsZero() {
 			s.absent = now
-			out = append(out, p.probe(now, peer.ID)...) // a process that is gone says so at once
+			out = append(out, p.probe(now, peer.ID)...) // a dead process's host refuses at once
 		}
 	}
-	for _, told := range in.Told {
-		out = append(out, p.tell(now, told)...)
+	for _, report := range in.Reports {
+		out = append(out, p.report(now, report)...)
 	}
 	p.open()
 	return out
 }
 
-// forget drops what is known of members that are neither registered nor in the world.
+// forget drops the standing of members that are neither registered nor in the world.
 func (p *Policy) forget() {
 	known := map[string]*standing{}
 	keep := func(id string) {
@@ -246,42 +248,42 @@ func (p *Policy) forget() {
 	}
 	p.known = known
 	maps.DeleteFunc(p.dismissed, func(id, _ string) bool { _, registered := p.member(id); return !registered })
-	for ids := range p.strikes {
+	for ids := range p.linkFailures {
 		if known[ids.a] == nil || known[ids.b] == nil {
-			delete(p.strikes, ids)
+			delete(p.linkFailures, ids)
 		}
 	}
 }
 
-func (p *Policy) tell(now time.Time, in Told) (out []any) {
+func (p *Policy) report(now time.Time, in Report) (out []any) {
 	s := p.standing(in.Member)
 	if s.suspect {
-		out = p.probe(now, in.Member) // it speaks: it may be back
+		out = p.probe(now, in.Member) // it reports again: it may be back
 	}
-	if s.told.Generation == in.Generation {
-		in.Committed = in.Committed || s.told.Committed
+	if s.report.Generation == in.Generation {
+		in.Committed = in.Committed || s.report.Committed
 	}
-	s.told, s.heard, s.reborn = in, true, s.reborn || in.Generation < s.told.Generation
+	s.report, s.reached, s.reborn = in, true, s.reborn || in.Generation < s.report.Generation
 	if in.Committed && p.world != nil && p.world.Rank(in.Member) >= 0 && in.Step > p.own.step {
 		p.own = ownFaults{}
 	}
-	if in.Committed && in.Step >= s.benchedAt+provenSteps {
-		s.benchings = 0
+	if in.Committed && in.Step >= s.quarantinedAt+provenSteps {
+		s.quarantines = 0
 	}
 	p.open()
 	if p.waits(in.Member) {
-		out = append(out, p.doubt(now)...)
+		out = append(out, p.probeAll(now)...)
 	}
 	return out
 }
 
-// open notes that the present generation works, and forgives what was held against its members.
+// open records that the present generation works, and clears its members' faults.
 func (p *Policy) open() {
 	if p.world == nil || p.opened == p.world.Generation {
 		return
 	}
 	for _, peer := range p.world.Peers {
-		if t := p.standing(peer.ID).told; t.Generation == p.world.Generation && (t.Committed || t.Holding) {
+		if t := p.standing(peer.ID).report; t.Generation == p.world.Generation && (t.Committed || t.Holding) {
 			p.opened = p.world.Generation
 		}
 	}
@@ -293,14 +295,14 @@ func (p *Policy) open() {
 	for i, peer := range p.world.Peers {
 		s := p.standing(peer.ID)
 		s.faults, s.helpless, s.reborn = 0, 0, false
-		delete(p.strikes, pairOf(peer, p.world.Peers[(i+1)%len(p.world.Peers)]))
+		delete(p.linkFailures, pairOf(peer, p.world.Peers[(i+1)%len(p.world.Peers)]))
 	}
 }
 
-// decide compares the world with what the facts ask for.
+// decide compares the present world with the one that the facts ask for.
 func (p *Policy) decide(now time.Time) []any {
 	switch {
-	case p.failure != "" && p.inquest == nil, p.pending != 0, p.adopting:
+	case p.failure != "" && p.arbitration == nil, p.pending != 0, p.adopting:
 		return nil
 	case p.numerics == "":
 		return p.adopt()
@@ -308,15 +310,15 @@ func (p *Policy) decide(now time.Time) []any {
 		return p.gather(now)
 	case slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return !p.present(peer) }):
 		return p.publish(now, p.losses(), true, false)
-	case slices.ContainsFunc(p.peers(), p.testified):
-		return p.inquire(now)
+	case slices.ContainsFunc(p.peers(), p.reportsFailure):
+		return p.arbitrate(now)
 	case p.opened == p.world.Generation:
 		return p.publishPlanned(now)
 	}
-	return nil // members are on their way into this world
+	return nil // members are entering this world
 }
 
-// adopt takes the numerics of the first member that could train for the job's.
+// adopt makes the numerics of the first member that can train the job's.
 func (p *Policy) adopt() []any {
 	i := slices.IndexFunc(p.members, func(m job.Member) bool { return m.Speaks() == nil })
 	if i < 0 {
@@ -326,8 +328,8 @@ func (p *Policy) adopt() []any {
 	return []any{AdoptNumerics{p.members[i].Numerics}}
 }
 
-// Abandoned says whether nobody is in a world: none was published or is being published, or all its members are gone. Then only the disk
-// has the state. (Members may train in a world before its publisher has read it back.)
+// Abandoned reports whether no world has members: none is published or being published, or all its members are gone.
+// Then only the disk has the state. (Members may train in a world before its publisher has read it back.)
 func (p *Policy) Abandoned() bool {
 	return p.pending == 0 && !slices.ContainsFunc(p.peers(), p.present)
 }
@@ -347,7 +349,7 @@ func (p *Policy) member(id string) (job.Member, bool) {
 	return p.members[i], true
 }
 
-// standing of a member; of a stranger, one that nobody keeps.
+// standing returns a member's standing; of a stranger, a new one that is not kept.
 func (p *Policy) standing(id string) *standing {
 	if s := p.known[id]; s != nil {
 		return s
@@ -355,7 +357,7 @@ func (p *Policy) standing(id string) *standing {
 	return &standing{}
 }
 
-// note tells people something once, until it changes.
+// note emits a Note when its text changes.
 func (p *Policy) note(text string) []any {
 	if text == p.noted {
 		return nil

@@ -15,22 +15,22 @@ import (
 	"evenweave/internal/job"
 )
 
-var update = flag.Bool("update", false, "write the transcripts in testdata anew")
+var update = flag.Bool("update", false, "write the transcripts in testdata again")
 
-// TestTranscripts replays testdata/*.txt: each line is something that happens, the indented lines below it are what the policy does about it.
+// TestTranscripts replays testdata/*.txt: each line is an input, the indented lines below it are the policy's actions.
 //
 //	limits min=1 max=4 expect=2      first line
 //	register a [ADDRESS] / leave a / gone a      a's registration: made, marked as leaving, lost
-//	join a [ADDRESS]                 a registers and is heard
-//	settle                           what was published stands in etcd now
-//	commits a [7] / holds a 12       a tells: it committed a step of the present generation, or holds that one
-//	rests a [12]                     a tells: it is free to enter a world, with no state or with that one
-//	waits a                          a tells: its collective takes long
-//	fails a b KIND [paused|connect|accept] [@2]     a tells: its collective is over, because of b ("-": nobody), in the present generation or another
+//	join a [ADDRESS]                 a registers and reports
+//	settle                           etcd has the published world now
+//	commits a [7] / holds a 12       a reports: it committed a step of the present generation, or holds that one
+//	rests a [12]                     a reports: it is free to enter a world, with no state or with that one
+//	waits a                          a reports: its collective takes long
+//	fails a b KIND [paused|connect|accept] [@2]     a reports: its collective failed because of b ("-": none)
 //	probed a alive|refused|silent    a probe comes back
 //	unfollowed a                     a's stream ends
 //	durable 12 / halt / wait 3s
-//	unpublished                      what was published does not: the transaction failed
+//	unpublished                      the transaction of the published world failed
 //	successor                        another coordinator takes over: a new policy, the same etcd
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -49,13 +49,14 @@ func TestTranscripts(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else if after != string(before) {
-				t.Errorf("%s says otherwise; the policy does (write it with -update if that is right):\n%s", file, after)
+				t.Errorf("%s differs from the policy's actions (write them with -update if they are right):\n%s",
+					file, after)
 			}
 		})
 	}
 }
 
-// stage is what surrounds the policy in a transcript: a clock and an etcd that obeys.
+// stage surrounds the policy in a transcript: a clock and an etcd.
 type stage struct {
 	policy *Policy
 	limits Limits
@@ -93,12 +94,12 @@ func replay(t *testing.T, script string) string {
 }
 
 func (s *stage) play(verb string, args []string) error {
-	who := args[0]
-	i := slices.IndexFunc(s.etcd.Members, func(m job.Member) bool { return m.ID == who })
+	member := args[0]
+	i := slices.IndexFunc(s.etcd.Members, func(m job.Member) bool { return m.ID == member })
 	s.etcd.Members = slices.Clone(s.etcd.Members)
-	told := Told{Member: who}
+	report := Report{Member: member}
 	if s.etcd.World != nil {
-		told.Generation = s.etcd.World.Generation
+		report.Generation = s.etcd.World.Generation
 	}
 	switch verb {
 	case "limits":
@@ -117,10 +118,10 @@ func (s *stage) play(verb string, args []string) error {
 		}
 		s.policy = New("job", "here", 0, s.limits)
 	case "successor":
-		s.policy, s.next = New("job", "there", s.policy.floor, s.limits), nil
+		s.policy, s.next = New("job", "there", s.policy.durableStep, s.limits), nil
 		s.feed(s.etcd)
 	case "join", "register":
-		m := job.Member{ID: who, Address: who + ":1", Numerics: "n", Protocol: job.Protocol}
+		m := job.Member{ID: member, Address: member + ":1", Numerics: "n", Protocol: job.Protocol}
 		if args[1] != "" {
 			m.Address = args[1]
 		}
@@ -131,7 +132,7 @@ func (s *stage) play(verb string, args []string) error {
 		}
 		s.feed(s.etcd)
 		if verb == "join" {
-			s.feed(Told{Member: who, Step: -1, Resting: true})
+			s.feed(Report{Member: member, Step: -1, Resting: true})
 		}
 	case "leave":
 		s.etcd.Members[i].Leaving = true
@@ -142,44 +143,45 @@ func (s *stage) play(verb string, args []string) error {
 	case "settle":
 		s.settle()
 	case "commits":
-		told.Committed = true
+		report.Committed = true
 		if args[1] != "" {
 			s.step, _ = strconv.ParseInt(args[1], 10, 64)
 		}
-		told.Step = s.step
-		s.feed(told)
+		report.Step = s.step
+		s.feed(report)
 	case "holds":
-		told.Holding = true
-		told.Step, _ = strconv.ParseInt(args[1], 10, 64)
-		s.feed(told)
+		report.Holding = true
+		report.Step, _ = strconv.ParseInt(args[1], 10, 64)
+		s.feed(report)
 	case "rests":
-		rests := Told{Member: who, Step: -1, Resting: true}
+		rests := Report{Member: member, Step: -1, Resting: true}
 		if args[1] != "" {
 			rests.Step, _ = strconv.ParseInt(args[1], 10, 64)
 			rests.Generation = 1
 		}
 		s.feed(rests)
 	case "waits":
-		told.Accusation = &Accusation{Kind: KindWaiting}
-		s.feed(told)
+		report.Accusation = &Accusation{Kind: KindWaiting}
+		s.feed(report)
 	case "fails":
-		told.Resting = true
+		report.Resting = true
 		phase := "receive"
 		if args[3] == "connect" || args[3] == "accept" {
 			phase = args[3]
 		}
-		told.Accusation = &Accusation{Suspect: strings.Trim(args[1], "-"), Kind: args[2], Phase: phase, Detail: "why", Step: s.step, Paused: args[3] == "paused"}
+		report.Accusation = &Accusation{Suspect: strings.Trim(args[1], "-"), Kind: args[2], Phase: phase, Detail: "why",
+			Step: s.step, Paused: args[3] == "paused"}
 		if g, ok := strings.CutPrefix(strings.Join(args[3:], ""), "@"); ok {
-			told.Generation, _ = strconv.ParseInt(g, 10, 64)
+			report.Generation, _ = strconv.ParseInt(g, 10, 64)
 		}
-		s.feed(told)
+		s.feed(report)
 	case "probed":
 		outcome := map[string]Outcome{"alive": Alive, "refused": Refused, "silent": Silent}[args[1]]
-		s.feed(Probed{who, outcome})
+		s.feed(Probed{member, outcome})
 	case "unfollowed":
-		s.feed(Unfollowed{who})
+		s.feed(Unfollowed{member})
 	case "durable":
-		step, err := strconv.ParseInt(who, 10, 64)
+		step, err := strconv.ParseInt(member, 10, 64)
 		s.feed(Durable{step})
 		return err
 	case "halt":
@@ -189,7 +191,7 @@ func (s *stage) play(verb string, args []string) error {
 		s.feed(Unpublished{})
 		return nil
 	case "wait":
-		d, err := time.ParseDuration(who)
+		d, err := time.ParseDuration(member)
 		for end := s.now.Add(d); s.now.Before(end); {
 			s.now = s.now.Add(500 * time.Millisecond)
 			s.feed(Tick{})
@@ -201,7 +203,7 @@ func (s *stage) play(verb string, args []string) error {
 	return nil
 }
 
-// settle shows the policy what it published.
+// settle shows the policy its published world.
 func (s *stage) settle() {
 	for s.next != nil {
 		s.etcd.World, s.next = s.next, nil
@@ -219,9 +221,9 @@ func (s *stage) feed(input any) {
 			if w.Since == w.Generation {
 				how = "at once"
 			}
-			line := fmt.Sprintf("-> world g=%d %v %s, floor %d", w.Generation, w.IDs(), how, w.DurableStep)
+			line := fmt.Sprintf("-> world g=%d %v %s, durable step %d", w.Generation, w.IDs(), how, w.DurableStep)
 			if w.Backoff > 0 {
-				line += fmt.Sprintf(", patience %d", w.Backoff)
+				line += fmt.Sprintf(", backoff %d", w.Backoff)
 			}
 			if w.Halt {
 				line += ", halt"
@@ -247,21 +249,21 @@ func (s *stage) feed(input any) {
 	}
 }
 
-// TestWhatWasToldBeforeTheWorldIsReadCounts: members may get on in a world before its publisher reads it back, and one of
-// them may die meanwhile.
-func TestWhatWasToldBeforeTheWorldIsReadCounts(t *testing.T) {
+// TestReportsBeforeTheWorldIsReadCount: members may make progress in a world before its publisher reads it back, and
+// one of them may die meanwhile.
+func TestReportsBeforeTheWorldIsReadCount(t *testing.T) {
 	p, now := New("job", "here", 0, Limits{Min: 1, Max: 4, TTL: 5 * time.Second}), time.Unix(0, 0)
 	in := Observed{Numerics: "n"}
 	for _, id := range []string{"a", "b"} {
 		in.Members = append(in.Members, job.Member{ID: id, Address: id + ":1", Numerics: "n", Protocol: job.Protocol})
 	}
 	p.Step(now, in)
-	p.Step(now, Told{Member: "a", Step: -1, Resting: true})
-	p.Step(now, Told{Member: "b", Step: -1, Resting: true})
+	p.Step(now, Report{Member: "a", Step: -1, Resting: true})
+	p.Step(now, Report{Member: "b", Step: -1, Resting: true})
 	p.Step(now, Probed{"a", Refused})
 	a, b := in.Members[0].Peer(), in.Members[1].Peer()
 	in.World = &job.World{Generation: 1, Peers: []job.Peer{a, b}, Fresh: []string{"a", "b"}}
-	in.Told = []Told{{Member: "b", Generation: 1, Step: 3, Committed: true}}
+	in.Reports = []Report{{Member: "b", Generation: 1, Step: 3, Committed: true}}
 	for _, action := range p.Step(now, in) {
 		if a, ok := action.(Publish); ok {
 			if w := a.World; !slices.Equal(w.IDs(), []string{"b"}) || len(w.Fresh) > 0 {
@@ -279,16 +281,17 @@ func TestAnotherProtocolIsNoCandidate(t *testing.T) {
 	other := job.Member{ID: "old", Address: "old:1", Numerics: "x", Protocol: job.Protocol + 1}
 	ours := job.Member{ID: "ours", Address: "ours:1", Numerics: "n", Protocol: job.Protocol}
 	for _, out := range p.Step(now, Observed{Members: []job.Member{other}}) {
-		t.Errorf("with nobody else it makes the policy ask for %#v", out)
+		t.Errorf("alone it makes the policy ask for %#v", out)
 	}
-	if out := p.Step(now, Observed{Members: []job.Member{other, ours}}); len(out) != 1 || out[0] != (AdoptNumerics{Value: "n"}) {
+	if out := p.Step(now, Observed{Members: []job.Member{other, ours}}); len(out) != 1 ||
+		out[0] != (AdoptNumerics{Value: "n"}) {
 		t.Errorf("%#v, want the numerics of the other", out)
 	}
 	other.Numerics = "n"
 	p.Step(now, Observed{Members: []job.Member{other, ours}, Numerics: "n"})
 	var out []any
 	for _, m := range []string{"old", "ours"} {
-		out = append(out, p.Step(now, Told{Member: m, Step: -1, Resting: true})...)
+		out = append(out, p.Step(now, Report{Member: m, Step: -1, Resting: true})...)
 	}
 	out = append(out, p.Step(now.Add(time.Minute), Tick{})...)
 	for _, a := range out {

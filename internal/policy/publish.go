@@ -16,31 +16,32 @@ func (p *Policy) gather(now time.Time) []any {
 	if n > 0 && p.since.IsZero() {
 		p.since = now
 	}
-	patience := p.limits.ExpectFor
-	if p.world != nil { // the job ran before: who is late joins
-		patience = min(patience, p.limits.TTL)
+	wait := p.limits.ExpectFor
+	if p.world != nil { // the job ran before: late members join later
+		wait = min(wait, p.limits.TTL)
 	}
 	switch {
-	case p.halting: // what is on disk is all there is
+	case p.halting: // only the disk has the state
 		return nil
-	case n == 0 && slices.ContainsFunc(p.members, func(m job.Member) bool { return !p.standing(m.ID).heard }):
-		return nil // whoever is registered will be heard in a moment, or its lease runs out
+	case n == 0 && slices.ContainsFunc(p.members, func(m job.Member) bool { return !p.standing(m.ID).reached }):
+		return nil // registered members report soon, or their leases run out
 	case n < p.limits.Min:
 		return p.note(fmt.Sprintf("waiting for workers: %d of at least %d are ready", n, p.limits.Min))
-	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < patience:
+	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < wait:
 		return p.note(fmt.Sprintf("waiting for workers: %d of %d are ready", n, p.limits.Expect))
 	}
 	return p.publish(now, "workers are ready", true, false)
 }
 
-// publishPlanned publishes a world that members enter after their next commit, if the facts ask for another than the present one.
+// publishPlanned publishes a world that members enter after their next commit, if the facts ask for a new one.
 func (p *Policy) publishPlanned(now time.Time) []any {
 	peers, halt := p.desired(now, false)
 	if halt == p.world.Halt && slices.Equal(peers, p.world.Peers) {
 		return nil
 	}
 	if len(peers) < p.limits.Min && len(peers) > 0 && !halt {
-		return p.note(fmt.Sprintf("a world of %d would be below --min-workers %d: keeping the present one", len(peers), p.limits.Min))
+		return p.note(fmt.Sprintf("a world of %d would be below --min-workers %d: keeping the present one",
+			len(peers), p.limits.Min))
 	}
 	return p.publish(now, p.changes(peers, halt), false, false)
 }
@@ -68,12 +69,13 @@ func (p *Policy) changes(peers []job.Peer, halt bool) string {
 	return strings.Join(parts, ", ")
 }
 
-// publish asks for the next world. forced: members stop at once, their step is lost; otherwise they finish it first.
-// late: a deadline passed although everybody is alive, so the next are longer.
+// publish asks for the next world. forced: members stop at once and lose their step; otherwise they finish it first.
+// late: a deadline passed although all members are alive, so the next ones are longer.
 func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any {
 	peers, halt := p.desired(now, forced)
 	if len(peers) < p.limits.Min && (len(peers) > 0 || forced) && !halt {
-		return p.note(fmt.Sprintf("%s; waiting for workers: %d of at least %d are ready", reason, len(peers), p.limits.Min))
+		return p.note(fmt.Sprintf("%s; waiting for workers: %d of at least %d are ready",
+			reason, len(peers), p.limits.Min))
 	}
 	if forced && (p.early(now, peers) || p.world != nil && now.Sub(p.published) < p.pause()) {
 		return nil // a tick asks again
@@ -83,7 +85,8 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 		p.fruitless++
 	}
 	w := job.World{
-		Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.floor, Coordinator: p.address, Halt: halt,
+		Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.durableStep, Coordinator: p.address,
+		Halt:   halt,
 		Reason: cut(reason),
 		Fresh:  job.World{Peers: without(peers, p.holders())}.IDs(), Away: without(p.holders(), peers),
 	}
@@ -110,7 +113,7 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 	return []any{Publish{w}}
 }
 
-// cut bounds what every member reads and logs.
+// cut bounds a reason, which every member reads and logs.
 func cut(reason string) string {
 	const most = 2048
 	if len(reason) > most {
@@ -127,38 +130,38 @@ func (p *Policy) holders() []job.Peer {
 	}
 	opened := p.opened == p.world.Generation
 	holders := slices.DeleteFunc(slices.Clone(p.world.Peers), func(peer job.Peer) bool {
-		return p.standing(peer.ID).reborn || !opened && slices.Contains(p.world.Fresh, peer.ID) && !p.unheard(peer)
+		return p.standing(peer.ID).reborn || !opened && slices.Contains(p.world.Fresh, peer.ID) && !p.unreported(peer)
 	})
 	if opened {
 		return holders
 	}
 	return append(holders, slices.DeleteFunc(slices.Clone(p.world.Away), func(peer job.Peer) bool {
-		told := p.standing(peer.ID).told
-		return told.Member != "" && told.Generation == 0 // a new process, which was in no world
+		report := p.standing(peer.ID).report
+		return report.Member != "" && report.Generation == 0 // a new process that was in no world
 	})...)
 }
 
-// early says whether a forced world comes too early, because a member has not reported yet that changes who holds the
-// state. The policy waits for no longer than a lease lasts.
+// early reports whether a forced world must wait for a member's report, which may change the set of holders. The
+// policy waits no longer than one TTL.
 func (p *Policy) early(now time.Time, peers []job.Peer) bool {
-	unknown := func(peer job.Peer) bool { return p.present(peer) && p.unheard(peer) }
+	unknown := func(peer job.Peer) bool { return p.present(peer) && p.unreported(peer) }
 	if p.world == nil || !slices.ContainsFunc(p.peers(), unknown) && !p.headless(peers) {
-		p.hearing = time.Time{}
+		p.waitingSince = time.Time{}
 		return false
 	}
-	if p.hearing.IsZero() {
-		p.hearing = now
+	if p.waitingSince.IsZero() {
+		p.waitingSince = now
 	}
-	return now.Sub(p.hearing) <= p.limits.TTL
+	return now.Sub(p.waitingSince) <= p.limits.TTL
 }
 
-// unheard says whether this member of the world that the term found has not reported yet, and no other has reported that the
-// world opened. Such a member counts as a holder: it may have committed while no coordinator led.
-func (p *Policy) unheard(peer job.Peer) bool {
-	return p.found == p.world.Generation && p.opened != p.found && p.standing(peer.ID).told.Member == ""
+// unreported reports whether this member of the world that the term found has sent no report yet, and no member has
+// reported that the world opened. Such a member counts as a holder: it may have committed while no coordinator led.
+func (p *Policy) unreported(peer job.Peer) bool {
+	return p.found == p.world.Generation && p.opened != p.found && p.standing(peer.ID).report.Member == ""
 }
 
-// headless says whether none of these peers holds the state, although a holder is registered that may be alive.
+// headless reports whether none of these peers holds the state, although a registered holder may be alive.
 func (p *Policy) headless(peers []job.Peer) bool {
 	holders := p.holders()
 	if slices.ContainsFunc(peers, func(peer job.Peer) bool { return slices.Contains(holders, peer) }) {

@@ -9,20 +9,21 @@ import (
 )
 
 const (
-	struckOut  = 2               // failures of a pair in a row: then the two are kept apart
-	benchFirst = 5 * time.Second // doubled for every bench in a row
-	benchMost  = 10 * time.Minute
+	maxLinkFailures = 2               // failures in a row of a pair's link that separate the two
+	quarantineFirst = 5 * time.Second // doubled for every quarantine in a row
+	quarantineMost  = 10 * time.Minute
 )
 
-// desired is the world that the facts ask for: who is in it stays, in order, unless lost, benched or leaving; ready members fill the room.
+// desired is the world that the facts ask for: members stay, in order, unless lost, quarantined or leaving; ready
+// members fill free places.
 //
-// A leaver goes only by a planned change, and only when somebody who shares its state stays, or the state is on disk: after a failure
-// nobody knows who has it. planned means that the present generation has opened, so that all its members have the state.
+// A leaving member goes only by a planned change, when all members have the state, and only if another member that has
+// its state stays, or the state is on disk: after a failure the holders are unknown.
 func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt bool) {
-	var stay, all []job.Peer // without and with those who leave
+	var stay, all []job.Peer // without and with the leaving members
 	for _, peer := range p.peers() {
 		m, registered := p.member(peer.ID)
-		if !p.present(peer) || !p.standing(peer.ID).benched.IsZero() || registered && m.Numerics != p.numerics {
+		if !p.present(peer) || !p.standing(peer.ID).quarantined.IsZero() || registered && m.Numerics != p.numerics {
 			continue
 		}
 		all = append(all, peer)
@@ -40,11 +41,11 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 	case len(stay) > 0 || p.saved(all):
 		peers = stay
 	case p.limits.Max > 1:
-		peers = all[:1] // hands its state to the joiners, then goes
+		peers = all[:1] // passes its state to the joiners, then leaves
 	}
 	switch {
 	case len(stay) == 0 && len(all) > 0 && (len(joiners) == 0 || p.limits.Max == 1) && (forced || !p.saved(all)):
-		return p.reorder(now, all), true // the last ones to leave hold the state until it is on disk
+		return p.reorder(now, all), true // the last members to leave hold the state until it is on disk
 	case len(peers) > p.limits.Max:
 		peers = peers[:p.limits.Max]
 	}
@@ -52,7 +53,7 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 	return p.reorder(now, peers), p.halting
 }
 
-// joiners are the candidates that are not among those already in; those that hold the state come first.
+// joiners are the candidates that are not in yet; holders of the state come first.
 func (p *Policy) joiners(in []job.Peer) []job.Peer {
 	var out, others []job.Peer
 	holders := p.holders()
@@ -68,35 +69,36 @@ func (p *Policy) joiners(in []job.Peer) []job.Peer {
 	return append(out, others...)
 }
 
-// candidates are the registered members that may be used, oldest first. Each has been heard in this term: for the time of its lease a dead
-// process is registered too, and a world with it could not train. One that speaks another protocol could not train either.
+// candidates are the registered members that a world may use, oldest first. Each has reported or answered in this term:
+// a dead process stays registered for the time of its lease, and a world with it could not train.
 func (p *Policy) candidates() []job.Member {
 	var out []job.Member
 	for _, m := range p.members {
-		if s := p.standing(m.ID); p.usable(m) && s.heard && s.told.Resting && !s.suspect {
+		if s := p.standing(m.ID); p.usable(m) && s.reached && s.report.Resting && !s.suspect {
 			out = append(out, m)
 		}
 	}
 	return out
 }
 
-// usable says whether a registered member may be in a world, if it is there.
+// usable reports whether a world may use a registered member, if its process is alive.
 func (p *Policy) usable(m job.Member) bool {
 	return !m.Leaving && m.Numerics == p.numerics && m.Speaks() == nil && p.dismissed[m.ID] == "" &&
-		p.standing(m.ID).benched.IsZero()
+		p.standing(m.ID).quarantined.IsZero()
 }
 
-// saved says whether what these members hold is durable.
+// saved reports whether the state that these members hold is durable.
 func (p *Policy) saved(peers []job.Peer) bool {
 	for _, peer := range peers {
-		if t := p.standing(peer.ID).told; !t.Holding || t.Generation != p.world.Generation || t.Step > p.floor {
+		if t := p.standing(peer.ID).report; !t.Holding || t.Generation != p.world.Generation || t.Step > p.durableStep {
 			return false
 		}
 	}
 	return true
 }
 
-// reorder keeps pairs that cannot reach each other from being neighbours. Where no order does, one of them is benched for a while.
+// reorder finds an order in which no neighbours are a pair that cannot reach each other. If there is none, it
+// quarantines one member of such a pair.
 func (p *Policy) reorder(now time.Time, peers []job.Peer) []job.Peer {
 	for {
 		if p.fits(peers) {
@@ -105,15 +107,15 @@ func (p *Policy) reorder(now time.Time, peers []job.Peer) []job.Peer {
 		if better := p.rearrange(peers); better != nil {
 			return better
 		}
-		out := p.outcast(peers)
-		p.bench(now, peers[out].ID)
+		out := p.leftOut(peers)
+		p.quarantine(now, peers[out].ID)
 		peers = slices.Delete(slices.Clone(peers), out, out+1)
 	}
 }
 
-func (p *Policy) bad(a, b job.Peer) bool { return p.strikes[pairOf(a, b)] >= struckOut }
+func (p *Policy) bad(a, b job.Peer) bool { return p.linkFailures[pairOf(a, b)] >= maxLinkFailures }
 
-// fits says whether all neighbours in this ring can reach each other.
+// fits reports whether all neighbours in this ring can reach each other.
 func (p *Policy) fits(ring []job.Peer) bool {
 	for i := range ring {
 		if len(ring) > 1 && p.bad(ring[i], ring[(i+1)%len(ring)]) {
@@ -123,10 +125,11 @@ func (p *Policy) fits(ring []job.Peer) bool {
 	return true
 }
 
-// rearrange looks for a ring without bad neighbours by placing the members with most bad pairs first; nil when it finds none.
+// rearrange searches for a ring without bad pairs of neighbours. It places the members with most bad pairs first; nil:
+// none found.
 func (p *Policy) rearrange(peers []job.Peer) []job.Peer {
 	left := slices.Clone(peers)
-	slices.SortStableFunc(left, func(a, b job.Peer) int { return p.enemies(b, peers) - p.enemies(a, peers) })
+	slices.SortStableFunc(left, func(a, b job.Peer) int { return p.badPairs(b, peers) - p.badPairs(a, peers) })
 	var ring []job.Peer
 	var place func() bool
 	tries := 1000 // a bound on the search, not on the size of a world
@@ -154,7 +157,7 @@ func (p *Policy) rearrange(peers []job.Peer) []job.Peer {
 	return nil
 }
 
-func (p *Policy) enemies(peer job.Peer, among []job.Peer) (n int) {
+func (p *Policy) badPairs(peer job.Peer, among []job.Peer) (n int) {
 	for _, other := range among {
 		if p.bad(peer, other) {
 			n++
@@ -163,36 +166,37 @@ func (p *Policy) enemies(peer job.Peer, among []job.Peer) (n int) {
 	return n
 }
 
-// outcast is the index of the member to leave out: the one with most bad pairs, then the one that could not reach its neighbour more
-// often (not the one that it accuses), then with the older state, then the youngest.
-func (p *Policy) outcast(peers []job.Peer) int {
+// leftOut is the index of the member to leave out: the one in most bad pairs, then the one that failed to reach its
+// neighbour most often (not the one that it accuses), then the one with the oldest state, then the youngest.
+func (p *Policy) leftOut(peers []job.Peer) int {
 	out := 0
 	for i := range peers {
 		a, b := p.standing(peers[out].ID), p.standing(peers[i].ID)
-		more := cmp.Or(p.enemies(peers[i], peers)-p.enemies(peers[out], peers), b.helpless-a.helpless)
-		if more > 0 || more == 0 && a.told.Step >= b.told.Step {
+		more := cmp.Or(p.badPairs(peers[i], peers)-p.badPairs(peers[out], peers), b.helpless-a.helpless)
+		if more > 0 || more == 0 && a.report.Step >= b.report.Step {
 			out = i
 		}
 	}
 	return out
 }
 
-// bench leaves a member out for a while, longer each time in a row, so that two that cannot see each other do not evict each other for ever.
-func (p *Policy) bench(now time.Time, id string) {
+// quarantine leaves a member out for a while, longer each time in a row, so that two that cannot reach each other do
+// not evict each other forever.
+func (p *Policy) quarantine(now time.Time, id string) {
 	s := p.standing(id)
-	s.benched = now.Add(min(benchFirst<<min(s.benchings, 10), benchMost))
-	s.benchings++
-	s.benchedAt = s.told.Step
+	s.quarantined = now.Add(min(quarantineFirst<<min(s.quarantines, 10), quarantineMost))
+	s.quarantines++
+	s.quarantinedAt = s.report.Step
 	s.faults = 0
 }
 
-// unbench gives a member another chance: one more failure and it is out again.
-func (p *Policy) unbench(id string) {
+// release ends a member's quarantine on probation: one more failure quarantines it again.
+func (p *Policy) release(id string) {
 	s := p.standing(id)
-	s.benched, s.faults = time.Time{}, maxFaults-1
-	for ids, n := range p.strikes {
+	s.quarantined, s.faults = time.Time{}, maxFaults-1
+	for ids, n := range p.linkFailures {
 		if ids.a == id || ids.b == id {
-			p.strikes[ids] = min(n, struckOut-1)
+			p.linkFailures[ids] = min(n, maxLinkFailures-1)
 		}
 	}
 }

@@ -9,26 +9,26 @@ import (
 	"time"
 )
 
-// The product's, which TestConstantsAreTheProducts compares. Deadlines and the probe's timeout are imported.
+// The product's constants, as TestConstantsAreTheProducts checks. Deadlines and the probe's timeout are imported.
 const (
 	ttl            = 5 * time.Second
 	requestTimeout = 3 * time.Second
 	pollInterval   = 2 * time.Second
 	tickEvery      = 500 * time.Millisecond
-	hearing        = 5 * time.Second
+	reportWait     = 5 * time.Second
 	saveRetry      = 3 * time.Second
 	fetchTimeout   = 60 * time.Second
 	restorePause   = 200 * time.Millisecond
-	pauseFor       = 5 * time.Second // that a member's word is void after it did not run
+	pauseFor       = 5 * time.Second // how long a member's reports are void after it was paused
 )
 
-// TestConstantsAreTheProducts: what the simulator cannot import, as the product does not export it, has the product's values.
+// TestConstantsAreTheProducts: constants that the product does not export have its values here.
 func TestConstantsAreTheProducts(t *testing.T) {
 	for _, c := range []struct {
 		file, name string
 		want       time.Duration
 	}{
-		{"coordinator/saver.go", "hearing", hearing},
+		{"coordinator/saver.go", "hearing", reportWait},
 		{"coordinator/saver.go", "saveRetry", saveRetry},
 		{"coordinator/saver.go", "fetchTimeout", fetchTimeout},
 		{"coordinator/term.go", "tickEvery", tickEvery},
@@ -103,7 +103,8 @@ func duration(e ast.Expr) time.Duration {
 	if !ok || !named {
 		return -1
 	}
-	d, err := time.ParseDuration(n.Value + map[string]string{"Second": "s", "Millisecond": "ms", "Minute": "m"}[unit.Sel.Name])
+	d, err := time.ParseDuration(n.Value + map[string]string{"Second": "s", "Millisecond": "ms",
+		"Minute": "m"}[unit.Sel.Name])
 	if err != nil {
 		return -1
 	}

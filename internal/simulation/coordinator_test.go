@@ -10,18 +10,18 @@ import (
 	"evenweave/internal/policy"
 )
 
-// leader is a coordinator process, leading or waiting to: coordinator/term.go as events.
+// leader is a coordinator process that leads or stands by: coordinator/term.go as events.
 type leader struct {
 	*process
 	address string
 
-	term   int64 // number of its term; 0: does not lead
-	heard  time.Duration
-	asking bool
-	policy *policy.Policy
-	view   *view
-	told   map[*member]report
-	proofs *proofs
+	term    int64 // number of its term; 0: does not lead
+	renewed time.Duration
+	asking  bool
+	policy  *policy.Policy
+	view    *view
+	reports map[*member]report
+	proofs  *proofs
 
 	saveAfter time.Duration
 	durable   int64
@@ -30,7 +30,7 @@ type leader struct {
 }
 
 type report struct {
-	policy.Told
+	policy.Report
 	version int64
 	due     []held
 	held    held // while holding
@@ -39,7 +39,8 @@ type report struct {
 
 func (s *sim) spawnLeader() {
 	s.addressN++
-	l := &leader{process: &process{sim: s, name: fmt.Sprintf("c%d", s.addressN)}, address: fmt.Sprintf("host:%d", s.addressN)}
+	l := &leader{process: &process{sim: s, name: fmt.Sprintf("c%d", s.addressN)},
+		address: fmt.Sprintf("host:%d", s.addressN)}
 	l.see = l.observe
 	s.leaders = append(s.leaders, l)
 	l.in(s.between(0, 300*time.Millisecond), func() {
@@ -66,7 +67,7 @@ func (s *sim) newestDurable() int64 {
 	return newest
 }
 
-// campaign takes the leadership if nobody has it.
+// campaign takes the leadership if it is free.
 func (l *leader) campaign() {
 	if l.term != 0 || l.asking {
 		return
@@ -94,19 +95,20 @@ func (l *leader) campaign() {
 // lead begins a term with what the directory and etcd hold.
 func (l *leader) lead(term int64, v *view) {
 	s := l.sim
-	l.term, l.heard, l.view, l.told, l.proofs, l.saveAfter = term, s.now, nil, map[*member]report{}, newProofs(s.now), 0
+	l.term, l.renewed, l.view, l.reports, l.proofs, l.saveAfter = term, s.now, nil, map[*member]report{},
+		newProofs(s.now), 0
 	l.saving, l.finishing, l.durable = false, false, s.newestDurable()
 	l.policy = policy.New("job", l.address, l.durable, s.setup.limits)
 	s.log("%s: leads term %d from step %d", l.name, term, l.durable)
 	l.observe(v)
 }
 
-// keepAlive holds the lease; a leader that is not heard in time knows that its term is over.
+// keepAlive renews the lease; a leader that cannot renew it in time knows that its term is over.
 func (l *leader) keepAlive() {
 	if l.term == 0 {
 		return
 	}
-	if l.sim.now-l.heard > ttl {
+	if l.sim.now-l.renewed > ttl {
 		l.sim.log("%s: its term is over", l.name)
 		l.term = 0
 		return
@@ -122,7 +124,7 @@ func (l *leader) keepAlive() {
 		switch {
 		case term != l.term:
 		case a == applied:
-			l.heard = l.sim.now
+			l.renewed = l.sim.now
 		case a == refused:
 			l.term = 0
 		}
@@ -135,17 +137,17 @@ func (l *leader) observe(v *view) {
 	}
 	l.view = v
 	l.proofs.enter(v.world, l.sim.now)
-	maps.DeleteFunc(l.told, func(m *member, _ report) bool { return !l.follows(m) })
+	maps.DeleteFunc(l.reports, func(m *member, _ report) bool { return !l.follows(m) })
 	in := policy.Observed{Members: v.members, World: v.world, Numerics: v.numerics}
 	for _, m := range l.sim.members {
-		if _, known := l.told[m]; known && uses(l.proofs.present(), m) {
-			in.Told = append(in.Told, l.fact(m))
+		if _, known := l.reports[m]; known && uses(l.proofs.present(), m) {
+			in.Reports = append(in.Reports, l.fact(m))
 		}
 	}
 	l.feed(in)
 }
 
-// feed gives the policy one input and carries out what it asks for.
+// feed gives the policy one input and carries out its actions.
 func (l *leader) feed(input any) {
 	if l.term == 0 {
 		return
@@ -184,7 +186,7 @@ func (l *leader) feed(input any) {
 	}
 }
 
-// fail ends the job by the policy's verdict: only what no member can compute may do that.
+// fail ends the job by the policy's verdict: only a step that no member can compute may do that.
 func (l *leader) fail(why string) {
 	s := l.sim
 	if s.bug == endlessFaults {
@@ -228,18 +230,21 @@ func (l *leader) silent(a policy.Probe, finish func(policy.Outcome)) {
 	finish(policy.Silent)
 }
 
-// listen takes a member's status. One that the present world does not use is heard about itself only.
+// listen takes a member's status. A member outside the present world counts only about itself.
 func (l *leader) listen(m *member, r report) {
-	if l.term == 0 || m.dead || l.told[m].version >= r.version { // a stream ends with what it brought last
+	if l.term == 0 || m.dead || l.reports[m].version >= r.version { // a stream ends with its last report
 		return
 	}
-	maps.DeleteFunc(l.told, func(o *member, _ report) bool { return o != m && o.id == m.id }) // an id has one stream
-	l.told[m] = r
+	maps.DeleteFunc(l.reports, func(o *member, _ report) bool { return o != m && o.id == m.id }) // an id has one stream
+	l.reports[m] = r
 	if uses(l.proofs.present(), m) {
 		delete(l.proofs.silent, m.id)
 	}
-	if r.verdict != "" && l.agree(func(o report) bool { return o.verdict == r.verdict && o.Generation == r.Generation }) {
-		l.sim.broken("the job failed on %s's word", m.id)
+	if r.verdict != "" && l.agree(func(o report) bool {
+		return o.verdict == r.verdict &&
+			o.Generation == r.Generation
+	}) {
+		l.sim.broken("the job failed because of %s alone", m.id)
 		return
 	}
 	l.feed(l.fact(m))
@@ -247,25 +252,25 @@ func (l *leader) listen(m *member, r report) {
 	l.ended()
 }
 
-// follows says whether a member is in the world or registered.
+// follows reports whether a member is in the world or registered.
 func (l *leader) follows(m *member) bool {
 	return l.view.world != nil && uses(l.view.world, m) ||
 		slices.ContainsFunc(l.view.members, func(r job.Member) bool { return r.ID == m.id && r.Address == m.address })
 }
 
-// fact is what the policy may know of a status.
-func (l *leader) fact(m *member) policy.Told {
-	r := l.told[m]
+// fact is the part of a status that the policy may use.
+func (l *leader) fact(m *member) policy.Report {
+	r := l.reports[m]
 	if !uses(l.proofs.present(), m) {
-		return policy.Told{Member: m.id, Generation: r.Generation, Step: r.Step, Resting: r.Resting}
+		return policy.Report{Member: m.id, Generation: r.Generation, Step: r.Step, Resting: r.Resting}
 	}
 	if r.verdict != "" && r.Accusation == nil {
-		r.Told.Accusation = &policy.Accusation{Kind: policy.KindOther, Step: r.Step, Detail: r.verdict}
+		r.Report.Accusation = &policy.Accusation{Kind: policy.KindOther, Step: r.Step, Detail: r.verdict}
 	}
-	return r.Told
+	return r.Report
 }
 
-// unfollow forgets what a member told whose stream has ended.
+// unfollow drops the report of a member whose stream has ended.
 func (l *leader) unfollow(m *member) {
 	if l.term == 0 {
 		return
@@ -273,7 +278,7 @@ func (l *leader) unfollow(m *member) {
 	if uses(l.proofs.present(), m) {
 		l.proofs.silent[m.id] = l.sim.now
 	}
-	delete(l.told, m)
+	delete(l.reports, m)
 	l.feed(policy.Unfollowed{Member: m.id})
 }
 
@@ -283,53 +288,55 @@ func (l *leader) save() {
 		return
 	}
 	c, ok := l.offer()
-	if due := (l.durable/l.sim.every + 1) * l.sim.every; !ok || c.step > due && l.sim.now-l.proofs.began < hearing && len(l.told) < len(l.view.members) {
+	if due := (l.durable/l.sim.every + 1) * l.sim.every; !ok || c.step > due && l.sim.now-l.proofs.began < reportWait &&
+		len(l.reports) < len(l.view.members) {
 		return
 	}
 	m, step := c.member, c.step
 	s, over, term := l.sim, false, l.term
 	l.saving = true
-	finish := func(print uint64, ok bool) {
+	finish := func(fingerprint uint64, ok bool) {
 		if over || l.term != term {
 			return
 		}
 		over = true
 		l.in(s.between(time.Millisecond, 50*time.Millisecond), func() {
-			if ok && print != c.print && l.term == term {
+			if ok && fingerprint != c.fingerprint && l.term == term {
 				l.proofs.forged[m] = true
 			}
-			ok = ok && (print == c.print || s.bug == oneIsBelieved)
-			if ok { // a term that is over meanwhile may still write: it cannot do harm
-				l.write(step, print)
+			ok = ok && (fingerprint == c.fingerprint || s.bug == oneIsBelieved)
+			if ok { // a term that has ended meanwhile may still write: that is harmless
+				l.write(step, fingerprint)
 			}
 			if l.term == term {
 				l.saved(step, ok, m)
 			}
 		})
 	}
-	var print uint64
+	var fingerprint uint64
 	var has bool
 	l.in(fetchTimeout, func() { finish(0, false) })
 	wanted := func() bool { return !over }
-	s.transfer(l.process, m.process, wanted, func() { print, has = m.at(step) }, func() { finish(print, has) }, func() {
-		l.unfollow(m) // the stream from it has ended too, if nothing has told of that
-		finish(0, false)
-	})
+	s.transfer(l.process, m.process, wanted, func() { fingerprint, has = m.at(step) },
+		func() { finish(fingerprint, has) }, func() {
+			l.unfollow(m) // its stream has ended too, even if no event said so
+			finish(0, false)
+		})
 }
 
 // write puts a state on disk under its step.
-func (l *leader) write(step int64, print uint64) {
+func (l *leader) write(step int64, fingerprint uint64) {
 	s := l.sim
-	if before, there := s.disk[step]; there && before != print || print != canonical(step) {
+	if before, there := s.disk[step]; there && before != fingerprint || fingerprint != canonical(step) {
 		s.broken("two states were published for step %d", step)
 	}
-	s.disk[step] = print
+	s.disk[step] = fingerprint
 	s.log("%s: step %d is durable", l.name, step)
 }
 
 func (l *leader) saved(step int64, ok bool, from *member) {
 	l.saving = false
-	if !ok { // every later status asks again
+	if !ok { // every later status tries again
 		l.proofs.avoid[from], l.saveAfter = l.sim.now, l.sim.now+saveRetry
 		return
 	}
@@ -337,7 +344,7 @@ func (l *leader) saved(step int64, ok bool, from *member) {
 	l.proofs.saved(step)
 	l.feed(policy.Durable{Step: step})
 	for _, m := range l.sim.members {
-		if _, known := l.told[m]; known && l.term != 0 {
+		if _, known := l.reports[m]; known && l.term != 0 {
 			l.sim.send(l.process, m.process, func() { m.acknowledge(step) })
 		}
 	}
@@ -345,11 +352,12 @@ func (l *leader) saved(step int64, ok bool, from *member) {
 	l.ended()
 }
 
-// ended writes the end of the job when what the members hold is all there is to compute, and durable.
+// ended writes the end of the job when the members hold its last state and it is durable.
 func (l *leader) ended() {
 	w, total, early := l.view.world, l.sim.total, l.sim.bug == earlyEnd
 	if l.term == 0 || l.finishing || w == nil || l.durable < total && !early || !l.agree(func(r report) bool {
-		return r.Holding && r.Generation == w.Generation && r.Step == total && (early || r.held.print == l.sim.disk[total])
+		return r.Holding && r.Generation == w.Generation && r.Step == total &&
+			(early || r.held.fingerprint == l.sim.disk[total])
 	}) {
 		return
 	}

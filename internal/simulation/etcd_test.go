@@ -7,11 +7,11 @@ import (
 	"evenweave/internal/job"
 )
 
-// etcd holds the records of the job. Processes reach it by requests and see it through views.
+// etcd holds the job's records. Processes send it requests and get views.
 type etcd struct {
 	sim      *sim
 	away     bool
-	back     time.Duration // when it was last away: leases live on for their time from then
+	back     time.Duration // when it was last back: leases are renewed then
 	revision int64
 	view     *view
 
@@ -25,7 +25,7 @@ type etcd struct {
 	unreadable   bool // it also holds a member's record that cannot be decoded: views leave it out
 }
 
-// lease is a record that lives as long as its owner is heard.
+// lease is a record that lives while its owner renews it.
 type lease struct {
 	owner   *process
 	created int64
@@ -45,7 +45,7 @@ type view struct {
 	members      []job.Member
 }
 
-// changed makes a new view and tells all who watch.
+// changed makes a new view and sends it to all watching processes.
 func (e *etcd) changed() {
 	e.revision++
 	v := &view{revision: e.revision, numerics: e.numerics, world: e.world, worldChanged: e.worldChanged, done: e.done}
@@ -64,7 +64,7 @@ func (e *etcd) changed() {
 	}
 }
 
-// watch lets a process read all, soon.
+// watch sends a process the view after a delay.
 func (e *etcd) watch(p *process) {
 	if p.dead || p.reading {
 		return
@@ -88,7 +88,7 @@ type answer int
 const (
 	applied answer = iota
 	refused        // a condition of the transaction did not hold
-	unknown        // no answer in time: it may have been applied, or may yet be
+	unknown        // no answer in time: it may be applied, now or later
 )
 
 // request runs a transaction; the answer comes exactly once if the process lives.
@@ -104,7 +104,7 @@ func (e *etcd) request(p *process, apply func() bool, answered func(answer)) {
 	}
 	s.after(requestTimeout, func() { finish(unknown) })
 	way := s.delay()
-	if s.chance(0.005) { // held up in the network for so long that its sender may have given up, or lost its term
+	if s.chance(0.005) { // delayed so long that its sender may have given up or lost its term
 		way = s.between(requestTimeout/2, 3*requestTimeout)
 	}
 	s.after(way, func() {
@@ -126,7 +126,7 @@ func (e *etcd) request(p *process, apply func() bool, answered func(answer)) {
 	})
 }
 
-// sweep ends leases whose owners have not been heard in time.
+// sweep ends leases that were not renewed in time.
 func (e *etcd) sweep() {
 	e.sim.after(250*time.Millisecond, e.sweep)
 	if e.away {
@@ -175,7 +175,8 @@ func (e *etcd) publish(term, read int64, w job.World) bool {
 	e.world, e.worldChanged, e.published = &w, e.revision+1, s.now
 	s.chaos.published()
 	s.after(0, s.repent)
-	s.log("etcd: world g=%d %v since=%d floor=%d halt=%v: %s", w.Generation, w.IDs(), w.Since, w.DurableStep, w.Halt, w.Reason)
+	s.log("etcd: world g=%d %v since=%d durable=%d halt=%v: %s", w.Generation, w.IDs(), w.Since, w.DurableStep,
+		w.Halt, w.Reason)
 	e.changed()
 	return true
 }

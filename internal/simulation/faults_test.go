@@ -15,27 +15,27 @@ type setup struct {
 	leaders int
 }
 
-// chaos is what goes wrong in a run, and when it stops.
+// chaos is the faults of a run, and when they stop.
 type chaos struct {
 	sim    *sim
 	budget int
-	rate   float64       // that an event tempts a fault
+	rate   float64       // the probability of a fault after an event
 	from   int64         // no faults before this step
-	until  time.Duration // nor from then on
-	rift   bool          // two members can never see each other
-	apart  bool          // that is the only fault: no message is late, and an order keeps the pair apart, so no member is left out
-	liar   bool          // one member lies, and the others are in reach: a majority is heard
+	until  time.Duration // and none after this time
+	rift   bool          // two members can never reach each other
+	apart  bool          // that is the only fault, so no member is left out
+	liar   bool          // one member lies, and the others are in reach: a majority reports
 	tame   bool          // only deaths: every member is in reach and no probe is lost, so no step is lost
-	healed time.Duration // since when faults have stopped; 0: they have not
+	healed time.Duration // when faults stopped; 0: not yet
 	worlds int           // published since
 }
 
 const (
-	patience     = 5 * time.Minute // of virtual time, for the end to come once faults have stopped
-	maxNewWorlds = 30              // published once faults have stopped: more is a loop
+	endLimit     = 5 * time.Minute // of virtual time, from the last fault to the job's end
+	maxNewWorlds = 30              // after the last fault: more is a loop
 )
 
-// simulate runs one seed and returns what promise was broken, or "".
+// simulate runs one seed and returns the broken promise, or "".
 func simulate(seed uint64, planted bug, trace func(string)) string {
 	s := newSim(seed, planted, trace)
 	s.run()
@@ -54,7 +54,7 @@ func (c *chaos) published() {
 	}
 }
 
-// tempt may let something go wrong right after an event of a process.
+// tempt may cause a fault right after an event of a process.
 func (s *sim) tempt(p *process) {
 	c := &s.chaos
 	if c.healed > 0 {
@@ -69,13 +69,13 @@ func (s *sim) tempt(p *process) {
 	}
 	c.budget--
 	if s.chance(0.5) {
-		p = nil // anybody
+		p = nil // any process
 	}
-	c.strike(p)
+	c.fault(p)
 }
 
-// strike is one fault, preferably on the process given.
-func (c *chaos) strike(p *process) {
+// fault is one fault, preferably of the given process.
+func (c *chaos) fault(p *process) {
 	s := c.sim
 	m, l := s.someMember(p), s.someLeader(p)
 	kinds := 15
@@ -140,16 +140,17 @@ func (c *chaos) strike(p *process) {
 	}
 }
 
-// tear parts the first two members for good.
+// tear cuts the first two members off from each other forever.
 func (s *sim) tear() {
 	a, b := s.members[0].process, s.members[1].process
 	s.blocked[[2]*process{a, b}], s.blocked[[2]*process{b, a}] = true, true
 }
 
-// backedOff is a job whose deadlines have been doubled before, with a pair that cannot connect and others that can.
+// backedOff is a job with doubled deadlines and a pair that cannot connect.
 func (s *sim) backedOff() {
 	s.setup.members, s.setup.leaders = 4+s.IntN(2), 1
-	s.setup.limits = policy.Limits{Min: 1, Max: s.setup.members, Expect: s.setup.members, ExpectFor: 5 * time.Second, TTL: ttl}
+	s.setup.limits = policy.Limits{Min: 1, Max: s.setup.members, Expect: s.setup.members, ExpectFor: 5 * time.Second,
+		TTL: ttl}
 	s.chaos = chaos{sim: s, until: time.Minute, rift: true, apart: true}
 	s.poisoned = 0
 	s.worlds[1] = true
@@ -190,7 +191,7 @@ func (c *chaos) part(m *member, l *leader) {
 	}
 }
 
-// heal ends all faults: everything is reachable, runs again, and there are enough of all.
+// heal ends all faults: all processes run, reach each other, and there are enough of each kind.
 func (c *chaos) heal() {
 	s := c.sim
 	c.healed = s.now
@@ -210,12 +211,12 @@ func (c *chaos) heal() {
 	})
 	s.repent()
 	c.staff()
-	s.after(patience, func() {
-		s.broken("no end within %v after faults stopped at %v", patience, c.healed)
+	s.after(endLimit, func() {
+		s.broken("no end within %v after faults stopped at %v", endLimit, c.healed)
 	})
 }
 
-// staff sees to it, as an operator would, that there are enough members.
+// staff adds members if there are too few, as an operator would.
 func (c *chaos) staff() {
 	s, alive := c.sim, 0
 	for _, m := range s.members {
@@ -223,7 +224,7 @@ func (c *chaos) staff() {
 			alive++
 		}
 	}
-	if c.rift && !s.members[0].dead && !s.members[1].dead { // a ring needs one that sees both, or does without one of them
+	if c.rift && !s.members[0].dead && !s.members[1].dead { // a ring needs a member between them, or leaves one out
 		alive--
 	}
 	for ; alive < s.setup.limits.Min; alive++ {
@@ -258,7 +259,7 @@ func (s *sim) kill(m *member, restart bool) {
 	if m == nil || m.dead {
 		return
 	}
-	s.log("FAULT: %s dies at step %d", m.id, m.told())
+	s.log("FAULT: %s dies at step %d", m.id, m.stateStep())
 	m.dead, m.died = true, s.now
 	if x := m.session; x != nil {
 		x.over = true
@@ -272,7 +273,7 @@ func (s *sim) kill(m *member, restart bool) {
 	s.after(s.between(200*time.Millisecond, 4*time.Second), func() {
 		switch n := s.IntN(4); {
 		case n == 0 && !s.chaos.tame:
-			s.spawn(m.id, m.address) // as in a StatefulSet with fixed ports; until it is probed again it counts as gone
+			s.spawn(m.id, m.address) // as in a StatefulSet with fixed ports; it counts as gone until the next probe
 		case n == 1 && !s.chaos.tame:
 			s.addressN++
 			s.spawn(m.id, fmt.Sprintf("host:%d", s.addressN))
@@ -291,7 +292,7 @@ func (s *sim) killLeader(l *leader) {
 	s.after(s.between(200*time.Millisecond, 2*time.Second), s.spawnLeader)
 }
 
-// someMember is the one given, or any live one; nil if there is none.
+// someMember is the given member or any live one; nil: none lives.
 func (s *sim) someMember(p *process) *member {
 	var alive []*member
 	for _, m := range s.members {

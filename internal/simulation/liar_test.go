@@ -2,8 +2,8 @@ package simulation
 
 import "slices"
 
-// corrupt lets a member lie, in words only, while at least two honest members of its world live: one of three or more. Where no two others can
-// contradict it, a liar is beyond what the protocol promises.
+// corrupt lets a member lie in its reports while at least two honest members of its world live. The protocol promises
+// nothing about a liar that no two others can contradict.
 func (s *sim) corrupt(m *member) {
 	if m == nil || slices.ContainsFunc(s.members, func(o *member) bool { return o.lies > 0 && !o.dead }) {
 		return
@@ -26,7 +26,7 @@ func (m *member) honest() (n int) {
 	return n
 }
 
-// lie says whether to lie now.
+// lie reports whether to lie now.
 func (m *member) lie() bool {
 	if m.lies == 0 || m.honest() < 2 || m.sim.chaos.healed > 0 || m.sim.chance(0.5) {
 		return false
@@ -36,59 +36,59 @@ func (m *member) lie() bool {
 	return true
 }
 
-// repent takes back what a member told as soon as it is no longer one of three, or faults stop.
+// repent replaces a liar's report when it is no longer one of three, or when faults stop.
 func (s *sim) repent() {
 	for _, m := range s.members {
 		if m.lied && (m.honest() < 2 || s.chaos.healed > 0) {
 			m.lies = 0
-			m.tell()
+			m.report()
 		}
 	}
 }
 
-// forge makes a lie of a report: about what is due, what is held, the step, the job's end.
+// forge makes a report a lie: about due states, the held state, the step, the job's end.
 func (m *member) forge(r report) report {
 	s := m.sim
 	m.lied = true
-	print := s.Uint64()
+	fingerprint := s.Uint64()
 	steps := []int64{s.total, s.furthest + 1 + s.Int64N(3), (s.furthest/s.every + 1) * s.every, 1 << 62, -1}
 	step := steps[s.IntN(len(steps))]
 	switch s.IntN(5) {
 	case 0:
-		r.due = []held{{step, m.generation, print}}
+		r.due = []held{{step, m.generation, fingerprint}}
 	case 1:
 		r.due = slices.Clone(r.due)
 		for i := range r.due {
-			r.due[i].print = print
+			r.due[i].fingerprint = fingerprint
 		}
 	case 2:
-		r.Holding, r.Resting, r.Step, r.held = true, true, s.total, held{s.total, m.generation, print}
+		r.Holding, r.Resting, r.Step, r.held = true, true, s.total, held{s.total, m.generation, fingerprint}
 		r.due = []held{r.held}
 	case 3:
-		r.verdict = "it says so"
+		r.verdict = "a lie"
 	case 4:
 		r.Step, r.Committed = step, true
 	}
 	return r
 }
 
-// forgeClaim makes a lie of what a member tells in an exchange.
+// forgeClaim makes a member's part in an exchange a lie.
 func (m *member) forgeClaim(c claim) claim {
 	s := m.sim
 	switch s.IntN(4) {
 	case 0:
-		c.step, c.print = s.total, s.Uint64()
+		c.step, c.fingerprint = s.total, s.Uint64()
 	case 1:
-		c.step, c.print = c.step+s.Int64N(3)-1, s.Uint64()
+		c.step, c.fingerprint = c.step+s.Int64N(3)-1, s.Uint64()
 	case 2:
-		c.print = s.Uint64()
+		c.fingerprint = s.Uint64()
 	case 3:
 		c.durable = []int64{0, s.total, 1 << 62}[s.IntN(3)]
 	}
 	return c
 }
 
-// liesInOpening says whether a member may lie in this exchange: two others with a state can contradict it.
+// liesInOpening reports whether a member may lie in this exchange: two others with a state can contradict it.
 func (x *session) liesInOpening() bool {
 	n := 0
 	for _, y := range x.ring.sessions {

@@ -10,18 +10,18 @@ import (
 	"evenweave/internal/policy"
 )
 
-const grace = 30 * time.Second // that leaving may take
+const grace = 30 * time.Second // the most that leaving may take
 
-// next is the state after one more step: what exactness promises, whoever computes it.
-func next(print uint64) uint64 { return print*6364136223846793005 + 1442695040888963407 }
+// next is the state after one more step: exactness promises it, whichever member computes it.
+func next(fingerprint uint64) uint64 { return fingerprint*6364136223846793005 + 1442695040888963407 }
 
 // canonical is the one right state of a step.
 func canonical(step int64) uint64 {
-	print := uint64(1)
+	fingerprint := uint64(1)
 	for range step {
-		print = next(print)
+		fingerprint = next(fingerprint)
 	}
-	return print
+	return fingerprint
 }
 
 // member is a worker process: the loop of worker/loop.go and worker/generation.go as events.
@@ -29,12 +29,12 @@ type member struct {
 	*process
 	id, address string
 
-	known     bool
-	step      int64
-	print     uint64
-	snapshots map[int64]snapshot
-	durable   int64 // the newest step that it was told to be
-	seen      int   // steps: enough of them shorten the deadlines
+	known       bool
+	step        int64
+	fingerprint uint64
+	snapshots   map[int64]snapshot
+	durable     int64 // the newest durable step that it knows
+	seen        int   // steps seen: enough of them shorten the deadlines
 
 	view       *view
 	world      *job.World // the newest known: from the view or from a peer
@@ -44,29 +44,30 @@ type member struct {
 	parked     map[int64]*session // streams of left neighbours, by generation
 	leaving    bool               // asked to
 	faulty     bool               // it cannot compute
-	lies       int                // that it still tells
+	lies       int                // lies that are left
 	lied       bool               // in its last report
-	status     policy.Told
+	status     policy.Report
 	version    int64
 }
 
 type snapshot struct {
-	print      uint64
-	verified   bool
-	generation int64 // of the world that agreed on it
+	fingerprint uint64
+	verified    bool
+	generation  int64 // of the world that agreed on it
 }
 
-// spawn starts a fresh worker: it loads for a while, then registers.
+// spawn starts a new worker: it loads for a while, then registers.
 func (s *sim) spawn(id, address string) *member {
-	m := &member{process: &process{sim: s, name: id}, id: id, address: address, snapshots: map[int64]snapshot{}, parked: map[int64]*session{}}
+	m := &member{process: &process{sim: s, name: id}, id: id, address: address, snapshots: map[int64]snapshot{},
+		parked: map[int64]*session{}}
 	m.see = m.observe
-	m.status = policy.Told{Member: id, Step: -1}
+	m.status = policy.Report{Member: id, Step: -1}
 	s.members = append(s.members, m)
 	m.in(s.between(100*time.Millisecond, 2*time.Second), func() {
 		s.log("%s: ready at %s", id, address)
 		m.register()
 		m.every(ttl/4, m.register)
-		m.every(time.Second, m.tell)
+		m.every(time.Second, m.report)
 		m.every(pollInterval, func() { s.etcd.watch(m.process) })
 		s.etcd.watch(m.process)
 	})
@@ -78,7 +79,7 @@ func (s *sim) spawnNew() *member {
 	return s.spawn(fmt.Sprintf("m%d", s.addressN), fmt.Sprintf("host:%d", s.addressN))
 }
 
-// listener is the process at an address: the newest that took it.
+// listener is the process at an address: the newest one.
 func (s *sim) listener(address string) *member {
 	for _, m := range slices.Backward(s.members) {
 		if m.address == address {
@@ -131,7 +132,7 @@ func (m *member) learn(w *job.World) {
 	}
 }
 
-// loop decides what to do with what is known.
+// loop acts on what the member knows.
 func (m *member) loop() {
 	w := m.world
 	switch {
@@ -147,13 +148,13 @@ func (m *member) loop() {
 		m.exit("left")
 	case w != nil && w.Generation > m.generation && w.Rank(m.id) >= 0:
 		m.generation = w.Generation
-		m.status = policy.Told{Member: m.id, Generation: w.Generation, Step: m.told()}
+		m.status = policy.Report{Member: m.id, Generation: w.Generation, Step: m.stateStep()}
 		m.sim.enter(m, w)
-		m.tell()
+		m.report()
 	}
 }
 
-func (m *member) told() int64 {
+func (m *member) stateStep() int64 {
 	if !m.known {
 		return -1
 	}
@@ -165,7 +166,7 @@ func (m *member) leave() {
 	if m.leaving {
 		return
 	}
-	m.sim.log("%s: asked to leave at step %d", m.id, m.told())
+	m.sim.log("%s: asked to leave at step %d", m.id, m.stateStep())
 	m.leaving = true
 	m.register()
 	m.in(grace, func() { m.sim.kill(m, false) })
@@ -176,25 +177,26 @@ func (m *member) leave() {
 	m.loop()
 }
 
-// letGo says whether a world was published without this leaver, while others had its state.
+// letGo reports whether a world was published without this leaving member, while others had its state.
 func (m *member) letGo() bool {
 	w := m.sim.etcd.world
 	return m.leaving && w != nil && w.Rank(m.id) < 0
 }
 
-// exit ends the process by its own will: nothing that was committed may go with it.
+// exit ends the process in good order: no committed step may be lost with it.
 func (m *member) exit(why string) {
 	s := m.sim
-	s.log("%s: exits at step %d: %s", m.id, m.told(), why)
+	s.log("%s: exits at step %d: %s", m.id, m.stateStep(), why)
 	m.dead, m.died = true, s.now
 	best := s.newestDurable()
 	for _, other := range s.members {
-		if !other.dead || s.etcd.world != nil && other.died > s.etcd.published && s.etcd.world.Rank(m.id) < 0 { // it was let go while others had the state
-			best = max(best, other.told())
+		// it left while others had the state
+		if !other.dead || s.etcd.world != nil && other.died > s.etcd.published && s.etcd.world.Rank(m.id) < 0 {
+			best = max(best, other.stateStep())
 		}
 	}
-	// One step may go: a neighbour that lost the last bytes of the collective does that step again.
-	if m.told() > best+1 && !s.deceived {
+	// One step may be lost: a neighbour that lost the last bytes of the collective repeats it.
+	if m.stateStep() > best+1 && !s.deceived {
 		s.broken("%s took step %d with it when it left: the rest has step %d", m.id, m.step, best)
 	}
 	s.repent()
@@ -218,27 +220,28 @@ func (s *sim) hangUp(m *member) {
 	}
 }
 
-// tell sends the status to who leads.
-func (m *member) tell() {
+// report sends the status to the leader.
+func (m *member) report() {
 	m.version++
-	m.status.Step, m.status.Resting = m.told(), m.session == nil
-	told := report{Told: m.status, version: m.version, due: m.due(), held: held{m.step, m.status.Generation, m.print}}
+	m.status.Step, m.status.Resting = m.stateStep(), m.session == nil
+	sent := report{Report: m.status, version: m.version, due: m.due(),
+		held: held{m.step, m.status.Generation, m.fingerprint}}
 	if m.lied = false; m.lie() {
-		told = m.forge(told)
+		sent = m.forge(sent)
 	}
 	for _, l := range m.sim.leaders {
 		if l.term != 0 && !l.dead {
-			m.sim.send(m.process, l.process, func() { l.listen(m, told) })
+			m.sim.send(m.process, l.process, func() { l.listen(m, sent) })
 		}
 	}
 }
 
-// due lists the verified snapshots that nobody has acknowledged.
+// due lists the verified snapshots that are not acknowledged yet.
 func (m *member) due() []held {
 	var all []held
 	for step, shot := range m.snapshots {
 		if shot.verified {
-			all = append(all, held{step, shot.generation, shot.print})
+			all = append(all, held{step, shot.generation, shot.fingerprint})
 		}
 	}
 	slices.SortFunc(all, func(a, b held) int { return cmp.Compare(a.step, b.step) })
@@ -255,48 +258,48 @@ func (m *member) acknowledge(step int64) {
 }
 
 // at serves the state of a step.
-func (m *member) at(step int64) (print uint64, ok bool) {
+func (m *member) at(step int64) (fingerprint uint64, ok bool) {
 	if m.lie() {
 		return m.sim.Uint64(), true
 	}
 	if shot, held := m.snapshots[step]; held && shot.verified {
-		return shot.print, true
+		return shot.fingerprint, true
 	}
-	return m.print, m.known && m.step == step
+	return m.fingerprint, m.known && m.step == step
 }
 
-// adopt takes over a fetched state. A member goes back only to do a step again that the majority does not have, or if it comes back to a world
-// that went on without it.
-func (m *member) adopt(x *session, step int64, print uint64) {
+// adopt installs a fetched state. A member goes back only by a step that the majority does not have, or when it returns
+// to a world that went on without it.
+func (m *member) adopt(x *session, step int64, fingerprint uint64) {
 	if m.known && step < m.step-1 && (m.current() || !slices.Contains(x.world.Fresh, m.id)) && !m.sim.deceived {
 		m.sim.broken("%s went back from step %d to %d", m.id, m.step, step)
 	}
-	m.known, m.step, m.print = true, step, print
+	m.known, m.step, m.fingerprint = true, step, fingerprint
 }
 
 // commit applies a step.
-func (m *member) commit(print uint64) {
+func (m *member) commit(fingerprint uint64) {
 	s := m.sim
-	m.step, m.print = m.step+1, print
+	m.step, m.fingerprint = m.step+1, fingerprint
 	m.seen++
 	s.furthest = max(s.furthest, m.step)
-	if print != canonical(m.step) {
+	if fingerprint != canonical(m.step) {
 		s.broken("%s committed another state of step %d", m.id, m.step)
 	}
 	if m.step%s.every == 0 || m.step == s.total {
-		m.snapshots[m.step] = snapshot{print: print}
+		m.snapshots[m.step] = snapshot{fingerprint: fingerprint}
 	}
 	m.status.Committed = true
 }
 
-// agree notes that the generation has opened, whatever the coordinator hears of it.
+// agree records that the generation has opened, even if no report of it arrives.
 func (m *member) agree(w *job.World) {
-	if uses(w, m) { // else it is another process than the record means
+	if uses(w, m) { // otherwise the record means another process
 		m.opened, m.sim.opened = w.Generation, max(m.sim.opened, w.Generation)
 	}
 }
 
-// current says whether the member was in the newest generation that opened: its state is not an old one.
+// current reports whether the member was in the newest generation that opened: its state is not old.
 func (m *member) current() bool { return m.opened > 0 && m.opened == m.sim.opened }
 
 func (m *member) verify() {
@@ -321,7 +324,7 @@ func (m *member) deadlines(w *job.World) policy.Deadlines {
 // fetch gets the chosen state, then goes on with next.
 func (m *member) fetch(x *session, c policy.Choice, next func()) {
 	s, over := m.sim, false
-	finish := func(err *policy.Accusation, print uint64) {
+	finish := func(err *policy.Accusation, fingerprint uint64) {
 		if over || x.over {
 			return
 		}
@@ -330,35 +333,36 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 			x.fail(*err)
 			return
 		}
-		m.adopt(x, c.Step, print)
+		m.adopt(x, c.Step, fingerprint)
 		next()
 	}
 	if len(c.Holders) == 0 {
-		m.in(m.deadlines(x.world).Fetch, func() { finish(&policy.Accusation{Kind: policy.KindFetch, Detail: "no checkpoint"}, 0) })
-		m.restore(x, c.Step, &over, func(print uint64) { finish(nil, print) })
+		m.in(m.deadlines(x.world).Fetch,
+			func() { finish(&policy.Accusation{Kind: policy.KindFetch, Detail: "no checkpoint"}, 0) })
+		m.restore(x, c.Step, &over, func(fingerprint uint64) { finish(nil, fingerprint) })
 		return
 	}
 	peer := x.world.Peers[c.Source(x.rank, x.world.Generation)]
 	blame := &policy.Accusation{Suspect: peer.ID, Kind: policy.KindFetch, Phase: "fetch"}
 	holder := s.listener(peer.Address)
 	m.in(m.deadlines(x.world).Fetch, func() { finish(blame, 0) })
-	var print uint64
+	var fingerprint uint64
 	var ok bool
 	wanted := func() bool { return !over && !x.over }
-	s.transfer(m.process, holder.process, wanted, func() { print, ok = holder.at(c.Step) }, func() {
+	s.transfer(m.process, holder.process, wanted, func() { fingerprint, ok = holder.at(c.Step) }, func() {
 		switch {
 		case !ok:
 			finish(blame, 0)
-		case print != uint64(c.Print.Hi): // another state than was announced
+		case fingerprint != uint64(c.Fingerprint.Hi): // not the announced state
 			blame.Kind = policy.KindProtocol
 			finish(blame, 0)
 		default:
-			finish(nil, print)
+			finish(nil, fingerprint)
 		}
 	}, func() { finish(blame, 0) })
 }
 
-// restore asks whoever leads for a checkpoint until it comes.
+// restore asks the leader for a checkpoint until it comes.
 func (m *member) restore(x *session, step int64, over *bool, got func(uint64)) {
 	if *over || x.over {
 		return
@@ -369,12 +373,12 @@ func (m *member) restore(x *session, step int64, over *bool, got func(uint64)) {
 	}
 	again := func() { m.in(restorePause, func() { m.restore(x, step, over, got) }) }
 	l := m.sim.leaderAt(address)
-	var print uint64
+	var fingerprint uint64
 	var ok bool
 	wanted := func() bool { return !*over && !x.over }
-	m.sim.transfer(m.process, l.process, wanted, func() { print, ok = m.sim.disk[step] }, func() {
+	m.sim.transfer(m.process, l.process, wanted, func() { fingerprint, ok = m.sim.disk[step] }, func() {
 		if ok {
-			got(print)
+			got(fingerprint)
 			return
 		}
 		again()

@@ -9,32 +9,34 @@ import (
 	"evenweave/internal/job"
 )
 
-// held is a state that a member says to hold: its step, the world that agreed on it, its hash.
+// held is a state that a member reports to hold: its step, the world that agreed on it, its hash.
 type held struct {
 	step, generation int64
-	print            uint64
+	fingerprint      uint64
 }
 
-// offered is a member's word that it holds a state.
+// offered is a member's claim that it holds a state.
 type offered struct {
 	held
 	member *member
 }
 
-// proofs are what a term makes of its members' words, as coordinator/proof.go and coordinator/hearing.go do: a strict majority of a world decides.
+// proofs are a term's proofs of states from its members' reports, as in coordinator/proof.go: a strict majority of a
+// world decides.
 type proofs struct {
 	worlds []*job.World
 	agreed map[int64]uint64
 	since  map[int64]time.Duration   // by step on offer
-	silent map[string]time.Duration  // by member of the present world that is not heard
-	forged map[*member]bool          // gave another state than it told the hash of
+	silent map[string]time.Duration  // by member of the present world that does not report: since when
+	forged map[*member]bool          // sent a state with another hash than reported
 	avoid  map[*member]time.Duration // failed to give one, when
 	began  time.Duration
 }
 
 func newProofs(now time.Duration) *proofs {
-	return &proofs{agreed: map[int64]uint64{}, since: map[int64]time.Duration{}, silent: map[string]time.Duration{}, forged: map[*member]bool{},
-		avoid: map[*member]time.Duration{}, began: now}
+	return &proofs{agreed: map[int64]uint64{}, since: map[int64]time.Duration{}, silent: map[string]time.Duration{},
+		forged: map[*member]bool{},
+		avoid:  map[*member]time.Duration{}, began: now}
 }
 
 func (p *proofs) present() *job.World {
@@ -66,25 +68,25 @@ func uses(w *job.World, m *member) bool {
 
 func (p *proofs) waiting(now time.Duration) bool {
 	for _, since := range p.silent {
-		if now-since < hearing {
+		if now-since < reportWait {
 			return true
 		}
 	}
 	return false
 }
 
-// quorum says whether n of those that are heard decide.
-func (l *leader) quorum(n, heard int) bool {
+// quorum reports whether n of the members that report decide.
+func (l *leader) quorum(n, peers int) bool {
 	size := l.proofs.present().Size()
 	if l.sim.bug == oneIsBelieved {
 		return n > 0
 	}
-	return n > 0 && (2*n > size || n == heard && !l.proofs.waiting(l.sim.now))
+	return n > 0 && (2*n > size || n == peers && !l.proofs.waiting(l.sim.now))
 }
 
 func (l *leader) peers() []report {
 	var all []report
-	for m, r := range l.told {
+	for m, r := range l.reports {
 		if uses(l.proofs.present(), m) {
 			all = append(all, r)
 		}
@@ -93,13 +95,13 @@ func (l *leader) peers() []report {
 }
 
 func (l *leader) agree(says func(report) bool) bool {
-	heard, n := l.peers(), 0
-	for _, r := range heard {
+	peers, n := l.peers(), 0
+	for _, r := range peers {
 		if says(r) {
 			n++
 		}
 	}
-	return l.quorum(n, len(heard))
+	return l.quorum(n, len(peers))
 }
 
 // committed is the newest step that enough members have reached; -1: none.
@@ -120,27 +122,29 @@ func (l *leader) committed() int64 {
 func (l *leader) claims() []offered {
 	var all []offered
 	w, s := l.proofs.present(), l.sim
-	for m, r := range l.told {
+	for m, r := range l.reports {
 		for _, h := range r.due {
 			if h.step > l.durable && h.step <= s.total && (h.step%s.every == 0 || h.step == s.total) {
 				all = append(all, offered{h, m})
 			}
 		}
-		if h := r.held; r.Holding && h.step > l.durable && h.step <= s.total && r.Generation == w.Generation && h.generation == w.Generation && (w.Halt || h.step == s.total) {
+		if h := r.held; r.Holding && h.step > l.durable && h.step <= s.total && r.Generation == w.Generation &&
+			h.generation == w.Generation && (w.Halt || h.step == s.total) {
 			all = append(all, offered{h, m})
 		}
 	}
 	slices.SortFunc(all, func(a, b offered) int {
-		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.member.id, b.member.id), cmp.Compare(a.member.address, b.member.address))
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.member.id, b.member.id),
+			cmp.Compare(a.member.address, b.member.address))
 	})
 	return all
 }
 
-// hear keeps the hashes that a strict majority of the world that agreed on a state tells.
-func (l *leader) hear(claims []offered) {
+// prove keeps the hashes that a strict majority of the world that agreed on a state reports.
+func (l *leader) prove(claims []offered) {
 	votes, voted := map[held]int{}, map[offered]bool{}
 	for _, c := range claims {
-		if voted[c] && l.sim.bug != votesTwice { // the same state may be due and held at the end
+		if voted[c] && l.sim.bug != votesTwice { // the same state may be both due and held at the end
 			continue
 		}
 		voted[c] = true
@@ -150,18 +154,18 @@ func (l *leader) hear(claims []offered) {
 			}
 			if votes[c.held]++; 2*votes[c.held] > w.Size() || l.sim.bug == oneIsBelieved {
 				if _, known := l.proofs.agreed[c.step]; !known {
-					l.proofs.agreed[c.step] = c.print
+					l.proofs.agreed[c.step] = c.fingerprint
 				}
 			}
 		}
 	}
 }
 
-// alone says what claims that no majority proves come to.
-func (l *leader) alone(claims []offered, committed int64) (print uint64, ok bool) {
+// alone returns the hash of claims without a majority, if all holders agree.
+func (l *leader) alone(claims []offered, committed int64) (fingerprint uint64, ok bool) {
 	w, members, standing := l.proofs.present(), map[string]bool{}, false
 	for _, c := range claims {
-		if c.print != claims[0].print {
+		if c.fingerprint != claims[0].fingerprint {
 			return 0, false
 		}
 		if uses(w, c.member) {
@@ -169,14 +173,15 @@ func (l *leader) alone(claims []offered, committed int64) (print uint64, ok bool
 		}
 		standing = standing || c.generation == w.Generation
 	}
-	ok = len(members) > 0 && claims[0].step <= committed && !l.proofs.waiting(l.sim.now) && (!standing || len(members) == len(l.peers()))
-	return claims[0].print, ok
+	ok = len(members) > 0 && claims[0].step <= committed && !l.proofs.waiting(l.sim.now) &&
+		(!standing || len(members) == len(l.peers()))
+	return claims[0].fingerprint, ok
 }
 
-// offer is the oldest proved state beyond the durable one that a member has.
+// offer is the oldest proved state that is newer than the durable one and that a member has.
 func (l *leader) offer() (c offered, ok bool) {
 	claims, committed, now := l.claims(), l.committed(), l.sim.now
-	l.hear(claims)
+	l.prove(claims)
 	for _, c := range claims {
 		if _, known := l.proofs.since[c.step]; c.step <= committed && !known {
 			l.proofs.since[c.step] = now
@@ -189,22 +194,28 @@ func (l *leader) offer() (c offered, ok bool) {
 		}
 		of := claims[:n]
 		claims = claims[n:]
-		print, proved := l.proofs.agreed[of[0].step]
+		fingerprint, proved := l.proofs.agreed[of[0].step]
 		if !proved {
 			if of[0].step > committed {
 				continue
 			}
-			if now-l.proofs.since[of[0].step] < hearing {
+			if now-l.proofs.since[of[0].step] < reportWait {
 				return offered{}, false
 			}
-			if print, proved = l.alone(of, committed); !proved {
+			if fingerprint, proved = l.alone(of, committed); !proved {
 				continue
 			}
-			l.proofs.agreed[of[0].step] = print
+			l.proofs.agreed[of[0].step] = fingerprint
 		}
-		of = slices.DeleteFunc(slices.Clone(of), func(c offered) bool { return c.print != print || l.proofs.forged[c.member] })
+		of = slices.DeleteFunc(slices.Clone(of), func(c offered) bool {
+			return c.fingerprint != fingerprint ||
+				l.proofs.forged[c.member]
+		})
 		if len(of) > 0 {
-			return slices.MinFunc(of, func(a, b offered) int { return cmp.Compare(l.proofs.avoid[a.member], l.proofs.avoid[b.member]) }), true
+			return slices.MinFunc(of, func(a, b offered) int {
+				return cmp.Compare(l.proofs.avoid[a.member],
+					l.proofs.avoid[b.member])
+			}), true
 		}
 	}
 	return offered{}, false

@@ -8,7 +8,8 @@ import (
 	"evenweave/internal/policy"
 )
 
-// ring is the collective of one generation: rounds to which every rank contributes and of whose sums any rank may or may not learn.
+// ring is the collective of one generation: every rank contributes to each round, and any rank may or may not get its
+// sum.
 type ring struct {
 	world    *job.World
 	sessions []*session // by rank; nil until it has entered
@@ -20,15 +21,16 @@ type round struct {
 	summed bool
 }
 
-// claim is what a rank contributes: (step, fingerprint) when opening, the step's gradient (of that state) and flags otherwise.
+// claim is what a rank contributes: (step, fingerprint) when opening, the step's gradient (of that state) and flags
+// otherwise.
 type claim struct {
-	opening  bool
-	known    bool
-	step     int64
-	print    uint64
-	durable  int64 // the newest step that it says to be
-	knows    int64 // and the one that it knows to be
-	changing bool
+	opening     bool
+	known       bool
+	step        int64
+	fingerprint uint64
+	durable     int64 // the newest durable step that it reports
+	knows       int64 // the newest durable step that it knows
+	changing    bool
 }
 
 // session is a member's part in a ring.
@@ -43,8 +45,8 @@ type session struct {
 	final    bool // nothing is left to compute: agree once more, then hold
 	round    int
 	waits    int  // counts waits, so that the deadline of an old one is void
-	asked    bool // for probes, as it waits for long
-	waiting  bool // in a collective; else a broken ring is noticed when it enters the next
+	asked    bool // for probes, because it waits long
+	waiting  bool // in a collective; otherwise it notices a broken ring when it enters the next
 	doomed   *policy.Accusation
 	over     bool // by failure, cancelling or in good order
 	closed   bool // in good order
@@ -63,9 +65,9 @@ func (s *sim) enter(m *member, w *job.World) {
 	x := &session{m: m, ring: r, world: w, rank: w.Rank(m.id)}
 	m.session = x
 	if before := r.sessions[x.rank]; before == nil || !before.accepted && len(r.rounds) == 0 {
-		r.sessions[x.rank] = x // else a process that came back under its id: the others hold streams of the old one
+		r.sessions[x.rank] = x // otherwise a process that restarted under its id: the others hold the old one's streams
 	}
-	s.log("%s: enters g=%d at step %d", m.id, w.Generation, m.told())
+	s.log("%s: enters g=%d at step %d", m.id, w.Generation, m.stateStep())
 	m.in(m.deadlines(w).Connect, func() {
 		if !x.running {
 			suspect := x.right()
@@ -88,7 +90,7 @@ func (x *session) left() job.Peer {
 	return x.world.Peers[(x.rank+x.world.Size()-1)%x.world.Size()]
 }
 
-// dial opens the stream to the right neighbour, again and again until the deadline.
+// dial tries to open the stream to the right neighbour until the deadline.
 func (x *session) dial() {
 	if x.over || x.admitted {
 		return
@@ -123,7 +125,7 @@ func (x *session) dial() {
 	x.m.in(500*time.Millisecond, x.dial)
 }
 
-// connected starts the generation once both streams stand.
+// connected starts the generation when both streams are open.
 func (x *session) connected() {
 	if x.over || x.running {
 		return
@@ -150,25 +152,26 @@ func (x *session) fail(a policy.Accusation) {
 	}
 	m := x.m
 	a.Step, a.Paused = m.step, m.stalled()
-	m.sim.log("%s: g=%d is over at step %d: %s %s (paused %v)", m.id, x.world.Generation, m.told(), a.Kind, a.Suspect, a.Paused)
+	m.sim.log("%s: g=%d is over at step %d: %s %s (paused %v)", m.id, x.world.Generation, m.stateStep(), a.Kind,
+		a.Suspect, a.Paused)
 	if m.sim.bug == eagerCommit && x.waits > 0 && !x.final && m.known && len(x.ring.rounds) > 1 {
-		m.commit(m.print ^ uint64(len(x.ring.rounds))) // of a part of the gradient
+		m.commit(m.fingerprint ^ uint64(len(x.ring.rounds))) // of a part of the gradient
 	}
 	x.end()
 	m.status.Accusation = &a
-	m.tell()
+	m.report()
 	x.abort(policy.Accusation{Suspect: m.id, Kind: "relayed"})
 	m.loop()
 }
 
 // cancel ends this part because a newer world does not wait for its step.
 func (x *session) cancel() {
-	x.m.sim.log("%s: g=%d is cancelled at step %d", x.m.id, x.world.Generation, x.m.told())
+	x.m.sim.log("%s: g=%d is cancelled at step %d", x.m.id, x.world.Generation, x.m.stateStep())
 	x.end()
 	x.abort(policy.Accusation{Suspect: x.m.id, Kind: "relayed"})
 }
 
-// abort lets both neighbours know that this part is over.
+// abort reports to both neighbours that this part is over.
 func (x *session) abort(a policy.Accusation) {
 	n := x.world.Size()
 	for _, rank := range []int{(x.rank + 1) % n, (x.rank + n - 1) % n} {
@@ -206,7 +209,7 @@ func (x *session) contribute(c claim, deadline time.Duration) {
 		if x.waits == wait && !x.over {
 			x.asked = true
 			x.m.status.Accusation = &policy.Accusation{Kind: policy.KindWaiting}
-			x.m.tell()
+			x.m.report()
 		}
 	})
 	x.m.in(deadline, func() {
@@ -230,7 +233,7 @@ func (s *sim) sum(r *ring, this *round) {
 	for _, x := range r.sessions {
 		wait := x.waits
 		s.after(s.delay(), func() {
-			if !s.whole(r) && s.chance(0.5) { // somebody fell in the middle: this rank's last bytes are lost
+			if !s.whole(r) && s.chance(0.5) { // a member died meanwhile: this rank's last bytes are lost
 				return
 			}
 			x.m.exec(func() {
@@ -239,7 +242,7 @@ func (s *sim) sum(r *ring, this *round) {
 					x.waiting = false
 					if x.asked {
 						x.asked, x.m.status.Accusation = false, nil
-						x.m.tell()
+						x.m.report()
 					}
 					x.take(this)
 				}
@@ -248,11 +251,12 @@ func (s *sim) sum(r *ring, this *round) {
 	}
 }
 
-// whole says whether every rank is there and every link carries.
+// whole reports whether every rank is there and every link carries.
 func (s *sim) whole(r *ring) bool {
 	for i, x := range r.sessions {
 		y := r.sessions[(i+1)%len(r.sessions)]
-		if x == nil || y == nil || x.over && !x.closed || x.m.dead && !x.closed || s.blocked[[2]*process{x.m.process, y.m.process}] {
+		if x == nil || y == nil || x.over && !x.closed || x.m.dead && !x.closed ||
+			s.blocked[[2]*process{x.m.process, y.m.process}] {
 			return false
 		}
 	}
@@ -277,50 +281,55 @@ func (x *session) take(this *round) {
 
 func (x *session) open() {
 	m := x.m
-	c := claim{opening: true, known: m.known, step: m.step, print: m.print, durable: m.durable, knows: m.durable}
+	c := claim{opening: true, known: m.known, step: m.step, fingerprint: m.fingerprint, durable: m.durable,
+		knows: m.durable}
 	if x.liesInOpening() {
 		c = m.forgeClaim(c)
 	}
 	x.contribute(c, m.deadlines(x.world).Open)
 }
 
-// opened settles from which state to go on.
+// opened chooses the state to go on from.
 func (x *session) opened(this *round) {
 	m, s := x.m, x.m.sim
 	slots, newest := make([]int64, policy.SlotWords*len(this.claims)), x.world.DurableStep
 	for rank, c := range this.claims {
 		if c.known {
-			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.print)
+			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.fingerprint)
 		}
 		slots[policy.SlotWords*rank+3] = c.durable
-		if x.ring.sessions[rank].m.current() { // the world may go on without what another knows
+		if x.ring.sessions[rank].m.current() { // the world may go on without another member's state
 			newest = max(newest, c.knows)
 		}
 	}
-	c := policy.Choose(policy.Exchange{Slots: slots, DurableStep: x.world.DurableStep, Total: s.total, Fresh: x.world.FreshRanks()})
-	if s.bug == floorWins && c.Step > x.world.DurableStep && !c.Agreed {
+	c := policy.Choose(policy.Exchange{Slots: slots, DurableStep: x.world.DurableStep, Total: s.total,
+		Fresh: x.world.FreshRanks()})
+	if s.bug == checkpointWins && c.Step > x.world.DurableStep && !c.Agreed {
 		c = policy.Choice{Step: x.world.DurableStep}
 	}
 	switch {
 	case c.Agreed:
 		for _, other := range s.members {
 			inside := slices.Contains(x.ring.sessions, other.session) && !slices.Contains(x.world.Fresh, other.id)
-			reachable := s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo() && other.current()
-			if (inside || reachable) && other.told() > c.Step+1 && !s.deceived { // one more: it has taken the next step already
-				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id, other.step)
+			reachable := s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo() &&
+				other.current()
+			// one more: it may have taken the next step already
+			if (inside || reachable) && other.stateStep() > c.Step+1 && !s.deceived {
+				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step,
+					other.id, other.step)
 			}
 		}
 		if c.Step < newest && !s.deceived {
 			s.broken("g=%d opens with step %d, below the durable step %d", x.world.Generation, c.Step, newest)
 		}
 		m.verify()
-		m.tell()
+		m.report()
 		if x.final {
 			s.log("%s: holds step %d in g=%d", m.id, m.step, x.world.Generation)
 			m.status.Holding = true
 			m.agree(x.world)
 			x.close()
-			m.tell()
+			m.report()
 			return
 		}
 		x.step()
@@ -346,7 +355,8 @@ func (x *session) step() {
 		}
 		if !x.over {
 			changing := m.world.Generation > x.world.Generation
-			x.contribute(claim{known: true, step: m.step, print: m.print, changing: changing}, m.deadlines(x.world).Step)
+			x.contribute(claim{known: true, step: m.step, fingerprint: m.fingerprint, changing: changing},
+				m.deadlines(x.world).Step)
 		}
 	})
 }
@@ -355,16 +365,16 @@ func (x *session) step() {
 func (x *session) stepped(this *round) {
 	m, changing := x.m, false
 	for _, c := range this.claims {
-		if c.print != this.claims[0].print {
+		if c.fingerprint != this.claims[0].fingerprint {
 			x.open()
 			return
 		}
 		changing = changing || c.changing
 	}
 	m.verify()
-	m.commit(next(this.claims[0].print))
+	m.commit(next(this.claims[0].fingerprint))
 	m.agree(x.world)
-	m.tell()
+	m.report()
 	if changing {
 		m.sim.log("%s: leaves g=%d after step %d", m.id, x.world.Generation, m.step)
 		x.close()

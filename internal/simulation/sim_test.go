@@ -13,25 +13,25 @@ type bug int
 const (
 	noBug          bug = iota
 	unfenced           // worlds are published without comparing leadership and revision
-	floorWins          // a generation opens from the newest checkpoint although a member has more
+	checkpointWins     // a generation opens from the newest checkpoint although a member has a newer state
 	eagerCommit        // a step is committed although its collective failed
-	hastyLeaver        // a leaver goes without waiting for a world without it
+	hastyLeaver        // a leaving member does not wait for a world without it
 	earlyEnd           // the end is written before the last checkpoint is durable
 	openNotDoubled     // the opening's deadline does not grow with the backoff
 	endlessFaults      // an error that every member gets does not end the job
-	oneIsBelieved      // the coordinator believes each single member
-	votesTwice         // a state that a member tells of twice has two votes
-	frozenView         // one record that cannot be read stops every view of etcd
+	oneIsBelieved      // the coordinator believes a single member
+	votesTwice         // a state that a member reports twice has two votes
+	frozenView         // one unreadable record stops every view of etcd
 )
 
-// sim is one run: a queue of events in virtual time. One goroutine; the same seed gives the same run.
+// sim is one run: a queue of events in virtual time, on one goroutine. The same seed gives the same run.
 type sim struct {
 	*rand.Rand
 	bug    bug
 	now    time.Duration
 	events events
 	order  int64
-	trace  func(string) // nil: not wanted
+	trace  func(string) // nil: no trace
 
 	etcd     *etcd
 	network  *process // etcd's end of the network
@@ -44,7 +44,7 @@ type sim struct {
 	worlds   map[int64]bool   // generations published
 	opened   int64            // the newest generation in which a member committed or held
 	disk     map[int64]uint64 // durable states by step
-	deceived bool             // a member has lied: the others may go back to what is durable, where they cannot tell the lie from the truth
+	deceived bool             // a member has lied: the others may go back to the durable step
 	full     bool             // all members have been in one world
 	furthest int64            // step committed
 	total    int64
@@ -97,7 +97,7 @@ func (s *sim) delay() time.Duration {
 	return s.between(200*time.Microsecond, 5*time.Millisecond)
 }
 
-// process runs what is delivered to it, one event at a time, unless it is dead; what comes while it is paused waits.
+// process runs its events one at a time unless it is dead. Events wait while it is paused.
 type process struct {
 	sim     *sim
 	name    string
@@ -150,7 +150,7 @@ func (p *process) resume() {
 	}
 }
 
-// stalled says whether the process would notice that it did not run for a while.
+// stalled reports whether the process would notice that it was paused.
 func (p *process) stalled() bool {
 	return p.resumed > 0 && p.sim.now-p.resumed < pauseFor
 }
@@ -164,7 +164,8 @@ func (s *sim) send(from, to *process, do func()) {
 	})
 }
 
-// call asks a process and brings its answer back. gone runs if nothing listens there; nothing runs if a message is lost.
+// call asks a process and brings its answer back. gone runs if nothing listens there; nothing runs if a message is
+// lost.
 func (s *sim) call(from, to *process, serve func(), answered, gone func()) {
 	s.after(s.delay(), func() {
 		switch {
@@ -180,8 +181,8 @@ func (s *sim) call(from, to *process, serve func(), answered, gone func()) {
 	})
 }
 
-// transfer is a call whose answer is a state: it takes its time. A process sends one after the other, and none that is not
-// wanted any more.
+// transfer is a call whose answer is a state, which takes time to send. A process sends one state after the other, and
+// skips those that are no longer wanted.
 func (s *sim) transfer(from, to *process, wanted func() bool, serve func(), answered, gone func()) {
 	s.after(s.delay(), func() {
 		switch {

@@ -15,23 +15,26 @@ import (
 
 var (
 	schedules = flag.Int("schedules", 1500, "how many seeds to simulate")
-	oneSeed   = flag.Uint64("seed", 0, "simulate this one and tell its events")
+	oneSeed   = flag.Uint64("seed", 0, "simulate this one and show its events")
 	firstSeed = flag.Uint64("first", 1, "the first of the seeds")
 )
 
 func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	r := rand.New(rand.NewPCG(seed, 0x5eed))
 	s := &sim{
-		Rand: r, bug: planted, trace: trace, blocked: map[[2]*process]bool{}, rings: map[int64]*ring{}, worlds: map[int64]bool{},
-		disk: map[int64]uint64{0: canonical(0)}, total: 20 + r.Int64N(130), every: 3 + r.Int64N(20),
+		Rand: r, bug: planted, trace: trace, blocked: map[[2]*process]bool{}, rings: map[int64]*ring{},
+		worlds: map[int64]bool{},
+		disk:   map[int64]uint64{0: canonical(0)}, total: 20 + r.Int64N(130), every: 3 + r.Int64N(20),
 	}
 	s.network = &process{sim: s, name: "etcd"}
 	s.etcd = &etcd{sim: s, view: &view{}}
 	s.setup = setup{
 		members: 1 + r.IntN(5), leaders: 1 + r.IntN(2),
-		limits: policy.Limits{Min: 1 + r.IntN(2), Max: 2 + r.IntN(5), Expect: r.IntN(5), ExpectFor: 5 * time.Second, TTL: ttl},
+		limits: policy.Limits{Min: 1 + r.IntN(2), Max: 2 + r.IntN(5), Expect: r.IntN(5), ExpectFor: 5 * time.Second,
+			TTL: ttl},
 	}
-	s.chaos = chaos{sim: s, budget: r.IntN(20), rate: 0.004 * r.ExpFloat64(), until: 60 * time.Second, tame: r.IntN(4) == 0}
+	s.chaos = chaos{sim: s, budget: r.IntN(20), rate: 0.004 * r.ExpFloat64(), until: 60 * time.Second,
+		tame: r.IntN(4) == 0}
 	if r.IntN(3) > 0 {
 		s.chaos.from = r.Int64N(s.total)
 	}
@@ -60,14 +63,15 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 	if !backedOff && len(s.members) > max(1, s.setup.limits.Min) && r.IntN(12) == 0 {
 		s.members[0].faulty = true
 	}
-	if s.chaos.rift = backedOff || !s.chaos.tame && !s.members[0].faulty && len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
+	if s.chaos.rift = backedOff || !s.chaos.tame && !s.members[0].faulty &&
+		len(s.members) > max(2, s.setup.limits.Min) && r.IntN(5) == 0; s.chaos.rift {
 		s.tear()
 	}
 	return s
 }
 
-// TestSchedules checks on every schedule: one world a generation; never two states for a step; the highest step wins; nothing that was
-// committed is lost while a holder or a durable checkpoint lives; and once faults stop, the job ends.
+// TestSchedules checks on every schedule: one world a generation; never two states for a step; the highest step wins;
+// no committed step is lost while a holder or a durable checkpoint lives; and after the last fault the job ends.
 func TestSchedules(t *testing.T) {
 	if *oneSeed > 0 {
 		var events strings.Builder
@@ -87,15 +91,15 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// TestPlantedBugsAreFound shows that the simulator sees what it is there to see.
+// TestPlantedBugsAreFound shows that the simulator finds each kind of bug.
 func TestPlantedBugsAreFound(t *testing.T) {
 	for name, planted := range map[string]bug{
 		"worlds published without a fence":          unfenced,
-		"the checkpoint wins over the highest step": floorWins,
+		"the checkpoint wins over the highest step": checkpointWins,
 		"a step is committed though its sum failed": eagerCommit,
-		"a leaver does not wait to be let go":       hastyLeaver,
+		"a leaving member does not wait":            hastyLeaver,
 		"the end comes before the last checkpoint":  earlyEnd,
-		"an error of everybody's ends nothing":      endlessFaults,
+		"an error of all members ends nothing":      endlessFaults,
 		"the opening's deadline is not doubled":     openNotDoubled,
 		"one member is believed":                    oneIsBelieved,
 		"one member votes twice":                    votesTwice,

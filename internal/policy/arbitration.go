@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// testimony is how long an inquest waits for members that answer but have not told of the generation's end: the abort reaches
-	// all at once, so who is silent for longer is who the others wait for.
-	testimony = time.Second
-	// probeLost is when a probe without a result counts as silent; the controller's own deadline is far shorter.
+	// reportWait is how long an arbitration waits for members that answer but have not reported the generation's end.
+	// An abort reaches all members at once: the others wait for a member that stays silent longer.
+	reportWait = time.Second
+	// probeLost is when a probe without a result counts as silent. The controller's own deadline is far shorter.
 	probeLost = 10 * time.Second
 )
 
-// inquest is the judgement on a generation whose collective failed.
-type inquest struct {
+// arbitration finds the cause of a failed collective and ends with the next world.
+type arbitration struct {
 	began   time.Time
-	found   map[string]Outcome // by member of the world; 0: its probe is under way
-	settled bool               // the rest holds
+	found   map[string]Outcome // by member of the world; 0: its probe is in progress
+	settled bool               // reason and late are final
 	reason  string
-	late    bool // a deadline was too short, as far as anybody can tell
+	late    bool // a deadline was probably too short
 }
 
 // pair is two members by id, the smaller one first.
@@ -31,17 +31,17 @@ type pair struct{ a, b string }
 
 func pairOf(a, b job.Peer) pair { return pair{min(a.ID, b.ID), max(a.ID, b.ID)} }
 
-// tick re-examines what only time can change: absences, benches, whether suspects answer again and joiners answer at all.
+// tick checks what only time changes: absences, quarantines, suspects and joiners that do not answer yet.
 func (p *Policy) tick(now time.Time) []any {
 	var out []any
 	examine := func(id string) {
 		s := p.standing(id)
 		if !s.probing.IsZero() && now.Sub(s.probing) > probeLost {
-			p.judge(now, Probed{id, Silent})
+			p.probed(now, Probed{id, Silent})
 		}
-		joining := !s.heard && (p.world == nil || p.world.Rank(id) < 0)
+		joining := !s.reached && (p.world == nil || p.world.Rank(id) < 0)
 		if joining {
-			out = append(out, p.miss(now, id)...)
+			out = append(out, p.unreached(now, id)...)
 		}
 		if p.world != nil && p.world.Rank(id) < 0 {
 			out = append(out, p.wedged(now, id)...)
@@ -49,8 +49,8 @@ func (p *Policy) tick(now time.Time) []any {
 		if s.suspect || joining || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
 			out = append(out, p.probe(now, id)...)
 		}
-		if !s.benched.IsZero() && !now.Before(s.benched) {
-			p.unbench(id)
+		if !s.quarantined.IsZero() && !now.Before(s.quarantined) {
+			p.release(id)
 		}
 	}
 	for _, peer := range p.peers() {
@@ -62,19 +62,20 @@ func (p *Policy) tick(now time.Time) []any {
 		}
 	}
 	if slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return p.waits(peer.ID) }) {
-		out = append(out, p.doubt(now)...)
+		out = append(out, p.probeAll(now)...)
 	}
 	return out
 }
 
-// waits says whether this member of the world told that its collective takes long.
+// waits reports whether this member of the world has reported that its collective takes long.
 func (p *Policy) waits(id string) bool {
-	t := p.standing(id).told
-	return p.world != nil && p.world.Rank(id) >= 0 && t.Generation == p.world.Generation && t.Accusation != nil && t.Accusation.Kind == KindWaiting
+	t := p.standing(id).report
+	return p.world != nil && p.world.Rank(id) >= 0 && t.Generation == p.world.Generation && t.Accusation != nil &&
+		t.Accusation.Kind == KindWaiting
 }
 
-// doubt probes all members of a world whose collective takes long. It goes on if they answer.
-func (p *Policy) doubt(now time.Time) (out []any) {
+// probeAll probes all members of a world whose collective takes long. The world goes on if they answer.
+func (p *Policy) probeAll(now time.Time) (out []any) {
 	for _, peer := range p.peers() {
 		out = append(out, p.probe(now, peer.ID)...)
 		p.standing(peer.ID).doubted = p.world.Generation
@@ -82,8 +83,8 @@ func (p *Policy) doubt(now time.Time) (out []any) {
 	return out
 }
 
-// hangs says whether a member that did not answer the probe sent at that time is why others wait. Silence may be the coordinator's own fault:
-// another member must have answered since.
+// hangs reports whether the others wait because of a member that did not answer the probe sent at that time. The
+// silence may be the coordinator's own fault, so another member must have answered since.
 func (p *Policy) hangs(id string, sent time.Time) bool {
 	if p.world == nil || p.standing(id).doubted != p.world.Generation {
 		return false
@@ -98,18 +99,19 @@ func (p *Policy) hangs(id string, sent time.Time) bool {
 	return waited && answered
 }
 
-// miss tells people of a joiner that stays registered and does not answer: unlike a dead one, it goes on renewing its lease.
-func (p *Policy) miss(now time.Time, id string) []any {
+// unreached notes a joiner that stays registered but does not answer: unlike a dead process, it renews its lease.
+func (p *Policy) unreached(now time.Time, id string) []any {
 	s := p.standing(id)
-	if s.unheard.IsZero() {
-		s.unheard = now
+	if s.unreachedSince.IsZero() {
+		s.unreachedSince = now
 	}
-	if s.named || now.Sub(s.unheard) <= 2*p.limits.TTL {
+	if s.named || now.Sub(s.unreachedSince) <= 2*p.limits.TTL {
 		return nil
 	}
 	s.named = true
 	m, _ := p.member(id)
-	return []any{Note{fmt.Sprintf("%s is registered at %s and does not answer there, so it is not used: check its --advertise, and that the coordinator reaches it", id, m.Address)}}
+	return []any{Note{fmt.Sprintf("%s is registered at %s and does not answer there, so it is not used: check its "+
+		"--advertise, and that the coordinator reaches it", id, m.Address)}}
 }
 
 func (p *Policy) probe(now time.Time, id string) []any {
@@ -124,51 +126,52 @@ func (p *Policy) probe(now time.Time, id string) []any {
 	return []any{Probe{id, p.world.Peers[p.world.Rank(id)].Address}}
 }
 
-// judge takes a probe's result. Outside an inquest only a refused connection evicts, or silence while others wait or after a long absence:
-// silence alone may be the coordinator's own.
-func (p *Policy) judge(now time.Time, in Probed) {
+// probed takes a probe's result. Outside an arbitration only these evict: a refused connection, and silence while
+// others wait or after a long absence. Silence alone may be the coordinator's own fault.
+func (p *Policy) probed(now time.Time, in Probed) {
 	s := p.standing(in.Member)
 	sent := s.probing
 	s.probing = time.Time{}
 	switch {
 	case in.Outcome == Alive:
-		s.suspect, s.silent, s.heard, s.answered = false, false, true, now
+		s.suspect, s.silent, s.reached, s.answered = false, false, true, now
 	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0,
 		!s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL, p.hangs(in.Member, sent):
 		s.suspect, s.silent = true, in.Outcome == Silent
 	}
 	s.doubted = 0
-	if p.inquest != nil {
-		if _, asked := p.inquest.found[in.Member]; asked {
-			p.inquest.found[in.Member] = in.Outcome
+	if p.arbitration != nil {
+		if _, asked := p.arbitration.found[in.Member]; asked {
+			p.arbitration.found[in.Member] = in.Outcome
 		}
 	}
 }
 
-// present says whether the process that the world means is there, as far as is known. A missing registration does not change that:
-// leases admit, they do not evict.
+// present reports whether the world's process of this member seems to be alive. A missing registration does not change
+// that: leases admit, they do not evict.
 func (p *Policy) present(peer job.Peer) bool {
 	m, registered := p.member(peer.ID)
 	return !p.standing(peer.ID).suspect && (!registered || m.Address == peer.Address)
 }
 
-// testified says whether a member of the world told that its collective failed.
-func (p *Policy) testified(peer job.Peer) bool { return p.accusation(peer.ID) != nil }
+// reportsFailure reports whether a member of the world has reported that its collective failed.
+func (p *Policy) reportsFailure(peer job.Peer) bool { return p.accusation(peer.ID) != nil }
 
 func (p *Policy) accusation(id string) *Accusation {
-	t := p.standing(id).told
-	if p.world != nil && t.Generation == p.world.Generation && !p.waits(id) { // of another generation: void
+	t := p.standing(id).report
+	if p.world != nil && t.Generation == p.world.Generation && !p.waits(id) { // a report of another generation is void
 		return t.Accusation
 	}
 	return nil
 }
 
-// inquire probes all members of a world whose collective failed, hears who answers, judges, and publishes the next world.
-func (p *Policy) inquire(now time.Time) []any {
-	q := p.inquest
+// arbitrate probes all members of a world whose collective failed, waits for their reports, and publishes the next
+// world.
+func (p *Policy) arbitrate(now time.Time) []any {
+	q := p.arbitration
 	if q == nil {
-		q = &inquest{began: now, found: map[string]Outcome{}}
-		p.inquest = q
+		q = &arbitration{began: now, found: map[string]Outcome{}}
+		p.arbitration = q
 		var out []any
 		for _, peer := range p.world.Peers {
 			q.found[peer.ID] = 0
@@ -185,9 +188,9 @@ func (p *Policy) inquire(now time.Time) []any {
 	return p.publish(now, q.reason, true, q.late)
 }
 
-// settle ends the inquest if all that can be known is known.
+// settle ends the arbitration if nothing more can be learned.
 func (p *Policy) settle(now time.Time) bool {
-	q, heard, silent := p.inquest, 0, 0
+	q, reports, silent := p.arbitration, 0, 0
 	for _, peer := range p.world.Peers {
 		switch q.found[peer.ID] {
 		case 0:
@@ -195,15 +198,16 @@ func (p *Policy) settle(now time.Time) bool {
 		case Silent:
 			silent++
 		}
-		if p.testified(peer) {
-			heard++
+		if p.reportsFailure(peer) {
+			reports++
 		}
 	}
-	if silent == len(p.world.Peers) { // they told of the failure, now none is heard: the fault may be on this side
-		p.inquest = nil
-		return false // the next input asks again
+	// they reported the failure, but none answers: the coordinator itself may be cut off
+	if silent == len(p.world.Peers) {
+		p.arbitration = nil
+		return false // the next input starts again
 	}
-	if silent == 0 && heard < len(p.world.Peers) && now.Sub(q.began) < testimony {
+	if silent == 0 && reports < len(p.world.Peers) && now.Sub(q.began) < reportWait {
 		return false
 	}
 	q.settled = true
@@ -221,20 +225,20 @@ func (p *Policy) settle(now time.Time) bool {
 	return true
 }
 
-// findings is what blame makes of the accusations.
+// findings is the result of weighing the accusations.
 type findings struct {
 	parts   []string
-	struck  map[pair]bool
+	broken  map[pair]bool
 	faulty  map[string]string // by member: what it did
 	late    bool
 	void    bool
 	verdict string
 }
 
-// blame draws the consequences when everybody answers: which member is the sink of the wait-for graph, which pairs cannot see each other,
-// whether deadlines were too short, whether the job cannot go on.
+// blame finds the cause when all members answer: the end of the wait-for graph, pairs that cannot reach each other,
+// deadlines that were too short, or a job that cannot go on.
 func (p *Policy) blame(now time.Time) (reason string, late bool) {
-	f := findings{struck: map[pair]bool{}, faulty: map[string]string{}}
+	f := findings{broken: map[pair]bool{}, faulty: map[string]string{}}
 	for _, reporter := range p.world.Peers {
 		if a := p.accusation(reporter.ID); a != nil {
 			p.weigh(&f, reporter, a)
@@ -246,25 +250,26 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 	if p.voids++; !f.void || f.late {
 		p.voids = 0
 	}
-	f.late = f.late || p.voids >= maxVoid // on a starved machine nobody's word counts, and yet all are slow
+	f.late = f.late || p.voids >= maxVoid // on a starved machine all accusations are void, but all members are slow
 	for rank, peer := range p.world.Peers {
-		if f.late && !p.testified(peer) { // waited for in the end, whoever told of whom; it may still wait itself, to connect or for a state
+		// no report: the end of the wait-for graph. It may wait itself, to connect or for a state
+		if f.late && !p.reportsFailure(peer) {
 			f.fault(peer.ID, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
 		}
 	}
-	if len(f.faulty) == len(p.world.Peers) && f.late { // all alike: they lacked time
+	if len(f.faulty) == len(p.world.Peers) && f.late { // all of them: they only lacked time
 		clear(f.faulty)
 	}
-	for ids := range f.struck {
-		p.strikes[ids]++
+	for ids := range f.broken {
+		p.linkFailures[ids]++
 	}
 	for id, why := range f.faulty {
 		if s := p.standing(id); s.faults+1 < maxFaults {
 			s.faults++
 		} else {
-			p.bench(now, id)
+			p.quarantine(now, id)
 			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
-			if s.benchings > maxBenchings {
+			if s.quarantines > maxQuarantines {
 				p.dismiss(id, why)
 			}
 		}
@@ -281,7 +286,7 @@ func (f *findings) fault(id, why string) {
 	f.parts = append(f.parts, why)
 }
 
-// weigh takes one member's word.
+// weigh adds one member's accusation to the findings.
 func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
 	suspect := p.world.Rank(a.Suspect)
 	switch {
@@ -293,13 +298,14 @@ func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
 		return
 	case a.Kind == KindFetch && (suspect >= 0 || a.Suspect == ""):
 		f.late = true
-		f.fault(p.unfetched(reporter.ID, a.Suspect), fmt.Sprintf("%s could not fetch the state (%s)", reporter.ID, job.Clean(a.Detail)))
+		f.fault(p.unfetched(reporter.ID, a.Suspect), fmt.Sprintf("%s could not fetch the state (%s)",
+			reporter.ID, job.Clean(a.Detail)))
 		return
 	case suspect < 0:
 		return
 	case a.Paused:
 		f.void = true
-		f.parts = append(f.parts, fmt.Sprintf("%s was paused, its word against %s is void", reporter.ID, a.Suspect))
+		f.parts = append(f.parts, fmt.Sprintf("%s was paused, its accusation of %s is void", reporter.ID, a.Suspect))
 		return
 	}
 	switch a.Kind {
@@ -309,20 +315,21 @@ func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
 		if strings.HasPrefix(a.Phase, "connect") {
 			p.standing(reporter.ID).helpless++
 		}
-		if p.testified(p.world.Peers[suspect]) {
-			f.struck[pairOf(reporter, p.world.Peers[suspect])] = true
+		if p.reportsFailure(p.world.Peers[suspect]) {
+			f.broken[pairOf(reporter, p.world.Peers[suspect])] = true
 		} else {
 			f.late = true
 		}
 	case KindBroken, KindProtocol:
-		f.struck[pairOf(reporter, p.world.Peers[suspect])] = true
-	default: // relayed: the one that it came from names the culprit
+		f.broken[pairOf(reporter, p.world.Peers[suspect])] = true
+	default: // relayed: the member that it came from names the culprit
 		return
 	}
-	f.parts = append(f.parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind, strings.TrimSpace(job.Clean(a.Phase))))
+	f.parts = append(f.parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind,
+		strings.TrimSpace(job.Clean(a.Phase))))
 }
 
-// losses names who is not there any more, for people: every member logs it.
+// losses names the members that are gone, for people: every member logs it.
 func (p *Policy) losses() string {
 	var parts []string
 	for rank, peer := range p.world.Peers {
