@@ -58,8 +58,8 @@ func URL(listening net.Addr, token string) string {
 	return "http://" + address + prefix + token + "/"
 }
 
-// Handler serves the page to those that know its address: /page/TOKEN/, below it snapshot (JSON) and stream (server-sent
-// events). It answers only on loopback, and only reads.
+// Handler serves the page to those that know its address: /page/TOKEN/, below it snapshot (JSON) and stream
+// (server-sent events). It answers only on loopback, and only reads.
 func (p *Page) Handler(token string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+prefix+"{token}/{$}", static("text/html; charset=utf-8", livePage()))
