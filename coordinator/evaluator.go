@@ -113,16 +113,23 @@ func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 	return ev, ok
 }
 
-// best is the step that did best on the held-out samples: by accuracy, then by loss, then the earliest. The test set has no say.
+// best is the step that did best on the held-out samples: by the first figure, then by those after it, then the earliest.
+// The test set has no say.
 func (e *evaluations) best() (step int64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	better := func(a, b progress.Evaluation) int {
-		return cmp.Or(cmp.Compare(*b.HoldoutAccuracy, *a.HoldoutAccuracy), cmp.Compare(*a.HoldoutLoss, *b.HoldoutLoss), cmp.Compare(a.Step, b.Step))
+		for i := range min(len(a.Holdout), len(b.Holdout)) {
+			x, y := a.Holdout[i], b.Holdout[i]
+			if order := cmp.Compare(y.Value*float64(y.Better), x.Value*float64(x.Better)); order != 0 {
+				return order
+			}
+		}
+		return cmp.Compare(a.Step, b.Step)
 	}
 	var top progress.Evaluation
 	for _, ev := range e.results {
-		if ev.HoldoutAccuracy != nil && ev.HoldoutLoss != nil && (!ok || better(ev, top) < 0) {
+		if len(ev.Holdout) > 0 && (!ok || better(ev, top) < 0) {
 			top, ok = ev, true
 		}
 	}
@@ -204,6 +211,7 @@ func (c *Coordinator) evaluateOne(ctx context.Context, entry checkpoint.Entry) (
 	if err != nil {
 		return ev, err
 	}
+	ev.Figures = figures(test)
 	ev.TestAccuracy, ev.TestLoss = figure(test, "accuracy"), figure(test, "loss")
 	if c.HeldOut != nil {
 		held, err := model.Evaluate(ctx, c.HeldOut)
@@ -211,16 +219,26 @@ func (c *Coordinator) evaluateOne(ctx context.Context, entry checkpoint.Entry) (
 			return ev, err
 		}
 		accuracy, loss := figure(held, "accuracy"), figure(held, "loss")
-		ev.HoldoutAccuracy, ev.HoldoutLoss = &accuracy, &loss
+		ev.Holdout, ev.HoldoutAccuracy, ev.HoldoutLoss = figures(held), &accuracy, &loss
 	}
 	ev.Seconds = time.Since(began).Seconds()
 	return ev, nil
 }
 
+// figures are a model's figures as events have them. One that is no number, which JSON cannot hold, is left out.
+func figures(all []evenweave.Figure) (out []progress.Figure) {
+	for _, f := range all {
+		if f.Value-f.Value == 0 { // finite
+			out = append(out, progress.Figure{Name: job.Clean(f.Name), Value: f.Value, Better: int(f.Better)})
+		}
+	}
+	return out
+}
+
 // figure is the value of that name, or 0.
 func figure(all []evenweave.Figure, name string) float64 {
 	for _, f := range all {
-		if f.Name == name {
+		if f.Name == name && f.Value-f.Value == 0 {
 			return f.Value
 		}
 	}

@@ -3,9 +3,11 @@ package coordinator
 import (
 	"io"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
@@ -14,7 +16,8 @@ import (
 // The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its record.
 func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 	held := func(step int, test, accuracy, loss float64) progress.Record {
-		return progress.Record{Event: progress.Evaluation{Step: step, TestAccuracy: test, HoldoutAccuracy: &accuracy, HoldoutLoss: &loss}}
+		return progress.Record{Event: progress.Evaluation{Step: step, TestAccuracy: test, Holdout: []progress.Figure{
+			{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}}}
 	}
 	e := newEvaluations()
 	e.recall([]progress.Record{held(10, 0.99, 0.80, 0.5), held(20, 0.80, 0.90, 0.4), held(30, 0.95, 0.90, 0.3), held(40, 0.97, 0.90, 0.3)})
@@ -96,5 +99,16 @@ func TestWaitingEvaluationsAreBounded(t *testing.T) {
 	}
 	if w := told.warnings(); len(w) != 40-maxQueued || !strings.Contains(w[0], "step 20 is left out") {
 		t.Errorf("told %q", w)
+	}
+}
+
+// What an evaluation gives is recorded by its names, but for what is no number.
+func TestFiguresAreNamed(t *testing.T) {
+	all := []evenweave.Figure{
+		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()}, {Name: "loss", Value: 2},
+	}
+	got := figures(all)
+	if len(got) != 2 || got[0] != (progress.Figure{Name: "perplexity", Value: 12, Better: -1}) || figure(all, "loss") != 2 || figure(all, "accuracy") != 0 {
+		t.Errorf("figures %+v", got)
 	}
 }

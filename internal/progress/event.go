@@ -100,7 +100,17 @@ type Evaluation struct {
 	// On the samples that --holdout keeps out of training; absent without it.
 	HoldoutAccuracy *float64 `json:"holdout_accuracy,omitempty"`
 	HoldoutLoss     *float64 `json:"holdout_loss,omitempty"`
-	Seconds         float64  `json:"seconds"`
+	// All figures that the task's evaluation gives, in its order; accuracy and loss are above too.
+	Figures []Figure `json:"figures,omitempty"`
+	Holdout []Figure `json:"holdout,omitempty"`
+	Seconds float64  `json:"seconds"`
+}
+
+// Figure is one named result of an evaluation.
+type Figure struct {
+	Name   string  `json:"name"`
+	Value  float64 `json:"value"`
+	Better int     `json:"better"` // 1: more is better; -1: less is
 }
 
 // The values of [MemberChange.What].

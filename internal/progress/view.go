@@ -2,6 +2,7 @@ package progress
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,6 +97,10 @@ func (v *view) words(e Event) []string {
 		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s: %s",
 			e.Step, e.Epoch, size(e.Bytes), e.Path)}
 	case Evaluation:
+		if len(e.Figures) > 0 && !hasAccuracy(e.Figures) {
+			found := listFigures(e.Figures)
+			return []string{fmt.Sprintf("evaluation: step %d, epoch %d: test %s", e.Step, e.Epoch, found)}
+		}
 		line := fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f",
 			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss)
 		if e.HoldoutAccuracy != nil && e.HoldoutLoss != nil {
@@ -199,6 +204,19 @@ func describeFailure(e Failure) []string {
 		out[len(out)-1] += " (" + strings.Join(where, ", ") + ")"
 	}
 	return out
+}
+
+func hasAccuracy(figures []Figure) bool {
+	return slices.ContainsFunc(figures, func(f Figure) bool { return f.Name == "accuracy" })
+}
+
+// listFigures is "perplexity 12.3, loss 2.5".
+func listFigures(figures []Figure) string {
+	parts := make([]string, len(figures))
+	for i, f := range figures {
+		parts[i] = fmt.Sprintf("%s %.5g", job.Clean(f.Name), f.Value)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func describeDone(e Done) []string {
