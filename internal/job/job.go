@@ -6,8 +6,9 @@ import "slices"
 
 // Job is the record that creates a job. Only the transaction that writes it first starts from fresh weights.
 type Job struct {
-	UUID string `json:"uuid"`
-	Spec Spec   `json:"spec"`
+	Version Version `json:"version"`
+	UUID    string  `json:"uuid"`
+	Spec    Spec    `json:"spec"`
 	// Backend that all members use: "xla", "xla:cuda" or "go".
 	Backend string `json:"backend"`
 	// Numerics is the hash of the golden probe; "" until the first member is admitted.
@@ -27,16 +28,17 @@ const Protocol = 2
 
 // Member is a live worker process, registered once it is loaded, compiled and warm.
 type Member struct {
-	ID          string `json:"id"`
-	Job         string `json:"job"`
-	Address     string `json:"address"` // where its gRPC services and the ring are reached
-	HTTP        string `json:"http,omitempty"`
-	Host        string `json:"host"`
-	PID         int    `json:"pid"`
-	Parallelism int    `json:"parallelism"`
-	Backend     string `json:"backend"`
-	Numerics    string `json:"numerics"`
-	Protocol    int    `json:"protocol"`
+	Version     Version `json:"version"`
+	ID          string  `json:"id"`
+	Job         string  `json:"job"`
+	Address     string  `json:"address"` // where its gRPC services and the ring are reached
+	HTTP        string  `json:"http,omitempty"`
+	Host        string  `json:"host"`
+	PID         int     `json:"pid"`
+	Parallelism int     `json:"parallelism"`
+	Backend     string  `json:"backend"`
+	Numerics    string  `json:"numerics"`
+	Protocol    int     `json:"protocol"`
 	// Leaving asks for a world without this member.
 	Leaving bool `json:"leaving,omitempty"`
 }
@@ -52,9 +54,10 @@ func (m Member) Peer() Peer { return Peer{ID: m.ID, Address: m.Address} }
 
 // World is the ordered list of members that train together. Published by the coordinator only.
 type World struct {
-	Job        string `json:"job"`
-	Generation int64  `json:"generation"`
-	Peers      []Peer `json:"peers"`
+	Version    Version `json:"version"`
+	Job        string  `json:"job"`
+	Generation int64   `json:"generation"`
+	Peers      []Peer  `json:"peers"`
 	// Since: members in a generation of at least Since finish their step and switch after its commit; members in an older one stop at once.
 	Since int64 `json:"since"`
 	// DurableStep is the step of the newest durable checkpoint; Coordinator serves it.
@@ -102,20 +105,22 @@ func (w World) IDs() []string {
 
 // Leader is the coordinator's record under its election.
 type Leader struct {
-	ID      string `json:"id"`
-	Address string `json:"address"`
-	HTTP    string `json:"http,omitempty"`
-	Host    string `json:"host"`
-	PID     int    `json:"pid"`
+	Version Version `json:"version"`
+	ID      string  `json:"id"`
+	Address string  `json:"address"`
+	HTTP    string  `json:"http,omitempty"`
+	Host    string  `json:"host"`
+	PID     int     `json:"pid"`
 }
 
 // Done ends a job: written after its last checkpoint is durable. Members may go once they have read it.
 type Done struct {
-	Job         string `json:"job"`
-	Generation  int64  `json:"generation"`
-	Step        int64  `json:"step"`
-	Fingerprint string `json:"fingerprint"`
-	Checkpoint  string `json:"checkpoint"`
+	Version     Version `json:"version"`
+	Job         string  `json:"job"`
+	Generation  int64   `json:"generation"`
+	Step        int64   `json:"step"`
+	Fingerprint string  `json:"fingerprint"`
+	Checkpoint  string  `json:"checkpoint"`
 	// Complete: the schedule's last step is in. False: stopped early, to be resumed.
 	Complete bool `json:"complete"`
 	// Failure is the verdict that ended the job, or "".

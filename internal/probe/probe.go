@@ -40,15 +40,16 @@ func WeightsSHA256(s *state.State) string {
 
 // ElementName names element i of a flat gradient for a person: "conv1/kernel[17]".
 func ElementName(layout *state.Layout, i int) string {
+	within := i
 	for _, t := range layout.Tensors {
 		if !t.Summed() {
 			continue
 		}
-		if n := t.Elements(); i >= n {
-			i -= n
-			continue
+		n := t.Elements()
+		if within < n {
+			return fmt.Sprintf("%s[%d]", t.Name, within)
 		}
-		return fmt.Sprintf("%s[%d]", t.Name, i)
+		within -= n
 	}
 	return fmt.Sprintf("element %d", i)
 }

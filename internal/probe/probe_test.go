@@ -1,0 +1,176 @@
+package probe
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"math"
+	"testing"
+
+	"evenweave"
+	"evenweave/internal/example"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
+)
+
+func layout(t *testing.T, tensors ...evenweave.Tensor) *state.Layout {
+	t.Helper()
+	l, err := state.NewLayout(tensors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// skewed is the tiny model with arithmetic of its own.
+type skewed struct {
+	*example.Softmax
+	gradient, update float32
+}
+
+func (s skewed) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
+	sums, err := s.Softmax.Gradients(b, grads)
+	grads[0][4] += s.gradient
+	return sums, err
+}
+
+func (s skewed) Update(mean [][]float32, step int64) error {
+	err := s.Softmax.Update(mean, step)
+	s.Weights()[8] += s.update
+	return err
+}
+
+// The probe is the same for equal arithmetic and data, whatever the live state was, and sees every other gradient,
+// update and sample.
+func TestNumerics(t *testing.T) {
+	plan := schedule.Plan{Seed: 1, Samples: 300, GlobalBatch: 32, MicroBatch: 4}
+	probe := func(m evenweave.Model, d evenweave.Data, plan schedule.Plan) string {
+		n, err := Numerics(m, d, plan, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	used := example.NewSoftmax()
+	used.Weights()[2] = 7
+	want := probe(example.NewSoftmax(), example.Points{N: 300}, plan)
+	if got := probe(used, example.Points{N: 300}, plan); got != want || len(got) != 64 {
+		t.Errorf("the live state shows: %s, %s", got, want)
+	}
+	other := plan
+	other.Seed = 2 // so other samples come first
+	for what, got := range map[string]string{
+		"gradient": probe(skewed{Softmax: used, gradient: 1e-6}, example.Points{N: 300}, plan),
+		"update":   probe(skewed{Softmax: used, update: 1e-6}, example.Points{N: 300}, plan),
+		"samples":  probe(used, example.Points{N: 300}, other),
+	} {
+		if got == want {
+			t.Errorf("another %s gives the same probe", what)
+		}
+	}
+	if _, err := Numerics(used, broken{}, plan, 100); !errors.Is(err, errBroken) {
+		t.Errorf("data that cannot be loaded: %v", err)
+	}
+}
+
+var errBroken = errors.New("no such file")
+
+type broken struct{ example.Points }
+
+func (broken) Load(*evenweave.Batch) error { return errBroken }
+
+// Every element is filled with a small finite value that its type holds; a variance or a count is above 0.
+func TestFilledStatesAreFinite(t *testing.T) {
+	types := []evenweave.DType{
+		evenweave.Float32, evenweave.Float64, evenweave.BFloat16, evenweave.Float16, evenweave.Int32, evenweave.Int64,
+		evenweave.Uint32, evenweave.Uint64, evenweave.Uint8, evenweave.Bool,
+	}
+	var tensors []evenweave.Tensor
+	for _, role := range []evenweave.Role{evenweave.Trained, evenweave.Averaged, evenweave.Kept} {
+		for _, d := range types {
+			name := role.String() + "/" + string(d)
+			tensors = append(tensors, evenweave.Tensor{Name: name, Type: d, Shape: []int{1000}, Role: role})
+		}
+	}
+	s := state.New(layout(t, tensors...), 10)
+	fill(s)
+	for i, tensor := range tensors {
+		seen := map[float64]bool{}
+		size := tensor.Type.Size()
+		for p := s.Tensor(i); len(p) > 0; p = p[size:] {
+			v := value(p[:size], tensor.Type)
+			seen[v] = true
+			lowest, highest := 0.0, 1.0/16
+			switch {
+			case tensor.Type == evenweave.Bool:
+				lowest, highest = -1, 1
+			case tensor.Type == evenweave.Uint8, size == 8 && tensor.Type != evenweave.Float64,
+				size == 4 && tensor.Type != evenweave.Float32:
+				highest = 8
+			case tensor.Role == evenweave.Trained:
+				lowest = -1.0/16 - 1e-9
+			}
+			if !(v > lowest && v <= highest) {
+				t.Fatalf("%s holds %v", tensor.Name, v)
+			}
+		}
+		if len(seen) < 2 {
+			t.Errorf("%s has one value", tensor.Name)
+		}
+	}
+}
+
+// value decodes an element.
+func value(p []byte, d evenweave.DType) float64 {
+	var n uint64
+	for i := range p {
+		n |= uint64(p[i]) << (8 * i)
+	}
+	switch d {
+	case evenweave.Float64:
+		return math.Float64frombits(n)
+	case evenweave.Float32:
+		return float64(math.Float32frombits(uint32(n)))
+	case evenweave.BFloat16:
+		return float64(math.Float32frombits(uint32(n) << 16))
+	case evenweave.Float16:
+		sign := 1 - 2*float64(n>>15)
+		if n&0x7fff == 0 {
+			return 0 * sign
+		}
+		return sign * math.Ldexp(float64(n&0x3ff|0x400), int(n>>10&0x1f)-25)
+	}
+	return float64(n)
+}
+
+// The weights are the trained tensors, then the averaged ones, without what lies between; elements are named in the
+// order of a gradient.
+func TestWeightsAndNames(t *testing.T) {
+	tensor := func(name string, role evenweave.Role, n int) evenweave.Tensor {
+		return evenweave.Tensor{Name: name, Type: evenweave.Uint8, Shape: []int{n}, Role: role}
+	}
+	l := layout(t,
+		tensor("a", evenweave.Trained, 3), tensor("k", evenweave.Kept, 2), tensor("m", evenweave.Averaged, 1))
+	s := state.New(l, 10)
+	copy(s.Tensor(0), "abc")
+	copy(s.Tensor(1), "no")
+	copy(s.Tensor(2), "d")
+	if sum := sha256.Sum256([]byte("abcd")); WeightsSHA256(s) != hex.EncodeToString(sum[:]) {
+		t.Error("the hash is not that of the weights")
+	}
+	for i, want := range []string{"a[0]", "a[1]", "a[2]", "m[0]", "element 4"} {
+		if got := ElementName(l, i); got != want {
+			t.Errorf("element %d is called %s, expected %s", i, got, want)
+		}
+	}
+}
+
+func TestInitial(t *testing.T) {
+	m := example.NewSoftmax()
+	m.Weights()[3] = 1
+	s, err := Initial(m, layout(t, m.Tensors()...), 1, 300)
+	if err != nil || s.Step != 0 || s.Ledger.Samples() != 300 ||
+		s.Fingerprint() != state.New(s.Layout, 300).Fingerprint() {
+		t.Errorf("the first state is %+v, %v", s, err)
+	}
+}
