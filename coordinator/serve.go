@@ -105,7 +105,10 @@ func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseF
 			fail(fmt.Errorf("serving the status pages: %w", err))
 		}
 	}()
-	return pages.Close, nil
+	return func() error {
+		c.page.Finish(time.Second) // so that an open page shows the end
+		return pages.Close()
+	}, nil
 }
 
 // stay keeps the pages up after the end of the job, until this process is asked to end.

@@ -139,7 +139,7 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	tick := time.NewTicker(updateEvery)
 	defer tick.Stop()
 	var seen cursor
-	for sent := time.Now(); ; {
+	for sent, over := time.Now(), false; ; {
 		data, next, err := p.since(seen)
 		if err != nil {
 			return
@@ -155,9 +155,14 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 			}
 			sent = time.Now()
 		}
+		if over {
+			return
+		}
 		select {
 		case <-r.Context().Done():
 			return
+		case <-p.over:
+			over = true
 		case <-tick.C:
 		}
 	}

@@ -193,6 +193,29 @@ func TestTheStreamGoesOn(t *testing.T) {
 	}
 }
 
+// A page that is open shows the end of the run before its server goes.
+func TestTheLastEventIsSent(t *testing.T) {
+	c := killed()
+	server := httptest.NewServer(c.page.Handler(secret))
+	defer server.Close()
+	reply, err := http.Get(URL(server.Listener.Addr(), secret) + "stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reply.Body.Close()
+	lines := bufio.NewScanner(reply.Body)
+	lines.Buffer(nil, 4<<20)
+	next(t, lines)
+	c.event(progress.Done{Step: c.step, Complete: true})
+	c.page.Finish(time.Minute)
+	if u := next(t, lines); u.Job.State != "done" {
+		t.Errorf("the last message says %q, want done", u.Job.State)
+	}
+	if lines.Scan() && lines.Scan() {
+		t.Errorf("the stream goes on: %s", lines.Text())
+	}
+}
+
 func next(t *testing.T, lines *bufio.Scanner) (u update) {
 	t.Helper()
 	for lines.Scan() {

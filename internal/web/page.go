@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	fileName  = "history.json" // in a run directory
-	maxFile   = 16 << 20       // bytes of it; about one is usual
-	saveEvery = 10 * time.Second
+	fileName  = "history.json"   // in a run directory
+	maxFile   = 16 << 20         // bytes of it; about one is usual
+	lookEvery = time.Second / 5  // whether something rare happened, which is saved at once
+	saveEvery = 10 * time.Second // what happens all the time
 )
 
 // Page observes a job and shows it. Safe for concurrent use.
@@ -27,6 +28,7 @@ type Page struct {
 	mu      sync.Mutex
 	history *history
 	streams chan struct{} // one entry an open stream
+	over    chan struct{} // closed when streams shall end
 }
 
 var (
@@ -35,7 +37,23 @@ var (
 )
 
 // New returns a page of a job of which nothing is known yet.
-func New() *Page { return &Page{history: newHistory(), streams: make(chan struct{}, maxStreams)} }
+func New() *Page {
+	return &Page{history: newHistory(), streams: make(chan struct{}, maxStreams), over: make(chan struct{})}
+}
+
+// Finish ends all streams after what they lack, before their server is closed. It waits a moment for slow readers, and
+// is called once.
+func (p *Page) Finish(limit time.Duration) {
+	close(p.over)
+	late := time.After(limit)
+	for range maxStreams {
+		select {
+		case p.streams <- struct{}{}:
+		case <-late:
+			return
+		}
+	}
+}
 
 // Observe implements progress.Observer.
 func (p *Page) Observe(r progress.Record) {
@@ -124,26 +142,35 @@ func (p *Page) Keep(dir string, log *slog.Logger) (stop func()) {
 	stopping, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		tick := time.NewTicker(saveEvery)
+		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
-		var saved cursor
+		path, saved, at := filepath.Join(dir, fileName), 0, time.Now()
 		for last := false; !last; {
 			select {
 			case <-tick.C:
 			case <-stopping:
 				last = true
 			}
-			data, next, err := p.since(cursor{})
-			if err == nil && next == saved {
+			rare := p.rare()
+			if !last && rare == saved && time.Since(at) < saveEvery {
 				continue
 			}
-			if err = errors.Join(err, replace(filepath.Join(dir, fileName), data)); err != nil {
+			data, _, err := p.since(cursor{})
+			if err = errors.Join(err, replace(path, data)); err != nil {
 				log.Debug("keeping the page's history", "err", err)
 			}
-			saved = next
+			saved, at = rare, time.Now()
 		}
 	}()
 	return func() { close(stopping); <-stopped }
+}
+
+// rare counts what happens now and then.
+func (p *Page) rare() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.history
+	return h.worlds.total + h.recoveries.total + h.notes.total + h.checkpoints.total + h.waits.total
 }
 
 // replace puts a file in place in one go. It is not synced: a crash of the machine costs a part of a timeline.

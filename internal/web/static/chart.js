@@ -68,7 +68,7 @@ class Chart {
       parts.push(drawing("line", { class: "axis", x1: margin.left, x2: right, y1: this.y(v), y2: this.y(v) }),
         drawing("text", { x: margin.left - 5, y: this.y(v) + 4, "text-anchor": "end" }, this.format(v)));
     }
-    const across = Math.max(2, Math.floor((right - margin.left) / 80));
+    const across = Math.max(2, Math.floor((right - margin.left) / 55));
     for (const v of ticks(this.span[0], this.span[1], across)) {
       if (!Number.isInteger(v)) continue;
       parts.push(drawing("text", { x: this.x(v), y: bottom + 14, "text-anchor": "middle" }, short(v, 6)));

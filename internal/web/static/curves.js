@@ -63,7 +63,7 @@ function speed(latest) {
 
 // smooth is the mean of each point and its neighbours: single steps are noisy.
 function smooth(points) {
-  const reach = Math.min(5, Math.floor(points.length / 20));
+  const reach = Math.min(20, Math.floor(points.length / 40));
   return points.map((p, i) => {
     const near = points.slice(Math.max(0, i - reach), i + reach + 1);
     return [p[0], near.reduce((sum, q) => sum + q[1], 0) / near.length];
@@ -75,12 +75,14 @@ function drawCurves() {
   const last = Math.max(2, model.job.step || 0), first = latest ? Math.max(1, last - latest + 1) : 1;
   const marks = model.worlds.filter((w) => w.step >= first - 1 && w.step <= last);
   for (const metric of ["loss", "accuracy"]) {
-    const series = [{ name: "training", style: "train", points: training(metric, latest) },
+    const points = training(metric, latest);
+    const series = [{ name: "training", style: "train faint", points },
+      { name: "smoothed", style: "train", points: smooth(points) },
       { name: "test", style: "test", points: evaluated(metric, first) },
       { name: "held-out", style: "holdout", points: evaluated("holdout_" + metric, first) }];
     charts[metric].show(series, [first, last], marks);
   }
-  const rate = { name: "samples per second", style: "train", points: speed(latest) };
+  const rate = { name: "mean", style: "train", points: speed(latest) };
   charts.speed.show([rate], [first, last], marks);
   document.querySelector(".for-holdout").hidden = evaluated("holdout_loss", 0).length === 0;
 }

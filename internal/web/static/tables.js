@@ -41,7 +41,7 @@ function showTiles() {
     tile("Goodput", percent(now.productive / now.seconds), `whole run ${percent(all.productive / all.seconds)}`),
     tile("Workers", short(job.workers, 9), "generation " + short(job.generation, 9),
       { id: "workers", "data-generation": job.generation || 0 }),
-    tile(runs() ? "Time left" : "Time", duration(runs() ? left : (job.ended - job.started) / 1000), epochs));
+    tile(runs() ? "Time left" : "Time", duration(runs() ? left : all.seconds), epochs));
 }
 
 // phaseBar shows how a step of a member divides; the numbers beside it say the same.

@@ -4,7 +4,7 @@
 const phaseNames = ["compute", "wait", "reduce", "update"];
 const lap = { member: 0, end: 1, steps: 2, share: 3, phases: 4 };
 const rowHeight = 40, barTop = 19, barHeight = 16, axisHeight = 34;
-const otherPaints = ["spare", "line", "text", "quiet", "lost", "left", "ground"];
+const otherPaints = ["spare", "line", "text", "quiet", "lost", "left", "ground", "panel"];
 const gapFrom = 250; // milliseconds without a step that are shown as such
 
 const timeline = { cursor: null, rows: [], from: 0, to: 1 };
@@ -60,8 +60,9 @@ function gaps(r) {
       if (begin - at > gapFrom) out.push([at, begin]);
       at = Math.max(at, end);
     }
+    const over = to === timeline.to && (!runs() || model.job.step >= model.job.steps); // nothing is left to compute
     const lost = r.member.state === "lost" && to >= r.member.ended;
-    if (!lost && to - at > (to === timeline.to ? 4 * gapFrom : gapFrom)) out.push([at, to]);
+    if (!over && !lost && to - at > (to === timeline.to ? 4 * gapFrom : gapFrom)) out.push([at, to]);
   }
   return out;
 }
@@ -213,8 +214,10 @@ function drawRow(view, r, top, whole) {
     for (const g of gaps(r)) bar(g[0], g[1], paint.recovering);
     drawLaps(view, r, y, bar);
   }
-  pen.fillStyle = paint.text;
   const label = m.id + (m.rank >= 0 ? `  rank ${m.rank}, ${m.share} micro-batches` : `  ${m.state}`);
+  pen.fillStyle = paint.panel;
+  pen.fillRect(0, top + 1, Math.min(pen.measureText(label).width + 4, width), 16);
+  pen.fillStyle = paint.text;
   pen.fillText(label, 2, top + 13, width - 4);
   if (m.ended && m.ended <= timeline.to && m.ended >= timeline.from && m.state !== "training") {
     const kind = m.state === "left" ? "left" : "lost";

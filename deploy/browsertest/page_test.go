@@ -1,0 +1,304 @@
+package browsertest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// browser is one page in a headless Chromium, and what is wrong with it.
+type browser struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu     sync.Mutex
+	calm   bool // the server is there: what fails now is a fault
+	faults []string
+}
+
+func open(t *testing.T) *browser {
+	t.Helper()
+	if os.Getenv("EVENWEAVE_TEST_BROWSER") == "" {
+		t.Skip("needs Chromium: run `make test-browser`")
+	}
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil && path == "" {
+			path = found
+		}
+	}
+	if path == "" && os.Getenv("EVENWEAVE_TEST_BROWSER") == "required" {
+		t.Fatal("there is no Chromium here, and this test is required: apt-get install chromium")
+	}
+	if path == "" {
+		t.Skip("there is no Chromium here: apt-get install chromium")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path),
+		chromedp.Flag("disable-gpu", true),
+		chromedp.WSURLReadTimeout(time.Minute), chromedp.UserDataDir(t.TempDir()))
+	if os.Getuid() == 0 { // Chromium's sandbox refuses root, which containers have
+		options = append(options, chromedp.NoSandbox)
+	}
+	ctx, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, closePage := chromedp.NewContext(ctx)
+	t.Cleanup(func() { closePage(); stop() })
+	b := &browser{t: t, ctx: ctx, calm: true}
+	if err := chromedp.Listen(ctx, b.listen); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// listen notes errors on the console, and every request that leaves the page's own server.
+func (b *browser) listen(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fault := func(format string, args ...any) { b.faults = append(b.faults, fmt.Sprintf(format, args...)) }
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		fault("exception: %s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception)
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == "error" || e.Type == "warning" {
+			fault("console: %s %s", e.Type, e.Args[0].Value)
+		}
+	case *log.EventEntryAdded:
+		if gone := e.Entry.Source == "network" && !b.calm; e.Entry.Level == "error" && !gone {
+			fault("log: %s %s", e.Entry.Text, e.Entry.URL)
+		}
+	case *network.EventRequestWillBeSent:
+		own := func(prefix string) bool { return strings.HasPrefix(e.Request.URL, prefix) }
+		if !own("http://127.0.0.1:") && !own("data:") && !own("file:") {
+			fault("a request to %s", e.Request.URL)
+		}
+	}
+}
+
+func (b *browser) expectServer(there bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calm = there
+}
+
+func (b *browser) check() {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.faults {
+		b.t.Error(f)
+	}
+	b.faults = nil
+}
+
+func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// text is what an expression of JavaScript gives, as text.
+func (b *browser) text(expression string) string {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	defer cancel()
+	out, err := chromedp.Run(ctx, chromedp.Evaluate[string]("String("+expression+")", chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%s: %v", expression, err)
+	}
+	return out
+}
+
+// until waits for an expression to be true.
+func (b *browser) until(expression string) {
+	b.t.Helper()
+	late, tick := time.After(2*time.Minute), time.NewTicker(100*time.Millisecond)
+	defer tick.Stop()
+	for b.text(expression) != "true" {
+		select {
+		case <-tick.C:
+		case <-late:
+			b.t.Fatalf("waiting in vain for %s; the page says:\n%.3000s", expression, b.text("document.body.innerText"))
+		}
+	}
+}
+
+// window sets the size of the window, and whether a user prefers dark or light.
+func (b *browser) window(width, height int64, scheme string) {
+	b.t.Helper()
+	features := []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}
+	if _,
+		err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia,
+		emulation.SetEmulatedMediaParams{Features: features}); err != nil {
+		b.t.Fatal(err)
+	}
+	b.do(chromedp.EmulateViewport(width, height))
+}
+
+// picture keeps a picture of the upper part of the page, where EVENWEAVE_TEST_PICTURES names a directory.
+func (b *browser) picture(name string, width, height int64, scheme string) {
+	b.t.Helper()
+	b.window(width, height, scheme)
+	b.text("(scrollTo(0, 0), draw())")
+	b.text("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+	shot, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if wide, _ := strconv.Atoi(b.text("document.documentElement.scrollWidth")); int64(wide) > width {
+		b.t.Errorf("%s: the page is %d pixels wide in a window of %d", name, wide, width)
+	}
+	dir := os.Getenv("EVENWEAVE_TEST_PICTURES")
+	if dir == "" {
+		return
+	}
+	image, err := png.Decode(bytes.NewReader(shot))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var small bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, image); err != nil {
+		b.t.Fatal(err)
+	}
+	if small.Len() > 200<<10 {
+		b.t.Errorf("%s has %d bytes, at most 200 KiB", name, small.Len())
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), small.Bytes(), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+const data = "--global-batch=32 --micro-batch=4 --samples=4800 --checkpoint-every=100"
+
+// A person that looks at a run sees a worker killed and another one join, and the page survives its coordinator.
+func TestThePageShowsAKill(t *testing.T) {
+	b := open(t)
+	r := train(t, append(strings.Fields(data), "--steps=1200")...)
+	url := r.await("the page's address", func(l line) bool { return l.Event == "page" }).URL
+	b.window(1080, 1250, "light")
+	b.do(chromedp.Navigate(url))
+	world := func(size, after int) func(line) bool {
+		return func(l line) bool { return l.Event == "world" && l.Size == size && l.Generation > after }
+	}
+	first := r.await("a world of two", world(2, 0))
+	r.await("200 steps", func(l line) bool { return l.Event == "step" && l.Step >= 200 })
+
+	victim := first.Members[1]
+	r.kill(victim.PID)
+	b.until(fmt.Sprintf(`document.querySelector('[data-member="%s"]')?.dataset.state === "lost"`, victim.ID))
+	b.until(`document.querySelector("figure .mark.lost") !== null`)
+	back := r.await("a world with a new member", world(2, first.Generation))
+	fresh := back.Members[1]
+	b.until(fmt.Sprintf(`document.querySelector('[data-member="%s"]')?.dataset.state === "training"`, fresh.ID))
+	b.until(fmt.Sprintf(`document.querySelector('.mark.joined[data-generation="%d"]') !== null`, back.Generation))
+
+	r.evenweave("scale", "3")
+	r.await("a world of three", world(3, 0))
+	b.until(`document.querySelectorAll('[data-member][data-state="training"]').length === 3`)
+	b.until(`document.querySelector("#recoveries td + td") !== null`)
+	b.until(`document.querySelector("#waits td + td") !== null`)
+	b.check()
+
+	keyboard(b, victim.ID)
+	restart(b, r)
+	b.check()
+
+	b.expectServer(false) // it goes when the run is over
+	r.await("the end", func(l line) bool { return l.Event == "done" })
+	b.until(`document.getElementById("state").textContent === "done"`)
+	sameAsMetrics(b, r)
+	if err := <-r.ended; err != nil {
+		t.Errorf("the run failed: %v", err)
+	}
+	b.until(`document.getElementById("connection").textContent === "the run is over"`)
+	pictures(b)
+	b.check()
+
+	b.expectServer(true)
+	report := r.evenweave("report")
+	b.do(chromedp.Navigate("file://" + report))
+	b.until(`document.body.dataset.drawn !== undefined`)
+	sameAsMetrics(b, r)
+	if n := b.text(`document.querySelectorAll('#generations [data-kind="lost"]').length`); n == "0" {
+		t.Error("the report lacks the kill")
+	}
+	b.check()
+}
+
+// keyboard reads a chart and the timeline without a pointer.
+func keyboard(b *browser, victim string) {
+	b.t.Helper()
+	b.do(chromedp.Focus(chromedp.CSS("figure svg")), chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.ArrowRight))
+	if said := b.text(`document.getElementById("curve-cursor").textContent`); !strings.HasPrefix(said,
+		"Step 2, epoch 1; loss: training ") {
+		b.t.Errorf("a key on the chart says %q", said)
+	}
+	b.do(chromedp.Focus(chromedp.CSS("#timeline")), chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.PageDown))
+	if said := b.text(`document.getElementById("timeline-cursor").textContent`); !strings.Contains(said, victim+": ") {
+		b.t.Errorf("a key on the timeline says %q, nothing of %s", said, victim)
+	}
+	for _, id := range []string{"timeline", "charts svg"} {
+		if label := b.text(fmt.Sprintf(`document.querySelector("#%s").getAttribute("aria-label")`,
+			id)); len(label) < 40 {
+			b.t.Errorf("a reader of screens is given %q for %s", label, id)
+		}
+	}
+}
+
+// restart kills the coordinator: the page goes on with what it had.
+func restart(b *browser, r *run) {
+	b.t.Helper()
+	before := b.text(`document.querySelectorAll("#generations tbody tr").length`)
+	b.expectServer(false)
+	r.kill(r.coordinator())
+	b.until(`document.getElementById("connection").textContent.startsWith("no connection")`)
+	b.until(`document.getElementById("connection").textContent === "live"`)
+	b.expectServer(true)
+	step := b.text(`document.getElementById("loss").dataset.step`)
+	b.until(fmt.Sprintf(`Number(document.getElementById("loss").dataset.step) > %s`, step))
+	if after := b.text(`document.querySelectorAll("#generations tbody tr").length`); after < before {
+		b.t.Errorf("%s generations were shown, %s after a restart of the coordinator", before, after)
+	}
+}
+
+func pictures(b *browser) {
+	b.t.Helper()
+	b.text(`(document.activeElement.blur(), timeline.cursor = null, moveCursor(null, null),
+		document.querySelectorAll("output").forEach((o) => { o.textContent = "Arrow keys, or the pointer, read values."; }))`)
+	b.picture("page-light.png", 1080, 1100, "light")
+	b.picture("page-dark.png", 1080, 1100, "dark")
+	b.picture("page-narrow.png", 400, 1900, "light")
+	b.window(1080, 1250, "light")
+}
+
+// sameAsMetrics compares the end of the curve with metrics.jsonl, to the last bit.
+func sameAsMetrics(b *browser, r *run) {
+	b.t.Helper()
+	step, loss := r.lastLoss()
+	shown, err := strconv.ParseFloat(b.text(`document.getElementById("loss").dataset.value`), 64)
+	if at := b.text(`document.getElementById("loss").dataset.step`); err != nil || at != strconv.Itoa(step) ||
+		shown != loss {
+		b.t.Errorf("the curve ends with %v at step %s (%v), metrics.jsonl with %v at step %d", shown, at, err, loss,
+			step)
+	}
+}
