@@ -73,7 +73,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f := cmd.Flags()
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
-	f.StringVar(&cfg.HTTP, "http", "", "address of the status pages and metrics; empty: none")
+	f.StringVar(&cfg.HTTP, "http", "", "address of the live page, the status pages and metrics; empty: none")
 	f.StringVar(&cfg.Dir, "dir", "./run", "directory for checkpoints and metrics")
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
 	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
@@ -131,7 +131,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		cfg.Name, cfg.Endpoints, cfg.Stay = c.job, c.etcd, whenDone == "wait"
 		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, backend, spec.checkpointEvery, spec.keep, spec.evaluate
 		cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.ttl
-		cfg.Extend, cfg.Alone, cfg.Started = spec.extend, p.asked != nil, began
+		cfg.Extend, cfg.Alone, cfg.PageOnly, cfg.Started = spec.extend, p.asked != nil, p.asked != nil, began
 		cfg.Test, cfg.HeldOut = sets.Test, sets.HeldOut
 		cfg.Observer, cfg.Log = observer, log.With("job", c.job, "process", "coordinator")
 		return coordinator.Serve(ctx, cfg, halt)

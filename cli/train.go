@@ -27,6 +27,7 @@ func (p *program) trainCommand() *cobra.Command {
 		parallelism int
 		pin         bool
 		dir         string
+		page        string
 	)
 	cmd := &cobra.Command{
 		Use:   "train",
@@ -46,6 +47,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its share of the cores")
 	cmd.Flags().BoolVar(&pin, "pin", true, "each worker on processors of its own, where there are enough (Linux)")
 	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
+	cmd.Flags().StringVar(&page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free one; empty: no page")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		began := time.Now()
 		if workers < 1 {
@@ -53,6 +55,10 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		}
 		if parallelism < 0 {
 			return usagef("--parallelism %d: must be 0 or more", parallelism)
+		}
+		page, err := local.PageAddress(page)
+		if err != nil {
+			return usagef("--http %w", err)
 		}
 		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
 			return err
@@ -83,7 +89,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
 			Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-				"output": "json", "extend": strconv.FormatBool(spec.extend), "expect-workers": strconv.Itoa(workers), "started": strconv.FormatInt(began.UnixNano(), 10)}),
+				"output": "json", "http": page, "extend": strconv.FormatBool(spec.extend), "expect-workers": strconv.Itoa(workers), "started": strconv.FormatInt(began.UnixNano(), 10)}),
 			Worker:   local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption), map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
 			Finished: last.finished, Hold: hold, Pin: pin,

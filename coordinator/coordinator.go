@@ -10,6 +10,7 @@
 //	evaluator.go    test accuracy, beside training
 //	server.go       checkpoints for members; the status page
 //	health.go       the pages that probes ask
+//	page.go         what the live page is given
 //
 // A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and with the members.
 package coordinator
@@ -30,6 +31,7 @@ import (
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
 	"evenweave/internal/state"
+	"evenweave/internal/web"
 	"evenweave/proto"
 )
 
@@ -59,7 +61,8 @@ type Config struct {
 	Endpoints []string // of etcd
 	Listen    string   // host:port of the gRPC service; port 0: a free one
 	Advertise string   // how members reach it; "": worked out from Listen
-	HTTP      string   // host:port of the status pages; "": none
+	HTTP      string   // host:port of the page and the status pages; "": none
+	PageOnly  bool     // HTTP serves the page and nothing else, and training goes on if it cannot
 	Stay      bool     // wait after the job's end
 }
 
@@ -75,6 +78,7 @@ type Coordinator struct {
 	halt        <-chan struct{}
 	recent      *summary
 	status      *statusBoard
+	page        *web.Page
 	job         string // UUID of the job that this process has led; "" before the first term
 	evaluations *evaluations
 	healed      map[string]int64 // heals told of, by member
@@ -103,11 +107,11 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{Config: cfg, client: client, board: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), evaluations: newEvaluations(), healed: map[string]int64{}}
+	c := &Coordinator{Config: cfg, client: client, board: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), page: web.New(), evaluations: newEvaluations(), healed: map[string]int64{}}
 	c.layout = layout
 	_, able := cfg.Model.(evenweave.Evaluator)
 	c.Evaluate = cfg.Evaluate && able && cfg.Test != nil
-	c.Observer = progress.Multi(cfg.Observer, c.status)
+	c.Observer = progress.Multi(cfg.Observer, c.status, c.page)
 	return c, nil
 }
 
@@ -122,7 +126,9 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 	if c.metrics, err = progress.OpenMetrics(c.metricsPath()); err != nil {
 		return nil, err
 	}
+	stopKeeping := func() {}
 	closeMetrics = func() {
+		stopKeeping()
 		c.lacking = errors.Join(c.lacking, c.metrics.Close())
 		c.metrics = nil
 	}
@@ -132,6 +138,10 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 		return nil, err
 	}
 	c.evaluations.recall(earlier)
+	if err := c.page.Read(c.Dir, earlier); err != nil {
+		c.Log.Warn(err.Error())
+	}
+	stopKeeping = c.page.Keep(c.Dir, c.Log)
 	return closeMetrics, nil
 }
 

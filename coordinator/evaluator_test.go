@@ -11,6 +11,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
+	"evenweave/internal/web"
 )
 
 // The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its record.
@@ -52,7 +53,7 @@ func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 func TestConcludeMayBeInterrupted(t *testing.T) {
 	halt := make(chan struct{})
 	seen := &eventLog{}
-	c := &Coordinator{Config: Config{Evaluate: true, Dir: t.TempDir(), Observer: seen, Log: slog.New(slog.DiscardHandler)}, evaluations: newEvaluations(), recent: &summary{}, halt: halt}
+	c := &Coordinator{Config: Config{Evaluate: true, Dir: t.TempDir(), Observer: seen, Log: slog.New(slog.DiscardHandler)}, evaluations: newEvaluations(), recent: &summary{}, page: web.New(), halt: halt}
 	closeMetrics, err := c.openMetrics()
 	if err != nil {
 		t.Fatal(err)

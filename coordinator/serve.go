@@ -90,15 +90,22 @@ func (cfg Config) self(listening net.Addr) (job.Leader, error) {
 	return job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid()}, nil
 }
 
-// servePages shows the status pages and metrics until they are closed. fail is told if they end before.
+// servePages shows the page, and the status pages and metrics unless only that one is asked for, until they are closed. fail is told if they end before.
 func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseFunc) (closePages func() error, err error) {
 	l, err := net.Listen("tcp", c.HTTP)
+	if err != nil && c.PageOnly {
+		c.observe(progress.Warning{Message: "there is no page: " + err.Error()})
+		return func() error { return nil }, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", c.Handler())
-	mux.Handle("GET /metrics", metrics)
+	if !c.PageOnly {
+		mux.Handle("/", c.Handler())
+		mux.Handle("GET /metrics", metrics)
+	}
+	c.openPage(mux, l)
 	pages := serving.NewPages(mux)
 	go func() {
 		if err := serving.ServePages(l, pages); !errors.Is(err, http.ErrServerClosed) {
@@ -113,8 +120,7 @@ func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseF
 
 // stay keeps the pages up after the end of the job, until this process is asked to end.
 func (c *Coordinator) stay(ctx context.Context, halt <-chan struct{}) error {
-	c.Observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{
-		Message: "done: the result is in " + c.Dir + "; waiting to be asked to end"}})
+	c.observe(progress.Notice{Message: "done: the result is in " + c.Dir + "; waiting to be asked to end"})
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -97,7 +97,9 @@ func newStatusBoard() *statusBoard { return &statusBoard{latest: map[string]prog
 func (b *statusBoard) Observe(r progress.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.latest[r.Event.Kind()] = r.Event
+	if _, secret := r.Event.(progress.Page); !secret {
+		b.latest[r.Event.Kind()] = r.Event
+	}
 }
 
 func (b *statusBoard) told(_ string, s *proto.Status) {

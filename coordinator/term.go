@@ -256,6 +256,7 @@ func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 	s := in.status
 	before := t.told[in.member]
 	t.told[in.member] = s
+	t.show(in.member, s)
 	if t.inWorld(in.member) {
 		delete(t.proofs.silent, in.member)
 		t.c.status.told(in.member, s)

@@ -16,6 +16,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
+	"evenweave/internal/web"
 	"evenweave/proto"
 )
 
@@ -60,7 +61,7 @@ func leading(t *testing.T) (*term, *eventLog) {
 	told := &eventLog{}
 	c := &Coordinator{
 		Config: Config{Dir: t.TempDir(), Observer: told, Log: slog.New(slog.DiscardHandler), Keep: 3}, store: store,
-		evaluations: newEvaluations(), recent: &summary{}, status: newStatusBoard(), healed: map[string]int64{},
+		evaluations: newEvaluations(), recent: &summary{}, status: newStatusBoard(), page: web.New(), healed: map[string]int64{},
 	}
 	closeMetrics, err := c.openMetrics()
 	if err != nil {

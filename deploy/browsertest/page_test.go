@@ -284,7 +284,9 @@ func restart(b *browser, r *run) {
 func pictures(b *browser) {
 	b.t.Helper()
 	b.text(`(document.activeElement.blur(), timeline.cursor = null, moveCursor(null, null),
-		document.querySelectorAll("output").forEach((o) => { o.textContent = "Arrow keys, or the pointer, read values."; }))`)
+		document.querySelectorAll("output").forEach((o) => {
+			o.textContent = "Arrow keys, or the pointer, read values.";
+		}))`)
 	b.picture("page-light.png", 1080, 1100, "light")
 	b.picture("page-dark.png", 1080, 1100, "dark")
 	b.picture("page-narrow.png", 400, 1900, "light")

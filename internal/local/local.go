@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -177,12 +178,12 @@ func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Log
 // FreePorts finds two loopback addresses that nobody listens on. They are below the ports that systems give to outgoing connections, so that none
 // of those can take etcd's while it is being restarted.
 func FreePorts() (client, peer string, err error) {
-	a, err := listenLow()
+	a, err := listenLow(loopback)
 	if err != nil {
 		return "", "", err
 	}
 	defer a.Close()
-	b, err := listenLow()
+	b, err := listenLow(loopback)
 	if err != nil {
 		return "", "", err
 	}
@@ -190,13 +191,15 @@ func FreePorts() (client, peer string, err error) {
 	return a.Addr().String(), b.Addr().String(), nil
 }
 
+const loopback = "127.0.0.1"
+
 // listenLow tries ports by chance: other runs choose theirs at the same time, before etcd takes them.
-func listenLow() (net.Listener, error) {
+func listenLow(host string) (net.Listener, error) {
 	const first, ports = 20000, 12768 // Linux gives 32768 and more
 	for range 100 {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports))); err == nil {
+		if l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(first+rand.IntN(ports)))); err == nil {
 			return l, nil
 		}
 	}
-	return net.Listen("tcp", "127.0.0.1:0")
+	return net.Listen("tcp", net.JoinHostPort(host, "0"))
 }

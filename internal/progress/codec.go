@@ -70,6 +70,7 @@ var decoders = map[string]func([]byte) (Event, error){
 	Warning{}.Kind():      decodeAs[Warning],
 	Failure{}.Kind():      decodeAs[Failure],
 	Done{}.Kind():         decodeAs[Done],
+	Page{}.Kind():         decodeAs[Page],
 }
 
 func decodeAs[E Event](line []byte) (Event, error) {

@@ -176,6 +176,11 @@ type Unknown struct {
 	Line []byte
 }
 
+// Page says where the live page is. Its address holds a secret, which is no other process's business.
+type Page struct {
+	URL string `json:"url"`
+}
+
 func (Start) Kind() string        { return "start" }
 func (Step) Kind() string         { return "step" }
 func (World) Kind() string        { return "world" }
@@ -186,4 +191,5 @@ func (Notice) Kind() string       { return "notice" }
 func (Warning) Kind() string      { return "warning" }
 func (Failure) Kind() string      { return "failure" }
 func (Done) Kind() string         { return "done" }
+func (Page) Kind() string         { return "page" }
 func (u Unknown) Kind() string    { return u.Name }

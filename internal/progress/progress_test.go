@@ -38,6 +38,7 @@ func story() []Record {
 	add(0, Start{Job: "evenweave", UUID: "0c9e", Model: "cnn", Recipe: "tutorial", Seed: 1, Backend: "xla",
 		Workers: 2, Steps: 160, Epochs: 4, StepsPerEpoch: 40, Samples: 5120, GlobalBatch: 128, MicroBatch: 16,
 		Layers: []Layer{{"conv1", "26x26x32", 320}, {"pool", "12x12x64", 0}, {"dense", "10", 92170}}})
+	add(0, Page{URL: "http://127.0.0.1:8080/page/c2VjcmV0/"})
 	add(time.Second, MemberChange{ID: "w-1", What: Joined})
 	add(time.Second, MemberChange{ID: "w-2", What: Refused, Detail: "its numerics 4f2a are not the job's 91bc"})
 	add(time.Second, World{Generation: 1, Size: 2, Members: two, Reason: "the job starts"})

@@ -109,6 +109,8 @@ func (v *view) words(e Event) []string {
 		return []string{line}
 	case MemberChange:
 		return message("member "+e.ID+" "+e.What, e.Detail)
+	case Page:
+		return message("page", e.URL)
 	case Notice:
 		return message("", e.Message)
 	case Warning:

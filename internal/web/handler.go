@@ -58,7 +58,7 @@ func URL(listening net.Addr, token string) string {
 	return "http://" + address + prefix + token + "/"
 }
 
-// Handler serves the page to those that know its address: /page/TOKEN/, below it snapshot (JSON) and stream
+// Handler serves the page, /page/TOKEN/, to those that know its address; below it are snapshot (JSON) and stream
 // (server-sent events). It answers only on loopback, and only reads.
 func (p *Page) Handler(token string) http.Handler {
 	mux := http.NewServeMux()

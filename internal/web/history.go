@@ -218,8 +218,11 @@ func (h *history) report(at time.Time, r progress.MemberReport) {
 	h.begin(at)
 	h.changed++
 	m := h.member(job.Clean(r.ID), at)
-	m.Phase, m.Step, m.Host, m.PID = job.Clean(r.Phase), r.Step, job.Clean(r.Host), r.PID
-	m.Rank, m.Address, m.Generation = r.Rank, job.Clean(r.Address), r.Generation
+	m.Phase, m.Step, m.Rank, m.Generation = job.Clean(r.Phase), r.Step, r.Rank, r.Generation
+	m.Address = job.Clean(r.Address)
+	if r.Host != "" { // else its registration is over
+		m.Host, m.PID = job.Clean(r.Host), r.PID
+	}
 	if r.Rank < 0 && m.State == "" {
 		m.State = "spare"
 	}

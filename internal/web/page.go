@@ -105,8 +105,11 @@ func (p *Page) Read(dir string, metrics []progress.Record) error {
 	for _, e := range evaluationsByStep(metrics) {
 		p.history.evaluation(e)
 	}
-	if kept != nil {
+	switch {
+	case kept != nil:
 		p.history.job.State, p.history.job.Ended = kept.Job.State, kept.Job.Ended
+	case p.history.job.UUID == "" && p.history.job.Step > 0:
+		p.history.job.State = "recorded" // by a build that kept the metrics only
 	}
 	return err
 }

@@ -132,5 +132,7 @@ func (m *member) take(s progress.StepTiming) {
 	smooth(&m.WaitMS, s.Wait)
 	smooth(&m.ReduceMS, s.Reduce)
 	smooth(&m.UpdateMS, s.Update)
-	m.Share = s.MicroBatches
+	if s.MicroBatches > 0 { // else of a world that is gone
+		m.Share = s.MicroBatches
+	}
 }
