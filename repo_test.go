@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
 	{"internal/example"},
 	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "gomlx/backend/avx2"},
-	{"internal/regular", "internal/options"},
+	{"internal/regular", "internal/picture", "internal/options"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests
 }
@@ -318,7 +318,7 @@ func TestOnlyChosenImageFormatsAreDecoded(t *testing.T) {
 		ast.Inspect(s.File, func(n ast.Node) bool {
 			if sel, ok := n.(*ast.SelectorExpr); ok && (sel.Sel.Name == "Decode" || sel.Sel.Name == "DecodeConfig") {
 				if p, ok := sel.X.(*ast.Ident); ok && p.Name == "image" {
-					t.Errorf("%s: image.%s: decode the formats that evaluate.Decode names", s.positions.Position(n.Pos()), sel.Sel.Name)
+					t.Errorf("%s: image.%s: use internal/picture, which chooses the formats", s.positions.Position(n.Pos()), sel.Sel.Name)
 				}
 			}
 			return true

@@ -1,69 +1,22 @@
 package evaluate
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"image"
 	"image/color"
-	"image/gif"
-	"image/jpeg"
-	"image/png"
 	"io"
 	"slices"
-	"time"
 
 	"golang.org/x/image/draw"
+
+	"evenweave/internal/picture"
 )
 
 // ImageSide is the width and height of the images that Decode returns.
 const ImageSide = 28
 
-const (
-	maxImageBytes = 64 << 20
-	maxImageSide  = 1 << 14
-	maxPixels     = 16 << 20 // 256 MB while decoded, at worst: the coefficients of a progressive JPEG
-	maxDecodeTime = 5 * time.Second
-	decodeStep    = 64 // bytes that a decoder gets at a time: a few make a progressive JPEG work on all pixels
-	trimTolerance = 13 // 5% of white: closer than this to the background counts as background
-)
-
-// A format is recognised by its first bytes; this package chooses its decoder. image.Decode would use all that imported
-// packages register: a library for plots brings TIFF, whose tiles take memory that the header does not announce.
-type format struct {
-	name   string
-	magic  string // '?' is any byte
-	config func(io.Reader) (image.Config, error)
-	decode func(io.Reader) (image.Image, error) // nil: known, but not decoded
-}
-
-func formats() []format {
-	return []format{
-		{"PNG", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode},
-		{"JPEG", "\xff\xd8\xff", jpeg.DecodeConfig, jpeg.Decode},
-		{"GIF", "GIF8?a", gif.DecodeConfig, gif.Decode},
-		{name: "TIFF", magic: "II*\x00"},
-		{name: "TIFF", magic: "MM\x00*"},
-		{name: "TIFF", magic: "II+\x00"},
-		{name: "TIFF", magic: "MM\x00+"},
-		{name: "BMP", magic: "BM"},
-		{name: "WebP", magic: "RIFF????WEBP"},
-		{name: "HEIF or AVIF", magic: "????ftyp"},
-	}
-}
-
-func (f format) matches(data []byte) bool {
-	if len(data) < len(f.magic) {
-		return false
-	}
-	for i := range len(f.magic) {
-		if f.magic[i] != '?' && f.magic[i] != data[i] {
-			return false
-		}
-	}
-	return true
-}
+const trimTolerance = 13 // 5% of white: closer than this to the background counts as background
 
 // Decode reads a PNG, JPEG or GIF (its first frame) and brings it into the form of Fashion-MNIST: ImageSide x ImageSide
 // gray bytes, row by row, a bright object on black. It follows the steps by which that set was made:
@@ -78,69 +31,15 @@ func (f format) matches(data []byte) bool {
 // So a picture of the set itself comes out unchanged. Files over 64 MiB and pictures over 16 Mi pixels or 16384 a side
 // are refused before decoding. Decoding ends with ctx, and after 5 s.
 func Decode(ctx context.Context, r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxImageBytes+1))
+	data, err := io.ReadAll(io.LimitReader(r, picture.MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("evaluate: read image: %w", err)
 	}
-	if len(data) > maxImageBytes {
-		return nil, fmt.Errorf("evaluate: the image file has over %d MiB; scale the image down", maxImageBytes>>20)
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, maxDecodeTime,
-		fmt.Errorf("decoding takes over %s: save the picture again, as a plain PNG or JPEG", maxDecodeTime))
-	defer cancel()
-	picture, err := decodePicture(ctx, data)
+	decoded, err := picture.Decode(ctx, data)
 	if err != nil {
 		return nil, fmt.Errorf("evaluate: %w", err)
 	}
-	return normalize(picture), nil
-}
-
-// decodePicture takes memory for the pixels that the header announces; the limits bound their number.
-func decodePicture(ctx context.Context, data []byte) (image.Image, error) {
-	all := formats()
-	i := slices.IndexFunc(all, func(f format) bool { return f.matches(data) })
-	if i < 0 {
-		return nil, errors.New("not a PNG, JPEG or GIF image")
-	}
-	f := all[i]
-	if f.decode == nil {
-		return nil, fmt.Errorf("a %s image is not read: convert it to PNG, JPEG or GIF", f.name)
-	}
-	config, err := f.config(&deadlineReader{ctx, bytes.NewReader(data)})
-	if err != nil {
-		return nil, fmt.Errorf("damaged %s image: %w", f.name, err)
-	}
-	w, h := config.Width, config.Height
-	if w <= 0 || h <= 0 || w > maxImageSide || h > maxImageSide || w*h > maxPixels {
-		return nil, fmt.Errorf("the %s image has %d x %d pixels, expected at most %d in all and %d a side; scale it "+
-			"down",
-			f.name, w, h, maxPixels, maxImageSide)
-	}
-	picture, err := f.decode(&deadlineReader{ctx, bytes.NewReader(data)})
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("damaged %s image: %w", f.name, err)
-	}
-	if b := picture.Bounds(); b.Empty() || b.Dx() > w || b.Dy() > h {
-		return nil, fmt.Errorf("the %s image has %d x %d pixels where its header announces %d x %d",
-			f.name, b.Dx(), b.Dy(), w, h)
-	}
-	return picture, nil
-}
-
-// deadlineReader ends a decoder's work with a context.
-type deadlineReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (d *deadlineReader) Read(b []byte) (int, error) {
-	if d.ctx.Err() != nil {
-		return 0, context.Cause(d.ctx)
-	}
-	return d.r.Read(b[:min(len(b), decodeStep)])
+	return normalize(decoded), nil
 }
 
 func normalize(picture image.Image) []byte {

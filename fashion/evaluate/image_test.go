@@ -11,6 +11,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"evenweave/internal/picture"
 )
 
 // shoe is a light slope on black with a margin, w x h in a picture of side x side.
@@ -141,15 +143,9 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(asJPEG.Bytes())
 	f.Add(asGIF.Bytes())
-	f.Add(hugeTile(f, 16))
-	f.Add(manyScans(8, 20))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		for _, f := range formats() {
-			if f.config != nil && f.matches(file) {
-				if c, err := f.config(bytes.NewReader(file)); err == nil && c.Width*c.Height > 1<<16 {
-					t.Skip("takes seconds")
-				}
-			}
+		if w, h, err := picture.Size(file); err == nil && w*h > 1<<16 {
+			t.Skip("takes seconds")
 		}
 		if pixels, err := Decode(t.Context(), bytes.NewReader(file)); err == nil && len(pixels) != ImageSide*ImageSide {
 			t.Errorf("%d pixels", len(pixels))

@@ -1,4 +1,4 @@
-package evaluate
+package picture
 
 import (
 	"bytes"
@@ -7,6 +7,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"image"
+	"image/color"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
 	"io"
 	"runtime"
 	"strings"
@@ -74,9 +78,9 @@ func TestOtherFormatsAreNamedAndNotDecoded(t *testing.T) {
 		"WebP": []byte("RIFF\x24\x00\x00\x00WEBPVP8 "), "HEIF or AVIF": []byte("\x00\x00\x00\x18ftypavif"),
 	} {
 		before := allocated()
-		pixels, err := Decode(t.Context(), bytes.NewReader(file))
+		picture, err := Decode(t.Context(), file)
 		if err == nil || !strings.Contains(err.Error(), "a "+name+" image is not read") {
-			t.Errorf("%s: %d pixels, %v", name, len(pixels), err)
+			t.Errorf("%s: %v, %v", name, picture != nil, err)
 		}
 		if took := allocated() - before; took > 64<<20 {
 			t.Errorf("%s: a file of %d bytes took %d bytes of memory", name, len(file), took)
@@ -106,26 +110,57 @@ func (p *countdown) Err() error {
 }
 
 func TestDecodingEndsWithItsContext(t *testing.T) {
-	if _, err := decodePicture(t.Context(), manyScans(1024, 20)); err != nil {
+	if _, err := Decode(t.Context(), manyScans(1024, 20)); err != nil {
 		t.Fatal("the picture for this test is broken:", err)
 	}
 	file := manyScans(4096, 100_000)
 	p := &countdown{t.Context(), 30}
-	if _, err := decodePicture(p, file); !errors.Is(err, errCountedDown) {
+	if _, err := decode(p, file); !errors.Is(err, errCountedDown) {
 		t.Errorf("got %v, want %v", err, errCountedDown)
 	}
 }
 
 func TestMemoryOfTheLargestPictures(t *testing.T) {
 	for name, file := range map[string][]byte{
-		"progressive JPEG": manyScans(4096, 2), "PNG": asPNG(t, image.NewNRGBA64(image.Rect(0, 0, 4096, 4096))),
+		"progressive JPEG": manyScans(4096, 2), "PNG": encoded(t, image.NewNRGBA64(image.Rect(0, 0, 4096, 4096))),
 	} {
 		before := allocated()
-		if _, err := decodePicture(t.Context(), file); err != nil {
+		if _, err := Decode(t.Context(), file); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if took := allocated() - before; took > 600<<20 {
 			t.Errorf("%s took %d bytes of memory", name, took)
 		}
 	}
+}
+
+func encoded(t testing.TB, m image.Image) []byte {
+	var b bytes.Buffer
+	if err := png.Encode(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func FuzzDecode(f *testing.F) {
+	m := image.NewPaletted(image.Rect(0, 0, 9, 4), color.Palette{color.Black, color.White})
+	var asJPEG, asGIF bytes.Buffer
+	if err := errors.Join(jpeg.Encode(&asJPEG, m, nil), gif.Encode(&asGIF, m, nil)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(encoded(f, m))
+	f.Add(asJPEG.Bytes())
+	f.Add(asGIF.Bytes())
+	f.Add(hugeTile(f, 16))
+	f.Add(manyScans(8, 20))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		w, h, err := Size(file)
+		if err == nil && w*h > 1<<16 {
+			t.Skip("takes seconds")
+		}
+		picture, err2 := Decode(t.Context(), file)
+		if err != nil && err2 == nil || err2 == nil && (picture.Bounds().Dx() > w || picture.Bounds().Dy() > h) {
+			t.Errorf("%v where the header announces %d x %d, %v", picture.Bounds(), w, h, err)
+		}
+	})
 }

@@ -1,0 +1,134 @@
+// Package picture decodes pictures that others may have made: few formats, within bounds of size, memory and time.
+package picture
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"slices"
+	"time"
+)
+
+// MaxBytes is the length of the longest file that Decode takes.
+const MaxBytes = 64 << 20
+
+const (
+	maxSide       = 1 << 14
+	maxPixels     = 16 << 20 // 256 MB while decoded, at worst: the coefficients of a progressive JPEG
+	maxDecodeTime = 5 * time.Second
+	decodeStep    = 64 // bytes that a decoder gets at a time: a few make a progressive JPEG work on all pixels
+)
+
+// A format is recognised by its first bytes; this package chooses its decoder. image.Decode would use all that imported
+// packages register: a library for plots brings TIFF, whose tiles take memory that the header does not announce.
+type format struct {
+	name   string
+	magic  string // '?' is any byte
+	config func(io.Reader) (image.Config, error)
+	decode func(io.Reader) (image.Image, error) // nil: known, but not decoded
+}
+
+func formats() []format {
+	return []format{
+		{"PNG", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode},
+		{"JPEG", "\xff\xd8\xff", jpeg.DecodeConfig, jpeg.Decode},
+		{"GIF", "GIF8?a", gif.DecodeConfig, gif.Decode},
+		{name: "TIFF", magic: "II*\x00"},
+		{name: "TIFF", magic: "MM\x00*"},
+		{name: "TIFF", magic: "II+\x00"},
+		{name: "TIFF", magic: "MM\x00+"},
+		{name: "BMP", magic: "BM"},
+		{name: "WebP", magic: "RIFF????WEBP"},
+		{name: "HEIF or AVIF", magic: "????ftyp"},
+	}
+}
+
+func (f format) matches(data []byte) bool {
+	if len(data) < len(f.magic) {
+		return false
+	}
+	for i := range len(f.magic) {
+		if f.magic[i] != '?' && f.magic[i] != data[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Decode decodes a PNG, a JPEG or the first frame of a GIF. It takes memory for the pixels that the header announces.
+// Files over 64 MiB and pictures over 16 Mi pixels or 16384 a side are refused first; decoding ends with ctx, and after
+// 5 s.
+func Decode(ctx context.Context, data []byte) (image.Image, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxDecodeTime,
+		fmt.Errorf("decoding takes over %s: save the picture again, as a plain PNG or JPEG", maxDecodeTime))
+	defer cancel()
+	return decode(ctx, data)
+}
+
+func decode(ctx context.Context, data []byte) (image.Image, error) {
+	f, w, h, err := header(data)
+	if err != nil {
+		return nil, err
+	}
+	picture, err := f.decode(&deadlineReader{ctx, bytes.NewReader(data)})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("damaged %s image: %w", f.name, err)
+	}
+	if b := picture.Bounds(); b.Empty() || b.Dx() > w || b.Dy() > h {
+		return nil, fmt.Errorf("the %s image has %d x %d pixels where its header announces %d x %d", f.name, b.Dx(),
+			b.Dy(), w, h)
+	}
+	return picture, nil
+}
+
+// Size returns the width and height that the header announces, if Decode would take them.
+func Size(data []byte) (width, height int, err error) {
+	_, width, height, err = header(data)
+	return width, height, err
+}
+
+func header(data []byte) (f format, w, h int, err error) {
+	if len(data) > MaxBytes {
+		return f, 0, 0, fmt.Errorf("the image file has over %d MiB; scale the image down", MaxBytes>>20)
+	}
+	all := formats()
+	i := slices.IndexFunc(all, func(f format) bool { return f.matches(data) })
+	if i < 0 {
+		return f, 0, 0, errors.New("not a PNG, JPEG or GIF image")
+	}
+	if f = all[i]; f.decode == nil {
+		return f, 0, 0, fmt.Errorf("a %s image is not read: convert it to PNG, JPEG or GIF", f.name)
+	}
+	config, err := f.config(bytes.NewReader(data))
+	if err != nil {
+		return f, 0, 0, fmt.Errorf("damaged %s image: %w", f.name, err)
+	}
+	if w, h = config.Width, config.Height; w <= 0 || h <= 0 || w > maxSide || h > maxSide || w*h > maxPixels {
+		return f, w, h,
+			fmt.Errorf("the %s image has %d x %d pixels, expected at most %d in all and %d a side; scale it down",
+				f.name, w, h, maxPixels, maxSide)
+	}
+	return f, w, h, nil
+}
+
+// deadlineReader ends a decoder's work with a context.
+type deadlineReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (d *deadlineReader) Read(b []byte) (int, error) {
+	if d.ctx.Err() != nil {
+		return 0, context.Cause(d.ctx)
+	}
+	return d.r.Read(b[:min(len(b), decodeStep)])
+}
