@@ -39,11 +39,9 @@ var wordsNotDone = []string{
 	"coordinator",
 	"fashion/cnn",
 	"internal/chaos",
-	"internal/example",
 	"internal/job",
 	"internal/local",
 	"internal/state",
-	"worker",
 }
 
 // readable are the files that people read.

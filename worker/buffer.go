@@ -9,29 +9,29 @@ import (
 	"evenweave/internal/state"
 )
 
-// buffer is what one step's collective sums over the ranks: P quantised gradients, then the slots below.
-// Each slot but the first three is written by exactly one rank (the others leave it 0), so its sum is that rank's value.
+// buffer is what one step's collective sums over the ranks: P quantised gradients, then the slots below. Each slot but
+// the first three is written by exactly one rank (the others leave it 0), so its sum is that rank's value.
 //
 //	loss, weight               of all micro-batches
 //	metrics    M               likewise, in the order of the task's names
 //	coverage   V               1 from the rank that computed the micro-batch
-//	verdict    V               1 + index of the first gradient element that is not finite or too large; P+1 for the loss,
-//	                           P+2 for the weight, P+3 and on for the metrics
-//	samples    global batch    1 + dataset index of what was loaded into that place; 0 for padding
-//	prints     2 a rank        fingerprint of the rank's state
+//	verdict    V               1 + index of the first gradient element that is not finite or too large;
+//	                           P+1: the loss, P+2: the weight, from P+3 on: the metrics
+//	samples    global batch    1 + dataset index of the sample loaded there; 0 for padding
+//	fingerprints 2 a rank      fingerprint of the rank's state
 //	times      1 a rank        compute time, nanoseconds
 //	changes    1 a rank        1: this rank knows of a newer world
 type buffer struct {
 	words []int64
 
-	gradient []int64
-	sums     []int64 // loss, weight, metrics
-	coverage []int64
-	verdict  []int64
-	samples  []int64
-	prints   []int64
-	times    []int64
-	changes  []int64
+	gradient     []int64
+	sums         []int64 // loss, weight, metrics
+	coverage     []int64
+	verdict      []int64
+	samples      []int64
+	fingerprints []int64
+	times        []int64
+	changes      []int64
 
 	microBatch int
 }
@@ -54,13 +54,13 @@ func newBuffer(parameters, metrics int, plan schedule.Plan, size int) *buffer {
 	}
 	b.gradient, b.sums = take(parameters), take(sumSlots+metrics)
 	b.coverage, b.verdict, b.samples = take(v), take(v), take(plan.GlobalBatch)
-	b.prints, b.times, b.changes = take(2*size), take(size), take(size)
+	b.fingerprints, b.times, b.changes = take(2*size), take(size), take(size)
 	return b
 }
 
 func (b *buffer) reset() { clear(b.words) }
 
-// add puts one micro-batch's results in. What cannot be quantised or summed becomes a verdict, which every rank will read.
+// add adds one micro-batch's results. What cannot be quantised or summed becomes a verdict, which every rank reads.
 func (b *buffer) add(batch *evenweave.Batch, grad []float32, sums evenweave.Sums) {
 	v, n := batch.MicroBatch, len(b.coverage)
 	b.coverage[v]++
@@ -95,21 +95,21 @@ func (b *buffer) add(batch *evenweave.Batch, grad []float32, sums evenweave.Sums
 // maxWeight bounds a step's weight, so that a float64 holds it exactly.
 const maxWeight = 1 << 53
 
-func (b *buffer) setPrint(rank int, f state.Fingerprint) {
-	b.prints[2*rank], b.prints[2*rank+1] = f.Hi, f.Lo
+func (b *buffer) setFingerprint(rank int, f state.Fingerprint) {
+	b.fingerprints[2*rank], b.fingerprints[2*rank+1] = f.Hi, f.Lo
 }
 
-// agreed says whether all ranks computed from the same state.
+// agreed reports whether all ranks computed from the same state.
 func (b *buffer) agreed() bool {
-	for i := 2; i < len(b.prints); i++ {
-		if b.prints[i] != b.prints[i-2] {
+	for i := 2; i < len(b.fingerprints); i++ {
+		if b.fingerprints[i] != b.fingerprints[i-2] {
 			return false
 		}
 	}
 	return true
 }
 
-// changing says whether some rank knows of a newer world: all switch after this commit.
+// changing reports whether a rank knows of a newer world: all switch after this commit.
 func (b *buffer) changing() bool {
 	for _, c := range b.changes {
 		if c != 0 {
@@ -119,12 +119,12 @@ func (b *buffer) changing() bool {
 	return false
 }
 
-// Verdict is an error that every rank finds in the same buffer: retrying the step would find it again, so the job ends.
+// Verdict is an error that every rank finds in the same buffer. A retry would find it again, so it ends the job.
 type Verdict struct{ Message string }
 
 func (v *Verdict) Error() string { return v.Message }
 
-// names gives what the verdicts speak of its names.
+// names gives the verdicts names for places in the buffer.
 type names struct {
 	element func(int) string // of the gradient
 	metrics []string
@@ -151,16 +151,19 @@ func (b *buffer) check(step int64, n names) error {
 			continue
 		}
 		what := n.verdict(int(index)-1, len(b.gradient))
-		return &Verdict{fmt.Sprintf("step %d, micro-batch %d of %d: %s is not finite or exceeds the fixed-point range: training has diverged; "+
+		return &Verdict{fmt.Sprintf("step %d, micro-batch %d of %d: %s is not finite or exceeds the fixed-point "+
+			"range: training has diverged; "+
 			"resume cannot help, start again with another recipe or seed", step+1, v, len(b.verdict), what)}
 	}
 	for v, n := range b.coverage {
 		if n != 1 {
-			return &Verdict{fmt.Sprintf("step %d: micro-batch %d of %d was computed %d times instead of once", step+1, v, len(b.coverage), n)}
+			return &Verdict{fmt.Sprintf("step %d: micro-batch %d of %d was computed %d times instead of once",
+				step+1, v, len(b.coverage), n)}
 		}
 	}
 	if b.sums[sumWeight] < 1 {
-		return &Verdict{fmt.Sprintf("step %d: the weights of all micro-batches sum to %d: there is no mean", step+1, b.sums[sumWeight])}
+		return &Verdict{fmt.Sprintf("step %d: the weights of all micro-batches sum to %d: there is no mean",
+			step+1, b.sums[sumWeight])}
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ type Rings struct {
 	world     atomic.Pointer[job.World] // the one that was connected last
 }
 
-// NewRings prepares a member's end for a job. learn is told of newer worlds that peers know; it must not block.
+// NewRings prepares a member's end for a job. learn gets newer worlds from peers; it must not block.
 func NewRings(self, jobUUID string, learn func(job.World)) *Rings {
 	r := &Rings{self: self, job: jobUUID}
 	r.server = grpclink.NewServer(r.check, func(record []byte) {
@@ -33,23 +33,25 @@ func NewRings(self, jobUUID string, learn func(job.World)) *Rings {
 	return r
 }
 
-// check judges a Hello before anything of it is kept or learnt: it must come from the left neighbour that a valid world of its generation gives
-// this member. What it answers may reach anybody.
+// check returns why a Hello is refused, before anything in it is used: it must come from this member's left neighbour
+// in a valid world of its generation. Any caller may get the error.
 func (r *Rings) check(h grpclink.Hello) error {
 	switch {
 	case h.Job != r.job:
 		return errors.New("this member works on another job")
 	case h.To != r.self && h.From == r.self:
-		return fmt.Errorf("%s dialled itself: the address that %s advertises leads back to the caller; start %s with another --advertise", h.From, h.To, h.To)
+		return fmt.Errorf("%s dialled itself: the address that %s advertises leads back to the caller; start %s "+
+			"with another --advertise", h.From, h.To, h.To)
 	case h.To != r.self:
-		return errors.New("another member than the one dialled answers here: two of them advertise one address; give each its own with --advertise")
+		return errors.New("another member than the one dialled answers here: two of them advertise one address; " +
+			"give each its own with --advertise")
 	}
 	var w job.World
 	if err := json.Unmarshal(h.World, &w); err != nil {
 		return fmt.Errorf("the hello's world cannot be read: %w", err)
 	}
 	if err := w.Validate(); err != nil {
-		return fmt.Errorf("the hello's world cannot be: %w", err)
+		return fmt.Errorf("the hello's world is invalid: %w", err)
 	}
 	if w.Job != h.Job || w.Generation != h.Generation {
 		return errors.New("the hello's world is of another job or generation than the hello")
@@ -57,13 +59,14 @@ func (r *Rings) check(h grpclink.Hello) error {
 	if known := r.world.Load(); known != nil && known.Generation == w.Generation {
 		w = *known
 	}
-	if from, to := w.Rank(h.From), w.Rank(h.To); from < 0 || to != (from+1)%w.Size() || h.FromRank != from || h.ToRank != to {
+	if from, to := w.Rank(h.From), w.Rank(h.To); from < 0 || to != (from+1)%w.Size() || h.FromRank != from ||
+		h.ToRank != to {
 		return errors.New("by the world of this generation the caller is not this member's left neighbour")
 	}
 	return nil
 }
 
-// Server is to be registered on the member's gRPC server.
+// Server must be registered on the member's gRPC server.
 func (r *Rings) Server() *grpclink.Server { return r.server }
 
 // Connect implements the worker's Connect. The error names the neighbour that could not be reached.
@@ -94,7 +97,8 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 		}
 	})
 	pending.Go(func() {
-		hello := grpclink.Hello{Job: w.Job, Generation: w.Generation, From: r.self, To: w.Peers[right].ID, FromRank: rank, ToRank: right, World: record}
+		hello := grpclink.Hello{Job: w.Job, Generation: w.Generation, From: r.self, To: w.Peers[right].ID,
+			FromRank: rank, ToRank: right, World: record}
 		if out, outErr = grpclink.Dial(ctx, w.Peers[right].Address, hello); outErr != nil {
 			cancel(outErr)
 		}
@@ -109,21 +113,22 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 		}
 		var named *allreduce.Error
 		if first := context.Cause(ctx); errors.As(first, &named) {
-			return nil, first // the other was cancelled by it
+			return nil, first // it cancelled the other
 		}
-		return nil, cause // the deadline: whom it was that did not come
+		return nil, cause // the deadline: the neighbour that did not come
 	}
 	return allreduce.New[int64](cfg, in, out)
 }
 
-// accuse turns what ended a generation into an edge of the wait-for graph.
+// accuse turns the error that ended a generation into an edge of the wait-for graph.
 func accuse(err error, w job.World) *proto.Accusation {
 	a := &proto.Accusation{Generation: w.Generation, Kind: "other", Detail: err.Error()}
 	var ring *allreduce.Error
 	var other *blamed
 	switch {
 	case errors.As(err, &ring):
-		a.Suspect, a.Phase, a.Chunk, a.WaitedNanos = ring.PeerID, ring.Op+" "+ring.Phase, int32(ring.Chunk), ring.Waited.Nanoseconds()
+		a.Suspect, a.Phase, a.Chunk, a.WaitedNanos = ring.PeerID, ring.Op+" "+ring.Phase, int32(ring.Chunk),
+			ring.Waited.Nanoseconds()
 		switch ring.Kind {
 		case allreduce.Broken:
 			a.Kind = "broken"

@@ -18,11 +18,12 @@ func worldOf(generation int64, ids ...string) job.World {
 	return w
 }
 
-// A Hello is believed only if it comes from the left neighbour in a valid world of its generation, and says so to the member it means.
-func TestHellosAreJudgedBeforeAnythingIsLearnt(t *testing.T) {
+// A Hello counts only if it comes from the left neighbour in a valid world of its generation and names this member.
+func TestHellosAreCheckedBeforeUse(t *testing.T) {
 	known := worldOf(3, "a", "me", "c")
 	good := func() (grpclink.Hello, job.World) {
-		return grpclink.Hello{Job: "uuid", Generation: 4, From: "c", To: "me", FromRank: 1, ToRank: 2}, worldOf(4, "a", "c", "me")
+		return grpclink.Hello{Job: "uuid", Generation: 4, From: "c", To: "me", FromRank: 1, ToRank: 2},
+			worldOf(4, "a", "c", "me")
 	}
 	for name, c := range map[string]struct {
 		change func(h *grpclink.Hello, w *job.World)
@@ -31,19 +32,31 @@ func TestHellosAreJudgedBeforeAnythingIsLearnt(t *testing.T) {
 		"a newer world":            {func(*grpclink.Hello, *job.World) {}, ""},
 		"another job":              {func(h *grpclink.Hello, w *job.World) { h.Job, w.Job = "x", "x" }, "another job"},
 		"the world of another job": {func(_ *grpclink.Hello, w *job.World) { w.Job = "x" }, "another job"},
-		"of another generation":    {func(_ *grpclink.Hello, w *job.World) { w.Generation = 5 }, "another job or generation"},
-		"no peers":                 {func(_ *grpclink.Hello, w *job.World) { w.Peers = nil }, "left neighbour"},
-		"generation 2^62":          {func(h *grpclink.Hello, w *job.World) { h.Generation, w.Generation = 1<<62, 1<<62 }, "generation"},
-		"generation MaxInt64":      {func(h *grpclink.Hello, w *job.World) { h.Generation, w.Generation = math.MaxInt64, math.MaxInt64 }, "generation"},
-		"negative patience":        {func(_ *grpclink.Hello, w *job.World) { w.Backoff = -1 }, "patience"},
-		"a peer twice":             {func(_ *grpclink.Hello, w *job.World) { w.Peers[0].ID = "c" }, "twice"},
-		"since after itself":       {func(_ *grpclink.Hello, w *job.World) { w.Since = 9 }, "since"},
-		"a wrong rank":             {func(h *grpclink.Hello, _ *job.World) { h.FromRank = 0 }, "left neighbour"},
-		"not the left neighbour":   {func(h *grpclink.Hello, _ *job.World) { h.From, h.FromRank = "a", 0 }, "left neighbour"},
-		"a stranger":               {func(h *grpclink.Hello, _ *job.World) { h.From = "evil" }, "left neighbour"},
-		"another addressee":        {func(h *grpclink.Hello, _ *job.World) { h.To = "a" }, "advertise"},
-		"itself":                   {func(h *grpclink.Hello, _ *job.World) { h.From, h.To = "me", "a" }, "dialled itself"},
-		"a forged world of the generation that is known": {func(h *grpclink.Hello, w *job.World) { h.Generation, w.Generation, w.Since = 3, 3, 3 }, "left neighbour"},
+		"of another generation": {func(_ *grpclink.Hello, w *job.World) { w.Generation = 5 },
+			"another job or generation"},
+		"no peers": {func(_ *grpclink.Hello, w *job.World) { w.Peers = nil }, "left neighbour"},
+		"generation 2^62": {func(h *grpclink.Hello, w *job.World) {
+			h.Generation, w.Generation = 1<<62,
+				1<<62
+		}, "generation"},
+		"generation MaxInt64": {func(h *grpclink.Hello, w *job.World) {
+			h.Generation, w.Generation = math.MaxInt64,
+				math.MaxInt64
+		}, "generation"},
+		"negative backoff":   {func(_ *grpclink.Hello, w *job.World) { w.Backoff = -1 }, "patience"},
+		"a peer twice":       {func(_ *grpclink.Hello, w *job.World) { w.Peers[0].ID = "c" }, "twice"},
+		"since after itself": {func(_ *grpclink.Hello, w *job.World) { w.Since = 9 }, "since"},
+		"a wrong rank":       {func(h *grpclink.Hello, _ *job.World) { h.FromRank = 0 }, "left neighbour"},
+		"not the left neighbour": {func(h *grpclink.Hello, _ *job.World) { h.From, h.FromRank = "a", 0 },
+			"left neighbour"},
+		"a stranger":        {func(h *grpclink.Hello, _ *job.World) { h.From = "evil" }, "left neighbour"},
+		"another addressee": {func(h *grpclink.Hello, _ *job.World) { h.To = "a" }, "advertise"},
+		"itself": {func(h *grpclink.Hello, _ *job.World) { h.From, h.To = "me", "a" },
+			"dialled itself"},
+		"a forged world of the generation that is known": {func(h *grpclink.Hello, w *job.World) {
+			h.Generation,
+				w.Generation, w.Since = 3, 3, 3
+		}, "left neighbour"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := NewRings("me", "uuid", func(job.World) {})
@@ -56,7 +69,7 @@ func TestHellosAreJudgedBeforeAnythingIsLearnt(t *testing.T) {
 				t.Errorf("got %v, expected %q", err, c.want)
 			}
 			if err != nil && strings.Contains(err.Error(), "uuid") {
-				t.Errorf("the refusal %q tells the job", err)
+				t.Errorf("the refusal %q reveals the job", err)
 			}
 		})
 	}

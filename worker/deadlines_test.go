@@ -8,9 +8,9 @@ import (
 	"evenweave/internal/policy"
 )
 
-// TestWhoCannotConnectSpeaksFirst: under every backoff the pair that has no stream reports that before the members beside it accuse each
-// other, although their deadlines are those of fast steps.
-func TestWhoCannotConnectSpeaksFirst(t *testing.T) {
+// TestAConnectFailureIsReportedFirst: under every backoff a pair without a stream reports that before the other members
+// accuse each other, although their deadlines are those of fast steps.
+func TestAConnectFailureIsReportedFirst(t *testing.T) {
 	for backoff := range 4 {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrew(t, 10000)
@@ -29,7 +29,8 @@ func TestWhoCannotConnectSpeaksFirst(t *testing.T) {
 			spoke := map[string]bool{}
 			for len(spoke) == 0 {
 				for _, id := range ids {
-					if s, _ := c.members[id].report.read(0); s.Generation == 2 && s.Accusation != nil && s.Accusation.Kind != policy.KindWaiting {
+					if s, _ := c.members[id].report.read(0); s.Generation == 2 && s.Accusation != nil &&
+						s.Accusation.Kind != policy.KindWaiting {
 						spoke[id] = true
 						if s.Accusation.Kind != "unreachable" {
 							t.Errorf("backoff %d: %s speaks first: %v", backoff, id, s.Accusation)

@@ -105,7 +105,7 @@ func TestAStateHalfWrittenIsNone(t *testing.T) {
 		}
 	}
 	d.write = nil
-	if err := r.adopt(other); err != nil || !r.known || r.print != other.Fingerprint() {
+	if err := r.adopt(other); err != nil || !r.known || r.expected != other.Fingerprint() {
 		t.Errorf("known %v after %v", r.known, err)
 	}
 }
@@ -115,7 +115,7 @@ func TestAStateHalfWrittenIsNone(t *testing.T) {
 func TestADeviceThatCannotBeRead(t *testing.T) {
 	d := newDevice()
 	r := heldBy(t, d)
-	before := r.print
+	before := r.expected
 	failing := true
 	d.read = func(int) error {
 		if failing {
@@ -124,7 +124,8 @@ func TestADeviceThatCannotBeRead(t *testing.T) {
 		return nil
 	}
 	mean := r.layout.Split(make([]float32, r.layout.Summed()))
-	if err := r.update(0, []int32{1}, mean); !errors.Is(err, errDevice) || r.step != 4 || d.extra[0] != 0 || r.ledger.Used() != 0 {
+	if err := r.update(0, []int32{1}, mean); !errors.Is(err, errDevice) || r.step != 4 || d.extra[0] != 0 ||
+		r.ledger.Used() != 0 {
 		t.Fatalf("step %d, %d updates after %v", r.step, d.extra[0], err)
 	}
 	failing = false
@@ -137,8 +138,8 @@ func TestADeviceThatCannotBeRead(t *testing.T) {
 		}
 		return nil
 	}
-	if err := r.update(0, []int32{1}, mean); !errors.Is(err, errDevice) || !r.print.IsZero() {
-		t.Fatalf("fingerprint %s after %v", r.print, err)
+	if err := r.update(0, []int32{1}, mean); !errors.Is(err, errDevice) || !r.expected.IsZero() {
+		t.Fatalf("fingerprint %s after %v", r.expected, err)
 	}
 	d.read = nil
 	g := &generation{world: job.World{Peers: make([]job.Peer, 1)}, replica: r}
@@ -161,7 +162,7 @@ func TestAFlipInAnyTensorIsNoticed(t *testing.T) {
 	for at := range r.layout.Size {
 		for bit := range 8 {
 			where, err := r.flip(at, bit)
-			if f, failed := r.fingerprint(); err != nil || failed != nil || f == r.print {
+			if f, failed := r.fingerprint(); err != nil || failed != nil || f == r.expected {
 				t.Fatalf("%s: not noticed: %v, %v", where, err, failed)
 			}
 			if _, err := r.flip(at, bit); err != nil {
@@ -169,7 +170,7 @@ func TestAFlipInAnyTensorIsNoticed(t *testing.T) {
 			}
 		}
 	}
-	if f, err := r.fingerprint(); err != nil || f != r.print {
+	if f, err := r.fingerprint(); err != nil || f != r.expected {
 		t.Errorf("flipped back, it has another fingerprint: %v", err)
 	}
 }
@@ -205,7 +206,8 @@ func TestVerdictsNameWhatIsWrong(t *testing.T) {
 		for v := range 2 {
 			b.add(&evenweave.Batch{MicroBatch: v, Samples: make([]int32, 4)}, []float32{1}, sums)
 		}
-		if err := b.check(7, n); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "step 8") {
+		if err := b.check(7, n); err == nil || !strings.Contains(err.Error(), says) ||
+			!strings.Contains(err.Error(), "step 8") {
 			t.Errorf("%+v: %v, expected %q", sums, err, says)
 		}
 	}

@@ -1,20 +1,21 @@
-// Package worker trains: it computes its share of each step's micro-batches, sums the gradients with its peers and applies the update.
+// Package worker trains: it computes its share of each step's micro-batches, sums the gradients with its peers and
+// applies the update.
 //
 //	run.go         a whole member: etcd, servers, registration, loop
-//	loop.go        which world to train in, when to go
+//	loop.go        choice of a world, and leaving
 //	generation.go  one world: connect, agree on the state, step until something ends it
-//	connect.go     the ring of a world; whom its failure accuses
-//	patience.go    how long a collective may take
+//	connect.go     the ring of a world; the accusation after a failure
+//	deadlines.go   how long a collective may take; pauses of this process
 //	step.go        one step: compute, all-reduce, check, update
-//	buffer.go      what the one collective of a step carries
-//	state.go       the live state and the due snapshots, and who may read them
-//	report.go      what the coordinator is told
+//	buffer.go      the content of a step's one collective
+//	state.go       the live state and the due snapshots, and their readers
+//	report.go      the member's status for the coordinator
 //	server.go      the Member service
 //	health.go      the pages that probes ask
-//	fault.go       what fault injection does to a member
+//	fault.go       fault injection
 //
-// A step is a transaction: the state changes only after the all-reduce returned nil and every check on its buffer passed.
-// A failed collective ends the generation, never the process.
+// A step is a transaction: the state changes only after the all-reduce returned nil and every check on its buffer
+// passed. A failed collective ends the generation, never the process.
 package worker
 
 import (
@@ -37,20 +38,20 @@ type Collective interface {
 // Connect joins the collective of a world at the given rank.
 type Connect func(ctx context.Context, w job.World, rank int) (Collective, error)
 
-// Observer is told what a member does. Its methods are called by the member's loop and must not block.
+// Observer observes a member. The member's loop calls its methods, which must not block.
 type Observer interface {
 	// Entered: the member trains in this world now, at that rank.
 	Entered(w job.World, rank int)
-	// Rested: it does not train; why.
+	// Rested: it does not train, for this reason.
 	Rested(phase string)
-	// Committed: a step is in. sent is how many bytes of sums this rank gave to its neighbour for it.
+	// Committed: a step is committed. sent is the bytes of sums that this rank sent for it.
 	Committed(c *proto.Commit, sent int)
 	// Broken: a collective failed; kind is that of the accusation.
 	Broken(kind string)
 	// Healed: the state differed from the majority's and was replaced.
 	Healed()
-	// Saw: so many of etcd's records cannot be used, and so many members speak another protocol. It may come from any goroutine.
+	// Saw counts etcd's unusable records, and members of another protocol. Any goroutine may call it.
 	Saw(skipped, otherProtocol int)
-	// Panicked: a call of another process to this member panicked. It may come at any time, from any goroutine.
+	// Panicked: a call of another process to this member panicked. Any goroutine may call it, at any time.
 	Panicked()
 }

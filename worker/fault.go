@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// flips damages the state on every SIGUSR1 until ctx ends: `evenweave chaos` shows that it is found and healed.
+// flips damages the state on every SIGUSR1 until ctx ends: `evenweave chaos` shows that the damage is found and healed.
 func (l *Loop) flips(ctx context.Context) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
@@ -25,8 +25,8 @@ func (l *Loop) flips(ctx context.Context) {
 	}
 }
 
-// flip changes one bit of the live state behind the back of everything else, as a faulty memory would: of parameters or of what the optimizer keeps.
-// It waits for gradients that are being computed, since a model is not written to meanwhile, and for nothing else.
+// flip changes one bit of the live state directly, as a faulty memory would: of parameters or of the optimizer's state.
+// It waits only for a running computation of gradients, because a model must not be written to meanwhile.
 func (r *replica) flip(at int64, bit int) (where string, err error) {
 	r.computing.Lock()
 	defer r.computing.Unlock()

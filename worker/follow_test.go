@@ -16,40 +16,41 @@ import (
 // follower is the coordinator's end of a Follow.
 type follower struct {
 	grpc.ServerStream
-	ctx   context.Context
-	heard chan *proto.Status
+	ctx      context.Context
+	statuses chan *proto.Status
 }
 
 func (f follower) Context() context.Context { return f.ctx }
 
 func (f follower) Send(s *proto.Status) error {
-	f.heard <- s
+	f.statuses <- s
 	return nil
 }
 
-// What the policy acts on is told at once, also when it changes just as the follower looks for commits; commits are told in time, together.
-func TestFollowersHearOfChangesAtOnceAndOfCommitsInTime(t *testing.T) {
+// A change that the policy acts on is sent at once, also if it comes just as the follower looks for commits. Commits
+// are sent in time, together.
+func TestFollowersGetChangesAtOnceAndCommitsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newReport("w1", "job")
 		ctx, stop := context.WithCancel(t.Context())
-		f := follower{ctx: ctx, heard: make(chan *proto.Status)}
+		f := follower{ctx: ctx, statuses: make(chan *proto.Status)}
 		done := make(chan error)
 		go func() {
 			done <- (&server{report: r, job: "job"}).Follow(&proto.FollowRequest{Job: "job", AfterStep: -1}, f)
 		}()
-		<-f.heard // the first
+		<-f.statuses // the first
 
 		for i := range 200 {
 			<-time.After(pace * time.Duration(i%3)) // at once; just as the follower looks
-			verdict, told := fmt.Sprint(i), time.Now()
+			verdict, reported := fmt.Sprint(i), time.Now()
 			r.set(func(s *proto.Status) { s.Verdict = verdict })
-			for s := range f.heard {
+			for s := range f.statuses {
 				if s.Verdict == verdict {
 					break
 				}
 			}
-			if late := time.Since(told); late > 0 {
-				t.Fatalf("change %d was told after %v", i, late)
+			if late := time.Since(reported); late > 0 {
+				t.Fatalf("change %d was sent after %v", i, late)
 			}
 		}
 
@@ -57,11 +58,12 @@ func TestFollowersHearOfChangesAtOnceAndOfCommitsInTime(t *testing.T) {
 		for step := range int64(10) {
 			r.commit(&proto.Commit{Step: step + 1}, nil)
 		}
-		if s := <-f.heard; len(s.Commits) != 10 || time.Since(begun) > pace {
-			t.Errorf("%d commits were told after %v, expected 10 within %v", len(s.Commits), time.Since(begun), pace)
+		if s := <-f.statuses; len(s.Commits) != 10 || time.Since(begun) > pace {
+			t.Errorf("%d commits were sent after %v, expected 10 within %v", len(s.Commits), time.Since(begun), pace)
 		}
 		begun = time.Now()
-		if s := <-f.heard; len(s.Commits) != 0 || time.Since(begun) < signOfLife || time.Since(begun) > signOfLife+2*pace {
+		if s := <-f.statuses; len(s.Commits) != 0 || time.Since(begun) < signOfLife ||
+			time.Since(begun) > signOfLife+2*pace {
 			t.Errorf("the sign of life came after %v with %d commits", time.Since(begun), len(s.Commits))
 		}
 		stop()
@@ -69,8 +71,8 @@ func TestFollowersHearOfChangesAtOnceAndOfCommitsInTime(t *testing.T) {
 	})
 }
 
-// A coordinator that leads again has all commits already: it hears which generation they are of.
-func TestAFollowerWithAllCommitsHearsWhatOpened(t *testing.T) {
+// A coordinator that leads again has all commits already: it still learns their generation.
+func TestAFollowerWithAllCommitsLearnsTheGeneration(t *testing.T) {
 	r := newReport("w1", "job")
 	r.commit(&proto.Commit{Step: 7, Generation: 3}, nil)
 	if s, _ := r.read(7); len(s.Commits) != 0 || s.Opened != 3 {
@@ -86,18 +88,18 @@ func TestMissedCommitsComeInPages(t *testing.T) {
 			r.commit(&proto.Commit{Step: step + 1, Assignment: make([]int32, 64)}, nil)
 		}
 		ctx, stop := context.WithCancel(t.Context())
-		f := follower{ctx: ctx, heard: make(chan *proto.Status)}
+		f := follower{ctx: ctx, statuses: make(chan *proto.Status)}
 		done := make(chan error)
 		go func() { done <- (&server{report: r, job: "job"}).Follow(&proto.FollowRequest{Job: "job"}, f) }()
 		began, next := time.Now(), int64(1)
 		for next <= keptCommits {
-			s := <-f.heard
+			s := <-f.statuses
 			if size := wire.Size(s); size > 128<<10 {
 				t.Fatalf("a status of %d bytes", size)
 			}
 			for _, c := range s.Commits {
 				if c.Step != next {
-					t.Fatalf("step %d is told, want %d", c.Step, next)
+					t.Fatalf("step %d was sent, want %d", c.Step, next)
 				}
 				next++
 			}

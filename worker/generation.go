@@ -20,30 +20,30 @@ import (
 
 // generation is one stretch of training with a fixed world. Owned by the loop.
 type generation struct {
-	world    job.World
-	rank     int
-	ring     Collective
-	replica  *replica
-	sampler  *schedule.Sampler
-	data     evenweave.Data
-	names    names
-	deal     schedule.Assignment
-	buffer   *buffer
-	lanes    []*lane
-	flatMean []float32
-	mean     [][]float32 // flatMean, cut into tensors
-	samples  []int32
-	patience *patience
-	report   *report
-	observer Observer
-	fetch    fetcher
-	newer    func() bool   // a newer world has been published
-	leader   func() string // address of the coordinator
-	log      *slog.Logger
-	sealing  *sync.WaitGroup
+	world      job.World
+	rank       int
+	ring       Collective
+	replica    *replica
+	sampler    *schedule.Sampler
+	data       evenweave.Data
+	names      names
+	assignment schedule.Assignment
+	buffer     *buffer
+	lanes      []*lane
+	flatMean   []float32
+	mean       [][]float32 // flatMean, cut into tensors
+	samples    []int32
+	stepTimes  *stepTimes
+	report     *report
+	observer   Observer
+	fetch      fetcher
+	newer      func() bool   // a newer world has been published
+	leader     func() string // address of the coordinator
+	log        *slog.Logger
+	sealing    *sync.WaitGroup
 
-	furthest  int64 // step that ranks have told of
-	exchanges int   // since then
+	furthest  int64 // step that ranks have reported
+	exchanges int   // exchanges since then
 }
 
 // fetcher reads a state: from a member by its address, or the checkpoint of that step from the coordinator.
@@ -52,10 +52,10 @@ type fetcher interface {
 	FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error)
 }
 
-// maxExchanges bounds how often the members may compare their states while no step is gained. A replay takes two.
+// maxExchanges bounds the exchanges without progress. A replay takes two.
 const maxExchanges = 10
 
-// train runs until the generation ends. nil: by a planned change, or because there is nothing left to compute (then holding is true).
+// train runs until the generation ends. nil: a planned change, or nothing is left to compute (then holding is true).
 func (g *generation) train(ctx context.Context) (holding bool, err error) {
 	total := g.replica.job.Spec.TotalSteps()
 	for {
@@ -65,7 +65,7 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 		if g.replica.step >= total || g.world.Halt {
 			return true, nil
 		}
-		// At the end it is opened once more: no step has compared what the last update made.
+		// At the end the ranks exchange once more: no step has compared the result of the last update.
 		for g.replica.step < total {
 			c, err := g.step(ctx)
 			if errors.Is(err, errDiverged) {
@@ -75,17 +75,17 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 			if err != nil {
 				return false, err
 			}
-			if g.tell(c); c.changing {
+			if g.reportCommit(c); c.changing {
 				return false, nil
 			}
 		}
 	}
 }
 
-// open makes all ranks agree on one state: each tells its (step, fingerprint), and policy.Choose settles which one wins.
-// A member with another state, or none, fetches the winner from a peer. Where none wins, all load the coordinator's checkpoint.
-// Repeated until one exchange shows agreement. What comes
-// again and again is no accident: then a member that others outvote, or that cannot keep a state, is unfit, and a tie is a verdict.
+// open makes all ranks agree on one state: each reports its (step, fingerprint), and policy.Choose chooses one. A
+// member with another state, or none, fetches the chosen one from a peer. If none is chosen, all load the coordinator's
+// checkpoint. They repeat this until one exchange shows agreement. After too many exchanges without progress, a member
+// that others outvote or that cannot keep a state is unfit, and a tie is a verdict.
 func (g *generation) open(ctx context.Context) error {
 	for {
 		g.report.phase(phaseOpen)
@@ -97,10 +97,12 @@ func (g *generation) open(ctx context.Context) error {
 		if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
 			return err
 		}
-		choice := policy.Choose(policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep, Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()})
+		choice := policy.Choose(policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep,
+			Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()})
 		stuck := g.exchanged(slots)
 		for _, r := range choice.Void {
-			g.log.Warn("a member tells of a step outside the schedule: void", "member", g.world.Peers[r].ID, "word", slots[policy.SlotWords*r])
+			g.log.Warn("a member reports a step outside the schedule: void", "member", g.world.Peers[r].ID, "word",
+				slots[policy.SlotWords*r])
 		}
 		switch {
 		case choice.Agreed:
@@ -109,21 +111,25 @@ func (g *generation) open(ctx context.Context) error {
 				return err
 			}
 			if verified {
-				g.tellDue()
+				g.reportDue()
 			}
 			step, epochs, used := g.replica.progress()
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
 			return nil
-		case choice.Has(g.rank) && !g.endless(): // the next exchange waits for those who fetch
+		case choice.Has(g.rank) && !g.endless(): // the next exchange waits for the members that fetch
 			continue
 		case choice.Has(g.rank):
 			return g.disagrees(choice)
 		case stuck && known && len(choice.Holders) == 0:
-			return &Verdict{fmt.Sprintf("step %d: replicas differ, after %d replays too: %s; one of these machines computes other bits, by its processor, memory or plug-in; the checkpoints are sound: "+
-				"start again without it, on the same directory, with an empty etcd (`evenweave train` keeps its own there) or another --job", g.furthest, maxExchanges/2, differences(slots, g.world))}
+			return &Verdict{fmt.Sprintf("step %d: replicas differ, after %d replays too: %s; one of these machines "+
+				"computes other bits, by its processor, memory or plug-in; the checkpoints are sound: "+
+				"start again without it, on the same directory, with an empty etcd (`evenweave train` keeps its own "+
+				"there) or another --job", g.furthest, maxExchanges/2, differences(slots, g.world))}
 		case stuck:
-			return &Unfit{fmt.Sprintf("member %s (rank %d) is unfit: after %d exchanges it has no state that agrees with its peers' and stays as it is: %s; "+
-				"check this machine's memory, processor and plug-in", g.world.Peers[g.rank].ID, g.rank, maxExchanges, differences(slots, g.world))}
+			return &Unfit{fmt.Sprintf("member %s (rank %d) is unfit: after %d exchanges it has no state that agrees "+
+				"with its peers': %s; "+
+				"check this machine's memory, processor and plug-in", g.world.Peers[g.rank].ID, g.rank, maxExchanges,
+				differences(slots, g.world))}
 		}
 		if err := g.obtain(ctx, choice, slots); err != nil {
 			return err
@@ -131,27 +137,27 @@ func (g *generation) open(ctx context.Context) error {
 	}
 }
 
-// known gives the slots in which this rank tells what state it has: none if it has changed by itself.
+// known returns this rank's slots of an exchange: no state if the state has changed by itself.
 func (g *generation) known() ([]int64, error) {
 	slots := make([]int64, policy.SlotWords*g.world.Size())
 	mine := slots[policy.SlotWords*g.rank:]
 	mine[3] = g.replica.durableStep()
 	if r := g.replica; r.known {
-		print, err := r.fingerprint()
+		fingerprint, err := r.fingerprint()
 		if err != nil {
 			return nil, err
 		}
-		if print == r.print {
-			mine[0], mine[1], mine[2] = r.step+1, print.Hi, print.Lo
+		if fingerprint == r.expected {
+			mine[0], mine[1], mine[2] = r.step+1, fingerprint.Hi, fingerprint.Lo
 		} else {
-			r.disown()
+			r.invalidate()
 		}
 	}
 	return slots, nil
 }
 
-// exchanged counts the exchanges, alike on each rank, and says whether there were too many without a step gained. What one rank of three or more tells
-// alone gains none.
+// exchanged counts the exchanges, equally on each rank, and reports whether there were too many without progress. A
+// step that only one rank of three or more reports is no progress.
 func (g *generation) exchanged(slots []int64) (stuck bool) {
 	var steps []int64
 	for r := 0; r < len(slots); r += policy.SlotWords {
@@ -169,25 +175,27 @@ func (g *generation) exchanged(slots []int64) (stuck bool) {
 	return g.exchanges > maxExchanges
 }
 
-// endless says that a member which should have ended by now, as unfit, still takes part.
+// endless reports whether a member that should have ended as unfit still takes part.
 func (g *generation) endless() bool { return g.exchanges > 2*maxExchanges }
 
 func (g *generation) disagrees(c policy.Choice) error {
 	for r, p := range g.world.Peers {
 		if !c.Has(r) {
-			return &blamed{suspect: p.ID, kind: policy.KindProtocol, err: fmt.Errorf("%s (rank %d) still has another state than %d of %d after %d exchanges", p.ID, r, len(c.Holders), g.world.Size(), g.exchanges)}
+			return &blamed{suspect: p.ID, kind: policy.KindProtocol, err: fmt.Errorf("%s (rank %d) still has "+
+				"another state than %d of %d after %d exchanges", p.ID, r, len(c.Holders), g.world.Size(), g.exchanges)}
 		}
 	}
 	return nil
 }
 
-// differences says what each member told.
+// differences lists what each member reported.
 func differences(slots []int64, w job.World) string {
 	all := make([]string, w.Size())
 	for rank, p := range w.Peers {
 		all[rank] = fmt.Sprintf("%s (rank %d) has no state", p.ID, rank)
 		if s := slots[policy.SlotWords*rank:]; s[0] > 0 {
-			all[rank] = fmt.Sprintf("%s (rank %d) has fingerprint %s after step %d", p.ID, rank, state.Fingerprint{Hi: s[1], Lo: s[2]}, s[0]-1)
+			all[rank] = fmt.Sprintf("%s (rank %d) has fingerprint %s after step %d",
+				p.ID, rank, state.Fingerprint{Hi: s[1], Lo: s[2]}, s[0]-1)
 		}
 	}
 	return strings.Join(all, ", ")
@@ -209,10 +217,12 @@ func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64)
 	peer := g.world.Peers[c.Source(g.rank, g.world.Generation)]
 	s, err := g.fetch.FromPeer(ctx, peer.Address, g.world.Job, c.Step)
 	if err != nil {
-		return &blamed{suspect: peer.ID, kind: policy.KindFetch, err: fmt.Errorf("state of step %d from %s: %w", c.Step, peer.ID, err)}
+		return &blamed{suspect: peer.ID, kind: policy.KindFetch, err: fmt.Errorf("state of step %d from %s: %w",
+			c.Step, peer.ID, err)}
 	}
 	if f := s.Fingerprint(); f != state.Fingerprint(c.Fingerprint) {
-		return &blamed{suspect: peer.ID, kind: policy.KindProtocol, err: fmt.Errorf("state of step %d from %s has fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Fingerprint))}
+		return &blamed{suspect: peer.ID, kind: policy.KindProtocol, err: fmt.Errorf("state of step %d from %s has "+
+			"fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Fingerprint))}
 	}
 	if differs := slots[policy.SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
 		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", peer.ID, len(c.Holders), g.world.Size()))
@@ -222,27 +232,29 @@ func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64)
 	return g.replica.adopt(s)
 }
 
-// healed tells that this member's state was damaged and is replaced.
+// healed reports that this member's state was damaged and is replaced.
 func (g *generation) healed(by string) {
 	what := "had another state than its peers"
 	if g.replica.broken {
 		what = "found its state changed in memory"
 	}
-	detail := fmt.Sprintf("member %s (rank %d) %s after step %d: replaced by %s", g.world.Peers[g.rank].ID, g.rank, what, g.replica.step, by)
+	detail := fmt.Sprintf("member %s (rank %d) %s after step %d: replaced by %s", g.world.Peers[g.rank].ID, g.rank,
+		what, g.replica.step, by)
 	g.log.Error("healed", "detail", detail)
 	g.observer.Healed()
 	g.report.event("healed", detail)
 	g.report.set(func(s *proto.Status) { s.Heals++; s.Heal = detail })
 }
 
-// restore loads the checkpoint of a step from whoever leads now; a coordinator that is just coming back is waited for.
+// restore loads the checkpoint of a step from the present leader. It waits for a coordinator that restarts.
 func (g *generation) restore(ctx context.Context, step int64) error {
 	for {
 		from := g.leader()
 		g.log.Info("loading the checkpoint", "step", step, "from", from)
 		s, err := g.fetch.FromCoordinator(ctx, from, g.world.Job, step)
 		if err == nil {
-			if r := g.replica; r.broken || r.known && r.step >= step { // nobody else has it, or a tie; else nobody had one so new
+			// no other member has it, or a tie; otherwise no member had one as new
+			if r := g.replica; r.broken || r.known && r.step >= step {
 				g.healed(fmt.Sprintf("the checkpoint of step %d", step))
 			}
 			g.replica.acknowledge(step)
@@ -250,7 +262,8 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 		}
 		select {
 		case <-ctx.Done():
-			return &blamed{kind: policy.KindFetch, err: fmt.Errorf("checkpoint of step %d from the coordinator at %s: %w", step, from, err)}
+			return &blamed{kind: policy.KindFetch, err: fmt.Errorf("checkpoint of step %d from the coordinator at "+
+				"%s: %w", step, from, err)}
 		case <-time.After(restorePause):
 		}
 	}
@@ -259,57 +272,59 @@ func (g *generation) restore(ctx context.Context, step int64) error {
 // opening is the step of an exchange of (step, fingerprint), in which the ranks' own steps may differ.
 const opening = -1
 
-func (g *generation) deadlines() policy.Deadlines { return g.patience.deadlines(g.world.Backoff) }
+func (g *generation) deadlines() policy.Deadlines { return g.stepTimes.deadlines(g.world.Backoff) }
 
 // sum runs one collective under a deadline; step must be equal on all ranks.
 func (g *generation) sum(ctx context.Context, step int64, words []int64, deadline time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errDeadline)
 	defer cancel()
-	told := make(chan struct{})
+	reported := make(chan struct{})
 	asking := time.AfterFunc(g.deadlines().Suspect, func() {
-		defer close(told)
+		defer close(reported)
 		g.waits(&proto.Accusation{Generation: g.world.Generation, Kind: policy.KindWaiting, Step: step})
 	})
 	err := g.ring.Sum(ctx, step, words)
 	if !asking.Stop() {
-		<-told
+		<-reported
 		g.waits(nil)
 	}
 	return err
 }
 
-// waits tells that a collective takes long, so that the others are probed, or that it is over.
+// waits reports that a collective takes long, so that the coordinator probes the others; nil: it is over.
 func (g *generation) waits(a *proto.Accusation) {
 	g.report.set(func(s *proto.Status) { s.Accusation = a })
 }
 
 var errDeadline = errors.New("the deadline of this collective has passed")
 
-func (g *generation) tell(c commit) {
+func (g *generation) reportCommit(c commit) {
 	r := g.replica
 	if c.verified {
-		g.tellDue()
+		g.reportDue()
 	}
 	step, epochs, used := r.progress()
 	accuracy := 0.0
 	if i := slices.Index(g.names.metrics, "accuracy"); i >= 0 {
 		accuracy = c.metrics[i]
 	}
-	deal := make([]int32, len(c.deal))
-	for i, n := range c.deal {
-		deal[i] = int32(n)
+	assignment := make([]int32, len(c.assignment))
+	for i, n := range c.assignment {
+		assignment[i] = int32(n)
 	}
 	commit := &proto.Commit{
-		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss, Accuracy: accuracy,
-		Samples: c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(), ReduceNanos: c.reduce.Nanoseconds(),
-		WaitNanos: c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Assignment: deal,
+		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss,
+		Accuracy: accuracy,
+		Samples:  c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(),
+		ReduceNanos: c.reduce.Nanoseconds(),
+		WaitNanos:   c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Assignment: assignment,
 	}
 	g.report.commit(commit, g.ledger(epochs, used))
 	g.observer.Committed(commit, 2*8*len(g.buffer.words)*(g.world.Size()-1)/g.world.Size())
 }
 
-// tellDue tells of due states once they are hashed; the steps go on meanwhile.
-func (g *generation) tellDue() {
+// reportDue reports due states once they are hashed; the steps go on meanwhile.
+func (g *generation) reportDue() {
 	g.sealing.Go(func() {
 		g.replica.seal()
 		g.report.due(g.replica.due)

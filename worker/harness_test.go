@@ -21,8 +21,8 @@ import (
 	"evenweave/internal/state"
 )
 
-// crew runs the real loops of several members in one process, in a synctest bubble: the board stands in for etcd and the coordinator's
-// hand, rings run in memory, time is virtual.
+// crew runs the real loops of several members in one process, in a synctest bubble: the crew replaces etcd and the
+// coordinator, rings run in memory, time is virtual.
 type crew struct {
 	t   *testing.T
 	job job.Job
@@ -33,9 +33,9 @@ type crew struct {
 	links   map[int64][]allreducetest.Links
 	states  map[int64]*state.State // what the coordinator has on disk
 	members map[string]*hand
-	alive   []string  // whom the last world named
-	backoff int       // of the worlds to come
-	parted  [2]string // no stream comes about from the first to the second
+	alive   []string  // the last world's members
+	backoff int       // of future worlds
+	parted  [2]string // no stream opens from the first to the second
 	running sync.WaitGroup
 }
 
@@ -101,8 +101,10 @@ func (d delayed) Load(b *evenweave.Batch) error {
 }
 
 func newCrew(t *testing.T, steps int64) *crew {
-	j := job.Job{UUID: "job", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: steps}, CheckpointEvery: 5}
-	c := &crew{t: t, job: j, changed: make(chan struct{}), links: map[int64][]allreducetest.Links{}, members: map[string]*hand{}}
+	j := job.Job{UUID: "job", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1,
+		Steps: steps}, CheckpointEvery: 5}
+	c := &crew{t: t, job: j, changed: make(chan struct{}), links: map[int64][]allreducetest.Links{},
+		members: map[string]*hand{}}
 	c.view.Job = &j
 	c.states = map[int64]*state.State{0: state.New(layoutOf(t, example.NewSoftmax()), j.Spec.Samples)}
 	return c
@@ -117,7 +119,7 @@ func layoutOf(t *testing.T, m evenweave.Model) *state.Layout {
 	return layout
 }
 
-// View implements Board.
+// View implements Views.
 func (c *crew) View() (cluster.View, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -213,7 +215,8 @@ func (c *crew) FromCoordinator(_ context.Context, _, _ string, step int64) (*sta
 func (c *crew) start(id string, parallelism int, before func(*evenweave.Batch)) *hand {
 	h := &hand{model: &faulty{Softmax: example.NewSoftmax()}, leaving: make(chan struct{}), ended: make(chan struct{})}
 	h.Loop = &Loop{
-		ID: id, Job: c.job, Model: h.model, Data: delayed{example.Points{}, before}, MetricNames: example.Metrics(), Parallelism: parallelism, Board: c, Connect: c.connect,
+		ID: id, Job: c.job, Model: h.model, Data: delayed{example.Points{}, before}, MetricNames: example.Metrics(),
+		Parallelism: parallelism, Views: c, Connect: c.connect,
 		Fetch: c, Leave: func() {}, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
 	}
 	if err := h.Init(); err != nil {
@@ -237,7 +240,7 @@ func (h *hand) until(step int64) {
 		}
 		select {
 		case <-changed:
-		case <-time.After(time.Millisecond / 4): // commits wake nobody
+		case <-time.After(time.Millisecond / 4): // commits wake no reader
 		}
 	}
 }
@@ -245,7 +248,7 @@ func (h *hand) until(step int64) {
 // finish waits until the members hold the final state, ends the job, and returns their common fingerprint.
 func (c *crew) finish(ids ...string) state.Fingerprint {
 	c.t.Helper()
-	var print state.Fingerprint
+	var fingerprint state.Fingerprint
 	limit := time.Now().Add(5 * time.Minute)
 	for waiting := true; waiting; {
 		if time.Now().After(limit) {
@@ -264,7 +267,7 @@ func (c *crew) finish(ids ...string) state.Fingerprint {
 				c.t.Fatalf("%s: verdict: %s", id, s.Verdict)
 			}
 			if a := s.Accusation; a != nil && a.Kind != policy.KindWaiting && a.Generation == view.World.Generation {
-				c.publish(false, c.alive...) // as a coordinator does that finds all alive
+				c.publish(false, c.alive...) // as a coordinator does if all are alive
 				waiting = true
 				break
 			}
@@ -276,16 +279,16 @@ func (c *crew) finish(ids ...string) state.Fingerprint {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		if i > 0 && f != print {
-			c.t.Errorf("%s ends with fingerprint %s, %s with %s", id, f, ids[0], print)
+		if i > 0 && f != fingerprint {
+			c.t.Errorf("%s ends with fingerprint %s, %s with %s", id, f, ids[0], fingerprint)
 		}
-		print = f
+		fingerprint = f
 	}
 	c.change(func(v *cluster.View) {
 		v.Done = &job.Done{Job: c.job.UUID, Step: c.job.Spec.TotalSteps(), Complete: true}
 	})
 	c.running.Wait()
-	return print
+	return fingerprint
 }
 
 // calm is the fingerprint of an undisturbed run of one member.
@@ -301,7 +304,8 @@ func calm(t *testing.T, steps int64) (f state.Fingerprint) {
 
 var errKilled = errors.New("killed by the test")
 
-// startFlipping starts a member in whose state one bit changes by itself, once, while it computes the step after the given one.
+// startFlipping starts a member in whose state one bit changes by itself, once, while it computes the step after the
+// given one.
 func (c *crew) startFlipping(id string, step int64) (h *hand) {
 	flipped := false
 	h = c.start(id, 1, func(b *evenweave.Batch) {

@@ -16,7 +16,8 @@ import (
 	"evenweave/internal/state"
 )
 
-// TestFlippedBitIsHealed: one member's state is changed behind its back; it is caught before the next commit, named, and replaced by its peers'.
+// TestFlippedBitIsHealed: a bit of one member's state flips; the change is found before the next commit, named, and
+// healed from its peers.
 func TestFlippedBitIsHealed(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
@@ -28,13 +29,14 @@ func TestFlippedBitIsHealed(t *testing.T) {
 		if got := c.finish("a", "b", "c"); got != want {
 			t.Errorf("ends with %s, a calm run with %s", got, want)
 		}
-		if s, _ := victim.report.read(0); s.Heals != 1 || victim.heals != 1 || !strings.Contains(s.Heal, "member b (rank 1)") {
+		if s, _ := victim.report.read(0); s.Heals != 1 || victim.heals != 1 ||
+			!strings.Contains(s.Heal, "member b (rank 1)") {
 			t.Errorf("heals %d, the observer saw %d: %q", s.Heals, victim.heals, s.Heal)
 		}
 	})
 }
 
-// tie runs a, which has been started, and b to the end, with one update of b going wrong; both must go back to the checkpoint.
+// tie runs a, which has started, and b to the end. One update of b goes wrong; both must go back to the checkpoint.
 func tie(t *testing.T, c *crew, at int64, want state.Fingerprint, checkpoint string) {
 	t.Helper()
 	wrong := 0
@@ -55,7 +57,7 @@ func tie(t *testing.T, c *crew, at int64, want state.Fingerprint, checkpoint str
 	}
 }
 
-// TestTieIsReplayed: of two members whose updates gave different states nobody can say who is right; both go back to the last verified
+// TestTieIsReplayed: if the updates of two members differ, the right one is unknown; both go back to the last verified
 // checkpoint.
 func TestTieIsReplayed(t *testing.T) {
 	want := calm(t, steps)
@@ -66,7 +68,7 @@ func TestTieIsReplayed(t *testing.T) {
 	})
 }
 
-// TestTieAtTheEnd: so with the last update, which no step compares.
+// TestTieAtTheEnd: the same for the last update, which no step compares.
 func TestTieAtTheEnd(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
@@ -76,8 +78,8 @@ func TestTieAtTheEnd(t *testing.T) {
 	})
 }
 
-// TestReplicasThatNeverAgree: members whose updates give different states again and again fail the job, with an error that says who has what; they do
-// not replay for ever.
+// TestReplicasThatNeverAgree: members whose updates always differ fail the job, with an error that lists each member's
+// state; they do not replay forever.
 func TestReplicasThatNeverAgree(t *testing.T) {
 	for _, from := range []int64{0, 7, steps - 1} {
 		synctest.Test(t, func(t *testing.T) {
@@ -85,7 +87,8 @@ func TestReplicasThatNeverAgree(t *testing.T) {
 			a, b := c.start("a", 1, nil), c.start("b", 1, nil)
 			b.model.skew = func(step int64) bool { return step >= from }
 			c.publish(false, "a", "b")
-			if v := verdict(c, "a", "b"); !strings.Contains(v, fmt.Sprintf("step %d: replicas differ", from+1)) || !strings.Contains(v, "a (rank 0) has fingerprint") ||
+			if v := verdict(c, "a", "b"); !strings.Contains(v, fmt.Sprintf("step %d: replicas differ", from+1)) ||
+				!strings.Contains(v, "a (rank 0) has fingerprint") ||
 				!strings.Contains(v, "b (rank 1) has fingerprint") {
 				t.Errorf("from step %d on: verdict %q", from, v)
 			}
@@ -98,7 +101,7 @@ func TestReplicasThatNeverAgree(t *testing.T) {
 	}
 }
 
-// TestTheLastReplayCounts: what is right at last is not held against it, not even at the end.
+// TestTheLastReplayCounts: a member that is right at last is not unfit, also at the end.
 func TestTheLastReplayCounts(t *testing.T) {
 	want := calm(t, steps)
 	for _, at := range []int64{7, steps - 1} {
@@ -120,7 +123,7 @@ func TestTheLastReplayCounts(t *testing.T) {
 	}
 }
 
-// TestUnfitMemberEnds: one whose memory changes whenever it computes a step ends by itself, and says so; the others go on.
+// TestUnfitMemberEnds: a member whose memory changes in every step ends itself by name; the others go on.
 func TestUnfitMemberEnds(t *testing.T) {
 	want := calm(t, steps)
 	for _, others := range []string{"", "a", "ac"} {
@@ -138,10 +141,11 @@ func TestUnfitMemberEnds(t *testing.T) {
 			}
 			c.publish(false, append(healthy, "b")...)
 			<-b.ended
-			if b.err == nil || !strings.Contains(b.err.Error(), "member b (rank "+fmt.Sprint(len(healthy))+") is unfit") {
+			if b.err == nil || !strings.Contains(b.err.Error(),
+				"member b (rank "+fmt.Sprint(len(healthy))+") is unfit") {
 				t.Errorf("beside %q: b ended with %v", others, b.err)
 			}
-			if len(healthy) == 0 { // somebody else comes
+			if len(healthy) == 0 { // a new member joins
 				healthy = []string{"d"}
 				c.start("d", 1, nil)
 			}
@@ -153,7 +157,8 @@ func TestUnfitMemberEnds(t *testing.T) {
 	}
 }
 
-// TestTieIsReplayedFromTheNewest: what was made durable since the world was published is where it goes back to, though only one member was told.
+// TestTieIsReplayedFromTheNewest: a tie goes back to a checkpoint that became durable after the world was published,
+// even if only one member knows it.
 func TestTieIsReplayedFromTheNewest(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
@@ -179,8 +184,8 @@ func TestTieIsReplayedFromTheNewest(t *testing.T) {
 	})
 }
 
-// TestMemoryFaultIsNoticedAlone: a member whose state changed by itself knows that it is the damaged one. With a peer there is no tie, without one
-// it goes back to the checkpoint.
+// TestMemoryFaultIsNoticedAlone: a member whose state changed by itself knows that it is damaged. With a peer there is
+// no tie; without one it goes back to the checkpoint.
 func TestMemoryFaultIsNoticedAlone(t *testing.T) {
 	want := calm(t, steps)
 	for ids, healed := range map[string]string{"b": "checkpoint of step 0", "ab": "that of a"} {
@@ -202,7 +207,7 @@ func TestMemoryFaultIsNoticedAlone(t *testing.T) {
 	}
 }
 
-// TestDismissedMemberEnds: one that a world dismisses ends, with the reason; one that comes up under its id later does not.
+// TestDismissedMemberEnds: a member that a world dismisses ends with the reason; a later process with its id does not.
 func TestDismissedMemberEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
@@ -226,8 +231,8 @@ func TestDismissedMemberEnds(t *testing.T) {
 	})
 }
 
-// TestTheDurableCheckpointIsLost: what members were told to be durable, and nobody can load any more, is not asked for for ever: the next world's record
-// names an older checkpoint, and they go back to that.
+// TestTheDurableCheckpointIsLost: members do not ask forever for a durable checkpoint that was lost: the next world
+// record names an older one, and they go back to that.
 func TestTheDurableCheckpointIsLost(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
@@ -252,12 +257,14 @@ func TestTheDurableCheckpointIsLost(t *testing.T) {
 			t.Errorf("ends with %s, a calm run with %s", got, want)
 		}
 		if s, _ := a.report.read(0); !strings.Contains(s.Heal, "checkpoint of step 0") {
-			t.Errorf("healed by %q, of two states that differ after step 13, with the checkpoint of step 10 lost", s.Heal)
+			t.Errorf("healed by %q, of two states that differ after step 13, with the checkpoint of step 10 lost",
+				s.Heal)
 		}
 	})
 }
 
-// misled is a member's collective that changes its ledger while the ring sums: what the member is then told looks like samples used twice, to it alone.
+// misled is a collective that changes its member's ledger while the ring sums: to this member alone, samples seem used
+// twice.
 type misled struct {
 	Collective
 	step   int64
@@ -272,7 +279,8 @@ func (m misled) Sum(ctx context.Context, step int64, words []int64) error {
 	return err
 }
 
-// TestALoneFailureEndsNoJob: what one of three members finds wrong, by its own fault, breaks that world only. The others go on, and it is healed.
+// TestALoneFailureEndsNoJob: an error that one of three members finds alone, by its own fault, breaks that world only.
+// The others go on, and it is healed.
 func TestALoneFailureEndsNoJob(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
@@ -318,10 +326,11 @@ func TestALoneFailureEndsNoJob(t *testing.T) {
 	})
 }
 
-// TestADamagedCopyIsMadeAnew: a due state that was copied from a damaged live one is not what the healed member gives away.
-func TestADamagedCopyIsMadeAnew(t *testing.T) {
+// TestADamagedCopyIsReplaced: a healed member does not give away a due state that was copied from a damaged one.
+func TestADamagedCopyIsReplaced(t *testing.T) {
 	model := example.NewSoftmax()
-	j := job.Job{Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: 20}, CheckpointEvery: 5}
+	j := job.Job{Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: 20},
+		CheckpointEvery: 5}
 	r, err := newReplica(j, model)
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +344,7 @@ func TestADamagedCopyIsMadeAnew(t *testing.T) {
 	if err := r.update(0, []int32{1}, r.layout.Split(make([]float32, r.layout.Summed()))); err != nil {
 		t.Fatal(err)
 	}
-	right.Step, r.durable = 5, 5 // it is durable already, so what is adopted is not kept
+	right.Step, r.durable = 5, 5 // already durable, so the adopted state is not kept
 	if err := r.adopt(right.Clone()); err != nil {
 		t.Fatal(err)
 	}

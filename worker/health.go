@@ -7,18 +7,18 @@ import (
 )
 
 const (
-	restingLimit  = time.Minute // the loop looks around several times a minute while it waits
-	trainingLimit = 8           // deadlines that may pass in a world without a commit: patience runs out long before
+	restingLimit  = time.Minute // the loop runs several times a minute while it waits
+	trainingLimit = 8           // deadlines without a commit; collectives fail much earlier
 )
 
-// got says that the member got on, and within which time it has to again; from then on it is not healthy.
+// got records progress, and the time within which the next must come; after that the member is not healthy.
 func (r *report) got(on time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.moved, r.allowed = time.Now(), on
 }
 
-// health says what the member does, and whether it makes progress or waits for a stated reason.
+// health returns what the member does, and whether it makes progress or waits for a stated reason.
 func (r *report) health(now time.Time) (line string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -30,14 +30,15 @@ func (r *report) health(now time.Time) (line string, ok bool) {
 	return line, ok
 }
 
-// openingPages are those of a worker that has no job yet, or is loading it: alive, for a stated reason, and not ready.
+// openingPages are the pages of a worker that has no job yet or is loading it: alive, with the reason, but not ready.
 func openingPages(metrics http.Handler) http.Handler {
 	const doing = "waiting for the job, or loading it"
-	return pages(metrics, func() (string, bool) { return doing, true }, func() (string, bool) { return "not registered: " + doing, false })
+	return pages(metrics, func() (string, bool) { return doing, true },
+		func() (string, bool) { return "not registered: " + doing, false })
 }
 
-// Handler serves the member's pages: /healthz fails when it neither makes progress nor waits for a stated reason, /readyz until it is
-// registered; /metrics unless that is nil.
+// Handler serves the member's pages: /healthz fails when it neither makes progress nor waits for a stated reason,
+// /readyz until it is registered; /metrics unless that is nil.
 func (l *Loop) Handler(metrics http.Handler, registered func() bool) http.Handler {
 	return pages(metrics, func() (string, bool) { return l.report.health(time.Now()) }, func() (string, bool) {
 		if !registered() {

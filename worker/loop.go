@@ -16,8 +16,8 @@ import (
 	"evenweave/proto"
 )
 
-// Board shows what the cluster's records say now, and when that changes.
-type Board interface {
+// Views shows the cluster's records, and signals changes.
+type Views interface {
 	View() (cluster.View, <-chan struct{})
 }
 
@@ -29,29 +29,30 @@ type Loop struct {
 	Data        evenweave.Data
 	MetricNames []string // of the sums that the model's Gradients reports
 	Parallelism int
-	Board       Board
+	Views       Views
 	Connect     Connect
 	Fetch       fetcher
-	// Leave tells the cluster that this member wants to go.
+	// Leave asks the cluster for a world without this member.
 	Leave func()
 	// Stay: wait after the job's end until ctx is over, instead of returning.
 	Stay     bool
 	Observer Observer // may be nil
 	Log      *slog.Logger
 
-	replica  *replica
-	report   *report
-	pulse    pulse
-	patience patience
-	sampler  *schedule.Sampler
-	lanes    []*lane
-	sealing  sync.WaitGroup // hashes of due states
+	replica   *replica
+	report    *report
+	pauses    pauseDetector
+	stepTimes stepTimes
+	sampler   *schedule.Sampler
+	lanes     []*lane
+	sealing   sync.WaitGroup // hashes of due states
 }
 
 // errWorldChanged ends a generation that a newer world has replaced without waiting for its step.
 var errWorldChanged = errors.New("a newer world has been published")
 
-// Init prepares the loop; the Member service may serve from then on. The error says what is wrong with the model's tensors.
+// Init prepares the loop; the Member service may serve from then on. It returns an error if the model's tensors are
+// invalid.
 func (l *Loop) Init() (err error) {
 	if l.replica, err = newReplica(l.Job, l.Model); err != nil {
 		return err
@@ -65,46 +66,53 @@ func (l *Loop) Init() (err error) {
 	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
 		flat := make([]float32, l.replica.layout.Summed())
 		l.lanes = append(l.lanes, &lane{
-			batch: evenweave.Batch{Samples: make([]int32, plan.MicroBatch)}, flat: flat, grads: l.replica.layout.Split(flat),
+			batch: evenweave.Batch{Samples: make([]int32, plan.MicroBatch)}, flat: flat,
+			grads: l.replica.layout.Split(flat),
 		})
 	}
 	return nil
 }
 
-// Run returns nil when the job is done or this member has left, an error when it cannot go on: the job failed, or is not there any more.
-// When leaving is closed, the member finishes its step, waits for a world without it, and returns.
+// Run returns nil when the job is done or this member has left, and an error when it cannot go on: the job failed or is
+// gone. When leaving is closed, the member finishes its step, waits for a world without it, and returns.
 func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	beating, stop := context.WithCancel(ctx)
 	defer stop()
-	go l.pulse.run(beating)
+	go l.pauses.run(beating)
 	defer l.sealing.Wait()
 
-	first, _ := l.Board.View() // what it says of an earlier process under this id is not meant for this one
+	first, _ := l.Views.View() // a dismissal in it is of an earlier process with this id
 	generation := int64(0)     // the newest that this member has been through
 	left := false
 	for {
-		view, changed := l.Board.View()
+		view, changed := l.Views.View()
 		l.Observer.Saw(len(view.Skipped), view.OtherProtocol())
 		due, acknowledged := l.replica.outstanding()
 		world := view.World
 		switch {
 		case view.Job == nil && view.Revision != 0:
-			return fmt.Errorf("job %s is not in etcd any more: its data was lost or deleted; start the coordinator again on its directory to go on from the newest checkpoint", l.Job.UUID)
+			return fmt.Errorf("job %s is not in etcd any more: its data was lost or deleted; start the coordinator "+
+				"again on its directory to go on from the newest checkpoint", l.Job.UUID)
 		case view.Job != nil && view.Job.UUID != l.Job.UUID:
-			return fmt.Errorf("fenced: this worker belongs to job %s, etcd now holds job %s; start it again to join that one", l.Job.UUID, view.Job.UUID)
+			return fmt.Errorf("fenced: this worker belongs to job %s, etcd now holds job %s; start it again to join "+
+				"that one", l.Job.UUID, view.Job.UUID)
 		case view.Job != nil && view.Job.Numerics != "" && l.refused(view):
-			return fmt.Errorf("numerics differ: this worker's golden probe gives %s, the job's is %s: another XLA plug-in, class of processor (docs/exactness.md), XLA_FLAGS or build of evenweave would change bits; use those of the job (make setup)", l.numerics(view), view.Job.Numerics)
+			return fmt.Errorf("numerics differ: this worker's golden probe gives %s, the job's is %s: another XLA "+
+				"plug-in, class of processor (docs/exactness.md), XLA_FLAGS or build of evenweave would change "+
+				"bits; use those of the job (make setup)", l.numerics(view), view.Job.Numerics)
 		case view.Done != nil && view.Done.Failure != "":
 			return fmt.Errorf("the job failed: %s", view.Done.Failure)
 		case view.Done != nil && (left || !l.Stay):
 			l.report.set(func(s *proto.Status) { s.Phase = phaseFinished })
-			l.Log.Info("the job is done", "step", view.Done.Step, "complete", view.Done.Complete, "checkpoint", view.Done.Checkpoint)
+			l.Log.Info("the job is done", "step", view.Done.Step, "complete", view.Done.Complete, "checkpoint",
+				view.Done.Checkpoint)
 			return nil
-		case left && (world == nil || world.Rank(l.ID) < 0) && due == 0: // what is due may be nowhere else
+		case left && (world == nil || world.Rank(l.ID) < 0) && due == 0: // other members may lack the due states
 			l.Log.Info("left", "generation", generation)
 			return nil
 		case l.dismissed(first.World, world) != "":
-			return &Unfit{"this member is dismissed: " + l.dismissed(first.World, world) + "; check this machine, and its network to the others"}
+			return &Unfit{"this member is dismissed: " + l.dismissed(first.World, world) + "; check this machine, " +
+				"and its network to the others"}
 		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
 			generation = world.Generation
 			if view.Job != nil {
@@ -175,11 +183,13 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	log := l.Log.With("generation", world.Generation, "rank", rank, "size", world.Size())
 	log.Info("entering the world", "members", world.IDs(), "reason", world.Reason)
 	l.report.set(func(s *proto.Status) {
-		s.Generation, s.Accusation, s.Holding, s.Held, s.Fingerprint, s.Verdict, s.Phase = world.Generation, nil, false, nil, "", "", phaseConnect
+		s.Generation, s.Accusation, s.Holding, s.Held, s.Fingerprint, s.Verdict, s.Phase = world.Generation, nil, false,
+			nil, "", "", phaseConnect
 	})
-	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(), world.Reason))
+	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(),
+		world.Reason))
 
-	deadlines := l.patience.deadlines(world.Backoff)
+	deadlines := l.stepTimes.deadlines(world.Backoff)
 	l.report.got(trainingLimit * deadlines.Step)
 	l.Observer.Entered(world, rank)
 
@@ -203,16 +213,18 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	mean := make([]float32, elements)
 	g := &generation{
 		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, data: l.Data,
-		names: names{func(i int) string { return probe.ElementName(layout, i) }, l.MetricNames},
-		deal:  schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(elements, len(l.MetricNames), plan, world.Size()),
-		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), patience: &l.patience, report: l.report, observer: l.Observer,
-		fetch: l.Fetch, log: log, sealing: &l.sealing,
+		names:      names{func(i int) string { return probe.ElementName(layout, i) }, l.MetricNames},
+		assignment: schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(elements, len(l.MetricNames),
+			plan, world.Size()),
+		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), stepTimes: &l.stepTimes, report: l.report,
+		observer: l.Observer,
+		fetch:    l.Fetch, log: log, sealing: &l.sealing,
 		newer: func() bool {
-			v, _ := l.Board.View()
+			v, _ := l.Views.View()
 			return v.World != nil && v.World.Generation > world.Generation
 		},
 		leader: func() string {
-			if v, _ := l.Board.View(); v.Leader != nil {
+			if v, _ := l.Views.View(); v.Leader != nil {
 				return v.Leader.Address
 			}
 			return world.Coordinator
@@ -227,7 +239,8 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		}
 		return l.ended(ctx, world, log, err)
 	}
-	// Every rank comes here by the same step. A neighbour may still be receiving what this rank sent: do not break its ring.
+	// Every rank comes here by the same step. A neighbour may still be receiving what this rank sent: do not break its
+	// ring.
 	closing, done := context.WithTimeout(ctx, deadlines.Step)
 	defer done()
 	if err := ring.Close(closing); err != nil { // a neighbour that missed the end of the step will catch up
@@ -237,26 +250,29 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		log.Error("verdict", "err", verdict)
 		l.report.event("verdict", verdict.Message)
 		l.report.set(func(s *proto.Status) { s.Verdict, s.Phase = verdict.Message, phaseHolding })
-		return nil // the coordinator writes it down for all; Run returns when it reads that
+		return nil // the coordinator records it for all; Run then reads that
 	}
 	if holding {
-		print := l.replica.print.String() // the last exchange has found it unchanged
+		fingerprint := l.replica.expected.String() // the last exchange has found it unchanged
 		last, err := l.replica.at(ctx, l.replica.step)
 		if err != nil {
 			return l.ended(ctx, world, log, err)
 		}
-		l.sealing.Wait() // a coordinator that hears of this state alone passes over the due ones before it
+		l.sealing.Wait() // report this state after the due ones: a coordinator that knows only this one skips them
 		held := &proto.HeldState{Step: l.replica.step, Sha256: last.SHA256[:], Generation: world.Generation}
-		log.Info("holding the state", "step", l.replica.step, "fingerprint", print)
-		l.report.set(func(s *proto.Status) { s.Holding, s.Held, s.Fingerprint, s.Phase = true, held, print, phaseHolding })
+		log.Info("holding the state", "step", l.replica.step, "fingerprint", fingerprint)
+		l.report.set(func(s *proto.Status) {
+			s.Holding, s.Held, s.Fingerprint, s.Phase = true, held, fingerprint, phaseHolding
+		})
 	}
 	return nil
 }
 
-// watch cancels the generation when a world is published that does not wait for its step, and passes on the wish to leave.
-func (l *Loop) watch(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool, cancel context.CancelCauseFunc) {
+// watch cancels the generation when a published world does not wait for its step, and passes on the request to leave.
+func (l *Loop) watch(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool,
+	cancel context.CancelCauseFunc) {
 	for {
-		view, changed := l.Board.View()
+		view, changed := l.Views.View()
 		l.Observer.Saw(len(view.Skipped), view.OtherProtocol())
 		if w := view.World; w != nil && w.Generation > world.Generation && w.Since > world.Generation {
 			cancel(fmt.Errorf("%w: generation %d, %s", errWorldChanged, w.Generation, w.Reason))
@@ -277,11 +293,11 @@ func (l *Loop) watch(ctx context.Context, world job.World, leaving <-chan struct
 	}
 }
 
-// ended decides what an error that ended a generation means, and reports it.
+// ended interprets the error that ended a generation, and reports it.
 func (l *Loop) ended(ctx context.Context, world job.World, log *slog.Logger, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if !errors.Is(cause, errWorldChanged) {
-			return nil // Run looks at the board, or at its own context, and finds the reason
+			return nil // Run finds the reason in the view or in its context
 		}
 		log.Info("generation over", "reason", cause)
 		l.report.event("world changed", cause.Error())
@@ -289,15 +305,16 @@ func (l *Loop) ended(ctx context.Context, world job.World, log *slog.Logger, err
 	}
 	a := accuse(err, world)
 	a.Step, a.WaitedNanos = l.replica.step, max(a.WaitedNanos, 0)
-	a.Paused = l.pulse.stalled(time.Now())
-	log.Warn("generation over", "step", a.Step, "suspect", a.Suspect, "kind", a.Kind, "phase", a.Phase, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "err", err)
+	a.Paused = l.pauses.stalled(time.Now())
+	log.Warn("generation over", "step", a.Step, "suspect", a.Suspect, "kind", a.Kind, "phase", a.Phase, "waited",
+		time.Duration(a.WaitedNanos), "paused", a.Paused, "err", err)
 	l.report.event("collective failed", err.Error())
 	l.Observer.Broken(a.Kind)
 	l.report.set(func(s *proto.Status) { s.Accusation, s.Phase = a, phaseWaiting })
 	return nil
 }
 
-// unobserved is the observer of a member that has none.
+// unobserved is the observer of a member without one.
 type unobserved struct{}
 
 func (unobserved) Entered(job.World, int)       {}

@@ -43,7 +43,7 @@ func TestAnyWorldSize(t *testing.T) {
 	}
 }
 
-// TestRecordsThatAreNotUsedAreCounted: also those that come while the member trains.
+// TestRecordsThatAreNotUsedAreCounted: also records that come while the member trains.
 func TestRecordsThatAreNotUsedAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
@@ -82,7 +82,7 @@ func TestRandomWorlds(t *testing.T) {
 			for range 1 + r.IntN(6) {
 				time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond) // virtual
 				switch what := r.IntN(3); {
-				case what == 0 && len(alive) > 1: // killed: the others learn it from the broken ring
+				case what == 0 && len(alive) > 1: // killed: the others see the ring break
 					i := r.IntN(len(alive))
 					c.members[alive[i]].cancel(errKilled)
 					alive = append(alive[:i:i], alive[i+1:]...)
@@ -103,8 +103,8 @@ func TestRandomWorlds(t *testing.T) {
 	}
 }
 
-// TestWhoLeavesKeepsWhatIsDue: until it is durable. The others may die, and no coordinator may have been there to save it.
-func TestWhoLeavesKeepsWhatIsDue(t *testing.T) {
+// TestALeaverKeepsDueStates until they are durable: the others may die before a coordinator has saved them.
+func TestALeaverKeepsDueStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		a, b := c.start("a", 1, nil), c.start("b", 1, nil)
@@ -131,9 +131,9 @@ func TestWhoLeavesKeepsWhatIsDue(t *testing.T) {
 	})
 }
 
-// TestHoldingIsToldWithWhatIsDue: a coordinator that hears of the last state alone saves it, and passes over the due ones: nothing
-// evaluates them then.
-func TestHoldingIsToldWithWhatIsDue(t *testing.T) {
+// TestHoldingIsReportedAfterDueStates: a coordinator that knows only the last state saves it and skips the due ones,
+// which are then never evaluated.
+func TestHoldingIsReportedAfterDueStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		hashing := make(chan struct{})
@@ -151,15 +151,16 @@ func TestHoldingIsToldWithWhatIsDue(t *testing.T) {
 		}
 		s, _ := a.report.read(0)
 		if s.Holding {
-			t.Errorf("it holds step %d and tells of due states %v", s.Step, s.Due)
+			t.Errorf("it holds step %d and reports due states %v", s.Step, s.Due)
 		}
 		a.replica.sealing.Unlock()
 		c.finish("a")
 	})
 }
 
-// TestWhoJoinsKeepsWhatIsDue: one that enters with a due state can save it, should those who computed it die; not one that took it from the disk.
-func TestWhoJoinsKeepsWhatIsDue(t *testing.T) {
+// TestAJoinerKeepsDueStates: a member that enters with a due state keeps it, in case the members that computed it die;
+// not if it came from the disk.
+func TestAJoinerKeepsDueStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		c.start("a", 1, func(b *evenweave.Batch) {
@@ -192,7 +193,7 @@ func TestWhoJoinsKeepsWhatIsDue(t *testing.T) {
 	})
 }
 
-// verdict waits until every member has reached one and returns it.
+// verdict waits until every member has reported one and returns it.
 func verdict(c *crew, ids ...string) string {
 	c.t.Helper()
 	text := ""
@@ -264,7 +265,8 @@ func TestRepeatedSampleIsCaught(t *testing.T) {
 	})
 }
 
-// TestHungMemberIsNamed: it blocks while its stream stands; after the deadline the others accuse it, and not each other.
+// TestHungMemberIsNamed: a member blocks with its streams open; after the deadline the others accuse it, and not each
+// other.
 func TestHungMemberIsNamed(t *testing.T) {
 	want := calm(t, steps)
 	synctest.Test(t, func(t *testing.T) {
@@ -292,12 +294,14 @@ func TestHungMemberIsNamed(t *testing.T) {
 		if accused.Suspect != "b" || accused.Kind != "deadline" || accused.Paused {
 			t.Errorf("c accuses %v", accused)
 		}
-		if waited := time.Since(began); waited < limit.Step || waited > 2*limit.Step || asked < limit.Suspect || asked > 2*limit.Suspect {
-			t.Errorf("probes were asked for after %v, the hang was named after %v; the deadlines are %+v", asked, waited, limit)
+		if waited := time.Since(began); waited < limit.Step || waited > 2*limit.Step || asked < limit.Suspect ||
+			asked > 2*limit.Suspect {
+			t.Errorf("probes were asked for after %v, the hang was named after %v; the deadlines are %+v",
+				asked, waited, limit)
 		}
 		c.publish(false, "a", "c")
 		c.members["a"].until(9)
-		close(awake) // it finds itself fenced, and joins again as a planned change
+		close(awake) // it is fenced, and joins again by a planned change
 		c.publish(true, "a", "c", "b")
 		if got := c.finish("a", "b", "c"); got != want {
 			t.Errorf("ends with %s, a calm run with %s", got, want)
@@ -338,7 +342,7 @@ func TestFreshMembersRestore(t *testing.T) {
 	})
 }
 
-// TestFenced: a member of a job that was replaced, or is gone, ends with an error that says so.
+// TestFenced: a member of a job that was replaced or is gone ends with an error that names the cause.
 func TestFenced(t *testing.T) {
 	for says, change := range map[string]func(*cluster.View){
 		"fenced":                  func(v *cluster.View) { j := *v.Job; j.UUID = "another"; v.Job = &j },

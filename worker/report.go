@@ -24,12 +24,12 @@ const (
 )
 
 const (
-	keptCommits = 4096 // told to a coordinator that comes back
-	pageCommits = 256  // told in one message
-	keptEvents  = 512  // told to `evenweave blame`
+	keptCommits = 4096 // for a coordinator that restarts
+	pageCommits = 256  // in one message
+	keptEvents  = 512  // for `evenweave blame`
 )
 
-// report is what this member tells about itself. Level-based: readers always get all that holds now. Safe for concurrent use.
+// report is this member's status. Readers always get the whole status. It is safe for concurrent use.
 type report struct {
 	mu      sync.Mutex
 	status  *proto.Status
@@ -37,10 +37,10 @@ type report struct {
 	events  []*proto.BlameEvent
 	changed chan struct{}
 
-	telling sync.Mutex // so that of two who tell of due states the later one has the last word
+	dueMu sync.Mutex // so that of two concurrent reports of due states the later one is kept
 
-	moved   time.Time     // when the member last got on
-	allowed time.Duration // how long that may be ago; 0: any time
+	moved   time.Time     // when the member last made progress
+	allowed time.Duration // how long ago that may be; 0: any time
 }
 
 func newReport(member, job string) *report {
@@ -50,7 +50,7 @@ func newReport(member, job string) *report {
 	}
 }
 
-// set changes the status and wakes who follows it.
+// set changes the status and wakes its followers.
 func (r *report) set(change func(*proto.Status)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,23 +59,23 @@ func (r *report) set(change func(*proto.Status)) {
 	r.changed = make(chan struct{})
 }
 
-// due tells which due states are held now.
+// due reports the due states that the member holds now.
 func (r *report) due(held func() []*proto.HeldState) {
-	r.telling.Lock()
-	defer r.telling.Unlock()
+	r.dueMu.Lock()
+	defer r.dueMu.Unlock()
 	due := held()
 	r.set(func(s *proto.Status) { s.Due = due })
 }
 
-// phase is set several times a step and wakes nobody: the next change carries it.
+// phase changes several times a step, so it wakes no follower: the next change carries it.
 func (r *report) phase(p string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status.Phase = p
 }
 
-// commit records a committed step and the ledger after it; a step done again replaces what followed it. It wakes nobody: followers look
-// every pace, so that short steps cost no message each.
+// commit records a committed step and the ledger after it; a repeated step replaces all later ones. It wakes no
+// follower: they look every pace, so that a short step costs no message.
 func (r *report) commit(c *proto.Commit, ledger *proto.Ledger) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,7 +90,7 @@ func (r *report) commit(c *proto.Commit, ledger *proto.Ledger) {
 	r.status.Step, r.status.Ledger, r.status.Opened = c.Step, ledger, c.Generation
 }
 
-// event notes something for `evenweave blame`.
+// event records an event for `evenweave blame`.
 func (r *report) event(what, detail string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +98,8 @@ func (r *report) event(what, detail string) {
 		r.events = append(r.events[:0], r.events[keptEvents/4:]...)
 	}
 	r.events = append(r.events, &proto.BlameEvent{
-		TimeNanos: time.Now().UnixNano(), Member: r.status.Member, Generation: r.status.Generation, Step: r.status.Step, What: what, Detail: detail,
+		TimeNanos: time.Now().UnixNano(), Member: r.status.Member, Generation: r.status.Generation, Step: r.status.Step,
+		What: what, Detail: detail,
 	})
 }
 
@@ -108,14 +109,17 @@ func (r *report) blame() []*proto.BlameEvent {
 	return append([]*proto.BlameEvent(nil), r.events...)
 }
 
-// read returns the status with the oldest commits after a step, a page of them at most, and a channel that is closed, and another from then on, when set changes the status.
+// read returns the status with the oldest commits after a step, at most a page of them, and a channel that is closed at
+// the next change by set.
 func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := &proto.Status{
-		Member: r.status.Member, Job: r.status.Job, Generation: r.status.Generation, Step: r.status.Step, Phase: r.status.Phase,
-		Accusation: r.status.Accusation, Due: r.status.Due, Holding: r.status.Holding, Held: r.status.Held, Fingerprint: r.status.Fingerprint,
-		Verdict: r.status.Verdict, Ledger: r.status.Ledger, Heals: r.status.Heals, Heal: r.status.Heal,
+		Member: r.status.Member, Job: r.status.Job, Generation: r.status.Generation, Step: r.status.Step,
+		Phase:      r.status.Phase,
+		Accusation: r.status.Accusation, Due: r.status.Due, Holding: r.status.Holding, Held: r.status.Held,
+		Fingerprint: r.status.Fingerprint,
+		Verdict:     r.status.Verdict, Ledger: r.status.Ledger, Heals: r.status.Heals, Heal: r.status.Heal,
 		Opened: r.status.Opened,
 	}
 	first := len(r.commits)

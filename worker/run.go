@@ -21,13 +21,13 @@ import (
 	"evenweave/proto"
 )
 
-// Config says how one worker process takes part in a job.
+// Config is how one worker process takes part in a job.
 type Config struct {
 	Endpoints   []string
 	Name        string // of the job
 	ID          string
 	Listen      string // host:port for peers and the coordinator; port 0: a free one
-	Advertise   string // how they reach it; "": worked out from Listen
+	Advertise   string // the address for them; "": derived from Listen
 	HTTP        string // host:port of the status pages; "": none
 	Parallelism int
 	Stay        bool          // wait after the job's end
@@ -37,36 +37,39 @@ type Config struct {
 	Faults      bool          // SIGUSR1 damages the state: for `evenweave chaos`
 	Metrics     http.Handler  // served as /metrics; may be nil
 	MetricNames []string      // of the task
-	// Open loads model and training data of a job, compiled and warm, and returns the hash of the golden probe (see package probe).
+	// Open loads model and training data of a job, compiled and warm, and returns the hash of the golden probe (see
+	// package probe).
 	Open func(ctx context.Context, j job.Job) (model evenweave.Model, data evenweave.Data, numerics string, err error)
 	Log  *slog.Logger
 }
 
-// Run takes part until the job is done or ctx ends hard. When leaving is closed the member leaves in good order.
+// Run takes part until the job is done or ctx ends. When leaving is closed, the member leaves in good order.
 func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
 	if err != nil {
 		return err
 	}
-	defer client.Close() // last: the registration is taken back through it
+	defer client.Close() // last: the deregistration uses it
 	ctx, cancel := context.WithCancelCause(ctx)
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer cancel(nil)
 
-	board := cluster.NewWatcher(cfg.Log)
-	tasks.Go(func() { board.Run(ctx, client) })
-	var pages atomic.Pointer[http.Handler] // a worker that waits for its job is healthy too, so they are there from the start
+	views := cluster.NewWatcher(cfg.Log)
+	tasks.Go(func() { views.Run(ctx, client) })
+	var pages atomic.Pointer[http.Handler] // from the start: a worker that waits for its job is healthy too
 	pages.Store(new(openingPages(cfg.Metrics)))
 	if cfg.HTTP != "" {
-		web, err := serveHTTP(cfg.HTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*pages.Load()).ServeHTTP(w, r) }), &tasks, cancel)
+		web, err := serveHTTP(cfg.HTTP,
+			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*pages.Load()).ServeHTTP(w, r) }),
+			&tasks, cancel)
 		if err != nil {
 			return err
 		}
 		defer web.Close()
 	}
 
-	j, err := awaitJob(ctx, board, leaving, cfg)
+	j, err := awaitJob(ctx, views, leaving, cfg)
 	if err != nil || j == nil {
 		return err
 	}
@@ -96,9 +99,10 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	}
 	pool := &proto.Pool{}
 	defer pool.Close()
-	rings := NewRings(cfg.ID, j.UUID, board.Learn)
+	rings := NewRings(cfg.ID, j.UUID, views.Learn)
 	loop := &Loop{
-		ID: cfg.ID, Job: *j, Model: model, Data: data, MetricNames: cfg.MetricNames, Parallelism: cfg.Parallelism, Board: board,
+		ID: cfg.ID, Job: *j, Model: model, Data: data, MetricNames: cfg.MetricNames, Parallelism: cfg.Parallelism,
+		Views:   views,
 		Connect: retaining(pool, rings.Connect),
 		Fetch:   Fetcher{Dial: pool.Dial, Layout: layout, Samples: j.Spec.Samples},
 		Leave:   func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
@@ -122,7 +126,7 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if cfg.Faults {
 		tasks.Go(func() { loop.flips(ctx) })
 	}
-	tasks.Go(func() { // leaving may not take for ever
+	tasks.Go(func() { // leaving must not take forever
 		select {
 		case <-ctx.Done():
 			return
@@ -134,13 +138,15 @@ func Run(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 			cancel(fmt.Errorf("leaving took more than %v: going at once; peers will recover", cfg.Grace))
 		}
 	})
-	cfg.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", numerics, "parallelism", cfg.Parallelism)
+	cfg.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", numerics, "parallelism",
+		cfg.Parallelism)
 	return loop.Run(ctx, leaving)
 }
 
-// open calls Open. A compiler cannot be interrupted: when ctx ends, or this process is asked to leave (then the model is nil), it is left to itself
-// and ends with the process.
-func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) (evenweave.Model, evenweave.Data, string, error) {
+// open calls Open. A compiler cannot be interrupted: when ctx ends, or this process is asked to leave (then the model
+// is nil), open returns and the compiler ends with the process.
+func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) (evenweave.Model, evenweave.Data,
+	string, error) {
 	type opened struct {
 		model    evenweave.Model
 		data     evenweave.Data
@@ -163,7 +169,7 @@ func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) 
 	}
 }
 
-// retaining closes the connections to those that a world has not, before it is connected.
+// retaining closes the connections to processes outside a world before it connects the world.
 func retaining(pool *proto.Pool, connect Connect) Connect {
 	return func(ctx context.Context, w job.World, rank int) (Collective, error) {
 		addresses := []string{w.Coordinator}
@@ -175,11 +181,11 @@ func retaining(pool *proto.Pool, connect Connect) Connect {
 	}
 }
 
-// awaitJob waits for a job that goes on. The end of one that was only stopped stands until a coordinator takes it back, so it is waited out:
-// it is not for a process that starts anew. nil without an error: asked to leave before, or the job is over.
-func awaitJob(ctx context.Context, board *cluster.Watcher, leaving <-chan struct{}, cfg Config) (*job.Job, error) {
+// awaitJob waits for a job that is not over. A stopped job's record of its end stays until a coordinator reopens it, so
+// a new process waits. nil without an error: asked to leave, or the job is over.
+func awaitJob(ctx context.Context, views *cluster.Watcher, leaving <-chan struct{}, cfg Config) (*job.Job, error) {
 	for {
-		view, changed := board.View()
+		view, changed := views.View()
 		over := view.Done != nil && (view.Done.Complete || view.Done.Failure != "")
 		switch {
 		case view.Job != nil && view.Done == nil:
@@ -197,22 +203,24 @@ func awaitJob(ctx context.Context, board *cluster.Watcher, leaving <-chan struct
 		case <-time.After(5 * time.Second):
 			why := fmt.Sprintf("no coordinator has created job %q yet", cfg.Name)
 			switch {
-			case board.LastRead().IsZero():
+			case views.LastRead().IsZero():
 				why = fmt.Sprintf("etcd at %v does not answer", cfg.Endpoints)
-				if err := board.Err(); err != nil {
+				if err := views.Err(); err != nil {
 					why = err.Error()
 				}
 			case over:
 				why = fmt.Sprintf("job %q is over; waiting for the next", cfg.Name)
 			case view.Done != nil:
-				why = fmt.Sprintf("job %q was stopped after step %d; no coordinator goes on with it yet", cfg.Name, view.Done.Step)
+				why = fmt.Sprintf("job %q was stopped after step %d; no coordinator goes on with it yet",
+					cfg.Name, view.Done.Step)
 			}
 			cfg.Log.Info("waiting", "why", why)
 		}
 	}
 }
 
-func serveHTTP(address string, h http.Handler, tasks *sync.WaitGroup, cancel context.CancelCauseFunc) (*http.Server, error) {
+func serveHTTP(address string, h http.Handler, tasks *sync.WaitGroup, cancel context.CancelCauseFunc) (*http.Server,
+	error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)

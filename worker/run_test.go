@@ -15,13 +15,15 @@ import (
 	"evenweave/proto"
 )
 
-// TestLeavingWhileCompiling: the wish to leave, and the end of its context, are heeded while a compiler cannot be interrupted.
+// TestLeavingWhileCompiling: a request to leave, and the end of the context, take effect although a compiler cannot be
+// interrupted.
 func TestLeavingWhileCompiling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		defer synctest.Wait()
 		defer close(gate)
-		cfg := Config{Log: slog.New(slog.DiscardHandler), Open: func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
+		cfg := Config{Log: slog.New(slog.DiscardHandler), Open: func(context.Context, job.Job) (evenweave.Model,
+			evenweave.Data, string, error) {
 			<-gate
 			return example.NewSoftmax(), example.Points{}, "bits", nil
 		}}
@@ -39,13 +41,14 @@ func TestLeavingWhileCompiling(t *testing.T) {
 		cfg.Open = func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 			return example.NewSoftmax(), example.Points{}, "bits", nil
 		}
-		if model, data, numerics, err := cfg.open(t.Context(), job.Job{}, nil); model == nil || data == nil || numerics != "bits" || err != nil {
+		if model, data, numerics, err := cfg.open(t.Context(), job.Job{}, nil); model == nil || data == nil ||
+			numerics != "bits" || err != nil {
 			t.Errorf("opened: %v, %v, %q, %v", model, data, numerics, err)
 		}
 	})
 }
 
-// TestConnectionsEndWithTheirWorld: a long-lived member keeps none to those that a world has not.
+// TestConnectionsEndWithTheirWorld: a member keeps no connections to processes outside its world.
 func TestConnectionsEndWithTheirWorld(t *testing.T) {
 	pool := &proto.Pool{}
 	defer pool.Close()
@@ -58,8 +61,13 @@ func TestConnectionsEndWithTheirWorld(t *testing.T) {
 		states[address] = c.GetState
 	}
 	connected := false
-	connect := retaining(pool, func(context.Context, job.World, int) (Collective, error) { connected = true; return nil, nil })
-	if _, err := connect(t.Context(), job.World{Coordinator: "127.0.0.1:1", Peers: []job.Peer{{ID: "b", Address: "127.0.0.1:3"}}}, 0); err != nil || !connected {
+	connect := retaining(pool, func(context.Context, job.World, int) (Collective, error) {
+		connected = true
+		return nil,
+			nil
+	})
+	if _, err := connect(t.Context(), job.World{Coordinator: "127.0.0.1:1",
+		Peers: []job.Peer{{ID: "b", Address: "127.0.0.1:3"}}}, 0); err != nil || !connected {
 		t.Fatalf("connected %v: %v", connected, err)
 	}
 	for address, state := range states {

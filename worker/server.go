@@ -17,7 +17,8 @@ import (
 
 // Serve registers the Member service of an initialised loop.
 func (l *Loop) Serve(s grpc.ServiceRegistrar) {
-	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID, streams: make(chan struct{}, maxStates)})
+	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID,
+		streams: make(chan struct{}, maxStates)})
 }
 
 type server struct {
@@ -29,8 +30,8 @@ type server struct {
 }
 
 const (
-	maxStates  = 4                // that are sent at once; members ask again
-	stateQuiet = 60 * time.Second // without a block taken by the reader, after which it is given up
+	maxStates  = 4                // sent at the same time; members ask again
+	stateQuiet = 60 * time.Second // the time for a reader to take a block, after which it is given up
 )
 
 // fence refuses callers of another job: an old process, or one that found this address in another cluster.
@@ -76,7 +77,7 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 }
 
 const (
-	pace       = 50 * time.Millisecond // between messages to a follower that only tell of commits
+	pace       = 50 * time.Millisecond // between messages that hold only commits
 	signOfLife = time.Second
 )
 
@@ -84,7 +85,7 @@ func (s *server) Probe(_ context.Context, r *proto.ProbeRequest) (*proto.Status,
 	if err := s.fence(r.Job); err != nil {
 		return nil, err
 	}
-	// From the report alone: whoever asks wants to know whether this process lives, also while a long update holds the replica.
+	// From the report alone: the answer shows that this process lives, even while a long update holds the replica.
 	now, _ := s.report.read(math.MaxInt64)
 	st, _ := s.report.read(now.Step - 1)
 	return st, nil
@@ -94,7 +95,7 @@ func (s *server) Acknowledge(_ context.Context, r *proto.AcknowledgeRequest) (*p
 	if err := s.fence(r.Job); err != nil {
 		return nil, err
 	}
-	// Only what this member has reached can be durable: a word beyond that would drop what is not saved yet.
+	// A step beyond this member's cannot be durable: accepting it would drop states that are not saved yet.
 	now, _ := s.report.read(math.MaxInt64)
 	s.replica.acknowledge(min(r.Step, now.Step))
 	s.report.due(s.replica.due)

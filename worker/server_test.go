@@ -21,15 +21,16 @@ import (
 // served is a member's service over a state after 20 steps, of which 5, 10, 15 and 20 are due and agreed.
 func served(t *testing.T, model evenweave.Model) *server {
 	t.Helper()
-	j := job.Job{UUID: "secret-uuid", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 10, Steps: 100}, CheckpointEvery: 5}
+	j := job.Job{UUID: "secret-uuid", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 10,
+		Steps: 100}, CheckpointEvery: 5}
 	r, err := newReplica(j, model)
 	s := &server{replica: r, report: newReport("w1", j.UUID), job: j.UUID, streams: make(chan struct{}, maxStates)}
 	r.known = true
 	for err == nil && r.step < 20 {
 		r.step++
-		if r.print, err = r.fingerprint(); err == nil && j.Due(r.step) {
+		if r.expected, err = r.fingerprint(); err == nil && j.Due(r.step) {
 			if err = r.keep(); err == nil {
-				_, err = r.verify(r.print, 1)
+				_, err = r.verify(r.expected, 1)
 			}
 		}
 		s.report.commit(&proto.Commit{Step: r.step}, nil)
@@ -52,7 +53,7 @@ func (g gated) Update([][]float32, int64) error {
 	return nil
 }
 
-// A probe asks whether this process lives: it may not wait for the optimizer.
+// A probe asks whether this process lives: its answer must not wait for the optimizer.
 func TestProbeIsAnsweredDuringAnUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := gated{example.NewSoftmax(), make(chan struct{}), make(chan struct{})}
@@ -84,11 +85,12 @@ func TestProbeIsAnsweredDuringAnUpdate(t *testing.T) {
 
 func healthOf(r *report) (string, bool) { return r.health(time.Now()) }
 
-// What is durable is no news beyond the step that this member has reached.
+// An acknowledgement beyond this member's step counts only up to that step.
 func TestForgedAcknowledgementsAreClamped(t *testing.T) {
-	for _, c := range []struct{ step, durable int64 }{{-1, 0}, {math.MinInt64, 0}, {10, 10}, {1 << 62, 20}, {math.MaxInt64, 20}} {
+	for _, c := range []struct{ step, durable int64 }{{-1, 0}, {math.MinInt64, 0}, {10, 10}, {1 << 62, 20},
+		{math.MaxInt64, 20}} {
 		s := served(t, example.NewSoftmax())
-		s.replica.step = 25 // committed, not told of yet, and due
+		s.replica.step = 25 // committed, due, and not reported yet
 		if err := s.replica.keep(); err != nil {
 			t.Fatal(err)
 		}
@@ -110,9 +112,11 @@ func TestStrangersLearnNothing(t *testing.T) {
 	_, acknowledge := s.Acknowledge(t.Context(), &proto.AcknowledgeRequest{})
 	_, blame := s.Blame(t.Context(), &proto.BlameRequest{})
 	for name, err := range map[string]error{
-		"Probe": probe, "Acknowledge": acknowledge, "Blame": blame, "Follow": s.Follow(&proto.FollowRequest{}, nil), "State": s.State(&proto.StateRequest{}, nil),
+		"Probe": probe, "Acknowledge": acknowledge, "Blame": blame, "Follow": s.Follow(&proto.FollowRequest{}, nil),
+		"State": s.State(&proto.StateRequest{}, nil),
 	} {
-		if status.Code(err) != codes.FailedPrecondition || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "w1") {
+		if status.Code(err) != codes.FailedPrecondition || strings.Contains(err.Error(), "secret") ||
+			strings.Contains(err.Error(), "w1") {
 			t.Errorf("%s: got %v, expected a refusal that names nothing", name, err)
 		}
 	}
@@ -138,8 +142,8 @@ func (b *blocks) Send(m *proto.Block) error {
 	}
 }
 
-// Readers that do not read hold one copy together, are few, and are given up; a slow one that reads is not.
-func TestStatesAreSentToFewAndToThoseWhoRead(t *testing.T) {
+// Readers that do not read share one copy, are few, and are given up; a slow reader is not.
+func TestStatesAreSentToFewAndToActiveReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := served(t, example.NewSoftmax())
 		ctx, end := context.WithCancel(t.Context()) // of the streams, which gRPC ends with their handlers

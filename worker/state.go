@@ -13,34 +13,36 @@ import (
 	"evenweave/proto"
 )
 
-// maxSnapshots bounds the due snapshots that are kept for a coordinator that is away; beyond it the oldest is dropped.
+// maxSnapshots bounds the due snapshots kept while no coordinator saves them; beyond it the oldest is dropped.
 const maxSnapshots = 32
 
-// replica is this member's copy of the job's state, and the due snapshots of it. The loop changes it; the Member service reads it.
+// replica is this member's copy of the job's state, and the due snapshots of it. The loop changes it; the Member
+// service reads it.
 type replica struct {
 	job     job.Job
 	model   evenweave.Model
 	layout  *state.Layout
-	scratch []byte // for fingerprints, which only the loop takes
+	scratch []byte // for fingerprints, which only the loop computes
 
-	computing sync.Mutex // held while gradients are computed: nothing writes into the model then
+	computing sync.Mutex // held while gradients are computed: the model must not change then
 
 	mu     sync.RWMutex // held for writing while the live state changes
 	known  bool         // false until a state has been adopted: fresh members have none
 	step   int64
 	ledger *schedule.Ledger
-	print  state.Fingerprint // of the state as this member left it: if the live one has another, memory has changed by itself
-	broken bool              // it has; nothing is known until a state is adopted
+	// of the state after the last update: if the live state has another, memory has changed by itself
+	expected state.Fingerprint
+	broken   bool // memory has changed; the member has no state until it adopts one
 
-	changes int64      // counts those of the live state
+	changes int64      // counts changes of the live state
 	copying sync.Mutex // one copy for peers at a time
 	shared  atomic.Pointer[sharedCopy]
 
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
 	order     []int64
-	durable   int64         // the newest step that the coordinator has said to be durable
-	newer     chan struct{} // closed, and another from then on, when it says so
+	durable   int64         // the newest step that the coordinator has reported as durable
+	newer     chan struct{} // closed, and replaced, when durable rises
 }
 
 // sharedCopy is the live state for all peers that ask for it, while it has not changed.
@@ -49,15 +51,15 @@ type sharedCopy struct {
 	changes int64
 }
 
-// copyChunk is how many bytes are copied for peers at once: an update waits for no more.
+// copyChunk is how many bytes are copied for peers at a time: the longest wait of an update.
 const copyChunk = 1 << 20
 
 type snapshot struct {
-	state    *state.State
-	print    state.Fingerprint
-	verified bool
-	world    int64         // generation that agreed on it
-	sealed   *state.Sealed // nil until it is hashed
+	state       *state.State
+	fingerprint state.Fingerprint
+	verified    bool
+	world       int64         // generation that agreed on it
+	sealed      *state.Sealed // nil until it is hashed
 }
 
 func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
@@ -76,7 +78,7 @@ func (r *replica) fingerprint() (state.Fingerprint, error) {
 	return r.layout.Fingerprint(r.step, r.ledger, r.model, r.scratch)
 }
 
-// adopt takes over a state fetched from a peer or a checkpoint. After an error this member has none.
+// adopt installs a state from a peer or a checkpoint. After an error this member has none.
 func (r *replica) adopt(s *state.State) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,24 +88,25 @@ func (r *replica) adopt(s *state.State) (err error) {
 		return fmt.Errorf("state of step %d: %w", s.Step, err)
 	}
 	r.step, r.ledger = s.Step, s.Ledger
-	if r.print, err = r.fingerprint(); err != nil {
+	if r.expected, err = r.fingerprint(); err != nil {
 		return err
 	}
 	r.known, r.broken = true, false
-	if r.job.Due(r.step) && r.step > r.durable { // those who computed it may die before it is saved
+	if r.job.Due(r.step) && r.step > r.durable { // the members that computed it may die before it is saved
 		return r.keep()
 	}
 	return nil
 }
 
-// disown forgets a live state that has changed by itself.
-func (r *replica) disown() {
+// invalidate drops a live state that has changed by itself.
+func (r *replica) invalidate() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known, r.broken = false, true
 }
 
-// update commits a step: the ledger, the model's update, the step count, and the snapshot if one is due. On an error nothing has changed.
+// update commits a step: the ledger, the model's update, the step count, and the snapshot if one is due. On an error
+// nothing has changed.
 func (r *replica) update(epoch int64, samples []int32, mean [][]float32) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,17 +121,17 @@ func (r *replica) update(epoch int64, samples []int32, mean [][]float32) error {
 	if err := r.model.Update(mean, r.step); err != nil {
 		return err
 	}
-	intact := before == r.print
+	intact := before == r.expected
 	r.ledger = ledger
 	r.step++
 	r.moved()
-	r.print = state.Fingerprint{} // which no state has
+	r.expected = state.Fingerprint{} // no state has this
 	after, err := r.fingerprint()
 	if err != nil {
 		return err
 	}
-	if intact { // else it changed while the ring was summing: what came of it is owned up to in the next exchange
-		r.print = after
+	if intact { // otherwise memory changed while the ring was summing: the next exchange reports the damage
+		r.expected = after
 	}
 	if r.job.Due(r.step) {
 		return r.keep()
@@ -145,7 +148,7 @@ func (r *replica) keep() error {
 	if _, ok := r.snapshots[r.step]; !ok {
 		r.order = append(r.order, r.step)
 	}
-	r.snapshots[r.step] = &snapshot{state: live, print: r.print}
+	r.snapshots[r.step] = &snapshot{state: live, fingerprint: r.expected}
 	for len(r.order) > maxSnapshots {
 		delete(r.snapshots, r.order[0])
 		r.order = r.order[1:]
@@ -158,8 +161,8 @@ func (r *replica) copy() (*state.State, error) {
 	return s, r.layout.ReadImage(r.model, 0, s.Image)
 }
 
-// verify marks the snapshot of the live step as agreed by all ranks of a world. It says whether a due snapshot became readable by that, or was
-// agreed on anew.
+// verify marks the snapshot of the live step as agreed by all ranks of a world. It reports whether a due snapshot
+// became readable by that, or was agreed on again.
 func (r *replica) verify(f state.Fingerprint, generation int64) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,18 +174,18 @@ func (r *replica) verify(f state.Fingerprint, generation int64) (bool, error) {
 	if s.verified {
 		return true, nil
 	}
-	if s.print != f { // the live state was healed after the copy was taken
+	if s.fingerprint != f { // the live state was healed after the copy was taken
 		live, err := r.copy()
 		if err != nil {
 			return false, err
 		}
-		s.state, s.print = live, f
+		s.state, s.fingerprint = live, f
 	}
 	s.verified = true
 	return true, nil
 }
 
-// seal hashes the verified snapshots that are not hashed yet. They do not change any more, so nobody waits for it.
+// seal hashes the verified snapshots that are not hashed yet. They no longer change, so nothing waits for it.
 func (r *replica) seal() {
 	r.sealing.Lock()
 	defer r.sealing.Unlock()
@@ -209,7 +212,7 @@ func (r *replica) unsealed() *snapshot {
 	return nil
 }
 
-// due lists the sealed snapshots that nobody has acknowledged.
+// due lists the sealed snapshots that are not acknowledged.
 func (r *replica) due() []*proto.HeldState {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -222,22 +225,24 @@ func (r *replica) due() []*proto.HeldState {
 	return held
 }
 
-// reschedule takes over what another coordinator may have changed: how often checkpoints are due, and the length of a job that was extended.
+// reschedule adopts what another coordinator may have changed: how often checkpoints are due, and the length of an
+// extended job.
 func (r *replica) reschedule(j job.Job) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.job.CheckpointEvery, r.job.Spec.Epochs, r.job.Spec.Steps = j.CheckpointEvery, j.Spec.Epochs, j.Spec.Steps
 }
 
-// recorded takes over what the record of the world that is entered calls durable. It may be less than what was said in an earlier one: that checkpoint has
-// been damaged since, and nobody could load it.
-func (r *replica) recorded(floor int64) {
+// recorded adopts the durable step of the world record. It may be lower than an earlier one: then that checkpoint has
+// been damaged since.
+func (r *replica) recorded(durableStep int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.durable = min(r.durable, floor)
+	r.durable = min(r.durable, durableStep)
 }
 
-// outstanding counts the due snapshots, verified or not, that nobody has acknowledged. The channel is closed at the next acknowledgement.
+// outstanding counts the due snapshots, verified or not, that are not acknowledged. The channel is closed at the next
+// acknowledgement.
 func (r *replica) outstanding() (n int, acknowledged <-chan struct{}) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -268,13 +273,14 @@ func (r *replica) durableStep() int64 {
 	return r.durable
 }
 
-// moved says that the live state becomes another. r.mu is held.
+// moved records that the live state changes. r.mu is held.
 func (r *replica) moved() {
 	r.changes++
 	r.shared.Store(nil)
 }
 
-// at returns the state of a step, which nobody may change: the due snapshot if verified, else one copy of the live state for all that ask.
+// at returns the state of a step, which the caller must not change: the due snapshot if verified, otherwise a copy of
+// the live state that all readers share.
 func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
 	r.copying.Lock()
 	defer r.copying.Unlock()
@@ -306,13 +312,14 @@ func (r *replica) copyMore(s *state.State, at, changes int64) error {
 	return r.layout.ReadImage(r.model, at, s.Image[at:min(at+copyChunk, r.layout.Size)])
 }
 
-// held returns the state of a step that is there already, or nil and the ledger of the live one, after so many changes.
+// held returns the state of a step if it exists already; otherwise nil, and the live state's ledger and number of
+// changes.
 func (r *replica) held(step int64) (*state.Sealed, *schedule.Ledger, int64, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if s, ok := r.snapshots[step]; ok && s.sealed != nil {
 		return s.sealed, nil, 0, nil
-	} else if ok && s.verified { // who seals it will be done soon; this is rare
+	} else if ok && s.verified { // rare: the loop is just sealing it
 		return state.Seal(s.state), nil, 0, nil
 	}
 	if r.known && r.step == step {
@@ -325,7 +332,8 @@ func (r *replica) held(step int64) (*state.Sealed, *schedule.Ledger, int64, erro
 	if r.known {
 		held = fmt.Sprintf("step %d", r.step)
 	}
-	return nil, nil, 0, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots", step, held, len(r.order))
+	return nil, nil, 0, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots",
+		step, held, len(r.order))
 }
 
 // progress returns the committed steps (-1: no state) and the ledger of the open epoch.

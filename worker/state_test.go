@@ -9,7 +9,7 @@ import (
 	"evenweave/internal/state"
 )
 
-// watched is a model of several chunks that tells how often its state was read.
+// watched is a model of several chunks that counts the reads of its state.
 type watched struct {
 	*example.Softmax
 	values evenweave.Floats
@@ -18,7 +18,8 @@ type watched struct {
 }
 
 func (m *watched) Tensors() []evenweave.Tensor {
-	return []evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{len(m.values)}, Role: evenweave.Trained}}
+	return []evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{len(m.values)},
+		Role: evenweave.Trained}}
 }
 
 func (m *watched) Read(_ int, offset int64, p []byte) error {
@@ -43,17 +44,18 @@ func live(t *testing.T) (*replica, *watched) {
 	r := served(t, m).replica
 	r.step = 21
 	var err error
-	if r.print, err = r.fingerprint(); err != nil {
+	if r.expected, err = r.fingerprint(); err != nil {
 		t.Fatal(err)
 	}
 	return r, m
 }
 
-// TestPeersShareOneCopy: any number of members that fetch the live state cost one copy of it, which no later update changes.
+// TestPeersShareOneCopy: any number of members that fetch the live state cost one copy of it, which no later update
+// changes.
 func TestPeersShareOneCopy(t *testing.T) {
 	r, m := live(t)
 	first, err := r.at(t.Context(), 21)
-	if err != nil || first.Fingerprint() != r.print || len(first.Image) < 4*len(m.values) {
+	if err != nil || first.Fingerprint() != r.expected || len(first.Image) < 4*len(m.values) {
 		t.Fatalf("the copy is another state: %v", err)
 	}
 	reads := m.reads
@@ -76,7 +78,7 @@ func TestPeersShareOneCopy(t *testing.T) {
 	}
 }
 
-// TestUpdateWaitsForNoCopy: an update that is due while a peer's copy is made goes first, and the copy is given up.
+// TestUpdateWaitsForNoCopy: an update goes before a peer's copy in progress, which is given up.
 func TestUpdateWaitsForNoCopy(t *testing.T) {
 	r, m := live(t)
 	updated := make(chan error, 1)

@@ -14,22 +14,22 @@ import (
 	"evenweave/internal/schedule"
 )
 
-// errDiverged: the ranks did not compute from the same state; nothing was applied.
+// errDiverged says that the ranks computed from different states; nothing was applied.
 var errDiverged = errors.New("replicas differ")
 
-// commit is what a committed step tells.
+// commit is the result of a committed step.
 type commit struct {
 	epoch                         int64
 	loss                          float64
 	metrics                       []float64 // means, in the order of their names
 	samples                       int64
 	compute, reduce, wait, update time.Duration
-	deal                          schedule.Assignment
-	changing                      bool // some rank knows of a newer world: leave this one now
+	assignment                    schedule.Assignment
+	changing                      bool // a rank knows of a newer world: leave this one now
 	verified                      bool // a due snapshot became readable
 }
 
-// step computes, sums, checks and applies one update. The state changes only in the last line but the bookkeeping.
+// step computes, sums, checks and applies one update. The state changes only in the update, near the end.
 func (g *generation) step(ctx context.Context) (commit, error) {
 	r, buf, began := g.replica, g.buffer, time.Now()
 
@@ -39,11 +39,11 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 		return commit{}, err
 	}
 	computed := time.Since(began)
-	print, err := r.fingerprint() // after computing: what is compared is what was computed from
+	fingerprint, err := r.fingerprint() // after computing: the fingerprint of the state that was computed from
 	if err != nil {
 		return commit{}, err
 	}
-	buf.setPrint(g.rank, print)
+	buf.setFingerprint(g.rank, fingerprint)
 	buf.times[g.rank] = computed.Nanoseconds()
 	if g.newer() {
 		buf.changes[g.rank] = 1
@@ -56,17 +56,17 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	}
 	reduced := time.Since(reducing)
 
-	if !buf.agreed() || print != r.print { // before any verdict: a damaged replica may not fail the job
+	if !buf.agreed() || fingerprint != r.expected { // before any verdict: a damaged replica must not fail the job
 		return commit{}, errDiverged
 	}
 	if err := buf.check(r.step, g.names); err != nil {
 		return commit{}, err
 	}
-	verified, err := r.verify(print, g.world.Generation)
+	verified, err := r.verify(fingerprint, g.world.Generation)
 	if err != nil {
 		return commit{}, err
 	}
-	c := commit{changing: buf.changing(), verified: verified, compute: computed, deal: g.deal}
+	c := commit{changing: buf.changing(), verified: verified, compute: computed, assignment: g.assignment}
 
 	g.report.phase(phaseUpdate)
 	updating := time.Now()
@@ -85,17 +85,18 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.update = time.Since(updating)
 	c.wait = max(0, min(reduced, time.Duration(slowest(buf.times))-computed))
 	c.reduce = reduced - c.wait
-	g.deal = schedule.Next(g.deal, buf.times)
-	g.patience.saw(time.Since(began))
+	g.assignment = schedule.Next(g.assignment, buf.times)
+	g.stepTimes.saw(time.Since(began))
 	return c, nil
 }
 
-// compute adds this rank's micro-batches to the buffer, several lanes side by side. Integer sums make their order irrelevant.
+// compute adds this rank's micro-batches to the buffer, several lanes side by side. Integer sums make their order
+// irrelevant.
 func (g *generation) compute(ctx context.Context) error {
 	r := g.replica
 	r.computing.Lock()
 	defer r.computing.Unlock()
-	lo, hi := g.deal.Range(g.rank)
+	lo, hi := g.assignment.Range(g.rank)
 	var (
 		next  atomic.Int64
 		mu    sync.Mutex
@@ -108,7 +109,8 @@ func (g *generation) compute(ctx context.Context) error {
 			for v := int(next.Add(1)) - 1; v < hi && ctx.Err() == nil; v = int(next.Add(1)) - 1 {
 				sums, err := l.gradients(r, g.sampler, g.data, v)
 				if err == nil && len(sums.Metrics) != len(g.names.metrics) {
-					err = fmt.Errorf("the model gave %d metrics, the task names %d: %v", len(sums.Metrics), len(g.names.metrics), g.names.metrics)
+					err = fmt.Errorf("the model gave %d metrics, the task names %d: %v",
+						len(sums.Metrics), len(g.names.metrics), g.names.metrics)
 				}
 				mu.Lock()
 				if err != nil {

@@ -18,9 +18,9 @@ import (
 	"evenweave/worker"
 )
 
-// Three runs of the trainer's own loop in one process: one worker, three workers, and five of which three are dropped on the way.
-// The model, the data, the board and the collective are given from outside; here the board stands in for etcd and a ring in memory for
-// gRPC.
+// Three runs of the trainer's own loop in one process: one worker, three workers, and five of which three are dropped
+// on the way. A loop gets its model, data, records and collective from outside; here records in memory replace etcd,
+// and a ring in memory replaces gRPC.
 func Example() {
 	alone := train(1)
 	three := train(3)
@@ -41,9 +41,10 @@ func Example() {
 
 // train trains to the end with worlds of the given sizes, one after the other, and returns a surviving member's model.
 func train(sizes ...int) *example.Softmax {
-	j := job.Job{UUID: "example", Spec: job.Spec{Task: "softmax", Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 20}}
+	j := job.Job{UUID: "example", Spec: job.Spec{Task: "softmax", Samples: 300, Seed: 1, GlobalBatch: 32,
+		MicroBatch: 4, Epochs: 20}}
 	total := j.Spec.TotalSteps()
-	b := &board{changed: make(chan struct{}), links: map[int64][]allreducetest.Links{}}
+	b := &records{changed: make(chan struct{}), links: map[int64][]allreducetest.Links{}}
 	b.view.Job = &j
 	b.publish(sizes[0])
 
@@ -52,7 +53,7 @@ func train(sizes ...int) *example.Softmax {
 	for i := range models {
 		models[i] = example.NewSoftmax()
 		m := &member{Softmax: models[i]}
-		if i == 0 { // whoever leads: here, what member 0 has committed decides
+		if i == 0 { // here member 0's commits decide for the leader
 			m.committed = func(step int64) {
 				if step == total {
 					b.finish()
@@ -63,7 +64,7 @@ func train(sizes ...int) *example.Softmax {
 		}
 		loop := &worker.Loop{
 			ID: name(i), Job: j, Model: m, Data: example.Points{N: 300}, MetricNames: example.Metrics(), Parallelism: 2,
-			Board: b, Connect: b.connect, Fetch: fresh{}, Log: slog.New(slog.DiscardHandler),
+			Views: b, Connect: b.connect, Fetch: fresh{}, Log: slog.New(slog.DiscardHandler),
 		}
 		if err := loop.Init(); err != nil {
 			log.Fatal(err)
@@ -80,7 +81,7 @@ func train(sizes ...int) *example.Softmax {
 
 func name(i int) string { return fmt.Sprintf("member-%d", i) }
 
-// member is the model of one worker, which tells of its commits.
+// member is the model of one worker, which reports its commits.
 type member struct {
 	*example.Softmax
 	committed func(step int64)
@@ -106,25 +107,25 @@ func (fresh) FromCoordinator(context.Context, string, string, int64) (*state.Sta
 }
 
 func (fresh) FromPeer(context.Context, string, string, int64) (*state.State, error) {
-	return nil, errors.New("nobody joins late in this example")
+	return nil, errors.New("no member joins late in this example")
 }
 
-// board is what the members know of the cluster, and their rings.
-type board struct {
+// records are what the members know of the cluster, and their rings.
+type records struct {
 	mu      sync.Mutex
 	view    cluster.View
 	changed chan struct{}
 	links   map[int64][]allreducetest.Links // by generation
 }
 
-// View implements worker.Board.
-func (b *board) View() (cluster.View, <-chan struct{}) {
+// View implements worker.Views.
+func (b *records) View() (cluster.View, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.view, b.changed
 }
 
-func (b *board) set(change func(*cluster.View)) {
+func (b *records) set(change func(*cluster.View)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change(&b.view)
@@ -132,8 +133,9 @@ func (b *board) set(change func(*cluster.View)) {
 	b.changed = make(chan struct{})
 }
 
-// publish opens the next world, of the given size, unless it is open already. Members finish their step before they switch.
-func (b *board) publish(size int) {
+// publish opens the next world, of the given size, unless it is open already. Members finish their step before they
+// switch.
+func (b *records) publish(size int) {
 	b.set(func(v *cluster.View) {
 		w := job.World{Job: v.Job.UUID, Generation: 1, Since: 1, Peers: make([]job.Peer, size)}
 		if v.World != nil {
@@ -150,14 +152,15 @@ func (b *board) publish(size int) {
 	})
 }
 
-func (b *board) finish() {
+func (b *records) finish() {
 	b.set(func(v *cluster.View) { v.Done = &job.Done{Complete: true} })
 }
 
 // connect implements worker.Connect.
-func (b *board) connect(_ context.Context, w job.World, rank int) (worker.Collective, error) {
+func (b *records) connect(_ context.Context, w job.World, rank int) (worker.Collective, error) {
 	b.mu.Lock()
 	l := b.links[w.Generation][rank]
 	b.mu.Unlock()
-	return allreduce.New[int64](allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(), Members: w.IDs()}, l.Left, l.Right)
+	return allreduce.New[int64](allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(),
+		Members: w.IDs()}, l.Left, l.Right)
 }

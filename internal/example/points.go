@@ -14,7 +14,8 @@ type Samples struct {
 	Weights []float32 // 1, or 0 for padding
 }
 
-// Points is the data set: three clouds of points, sample i in cloud i mod 3. Each point is a pure function of its index.
+// Points is the data set: three clouds of points, sample i in cloud i mod 3. Each point is a pure function of its
+// index.
 type Points struct{ N int }
 
 // Len implements evenweave.Data.
@@ -33,7 +34,8 @@ func (p Points) Load(b *evenweave.Batch) error {
 	s.Points, s.Labels, s.Weights = s.Points[:0], s.Labels[:0], s.Weights[:0]
 	for _, i := range b.Samples {
 		if i == evenweave.Padding {
-			s.Points, s.Labels, s.Weights = append(s.Points, [features]byte{}), append(s.Labels, 0), append(s.Weights, 0)
+			s.Points, s.Labels, s.Weights = append(s.Points, [features]byte{}), append(s.Labels, 0),
+				append(s.Weights, 0)
 			continue
 		}
 		cloud := int(i) % classes

@@ -1,5 +1,5 @@
-// Package example holds a second, tiny task: softmax regression with plain SGD, in plain Go, on points of a plane. It is
-// written against package evenweave alone, as the built-in task is. See the Example.
+// Package example holds a second, tiny task: softmax regression with plain SGD, in plain Go, on points of a plane. It
+// is written against package evenweave alone, as the built-in task is. See the Example.
 package example
 
 import (

@@ -34,8 +34,8 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"coordinator/term.go", "tickEvery", tickEvery},
 		{"internal/cluster/client.go", "requestTimeout", requestTimeout},
 		{"internal/cluster/watcher.go", "pollInterval", pollInterval},
-		{"worker/patience.go", "restorePause", restorePause},
-		{"worker/patience.go", "pauseFor", pauseFor},
+		{"worker/deadlines.go", "restorePause", restorePause},
+		{"worker/deadlines.go", "pauseFor", pauseFor},
 	} {
 		if got := constant(t, filepath.Join("..", "..", c.file), c.name); got != c.want {
 			t.Errorf("%s: %s is %v, the simulator has %v", c.file, c.name, got, c.want)

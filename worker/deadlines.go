@@ -14,20 +14,20 @@ const (
 	seenSteps    = 33
 )
 
-// patience turns the step times seen into deadlines. Owned by the loop.
-type patience struct {
+// stepTimes turns recent step times into deadlines. The loop owns it.
+type stepTimes struct {
 	seen []time.Duration
 }
 
-func (p *patience) saw(step time.Duration) {
+func (p *stepTimes) saw(step time.Duration) {
 	p.seen = append(p.seen, step)
 	if len(p.seen) > seenSteps {
 		p.seen = p.seen[1:]
 	}
 }
 
-// deadlines of a world that is backed off so far.
-func (p *patience) deadlines(backoff int) policy.Deadlines {
+// deadlines returns the deadlines of a world with this backoff.
+func (p *stepTimes) deadlines(backoff int) policy.Deadlines {
 	median := time.Duration(0)
 	if n := len(p.seen); n > 0 {
 		median = slices.Sorted(slices.Values(p.seen))[n/2]
@@ -41,16 +41,16 @@ const (
 	pauseFor = 5 * time.Second // how long after a pause this process's accusations are void
 )
 
-// pulse notices that this process did not run for a while (stopped, or starved): then the others look late and are not.
-// Go's monotonic clock counts while a process is stopped.
-type pulse struct {
+// pauseDetector notices that this process was paused (stopped or starved): then the others only seem late. Go's
+// monotonic clock runs while a process is stopped.
+type pauseDetector struct {
 	mu     sync.Mutex
 	last   time.Time
 	paused time.Time
 }
 
 // run ticks until ctx ends; the caller owns the goroutine.
-func (p *pulse) run(ctx context.Context) {
+func (p *pauseDetector) run(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {
@@ -63,7 +63,7 @@ func (p *pulse) run(ctx context.Context) {
 	}
 }
 
-func (p *pulse) beat(now time.Time) {
+func (p *pauseDetector) beat(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.last.IsZero() && now.Sub(p.last) > pauseGap {
@@ -72,8 +72,8 @@ func (p *pulse) beat(now time.Time) {
 	p.last = now
 }
 
-// stalled says whether this process was paused lately. It also counts a pause that the ticker has not noticed yet.
-func (p *pulse) stalled(now time.Time) bool {
+// stalled reports whether this process was paused recently, including a pause that the ticker has not noticed yet.
+func (p *pauseDetector) stalled(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.last.IsZero() && now.Sub(p.last) > pauseGap || !p.paused.IsZero() && now.Sub(p.paused) < pauseFor
