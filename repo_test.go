@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
 	{"internal/telemetry", "internal/web", "evenweavetest"},
-	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
+	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "gomlx", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
 	{"internal/example"},
 	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "gomlx/backend/avx2"},

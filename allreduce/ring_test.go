@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const generous = 30 * time.Second
+const generous = 3 * time.Minute
 
 func TestInMemoryLinks(t *testing.T) {
 	allreducetest.Suite(t, func(t *testing.T, size int) []allreducetest.Links {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenweave/internal/cluster"
+	"evenweave/internal/etcdtest"
 	"evenweave/internal/job"
 	"evenweave/proto"
 )
@@ -34,9 +35,15 @@ func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 	v := cluster.View{Members: []job.Member{
 		{ID: "silent1", Address: listen().Addr().String()}, {ID: "silent2", Address: listen().Addr().String()}, {ID: "awake", Address: answers.Addr().String()},
 	}}
-	got := askAll(t.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
-		return m.Blame(ctx, &proto.BlameRequest{})
-	})
+	ask := func() []answer[*proto.BlameReply] {
+		return askAll(t.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
+			return m.Blame(ctx, &proto.BlameRequest{})
+		})
+	}
+	got := ask()
+	for began := time.Now(); status.Code(got[2].err) == codes.DeadlineExceeded && time.Since(began) < deadline; {
+		got = ask() // a busy machine may need more than the two seconds that a person waits for
+	}
 	if len(got) != 3 || got[0].err == nil || got[1].err == nil || got[2].id != "awake" || status.Code(got[2].err) != codes.Unimplemented {
 		t.Errorf("%+v; want two that do not answer, and one that says what it cannot do", got)
 	}
@@ -44,9 +51,8 @@ func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 
 // In Compose and Kubernetes nobody reads the wanted worker count: asking for it must not look like success.
 func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
-	endpoint, stop := startEtcd(t, t.TempDir())
-	t.Cleanup(stop)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	endpoint := etcdtest.Start(t, "").Endpoint()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
 	c, err := cluster.Dial([]string{endpoint}, "evenweave")
 	if err != nil {

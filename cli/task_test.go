@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -15,7 +13,6 @@ import (
 
 	"evenweave"
 	"evenweave/internal/example"
-	"evenweave/internal/local"
 )
 
 // beProgram makes this test binary a program of the tiny task: `train` starts its children from its own executable.
@@ -27,6 +24,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// deadline is how long a test waits for what must happen: only a hang takes so long, however busy the machine is.
+const deadline = 3 * time.Minute
 
 // tinyOptions are those of the tiny task.
 type tinyOptions struct {
@@ -63,7 +63,7 @@ func tiny() *evenweave.Task {
 // command prepares a command of the tiny task's program, ended with the test.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), beProgram+"=1")
@@ -82,30 +82,4 @@ func commands(t *testing.T) *cobra.Command {
 		t.Fatal(err)
 	}
 	return root
-}
-
-// startEtcd serves an etcd on a directory until stop is called.
-func startEtcd(t *testing.T, dir string) (endpoint string, stop func()) {
-	t.Helper()
-	client, peer := freePort(t), freePort(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	served := make(chan error, 1)
-	go func() { served <- local.ServeEtcd(ctx, dir, client, peer, io.Discard) }()
-	return "http://" + client, func() {
-		t.Helper()
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

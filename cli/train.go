@@ -89,7 +89,8 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
 			Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-				"output": "json", "http": page, "extend": strconv.FormatBool(spec.extend), "expect-workers": strconv.Itoa(workers), "started": strconv.FormatInt(began.UnixNano(), 10)}),
+				"output": "json", "extend": strconv.FormatBool(spec.extend), "http": page, "expect-workers": strconv.Itoa(workers),
+				"started": strconv.FormatInt(began.UnixNano(), 10)}),
 			Worker:   local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption), map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
 			Finished: last.finished, Hold: hold, Pin: pin,

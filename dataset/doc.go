@@ -3,6 +3,7 @@
 //	content.go   Content, Flat: what a model gets for a micro-batch
 //	source.go    Source, New: data from whatever can read one sample by its index
 //	memory.go    InMemory: tensors in memory
+//	idx.go       IDX: sets in the form of MNIST
 //	text.go      Text: windows of text or tokens from files larger than memory
 //	files.go     Files: files of any size, checked as they are read; manifest.go: the sums that they are checked by
 //	parts.go     Split, Range, Shuffle: parts of a set, by index alone

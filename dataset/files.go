@@ -250,3 +250,24 @@ func list(root string, keep func(name string) bool) ([]string, error) {
 	slices.Sort(names)
 	return names, err
 }
+
+// reader reads file i from its beginning. Give it a large buffer: each of its reads opens the file.
+func (f *Files) reader(i int) io.Reader { return &sequence{f, i, 0} }
+
+type sequence struct {
+	files *Files
+	i     int
+	at    int64
+}
+
+func (s *sequence) Read(p []byte) (int, error) {
+	n := min(int64(len(p)), s.files.Size(s.i)-s.at)
+	if n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	if err := s.files.ReadAt(s.i, p[:n], s.at); err != nil {
+		return 0, err
+	}
+	s.at += n
+	return int(n), nil
+}

@@ -14,7 +14,7 @@ import (
 
 const (
 	job      = "7b1c1a52-0d2b-4b7e-9a53-2f6d1e0c9a11"
-	generous = 30 * time.Second // for what must succeed
+	generous = 3 * time.Minute // for what must succeed
 	short    = 50 * time.Millisecond
 )
 

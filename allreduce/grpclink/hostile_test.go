@@ -156,7 +156,7 @@ func TestIdleConnectionsDoNotStay(t *testing.T) {
 		defer c.Close()
 		idle = append(idle, c)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer stop()
 	s, err := Dial(ctx, socket.Addr().String(), Hello{Job: "job", Generation: 1, From: "a", To: "b"})
 	if err != nil {
@@ -165,7 +165,7 @@ func TestIdleConnectionsDoNotStay(t *testing.T) {
 	s.Abort(errors.New("enough"))
 	_ = s.Wait()
 	for _, c := range idle {
-		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(3 * time.Minute))
 		for b := make([]byte, 1024); ; {
 			if _, err := c.Read(b); err != nil {
 				var timeout net.Error

@@ -49,14 +49,16 @@ func running(t *testing.T, dir string) local.Record {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for range 1500 {
+	for limit := time.After(deadline); ; {
 		if r, err := local.Find(dir); err == nil {
 			return r
 		}
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("no run is recorded in %s", dir)
+		}
 	}
-	t.Fatalf("no run is recorded in %s", dir)
-	return local.Record{}
 }
 
 // emulator returns what has a command run as on another processor: by CPUID that

@@ -55,7 +55,7 @@ func TestSignalToEveryProcess(t *testing.T) {
 					t.Error(err)
 				}
 			}
-		}, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
+		}, tiny(data, dir, "--workers", "2", "--steps", endless)...)
 		if stopped.Complete || stopped.Step < reached+3 {
 			t.Fatalf("%v at step %d: stopped at step %d, complete: %v", sig, reached+3, stopped.Step, stopped.Complete)
 		}
@@ -71,7 +71,7 @@ func TestSignalToEveryProcess(t *testing.T) {
 func TestNothingIsLeftRunning(t *testing.T) {
 	data := needData(t)
 	dir := t.TempDir()
-	cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", "100000")...)
+	cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", endless)...)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -102,14 +102,14 @@ func TestNothingIsLeftRunning(t *testing.T) {
 	for lines.Scan() { // ends when the last holder of the pipe has gone
 	}
 	_ = cmd.Wait()
-	deadline := time.After(20 * time.Second)
+	limit := time.After(deadline)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for _, pid := range children {
 		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
 			select {
 			case <-tick.C:
-			case <-deadline:
+			case <-limit:
 				t.Fatalf("process %d outlived its parent", pid)
 			}
 		}

@@ -49,7 +49,7 @@ func ignored(t *testing.T, dir string, step int64, args ...string) {
 	_ = writer.Close()
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = cmd.Wait() }()
-	limit := time.After(2 * time.Minute)
+	limit := time.After(deadline)
 	for newest := int64(0); newest < step; {
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -67,7 +67,7 @@ func ignored(t *testing.T, dir string, step int64, args ...string) {
 			}
 		}
 	}
-	limit = time.After(30 * time.Second)
+	limit = time.After(deadline)
 	for again := time.Tick(500 * time.Millisecond); ; { // two at the same time might arrive as one
 		select {
 		case <-ended:

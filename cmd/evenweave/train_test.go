@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -17,8 +16,8 @@ import (
 
 	"evenweave/fashion/fashionmnist"
 	"evenweave/internal/cluster"
+	"evenweave/internal/etcdtest"
 	"evenweave/internal/job"
-	"evenweave/internal/local"
 )
 
 // beEvenweave makes this test binary the program under test: `evenweave train` starts its children from its own
@@ -40,10 +39,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// evenweave prepares a command of the program, ended with the test.
+// deadline is how long a test waits for what must happen: only a hang takes so long, however busy the machine is.
+const deadline = 3 * time.Minute
+
+// program prepares a command of the program, ended with the test.
 func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Dir = "../.." // where `make setup` puts the plug-in
@@ -158,6 +160,9 @@ func TestGoBackendAgreesWithItself(t *testing.T) {
 	}
 }
 
+// endless is more steps than a job takes that a test interrupts, on however slow a machine.
+const endless = "100000"
+
 // interruptAt sends SIGINT once the step has been committed, and returns what was printed.
 func interruptAt(t *testing.T, step int, args ...string) doneEvent {
 	t.Helper()
@@ -172,23 +177,25 @@ func interruptAt(t *testing.T, step int, args ...string) doneEvent {
 func TestResume(t *testing.T) {
 	data := needData(t)
 	dir := t.TempDir()
-	stopped := interruptAt(t, 5, tiny(data, dir, "--workers", "2", "--steps", "60")...)
-	if stopped.Complete || stopped.Step < 5 || stopped.Step >= 60 {
-		t.Fatalf("stopped at step %d, complete: %v", stopped.Step, stopped.Complete)
+	stopped := interruptAt(t, 5, tiny(data, dir, "--workers", "2", "--steps", endless)...)
+	resumed := interruptAt(t, stopped.Step+20, tiny(data, dir, "--workers", "1", "--steps", endless)...)
+	if stopped.Complete || stopped.Step < 5 || resumed.Complete || resumed.Step < stopped.Step+20 {
+		t.Fatalf("stopped: %+v, resumed: %+v", stopped, resumed)
 	}
-	whole := train(t, tiny(data, t.TempDir(), "--workers", "2", "--steps", "60")...)
-	resumed := train(t, tiny(data, dir, "--workers", "1", "--steps", "60")...)
+	finished, steps := t.TempDir(), fmt.Sprint(resumed.Step)
+	whole := train(t, tiny(data, finished, "--workers", "2", "--steps", steps)...)
 	if resumed.Weights != whole.Weights || resumed.Print != whole.Print || resumed.Step != whole.Step {
-		t.Errorf("stopped at step %d and resumed: step %d %s; uninterrupted: step %d %s", stopped.Step, resumed.Step, resumed.Weights, whole.Step, whole.Weights)
+		t.Errorf("stopped at step %d and resumed: step %d %s; uninterrupted: step %d %s",
+			stopped.Step, resumed.Step, resumed.Weights, whole.Step, whole.Weights)
 	}
 	t.Run("another spec is refused", func(t *testing.T) {
-		out, err := program(t, tiny(data, dir, "--steps", "60", "--seed", "7")...).CombinedOutput()
+		out, err := program(t, tiny(data, dir, "--steps", endless, "--seed", "7")...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "seed") {
 			t.Errorf("resuming with another seed: %v\n%s", err, out)
 		}
 	})
 	t.Run("a finished run says so again", func(t *testing.T) {
-		if again := train(t, tiny(data, dir, "--steps", "60")...); again.Weights != whole.Weights {
+		if again := train(t, tiny(data, finished, "--steps", steps)...); again.Weights != whole.Weights {
 			t.Errorf("again: %+v", again)
 		}
 	})
@@ -199,21 +206,22 @@ func TestResume(t *testing.T) {
 func TestResumeAfterALeaderThatCouldNotResign(t *testing.T) {
 	data := needData(t)
 	dir := t.TempDir()
-	interruptAt(t, 5, tiny(data, dir, "--workers", "1", "--steps", "20")...)
+	stopped := interruptAt(t, 5, tiny(data, dir, "--workers", "1", "--steps", endless)...)
 	leadUnresigned(t, filepath.Join(dir, "etcd"))
-	if resumed := train(t, tiny(data, dir, "--workers", "1", "--steps", "20")...); !resumed.Complete {
-		t.Errorf("resumed: %+v", resumed)
+	next := stopped.Step + 1
+	if resumed := interruptAt(t, next, tiny(data, dir, "--workers", "1", "--steps", endless)...); resumed.Step < next {
+		t.Errorf("stopped: %+v, resumed: %+v", stopped, resumed)
 	}
 }
 
 // leadUnresigned leaves a leadership behind in an etcd directory, with the time of a lease to go.
 func leadUnresigned(t *testing.T, dir string) {
 	t.Helper()
-	endpoint, stop := startEtcd(t, dir)
-	defer stop()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	etcd := etcdtest.Start(t, dir)
+	defer etcd.Halt()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	c, err := cluster.Dial([]string{endpoint}, "evenweave")
+	c, err := cluster.Dial([]string{etcd.Endpoint()}, "evenweave")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,32 +231,6 @@ func leadUnresigned(t *testing.T, dir string) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-}
-
-// startEtcd serves an etcd on a directory until stop is called.
-func startEtcd(t *testing.T, dir string) (endpoint string, stop func()) {
-	t.Helper()
-	client, peer := freePort(t), freePort(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	served := make(chan error, 1)
-	go func() { served <- local.ServeEtcd(ctx, dir, client, peer, io.Discard) }()
-	return "http://" + client, func() {
-		t.Helper()
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func TestUsage(t *testing.T) {

@@ -4,15 +4,13 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// The second convolution gives 24x24 pixels, in 6x6 tiles of 4x4. What a tile
-// depends on is a patch of 6x6 pixels, which overlaps its neighbours' by two. All
-// patches of c channels and n images lie as
+// The second convolution gives 24x24 pixels, in 6x6 tiles of 4x4. A tile depends on a patch of 6x6 pixels, which
+// overlaps its neighbours' by two. All patches of c channels and n images have the shape
 //
 //	[36, c, m]    position in the patch, channel, and which patch of which image
 //
-// with m = 6*6*n: the tile's row, its column, the image. So each product below is
-// a plain row-major matrix product, which XLA computes at nearly the processor's
-// peak, and each loop over elements runs straight through memory.
+// with m = 6*6*n: the tile's row, its column, the image. So each product below is a plain row-major matrix product,
+// which XLA computes at nearly the processor's peak, and each loop over elements reads memory in order.
 const (
 	tile      = 4
 	tiles     = 6 // along each edge
@@ -24,29 +22,29 @@ const (
 	taps     = 9 // of a 3x3 kernel
 )
 
-// A thinConvolution is the first layer, of one channel: a matrix product with the
-// nine neighbours of each pixel as columns. A tenth, of ones, takes the bias. Its
-// output comes as patches at once: pixels of several patches are computed more
-// than once, which is cheaper than to gather them.
+// A thinConvolution is the first layer, of one channel: a matrix product with the nine neighbours of each pixel as
+// columns. A tenth, of ones, takes the bias. It computes its output as patches: a pixel of several patches is computed
+// more than once, which is cheaper than gathering patches.
 type thinConvolution struct {
 	neighbors *Node // [36, 10, m]
 	output    *Node // after the ReLU, [36, 32, m]
 }
 
-// convolveImages applies a 3x3 kernel [3, 3, 1, 32], bias [32] and ReLU to images
-// [n, 28, 28].
+// convolveImages applies a 3x3 kernel [3, 3, 1, 32], bias [32] and ReLU to images [n, 28, 28].
 func convolveImages(images, kernel, bias *Node) thinConvolution {
 	n := images.Shape().Dimensions[0]
 	const edge = side / tile
 	x := TransposeAllAxes(Reshape(images, n, edge, tile, edge, tile), 2, 4, 1, 3, 0)
 	// Patches of layer 1 depend on 8x8 pixels: two tiles each way. [8, 8, 6, 6, n]
 	for axis := range 2 {
-		x = Concatenate([]*Node{SliceAxis(x, 2+axis, AxisRange(0, tiles)), SliceAxis(x, 2+axis, AxisRange(1, edge))}, axis)
+		x = Concatenate([]*Node{SliceAxis(x, 2+axis, AxisRange(0, tiles)), SliceAxis(x, 2+axis, AxisRange(1, edge))},
+			axis)
 	}
 	var columns []*Node
 	for i := range 3 {
 		for j := range 3 {
-			columns = append(columns, Reshape(Slice(x, AxisRange(i, i+patch), AxisRange(j, j+patch)), positions, 1, tiles*tiles*n))
+			columns = append(columns, Reshape(Slice(x, AxisRange(i, i+patch), AxisRange(j, j+patch)), positions, 1,
+				tiles*tiles*n))
 		}
 	}
 	c := thinConvolution{neighbors: Concatenate(append(columns, OnesLike(columns[0])), 1)}
@@ -55,27 +53,24 @@ func convolveImages(images, kernel, bias *Node) thinConvolution {
 	return c
 }
 
-// back gives the loss's gradient with respect to kernel [9, 32] and bias [1, 32],
-// from that with respect to the output.
+// back gives the loss's gradient with respect to kernel [9, 32] and bias [1, 32], from that with respect to the output.
 func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
 	weights := batchedTransposed(Where(IsPositive(c.output), d, ZerosLike(d)), c.neighbors)
 	weights = Transpose(sumOver(weights, 0), 0, 1)
 	return Slice(weights, AxisRange(0, taps)), Slice(weights, AxisElem(taps))
 }
 
-// A wideConvolution is the second layer, by Winograd's F(4x4, 3x3) (Lavin and Gray
-// 2015, algorithm 1): a tile of the output is
+// A wideConvolution is the second layer, by Winograd's F(4x4, 3x3) (Lavin and Gray 2015, algorithm 1): a tile of the
+// output is
 //
 //	A' [ (G kernel G') . (B' patch B) ] A
 //
-// for its patch of the input, where . multiplies element by element and sums
-// over channels: 36 products instead of 144 for 16 pixels. For all tiles at once,
-// each of the 36 is a matrix product over the channels, and so is each of the
+// for its patch of the input, where . multiplies element by element and sums over channels: 36 products instead of 144
+// for 16 pixels. For all tiles at once, each of the 36 is a matrix product over the channels, and so is each of the
 // linear maps around it (as a Kronecker product: B' patch B is (B' x B') patch).
 //
-// The backward pass is the same maps transposed. It is written out because the
-// products that automatic differentiation makes have transposed left sides, for
-// which XLA takes a path that is twice as slow.
+// The backward pass is the same maps transposed. It is written by hand because automatic differentiation makes products
+// with transposed left sides, which are twice as slow in XLA.
 type wideConvolution struct {
 	kernel  *Node
 	patches *Node // B' patch B, [36, 32, m]
@@ -116,8 +111,8 @@ func convolve(x, kernel *Node) wideConvolution {
 	return c
 }
 
-// back gives the loss's gradient with respect to the patches of the input and the
-// kernel, from that with respect to the output.
+// back gives the loss's gradient with respect to the patches of the input and the kernel, from that with respect to the
+// output.
 func (c *wideConvolution) back(d *Node) (input, kernel *Node) {
 	m := d.Shape().Dimensions[2]
 	d = Reshape(outputMap().transposed().times(Reshape(d, tile*tile, filters2*m)), positions, filters2, m)
@@ -132,7 +127,7 @@ func (c *wideConvolution) back(d *Node) (input, kernel *Node) {
 
 // A pool is the 2x2 max-pool of a wideConvolution's output.
 type pool struct {
-	first  *Node // which of the four is the largest: the first of equal ones, as in Keras and PyTorch
+	first  *Node // the index of the largest of the four: the first of equal ones, as in Keras and PyTorch
 	output *Node // [4, 64, m]: window of a tile, channel, tile and image
 }
 
@@ -146,8 +141,7 @@ func maxPool(c wideConvolution) pool {
 	return pool{first: first, output: Max(Max(w0, w1), Max(w2, w3))}
 }
 
-// back gives the gradient with respect to the convolution's output: all of it goes
-// to the largest of four.
+// back gives the gradient with respect to the convolution's output: the largest of four gets all of it.
 func (p *pool) back(d *Node) *Node {
 	d, first := repeated(d, 4), repeated(p.first, 4)
 	d = Where(Equal(first, Iota(d.Graph(), first.Shape(), 0)), d, ZerosLike(d))
@@ -157,7 +151,7 @@ func (p *pool) back(d *Node) *Node {
 // A matrix of constants.
 type matrix [][]float64
 
-// twice is the Kronecker product with itself: what m does, along rows and columns.
+// twice is m's Kronecker product with itself: it applies m along rows and columns.
 func (m matrix) twice() matrix {
 	out := make(matrix, len(m)*len(m))
 	for i := range out {

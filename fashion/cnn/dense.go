@@ -7,23 +7,21 @@ import (
 const (
 	features = 12 * 12 * filters2 // of the dense layer
 
-	denseParts   = 4 * channelGroups // in which the dense layer's products are computed
+	denseParts   = 4 * channelGroups // that the dense layer's products are computed in
 	partFeatures = features / denseParts
 
 	channelGroups = 8
 )
 
-// A denseLayer gives classes from features. Its 9216 terms are added up in 32
-// parts (see portable.go): a part has one of the four pixels of a pooled tile and
-// 8 of the 64 channels.
+// A denseLayer gives classes from features. Its 9216 terms are added up in 32 parts (see portable.go): a part has one
+// of the four pixels of a pooled tile and 8 of the 64 channels.
 type denseLayer struct {
 	kernel *Node // [9216, 10]
 	input  *Node // [32, 288, n]
 	output *Node // [10, n]
 }
 
-// dense applies a kernel [9216, 10] and a bias [10] to features [32, 288, n], in
-// the order in which a pool gives them.
+// dense applies a kernel [9216, 10] and a bias [10] to features [32, 288, n], in the order of a pool's output.
 func dense(x, kernel, bias *Node) denseLayer {
 	l := denseLayer{kernel: kernel, input: x}
 	// The rows of each part, in the order of x, transposed.
@@ -33,14 +31,13 @@ func dense(x, kernel, bias *Node) denseLayer {
 	return l
 }
 
-// denseTiles is a kernel with the axes of a flattened image apart: tile and pixel
-// along each edge, groups of channels, the channels of a group; and classes.
+// denseTiles is a kernel with a flattened image's axes: tile and pixel along each edge, groups of channels, channels of
+// a group; and classes.
 func denseTiles(kernel *Node) *Node {
 	return Reshape(kernel, tiles, 2, tiles, 2, channelGroups, filters2/channelGroups, classes)
 }
 
-// back gives the loss's gradient with respect to features, kernel and bias, from
-// that with respect to the output.
+// back gives the loss's gradient with respect to features, kernel and bias, from that with respect to the output.
 func (l *denseLayer) back(d *Node) (input, kernel, bias *Node) {
 	bias = sumOver(d, 1)
 	kernel = partsTimes(l.input, Transpose(d, 0, 1))

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Frozen returns the parameters whose names match one of the patterns, as path.Match has them, separated by commas:
-// "conv*/*" is all convolutions. A pattern that matches nothing is an error, and so is freezing everything.
+// Frozen returns the parameters whose names match one of the patterns of path.Match, separated by commas: "conv*/*" is
+// all convolutions. A pattern that matches nothing is an error, and so is freezing everything.
 func Frozen(patterns string) ([]Tensor, error) {
 	if patterns == "" {
 		return nil, nil

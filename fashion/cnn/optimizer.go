@@ -21,11 +21,10 @@ const (
 	muonRounds          = 5
 )
 
-// optimize is one update of [n] parameters and their moments by a mean gradient:
-// Adam's, or with muon Muon's for the kernels and Adam's for the biases (the
-// kernels' second moments are then kept for nothing but one layout of the state).
-// moment, rate and keep are the recipe's factors. Weight decay is apart from the
-// moments (AdamW); a keep of 1 changes no bit.
+// optimize is one update of [n] parameters and their moments by a mean gradient: Adam's, or with muon Muon's for the
+// kernels and Adam's for the biases (the kernels' second moments then only keep the state's layout the same). moment,
+// rate and keep are the recipe's factors. Weight decay is separate from the moments (AdamW); a keep of 1 changes no
+// bit.
 func optimize(muon bool, params, m, v, gradient, moment, rate, keep *Node) []*Node {
 	m = Add(MulScalar(m, beta1), MulScalar(gradient, 1-beta1))
 	v = Add(MulScalar(v, beta2), MulScalar(Square(gradient), 1-beta2))
@@ -49,14 +48,12 @@ func optimize(muon bool, params, m, v, gradient, moment, rate, keep *Node) []*No
 	return []*Node{Sub(Mul(params, keep), step), m, v}
 }
 
-// orthogonal brings all singular values of a matrix near 1 and leaves its
-// singular vectors: what a layer has seldom learned from moves about as far as
-// what it always sees. The iteration and its coefficients are Muon's (K. Jordan
-// and others, 2024): after its rounds of X <- (aI + bXX' + cXX'XX')X, a value
-// that was above 0.002 of the norm lies between 0.68 and 1.21. The rounds act on
-// the smaller Gram matrix (XX', or X'X), with which the polynomials commute: only
-// it and the last product touch the large side. It takes all of float32's bits:
-// an error of the Gram matrix grows about twelvefold a round.
+// orthogonal brings all singular values of a matrix near 1 and keeps its singular vectors: rare directions of the
+// gradient move the weights about as far as frequent ones. The iteration and its coefficients are Muon's (K. Jordan and
+// others, 2024): after its rounds of X <- (aI + bXX' + cXX'XX')X, a value that was above 0.002 of the norm is between
+// 0.68 and 1.21. The rounds use the smaller Gram matrix (XX', or X'X), with which the polynomials commute: only that
+// matrix and the last product involve the large side. It needs all of float32's bits: an error of the Gram matrix grows
+// about twelvefold a round.
 func orthogonal(x *Node) *Node {
 	rows, columns := x.Shape().Dimensions[0], x.Shape().Dimensions[1]
 	x = Div(x, AddScalar(Sqrt(sumAll(Square(x))), epsilon))

@@ -57,7 +57,7 @@ func pluginDirs() (dirs []string) {
 	if exe, err := os.Executable(); err == nil {
 		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "xla"))
 	}
-	// A test's binary lies in a temporary folder; it belongs to the source that it was built from.
+	// A test's binary is in a temporary folder: look in the folder of its source.
 	if _, file, _, ok := runtime.Caller(0); ok && testing.Testing() && filepath.IsAbs(file) {
 		dirs = append(dirs, filepath.Join(filepath.Dir(file), "..", "..", ".evenweave", "xla"))
 	}
@@ -65,7 +65,8 @@ func pluginDirs() (dirs []string) {
 }
 
 // verifyPlugin checks that only the caller and root can change the file at path, then that it is one of the pinned.
-// After that its name is as good as its descriptor, and the library needs a name: the kind of a plug-in is part of it.
+// After that the file cannot change, so the library may open it by its name, which it needs: the name holds the
+// plug-in's kind.
 func verifyPlugin(path string, want []string) error {
 	if err := trusted(path); err != nil {
 		return err
@@ -116,8 +117,8 @@ func trusted(path string) error {
 	}
 }
 
-// stampFor names the file that says which hash an unchanged f has: reading 270 MB takes a second. It is "" where the
-// caller has no folder for it that is closed to others. Only root can set a file's time of change back.
+// stampFor names the file that holds the hash of an unchanged f: reading 270 MB takes a second. It is "" if the caller
+// has no folder that is closed to others. Only root can set a file's time of change back.
 func stampFor(f *os.File) string {
 	cache, err := os.UserCacheDir()
 	if err != nil {

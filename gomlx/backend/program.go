@@ -168,7 +168,7 @@ type Lazy struct {
 	err     error
 }
 
-// Run is Program.Run, after compiling. An error of compiling is every call's.
+// Run is Program.Run, after compiling. Every call returns an error of compiling.
 func (l *Lazy) Run(outputs, inputs []any) error {
 	l.once.Do(func() { l.p, l.err = l.Compile() })
 	if l.err != nil {
@@ -177,7 +177,7 @@ func (l *Lazy) Run(outputs, inputs []any) error {
 	return l.p.Run(outputs, inputs)
 }
 
-// Close must not overlap with Run, nor be followed by it. It says whether the program was ever asked for.
+// Close must not overlap with Run, nor may Run follow it. It reports whether the program was ever used.
 func (l *Lazy) Close() (used bool) {
 	if l.p != nil {
 		l.p.Close()

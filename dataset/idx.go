@@ -1,0 +1,227 @@
+package dataset
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"evenweave"
+)
+
+const (
+	maxUnpacked = 1 << 30 // bytes that a packed file may unpack to: MNIST has 47 MB, the largest part of EMNIST 547 MB
+	maxIDXAxes  = 8
+)
+
+// IDX opens a set of labelled images as MNIST, Fashion-MNIST, KMNIST and EMNIST have them: four IDX files of unsigned
+// bytes in one directory, plain or packed by gzip:
+//
+//	[NAME-]train-images-idx3-ubyte    [NAME-]t10k-images-idx3-ubyte
+//	[NAME-]train-labels-idx1-ubyte    [NAME-]t10k-labels-idx1-ubyte
+//
+// "test" may stand for "t10k", a dot for the hyphen before "idx". A set without a test part has no Sets.Test. An image
+// is uint8 of the shape that its file has, [28 28] mostly, a label int32 [1]. classes is one more than the largest
+// label of the training part, at most 256. Plain files may be larger than memory, packed ones are unpacked into it.
+func IDX(dir string) (sets evenweave.Sets, classes int, err error) {
+	found, err := findIDX(dir)
+	if err != nil {
+		return sets, 0, err
+	}
+	train, err := openIDX(dir, found["train images"], found["train labels"])
+	if err != nil {
+		return sets, 0, err
+	}
+	if sets.Train, err = New(train); err != nil || found["test images"] == "" && found["test labels"] == "" {
+		return sets, train.classes, err
+	}
+	test, err := openIDX(dir, found["test images"], found["test labels"])
+	if err != nil {
+		return sets, 0, err
+	}
+	if !slices.Equal(test.shape, train.shape) || test.classes > train.classes {
+		return sets, 0, fmt.Errorf("%s: the test part has images of %v and labels to %d, the training part %v and %d",
+			dir, test.shape, test.classes-1, train.shape, train.classes-1)
+	}
+	sets.Test, err = New(test)
+	return sets, train.classes, err
+}
+
+var idxName = regexp.MustCompile(`^(.*[-_.])?(train|t10k|test)-(images|labels)[-.]idx[1-8]-ubyte(\.gz)?$`)
+
+// findIDX finds the files of a set by their names: "train images" and its like.
+func findIDX(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for _, e := range entries {
+		part := idxName.FindStringSubmatch(e.Name())
+		if part == nil {
+			continue
+		}
+		what := strings.Replace(part[2], "t10k", "test", 1) + " " + part[3]
+		if other := found[what]; other != "" && other+".gz" != e.Name() {
+			return nil, fmt.Errorf("%s holds %s and %s: expected one set, move the other elsewhere", dir, other,
+				e.Name())
+		} else if other == "" {
+			found[what] = e.Name()
+		}
+	}
+	for _, what := range []string{"train images", "train labels"} {
+		if found[what] == "" {
+			return nil, fmt.Errorf("%s: no file of %s: expected a name such as train-images-idx3-ubyte or "+
+				"train-labels-idx1-ubyte.gz", dir, what)
+		}
+	}
+	if (found["test images"] == "") != (found["test labels"] == "") {
+		return nil, fmt.Errorf("%s has only one of images and labels of the test part: %q, %q", dir,
+			found["test images"],
+			found["test labels"])
+	}
+	return found, nil
+}
+
+// idxSource is a source of labelled images.
+type idxSource struct {
+	digest  string
+	images  func(p []byte, offset int64) error
+	labels  []byte
+	shape   []int // of an image
+	size    int   // bytes of an image
+	classes int
+}
+
+func openIDX(dir, images, labels string) (*idxSource, error) {
+	files, err := OpenFiles(dir, images, labels)
+	if err != nil {
+		return nil, err
+	}
+	s := &idxSource{digest: files.Digest()}
+	// Labels first: they are small, so a wrong file shows at once.
+	axes, read, err := readIDX(files, 1)
+	if err == nil && len(axes) != 1 {
+		err = fmt.Errorf("%s has %d axes: labels have one", files.path(1), len(axes))
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.labels = make([]byte, axes[0])
+	if err := read(s.labels, 0); err != nil {
+		return nil, err
+	}
+	s.classes = int(slices.Max(s.labels)) + 1
+	if axes, s.images, err = readIDX(files, 0); err != nil {
+		return nil, err
+	}
+	if axes[0] != len(s.labels) {
+		return nil, fmt.Errorf("%s has %d samples, %s %d: expected the same number", files.path(0), axes[0],
+			files.path(1),
+			len(s.labels))
+	}
+	s.shape, s.size = axes[1:], product(axes[1:])
+	return s, nil
+}
+
+func product(axes []int) int {
+	n := 1
+	for _, a := range axes {
+		n *= a
+	}
+	return n
+}
+
+// readIDX returns the axes of an IDX file and what reads its payload. A packed file is unpacked.
+func readIDX(files *Files, i int) (axes []int, read func(p []byte, offset int64) error, err error) {
+	path := files.path(i)
+	in := bufio.NewReaderSize(files.reader(i), 1<<16)
+	if filepath.Ext(path) == ".gz" {
+		axes, payload, err := unpackIDX(in)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return axes, func(p []byte, offset int64) error { copy(p, payload[offset:]); return nil }, nil
+	}
+	axes, err = idxHeader(in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	header := int64(4 + 4*len(axes))
+	if want := header + int64(product(axes)); files.Size(i) != want {
+		return nil, nil, fmt.Errorf("%s has %d bytes: expected %d for its axes %v", path, files.Size(i), want, axes)
+	}
+	return axes, func(p []byte, offset int64) error { return files.ReadAt(i, p, header+offset) }, nil
+}
+
+// idxHeader reads two zero bytes, the type of an element (8: unsigned byte), the number of axes, and the axes, each of
+// four bytes, big-endian. Their product is below 2^47.
+func idxHeader(r io.Reader) ([]int, error) {
+	var head [4 + 4*maxIDXAxes]byte
+	if _, err := io.ReadFull(r, head[:4]); err != nil {
+		return nil, fmt.Errorf("not an IDX file: %w", err)
+	}
+	count := int(head[3])
+	if head[0] != 0 || head[1] != 0 || head[2] != 8 || count < 1 || count > maxIDXAxes {
+		return nil, fmt.Errorf("it begins with %x: expected 0000080N, an IDX file of unsigned bytes with 1 to %d axes",
+			head[:4], maxIDXAxes)
+	}
+	if _, err := io.ReadFull(r, head[4:4+4*count]); err != nil {
+		return nil, fmt.Errorf("its header is cut off: %w", err)
+	}
+	axes, n := make([]int, count), int64(1)
+	for i := range axes {
+		a := int64(binary.BigEndian.Uint32(head[4+4*i:]))
+		if a < 1 || a > math.MaxInt32 || a > 1<<47/n {
+			return nil, fmt.Errorf("axis %d has a length of %d: expected at least 1, and fewer elements in all", i, a)
+		}
+		axes[i], n = int(a), n*a
+	}
+	return axes, nil
+}
+
+// unpackIDX takes memory for what is there, not for what the header announces.
+func unpackIDX(packed io.Reader) (axes []int, payload []byte, err error) {
+	z, err := gzip.NewReader(packed)
+	if err != nil {
+		return nil, nil, fmt.Errorf("damaged gzip file: %w", err)
+	}
+	if axes, err = idxHeader(z); err != nil {
+		return nil, nil, err
+	}
+	n := int64(product(axes))
+	if n > maxUnpacked {
+		return nil, nil,
+			fmt.Errorf("it announces %d bytes: expected at most %d of a packed file; unpack it with gunzip", n,
+				maxUnpacked)
+	}
+	var b bytes.Buffer
+	// one byte more: it must end there, its checksum right
+	if _, err := b.ReadFrom(io.LimitReader(z, n+1)); err != nil {
+		return nil, nil, fmt.Errorf("damaged gzip file: %w", err)
+	}
+	if int64(b.Len()) != n {
+		return nil, nil, fmt.Errorf("it has another length: expected %d bytes for its axes %v", n, axes)
+	}
+	return axes, b.Bytes(), nil
+}
+
+func (s *idxSource) Len() int       { return len(s.labels) }
+func (s *idxSource) Digest() string { return s.digest }
+
+func (s *idxSource) Layout() (inputs, labels []Flat) {
+	return []Flat{{Type: evenweave.Uint8, Shape: s.shape}}, []Flat{{Type: evenweave.Int32, Shape: []int{1}}}
+}
+
+func (s *idxSource) Read(i int, inputs, labels [][]byte) (float32, error) {
+	binary.LittleEndian.PutUint32(labels[0], uint32(s.labels[i]))
+	return 1, s.images(inputs[0], int64(i)*int64(s.size))
+}

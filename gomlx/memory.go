@@ -1,0 +1,94 @@
+package gomlx
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"unsafe"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/shapes"
+)
+
+// memory is a tensor on the host that programs read: in memory that the device shares, or copied to it when it is read
+// after a change.
+type memory struct {
+	device compute.Backend
+	shape  shapes.Shape
+	flat   any    // a slice of the elements
+	bytes  []byte // the same memory
+
+	mu     sync.Mutex
+	buffer compute.Buffer // nil: there is no copy on the device
+}
+
+func newMemory(device compute.Backend, shape shapes.Shape) (*memory, error) {
+	m := &memory{device: device, shape: shape}
+	if device.HasSharedBuffers() {
+		var err error
+		if m.buffer, m.flat, err = device.NewSharedBuffer(0, shape); err != nil {
+			return nil, fmt.Errorf("memory for a tensor of %s: %w", shape, err)
+		}
+	} else {
+		m.flat = newFlat(shape)
+	}
+	m.bytes = bytesOf(m.flat)
+	clear(m.bytes)
+	return m, nil
+}
+
+func newFlat(shape shapes.Shape) any {
+	return reflect.MakeSlice(reflect.SliceOf(shape.DType.GoType()), shape.Size(), shape.Size()).Interface()
+}
+
+// bytesOf is the memory of a slice of numbers.
+func bytesOf(flat any) []byte {
+	v := reflect.ValueOf(flat)
+	return unsafe.Slice((*byte)(v.UnsafePointer()), v.Len()*int(v.Type().Elem().Size()))
+}
+
+// ready returns what a program reads. Several goroutines may call it.
+func (m *memory) ready() (compute.Buffer, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.buffer == nil {
+		var err error
+		if m.buffer, err = m.device.BufferFromFlatData(0, m.flat, m.shape); err != nil {
+			return nil, err
+		}
+	}
+	return m.buffer, nil
+}
+
+// changed must follow each change of flat or bytes.
+func (m *memory) changed() error {
+	if m.device.HasSharedBuffers() || m.buffer == nil {
+		return nil
+	}
+	old := m.buffer
+	m.buffer = nil
+	return old.Finalize()
+}
+
+// take makes the result of a program the content.
+func (m *memory) take(result compute.Buffer) error {
+	if err := result.ToFlatData(m.flat); err != nil {
+		return errors.Join(err, result.Finalize())
+	}
+	if m.device.HasSharedBuffers() {
+		return result.Finalize()
+	}
+	err := m.changed()
+	m.buffer = result
+	return err
+}
+
+func (m *memory) release() error {
+	if m.buffer == nil {
+		return nil
+	}
+	old := m.buffer
+	m.buffer = nil
+	return old.Finalize()
+}

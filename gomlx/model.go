@@ -1,0 +1,383 @@
+package gomlx
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+
+	"evenweave"
+	"evenweave/dataset"
+	"evenweave/gomlx/backend"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/ml/train"
+)
+
+// Model is a GoMLX model with its optimizer, and their state on one device: an evenweave.Model whose batches hold a
+// *dataset.Content.
+type Model struct {
+	config   Config
+	setup    evenweave.Setup
+	function train.ModelFn
+	device   compute.Backend
+	state    []*tensor
+	byPath   map[string]*tensor
+	summed   int // how many of the state, from the start, are trained or averaged
+	layers   []evenweave.Layer
+
+	building sync.Mutex // builder and the maps of programs
+	builder  *builder
+	of       map[int]*program // gradients, by the number of samples
+	metrics  map[int]*evaluation
+	step     *update
+	updating *program // nil until it is compiled
+
+	mu     sync.RWMutex // the state: its readers compute, its writers update
+	closed bool
+}
+
+// tensor is a part of the state.
+type tensor struct {
+	evenweave.Tensor
+	path string
+	*memory
+}
+
+// New builds the model's graphs, finds the roles of its variables and, unless setup says that it only evaluates,
+// compiles them. The state is zero until Init or Write; Close releases it.
+func New(setup evenweave.Setup, config Config) (*Model, error) {
+	function, err := config.signature()
+	switch {
+	case err != nil:
+		return nil, err
+	case setup.MicroBatch < 1:
+		return nil, fmt.Errorf("micro-batch %d: must be at least 1", setup.MicroBatch)
+	case len(config.Inputs) == 0:
+		return nil, errors.New("Config.Inputs is empty: name the shape of each input of one sample")
+	}
+	if setup.Log == nil {
+		setup.Log = slog.New(slog.DiscardHandler)
+	}
+	if setup.Context == nil {
+		setup.Context = context.Background()
+	}
+	device, name, notice, err := backend.Open(cmp.Or(setup.Backend, "auto"))
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range []string{notice, config.notice()} {
+		if s != "" {
+			setup.Log.Warn(s)
+		}
+	}
+	m := &Model{config: config, setup: setup, function: function, device: device, byPath: map[string]*tensor{},
+		of: map[int]*program{}, metrics: map[int]*evaluation{}}
+	if err := m.open(); err != nil {
+		if compute.IsNotImplemented(err) && name == "go" {
+			err = fmt.Errorf("%w (the \"go\" backend lacks this operation: train with --backend xla)", err)
+		}
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+func (m *Model) open() (err error) {
+	m.building.Lock()
+	defer m.building.Unlock()
+	m.builder, err = m.newBuilder(m.setup.Seed)
+	if err != nil {
+		return err
+	}
+	g, u, err := m.builder.training(m.setup.MicroBatch)
+	if err != nil {
+		return err
+	}
+	m.step = u
+	if err := m.layOut(u.variables); err != nil {
+		return err
+	}
+	m.layers = layersOf(&m.config, u.variables)
+	if m.setup.EvaluateOnly {
+		g.Finalize()
+		u.Finalize()
+		return nil
+	}
+	if m.of[m.setup.MicroBatch], err = m.compile(g.Graph, g.outputs); err != nil {
+		return err
+	}
+	m.updating, err = m.compile(u.Graph, u.outputs)
+	return err
+}
+
+func (m *Model) newBuilder(seed uint64) (b *builder, err error) {
+	defer backend.RecoverInto(&err, "reading the hyperparameters")
+	return newBuilder(&m.config, m.function, m.device, seed), nil
+}
+
+// training builds both graphs of training.
+func (b *builder) training(n int) (g *gradients, u *update, err error) {
+	defer backend.RecoverInto(&err, "building the graphs")
+	g = b.gradients(n)
+	return g, b.update(n, g), nil
+}
+
+func (m *Model) compile(g *graph.Graph, outputs []*graph.Node) (*program, error) {
+	if err := context.Cause(m.setup.Context); err != nil {
+		return nil, err
+	}
+	return compileProgram(m.device, g, outputs, func(path string) *tensor { return m.byPath[path] })
+}
+
+// layOut makes the state of all variables that training uses.
+func (m *Model) layOut(variables []*variable) error {
+	inOrder(variables)
+	names := map[string]bool{}
+	for _, v := range variables {
+		if names[v.Name] || len(v.Name) > 200 {
+			return fmt.Errorf("variable %q is named %q in the state: it must be unique, of at most 200 bytes", v.path,
+				v.Name)
+		}
+		names[v.Name] = true
+		memory, err := newMemory(m.device, v.of.Shape())
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.Name, err)
+		}
+		t := &tensor{v.Tensor, v.path, memory}
+		m.state, m.byPath[v.path] = append(m.state, t), t
+		if v.Summed() {
+			m.summed++
+		}
+	}
+	return nil
+}
+
+// Gradients implements evenweave.Model. Each call uses one thread.
+func (m *Model) Gradients(b *evenweave.Batch, grads [][]float32) (sums evenweave.Sums, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	sums.Metrics = make([]int64, len(m.config.Counts))
+	content, n, err := m.content(b)
+	if err == nil {
+		err = m.check(grads)
+	}
+	if err != nil {
+		return sums, err
+	}
+	if n == 0 {
+		clearAll(grads)
+		return sums, nil
+	}
+	p, err := m.gradients(n)
+	if err != nil {
+		return sums, err
+	}
+	results, err := m.call(p, content, map[string][]byte{generatorPath(): generatorState(b.Key)})
+	if err != nil {
+		return sums, err
+	}
+	return m.sum(results, grads)
+}
+
+// gradients is the program for n samples, compiled when it is first needed.
+func (m *Model) gradients(n int) (*program, error) {
+	m.building.Lock()
+	defer m.building.Unlock()
+	if p := m.of[n]; p != nil {
+		return p, nil
+	}
+	g, err := m.builder.gradientsOf(n)
+	if err == nil {
+		m.of[n], err = m.compile(g.Graph, g.outputs)
+	}
+	return m.of[n], err
+}
+
+func (b *builder) gradientsOf(n int) (g *gradients, err error) {
+	defer backend.RecoverInto(&err, fmt.Sprintf("building the gradients of %d samples", n))
+	return b.gradients(n), nil
+}
+
+// call runs a program on samples and on other arguments by name.
+func (m *Model) call(p *program, content [][]byte, others map[string][]byte) ([]compute.Buffer, error) {
+	a, err := p.take()
+	if err != nil {
+		return nil, err
+	}
+	defer p.put(a)
+	for i, bytes := range content {
+		name := inputName(i)
+		if at := i - len(m.config.Inputs); at >= 0 {
+			name = labelName(at)
+		}
+		err = errors.Join(err, a.set(name, bytes))
+	}
+	for name, bytes := range others {
+		err = errors.Join(err, a.set(name, bytes))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.run(a)
+}
+
+// sum takes the results of a gradients' program.
+func (m *Model) sum(results []compute.Buffer, grads [][]float32) (s evenweave.Sums, err error) {
+	defer func() { err = errors.Join(err, discard(results)) }()
+	for i, g := range grads {
+		if err := results[i].ToFlatData(g); err != nil {
+			return s, fmt.Errorf("the gradient of %s: %w", m.state[i].Name, err)
+		}
+	}
+	totals := make([]float32, 2+len(m.config.Counts))
+	if err := results[len(grads)].ToFlatData(totals); err != nil {
+		return s, err
+	}
+	parts := m.config.fractions()
+	weight := math.RoundToEven(float64(totals[1]) * parts)
+	switch {
+	case !(weight >= 0 && weight < 1<<40):
+		return s, fmt.Errorf("Config.Weight gives a micro-batch the weight %v: expected a number from 0 on", totals[1])
+	case weight != float64(totals[1])*parts && !m.config.Fractions:
+		return s,
+			fmt.Errorf("Config.Weight gives a micro-batch the weight %v: set Config.Fractions for weights that are no "+
+				"whole numbers", totals[1])
+	}
+	s.Loss, s.Weight, s.Metrics = float64(totals[0]), int64(weight), make([]int64, len(m.config.Counts))
+	if weight == 0 { // a mean of nothing may be NaN
+		s.Loss = 0
+		clearAll(grads)
+		return s, nil
+	}
+	for i := range s.Metrics {
+		s.Metrics[i] = int64(math.RoundToEven(float64(totals[2+i]) * parts))
+	}
+	return s, nil
+}
+
+// content gathers the samples of a batch that are no padding: their bytes, for each input and label.
+func (m *Model) content(b *evenweave.Batch) (all [][]byte, samples int, err error) {
+	c, ok := b.Content.(*dataset.Content)
+	if !ok {
+		return nil, 0, fmt.Errorf("a batch of %T: this model takes a *dataset.Content", b.Content)
+	}
+	if m.closed {
+		return nil, 0, errClosed
+	}
+	var rows []int
+	for i, w := range c.Weights {
+		if w != 0 && w != 1 {
+			return nil, 0,
+				fmt.Errorf("sample %d has weight %v: 0 is padding and 1 a sample; weights of samples are a label "+
+					"of their own", i, w)
+		}
+		if w == 1 {
+			rows = append(rows, i)
+		}
+	}
+	for i, flats := range [][]dataset.Flat{c.Inputs, c.Labels} {
+		what, want := []string{"inputs", "labels"}[i], m.config.Inputs
+		if i == 1 {
+			want = m.config.Labels
+		}
+		if len(flats) != len(want) {
+			return nil, 0, fmt.Errorf("the data have %d %s, Config has %d", len(flats), what, len(want))
+		}
+		for j, f := range flats {
+			bytes, err := rowsOf(f, want[j], rows, len(c.Weights))
+			if err != nil {
+				return nil, 0, fmt.Errorf("%s[%d]: %w", what, j, err)
+			}
+			all = append(all, bytes)
+		}
+	}
+	return all, len(rows), nil
+}
+
+// Update implements evenweave.Model.
+func (m *Model) Update(mean [][]float32, _ int64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed || m.updating == nil {
+		return errClosed
+	}
+	if err := m.check(mean); err != nil {
+		return err
+	}
+	a, err := m.updating.take()
+	if err != nil {
+		return err
+	}
+	defer m.updating.put(a)
+	for i, t := range m.state[:m.summed] {
+		err = errors.Join(err, a.set(meanName(t.path), bytesOf(mean[i])))
+	}
+	if err != nil {
+		return err
+	}
+	results, err := m.updating.run(a)
+	if err != nil {
+		return err
+	}
+	for i, path := range m.step.changed {
+		err = errors.Join(err, m.byPath[path].take(results[i]))
+	}
+	return err
+}
+
+func (m *Model) check(grads [][]float32) error {
+	if len(grads) != m.summed {
+		return fmt.Errorf("a gradient of %d tensors, expected %d", len(grads), m.summed)
+	}
+	for i, t := range m.state[:m.summed] {
+		if len(grads[i]) != t.Elements() {
+			return fmt.Errorf("the gradient of %s has %d elements, expected %d", t.Name, len(grads[i]), t.Elements())
+		}
+	}
+	return nil
+}
+
+func clearAll(grads [][]float32) {
+	for _, g := range grads {
+		clear(g)
+	}
+}
+
+// generatorState is GoMLX's, of three words, for the key of a micro-batch.
+func generatorState(key uint64) []byte {
+	words, g := make([]uint64, graph.RNGStateShape.Size()), evenweave.NewGenerator(key)
+	for i := range words {
+		words[i] = g.Uint64()
+	}
+	return bytesOf(words)
+}
+
+var errClosed = errors.New("the model is closed, or opened for evaluation only")
+
+// Close implements evenweave.Model.
+func (m *Model) Close() (err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	for _, p := range m.of {
+		err = errors.Join(err, p.close())
+	}
+	for _, e := range m.metrics {
+		err = errors.Join(err, e.close())
+	}
+	if m.updating != nil {
+		err = errors.Join(err, m.updating.close())
+	}
+	for _, t := range m.state {
+		err = errors.Join(err, t.release())
+	}
+	m.device.Finalize()
+	return err
+}
