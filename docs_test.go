@@ -215,21 +215,25 @@ func TestReadmeReadsACheckpoint(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	path, err := store.Save(t.Context(), checkpoint.Manifest{Step: 7, Tensors: checkpoint.Tensors(layout)}, func(w io.Writer) error {
-		_, err := state.Seal(s).WriteTo(w)
-		return err
-	})
+	path, err := store.Save(t.Context(), checkpoint.Manifest{Step: 7, Tensors: checkpoint.Tensors(layout)},
+		func(w io.Writer) error {
+			_, err := state.Seal(s).WriteTo(w)
+			return err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
 	weights := filepath.Join(dir, "weights")
-	if out, err := exec.Command("go", "build", "-o", weights, filepath.Join(dir, "weights.go")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", weights,
+		filepath.Join(dir, "weights.go")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	whole := read(t, path)
 	for _, hostile := range []string{
-		strings.Replace(whole, `"shape":[2,2]`, `"shape":[9,9]`, 1), strings.Replace(whole, `"shape":[2,2]`, `"shape":[2,-2]`, 1),
-		strings.Replace(whole, `"offset":16`, `"offset":20`, 1), strings.Replace(whole, `"offset":16`, `"offset":-4`, 1),
+		strings.Replace(whole, `"shape":[2,2]`, `"shape":[9,9]`, 1),
+		strings.Replace(whole, `"shape":[2,2]`, `"shape":[2,-2]`, 1),
+		strings.Replace(whole, `"offset":16`, `"offset":20`, 1),
+		strings.Replace(whole, `"offset":16`, `"offset":-4`, 1),
 		whole[:8] + strings.Repeat("\xff", 8) + whole[16:],
 		strings.Replace(whole, "EVWSTATE", "EVWSTATE"+strings.Repeat("\xff", 24), 1),
 	} {
@@ -239,7 +243,8 @@ func TestReadmeReadsACheckpoint(t *testing.T) {
 		if err := os.WriteFile(name, append([]byte(body), sum[:]...), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command(weights, name).CombinedOutput(); err == nil || strings.Contains(string(out), "panic") || hostile == whole {
+		if out, err := exec.Command(weights, name).CombinedOutput(); err == nil ||
+			strings.Contains(string(out), "panic") || hostile == whole {
 			t.Errorf("a hostile checkpoint: %v\n%s", err, out)
 		}
 	}
@@ -278,7 +283,8 @@ func TestFailuresNameTheirTests(t *testing.T) {
 	declared := map[string]bool{}
 	for _, s := range sources(t) {
 		if s.test {
-			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)`).FindAllStringSubmatch(read(t, s.path), -1) {
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)`).FindAllStringSubmatch(
+				read(t, s.path), -1) {
 				declared[path.Base(s.dir)+"."+m[1]] = true
 			}
 		}
@@ -286,7 +292,8 @@ func TestFailuresNameTheirTests(t *testing.T) {
 	rows := 0
 	for line := range strings.Lines(section(t, read(t, "ARCHITECTURE.md"), "Failures")) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		if !strings.HasPrefix(line, "|") || strings.Contains(cells[0], "---") || strings.TrimSpace(cells[0]) == "failure" {
+		if !strings.HasPrefix(line, "|") || strings.Contains(cells[0], "---") ||
+			strings.TrimSpace(cells[0]) == "failure" {
 			continue
 		}
 		rows++
@@ -308,7 +315,8 @@ func TestFailuresNameTheirTests(t *testing.T) {
 
 // Every module that is imported is one that ARCHITECTURE.md gives a reason for.
 func TestDependenciesAreExplained(t *testing.T) {
-	named := regexp.MustCompile("`([a-z0-9.]+/[^`]+)`").FindAllStringSubmatch(section(t, read(t, "ARCHITECTURE.md"), "Dependencies"), -1)
+	named := regexp.MustCompile("`([a-z0-9.]+/[^`]+)`").FindAllStringSubmatch(section(t, read(t, "ARCHITECTURE.md"),
+		"Dependencies"), -1)
 	for _, s := range sources(t) {
 		for _, imported := range s.imports() {
 			explained := !strings.Contains(strings.Split(imported, "/")[0], ".")
@@ -326,9 +334,11 @@ func TestDependenciesAreExplained(t *testing.T) {
 func TestGoroutinesAreListed(t *testing.T) {
 	list := section(t, read(t, "ARCHITECTURE.md"), "Goroutines")
 	starts := regexp.MustCompile(`(?m)^\s*go |\.Go\(|context\.AfterFunc\(`)
-	tools := []string{"internal/chaos", "allreduce/bench", "allreduce/allreducetest", "internal/etcdtest", "deploy/*"} // what they start ends with one command or test
+	// what they start ends with one command or test
+	tools := []string{"internal/chaos", "allreduce/bench", "allreduce/allreducetest", "internal/etcdtest", "deploy/*"}
 	for _, s := range sources(t) {
-		if !s.test && !s.within(tools) && !s.generated && starts.MatchString(read(t, s.path)) && !strings.Contains(list, "`"+s.path+"`") {
+		if !s.test && !s.within(tools) && !s.generated && starts.MatchString(read(t, s.path)) &&
+			!strings.Contains(list, "`"+s.path+"`") {
 			t.Errorf("%s starts a goroutine and is not in ARCHITECTURE.md's list", s.path)
 		}
 	}

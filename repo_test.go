@@ -22,10 +22,12 @@ var layers = [][]string{
 	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
 	{"internal/telemetry", "internal/web", "evenweavetest"},
-	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "gomlx", "checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
+	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "gomlx",
+		"checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
 	{"internal/example"},
-	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors", "gomlx/backend/avx2"},
+	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors",
+		"gomlx/backend/avx2"},
 	{"internal/regular", "internal/picture", "internal/options"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests
@@ -38,17 +40,20 @@ var homes = []struct {
 }{
 	{"github.com/gomlx/", []string{"gomlx/*", "fashion/cnn"}},
 	{"go.etcd.io/", []string{"internal/cluster", "internal/local"}},
-	{"google.golang.org/grpc", []string{"proto", "internal/serving", "allreduce/grpclink", "allreduce/bench", "internal/cluster", "worker", "coordinator", "cli"}},
+	{"google.golang.org/grpc", []string{"proto", "internal/serving", "allreduce/grpclink", "allreduce/bench",
+		"internal/cluster", "worker", "coordinator", "cli"}},
 	{"github.com/prometheus/", []string{"internal/telemetry"}},
 	{"github.com/spf13/", []string{"cli"}},
 	{"github.com/schollz/", []string{"internal/progress"}},
 	{"gonum.org/", []string{"internal/progress"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and chooses ports.
-	{"math/rand", []string{"internal/chaos", "internal/local/local.go", "worker/fault.go", "allreduce/allreducetest", "internal/simulation"}},
+	{"math/rand", []string{"internal/chaos", "internal/local/local.go", "worker/fault.go", "allreduce/allreducetest",
+		"internal/simulation"}},
 }
 
 // pure packages and files do no I/O, read no clock and start no goroutine.
-var pure = []string{"random.go", "internal/schedule", "internal/exact", "internal/job", "internal/state", "internal/policy", "internal/options", "allreduce/plan.go"}
+var pure = []string{"random.go", "internal/schedule", "internal/exact", "internal/job", "internal/state",
+	"internal/policy", "internal/options", "allreduce/plan.go"}
 
 const (
 	maxLines     = 440 // about 400 is the aim
@@ -75,7 +80,8 @@ func sources(t *testing.T) []source {
 			return err
 		}
 		if d.IsDir() {
-			if base := d.Name(); name != "." && (base[0] == '.' || base[0] == '_' || base == "testdata" || base == "bin") {
+			if base := d.Name(); name != "." && (base[0] == '.' || base[0] == '_' || base == "testdata" ||
+				base == "bin") {
 				return fs.SkipDir
 			}
 			return nil
@@ -143,7 +149,8 @@ func TestImportsPointDownwards(t *testing.T) {
 	for _, s := range sources(t) {
 		own := layerOf(s)
 		if own < 0 {
-			t.Errorf("%s: folder %s is in no layer: add it to layers in repo_test.go and to the picture in ARCHITECTURE.md", s.path, s.dir)
+			t.Errorf("%s: folder %s is in no layer: add it to layers in repo_test.go and to the picture in "+
+				"ARCHITECTURE.md", s.path, s.dir)
 			continue
 		}
 		for _, imported := range s.imports() {
@@ -185,13 +192,16 @@ func TestServersAreMadeInOnePlace(t *testing.T) {
 		ast.Inspect(s.File, func(n ast.Node) bool {
 			if sel, ok := n.(*ast.SelectorExpr); ok {
 				p, _ := sel.X.(*ast.Ident)
-				if p != nil && (p.Name == "grpc" && sel.Sel.Name == "NewServer" || p.Name == "http" && slices.Contains([]string{"Serve", "ListenAndServe"}, sel.Sel.Name)) {
-					t.Errorf("%s: %s.%s: use package serving, which sets the limits", s.positions.Position(n.Pos()), p.Name, sel.Sel.Name)
+				if p != nil && (p.Name == "grpc" && sel.Sel.Name == "NewServer" || p.Name == "http" &&
+					slices.Contains([]string{"Serve", "ListenAndServe"}, sel.Sel.Name)) {
+					t.Errorf("%s: %s.%s: use package serving, which sets the limits", s.positions.Position(n.Pos()),
+						p.Name, sel.Sel.Name)
 				}
 			}
 			if made, ok := n.(*ast.CompositeLit); ok {
 				if sel, ok := made.Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Server" {
-					t.Errorf("%s: a server of its own: use package serving, which sets the limits", s.positions.Position(n.Pos()))
+					t.Errorf("%s: a server of its own: use package serving, which sets the limits",
+						s.positions.Position(n.Pos()))
 				}
 			}
 			return true
@@ -318,7 +328,8 @@ func TestOnlyChosenImageFormatsAreDecoded(t *testing.T) {
 		ast.Inspect(s.File, func(n ast.Node) bool {
 			if sel, ok := n.(*ast.SelectorExpr); ok && (sel.Sel.Name == "Decode" || sel.Sel.Name == "DecodeConfig") {
 				if p, ok := sel.X.(*ast.Ident); ok && p.Name == "image" {
-					t.Errorf("%s: image.%s: use internal/picture, which chooses the formats", s.positions.Position(n.Pos()), sel.Sel.Name)
+					t.Errorf("%s: image.%s: use internal/picture, which chooses the formats",
+						s.positions.Position(n.Pos()), sel.Sel.Name)
 				}
 			}
 			return true

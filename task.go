@@ -24,8 +24,7 @@ type Task struct {
 	// once.
 	Model func(Setup) (Model, error)
 	// Backends are the names that --backend takes, the default first. Backend resolves one of them: "auto" and its like
-	// become the name of a backend that this machine has, which the job then pins. notice tells a person about the
-	// choice. nil: the model has only one backend, and there is no flag --backend.
+	// become the name of a backend that this machine has, which the job then pins. notice explains the choice to a person. nil: the model has only one backend, and there is no flag --backend.
 	Backends []string
 	Backend  func(name string) (resolved, notice string, err error)
 	// Metrics names the sums that Gradients reports beside the loss: their mean over a step's weight is shown with each
@@ -48,7 +47,7 @@ type Sets struct {
 	HeldOut Data
 }
 
-// Setup says for what a model is to be built.
+// Setup is what a model is built for.
 type Setup struct {
 	// Context ends when the process is asked to go: a long compilation may give up then.
 	Context context.Context

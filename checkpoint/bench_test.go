@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// BenchmarkSave shows the parts of making one state durable, of the built-in model's size: hash, write, fsync, all of it, and pruning.
+// BenchmarkSave shows the parts of making one state durable, of the built-in model's size: hash, write, fsync, all of
+// it, and pruning.
 func BenchmarkSave(b *testing.B) {
 	state := make([]byte, 1_339_408)
 	write := func(w io.Writer) error {

@@ -3,14 +3,14 @@
 // # Promises
 //
 // A checkpoint whose Save returned nil survives a crash of the process and of the machine. A crash at any moment leaves
-// the earlier ones whole, and Latest always finds one at least as new as the last that was acknowledged. What is damaged
-// is named and skipped, never used and never removed before a newer valid one exists.
+// the earlier ones whole, and Latest always finds one at least as new as the last that was acknowledged. What is
+// damaged is named and skipped, never used and never removed before a newer valid one exists.
 //
 // # Names
 //
 //	step-00000469-term-0000000012.ckpt   the state after 469 steps, saved by the leader of term 12
 //	.step-...ckpt.tmp                    being written, or left by a crash; swept by the next leader's Save
-//	latest                               a symbolic link to the newest name: a hint for people, which no program here reads
+//	latest                               a symbolic link to the newest name, for people; no program here reads it
 //	best                                 likewise, to the one that did best on held-out samples; only with --holdout
 //
 // A leader that was paused and wakes up can only add a file of its own lower term: it overwrites nothing of its
@@ -28,9 +28,11 @@
 //	16+M+P   8   P, length of the payload
 //	24+M+P   32  SHA-256 of all bytes before
 //
-// The payload of format 2 is the encoding of package state: a head and then the image, which is the rest: as many bytes as
-// bytes 40 to 47 of the payload say. Each tensor of the manifest starts at its offset in the image, in row-major order.
-// So a program in any language needs a JSON parser and ten lines to get at the weights; for Go, see Load and the example.
+// The payload of format 2 is the encoding of package state: a head and then the image, which is the rest: as many bytes
+// as bytes 40 to 47 of the payload say. Each tensor of the manifest starts at its offset in the image, in row-major
+// order. So a program in any language needs a JSON parser and ten lines to get at the weights; for Go, see Load and the
+// example.
 //
-// Format 1 (float32 only, offsets in elements) was written by builds of before 27 November 2026, and is refused by name.
+// Format 1 (float32 only, offsets in elements) was written by builds of before 27 November 2026, and is refused by
+// name.
 package checkpoint

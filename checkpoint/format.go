@@ -112,7 +112,8 @@ func unwrap(f io.ReadSeeker) (*envelope, error) {
 		return nil, err
 	}
 	if got := string(e.head[:len(magic)]); got == magicBefore {
-		return nil, fmt.Errorf("it has format 1, which this program does not read (it reads format %d): evaluate it, or go on from it, with the build that wrote it, "+
+		return nil, fmt.Errorf("it has format 1, which this program does not read (it reads format %d): evaluate "+
+			"it, or go on from it, with the build that wrote it, "+
 			"of before 27 November 2026", Format)
 	} else if got != magic {
 		return nil, fmt.Errorf("starts with %q, expected %q: not a checkpoint of this format", got, magic)
@@ -120,7 +121,8 @@ func unwrap(f io.ReadSeeker) (*envelope, error) {
 	length := binary.LittleEndian.Uint64(e.head[len(magic):])
 	rest := uint64(size - headerSize - trailerSize)
 	if length > maxManifest || length > rest || rest-length != binary.LittleEndian.Uint64(e.trailer[:]) {
-		return nil, fmt.Errorf("the lengths within do not add up to the file's %d bytes: it was cut off or overwritten", size)
+		return nil, fmt.Errorf("the lengths within do not add up to the file's %d bytes: it was cut off or overwritten",
+			size)
 	}
 	e.payload = int64(rest - length)
 	e.head = append(e.head, make([]byte, length)...)
@@ -162,8 +164,8 @@ func (e *envelope) reader(r io.Reader) *payload {
 	return &payload{r: r, left: e.payload, trailer: e.trailer, hash: hash}
 }
 
-// A payload is hashed as it is read, after the header and the manifest. Its last bytes are given out only if the hash is
-// the file's: so a file that changes between two readings is noticed in the second.
+// A payload is hashed as it is read, after the header and the manifest. Its last bytes are given out only if the hash
+// is the file's: so a file that changes between two readings is noticed in the second.
 type payload struct {
 	r       io.Reader
 	left    int64

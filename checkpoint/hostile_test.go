@@ -57,7 +57,8 @@ func TestHostileManifestsAreRefused(t *testing.T) {
 // A file of the format before is no damaged one: it is named, with what to do.
 func TestTheFormatBeforeIsNamed(t *testing.T) {
 	old := []byte(strings.Replace(string(sealed(`{"format":1}`, "payload")), magic, magicBefore, 1))
-	if _, _, err := verify(t.Context(), bytes.NewReader(old)); err == nil || !strings.Contains(err.Error(), "format 1") ||
+	if _, _, err := verify(t.Context(), bytes.NewReader(old)); err == nil ||
+		!strings.Contains(err.Error(), "format 1") ||
 		!strings.Contains(err.Error(), "the build that wrote it") {
 		t.Errorf("got %v", err)
 	}
@@ -99,7 +100,8 @@ func TestChangedAfterVerifying(t *testing.T) {
 func TestOnlyRegularFilesAreCheckpoints(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
-	if err := errors.Join(syscall.Mkfifo(fifo, 0o600), os.Symlink("/dev/zero", filepath.Join(dir, "device"))); err != nil {
+	if err := errors.Join(syscall.Mkfifo(fifo, 0o600),
+		os.Symlink("/dev/zero", filepath.Join(dir, "device"))); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, filepath.Join(dir, "device"), dir} {

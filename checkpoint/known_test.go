@@ -34,7 +34,8 @@ func (r readCounter) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// What this process wrote or verified is not read again to find or keep it; what changed since, and what others wrote, is.
+// What this process wrote or verified is not read again to find or keep it; what changed since, and what others wrote,
+// is.
 func TestKnownFilesAreNotHashedAgain(t *testing.T) {
 	here, n := t.TempDir(), int64(0)
 	s := open(t, here, Options{FS: reads{bytes: &n}})
@@ -71,7 +72,8 @@ func TestKnownFilesAreNotHashedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	data[len(data)/2] ^= 1
-	if err := errors.Join(os.WriteFile(paths[3], data, 0o600), os.Chtimes(paths[3], time.Time{}, info.ModTime().Add(time.Second))); err != nil {
+	if err := errors.Join(os.WriteFile(paths[3], data, 0o600),
+		os.Chtimes(paths[3], time.Time{}, info.ModTime().Add(time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := s.Latest(t.Context()); err != nil || e.Step != 3 {

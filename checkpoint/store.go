@@ -35,7 +35,7 @@ type sound struct {
 	manifest Manifest
 }
 
-// stater is a file that tells its size and time; of others nothing is remembered.
+// stater is a file with a size and a time; without them the store remembers nothing of a file.
 type stater interface{ Stat() (fs.FileInfo, error) }
 
 func (s *Store) remember(path string, f any, m Manifest) {
@@ -72,7 +72,7 @@ func (s *Store) forget(path string) {
 // Options are the optional parts of a Store.
 type Options struct {
 	FS      FS                  // nil: OS
-	Damaged func(*DamagedError) // told of each file that Latest or Prune skips; nil: nobody
+	Damaged func(*DamagedError) // called for each file that Latest or Prune skips; may be nil
 }
 
 // Entry is a checkpoint file.
@@ -108,7 +108,8 @@ func (s *Store) Save(ctx context.Context, m Manifest, write func(io.Writer) erro
 	defer s.mu.Unlock()
 	path = filepath.Join(s.dir, fileName(m.Step, m.Term))
 	if err := s.save(ctx, path, m, write); err != nil {
-		return "", fmt.Errorf("checkpoint: saving step %d: %w%s; earlier checkpoints are untouched", m.Step, err, s.hint(err))
+		return "", fmt.Errorf("checkpoint: saving step %d: %w%s; earlier checkpoints are untouched",
+			m.Step, err, s.hint(err))
 	}
 	if entries, err := s.List(); err == nil && len(entries) > 0 {
 		s.Point("latest", entries[0])
@@ -179,7 +180,8 @@ func (s *Store) sweep(term int64) {
 	}
 }
 
-// Point makes the symbolic link name, in the directory, point at a checkpoint. It is a hint for people: failing is harmless.
+// Point makes the symbolic link name, in the directory, point at a checkpoint. It is a hint for people: failing is
+// harmless.
 func (s *Store) Point(name string, e Entry) {
 	link := filepath.Join(s.dir, name)
 	_ = s.fs.Remove(tempName(link))
@@ -229,11 +231,13 @@ func (s *Store) Latest(ctx context.Context) (*Entry, error) {
 		case vanished: // pruned under our eyes, so there is a newer one
 			continue
 		case len(bad) > 0:
-			return nil, fmt.Errorf("checkpoint: none of %d checkpoints in %s can be used; the newest: %w", len(bad), s.dir, bad[0])
+			return nil, fmt.Errorf("checkpoint: none of %d checkpoints in %s can be used; the newest: %w",
+				len(bad), s.dir, bad[0])
 		}
 		return nil, ErrNone
 	}
-	return nil, fmt.Errorf("checkpoint: the files in %s vanish while they are read: does another program remove them?", s.dir)
+	return nil, fmt.Errorf("checkpoint: the files in %s vanish while they are read: does another program remove them?",
+		s.dir)
 }
 
 // newest verifies files from the newest on until it has n valid ones. It reports the damaged ones among those it tried,
@@ -279,10 +283,9 @@ func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
 	return m, nil
 }
 
-// Read verifies a checkpoint file wholly, unless this store has written or verified it and it is as it was, then returns
-// its manifest and its payload, for the caller to read and close. Reading the payload fails before its end if it is not
-// what was hashed.
-// The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
+// Read verifies a checkpoint file wholly, unless this store has written or verified it and it is as it was, then
+// returns its manifest and its payload, for the caller to read and close. Reading the payload fails before its end if
+// it is not what was hashed. The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
 func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	f, err := s.fs.Open(path)
 	if err != nil {
@@ -314,8 +317,9 @@ func Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	return (&Store{fs: OS{}}).Read(ctx, path)
 }
 
-// Prune removes the checkpoints older than the keep >= 1 newest valid ones, but those of the steps to spare, and returns their
-// paths. It removes nothing if there are fewer valid ones, and never anything newer than the newest valid one.
+// Prune removes the checkpoints older than the keep >= 1 newest valid ones, but those of the steps to spare, and
+// returns their paths. It removes nothing if there are fewer valid ones, and never anything newer than the newest valid
+// one.
 func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

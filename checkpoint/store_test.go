@@ -96,7 +96,8 @@ func TestCrashAtEveryOperation(t *testing.T) {
 			s := open(t, dir, Options{FS: m})
 			latest := checkLatest(t, s)
 			if latest < acknowledged {
-				t.Fatalf("seed %d, crash at operation %d: latest is %d, acknowledged was %d", seed, failAt, latest, acknowledged)
+				t.Fatalf("seed %d, crash at operation %d: latest is %d, acknowledged was %d",
+					seed, failAt, latest, acknowledged)
 			}
 			mustSave(t, s, 60, 9)
 			if checkLatest(t, s) != 60 {
@@ -121,7 +122,8 @@ func TestDiskFullAtEveryOperation(t *testing.T) {
 		if m.ops < failAt {
 			break
 		}
-		if err != nil && (!errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "saving step 20: no space left on device: free space in /run/checkpoints")) {
+		if err != nil && (!errors.Is(err, syscall.ENOSPC) ||
+			!strings.Contains(err.Error(), "saving step 20: no space left on device: free space in /run/checkpoints")) {
 			t.Fatalf("operation %d: %v", failAt, err)
 		}
 		if names, _ := m.List(dir); err != nil && strings.Contains(strings.Join(names, " "), "ckpt.tmp") {
@@ -140,10 +142,12 @@ func TestLatestOrder(t *testing.T) {
 		t.Error("a checkpoint in an empty store")
 	}
 	for _, c := range []struct{ step, term, latestStep, latestTerm int64 }{
-		{469, 2, 469, 2}, {100, 9, 469, 2}, {469, 10, 469, 10}, {469, 3, 469, 10}, {123456789, 1, 123456789, 1}, {1e12, 1e15, 1e12, 1e15},
+		{469, 2, 469, 2}, {100, 9, 469, 2}, {469, 10, 469, 10}, {469, 3, 469, 10}, {123456789, 1, 123456789, 1},
+		{1e12, 1e15, 1e12, 1e15},
 	} {
 		mustSave(t, s, c.step, c.term)
-		if e, err := s.Latest(t.Context()); err != nil || e.Step != c.latestStep || e.Term != c.latestTerm || e.Manifest.Term != c.latestTerm {
+		if e, err := s.Latest(t.Context()); err != nil || e.Step != c.latestStep || e.Term != c.latestTerm ||
+			e.Manifest.Term != c.latestTerm {
 			t.Errorf("after step %d term %d: latest %+v, %v", c.step, c.term, e, err)
 		}
 	}
@@ -259,14 +263,16 @@ func TestOldLeaderIsHarmless(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustSave(t, old, 7, 1)
-	if link := m.visible[dir+"/latest"]; checkLatest(t, s) != 9 || !strings.HasPrefix(string(link.data), "step-00000009") {
+	if link := m.visible[dir+"/latest"]; checkLatest(t, s) != 9 ||
+		!strings.HasPrefix(string(link.data), "step-00000009") {
 		t.Errorf("the old leader moved latest to %s", link.data)
 	}
 }
 
 func FuzzVerify(f *testing.F) {
 	var b bytes.Buffer
-	if err := encode(&b, Manifest{Format: Format, Tensors: []Tensor{{Name: "w", Type: "float32", Shape: []int{2}, Role: "trained"}}}, func(w io.Writer) error {
+	if err := encode(&b, Manifest{Format: Format,
+		Tensors: []Tensor{{Name: "w", Type: "float32", Shape: []int{2}, Role: "trained"}}}, func(w io.Writer) error {
 		_, err := w.Write([]byte("payload"))
 		return err
 	}); err != nil {

@@ -47,7 +47,8 @@ func (m Manifest) Layout() (*state.Layout, error) {
 			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
 		if strings.HasPrefix(t.Name, state.Reserved) && !t.Optional {
-			return nil, fmt.Errorf("tensor %q: this program does not know what it is for: use the build that wrote the checkpoint, or a newer one", t.Name)
+			return nil, fmt.Errorf("tensor %q: this program does not know what it is for: use the build that wrote "+
+				"the checkpoint, or a newer one", t.Name)
 		}
 		tensors[i] = evenweave.Tensor{Name: t.Name, Type: t.Type, Shape: t.Shape, Role: role}
 	}

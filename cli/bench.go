@@ -23,13 +23,15 @@ func benchAllreduceCommand() *cobra.Command {
 	var o bench.Options
 	var sizes []string
 	cmd := &cobra.Command{
-		Use: "allreduce", Args: noArgs, Short: "Measure the ring as processes on loopback beside plain TCP, or over an emulated network",
+		Use: "allreduce", Args: noArgs, Short: "Measure the ring as processes on loopback beside plain TCP, or over " +
+			"an emulated network",
 		Long: `Measures all-reduces of several sizes: by default as separate processes on this machine's loopback, beside plain TCP that moves
 the same bytes in the same pattern; with --net over an emulated network in virtual time, up to 64 ranks.`,
 	}
 	f := cmd.Flags()
 	f.IntSliceVar(&o.Workers, "workers", []int{2, 4, 8}, "world sizes")
-	f.StringSliceVar(&sizes, "bytes", []string{"1K", "444K", "888K", "4M", "64M"}, "buffer sizes; K, M and G count in thousands")
+	f.StringSliceVar(&sizes, "bytes", []string{"1K", "444K", "888K", "4M", "64M"}, "buffer sizes; K, M and G count "+
+		"in thousands")
 	f.StringVar(&o.Type, "dtype", "int64", "int64 or float32")
 	f.StringVar(&o.Network, "net", "", "emulate a network: lan or wan; empty: loopback")
 	f.DurationVar(&o.Time, "time", time.Second, "to spend on each figure")

@@ -51,9 +51,11 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 	f.IntVar(&count, "count", 0, "faults; 0: one for every 20 steps, and at least one of each kind")
 	f.BoolVar(&settle, "settle", false, "inject a fault only into a full world that has committed a step")
 	f.BoolVar(&single, "single", false, "kill one worker at a time")
-	f.StringVar(&dir, "dir", "", "keep the two run directories here (default: a temporary one, removed when all was equal)")
+	f.StringVar(&dir, "dir", "", "keep the two run directories here (default: a temporary one, removed when all was "+
+		"equal)")
 	f.DurationVar(&timeout, "timeout", 15*time.Minute, "give up after this time")
-	defaults := map[string]string{"steps": "200", "global-batch": "32", "micro-batch": "8", "checkpoint-every": "25", "keep": "1000000"}
+	defaults := map[string]string{"steps": "200", "global-batch": "32", "micro-batch": "8", "checkpoint-every": "25",
+		"keep": "1000000"}
 	maps.Copy(defaults, p.task.Short)
 	for name, value := range defaults {
 		if flag := f.Lookup(name); flag != nil {
@@ -106,13 +108,16 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		}
 		passed := logs.passed()
 		_, err = chaos.Run(ctx, chaos.Config{
-			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults, Count: count, CheckpointEvery: spec.checkpointEvery, Single: single},
-			Dir:  dir, Spares: spares, Settle: settle,
+			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults,
+				Count: count, CheckpointEvery: spec.checkpointEvery, Single: single},
+			Dir: dir, Spares: spares, Settle: settle,
 			Cluster: local.Config{
 				Executable: executable, Job: "evenweave", Log: log,
 				Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-					"output": "json", "expect-workers": strconv.Itoa(workers + spares), "max-workers": maxWorkers(workers, spares)}),
-				Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption), map[string]string{"parallelism": strconv.Itoa(share(workers)), "data": spec.data}),
+					"output": "json", "expect-workers": strconv.Itoa(workers + spares),
+					"max-workers": maxWorkers(workers, spares)}),
+				Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption),
+					map[string]string{"parallelism": strconv.Itoa(share(workers)), "data": spec.data}),
 			},
 		}, show)
 		if temporary && err == nil {
@@ -137,7 +142,7 @@ func joinKinds(kinds []chaos.Kind) string {
 	return strings.Join(names, ",")
 }
 
-// maxWorkers keeps spares out of the world; without spares those who join may enter.
+// maxWorkers keeps spares out of the world; without spares, joining workers may enter.
 func maxWorkers(workers, spares int) string {
 	if spares == 0 {
 		return "0"

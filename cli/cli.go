@@ -57,7 +57,7 @@ var errInterrupted = errors.New("interrupted")
 // not do.
 func Main(t *evenweave.Task) {
 	asked := local.Lifeline()
-	signal.Ignore(syscall.SIGPIPE) // whoever reads our output may go: the training goes on
+	signal.Ignore(syscall.SIGPIPE) // the reader of our output may end: the training goes on
 	out := &output{to: os.Stdout}
 	err := out.also(run(context.Background(), t, asked, out, os.Args[1:]))
 	os.Exit(report(os.Stderr, programName(), err))
@@ -163,7 +163,8 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		return fromEnvironment(cmd.Flags())
 	}
 	bench := benchCommand()
-	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), etcdCommand(p.asked), healthCommand(), statusCommand(), scaleCommand(),
+	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), etcdCommand(p.asked), healthCommand(),
+		statusCommand(), scaleCommand(),
 		blameCommand(), reportCommand(), bench, p.chaosCommand())
 	return root, p.addOwn(root, bench)
 }
@@ -235,7 +236,8 @@ func (l *logFlags) register(flags *pflag.FlagSet) {
 // passed are the settings of a child process beside its own: those of its logs, and those that a variable may set for
 // one process but not for several on one machine.
 func (l *logFlags) passed() map[string]string {
-	return map[string]string{"log-format": l.format, "log-level": l.level, "listen": "127.0.0.1:0", "advertise": "", "http": "", "when-done": "exit"}
+	return map[string]string{"log-format": l.format, "log-level": l.level, "listen": "127.0.0.1:0", "advertise": "",
+		"http": "", "when-done": "exit"}
 }
 
 func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {

@@ -46,7 +46,8 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
-		i := &evenweave.Invocation{Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(), Stderr: cmd.ErrOrStderr(), JSON: *output == "json", Dir: dir}
+		i := &evenweave.Invocation{Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(),
+			Stderr: cmd.ErrOrStderr(), JSON: *output == "json", Dir: dir}
 		if c.Checkpoint {
 			i.Load = func(ctx context.Context) (evenweave.Loaded, error) { return from.load(ctx, cmd.ErrOrStderr()) }
 		}
@@ -115,11 +116,12 @@ func restore(model evenweave.Model, s *state.State) error {
 	return layout.WriteImage(model, s.Image)
 }
 
-// newestCheckpoint finds the newest valid one of a run directory; warn is told of those that it skips.
+// newestCheckpoint finds the newest valid checkpoint of a run directory; it calls warn for those that it skips.
 func newestCheckpoint(ctx context.Context, dir string, warn io.Writer) (string, error) {
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
-		fmt.Fprintln(warn, "skipped:", e)
-	}})
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"),
+		checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
+			fmt.Fprintln(warn, "skipped:", e)
+		}})
 	if err != nil {
 		return "", err
 	}
@@ -147,7 +149,8 @@ func readCheckpoint(ctx context.Context, path string) (*checkpoint.Checkpoint, j
 		return nil, spec, fmt.Errorf("%s: spec: %w", path, err)
 	}
 	if got := c.State.Ledger.Samples(); got != spec.Samples {
-		return nil, spec, fmt.Errorf("%s: its state was trained on %d samples, its spec names %d", path, got, spec.Samples)
+		return nil, spec, fmt.Errorf("%s: its state was trained on %d samples, its spec names %d",
+			path, got, spec.Samples)
 	}
 	return c, spec, nil
 }
@@ -168,7 +171,8 @@ func (p *program) evaluate() evenweave.Command {
 			}
 			model, ok := l.Model.(evenweave.Evaluator)
 			if !ok || sets.Test == nil {
-				return fmt.Errorf("task %q cannot be evaluated: its model is no Evaluator, or it has no test data", p.task.Name)
+				return fmt.Errorf("task %q cannot be evaluated: its model is no Evaluator, or it has no test data",
+					p.task.Name)
 			}
 			figures, err := model.Evaluate(ctx, sets.Test)
 			if err != nil {
@@ -181,7 +185,8 @@ func (p *program) evaluate() evenweave.Command {
 
 func printFigures(c *evenweave.Invocation, l evenweave.Loaded, figures []evenweave.Figure) error {
 	if c.JSON {
-		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": l.Step, "weights_sha256": l.WeightsSHA256}
+		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": l.Step,
+			"weights_sha256": l.WeightsSHA256}
 		for _, f := range figures {
 			line["test_"+f.Name] = f.Value
 		}
@@ -199,7 +204,8 @@ func printFigures(c *evenweave.Invocation, l evenweave.Loaded, figures []evenwea
 // data is the command that opens the task's data and says what they are.
 func (p *program) data() evenweave.Command {
 	return evenweave.Command{
-		Name: "data", About: "Open the task's data, check them and say what they are", Data: true, Options: p.task.Options,
+		Name: "data", About: "Open the task's data, check them and say what they are",
+		Data: true, Options: p.task.Options,
 		Run: func(_ context.Context, c *evenweave.Invocation) error {
 			sets, err := p.task.Data(c.Dir)
 			if err != nil {
@@ -212,10 +218,12 @@ func (p *program) data() evenweave.Command {
 				switch {
 				case set.data == nil:
 				case c.JSON:
-					err = json.NewEncoder(c.Stdout).Encode(map[string]any{"event": "data", "time": time.Now(), "set": set.name,
+					err = json.NewEncoder(c.Stdout).Encode(map[string]any{"event": "data", "time": time.Now(),
+						"set":     set.name,
 						"samples": set.data.Len(), "digest": set.data.Digest()})
 				default:
-					_, err = fmt.Fprintf(c.Stdout, "%-9s %8d samples  %s\n", set.name, set.data.Len(), job.Clean(set.data.Digest()))
+					_, err = fmt.Fprintf(c.Stdout, "%-9s %8d samples  %s\n", set.name, set.data.Len(),
+						job.Clean(set.data.Digest()))
 				}
 				if err != nil {
 					return err

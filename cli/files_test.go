@@ -19,7 +19,8 @@ func TestCheckpointsHoldWhatTheirManifestPromises(t *testing.T) {
 		task          string
 		good          bool
 	}{
-		{0, 100, "tiny", true}, {-9, 100, "tiny", false}, {-1, 100, "tiny", false}, {2, 100, "tiny", false}, {0, 99, "tiny", false}, {0, 0, "tiny", false},
+		{0, 100, "tiny", true}, {-9, 100, "tiny", false}, {-1, 100, "tiny", false}, {2, 100, "tiny", false},
+		{0, 99, "tiny", false}, {0, 0, "tiny", false},
 		{0, 100, "Tiny", false},
 	} {
 		_, _, err := readCheckpoint(t.Context(), zeroes(t, is.task, is.more, is.samples))
@@ -53,10 +54,11 @@ func zeroes(t *testing.T, task string, more, samples int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := store.Save(t.Context(), checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(promised)}, func(w io.Writer) error {
-		_, err := state.Seal(state.New(held, samples)).WriteTo(w)
-		return err
-	})
+	path, err := store.Save(t.Context(), checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(promised)},
+		func(w io.Writer) error {
+			_, err := state.Seal(state.New(held, samples)).WriteTo(w)
+			return err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,8 @@ func healthCommand() *cobra.Command {
 	var web string
 	var ready bool
 	cmd := &cobra.Command{
-		Use: "health", Hidden: true, Args: noArgs, Short: "Ask a coordinator or worker on this machine whether it is healthy",
+		Use: "health", Hidden: true, Args: noArgs, Short: "Ask a coordinator or worker on this machine whether it " +
+			"is healthy",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			page := "/healthz"
 			if ready {
@@ -37,7 +38,8 @@ func askHealth(ctx context.Context, out io.Writer, address, page string) error {
 	if err != nil {
 		return usagef("--http %q: %v", address, err)
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() { // as a process listens, which is how the variable is set
+	// as a process listens, which is how the variable is set
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)

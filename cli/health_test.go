@@ -12,7 +12,7 @@ import (
 func TestHealthAsksThePage(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/readyz" {
-			http.Error(w, "nobody leads", http.StatusServiceUnavailable)
+			http.Error(w, "no coordinator leads", http.StatusServiceUnavailable)
 		}
 	}))
 	defer s.Close()
@@ -23,7 +23,7 @@ func TestHealthAsksThePage(t *testing.T) {
 		}
 	}
 	err := askHealth(t.Context(), t.Output(), "127.0.0.1:"+port, "/readyz")
-	if err == nil || !strings.Contains(err.Error(), "nobody leads") {
+	if err == nil || !strings.Contains(err.Error(), "no coordinator leads") {
 		t.Errorf("got %v, want what the page says", err)
 	}
 	if err := askHealth(t.Context(), t.Output(), "8080", "/healthz"); !errors.As(err, &usageError{}) {

@@ -73,7 +73,8 @@ type answer[R any] struct {
 }
 
 // askAll asks every member the same question, at the same time and with a deadline; answers come in the members' order.
-func askAll[R any](ctx context.Context, v cluster.View, ask func(context.Context, proto.MemberClient) (R, error)) []answer[R] {
+func askAll[R any](ctx context.Context, v cluster.View, ask func(context.Context, proto.MemberClient) (R,
+	error)) []answer[R] {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	pool := &proto.Pool{}
@@ -100,7 +101,8 @@ func scaleCommand() *cobra.Command {
 	var where whereFlags
 	cmd := &cobra.Command{
 		Use: "scale N", Short: "Change the worker count of a running local job",
-		Long: "Asks the `evenweave train` that runs in --dir to start or retire workers until there are N. Training goes on meanwhile; the weights do not notice.",
+		Long: "Asks the `evenweave train` that runs in --dir to start or retire workers until there are N. Training " +
+			"goes on meanwhile; the weights do not notice.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("scale takes one number: how many workers there shall be")
@@ -124,7 +126,8 @@ func scaleCommand() *cobra.Command {
 			return where.explain(err)
 		}
 		if v.Workers == 0 {
-			return fmt.Errorf("no `evenweave train` offers to scale job %q: in Compose use `docker compose up -d --scale worker=%d`, in Kubernetes `kubectl scale`; else try again in a second", where.job, n)
+			return fmt.Errorf("no `evenweave train` offers to scale job %q: in Compose use `docker compose up -d "+
+				"--scale worker=%d`, in Kubernetes `kubectl scale`; else try again in a second", where.job, n)
 		}
 		if _, err := c.SetWorkers(cmd.Context(), n); err != nil {
 			return err
@@ -137,7 +140,8 @@ func scaleCommand() *cobra.Command {
 
 func blameCommand() *cobra.Command {
 	var where whereFlags
-	cmd := &cobra.Command{Use: "blame", Short: "Show the recent collective events of all members, merged by time", Args: noArgs}
+	cmd := &cobra.Command{Use: "blame", Short: "Show the recent collective events of all members, merged by time",
+		Args: noArgs}
 	where.register(cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -154,7 +158,8 @@ func blameCommand() *cobra.Command {
 			return where.explain(err)
 		}
 		var events []*proto.BlameEvent
-		for _, a := range askAll(cmd.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
+		for _, a := range askAll(cmd.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply,
+			error) {
 			return m.Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID})
 		}) {
 			if a.err != nil {
@@ -172,12 +177,14 @@ func blameCommand() *cobra.Command {
 
 func printBlame(w io.Writer, output string, events []*proto.BlameEvent) {
 	for _, e := range events {
-		at, member, what, detail := time.Unix(0, e.TimeNanos), job.Clean(e.Member), job.Clean(e.What), job.Clean(e.Detail)
+		at, member, what, detail := time.Unix(0, e.TimeNanos), job.Clean(e.Member), job.Clean(e.What),
+			job.Clean(e.Detail)
 		if output == "json" {
 			_ = json.NewEncoder(w).Encode(map[string]any{"event": "blame", "time": at, "member": member,
 				"generation": e.Generation, "step": e.Step, "what": what, "detail": detail})
 			continue
 		}
-		fmt.Fprintf(w, "%s  %-12s g%-4d step %-6d %-18s %s\n", at.Format("15:04:05.000"), member, e.Generation, e.Step, what, detail)
+		fmt.Fprintf(w, "%s  %-12s g%-4d step %-6d %-18s %s\n", at.Format("15:04:05.000"), member, e.Generation,
+			e.Step, what, detail)
 	}
 }

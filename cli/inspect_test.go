@@ -17,7 +17,7 @@ import (
 	"evenweave/proto"
 )
 
-// Members that accept and never answer, as stopped processes do, keep nobody from hearing the others.
+// Members that accept and never answer, as stopped processes do, do not hide the others.
 func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,7 +33,8 @@ func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 	go func() { _ = server.Serve(answers) }()
 	t.Cleanup(server.Stop)
 	v := cluster.View{Members: []job.Member{
-		{ID: "silent1", Address: listen().Addr().String()}, {ID: "silent2", Address: listen().Addr().String()}, {ID: "awake", Address: answers.Addr().String()},
+		{ID: "silent1", Address: listen().Addr().String()}, {ID: "silent2", Address: listen().Addr().String()},
+		{ID: "awake", Address: answers.Addr().String()},
 	}}
 	ask := func() []answer[*proto.BlameReply] {
 		return askAll(t.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
@@ -44,13 +45,14 @@ func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 	for began := time.Now(); status.Code(got[2].err) == codes.DeadlineExceeded && time.Since(began) < deadline; {
 		got = ask() // a busy machine may need more than the two seconds that a person waits for
 	}
-	if len(got) != 3 || got[0].err == nil || got[1].err == nil || got[2].id != "awake" || status.Code(got[2].err) != codes.Unimplemented {
+	if len(got) != 3 || got[0].err == nil || got[1].err == nil || got[2].id != "awake" ||
+		status.Code(got[2].err) != codes.Unimplemented {
 		t.Errorf("%+v; want two that do not answer, and one that says what it cannot do", got)
 	}
 }
 
-// In Compose and Kubernetes nobody reads the wanted worker count: asking for it must not look like success.
-func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
+// In Compose and Kubernetes no process reads the wanted worker count: setting it must not look like success.
+func TestScaleNeedsALocalRun(t *testing.T) {
 	endpoint := etcdtest.Start(t, "").Endpoint()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
@@ -72,7 +74,7 @@ func TestScaleNeedsSomebodyWhoScales(t *testing.T) {
 		return cmd.ProcessState.ExitCode(), string(out)
 	}
 	if code, out := scale(); code != exitFailed || !strings.Contains(out, "kubectl scale") {
-		t.Errorf("with nobody there: exit code %d:\n%s", code, out)
+		t.Errorf("without members: exit code %d:\n%s", code, out)
 	}
 	if _, err := c.SetWorkers(ctx, 2); err != nil { // as `evenweave train` does
 		t.Fatal(err)

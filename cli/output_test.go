@@ -25,7 +25,8 @@ func TestLostOutputIsSaid(t *testing.T) {
 		var stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = out, &stderr
 		err := cmd.Run()
-		if cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "standard output") || !strings.Contains(stderr.String(), want) {
+		if cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(stderr.String(), "standard output") ||
+			!strings.Contains(stderr.String(), want) {
 			t.Errorf("%s: %v, %q", want, err, stderr.String())
 		}
 	}

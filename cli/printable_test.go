@@ -53,9 +53,12 @@ func filled[T any]() T {
 // text only, and no line begins with what they wrote.
 func TestOnlyPrintableTextIsPrinted(t *testing.T) {
 	events := []progress.Event{
-		filled[progress.Start](), filled[progress.World](), filled[progress.Step](), filled[progress.Checkpoint](), filled[progress.Evaluation](),
-		filled[progress.MemberChange](), filled[progress.Notice](), filled[progress.Warning](), filled[progress.Failure](), filled[progress.Done](),
-		progress.Unknown{Name: hostile, Line: []byte(`{"event":"x","time":"2026-01-01T00:00:00Z","y":"` + "\u009b2J\u202e" + `"}`)},
+		filled[progress.Start](), filled[progress.World](), filled[progress.Step](), filled[progress.Checkpoint](),
+		filled[progress.Evaluation](),
+		filled[progress.MemberChange](), filled[progress.Notice](), filled[progress.Warning](),
+		filled[progress.Failure](), filled[progress.Done](),
+		progress.Unknown{Name: hostile,
+			Line: []byte(`{"event":"x","time":"2026-01-01T00:00:00Z","y":"` + "\u009b2J\u202e" + `"}`)},
 	}
 	observed := func(o progress.Observer) {
 		for _, e := range events {
@@ -71,10 +74,11 @@ func TestOnlyPrintableTextIsPrinted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			log.With("member", hostile).Warn(hostile, "err", errors.New(hostile), slog.Group("g", "ids", []string{hostile}))
+			log.With("member", hostile).Warn(hostile, "err", errors.New(hostile),
+				slog.Group("g", "ids", []string{hostile}))
 		}
 	}
-	for name, print := range map[string]func(io.Writer){
+	for name, show := range map[string]func(io.Writer){
 		"lines": func(w io.Writer) { observed(progress.NewPlain(w, time.UTC)) },
 		"bar": func(w io.Writer) {
 			b := progress.NewBar(w, func() int { return 80 }, time.UTC)
@@ -82,7 +86,7 @@ func TestOnlyPrintableTextIsPrinted(t *testing.T) {
 			_ = b.Close()
 		},
 		"events":      func(w io.Writer) { observed(progress.NewJSON(w)) },
-		"status":      s.print,
+		"status":      s.show,
 		"blame":       func(w io.Writer) { printBlame(w, "text", blame) },
 		"blame, JSON": func(w io.Writer) { printBlame(w, "json", blame) },
 		"log":         logged("text"),
@@ -91,7 +95,7 @@ func TestOnlyPrintableTextIsPrinted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			print(&out)
+			show(&out)
 			text := out.String()
 			if name == "bar" { // its own movements of the cursor
 				text = strings.ReplaceAll(regexp.MustCompile(`\x1b\[[0-9]*[AKJ]`).ReplaceAllString(text, ""), "\r", "")
@@ -100,7 +104,8 @@ func TestOnlyPrintableTextIsPrinted(t *testing.T) {
 				t.Errorf("printed %q", text)
 			}
 			for line := range strings.SplitSeq(text, "\n") {
-				if i := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 || strings.HasPrefix(line, "12:00:00") {
+				if i := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 ||
+					strings.HasPrefix(line, "12:00:00") {
 					t.Errorf("printed %q", line)
 				}
 			}

@@ -78,7 +78,8 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
 	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
 	f.IntVar(&cfg.Limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
-	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to end: for where an ended process is started again")
+	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to end: for where an ended process is "+
+		"started again")
 	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -129,7 +130,8 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
 		}
 		cfg.Name, cfg.Endpoints, cfg.Stay = c.job, c.etcd, whenDone == "wait"
-		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, backend, spec.checkpointEvery, spec.keep, spec.evaluate
+		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, backend, spec.checkpointEvery,
+			spec.keep, spec.evaluate
 		cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.ttl
 		cfg.Extend, cfg.Alone, cfg.PageOnly, cfg.Started = spec.extend, p.asked != nil, p.asked != nil, began
 		cfg.Test, cfg.HeldOut = sets.Test, sets.HeldOut
@@ -141,7 +143,8 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 
 // coordinatorSignals gives two signals two meanings: the end of ctx leaves the job alone, halt stops it. A child of
 // `evenweave train` is only asked to halt, by its parent.
-func coordinatorSignals(parent context.Context, asked <-chan struct{}) (ctx context.Context, halt <-chan struct{}, stop func()) {
+func coordinatorSignals(parent context.Context, asked <-chan struct{}) (ctx context.Context, halt <-chan struct{},
+	stop func()) {
 	if asked != nil {
 		local.LeaveToParent()
 		return parent, asked, func() {}

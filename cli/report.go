@@ -37,7 +37,8 @@ file that needs no server and no network. The run may be over, or go on.`,
 			return err
 		}
 		if len(damaged) > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d damaged lines of metrics.jsonl are left out, the first is line %d\n",
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d damaged lines of metrics.jsonl are left out, the first is "+
+				"line %d\n",
 				len(damaged), damaged[0])
 		}
 		page := web.New()

@@ -18,7 +18,8 @@ func TestReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for step := 1; step <= 20; step++ {
-		metrics.Observe(progress.Record{Time: time.Now(), Event: progress.Step{Step: step, Epoch: 1, Loss: 1 / float64(step)}})
+		metrics.Observe(progress.Record{Time: time.Now(), Event: progress.Step{Step: step, Epoch: 1,
+			Loss: 1 / float64(step)}})
 	}
 	if err := metrics.Close(); err != nil {
 		t.Fatal(err)
@@ -29,7 +30,8 @@ func TestReport(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	page, err := os.ReadFile(path)
-	if err != nil || !strings.Contains(string(page), `[20,0,0,0,0.05,0]`) || !strings.Contains(string(page), `"state":"recorded"`) {
+	if err != nil || !strings.Contains(string(page), `[20,0,0,0,0.05,0]`) ||
+		!strings.Contains(string(page), `"state":"recorded"`) {
 		_, data, _ := strings.Cut(string(page), `id="data">`)
 		t.Errorf("the report lacks the last step: %v\n%.2000s", err, data)
 	}

@@ -8,14 +8,15 @@ import (
 // TestShareOfTheProcessorsGiven: GOMAXPROCS, or a container's limit, not the machine's processors.
 func TestShareOfTheProcessorsGiven(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(6 * runtime.NumCPU()))
-	for workers, want := range map[int]int{1: 6 * runtime.NumCPU(), 3: 2 * runtime.NumCPU(), 6 * runtime.NumCPU(): 1, 7 * runtime.NumCPU(): 1} {
+	for workers, want := range map[int]int{1: 6 * runtime.NumCPU(), 3: 2 * runtime.NumCPU(), 6 * runtime.NumCPU(): 1,
+		7 * runtime.NumCPU(): 1} {
 		if got := share(workers); got != want {
 			t.Errorf("%d workers: %d micro-batches each side by side, expected %d", workers, got, want)
 		}
 	}
 }
 
-// TestNoFaultsInACluster: a worker that nobody started as a child takes no faults, whatever its environment says.
+// TestNoFaultsInACluster: a worker that is no child of a command takes no faults, whatever its environment says.
 func TestNoFaultsInACluster(t *testing.T) {
 	t.Setenv("EVENWEAVE_FAULTS", "1")
 	if takesFaults(false) || !takesFaults(true) {

@@ -42,15 +42,17 @@ func (s *specFlags) register(p *program, f *pflag.FlagSet) {
 
 // extendFlag adds --extend, for commands that may go on with a job.
 func (s *specFlags) extendFlag(f *pflag.FlagSet) {
-	f.BoolVar(&s.extend, "extend", false, "go on with a job that was shorter: the steps or epochs asked for now become its length")
+	f.BoolVar(&s.extend, "extend", false, "go on with a job that was shorter: the steps or epochs asked for now "+
+		"become its length")
 }
 
 // settings gives the flags to a child process.
 func (s *specFlags) settings() map[string]string {
 	settings := s.program.optionSettings(everyOption)
 	for name, value := range map[string]any{
-		"epochs": s.spec.Epochs, "steps": s.spec.Steps, "seed": s.spec.Seed, "global-batch": s.spec.GlobalBatch, "micro-batch": s.spec.MicroBatch,
-		"data": s.data, "checkpoint-every": s.checkpointEvery, "keep": s.keep, "evaluate": s.evaluate,
+		"epochs": s.spec.Epochs, "steps": s.spec.Steps, "seed": s.spec.Seed, "global-batch": s.spec.GlobalBatch,
+		"micro-batch": s.spec.MicroBatch,
+		"data":        s.data, "checkpoint-every": s.checkpointEvery, "keep": s.keep, "evaluate": s.evaluate,
 	} {
 		settings[name] = fmt.Sprint(value)
 	}
@@ -106,7 +108,7 @@ func (p *program) checkBackend(name string) error {
 	return nil
 }
 
-// resolveBackend is the backend that this machine has for a name; notice tells a person about it.
+// resolveBackend is the backend that this machine has for a name; notice explains it to a person.
 func (p *program) resolveBackend(name string) (resolved, notice string, err error) {
 	if p.task.Backend == nil {
 		return "", "", nil

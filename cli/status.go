@@ -72,15 +72,16 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, err
 	}
-	told := map[string]*proto.Status{} // by those that answer
+	statuses := map[string]*proto.Status{} // by those that answer
 	for _, a := range askAll(ctx, v, func(ctx context.Context, m proto.MemberClient) (*proto.Status, error) {
 		return m.Probe(ctx, &proto.ProbeRequest{Job: v.Job.UUID})
 	}) {
 		if a.err == nil {
-			told[a.id] = a.reply
+			statuses[a.id] = a.reply
 		}
 	}
-	s := snapshot{Event: "status", Time: time.Now(), Job: v.Job.UUID, Step: -1, Steps: v.Job.Spec.TotalSteps(), Members: []memberStatus{}, Done: v.Done}
+	s := snapshot{Event: "status", Time: time.Now(), Job: v.Job.UUID, Step: -1, Steps: v.Job.Spec.TotalSteps(),
+		Members: []memberStatus{}, Done: v.Done}
 	for _, bad := range v.Skipped {
 		s.Skipped = append(s.Skipped, bad.Error())
 	}
@@ -92,11 +93,12 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 		s.Coordinator = &leaderStatus{l.ID, l.PID, l.Host, l.Address}
 	}
 	for _, m := range v.Members {
-		ms := memberStatus{ID: m.ID, Rank: -1, Address: m.Address, PID: m.PID, Host: m.Host, Step: -1, Phase: "no answer"}
+		ms := memberStatus{ID: m.ID, Rank: -1, Address: m.Address, PID: m.PID, Host: m.Host, Step: -1,
+			Phase: "no answer"}
 		if v.World != nil {
 			ms.Rank = v.World.Rank(m.ID)
 		}
-		if p := told[m.ID]; p != nil {
+		if p := statuses[m.ID]; p != nil {
 			ms.Answers, ms.Step, ms.Phase, ms.Repaired = true, p.Step, p.Phase, p.Heals
 			if p.Accusation != nil {
 				ms.Accuses = p.Accusation.Suspect
@@ -154,14 +156,15 @@ func (s *snapshot) clean() {
 	}
 }
 
-func (s snapshot) print(w io.Writer) {
+func (s snapshot) show(w io.Writer) {
 	number := func(f *float64, format string) string {
 		if f == nil {
 			return "-"
 		}
 		return fmt.Sprintf(format, *f)
 	}
-	fmt.Fprintf(w, "job          %s\ngeneration   %d (%s)\nstep         %d of %d\nloss         %s\nsamples/s    %s\n", s.Job, s.Generation, s.Reason, s.Step, s.Steps,
+	fmt.Fprintf(w, "job          %s\ngeneration   %d (%s)\nstep         %d of %d\nloss         %s\nsamples/s    %s\n",
+		s.Job, s.Generation, s.Reason, s.Step, s.Steps,
 		number(s.Loss, "%.4f"), number(s.SamplesPerSecond, "%.0f"))
 	if c := s.Coordinator; c != nil {
 		fmt.Fprintf(w, "coordinator  %s, pid %d on %s\n", c.ID, c.PID, c.Host)
@@ -169,16 +172,19 @@ func (s snapshot) print(w io.Writer) {
 		fmt.Fprintln(w, "coordinator  none now: steps go on, nothing is published")
 	}
 	if l := s.Ledger; l != nil {
-		fmt.Fprintf(w, "ledger       %d epochs complete, each sample once; %d of %d samples used in the open one\n", l.Epoch, l.Used, l.Samples)
+		fmt.Fprintf(w, "ledger       %d epochs complete, each sample once; %d of %d samples used in the open one\n",
+			l.Epoch, l.Used, l.Samples)
 	}
 	if n := len(s.Skipped); n > 0 {
 		fmt.Fprintf(w, "skipped      records that cannot be used: %d; %s\n", n, s.Skipped[0])
 	}
 	if s.OtherProtocol > 0 {
-		fmt.Fprintf(w, "refused      members that speak another protocol: %d; start them from the same build\n", s.OtherProtocol)
+		fmt.Fprintf(w, "refused      members that speak another protocol: %d; start them from the same build\n",
+			s.OtherProtocol)
 	}
 	if d := s.Done; d != nil {
-		fmt.Fprintf(w, "done         step %d, complete: %v, checkpoint %s %s\n", d.Step, d.Complete, d.Checkpoint, d.Failure)
+		fmt.Fprintf(w, "done         step %d, complete: %v, checkpoint %s %s\n",
+			d.Step, d.Complete, d.Checkpoint, d.Failure)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nrank\tmember\tstep\tmicro-batches\tphase\taddress\tpid\thost")
@@ -191,7 +197,8 @@ func (s snapshot) print(w io.Writer) {
 		if m.Accuses != "" {
 			phase += " (waited for " + m.Accuses + ")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%d\t%s\n", rank, m.ID, m.Step, m.MicroBatches, phase, m.Address, m.PID, m.Host)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%d\t%s\n", rank, m.ID, m.Step, m.MicroBatches, phase, m.Address,
+			m.PID, m.Host)
 	}
 	_ = t.Flush()
 }
@@ -204,7 +211,8 @@ func drawable(f *os.File, kind string) bool {
 func statusCommand() *cobra.Command {
 	var where whereFlags
 	var watch bool
-	cmd := &cobra.Command{Use: "status", Short: "Show generation, step, members, coordinator and ledger of a running job", Args: noArgs}
+	cmd := &cobra.Command{Use: "status", Short: "Show generation, step, members, coordinator and ledger of a " +
+		"running job", Args: noArgs}
 	where.register(cmd)
 	output := outputFlag(cmd)
 	cmd.Flags().BoolVar(&watch, "watch", false, "again every second, until interrupted")
@@ -239,7 +247,7 @@ func statusCommand() *cobra.Command {
 					page.WriteString("\n")
 				}
 				again = true
-				s.print(&page)
+				s.show(&page)
 				_, err = page.WriteTo(cmd.OutOrStdout())
 			}
 			if err != nil || !watch {

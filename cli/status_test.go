@@ -33,7 +33,7 @@ func TestEscapeCodesAreForTerminals(t *testing.T) {
 	}
 }
 
-// TestStatusOfARunThatIsOver: its record names a pid that another process has, and an etcd that nobody is behind.
+// TestStatusOfARunThatIsOver: its record names a pid that another process has, and an etcd that is gone.
 func TestStatusOfARunThatIsOver(t *testing.T) {
 	dir := t.TempDir()
 	record, _ := json.Marshal(local.Record{PID: os.Getpid(), Etcd: "http://127.0.0.1:1", Job: "evenweave"})
@@ -53,10 +53,10 @@ func TestStatusOfARunThatIsOver(t *testing.T) {
 // TestStatusCountsWhatIsNotUsed: records that cannot be read, and members of another build.
 func TestStatusCountsWhatIsNotUsed(t *testing.T) {
 	var calm, troubled strings.Builder
-	snapshot{}.print(&calm)
-	snapshot{Skipped: []string{"etcd key zz: not JSON", "another"}, OtherProtocol: 3}.print(&troubled)
+	snapshot{}.show(&calm)
+	snapshot{Skipped: []string{"etcd key zz: not JSON", "another"}, OtherProtocol: 3}.show(&troubled)
 	if strings.Contains(calm.String(), "skipped") || strings.Contains(calm.String(), "protocol") {
-		t.Errorf("with nothing to tell:\n%s", calm.String())
+		t.Errorf("without anything to report:\n%s", calm.String())
 	}
 	for _, want := range []string{"cannot be used: 2; etcd key zz: not JSON", "another protocol: 3"} {
 		if !strings.Contains(troubled.String(), want) {

@@ -46,7 +46,7 @@ func everyOption(f *options.Field) bool { return f.Flag != "" }
 func ownOption(f *options.Field) bool   { return f.Flag != "" && f.Spec == "" && !f.Create }
 
 // optionFlags adds the flags of the task's options. A name that the command has already is the error of the task's
-// author, who sees it at once.
+// author, at the first run.
 func (p *program) optionFlags(f *pflag.FlagSet, which func(*options.Field) bool) {
 	addFlags(f, p.options, which)
 }
@@ -57,7 +57,8 @@ func addFlags(f *pflag.FlagSet, set *options.Set, which func(*options.Field) boo
 			continue
 		}
 		if f.Lookup(field.Flag) != nil {
-			panic(fmt.Sprintf("the task's option --%s has the name of another flag of the same command: choose another name", field.Flag))
+			panic(fmt.Sprintf("the task's option --%s has the name of another flag of the same command: choose "+
+				"another name", field.Flag))
 		}
 		flag := f.VarPF(field, field.Flag, "", field.Help)
 		if field.IsBool() {
@@ -92,7 +93,8 @@ func validateOptions(o any) error {
 // adopt gives the options the values that a job has.
 func (p *program) adopt(spec job.Spec) error {
 	if spec.Task != p.task.Name {
-		return fmt.Errorf("the job's task is %q, this program's is %q: use the program that created the job", spec.Task, p.task.Name)
+		return fmt.Errorf("the job's task is %q, this program's is %q: use the program that created the job",
+			spec.Task, p.task.Name)
 	}
 	if err := p.options.Load(spec.Options); err != nil {
 		return err
@@ -106,13 +108,15 @@ func (p *program) adopt(spec job.Spec) error {
 // setup says what a model is built for.
 func setup(ctx context.Context, j job.Job, evaluateOnly bool, log *slog.Logger) evenweave.Setup {
 	return evenweave.Setup{
-		Context: ctx, Backend: j.Backend, MicroBatch: j.Spec.MicroBatch, Seed: j.Spec.Seed, TotalSteps: j.Spec.TotalSteps(),
+		Context: ctx, Backend: j.Backend, MicroBatch: j.Spec.MicroBatch, Seed: j.Spec.Seed,
+		TotalSteps:   j.Spec.TotalSteps(),
 		EvaluateOnly: evaluateOnly, Log: log,
 	}
 }
 
 // openJob loads what a worker needs for a job: model and data at the same time, because each may take a while.
-func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
+func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, job.Job) (evenweave.Model, evenweave.Data,
+	string, error) {
 	return func(ctx context.Context, j job.Job) (evenweave.Model, evenweave.Data, string, error) {
 		if err := p.adopt(j.Spec); err != nil {
 			return nil, nil, "", err
@@ -136,10 +140,12 @@ func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, jo
 		}
 		train := data.sets.Train
 		if train.Digest() != j.Spec.Data || train.Len() != j.Spec.Samples {
-			return nil, nil, "", fmt.Errorf("this worker's training data has hash %s (%d samples), the job's is %s (%d samples): give it the same files with --data",
+			return nil, nil, "", fmt.Errorf("this worker's training data has hash %s (%d samples), the job's is %s "+
+				"(%d samples): give it the same files with --data",
 				job.Clean(train.Digest()), train.Len(), j.Spec.Data, j.Spec.Samples)
 		}
-		numerics, err := probe.Numerics(model, train, j.Spec.Plan(), j.Spec.Original().TotalSteps()) // extending a job changes no numerics
+		// extending a job changes no numerics
+		numerics, err := probe.Numerics(model, train, j.Spec.Plan(), j.Spec.Original().TotalSteps())
 		return model, train, numerics, err
 	}
 }

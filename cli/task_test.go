@@ -52,7 +52,8 @@ func (o *tinyOptions) Prepare(context.Context) ([]string, error) {
 func tiny() *evenweave.Task {
 	o := &tinyOptions{Points: 300}
 	return &evenweave.Task{
-		Name: "tiny", About: "Points of a plane", Options: o, Metrics: example.Metrics(), Short: map[string]string{"points": "64"},
+		Name: "tiny", About: "Points of a plane", Options: o, Metrics: example.Metrics(),
+		Short: map[string]string{"points": "64"},
 		Data: func(string) (evenweave.Sets, error) {
 			return evenweave.Sets{Train: example.Points{N: o.Points}, Test: example.Points{N: 100}}, nil
 		},

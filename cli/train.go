@@ -44,10 +44,12 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 	logs.register(cmd.Flags())
 	output := outputFlag(cmd)
 	cmd.Flags().IntVar(&workers, "workers", 2, "worker processes to start with")
-	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its share of the cores")
+	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its "+
+		"share of the cores")
 	cmd.Flags().BoolVar(&pin, "pin", true, "each worker on processors of its own, where there are enough (Linux)")
 	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
-	cmd.Flags().StringVar(&page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free one; empty: no page")
+	cmd.Flags().StringVar(&page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free "+
+		"one; empty: no page")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		began := time.Now()
 		if workers < 1 {
@@ -63,7 +65,8 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
 			return err
 		}
-		if _, err := spec.prepare(cmd.Context()); err != nil { // before anything is started; the coordinator prepares again
+		// before anything is started; the coordinator prepares again
+		if _, err := spec.prepare(cmd.Context()); err != nil {
 			return err
 		}
 		ctx, interrupt, stop := interrupts(cmd.Context(), terminate()...)
@@ -89,17 +92,20 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
 			Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-				"output": "json", "extend": strconv.FormatBool(spec.extend), "http": page, "expect-workers": strconv.Itoa(workers),
-				"started": strconv.FormatInt(began.UnixNano(), 10)}),
-			Worker:   local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption), map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
+				"output": "json", "extend": strconv.FormatBool(spec.extend), "http": page,
+				"expect-workers": strconv.Itoa(workers),
+				"started":        strconv.FormatInt(began.UnixNano(), 10)}),
+			Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption),
+				map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
 			Finished: last.finished, Hold: hold, Pin: pin,
 		}, interrupt)
 		if exitCode(err) == exitInterrupted && !last.finished() {
-			show.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: "interrupted without a last checkpoint: a resumed run goes on from the newest one before"}})
+			show.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: "interrupted without a " +
+				"last checkpoint: a resumed run goes on from the newest one before"}})
 		}
 		if shown := closeShow(); shown && *output == "text" {
-			last.print(cmd.OutOrStdout())
+			last.show(cmd.OutOrStdout())
 		}
 		return err
 	}
@@ -109,7 +115,8 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 // renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal,
 // lines elsewhere. last keeps what came out. closeShow waits for a reader that stalls until ctx ends, and says whether
 // all was shown.
-func renderer(ctx context.Context, cmd *cobra.Command, output string) (show progress.Observer, last *finale, closeShow func() bool) {
+func renderer(ctx context.Context, cmd *cobra.Command, output string) (show progress.Observer, last *finale,
+	closeShow func() bool) {
 	last = &finale{started: make(chan struct{})}
 	var screen progress.Observer
 	closeScreen := func() {}
@@ -141,14 +148,14 @@ func renderer(ctx context.Context, cmd *cobra.Command, output string) (show prog
 // flush waits until all was passed on, or ctx ends; a second if it has ended already.
 func flush(ctx context.Context, d *progress.Detached) bool {
 	if ctx.Err() != nil {
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		ctx = patience
+		ctx = limited
 	}
 	return d.Close(ctx)
 }
 
-// warner makes the log lines of this process warnings among what is shown: a screen that stalls then holds nobody up.
+// warner turns this process's log lines into warnings among its events: a stalled screen then delays nothing.
 type warner struct{ to progress.Observer }
 
 func (w warner) Write(line []byte) (int, error) {
@@ -175,7 +182,7 @@ func (f *finale) Observe(r progress.Record) {
 
 func (f *finale) finished() bool { return f.done.Load() != nil }
 
-func (f *finale) print(w io.Writer) {
+func (f *finale) show(w io.Writer) {
 	d := f.done.Load()
 	if d == nil {
 		return
@@ -184,5 +191,6 @@ func (f *finale) print(w io.Writer) {
 	if d.TestAccuracy != nil {
 		fmt.Fprintf(w, "test accuracy   %.4f\ntest loss       %.4f\n", *d.TestAccuracy, *d.TestLoss)
 	}
-	fmt.Fprintf(w, "weights sha256  %s\ncheckpoint      %s\nsamples/s       %.0f\nseconds         %.1f\n", d.WeightsSHA256, d.Checkpoint, d.SamplesPerSecond, d.WallSeconds)
+	fmt.Fprintf(w, "weights sha256  %s\ncheckpoint      %s\nsamples/s       %.0f\nseconds         %.1f\n",
+		d.WeightsSHA256, d.Checkpoint, d.SamplesPerSecond, d.WallSeconds)
 }

@@ -17,7 +17,8 @@ import (
 const variables = "EVENWEAVE_"
 
 // elsewhere are variables that are no flags: the deployment and the Makefile read them.
-var elsewhere = []string{"IMAGE", "XLA", "SUDO", "WORKER_CPUS", "COORDINATOR_CPUS", "STATUS_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "CPUID", "FAULTS", "TOOLS", "LIFELINE"}
+var elsewhere = []string{"IMAGE", "XLA", "SUDO", "WORKER_CPUS", "COORDINATOR_CPUS", "STATUS_PORT", "PROMETHEUS_PORT",
+	"GRAFANA_PORT", "CPUID", "FAULTS", "TOOLS", "LIFELINE"}
 
 func variable(flag string) string {
 	return variables + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
@@ -61,7 +62,8 @@ func warnUnknown(w io.Writer, root *cobra.Command, environ []string) {
 	}
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, variables) || strings.HasPrefix(name, variables+"TEST_") || slices.Contains(known, name) {
+		if !strings.HasPrefix(name, variables) || strings.HasPrefix(name, variables+"TEST_") ||
+			slices.Contains(known, name) {
 			continue
 		}
 		nearest := slices.MinFunc(known, func(a, b string) int { return edits(name, a) - edits(name, b) })

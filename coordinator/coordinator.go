@@ -1,18 +1,20 @@
-// Package coordinator leads a job: it publishes worlds, keeps checkpoints, evaluates, and ends the job. It never touches a gradient.
+// Package coordinator leads a job: it publishes worlds, keeps checkpoints, evaluates, and ends the job. It never
+// touches a gradient.
 //
 //	serve.go        a process's whole part: servers around a Coordinator
 //	coordinator.go  campaign, and what outlives a term
 //	term.go         one stretch of leadership: facts in, actions out
-//	summary.go      what is told of the job
+//	summary.go      events of the job, its steps in order
 //	opening.go      how a job is created or gone on with
-//	follow.go       what members tell, and probes
+//	follow.go       members' reports, and probes
 //	saver.go        states fetched and made durable
 //	evaluator.go    test accuracy, beside training
 //	server.go       checkpoints for members; the status page
 //	health.go       the pages that probes ask
 //	page.go         what the live page is given
 //
-// A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and with the members.
+// A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and
+// with the members.
 package coordinator
 
 import (
@@ -66,31 +68,32 @@ type Config struct {
 	Stay      bool     // wait after the job's end
 }
 
-// Coordinator survives its terms: a lost leadership is campaigned for again.
+// Coordinator outlives its terms: it campaigns again after it has lost the leadership.
 type Coordinator struct {
 	Config
 	client      *cluster.Client
-	board       *cluster.Watcher
+	views       *cluster.Watcher
 	store       *checkpoint.Store
-	metrics     *progress.Metrics // while this process leads: nobody else writes the file then
+	metrics     *progress.Metrics // while this process leads; only the leader writes the file
 	lacking     error             // what the file lacks
 	pool        proto.Pool
 	halt        <-chan struct{}
 	recent      *summary
-	status      *statusBoard
+	status      *statusPage
 	page        *web.Page
 	job         string // UUID of the job that this process has led; "" before the first term
 	evaluations *evaluations
-	healed      map[string]int64 // heals told of, by member
+	healed      map[string]int64 // heals reported, by member
 	layout      *state.Layout    // of the model's state
-	vitals      vitals
+	condition   health
 }
 
 // ErrHalted says that the job was stopped early, its state saved.
 var ErrHalted = errors.New("halted")
 
-// ErrStandby says that the wish to stop the job came to a coordinator that did not lead it.
-var ErrStandby = errors.New("this coordinator does not lead: the job goes on without it; to stop the job, interrupt the coordinator that leads (`evenweave status` names it)")
+// ErrStandby says that a request to stop the job came to a coordinator that did not lead it.
+var ErrStandby = errors.New("this coordinator does not lead: the job goes on without it; to stop the job, interrupt " +
+	"the coordinator that leads (`evenweave status` names it)")
 
 // New opens the directory. The caller must Close it.
 func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
@@ -101,13 +104,15 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the model's state: %w", err)
 	}
-	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"), checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
-		cfg.Log.Warn("damaged checkpoint skipped", "err", e)
-	}})
+	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"),
+		checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
+			cfg.Log.Warn("damaged checkpoint skipped", "err", e)
+		}})
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{Config: cfg, client: client, board: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{}, status: newStatusBoard(), page: web.New(), evaluations: newEvaluations(), healed: map[string]int64{}}
+	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{},
+		status: newStatusPage(), page: web.New(), evaluations: newEvaluations(), healed: map[string]int64{}}
 	c.layout = layout
 	_, able := cfg.Model.(evenweave.Evaluator)
 	c.Evaluate = cfg.Evaluate && able && cfg.Test != nil
@@ -147,23 +152,23 @@ func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
 
 func (c *Coordinator) metricsPath() string { return filepath.Join(c.Dir, "metrics.jsonl") }
 
-// Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the job is stopped after its current step;
-// the one that does not lead then returns ErrStandby, as soon as it sees another lead. When ctx ends, the leadership is given up and
-// the job goes on without a coordinator.
+// Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the leader stops
+// the job after its current step; a coordinator that stands by returns ErrStandby as soon as it sees another leader.
+// When ctx ends, the leader resigns, and the job goes on without a coordinator.
 func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	c.halt = halt
 	watching, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.board.Run(watching, c.client)
+		c.views.Run(watching, c.client)
 	}()
 	defer func() { stop(); <-done }()
 	campaigning, withdraw := c.standby(ctx)
 	defer withdraw()
 	pause := time.Duration(0)
 	for {
-		c.vitals.does("campaigning", 0)
+		c.condition.does("campaigning", 0)
 		t, err := c.client.Campaign(campaigning, c.Self, c.Limits.TTL)
 		if err != nil && campaigning.Err() == nil {
 			c.Log.Warn("cannot lead yet", "err", err)
@@ -180,7 +185,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		began := time.Now()
 		err = c.lead(ctx, t)
 		if err == nil {
-			c.vitals.does(doneLeading, 0)
+			c.condition.does(doneLeading, 0)
 		}
 		if !errors.Is(err, errTermOver) {
 			return err
@@ -194,8 +199,8 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	}
 }
 
-// pauseAfter is how long to wait for the next campaign after a term that lasted so long, and the pause before it: what ends a term at once, for
-// example a record in etcd that cannot be read, would end the next one too.
+// pauseAfter is how long to wait for the next campaign, given how long the last term lasted and the pause before it.
+// What ends a term at once, for example an unreadable record in etcd, would end the next one too.
 func pauseAfter(pause, lasted, ttl time.Duration) time.Duration {
 	if lasted >= ttl {
 		return 0
@@ -203,8 +208,8 @@ func pauseAfter(pause, lasted, ttl time.Duration) time.Duration {
 	return min(max(2*pause, 250*time.Millisecond), 10*time.Second)
 }
 
-// standby returns a context to campaign in. After a wish to halt it ends as soon as another coordinator is seen to lead; without one, when a
-// dead leader's lease is over, for then another one leads.
+// standby returns a context for campaigning. After a request to halt, it ends when another coordinator leads, or else
+// when a dead leader's lease is over.
 func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context, withdraw func()) {
 	campaigning, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
@@ -217,7 +222,7 @@ func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context,
 		}
 		limit := time.After(2 * c.Limits.TTL)
 		for {
-			view, changed := c.board.View()
+			view, changed := c.views.View()
 			if !c.Alone && view.Leader != nil && view.Leader.ID != c.Self.ID {
 				cancel(ErrStandby)
 				return
@@ -235,7 +240,7 @@ func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context,
 	return campaigning, func() { cancel(nil); <-done }
 }
 
-// emit tells of an event, within a term.
+// emit reports an event, within a term.
 func (c *Coordinator) emit(e progress.Event) {
 	r := progress.Record{Time: time.Now(), Event: e}
 	c.Observer.Observe(r)

@@ -17,8 +17,8 @@ import (
 	"evenweave/internal/state"
 )
 
-// evaluations are done one after the other in a goroutine of the term, from durable checkpoints only, so that one that was due while no
-// coordinator ran is made up for.
+// evaluations run one after the other in a goroutine of the term, from durable checkpoints only, so that one that was
+// due while no coordinator ran is made later.
 type evaluations struct {
 	mu      sync.Mutex
 	queue   []checkpoint.Entry
@@ -33,7 +33,7 @@ func newEvaluations() *evaluations {
 	return e
 }
 
-// recall takes in what was evaluated before, by whomever; nothing is evaluated meanwhile.
+// recall takes the evaluations that were made before; none runs meanwhile.
 func (e *evaluations) recall(earlier []progress.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -54,7 +54,8 @@ func (e *evaluations) recall(earlier []progress.Record) {
 	}
 }
 
-// add queues a checkpoint that has not been evaluated yet. Where too many wait, the oldest but the one under way makes room.
+// add queues a checkpoint that has not been evaluated yet. Where too many wait, the oldest but the one under way makes
+// room.
 func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -85,7 +86,8 @@ func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 // maxQueued bounds the evaluations that wait, and so the checkpoints that are kept for them.
 const maxQueued = 16
 
-// next returns the oldest queued checkpoint; finished removes it. One that failed is tried again by the next process that leads.
+// next returns the oldest queued checkpoint; finished removes it. One that failed is tried again by the next process
+// that leads.
 func (e *evaluations) next() (checkpoint.Entry, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -113,8 +115,8 @@ func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 	return ev, ok
 }
 
-// best is the step that did best on the held-out samples: by the first figure, then by those after it, then the earliest.
-// The test set has no say.
+// best is the step that did best on the held-out samples: by the first figure, then by those after it, then the
+// earliest. The test set has no say.
 func (e *evaluations) best() (step int64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -136,7 +138,7 @@ func (e *evaluations) best() (step int64, ok bool) {
 	return int64(top.Step), ok
 }
 
-// waiting says whether a checkpoint of this step is still to be evaluated.
+// waiting returns the steps that still wait for their evaluation.
 func (e *evaluations) waiting() (steps map[int64]bool, idle <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,7 +149,8 @@ func (e *evaluations) waiting() (steps map[int64]bool, idle <-chan struct{}) {
 	return steps, e.idle
 }
 
-// startEvaluating works the queue off until stop is called, which does not wait for what is under way; evaluated is closed after that.
+// startEvaluating works the queue off until stop is called, which does not wait for what is under way; evaluated is
+// closed after that.
 func (c *Coordinator) startEvaluating(ctx context.Context) (stop context.CancelFunc, evaluated <-chan struct{}) {
 	ctx, stop = context.WithCancel(ctx)
 	over := make(chan struct{})
@@ -181,7 +184,8 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 		} else {
 			c.emit(ev)
 		}
-		c.evaluations.finished(ev, err) // told by now: whoever waits for the last one tells the end
+		// after the event: conclude waits for the last evaluation and then reports the end
+		c.evaluations.finished(ev, err)
 		if err != nil {
 			continue
 		}
@@ -249,7 +253,8 @@ func figure(all []evenweave.Figure, name string) float64 {
 func (c *Coordinator) examine(spec job.Spec, entry checkpoint.Entry) {
 	if c.Evaluate && (spec.EpochEnds(entry.Step) || entry.Step == spec.TotalSteps()) {
 		for _, step := range c.evaluations.add(entry) {
-			c.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d is left out: %d newer ones wait; evaluating is slower than epochs are", step, maxQueued-1)})
+			c.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d is left out: %d newer ones wait; "+
+				"evaluating is slower than epochs are", step, maxQueued-1)})
 		}
 	}
 }
@@ -269,7 +274,7 @@ func (c *Coordinator) missed(spec job.Spec) {
 // plotEvery bounds how often the learning curve is drawn before the end.
 const plotEvery = 20 * time.Second
 
-// plot draws the learning curve anew.
+// plot draws the learning curve.
 func (c *Coordinator) plot() {
 	c.metrics.Flush()
 	records, _, err := progress.ReadMetrics(c.metricsPath())

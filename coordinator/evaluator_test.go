@@ -14,14 +14,16 @@ import (
 	"evenweave/internal/web"
 )
 
-// The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its record.
+// The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its
+// record.
 func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 	held := func(step int, test, accuracy, loss float64) progress.Record {
 		return progress.Record{Event: progress.Evaluation{Step: step, TestAccuracy: test, Holdout: []progress.Figure{
 			{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}}}
 	}
 	e := newEvaluations()
-	e.recall([]progress.Record{held(10, 0.99, 0.80, 0.5), held(20, 0.80, 0.90, 0.4), held(30, 0.95, 0.90, 0.3), held(40, 0.97, 0.90, 0.3)})
+	e.recall([]progress.Record{held(10, 0.99, 0.80, 0.5), held(20, 0.80, 0.90, 0.4), held(30, 0.95, 0.90, 0.3),
+		held(40, 0.97, 0.90, 0.3)})
 	if step, ok := e.best(); !ok || step != 30 {
 		t.Errorf("best is step %d, %v; want 30: highest accuracy, then lowest loss, then earliest", step, ok)
 	}
@@ -44,7 +46,7 @@ func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 		}
 		steps, _ := c.evaluations.waiting()
 		if on && (len(steps) != 3 || !steps[10] || !steps[20] || !steps[25]) || !on && len(steps) != 0 {
-			t.Errorf("evaluate: %v: steps %v are to be evaluated", on, steps)
+			t.Errorf("evaluate: %v: steps %v wait for evaluation", on, steps)
 		}
 	}
 }
@@ -53,26 +55,28 @@ func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 func TestConcludeMayBeInterrupted(t *testing.T) {
 	halt := make(chan struct{})
 	seen := &eventLog{}
-	c := &Coordinator{Config: Config{Evaluate: true, Dir: t.TempDir(), Observer: seen, Log: slog.New(slog.DiscardHandler)}, evaluations: newEvaluations(), recent: &summary{}, page: web.New(), halt: halt}
+	c := &Coordinator{Config: Config{Evaluate: true, Dir: t.TempDir(), Observer: seen,
+		Log: slog.New(slog.DiscardHandler)}, evaluations: newEvaluations(), recent: &summary{},
+		page: web.New(), halt: halt}
 	closeMetrics, err := c.openMetrics()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeMetrics()
-	c.evaluations.add(checkpoint.Entry{Step: 10}) // nobody evaluates it
+	c.evaluations.add(checkpoint.Entry{Step: 10}) // no evaluator runs
 	close(halt)
 	if err := c.conclude(t.Context(), checkpoint.Entry{Step: 10}, job.Done{Complete: true}); err != nil {
 		t.Fatal(err)
 	}
 	if d, ok := seen.all[len(seen.all)-1].(progress.Done); !ok || !d.Complete || d.TestAccuracy != nil {
-		t.Errorf("it told %+v", seen.all)
+		t.Errorf("it reported %+v", seen.all)
 	}
 }
 
-// Evaluations that wait spare their own checkpoints, and nothing else; where too many wait, the newest and the one under way stay, and a warning
-// names what is left out.
+// Evaluations that wait spare their own checkpoints, and nothing else; where too many wait, the newest and the one
+// under way stay, and a warning names what is left out.
 func TestWaitingEvaluationsAreBounded(t *testing.T) {
-	one, told := leading(t)
+	one, events := leading(t)
 	c := one.c
 	c.Evaluate, c.Keep = true, 2
 	spec := job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}
@@ -98,18 +102,20 @@ func TestWaitingEvaluationsAreBounded(t *testing.T) {
 	if len(entries) > maxQueued+2 {
 		t.Errorf("%d checkpoints are kept, want the waiting %d and 2", len(entries), maxQueued)
 	}
-	if w := told.warnings(); len(w) != 40-maxQueued || !strings.Contains(w[0], "step 20 is left out") {
-		t.Errorf("told %q", w)
+	if w := events.warnings(); len(w) != 40-maxQueued || !strings.Contains(w[0], "step 20 is left out") {
+		t.Errorf("reported %q", w)
 	}
 }
 
 // What an evaluation gives is recorded by its names, but for what is no number.
 func TestFiguresAreNamed(t *testing.T) {
 	all := []evenweave.Figure{
-		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()}, {Name: "loss", Value: 2},
+		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()},
+		{Name: "loss", Value: 2},
 	}
 	got := figures(all)
-	if len(got) != 2 || got[0] != (progress.Figure{Name: "perplexity", Value: 12, Better: -1}) || figure(all, "loss") != 2 || figure(all, "accuracy") != 0 {
+	if len(got) != 2 || got[0] != (progress.Figure{Name: "perplexity", Value: 12, Better: -1}) ||
+		figure(all, "loss") != 2 || figure(all, "accuracy") != 0 {
 		t.Errorf("figures %+v", got)
 	}
 }

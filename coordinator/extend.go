@@ -19,10 +19,12 @@ func (c *Coordinator) goOn(recorded job.Spec, step int64, whose, remedy string) 
 	case !c.Spec.LongerThan(recorded):
 		return recorded, fmt.Errorf("%s another spec: %s; %s", whose, strings.Join(diff, "; "), remedy)
 	case !c.Extend:
-		return recorded, fmt.Errorf("%s another spec: %s; to train for longer, add --extend; else %s", whose, strings.Join(diff, "; "), remedy)
+		return recorded, fmt.Errorf("%s another spec: %s; to train for longer, add --extend; else %s",
+			whose, strings.Join(diff, "; "), remedy)
 	}
 	if d, ok := c.Model.(evenweave.Describer); ok && d.Schedule() != "" {
-		return recorded, fmt.Errorf("%s another spec: %s; it cannot be extended: %s", whose, strings.Join(diff, "; "), d.Schedule())
+		return recorded, fmt.Errorf("%s another spec: %s; it cannot be extended: %s",
+			whose, strings.Join(diff, "; "), d.Schedule())
 	}
 	return recorded.Extended(c.Spec, step, time.Now().UTC())
 }

@@ -32,14 +32,16 @@ func (s serves) State(_ *proto.StateRequest, stream grpc.ServerStreamingServer[p
 // flat is the layout of a model of some values.
 func flat(t *testing.T, values int) *state.Layout {
 	t.Helper()
-	l, err := state.NewLayout([]evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{values}, Role: evenweave.Trained}})
+	l, err := state.NewLayout([]evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{values},
+		Role: evenweave.Trained}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return l
 }
 
-// TestFetchedBytesAreCompared: what a member serves is the state that the world agreed on, byte by byte, or it is forged.
+// TestFetchedBytesAreCompared: what a member serves is the state that the world agreed on, byte by byte, or it is
+// forged.
 func TestFetchedBytesAreCompared(t *testing.T) {
 	one, _ := leading(t)
 	one.c.layout, one.c.Spec = flat(t, 100), one.job.Spec
@@ -66,7 +68,8 @@ func TestFetchedBytesAreCompared(t *testing.T) {
 		proto.RegisterMemberServer(server, c.serves)
 		go func() { defer close(serving); _ = server.Serve(l) }()
 		s, err := one.c.fetch(t.Context(), "job", l.Addr().String(), 10, string(sum[:]))
-		if errors.Is(err, errForged) != c.forged || (err == nil) == c.forged || err == nil && s.Fingerprint() != agreed.Fingerprint() {
+		if errors.Is(err, errForged) != c.forged || (err == nil) == c.forged || err == nil &&
+			s.Fingerprint() != agreed.Fingerprint() {
 			t.Errorf("%s: %v", what, err)
 		}
 		server.Stop()

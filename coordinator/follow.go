@@ -18,15 +18,15 @@ const (
 	redial      = 20 * time.Millisecond
 	refollow    = 100 * time.Millisecond
 	refollowMax = 2 * time.Second
-	mostProbes  = 4 // one after the other, while this process is too starved to tell whether a member answers
+	mostProbes  = 4 // in a row, while this process is too starved to rate an answer
 )
 
 // followed is what the streams from the members bring to the term's loop.
 type followed struct {
 	member, address string
 	status          *proto.Status // nil: the stream ended
-	invalid         error         // what was wrong with one that is dropped
-	taken           func()        // says that the loop has it
+	invalid         error         // why a status was dropped
+	taken           func()        // called when the loop has taken it
 }
 
 // maxQueuedStatuses of one member wait for the term's loop.
@@ -53,14 +53,16 @@ func (t *term) follow(ctx context.Context, j job.Job, member, address string, af
 	}
 }
 
-func (t *term) stream(ctx context.Context, j job.Job, member, address string, after *int64, queue chan struct{}) (n int, err error) {
+func (t *term) stream(ctx context.Context, j job.Job, member, address string, after *int64, queue chan struct{}) (n int,
+	err error) {
 	conn, err := t.c.pool.Dial(address)
 	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.uuid, AfterStep: *after}, grpc.MaxCallRecvMsgSize(maxStatus))
+	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.uuid, AfterStep: *after},
+		grpc.MaxCallRecvMsgSize(maxStatus))
 	if err != nil {
 		return 0, err
 	}
@@ -90,7 +92,8 @@ func (t *term) send(ctx context.Context, in any) {
 	}
 }
 
-// probe finds out whether a member's process runs. Silence proves nothing while this process itself does not run: then it asks again.
+// probe finds out whether a member's process runs. Silence proves nothing while this process itself is paused: then it
+// asks again.
 func (t *term) probe(ctx context.Context, member, address string) policy.Probed {
 	outcome := policy.Silent
 	for try := 0; try < mostProbes && outcome == policy.Silent && ctx.Err() == nil; try++ {
@@ -102,8 +105,8 @@ func (t *term) probe(ctx context.Context, member, address string) policy.Probed 
 	return policy.Probed{Member: member, Outcome: outcome}
 }
 
-// probeOnce asks once: a refused connection says no, a stopped process accepts but never answers. Dialling goes on beside the question: a
-// process that is just dying may still accept, and is then refused a moment later.
+// probeOnce asks once: a refused connection says no, a stopped process accepts but never answers. Dialling goes on
+// beside the question: a process that is just dying may still accept, and is then refused a moment later.
 func (t *term) probeOnce(ctx context.Context, member, address string) (outcome policy.Outcome, starved bool) {
 	ctx, cancel := context.WithTimeout(ctx, policy.ProbeTimeout)
 	defer cancel()
@@ -121,7 +124,7 @@ func (t *term) probeOnce(ctx context.Context, member, address string) (outcome p
 	return outcome, <-late
 }
 
-// pausedUntil waits for the end of ctx and says whether this process did not run for a while meanwhile.
+// pausedUntil waits for the end of ctx and reports whether this process was paused meanwhile.
 func pausedUntil(ctx context.Context) (paused bool) {
 	tick := time.NewTicker(redial)
 	defer tick.Stop()
@@ -136,11 +139,12 @@ func pausedUntil(ctx context.Context) (paused bool) {
 	}
 }
 
-// ask puts the question until it is answered or ctx ends: a connection may break under it.
+// ask repeats the probe until it is answered or ctx ends: a connection may break meanwhile.
 func (t *term) ask(ctx context.Context, member, address string) policy.Outcome {
 	for ctx.Err() == nil {
 		if conn, err := t.c.pool.Dial(address); err == nil {
-			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.uuid}, grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(maxStatus))
+			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.uuid}, grpc.WaitForReady(true),
+				grpc.MaxCallRecvMsgSize(maxStatus))
 			switch {
 			case err == nil && s.Member == member:
 				return policy.Alive

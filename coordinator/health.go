@@ -17,8 +17,8 @@ const (
 	etcdLimit    = 15 * time.Second // reads every two seconds
 )
 
-// vitals is what the pages judge this process by. Safe for concurrent use.
-type vitals struct {
+// health is this process's condition for the pages. It is safe for concurrent use.
+type health struct {
 	mu      sync.Mutex
 	doing   string
 	beat    time.Time
@@ -26,20 +26,20 @@ type vitals struct {
 	durable checkpoint.Entry
 }
 
-// does says what this process does from now on, and how soon it has to say so again.
-func (v *vitals) does(doing string, allowed time.Duration) {
+// does records what this process does from now on, and how soon it must report again.
+func (v *health) does(doing string, allowed time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.doing, v.beat, v.allowed = doing, time.Now(), allowed
 }
 
-func (v *vitals) saved(e checkpoint.Entry) {
+func (v *health) saved(e checkpoint.Entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.durable = e
 }
 
-func (v *vitals) health(now time.Time) (line string, ok bool) {
+func (v *health) check(now time.Time) (line string, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if quiet := now.Sub(v.beat); v.allowed > 0 && quiet > v.allowed {
@@ -48,36 +48,38 @@ func (v *vitals) health(now time.Time) (line string, ok bool) {
 	return v.doing, true
 }
 
-// ready says whether this process leads, stands by while another does, or has led the job to its end.
+// ready reports whether this process leads, stands by for a leader, or has led the job to its end.
 func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
-	if doing, _ := c.vitals.health(now); doing == doneLeading {
+	if doing, _ := c.condition.check(now); doing == doneLeading {
 		return doing, true
 	}
-	heard := c.board.LastRead()
+	reporting := c.views.LastRead()
 	switch {
-	case heard.IsZero():
+	case reporting.IsZero():
 		return "etcd has not answered yet", false
-	case now.Sub(heard) > etcdLimit:
-		return fmt.Sprintf("etcd has not answered for %v", now.Sub(heard).Round(time.Second)), false
+	case now.Sub(reporting) > etcdLimit:
+		return fmt.Sprintf("etcd has not answered for %v", now.Sub(reporting).Round(time.Second)), false
 	}
-	view, _ := c.board.View()
+	view, _ := c.views.View()
 	switch {
 	case view.Job == nil || view.Leader == nil:
-		return "nobody leads the job yet", false
+		return "no coordinator leads the job yet", false
 	case view.Leader.ID != c.Self.ID:
 		return "standing by for " + view.Leader.ID, true
 	}
 	return "leading", true
 }
 
-// Facts returns what holds now, for metrics.
+// Facts returns the present facts for metrics.
 func (c *Coordinator) Facts() telemetry.Facts {
-	view, _ := c.board.View()
-	c.vitals.mu.Lock()
-	defer c.vitals.mu.Unlock()
+	view, _ := c.views.View()
+	c.condition.mu.Lock()
+	defer c.condition.mu.Unlock()
 	return telemetry.Facts{
-		Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members), Skipped: len(view.Skipped),
-		OtherProtocol: view.OtherProtocol(), DurableStep: c.vitals.durable.Step, DurableAt: c.vitals.durable.Manifest.Created,
+		Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members),
+		Skipped:       len(view.Skipped),
+		OtherProtocol: view.OtherProtocol(), DurableStep: c.condition.durable.Step,
+		DurableAt: c.condition.durable.Manifest.Created,
 	}
 }
 
@@ -92,12 +94,14 @@ func (c *Coordinator) download(w http.ResponseWriter, r *http.Request) {
 	http.ServeFile(w, r, newest.Path)
 }
 
-// Handler serves the coordinator's pages: /status (JSON); /checkpoint (the newest, as a file); /healthz fails when it is stuck; /readyz unless it leads or stands by.
+// Handler serves the coordinator's pages: /status (JSON); /checkpoint (the newest, as a file); /healthz fails when it
+// is stuck; /readyz unless it leads or stands by.
 func (c *Coordinator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /status", c.status)
 	mux.HandleFunc("GET /checkpoint", c.download)
-	for path, check := range map[string]func(time.Time) (string, bool){"GET /healthz": c.vitals.health, "GET /readyz": c.ready} {
+	for path, check := range map[string]func(time.Time) (string, bool){"GET /healthz": c.condition.check,
+		"GET /readyz": c.ready} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			line, ok := check(time.Now())
 			if !ok {

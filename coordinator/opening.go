@@ -23,11 +23,12 @@ import (
 	"evenweave/internal/state"
 )
 
-// open finds the job in etcd or creates it, and checks it against the directory and the spec. It returns the job and its newest durable step.
+// open finds the job in etcd or creates it, and checks it against the directory and the spec. It returns the job and
+// its newest durable step.
 //
 //	etcd has the job                         go on with it, from an older checkpoint if the newest is damaged
 //	                                         (with --extend and more to do: the record is extended)
-//	etcd is empty, the directory is not      go on from the newest checkpoint, as a new job record: old processes are fenced by the UUID
+//	etcd is empty, the directory is not      go on from the newest checkpoint, in a new job record with a new UUID
 //	both are empty                           step 0: the only place where weights are initialised
 func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64, error) {
 	view, err := c.client.Read(ctx)
@@ -50,7 +51,8 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if err := c.sameJob(*newest, view.Job.Spec); err != nil {
 		return job.Job{}, 0, err
 	}
-	spec, err := c.goOn(view.Job.Spec, newest.Step, fmt.Sprintf("job %q in etcd was created with", c.Name), "use the same flags, or another --job and --dir")
+	spec, err := c.goOn(view.Job.Spec, newest.Step, fmt.Sprintf("job %q in etcd was created with", c.Name),
+		"use the same flags, or another --job and --dir")
 	if err != nil {
 		return job.Job{}, 0, err
 	}
@@ -59,7 +61,8 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	}
 	j := *view.Job
 	if j.Backend != c.Backend {
-		return job.Job{}, 0, fmt.Errorf("job %q runs on backend %q, this coordinator has %q: another backend gives other bits; use --backend %s", c.Name, j.Backend, c.Backend, j.Backend)
+		return job.Job{}, 0, fmt.Errorf("job %q runs on backend %q, this coordinator has %q: another backend gives "+
+			"other bits; use --backend %s", c.Name, j.Backend, c.Backend, j.Backend)
 	}
 	every := j.CheckpointEvery
 	j.Spec, j.CheckpointEvery = spec, c.CheckpointEvery
@@ -88,10 +91,12 @@ func recorded(view cluster.View) (step int64) {
 
 // lacks says that this is not the directory of the job.
 func (c *Coordinator) lacks(lost int64, newest string) error {
-	return fmt.Errorf("job %q has a durable checkpoint of step %d in etcd's records that the directory %s lacks (newest here: %s): use the directory that the job was started with", c.Name, lost, c.Dir, newest)
+	return fmt.Errorf("job %q has a durable checkpoint of step %d in etcd's records that the directory %s lacks "+
+		"(newest here: %s): use the directory that the job was started with", c.Name, lost, c.Dir, newest)
 }
 
-// damaged says whether the directory has had the checkpoint of that step, or a newer one: the file is there, and not valid.
+// damaged says whether the directory has had the checkpoint of that step, or a newer one: the file is there, and not
+// valid.
 func (c *Coordinator) damaged(step int64) bool {
 	entries, err := c.store.List()
 	return err == nil && len(entries) > 0 && entries[0].Step >= step
@@ -104,7 +109,8 @@ func standing(view cluster.View) bool {
 	})
 }
 
-// warnOfLoss says what a lost checkpoint means. The next world's record names the older one, so that members which need a checkpoint ask for that.
+// warnOfLoss says what a lost checkpoint means. The next world's record names the older one, so that members which need
+// a checkpoint ask for that.
 func (c *Coordinator) warnOfLoss(view cluster.View, step int64) {
 	lost := recorded(view)
 	if step >= lost {
@@ -112,9 +118,11 @@ func (c *Coordinator) warnOfLoss(view cluster.View, step int64) {
 	}
 	then := fmt.Sprintf("training goes back to step %d", step)
 	if standing(view) {
-		then = fmt.Sprintf("members that hold newer states go on from them, and the next due one is saved; if none does, training goes back to step %d", step)
+		then = fmt.Sprintf("members that hold newer states go on from them, and the next due one is saved; if none "+
+			"does, training goes back to step %d", step)
 	}
-	c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest valid one in %s is of step %d: %s", lost, c.Dir, step, then)})
+	c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest valid "+
+		"one in %s is of step %d: %s", lost, c.Dir, step, then)})
 }
 
 // specOf is what the job trained that saved a checkpoint.
@@ -132,7 +140,8 @@ func specOf(e checkpoint.Entry) (spec job.Spec, err error) {
 func (c *Coordinator) sameJob(newest checkpoint.Entry, recorded job.Spec) error {
 	spec, err := specOf(newest)
 	if err == nil && !recorded.Continues(spec) {
-		err = fmt.Errorf("directory %s holds a run of another spec than job %q in etcd: %s; use the directory that the job was started with, or another --dir and --job",
+		err = fmt.Errorf("directory %s holds a run of another spec than job %q in etcd: %s; use the directory that "+
+			"the job was started with, or another --dir and --job",
 			c.Dir, c.Name, strings.Join(recorded.Diff(spec), "; "))
 	}
 	return err
@@ -179,11 +188,13 @@ func (c *Coordinator) save(ctx context.Context, j job.Job, term int64, s *state.
 		return checkpoint.Entry{}, err
 	}
 	m := checkpoint.Manifest{
-		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(), Term: term,
-		Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State), Tensors: checkpoint.Tensors(c.layout),
+		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(),
+		Term:        term,
+		Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State),
+		Tensors: checkpoint.Tensors(c.layout),
 		Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
 	}
-	if c.metrics != nil { // a run that goes on from here does not tell these steps again
+	if c.metrics != nil { // a run that goes on from here does not report these steps again
 		if err := c.metrics.Sync(); err != nil {
 			c.Log.Warn("the steps before a checkpoint may be lost to a crash of the machine", "err", err)
 		}

@@ -41,7 +41,8 @@ func (t *term) show(id string, s *proto.Status) {
 	for _, c := range s.Commits {
 		timing := progress.StepTiming{
 			Step: int(c.Step), Committed: time.Unix(0, c.TimeNanos), Compute: time.Duration(c.ComputeNanos),
-			Wait: time.Duration(c.WaitNanos), Reduce: time.Duration(c.ReduceNanos), Update: time.Duration(c.UpdateNanos),
+			Wait: time.Duration(c.WaitNanos), Reduce: time.Duration(c.ReduceNanos),
+			Update: time.Duration(c.UpdateNanos),
 		}
 		if r.Rank >= 0 && r.Rank < len(c.Assignment) && c.Generation == w.Generation {
 			timing.MicroBatches = int(c.Assignment[r.Rank])

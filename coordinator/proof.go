@@ -10,19 +10,19 @@ import (
 )
 
 const (
-	maxWorlds    = 64   // of a term that are remembered: who agreed on a state may not be in the present one
+	maxWorlds    = 64   // kept of a term: members that agreed on a state may not be in the present world
 	maxFollowers = 4096 // members that are followed
 )
 
-// No single member is believed. What decides is what a strict majority of a world tells; members of the present one that have not been heard for
-// `hearing` do not count where all others agree. Everything here is a function of what was told; nothing waits.
+// No single member is believed: a strict majority of a world decides. If all others agree, members of the present world
+// without a report for `reportWait` do not count. All this is a function of the reports; nothing waits.
 
-// proofs keeps the hash of each due state that a strict majority of the world that agreed on it has told.
+// proofs keeps the hash of each due state that a strict majority of the world that agreed on it has reported.
 type proofs struct {
 	worlds  []job.World          // of this term, oldest first
 	agreed  map[int64]string     // SHA-256 by step
 	offered map[int64]time.Time  // since when a state without a proof is on offer
-	silent  map[string]time.Time // by member of the present world that is not heard: since when
+	silent  map[string]time.Time // by member of the present world that does not report: since when
 }
 
 func newProofs() *proofs {
@@ -71,8 +71,9 @@ type claim struct {
 	held            *proto.HeldState
 }
 
-// hear records each hash that a strict majority of the world that agreed on it claims. A member may claim the same state several times: it has one vote.
-func (p *proofs) hear(claims []claim) {
+// count records each hash that a strict majority of the world that agreed on it claims. A member may claim the same
+// state several times: it has one vote.
+func (p *proofs) count(claims []claim) {
 	type state struct {
 		step, generation int64
 		hash             string
@@ -100,9 +101,10 @@ func (p *proofs) hear(claims []claim) {
 	}
 }
 
-// alone says what the claims of one step, which no majority proves, come to: the hash, if all that hold it and are there agree, and nobody else is
-// waited for. A world that still stands has to be heard as a whole, and a step has to be one that the present world has committed.
-func (p *proofs) alone(claims []claim, heard int, committed int64, now time.Time) (hash string, ok bool) {
+// alone returns the hash of a step that no majority proves, if all members that hold the step agree and no other may
+// still report. If the world that agreed on it is the present one, all its members must report; and the present world
+// must have committed the step.
+func (p *proofs) alone(claims []claim, reporting int, committed int64, now time.Time) (hash string, ok bool) {
 	w, _ := p.present()
 	hash = string(claims[0].held.Sha256)
 	members := map[string]bool{}
@@ -116,24 +118,25 @@ func (p *proofs) alone(claims []claim, heard int, committed int64, now time.Time
 		}
 		standing = standing || c.held.Generation == w.Generation
 	}
-	return hash, len(members) > 0 && claims[0].held.Step <= committed && !p.waiting(now) && (!standing || len(members) == heard)
+	return hash, len(members) > 0 && claims[0].held.Step <= committed && !p.waiting(now) &&
+		(!standing || len(members) == reporting)
 }
 
-// waiting says whether a member of the present world may still be heard.
+// waiting reports whether a member of the present world may still report.
 func (p *proofs) waiting(now time.Time) bool {
 	for _, since := range p.silent {
-		if now.Sub(since) < hearing {
+		if now.Sub(since) < reportWait {
 			return true
 		}
 	}
 	return false
 }
 
-// quorum says whether n members of the present world decide, of those that are heard: a strict majority of it, or all if the others have not been
-// heard for long.
-func (p *proofs) quorum(n, heard int, now time.Time) bool {
+// quorum reports whether n of the reporting members of the present world decide: a strict majority of the world, or all
+// of them if the others have not reported for long.
+func (p *proofs) quorum(n, reporting int, now time.Time) bool {
 	w, ok := p.present()
-	return ok && n > 0 && (2*n > w.Size() || n == heard && !p.waiting(now))
+	return ok && n > 0 && (2*n > w.Size() || n == reporting && !p.waiting(now))
 }
 
 // committed is the newest step that so many members of the present world have reached that they decide; -1: none.

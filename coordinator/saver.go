@@ -23,7 +23,8 @@ const (
 	fetchTimeout       = 60 * time.Second
 	acknowledgeTimeout = 5 * time.Second
 	saveRetry          = 3 * time.Second
-	hearing            = 5 * time.Second // how long a new term waits to hear of older states that are due, and any term of earlier steps
+	// how long a new term waits for reports of older due states, and any term for reports of earlier steps
+	reportWait = 5 * time.Second
 )
 
 // saved is what fetching and writing one state came to.
@@ -54,7 +55,8 @@ func (t *term) save(ctx context.Context) {
 	})
 }
 
-// next is the state to save now, its hash, and who has it: the oldest one on offer, if it is newer than what is durable, and nothing has to be waited for.
+// next is the state to save now, its hash, and a member that has it: the oldest on offer, if it is newer than the
+// durable one and needs no wait.
 func (t *term) next(now time.Time) (member string, step int64, hash string, ok bool) {
 	if t.saving || now.Before(t.saveAfter) {
 		return "", 0, "", false
@@ -63,9 +65,11 @@ func (t *term) next(now time.Time) (member string, step int64, hash string, ok b
 	switch {
 	case !ok:
 		return "", 0, "", false
-	case step > t.nextDue() && now.Sub(t.began) < hearing && len(t.told) < len(t.followers): // who holds an older one may not have been heard yet
+	case step > t.nextDue() && now.Sub(t.began) < reportWait && len(t.statuses) < len(t.followers):
+		// a holder of an older one may report later
 		return "", 0, "", false
-	case t.c.recent.awaits(step, now, hearing): // whoever goes on from this state would not ask for those steps again
+	case t.c.recent.awaits(step, now, reportWait):
+		// a run that goes on from this state does not ask for those steps again
 		return "", 0, "", false
 	}
 	return member, step, hash, true
@@ -88,7 +92,8 @@ func (t *term) lostEpochs(saved int64) int64 {
 	return max(0, (saved-1)/epoch-t.durable.Manifest.Step/epoch)
 }
 
-func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, address string, step int64, hash string) saved {
+func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, address string, step int64,
+	hash string) saved {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -100,7 +105,8 @@ func (c *Coordinator) fetchAndSave(ctx context.Context, j job.Job, term int64, a
 	if err != nil {
 		return saved{step: step, err: err}
 	}
-	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(), bytes: int64(len(s.Head) + len(s.Image))}
+	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(),
+		bytes: int64(len(s.Head) + len(s.Image))}
 }
 
 // errForged says that a member gave another state than the world agreed on.
@@ -128,13 +134,14 @@ func (c *Coordinator) fetch(ctx context.Context, uuid, address string, step int6
 	return s, err
 }
 
-// saved takes the result: acknowledges, tells, evaluates, and goes on with what is still due. It says whether the job has ended.
+// saved takes the result: it acknowledges, reports, evaluates, and saves the next due state. It returns whether the job
+// has ended.
 func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	t.saving = false
 	if in.err != nil {
 		if status.Code(in.err) == codes.NotFound { // the member has just dropped it for newer ones
 			t.c.Log.Debug("gone before it could be saved", "err", in.err)
-			if s := t.told[in.member]; s != nil {
+			if s := t.statuses[in.member]; s != nil {
 				s.Due = slices.DeleteFunc(s.Due, func(h *proto.HeldState) bool { return h.Step == in.step })
 			}
 			t.save(ctx)
@@ -143,7 +150,8 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 		t.avoid[in.member] = time.Now()
 		if errors.Is(in.err, errForged) {
 			t.forged[in.member] = true
-			t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: %s: %v; %s is not asked again", in.member, in.err, in.member)})
+			t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: %s: %v; %s is not asked again",
+				in.member, in.err, in.member)})
 			t.save(ctx) // another has it
 			return false, nil
 		}
@@ -153,14 +161,17 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 		return false, nil // members keep it, and every later status asks again
 	}
 	if lost := t.lostEpochs(in.step); lost > 0 {
-		t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is saved; before it %d epochs ended whose states are gone: they will not be evaluated. Saving is slower than epochs are, or no coordinator ran", in.step, lost)})
+		t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is saved; before it %d epochs ended "+
+			"whose states are gone: they "+
+			"will not be evaluated. Saving is slower than epochs are, or no coordinator ran", in.step, lost)})
 	}
 	t.durable = in.entry
 	t.proofs.saved(in.step)
-	t.c.vitals.saved(in.entry)
+	t.c.condition.saved(in.entry)
 	m := in.entry.Manifest
-	t.c.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path, Seconds: in.seconds, Bytes: in.bytes})
-	for member := range t.told {
+	t.c.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path, Seconds: in.seconds,
+		Bytes: in.bytes})
+	for member := range t.statuses {
 		t.acknowledge(ctx, member)
 	}
 	t.c.examine(t.job.Spec, in.entry)
@@ -169,7 +180,7 @@ func (t *term) saved(ctx context.Context, in saved) (bool, error) {
 	return t.ended(ctx)
 }
 
-// acknowledge tells a member that it need not keep the durable state, nor older ones, any longer.
+// acknowledge lets a member drop the durable state and older ones.
 func (t *term) acknowledge(ctx context.Context, member string) {
 	f, step := t.followers[member], t.durable.Manifest.Step
 	if f.acknowledging == nil || !f.acknowledging.CompareAndSwap(false, true) { // its next status asks again

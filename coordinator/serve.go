@@ -87,11 +87,14 @@ func (cfg Config) self(listening net.Addr) (job.Leader, error) {
 		cfg.Log.Warn(warning)
 	}
 	host, _ := os.Hostname()
-	return job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid()}, nil
+	return job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: cfg.HTTP, Host: host,
+		PID: os.Getpid()}, nil
 }
 
-// servePages shows the page, and the status pages and metrics unless only that one is asked for, until they are closed. fail is told if they end before.
-func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseFunc) (closePages func() error, err error) {
+// servePages serves the page, and the status pages and metrics unless only the page is wanted, until they are closed.
+// It calls fail if they end before.
+func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseFunc) (closePages func() error,
+	err error) {
 	l, err := net.Listen("tcp", c.HTTP)
 	if err != nil && c.PageOnly {
 		c.observe(progress.Warning{Message: "there is no page: " + err.Error()})

@@ -19,7 +19,7 @@ import (
 // Serve registers the Coordinator service: members without a peer to fetch from load a checkpoint here.
 func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
 	view := func() cluster.View {
-		v, _ := c.board.View()
+		v, _ := c.views.View()
 		return v
 	}
 	proto.RegisterCoordinatorServer(s, &server{c: c, view: view, streams: make(chan struct{}, maxStreams)})
@@ -27,7 +27,8 @@ func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
 
 const streamTimeout = 60 * time.Second // as long as a member may take to fetch
 
-// sendWithin sends a payload and closes it. A caller that does not read is given up: the end of the handler ends the Send that it blocks.
+// sendWithin sends a payload and closes it. A caller that does not read is given up: the end of the handler ends the
+// Send that it blocks.
 func sendWithin(limit time.Duration, payload io.ReadCloser, stream grpc.ServerStreamingServer[proto.Block]) error {
 	sent := make(chan error, 1)
 	go func() {
@@ -53,8 +54,8 @@ type server struct {
 	streams chan struct{} // one entry a stream
 }
 
-// Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state. What it answers names neither
-// job nor directory: whoever asks may belong to neither.
+// Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state.
+// What it answers names neither job nor directory: the caller may belong to neither.
 func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
 	if view := s.view(); view.Job == nil || r.Job != view.Job.UUID {
 		return status.Error(codes.FailedPrecondition, "this coordinator leads another job")
@@ -85,16 +86,16 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 }
 
 // statusBoard keeps what the status page shows. Safe for concurrent use.
-type statusBoard struct {
+type statusPage struct {
 	mu     sync.Mutex
 	latest map[string]progress.Event
 	ledger *proto.Ledger
 }
 
-func newStatusBoard() *statusBoard { return &statusBoard{latest: map[string]progress.Event{}} }
+func newStatusPage() *statusPage { return &statusPage{latest: map[string]progress.Event{}} }
 
 // Observe keeps the newest event of each kind.
-func (b *statusBoard) Observe(r progress.Record) {
+func (b *statusPage) Observe(r progress.Record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if _, secret := r.Event.(progress.Page); !secret {
@@ -102,7 +103,7 @@ func (b *statusBoard) Observe(r progress.Record) {
 	}
 }
 
-func (b *statusBoard) told(_ string, s *proto.Status) {
+func (b *statusPage) report(_ string, s *proto.Status) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s.Ledger != nil {
@@ -110,7 +111,7 @@ func (b *statusBoard) told(_ string, s *proto.Status) {
 	}
 }
 
-func (b *statusBoard) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+func (b *statusPage) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	b.mu.Lock()
 	page := map[string]any{"ledger": b.ledger}
 	for kind, e := range b.latest {

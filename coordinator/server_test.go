@@ -34,7 +34,7 @@ func (a asked) Send(*proto.Block) error {
 	return nil
 }
 
-// Checkpoints go to members of this job, to a few at a time, and a refusal tells neither the job nor a path.
+// Checkpoints go to members of this job, to a few at a time, and a refusal names neither the job nor a path.
 func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 	dir := t.TempDir()
 	store, err := checkpoint.Open(dir, checkpoint.Options{})
@@ -58,23 +58,26 @@ func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 		job  string
 		step int64
 		want codes.Code
-	}{{"mine", 5, codes.OK}, {"another", 5, codes.FailedPrecondition}, {"", 5, codes.FailedPrecondition}, {"mine", 6, codes.NotFound}} {
+	}{{"mine", 5, codes.OK}, {"another", 5, codes.FailedPrecondition}, {"", 5, codes.FailedPrecondition},
+		{"mine", 6, codes.NotFound}} {
 		err := s.Checkpoint(&proto.CheckpointRequest{Job: c.job, Step: c.step}, asked{t: t, gate: open})
 		if status.Code(err) != c.want {
 			t.Errorf("job %q, step %d: %v, want %v", c.job, c.step, err, c.want)
 		}
 		if err != nil && (strings.Contains(err.Error(), dir) || strings.Contains(err.Error(), "mine")) {
-			t.Errorf("the refusal tells too much: %v", err)
+			t.Errorf("the refusal reveals too much: %v", err)
 		}
 	}
 	gate, sending, ended := make(chan struct{}), make(chan struct{}), make(chan error)
 	for range maxStreams {
 		go func() {
-			ended <- s.Checkpoint(&proto.CheckpointRequest{Job: "mine", Step: 5}, asked{t: t, gate: gate, sending: sending})
+			ended <- s.Checkpoint(&proto.CheckpointRequest{Job: "mine", Step: 5},
+				asked{t: t, gate: gate, sending: sending})
 		}()
 		<-sending
 	}
-	if err := s.Checkpoint(&proto.CheckpointRequest{Job: "mine", Step: 5}, asked{t: t, gate: open}); status.Code(err) != codes.ResourceExhausted {
+	if err := s.Checkpoint(&proto.CheckpointRequest{Job: "mine", Step: 5}, asked{t: t, gate: open}); status.Code(
+		err) != codes.ResourceExhausted {
 		t.Errorf("one stream too many: %v", err)
 	}
 	close(gate)

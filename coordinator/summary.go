@@ -18,9 +18,9 @@ import (
 // summary follows the committed steps over all terms of this process. Safe for concurrent use.
 type summary struct {
 	mu        sync.Mutex
-	last      int64           // all up to this step are told
+	last      int64           // all up to this step are reported
 	early     []*proto.Commit // after a gap, by step
-	gap       time.Time       // when something was seen to be missing
+	gap       time.Time       // when a step was first missing
 	lastTime  int64
 	firstTime int64
 	samples   int64 // committed after the first commit seen
@@ -56,14 +56,16 @@ func (s *summary) begin(step int64) {
 // maxEarly bounds the commits that wait for others.
 const maxEarly = 4 * maxCommits
 
-// take gathers what the members tell and returns the events of those steps whose turn has come: each once, in order. One that joined tells only of
-// what it was there for, and may be heard first: what it tells waits until another has told of the steps before, but no longer than the given time.
-// Steps beyond upTo, which only a minority tells of, wait too.
-func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo int64, commits ...*proto.Commit) (told []progress.Step) {
+// take collects the members' commits and returns the events of steps whose turn has come: each once, in order. Commits
+// may arrive out of order: a member that has joined knows no earlier ones. They wait until the gap closes, or until
+// wait has passed. Steps beyond upTo, which only a minority reports, wait too.
+func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo int64, commits ...*proto.Commit) (
+	due []progress.Step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range commits {
-		i, known := slices.BinarySearchFunc(s.early, c.Step, func(e *proto.Commit, step int64) int { return cmp.Compare(e.Step, step) })
+		i, known := slices.BinarySearchFunc(s.early, c.Step,
+			func(e *proto.Commit, step int64) int { return cmp.Compare(e.Step, step) })
 		if c.Step > s.last && !known && len(s.early) < maxEarly {
 			s.early = slices.Insert(s.early, i, c)
 		}
@@ -71,24 +73,24 @@ func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo in
 	for len(s.early) > 0 {
 		next := s.early[0]
 		if next.Step > upTo {
-			return told
+			return due
 		}
 		if next.Step != s.last+1 {
 			if s.gap.IsZero() {
 				s.gap = now
 			}
 			if now.Sub(s.gap) < wait {
-				return told
+				return due
 			}
-			// Nobody is left who knows of those between.
+			// No member knows the steps between.
 		}
-		told = append(told, s.event(spec, s.early[0]))
+		due = append(due, s.event(spec, s.early[0]))
 		s.early, s.gap = s.early[1:], time.Time{}
 	}
-	return told
+	return due
 }
 
-// awaits says whether steps up to this one are still to be told by somebody, within the given time.
+// awaits reports whether a member may still report steps up to this one, within the given time.
 func (s *summary) awaits(step int64, now time.Time, wait time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,14 +103,14 @@ func (s *summary) awaits(step int64, now time.Time, wait time.Duration) bool {
 	return now.Sub(s.gap) < wait
 }
 
-// lead starts a term: nobody was asked before it.
+// lead starts a term: its members have not reported yet.
 func (s *summary) lead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gap = time.Time{}
 }
 
-// event tells of the next commit.
+// event turns the next commit into an event.
 func (s *summary) event(spec job.Spec, c *proto.Commit) progress.Step {
 	seconds := 0.0
 	if s.firstTime == 0 {
@@ -127,9 +129,11 @@ func (s *summary) event(spec job.Spec, c *proto.Commit) progress.Step {
 	images := epoch*int64(spec.Samples) + min(within*int64(spec.GlobalBatch), int64(spec.Samples))
 	ms := func(nanos int64) float64 { return float64(nanos) / 1e6 }
 	return progress.Step{
-		Step: int(c.Step), Epoch: int(c.Epoch) + 1, Loss: c.Loss, Accuracy: c.Accuracy, Generation: uint64(c.Generation), Workers: int(c.Workers),
+		Step: int(c.Step), Epoch: int(c.Epoch) + 1, Loss: c.Loss, Accuracy: c.Accuracy,
+		Generation: uint64(c.Generation), Workers: int(c.Workers),
 		Images: images, Seconds: seconds, SamplesPerSecond: rate,
-		ComputeMS: ms(c.ComputeNanos), ReduceMS: ms(c.ReduceNanos), WaitMS: ms(c.WaitNanos), UpdateMS: ms(c.UpdateNanos),
+		ComputeMS: ms(c.ComputeNanos), ReduceMS: ms(c.ReduceNanos), WaitMS: ms(c.WaitNanos),
+		UpdateMS: ms(c.UpdateNanos),
 	}
 }
 
@@ -149,7 +153,7 @@ func (s *summary) size() int {
 	return s.workers
 }
 
-// begin tells what is trained, once.
+// begin reports what is trained, once.
 func (c *Coordinator) begin(j job.Job, step int64) {
 	if c.job != "" {
 		return
@@ -161,8 +165,10 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 		recipe = j.Spec.Options.Text("recipe")
 	}
 	c.emit(progress.Start{
-		Job: c.Name, UUID: j.UUID, Model: j.Spec.Task, Recipe: recipe, Seed: j.Spec.Seed, Backend: j.Backend, Workers: c.Limits.Expect,
-		Steps: int(j.Spec.TotalSteps()), Epochs: int((j.Spec.TotalSteps() + plan.StepsPerEpoch() - 1) / plan.StepsPerEpoch()),
+		Job: c.Name, UUID: j.UUID, Model: j.Spec.Task, Recipe: recipe, Seed: j.Spec.Seed, Backend: j.Backend,
+		Workers: c.Limits.Expect,
+		Steps:   int(j.Spec.TotalSteps()), Epochs: int(
+			(j.Spec.TotalSteps() + plan.StepsPerEpoch() - 1) / plan.StepsPerEpoch()),
 		StepsPerEpoch: int(plan.StepsPerEpoch()), Samples: j.Spec.Samples,
 		GlobalBatch: j.Spec.GlobalBatch, MicroBatch: j.Spec.MicroBatch, ResumedFrom: int(step), Layers: layers(c.Model),
 	})
@@ -178,10 +184,11 @@ func layers(m evenweave.Model) (table []progress.Layer) {
 	return table
 }
 
-// conclude waits for the evaluations that are under way, unless interrupted, and tells the end. nil for a complete job, ErrHalted for one that was stopped.
+// conclude waits for the running evaluations, unless interrupted, and reports the end. It returns nil for a complete
+// job, ErrHalted for a stopped one.
 func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job.Done) error {
 	m := last.Manifest
-	c.vitals.does("concluding", 0)
+	c.condition.does("concluding", 0)
 	if c.Evaluate && d.Complete {
 		_, idle := c.evaluations.waiting()
 		select {
@@ -192,8 +199,10 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 		}
 	}
 	e := progress.Done{
-		Step: int(m.Step), Epoch: int(m.Epoch), Workers: c.recent.size(), Generation: uint64(d.Generation), WeightsSHA256: m.WeightsSHA256, Fingerprint: m.Fingerprint,
-		SamplesPerSecond: c.recent.rate(), WallSeconds: time.Since(c.Started).Seconds(), Backend: c.Backend, Complete: d.Complete, Checkpoint: last.Path,
+		Step: int(m.Step), Epoch: int(m.Epoch), Workers: c.recent.size(), Generation: uint64(d.Generation),
+		WeightsSHA256: m.WeightsSHA256, Fingerprint: m.Fingerprint,
+		SamplesPerSecond: c.recent.rate(), WallSeconds: time.Since(c.Started).Seconds(), Backend: c.Backend,
+		Complete: d.Complete, Checkpoint: last.Path,
 	}
 	if ev, ok := c.evaluations.at(m.Step); ok {
 		e.TestAccuracy, e.TestLoss = &ev.TestAccuracy, &ev.TestLoss
@@ -208,6 +217,7 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 
 // lostRecord explains what to do when etcd answers and does not know the job any more.
 func (c *Coordinator) lostRecord(uuid string) error {
-	return fmt.Errorf("job %s is not in etcd any more: its data was lost or replaced; start coordinator and workers again on the directory %s "+
+	return fmt.Errorf("job %s is not in etcd any more: its data was lost or replaced; start coordinator and workers "+
+		"again on the directory %s "+
 		"to go on from the newest checkpoint there; processes of the old job are fenced by its UUID", uuid, c.Dir)
 }

@@ -28,8 +28,9 @@ func numbers(events []progress.Step) (steps []int) {
 	return steps
 }
 
-// Members that joined at different steps are heard in any order and in any pieces: each step is told once, in order, as soon as it can be.
-func TestStepsAreToldInOrder(t *testing.T) {
+// Members that joined at different steps report in any order and in any pieces: each step is reported once, in order,
+// as soon as possible.
+func TestStepsAreReportedInOrder(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		members := [][]*proto.Commit{commits(1, 100)}
@@ -37,25 +38,26 @@ func TestStepsAreToldInOrder(t *testing.T) {
 			members = append(members, commits(1+r.Int64N(100), 100))
 		}
 		var (
-			s    summary
-			told []int
-			now  = time.Unix(0, 0)
+			s      summary
+			events []int
+			now    = time.Unix(0, 0)
 		)
 		for len(members) > 0 {
 			m := r.IntN(len(members))
 			n := 1 + r.IntN(len(members[m]))
-			told = append(told, numbers(s.take(hundred, now, time.Hour, 100, members[m][:n]...))...)
+			events = append(events, numbers(s.take(hundred, now, time.Hour, 100, members[m][:n]...))...)
 			if members[m] = members[m][n:]; len(members[m]) == 0 {
 				members = slices.Delete(members, m, m+1)
 			}
 		}
-		if want := numbers(new(summary).take(hundred, now, 0, 100, commits(1, 100)...)); !slices.Equal(told, want) || len(told) != 100 {
-			t.Fatalf("seed %d: told %v", seed, told)
+		if want := numbers(new(summary).take(hundred, now, 0, 100, commits(1, 100)...)); !slices.Equal(events, want) ||
+			len(events) != 100 {
+			t.Fatalf("seed %d: reported %v", seed, events)
 		}
 	}
 }
 
-// Steps that nobody knows of any more are waited for, and then passed over.
+// Steps that no member knows are waited for, then passed over.
 func TestLostStepsAreWaitedFor(t *testing.T) {
 	var s summary
 	at := func(after time.Duration, commits ...*proto.Commit) []int {
@@ -75,59 +77,59 @@ func TestLostStepsAreWaitedFor(t *testing.T) {
 		{2 * time.Second, commits(10, 10), []int{10}},
 	} {
 		if got := at(c.after, c.commits...); !slices.Equal(got, c.want) {
-			t.Errorf("after %v: told %v, want %v", c.after, got, c.want)
+			t.Errorf("after %v: reported %v, want %v", c.after, got, c.want)
 		}
 	}
 }
 
-// A new term gives those who know of earlier steps their time, however long ago the gap was seen.
-func TestATermHearsOfEarlierSteps(t *testing.T) {
+// A new term waits for members that know earlier steps, however old the gap is.
+func TestATermWaitsForEarlierSteps(t *testing.T) {
 	var s summary
 	now := time.Unix(0, 0)
 	s.take(hundred, now, time.Second, 100, commits(8, 10)...)
 	now = now.Add(time.Hour)
 	s.lead()
-	if told := numbers(s.take(hundred, now, time.Second, 100)); told != nil {
-		t.Errorf("told %v before anybody was heard", told)
+	if events := numbers(s.take(hundred, now, time.Second, 100)); events != nil {
+		t.Errorf("reported %v before any member reported", events)
 	}
-	if told := numbers(s.take(hundred, now, time.Second, 100, commits(1, 8)...)); len(told) != 10 {
-		t.Errorf("told %v, want 10 steps", told)
+	if events := numbers(s.take(hundred, now, time.Second, 100, commits(1, 8)...)); len(events) != 10 {
+		t.Errorf("reported %v, want 10 steps", events)
 	}
 }
 
-// A state is not made durable before the steps up to it were told, for a while: who goes on from it asks for none of them. Whoever has it may have
-// joined for the next step.
+// For a while, a state is not made durable before the steps up to it are reported: a run that goes on from it does not
+// ask for them.
 func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
 	for _, known := range [][]*proto.Commit{commits(8, 10), nil} {
-		one, told := leading(t)
+		one, events := leading(t)
 		one.enter(2, "b")
-		one.told["b"] = &proto.Status{Member: "b", Step: 10, Due: []*proto.HeldState{heldState(10, "x", 2)}}
-		one.tell(time.Hour, known...)
+		one.statuses["b"] = &proto.Status{Member: "b", Step: 10, Due: []*proto.HeldState{heldState(10, "x", 2)}}
+		one.reportSteps(time.Hour, known...)
 		now := time.Now()
-		for _, after := range []time.Duration{0, hearing - time.Millisecond} {
-			if member, step, _, ok := one.next(now.Add(after)); ok || len(told.all) > 0 {
-				t.Fatalf("step %d of %q is saved after %v; told %v", step, member, after, told.all)
+		for _, after := range []time.Duration{0, reportWait - time.Millisecond} {
+			if member, step, _, ok := one.next(now.Add(after)); ok || len(events.all) > 0 {
+				t.Fatalf("step %d of %q is saved after %v; reported %v", step, member, after, events.all)
 			}
 		}
-		if member, step, _, ok := one.next(now.Add(2 * hearing)); !ok || member != "b" || step != 10 {
-			t.Errorf("saves step %d of %q, %v, when nobody tells of the steps", step, member, ok)
+		if member, step, _, ok := one.next(now.Add(2 * reportWait)); !ok || member != "b" || step != 10 {
+			t.Errorf("saves step %d of %q, %v, when no member reports the steps", step, member, ok)
 		}
-		one.told["a"] = &proto.Status{}
-		one.tell(time.Hour, commits(1, 10)...)
-		if member, step, _, ok := one.next(now); !ok || member != "b" || step != 10 || len(told.all) != 10 {
-			t.Errorf("saves step %d of %q, %v; told %v, want 10 steps", step, member, ok, told.all)
+		one.statuses["a"] = &proto.Status{}
+		one.reportSteps(time.Hour, commits(1, 10)...)
+		if member, step, _, ok := one.next(now); !ok || member != "b" || step != 10 || len(events.all) != 10 {
+			t.Errorf("saves step %d of %q, %v; reported %v, want 10 steps", step, member, ok, events.all)
 		}
 	}
 }
 
-// Steps that only a minority tells of wait until the others have come so far; however many there are, they take bounded memory.
+// Steps that only a minority reports wait until the others reach them, in bounded memory.
 func TestStepsOfAMinorityWait(t *testing.T) {
 	s, now := new(summary), time.Unix(0, 0)
-	if told := s.take(hundred, now, 0, 3, commits(1, 100)...); len(told) != 3 || s.step() != 3 {
-		t.Errorf("%d steps are told, want 3", len(told))
+	if events := s.take(hundred, now, 0, 3, commits(1, 100)...); len(events) != 3 || s.step() != 3 {
+		t.Errorf("%d steps are reported, want 3", len(events))
 	}
-	if told := s.take(hundred, now, 0, 50); len(told) != 47 {
-		t.Errorf("%d steps are told then, want 47", len(told))
+	if events := s.take(hundred, now, 0, 50); len(events) != 47 {
+		t.Errorf("%d steps are reported then, want 47", len(events))
 	}
 	for from := int64(101); from < 10*maxEarly; from += 1000 {
 		s.take(hundred, now, time.Hour, 50, commits(from, from+999)...)
@@ -137,13 +139,15 @@ func TestStepsOfAMinorityWait(t *testing.T) {
 	}
 }
 
-// A member may commit in a world before this term has seen it: its commits are kept until then, in bounded memory, and those of a stranger reported never.
+// A member may commit in a world before this term has seen it: its commits are kept until then, in bounded memory, and
+// those of a stranger reported never.
 func TestCommitsAheadOfTheirWorldAreKept(t *testing.T) {
-	one, told := leading(t)
+	one, events := leading(t)
 	report := func(member string, generation, first, last int64) {
 		t.Helper()
 		one.followers[member] = follower{address: member + ":1"}
-		s := &proto.Status{Member: member, Job: "job", Generation: generation, Step: last, Commits: commits(first, last)}
+		s := &proto.Status{Member: member, Job: "job", Generation: generation, Step: last,
+			Commits: commits(first, last)}
 		for _, c := range s.Commits {
 			c.Generation = generation
 		}
@@ -157,15 +161,15 @@ func TestCommitsAheadOfTheirWorldAreKept(t *testing.T) {
 	for i := range int64(3) {
 		report("flood", 9, 1+i*maxCommits/2, (i+1)*maxCommits/2)
 	}
-	if len(told.all) != 0 {
-		t.Fatalf("reported %v before the world was seen", told.all)
+	if len(events.all) != 0 {
+		t.Fatalf("reported %v before the world was seen", events.all)
 	}
 	if n := len(one.ahead["flood"]); n > maxCommits {
 		t.Errorf("%d commits of one member are kept", n)
 	}
 	one.enter(2, "b")
 	one.catchUp()
-	if len(told.all) != 30 || len(one.ahead["b"]) != 0 {
-		t.Errorf("%d steps are reported, %d kept; want 30, 0", len(told.all), len(one.ahead["b"]))
+	if len(events.all) != 30 || len(one.ahead["b"]) != 0 {
+		t.Errorf("%d steps are reported, %d kept; want 30, 0", len(events.all), len(one.ahead["b"]))
 	}
 }

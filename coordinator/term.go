@@ -34,13 +34,14 @@ type term struct {
 
 	inputs    chan any
 	followers map[string]follower // by member
-	told      map[string]*proto.Status
+	statuses  map[string]*proto.Status
 	proofs    *proofs
 	ahead     map[string][]*proto.Commit // by member: of worlds that this term has not seen yet
 	invalid   map[string]bool            // members whose status could not be; each is named once
-	avoid     map[string]time.Time       // members that failed to give a state, or gave another one: until when others are asked first
-	forged    map[string]bool            // those that gave another one: they are not asked again
-	doubted   map[int64]bool             // due steps that are passed over; each is named once
+	// members that failed to give a state, or gave another one: until when others are asked first
+	avoid     map[string]time.Time
+	forged    map[string]bool // those that gave another one: they are not asked again
+	doubted   map[int64]bool  // due steps that are passed over; each is named once
 	saving    bool
 	saveAfter time.Time // after a failure: not before this
 	began     time.Time
@@ -92,7 +93,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	if err != nil {
 		return err
 	}
-	c.vitals.saved(*newest)
+	c.condition.saved(*newest)
 	t := &term{
 		c: c, etcd: etcd, uuid: j.UUID, job: j, view: view, durable: *newest, began: time.Now(),
 		policy: policy.New(j.UUID, c.Self.Address, step, c.Limits), inputs: make(chan any, 256),
@@ -118,8 +119,10 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 }
 
 func (t *term) init() {
-	t.followers, t.told, t.proofs, t.ahead = map[string]follower{}, map[string]*proto.Status{}, newProofs(), map[string][]*proto.Commit{}
-	t.invalid, t.avoid, t.forged, t.doubted = map[string]bool{}, map[string]time.Time{}, map[string]bool{}, map[int64]bool{}
+	t.followers, t.statuses, t.proofs, t.ahead = map[string]follower{}, map[string]*proto.Status{}, newProofs(),
+		map[string][]*proto.Commit{}
+	t.invalid, t.avoid, t.forged, t.doubted = map[string]bool{}, map[string]time.Time{}, map[string]bool{},
+		map[int64]bool{}
 }
 
 // run is the loop of the term.
@@ -130,12 +133,12 @@ func (t *term) run(ctx context.Context) error {
 	if err := t.observe(ctx, t.view); err != nil {
 		return err
 	}
-	view, changed := t.c.board.View()
+	view, changed := t.c.views.View()
 	if err := t.observe(ctx, view); err != nil { // it may have changed since t.view was read
 		return err
 	}
 	for {
-		t.c.vitals.does("leading", leadingLimit)
+		t.c.condition.does("leading", leadingLimit)
 		var (
 			end bool
 			err error
@@ -147,10 +150,10 @@ func (t *term) run(ctx context.Context) error {
 			halt, t.halting = nil, true
 			t.feed(ctx, policy.Halt{})
 		case <-ticker.C:
-			t.tell(hearing)
+			t.reportSteps(reportWait)
 			t.feed(ctx, policy.Tick{})
 		case <-changed:
-			view, changed = t.c.board.View()
+			view, changed = t.c.views.View()
 			err = t.observe(ctx, view)
 		case in := <-t.inputs:
 			end, err = t.take(ctx, in)
@@ -162,7 +165,7 @@ func (t *term) run(ctx context.Context) error {
 			t.c.emit(progress.Failure{Message: t.failure})
 			return t.finish(ctx, t.failure, false)
 		}
-		if t.halting && t.policy.Abandoned() { // nobody holds anything newer than the directory does
+		if t.halting && t.policy.Abandoned() { // no member holds a newer state than the directory
 			return t.finish(ctx, "", false)
 		}
 	}
@@ -171,7 +174,7 @@ func (t *term) run(ctx context.Context) error {
 // observe takes a new view of etcd.
 func (t *term) observe(ctx context.Context, view cluster.View) error {
 	if view.Job == nil || view.Job.UUID != t.uuid {
-		fresh, err := t.c.client.Read(ctx) // the board may be behind what this term wrote itself
+		fresh, err := t.c.client.Read(ctx) // the view may be older than this term's own writes
 		if err != nil {
 			return nil
 		}
@@ -193,7 +196,7 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 		if wanted[id] != f.address {
 			f.stop()
 			delete(t.followers, id)
-			t.unheard(id)
+			t.unfollow(id)
 			for _, per := range []map[string]bool{t.invalid, t.forged} { // another process
 				delete(per, id)
 			}
@@ -227,18 +230,20 @@ func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 		if in.taken != nil {
 			in.taken()
 		}
-		if f, ok := t.followers[in.member]; !ok || f.address != in.address { // said before it was dropped, or by an earlier process of that id
+		// said before it was dropped, or by an earlier process of that id
+		if f, ok := t.followers[in.member]; !ok || f.address != in.address {
 			return false, nil
 		}
 		if in.invalid != nil {
 			if !t.invalid[in.member] {
 				t.invalid[in.member] = true
-				t.c.emit(progress.Warning{Message: fmt.Sprintf("%s tells what cannot be, and is not believed: %s", in.member, job.Clean(in.invalid.Error()))})
+				t.c.emit(progress.Warning{Message: fmt.Sprintf("%s sent an impossible status, which is ignored: %s",
+					in.member, job.Clean(in.invalid.Error()))})
 			}
 			return false, nil
 		}
 		if in.status == nil {
-			t.unheard(in.member)
+			t.unfollow(in.member)
 			t.feed(ctx, policy.Unfollowed{Member: in.member})
 			return false, nil
 		}
@@ -251,55 +256,64 @@ func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 	return false, nil
 }
 
-// listen takes a member's status. One that the present world does not use is heard about itself only.
+// listen takes a member's status. A member outside the present world counts only about itself.
 func (t *term) listen(ctx context.Context, in followed) (end bool, err error) {
 	s := in.status
-	before := t.told[in.member]
-	t.told[in.member] = s
+	before := t.statuses[in.member]
+	t.statuses[in.member] = s
 	t.show(in.member, s)
 	if t.inWorld(in.member) {
 		delete(t.proofs.silent, in.member)
-		t.c.status.told(in.member, s)
+		t.c.status.report(in.member, s)
 	}
-	if a := s.Accusation; a != nil && a.Kind != policy.KindWaiting && (before == nil || before.Accusation.GetKind() != a.Kind) {
-		t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step, "suspect", a.Suspect,
-			"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
+	if a := s.Accusation; a != nil && a.Kind != policy.KindWaiting &&
+		(before == nil || before.Accusation.GetKind() != a.Kind) {
+		t.c.Log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step,
+			"suspect", a.Suspect,
+			"kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk, "waited", time.Duration(a.WaitedNanos), "paused",
+			a.Paused, "detail", a.Detail)
 	}
-	t.tell(hearing, t.witnessed(s.Member, s.Commits)...)
+	t.reportSteps(reportWait, t.witnessed(s.Member, s.Commits)...)
 	already := t.c.healed[in.member]
 	if t.c.healed[in.member] = s.Heals; s.Heals > already { // a process that comes back under its id begins at 0
 		t.c.emit(progress.Warning{Message: "healed: " + s.Heal})
 	}
-	if s.Verdict != "" && t.agree(func(o *proto.Status) bool { return o.Verdict == s.Verdict && o.Generation == s.Generation }) {
-		t.tell(0)
-		t.c.emit(progress.Failure{Message: s.Verdict, Member: s.Member, Generation: uint64(s.Generation), Step: int(s.Step) + 1})
+	if s.Verdict != "" && t.agree(func(o *proto.Status) bool {
+		return o.Verdict == s.Verdict &&
+			o.Generation == s.Generation
+	}) {
+		t.reportSteps(0)
+		t.c.emit(progress.Failure{Message: s.Verdict, Member: s.Member, Generation: uint64(s.Generation),
+			Step: int(s.Step) + 1})
 		return true, t.finish(ctx, s.Verdict, false)
 	}
 	t.feed(ctx, t.fact(s))
-	if slices.ContainsFunc(s.Due, func(h *proto.HeldState) bool { return h.Step <= t.durable.Manifest.Step }) { // it was not heard when that was saved
+	// it did not report when that was saved
+	if slices.ContainsFunc(s.Due, func(h *proto.HeldState) bool { return h.Step <= t.durable.Manifest.Step }) {
 		t.acknowledge(ctx, in.member)
 	}
 	t.save(ctx)
 	return t.ended(ctx)
 }
 
-// fact is what the policy may know of a status.
+// fact is the part of a status that the policy may use.
 func (t *term) fact(s *proto.Status) policy.Report {
-	told := policy.Report{Member: s.Member, Generation: s.Generation, Step: s.Step, Resting: policy.Rests(s.Phase)}
+	report := policy.Report{Member: s.Member, Generation: s.Generation, Step: s.Step, Resting: policy.Rests(s.Phase)}
 	if !t.inWorld(s.Member) {
-		return told
+		return report
 	}
-	told.Holding, told.Committed = s.Holding, s.Generation > 0 && s.Opened == s.Generation
+	report.Holding, report.Committed = s.Holding, s.Generation > 0 && s.Opened == s.Generation
 	if a := s.Accusation; a != nil {
-		told.Accusation = &policy.Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase, Detail: a.Detail, Paused: a.Paused}
+		report.Accusation = &policy.Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase,
+			Detail: a.Detail, Paused: a.Paused}
 	} else if s.Verdict != "" { // which the others do not share, or it would have ended the job
-		told.Accusation = &policy.Accusation{Kind: policy.KindOther, Step: s.Step, Phase: s.Phase, Detail: s.Verdict}
+		report.Accusation = &policy.Accusation{Kind: policy.KindOther, Step: s.Step, Phase: s.Phase, Detail: s.Verdict}
 	}
-	return told
+	return report
 }
 
-// tell tells of committed steps, in order; a step that nobody has told of yet is waited for.
-func (t *term) tell(wait time.Duration, commits ...*proto.Commit) {
+// reportSteps reports committed steps in order. It waits for a step that no member has reported yet.
+func (t *term) reportSteps(wait time.Duration, commits ...*proto.Commit) {
 	var steps []int64
 	for _, s := range t.peers() {
 		steps = append(steps, s.Step)
@@ -310,7 +324,7 @@ func (t *term) tell(wait time.Duration, commits ...*proto.Commit) {
 	}
 }
 
-// ended says whether the job, or this stretch of it, is over with what the members hold.
+// ended reports whether the job, or this part of it, is over with the states that the members hold.
 func (t *term) ended(ctx context.Context) (bool, error) {
 	m, w := t.durable.Manifest, t.view.World
 	complete := m.Step >= t.job.Spec.TotalSteps()
@@ -351,7 +365,8 @@ func (t *term) publish(ctx context.Context, w job.World) {
 		t.unpublished(ctx)
 		return
 	}
-	t.c.Log.Info("published a world", "generation", w.Generation, "members", w.IDs(), "since", w.Since, "floor", w.DurableStep, "reason", w.Reason)
+	t.c.Log.Info("published a world", "generation", w.Generation, "members", w.IDs(), "since", w.Since, "durable",
+		w.DurableStep, "reason", w.Reason)
 }
 
 // unpublished lets the policy try again, not at once: the view may just be behind.
@@ -365,16 +380,18 @@ func (t *term) unpublished(ctx context.Context) {
 	})
 }
 
-// announce tells people what changed between two views.
+// announce reports the changes between two views.
 func (t *term) announce(view cluster.View) {
 	for _, m := range view.Members {
 		if _, known := t.view.Member(m.ID); !known {
-			t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Ready, Detail: fmt.Sprintf("pid %d on %s", m.PID, m.Host)})
+			t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Ready,
+				Detail: fmt.Sprintf("pid %d on %s", m.PID, m.Host)})
 			if err := m.Speaks(); err != nil {
 				t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: err.Error()})
 			}
 			if n := view.Job.Numerics; n != "" && m.Numerics != n {
-				t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, n)})
+				t.c.emit(progress.MemberChange{ID: m.ID, What: progress.Refused,
+					Detail: fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, n)})
 			}
 		}
 	}
@@ -392,10 +409,12 @@ func (t *term) announce(view cluster.View) {
 		return
 	}
 	t.c.recent.enter(w.Generation)
-	e := progress.World{Generation: uint64(w.Generation), Size: w.Size(), Reason: w.Reason, Planned: w.Since < w.Generation}
+	e := progress.World{Generation: uint64(w.Generation), Size: w.Size(), Reason: w.Reason,
+		Planned: w.Since < w.Generation}
 	for rank, p := range w.Peers {
 		m, _ := view.Member(p.ID)
-		e.Members = append(e.Members, progress.Member{ID: p.ID, Rank: rank, Address: p.Address, PID: m.PID, Host: m.Host})
+		e.Members = append(e.Members, progress.Member{ID: p.ID, Rank: rank, Address: p.Address, PID: m.PID,
+			Host: m.Host})
 	}
 	t.c.emit(e)
 }
@@ -403,7 +422,8 @@ func (t *term) announce(view cluster.View) {
 // finish writes the end of the job, or of this stretch of it, for all members to read.
 func (t *term) finish(ctx context.Context, failure string, complete bool) error {
 	m := t.durable.Manifest
-	d := job.Done{Job: t.uuid, Step: m.Step, Fingerprint: m.Fingerprint, Checkpoint: t.durable.Path, Complete: complete, Failure: failure}
+	d := job.Done{Job: t.uuid, Step: m.Step, Fingerprint: m.Fingerprint, Checkpoint: t.durable.Path, Complete: complete,
+		Failure: failure}
 	if t.view.World != nil {
 		d.Generation = t.view.World.Generation
 	}

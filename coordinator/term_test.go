@@ -20,13 +20,13 @@ import (
 	"evenweave/proto"
 )
 
-// What a follower said before it was dropped may still be queued; it must not make a member of it again, nor speak for the process that has its
-// id now.
-func TestDroppedFollowersAreNotHeard(t *testing.T) {
+// What a follower said before it was dropped may still be queued; it must not make a member of it again, nor speak for
+// the process that has its id now.
+func TestDroppedFollowersAreIgnored(t *testing.T) {
 	now := &proto.Status{Member: "b", Step: 7}
 	one := &term{}
 	one.init()
-	one.followers["b"], one.told["b"] = follower{address: "b:2"}, now
+	one.followers["b"], one.statuses["b"] = follower{address: "b:2"}, now
 	for _, in := range []followed{
 		{member: "a", address: "a:1", status: &proto.Status{Member: "a", Holding: true}},
 		{member: "b", address: "b:1", status: &proto.Status{Member: "b", Step: 6}},
@@ -36,8 +36,8 @@ func TestDroppedFollowersAreNotHeard(t *testing.T) {
 			t.Errorf("%+v: end %v, %v", in, end, err)
 		}
 	}
-	if len(one.told) != 1 || one.told["b"] != now {
-		t.Errorf("heard: %v", one.told)
+	if len(one.statuses) != 1 || one.statuses["b"] != now {
+		t.Errorf("statuses: %v", one.statuses)
 	}
 }
 
@@ -45,23 +45,25 @@ func TestDroppedFollowersAreNotHeard(t *testing.T) {
 func TestAGenerationOpensWithoutNewCommits(t *testing.T) {
 	one, _ := three(t)
 	for opened, want := range map[int64]bool{0: false, 1: true} {
-		if told := one.fact(&proto.Status{Member: "a", Generation: 1, Step: 40, Opened: opened}); told.Committed != want {
-			t.Errorf("generation %d opened for a: in generation 1 it has committed: %v", opened, told.Committed)
+		if report := one.fact(&proto.Status{Member: "a", Generation: 1, Step: 40,
+			Opened: opened}); report.Committed != want {
+			t.Errorf("generation %d opened for a: in generation 1 it has committed: %v", opened, report.Committed)
 		}
 	}
 }
 
-// leading is a term without etcd, on a directory of its own, and what it tells.
+// leading is a term without etcd, on a directory of its own, and its events.
 func leading(t *testing.T) (*term, *eventLog) {
 	t.Helper()
 	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := &eventLog{}
+	events := &eventLog{}
 	c := &Coordinator{
-		Config: Config{Dir: t.TempDir(), Observer: told, Log: slog.New(slog.DiscardHandler), Keep: 3}, store: store,
-		evaluations: newEvaluations(), recent: &summary{}, status: newStatusBoard(), page: web.New(), healed: map[string]int64{},
+		Config: Config{Dir: t.TempDir(), Observer: events, Log: slog.New(slog.DiscardHandler), Keep: 3}, store: store,
+		evaluations: newEvaluations(), recent: &summary{}, status: newStatusPage(), page: web.New(),
+		healed: map[string]int64{},
 	}
 	closeMetrics, err := c.openMetrics()
 	if err != nil {
@@ -69,12 +71,13 @@ func leading(t *testing.T) (*term, *eventLog) {
 	}
 	t.Cleanup(closeMetrics)
 	one := &term{
-		c: c, uuid: "job", job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}},
+		c: c, uuid: "job", job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10,
+			MicroBatch: 10, Steps: 1000}},
 		policy: policy.New("job", "", 0, policy.Limits{Min: 1, Max: 2}), inputs: make(chan any, 16),
 	}
 	one.init()
 	one.enter(1, "a")
-	return one, told
+	return one, events
 }
 
 // enter makes these members the world, each followed at its address.
@@ -88,7 +91,7 @@ func (t *term) enter(generation int64, ids ...string) {
 	t.proofs.enter(w, time.Now())
 }
 
-// eventLog keeps what a coordinator tells.
+// eventLog keeps a coordinator's events.
 type eventLog struct{ all []progress.Event }
 
 func (l *eventLog) Observe(r progress.Record) { l.all = append(l.all, r.Event) }
@@ -102,7 +105,7 @@ func (l *eventLog) warnings() (texts []string) {
 	return texts
 }
 
-// A world that could not be published is decided upon anew: until the policy hears of that, it waits for what it has asked for.
+// A failed publication is decided again: until the policy learns of the failure, it waits.
 func TestAFailedPublicationIsTriedAgain(t *testing.T) {
 	one, _ := leading(t)
 	here := policy.Observed{Members: []job.Member{{ID: "a", Address: "a:1", Numerics: "n", Protocol: job.Protocol}}}
@@ -113,7 +116,7 @@ func TestAFailedPublicationIsTriedAgain(t *testing.T) {
 	if n := asks(); n != 0 {
 		t.Fatalf("the policy asks for %d things while a transaction is under way", n)
 	}
-	one.policy.Step(time.Now(), policy.Observed{}) // nothing to ask for, until it is heard of
+	one.policy.Step(time.Now(), policy.Observed{}) // no action until it learns of the failure
 	one.unpublished(t.Context())
 	one.tasks.Wait()
 	if end, err := one.take(t.Context(), <-one.inputs); end || err != nil {
@@ -124,9 +127,9 @@ func TestAFailedPublicationIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A member's stream may end and come back; that it was healed once is told once.
-func TestHealsAreToldOnce(t *testing.T) {
-	one, told := leading(t)
+// A member's stream may end and come back; one heal is reported once.
+func TestHealsAreReportedOnce(t *testing.T) {
+	one, events := leading(t)
 	say := func(heals int64, what string) {
 		t.Helper()
 		for _, s := range []*proto.Status{{Member: "a", Heals: heals, Heal: what}, nil} {
@@ -139,16 +142,17 @@ func TestHealsAreToldOnce(t *testing.T) {
 	say(1, "first")
 	say(1, "first")
 	say(2, "second")
-	if got, want := told.warnings(), []string{"healed: first", "healed: second"}; !slices.Equal(got, want) {
-		t.Errorf("told %q, want %q", got, want)
+	if got, want := events.warnings(), []string{"healed: first", "healed: second"}; !slices.Equal(got, want) {
+		t.Errorf("reported %q, want %q", got, want)
 	}
 }
 
-// States that no member holds any more when their turn comes are passed over at once, and told of where they were epochs' ends.
-func TestLostDueStatesAreTold(t *testing.T) {
-	one, told := leading(t)
+// States that no member holds any more are passed over at once, with a warning if they end an epoch.
+func TestLostDueStatesAreReported(t *testing.T) {
+	one, events := leading(t)
 	at := func(step int64) saved {
-		return saved{step: step, member: "a", entry: checkpoint.Entry{Step: step, Manifest: checkpoint.Manifest{Step: step}}}
+		return saved{step: step, member: "a",
+			entry: checkpoint.Entry{Step: step, Manifest: checkpoint.Manifest{Step: step}}}
 	}
 	gone := saved{step: 200, member: "a", err: fmt.Errorf("fetching: %w", status.Error(codes.NotFound, "not here"))}
 	say := func(in saved) {
@@ -159,17 +163,18 @@ func TestLostDueStatesAreTold(t *testing.T) {
 		}
 	}
 	say(at(100)) // 100 steps are an epoch
-	one.told["a"] = &proto.Status{Step: 400, Due: []*proto.HeldState{heldState(200, "x", 1), heldState(300, "y", 1)}}
+	one.statuses["a"] = &proto.Status{Step: 400, Due: []*proto.HeldState{heldState(200, "x", 1),
+		heldState(300, "y", 1)}}
 	later := time.Now().Add(time.Hour)
-	one.saveAfter = later // there is nobody to fetch from here
+	one.saveAfter = later // there is no member to fetch from here
 	say(gone)
 	if _, step, _, ok := one.offer(time.Now()); !ok || step != 300 || one.saveAfter != later {
 		t.Errorf("step %d is on offer, asked for after %v; want 300, at once", step, one.saveAfter)
 	}
 	say(at(300))
 	say(at(400))
-	if got := told.warnings(); len(got) != 1 || !strings.Contains(got[0], "1 epochs ended") {
-		t.Errorf("told %q", got)
+	if got := events.warnings(); len(got) != 1 || !strings.Contains(got[0], "1 epochs ended") {
+		t.Errorf("reported %q", got)
 	}
 }
 

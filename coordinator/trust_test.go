@@ -29,27 +29,27 @@ func (t *term) says(test *testing.T, s *proto.Status) {
 
 // single is a term with a world of one, a, at step 40.
 func single(t *testing.T) (*term, *eventLog) {
-	one, told := leading(t)
+	one, events := leading(t)
 	one.init()
 	one.enter(1, "a")
 	one.saving = true
 	one.says(t, &proto.Status{Member: "a", Generation: 1, Step: 40})
-	return one, told
+	return one, events
 }
 
 // three is a term with a world of three at step 40, of which nothing is fetched.
 func three(t *testing.T) (*term, *eventLog) {
-	one, told := leading(t)
+	one, events := leading(t)
 	one.init()
 	one.enter(1, "a", "b", "c")
 	one.saving = true // nothing is fetched here
 	for _, id := range []string{"a", "b", "c"} {
 		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40})
 	}
-	return one, told
+	return one, events
 }
 
-// A member that tells of the same state several times, as due and as held or just again, has one vote.
+// A member that reports the same state several times has one vote.
 func TestAMemberVotesOnce(t *testing.T) {
 	one, _ := three(t)
 	lie := &proto.Status{Member: "c", Generation: 1, Step: 40}
@@ -63,7 +63,8 @@ func TestAMemberVotesOnce(t *testing.T) {
 }
 
 func forged(member string) *proto.Status {
-	s := &proto.Status{Member: member, Generation: 1, Step: 1000, Holding: true, Held: heldState(1000, "zeros", 1), Verdict: "not finite"}
+	s := &proto.Status{Member: member, Generation: 1, Step: 1000, Holding: true, Held: heldState(1000, "zeros", 1),
+		Verdict: "not finite"}
 	for step := int64(1); step <= 1000; step++ {
 		s.Commits = append(s.Commits, &proto.Commit{Step: step, Generation: 1, Workers: 1, Samples: 10})
 	}
@@ -73,13 +74,13 @@ func forged(member string) *proto.Status {
 	return s
 }
 
-// Whoever is registered and is in no world, or is one of three, neither ends the job, nor has a state saved, nor writes the curve.
+// A registered process in no world, or one member of three, cannot end the job, have a state saved, or write the curve.
 func TestOneMemberIsNotBelieved(t *testing.T) {
 	for _, c := range []struct {
 		world func(*testing.T) (*term, *eventLog)
 		liar  string
 	}{{single, "stranger"}, {three, "stranger"}, {three, "c"}} {
-		one, told := c.world(t)
+		one, events := c.world(t)
 		liar := c.liar
 		if liar == "stranger" {
 			one.followers[liar] = follower{address: liar + ":1"}
@@ -88,13 +89,13 @@ func TestOneMemberIsNotBelieved(t *testing.T) {
 		if one.agree(func(s *proto.Status) bool { return s.Verdict != "" || s.Holding }) {
 			t.Errorf("%s alone decides", liar)
 		}
-		for _, e := range told.all {
+		for _, e := range events.all {
 			if s, ok := e.(progress.Step); ok && s.Step > 40 || fmt.Sprintf("%T", e) == "progress.Failure" {
-				t.Fatalf("%s had it told: %+v", liar, e)
+				t.Fatalf("%s caused the event %+v", liar, e)
 			}
 		}
 		if member, step, _, ok := one.offer(time.Now().Add(time.Hour)); ok {
-			t.Errorf("step %d of %s is to be saved", step, member)
+			t.Errorf("step %d of %s would be saved", step, member)
 		}
 		one.saving = false
 		one.durable = checkpoint.Entry{Manifest: checkpoint.Manifest{Step: 1000}} // as if it had been saved
@@ -104,9 +105,9 @@ func TestOneMemberIsNotBelieved(t *testing.T) {
 	}
 }
 
-// A due state is the one that a strict majority of the world tells; who has another is not asked for it.
+// The due state is the one that a strict majority of the world reports; a member with another state is not asked.
 func TestTheMajoritysStateIsSaved(t *testing.T) {
-	one, told := three(t)
+	one, events := three(t)
 	for _, id := range []string{"a", "b", "c"} {
 		hash := "right"
 		if id == "a" {
@@ -120,11 +121,12 @@ func TestTheMajoritysStateIsSaved(t *testing.T) {
 		t.Fatalf("step %d of %q, %x, %v", step, member, hash, ok)
 	}
 	one.saveAfter = time.Now().Add(time.Hour)
-	if end, err := one.take(t.Context(), saved{step: 30, member: member, err: fmt.Errorf("%w: zeros", errForged)}); end || err != nil {
+	if end, err := one.take(t.Context(),
+		saved{step: 30, member: member, err: fmt.Errorf("%w: zeros", errForged)}); end || err != nil {
 		t.Fatal(end, err)
 	}
-	if w := told.warnings(); len(w) != 1 || !strings.Contains(w[0], member) {
-		t.Errorf("told %q, want the name of %s, which gave another state", w, member)
+	if w := events.warnings(); len(w) != 1 || !strings.Contains(w[0], member) {
+		t.Errorf("reported %q, want the name of %s, which gave another state", w, member)
 	}
 	second, _, _, ok := one.offer(time.Now())
 	if !ok || second == "a" || second == member {
@@ -135,66 +137,69 @@ func TestTheMajoritysStateIsSaved(t *testing.T) {
 		t.Errorf("%q is asked again, and gave another state before", again)
 	}
 	delete(one.forged, second)
-	one.enter(2, "d") // who leaves brings what was agreed on
-	one.told["d"] = &proto.Status{Member: "d", Generation: 2, Step: 40}
+	one.enter(2, "d") // a leaving member brings what was agreed on
+	one.statuses["d"] = &proto.Status{Member: "d", Generation: 2, Step: 40}
 	if _, step, hash, ok := one.offer(time.Now()); !ok || step != 30 || hash != want {
 		t.Errorf("step %d, %x, %v of members that have left", step, hash, ok)
 	}
 }
 
-// A state whose world is gone before a majority was heard is taken, with a warning, when all that hold it agree; not from one that is in no world.
+// If a world ended before a majority reported a state, it is saved, with a warning, when all its holders agree; not
+// from a process that is in no world.
 func TestAStateOfAWorldThatIsGone(t *testing.T) {
-	one, told := leading(t)
+	one, events := leading(t)
 	one.enter(7, "a", "b", "c")
-	later := time.Now().Add(2 * hearing)
+	later := time.Now().Add(2 * reportWait)
 	for _, id := range []string{"a", "b", "c", "spare"} {
 		one.followers[id] = follower{address: id + ":1"}
-		one.told[id] = &proto.Status{Member: id, Generation: 7, Step: 40}
+		one.statuses[id] = &proto.Status{Member: id, Generation: 7, Step: 40}
 	}
 	clear(one.proofs.silent)
-	one.told["spare"].Due = []*proto.HeldState{heldState(20, "x", 3)}
+	one.statuses["spare"].Due = []*proto.HeldState{heldState(20, "x", 3)}
 	for _, now := range []time.Time{time.Now(), later} {
 		if _, step, _, ok := one.offer(now); ok {
 			t.Errorf("step %d of one in no world is saved", step)
 		}
 	}
-	one.told["a"].Due = []*proto.HeldState{heldState(30, "y", 5), heldState(40, "z", 5)}
+	one.statuses["a"].Due = []*proto.HeldState{heldState(30, "y", 5), heldState(40, "z", 5)}
 	if _, step, _, ok := one.offer(later); ok {
 		t.Errorf("step %d is saved at once", step)
 	}
-	member, step, _, ok := one.offer(later.Add(2 * hearing))
+	member, step, _, ok := one.offer(later.Add(2 * reportWait))
 	if !ok || member != "a" || step != 30 {
 		t.Errorf("step %d of %q, %v", step, member, ok)
 	}
 	one.durable.Manifest.Step = 30
-	if _, step, _, ok := one.offer(later.Add(2 * hearing)); !ok || step != 40 {
+	if _, step, _, ok := one.offer(later.Add(2 * reportWait)); !ok || step != 40 {
 		t.Errorf("step %d, %v: the next one waits again", step, ok)
 	}
-	if w := told.warnings(); len(w) != 3 || !strings.Contains(w[0], "step 20") || !strings.Contains(w[1], "all that hold its state agree") {
-		t.Errorf("told %q", w)
+	if w := events.warnings(); len(w) != 3 || !strings.Contains(w[0], "step 20") ||
+		!strings.Contains(w[1], "all that hold its state agree") {
+		t.Errorf("reported %q", w)
 	}
 	one, _ = leading(t)
 	one.enter(7, "a", "b", "c")
 	clear(one.proofs.silent)
 	for id, hash := range map[string]string{"a": "x", "b": "y"} {
-		one.told[id] = &proto.Status{Member: id, Generation: 7, Step: 40, Due: []*proto.HeldState{heldState(30, hash, 5)}}
+		one.statuses[id] = &proto.Status{Member: id, Generation: 7, Step: 40,
+			Due: []*proto.HeldState{heldState(30, hash, 5)}}
 	}
-	one.told["c"] = &proto.Status{Member: "c", Generation: 7, Step: 40}
-	for _, now := range []time.Time{later, later.Add(2 * hearing)} {
+	one.statuses["c"] = &proto.Status{Member: "c", Generation: 7, Step: 40}
+	for _, now := range []time.Time{later, later.Add(2 * reportWait)} {
 		if _, step, _, ok := one.offer(now); ok {
 			t.Errorf("step %d is saved, whose holders differ", step)
 		}
 	}
 }
 
-// A state of a step that is not due is not saved, whoever tells of it.
+// A state of a step that is not due is never saved.
 func TestOnlyDueStatesAreSaved(t *testing.T) {
 	one, _ := three(t)
 	for _, id := range []string{"a", "b", "c"} {
 		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40, Due: []*proto.HeldState{heldState(33, "x", 1)}})
 	}
 	if _, step, _, ok := one.offer(time.Now().Add(time.Hour)); ok {
-		t.Errorf("step %d is to be saved, and checkpoints are due every 10 steps", step)
+		t.Errorf("step %d would be saved, and checkpoints are due every 10 steps", step)
 	}
 }
 
@@ -227,30 +232,34 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 		"due too many": {Due: make([]*proto.HeldState, maxHeld+1)},
 	}
 	for what, s := range bad {
-		one, told := three(t)
-		before := len(told.all)
+		one, events := three(t)
+		before := len(events.all)
 		for range 2 {
 			s.Member = "b"
 			one.says(t, s)
 		}
-		if w := told.warnings(); len(w) != 1 || len(told.all) != before+1 || one.told["b"].Step != 40 {
-			t.Errorf("%s: told %v, heard %v", what, told.all[before:], one.told["b"])
+		if w := events.warnings(); len(w) != 1 || len(events.all) != before+1 || one.statuses["b"].Step != 40 {
+			t.Errorf("%s: events %v, status %v", what, events.all[before:], one.statuses["b"])
 		}
 	}
-	if err := checkCommit(good(), job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}, 1); err != nil {
+	if err := checkCommit(good(), job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000},
+		1); err != nil {
 		t.Errorf("a good commit is dropped, so the bad ones show nothing: %v", err)
 	}
 	one, _ := three(t)
-	s := &proto.Status{Member: "b", Generation: 1, Step: 40, Phase: "\x1b[2Jx\u202e", Accusation: &proto.Accusation{Detail: strings.Repeat("\u009b", 1<<20)}}
+	s := &proto.Status{Member: "b", Generation: 1, Step: 40, Phase: "\x1b[2Jx\u202e",
+		Accusation: &proto.Accusation{Detail: strings.Repeat("\u009b", 1<<20)}}
 	one.says(t, s)
 	if s.Phase != "[2Jx" || len(s.Accusation.Detail) > 1024 {
 		t.Errorf("phase %q, detail of %d bytes", s.Phase, len(s.Accusation.Detail))
 	}
 }
 
-// FuzzStatus sends what a member may send through all that it reaches: validation, policy, saver, metrics and the encoding of events.
+// FuzzStatus sends what a member may send through all that it reaches: validation, policy, saver, metrics and the
+// encoding of events.
 func FuzzStatus(f *testing.F) {
-	for _, s := range []*proto.Status{forged("c"), {Member: "c", Verdict: "x", Accusation: &proto.Accusation{Suspect: "a", Kind: "deadline"}}} {
+	for _, s := range []*proto.Status{forged("c"),
+		{Member: "c", Verdict: "x", Accusation: &proto.Accusation{Suspect: "a", Kind: "deadline"}}} {
 		b, err := wire.Marshal(s)
 		if err != nil {
 			f.Fatal(err)
@@ -258,7 +267,7 @@ func FuzzStatus(f *testing.F) {
 		f.Add(b, b)
 	}
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		one, told := three(t)
+		one, events := three(t)
 		metrics := telemetry.NewCoordinator(func() telemetry.Facts { return telemetry.Facts{} })
 		for i, b := range [][]byte{first, second} {
 			s := &proto.Status{}
@@ -267,7 +276,8 @@ func FuzzStatus(f *testing.F) {
 			}
 			s.Member = []string{"c", "b"}[i]
 			s.Job = "job"
-			in := followed{member: s.Member, address: s.Member + ":1", status: s, invalid: checkStatus(s, one.job, s.Member)}
+			in := followed{member: s.Member, address: s.Member + ":1", status: s,
+				invalid: checkStatus(s, one.job, s.Member)}
 			if s.Verdict != "" && in.invalid == nil && i == 1 {
 				s.Verdict = "" // two of three may end the job, for which this term has no etcd
 			}
@@ -277,15 +287,15 @@ func FuzzStatus(f *testing.F) {
 			_, _, _, _ = one.offer(time.Now().Add(time.Hour))
 			one.lostEpochs(s.Step)
 		}
-		for _, e := range told.all {
+		for _, e := range events.all {
 			r := progress.Record{Time: time.Unix(0, 0), Event: e}
 			metrics.Observe(r)
 			if _, err := progress.Encode(r); err != nil {
 				t.Error(err)
 			}
 		}
-		if len(one.c.recent.early) > maxEarly || len(told.all) > 2*maxCommits {
-			t.Errorf("%d commits wait, %d events", len(one.c.recent.early), len(told.all))
+		if len(one.c.recent.early) > maxEarly || len(events.all) > 2*maxCommits {
+			t.Errorf("%d commits wait, %d events", len(one.c.recent.early), len(events.all))
 		}
 	})
 }
@@ -304,9 +314,9 @@ func (g gated) Remove(name string) error {
 	return g.OS.Remove(name)
 }
 
-// A disk that stands still holds up saving, not the term's loop: it goes on to hear members and to decide.
+// A stalled disk delays saving, not the term's loop, which goes on to take reports and to decide.
 func TestTheLoopWaitsForNoDisk(t *testing.T) {
-	one, told := three(t)
+	one, events := three(t)
 	fs := gated{entered: make(chan struct{}), gate: make(chan struct{})}
 	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{FS: fs})
 	if err != nil {
@@ -333,8 +343,8 @@ func TestTheLoopWaitsForNoDisk(t *testing.T) {
 		t.Fatal(end, err)
 	}
 	one.says(t, &proto.Status{Member: "a", Generation: 1, Step: 41})
-	if one.durable.Step != 20 || one.told["a"].Step != 41 || len(told.all) == 0 {
-		t.Errorf("durable: step %d; heard: %v", one.durable.Step, one.told["a"])
+	if one.durable.Step != 20 || one.statuses["a"].Step != 41 || len(events.all) == 0 {
+		t.Errorf("durable: step %d; status: %v", one.durable.Step, one.statuses["a"])
 	}
 	close(fs.gate)
 	<-pruned

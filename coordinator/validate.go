@@ -17,7 +17,8 @@ const (
 	maxNanos   = 1 << 62
 )
 
-// checkStatus says what a member's status claims that cannot be, or returns nil. Texts are cleaned: they reach terminals, logs and etcd.
+// checkStatus says what a member's status claims that cannot be, or returns nil. Texts are cleaned: they reach
+// terminals, logs and etcd.
 func checkStatus(s *proto.Status, j job.Job, member string) error {
 	plan, total := j.Spec.Plan(), j.Spec.TotalSteps()
 	switch {
@@ -38,7 +39,8 @@ func checkStatus(s *proto.Status, j job.Job, member string) error {
 	case s.Holding && (s.Held == nil || s.Held.Step != s.Step):
 		return fmt.Errorf("it holds step %d and does not say which state", s.Step)
 	}
-	if l := s.Ledger; l != nil && (l.Epoch < 0 || l.Epoch > total || l.Samples != int64(j.Spec.Samples) || l.Used < 0 || l.Used > l.Samples) {
+	if l := s.Ledger; l != nil && (l.Epoch < 0 || l.Epoch > total || l.Samples != int64(j.Spec.Samples) || l.Used < 0 ||
+		l.Used > l.Samples) {
 		return fmt.Errorf("a ledger of epoch %d with %d of %d samples", l.Epoch, l.Used, l.Samples)
 	}
 	last := int64(0)
@@ -61,12 +63,16 @@ func checkStatus(s *proto.Status, j job.Job, member string) error {
 			return err
 		}
 	}
-	s.Phase, s.Verdict, s.Heal, s.Fingerprint = job.Clean(s.Phase), job.Lines(s.Verdict)[0], job.Lines(s.Heal)[0], job.Clean(s.Fingerprint)
+	s.Phase, s.Verdict, s.Heal, s.Fingerprint = job.Clean(s.Phase), job.Lines(s.Verdict)[0], job.Lines(s.Heal)[0],
+		job.Clean(s.Fingerprint)
 	if a := s.Accusation; a != nil {
-		if a.Generation < 0 || a.Generation > job.MaxStep || a.Step < -1 || a.Step > total || a.Chunk < 0 || a.WaitedNanos < 0 || a.WaitedNanos > maxNanos {
-			return fmt.Errorf("an accusation in generation %d at step %d, chunk %d, after %d ns", a.Generation, a.Step, a.Chunk, a.WaitedNanos)
+		if a.Generation < 0 || a.Generation > job.MaxStep || a.Step < -1 || a.Step > total || a.Chunk < 0 ||
+			a.WaitedNanos < 0 || a.WaitedNanos > maxNanos {
+			return fmt.Errorf("an accusation in generation %d at step %d, chunk %d, after %d ns",
+				a.Generation, a.Step, a.Chunk, a.WaitedNanos)
 		}
-		a.Suspect, a.Kind, a.Phase, a.Detail = job.Clean(a.Suspect), job.Clean(a.Kind), job.Clean(a.Phase), job.Clean(a.Detail)
+		a.Suspect, a.Kind, a.Phase, a.Detail = job.Clean(a.Suspect), job.Clean(a.Kind), job.Clean(a.Phase),
+			job.Clean(a.Detail)
 	}
 	return nil
 }
@@ -82,17 +88,22 @@ func checkCommit(c *proto.Commit, spec job.Spec, microBatches int) error {
 		return fmt.Errorf("epoch %d, generation %d", c.Epoch, c.Generation)
 	case c.Workers < 1 || int(c.Workers) > microBatches || len(c.Assignment) > microBatches:
 		return fmt.Errorf("%d workers with %d shares of %d micro-batches", c.Workers, len(c.Assignment), microBatches)
-	case !finite(c.Loss) || !(c.Accuracy >= 0 && c.Accuracy <= 1) || c.Samples < 1 || c.Samples > int64(spec.GlobalBatch):
+	case !finite(c.Loss) || !(c.Accuracy >= 0 && c.Accuracy <= 1) || c.Samples < 1 ||
+		c.Samples > int64(spec.GlobalBatch):
 		return fmt.Errorf("loss %v, accuracy %v of %d samples", c.Loss, c.Accuracy, c.Samples)
-	case !nanos(c.TimeNanos) || !nanos(c.ComputeNanos) || !nanos(c.ReduceNanos) || !nanos(c.WaitNanos) || !nanos(c.UpdateNanos):
-		return fmt.Errorf("times of %d, %d, %d, %d and %d ns", c.TimeNanos, c.ComputeNanos, c.ReduceNanos, c.WaitNanos, c.UpdateNanos)
+	case !nanos(c.TimeNanos) || !nanos(c.ComputeNanos) || !nanos(c.ReduceNanos) || !nanos(c.WaitNanos) ||
+		!nanos(c.UpdateNanos):
+		return fmt.Errorf("times of %d, %d, %d, %d and %d ns", c.TimeNanos, c.ComputeNanos, c.ReduceNanos, c.WaitNanos,
+			c.UpdateNanos)
 	}
 	return nil
 }
 
 func checkHeld(h *proto.HeldState, total int64) error {
-	if h == nil || h.Step < 0 || h.Step > total || len(h.Sha256) != sha256.Size || h.Generation < 0 || h.Generation > job.MaxStep {
-		return fmt.Errorf("a held state of step %d of %d, generation %d, with a hash of %d bytes", h.GetStep(), total, h.GetGeneration(), len(h.GetSha256()))
+	if h == nil || h.Step < 0 || h.Step > total || len(h.Sha256) != sha256.Size || h.Generation < 0 ||
+		h.Generation > job.MaxStep {
+		return fmt.Errorf("a held state of step %d of %d, generation %d, with a hash of %d bytes",
+			h.GetStep(), total, h.GetGeneration(), len(h.GetSha256()))
 	}
 	return nil
 }

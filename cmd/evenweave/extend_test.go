@@ -10,7 +10,8 @@ import (
 func TestExtend(t *testing.T) {
 	data := needData(t)
 	job := func(dir string, more ...string) []string {
-		return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--samples", "640", "--evaluate=false"},
+		return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--samples", "640",
+			"--evaluate=false"},
 			more...)
 	}
 	whole := train(t, job(t.TempDir(), "--epochs", "2", "--workers", "1")...)

@@ -54,9 +54,11 @@ func TestPredictGoesOnAfterABadPicture(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("II*\x00 no picture"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := program(t, "predict", "--backend", "go", "--checkpoint", zeroes(t), good, bad, filepath.Join(dir, "none.png"), good).CombinedOutput()
+	out, err := program(t, "predict", "--backend", "go", "--checkpoint", zeroes(t), good, bad,
+		filepath.Join(dir, "none.png"), good).CombinedOutput()
 	text := string(out)
-	if err == nil || strings.Count(text, good+": ") != 2 || !strings.Contains(text, bad+": ") || !strings.Contains(text, "TIFF") ||
+	if err == nil || strings.Count(text, good+": ") != 2 || !strings.Contains(text, bad+": ") ||
+		!strings.Contains(text, "TIFF") ||
 		!strings.Contains(text, "none.png") {
 		t.Errorf("%v\n%s", err, text)
 	}

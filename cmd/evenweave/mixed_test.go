@@ -12,8 +12,8 @@ import (
 	"evenweave/internal/local"
 )
 
-// TestProcessorsMix: a worker on an emulated AVX2 processor (AMD's Zen 3) and one
-// on this processor, in one world, end with the weights of one worker.
+// TestProcessorsMix: a worker on an emulated AVX2 processor (AMD's Zen 3) and one on this processor, in one world, end
+// with the weights of one worker.
 func TestProcessorsMix(t *testing.T) {
 	data := needData(t)
 	emulate := emulator(t)
@@ -40,7 +40,8 @@ func TestProcessorsMix(t *testing.T) {
 	}
 	two := lastDone(t, out.Bytes())
 	if two.Weights != one.Weights || two.Workers != 2 || two.Step != 6 {
-		t.Errorf("weights %s at step %d with %d workers; one worker gives %s\n%s", two.Weights, two.Step, two.Workers, one.Weights, said)
+		t.Errorf("weights %s at step %d with %d workers; one worker gives %s\n%s", two.Weights, two.Step, two.Workers,
+			one.Weights, said)
 	}
 }
 
@@ -61,13 +62,14 @@ func running(t *testing.T, dir string) local.Record {
 	}
 }
 
-// emulator returns what has a command run as on another processor: by CPUID that
-// faults, else by qemu-user if EVENWEAVE_TEST_QEMU is set, for it is slow.
+// emulator returns what has a command run as on another processor: by CPUID that faults, else by qemu-user if
+// EVENWEAVE_TEST_QEMU is set, for it is slow.
 func emulator(t *testing.T) func(*exec.Cmd) {
 	t.Helper()
 	library := filepath.Join(t.TempDir(), "cpuid.so")
 	reason := ""
-	if out, err := exec.Command("cc", "-O1", "-shared", "-fPIC", "../../fashion/cnn/testdata/cpuid.c", "-o", library, "-ldl").CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", "-O1", "-shared", "-fPIC", "../../fashion/cnn/testdata/cpuid.c",
+		"-o", library, "-ldl").CombinedOutput(); err != nil {
 		reason = "no C compiler: " + err.Error() + " " + string(out)
 	} else {
 		zen3 := []string{"EVENWEAVE_CPUID=amd 0xa00f11 32 512 32768 avx2", "LD_PRELOAD=" + library}
@@ -81,7 +83,9 @@ func emulator(t *testing.T) func(*exec.Cmd) {
 	}
 	qemu, err := exec.LookPath("qemu-x86_64")
 	if err != nil || os.Getenv("EVENWEAVE_TEST_QEMU") == "" {
-		t.Skipf("no other processor can be emulated: %s; install qemu-user and set EVENWEAVE_TEST_QEMU=1 for a slow one", reason)
+		t.Skipf(
+			"no other processor can be emulated: %s; install qemu-user and set EVENWEAVE_TEST_QEMU=1 for a slow one",
+			reason)
 	}
 	return func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{qemu, "-cpu", "EPYC-Milan", cmd.Path}, cmd.Args[1:]...)

@@ -61,7 +61,8 @@ func TestSignalToEveryProcess(t *testing.T) {
 		}
 		whole := train(t, tiny(data, t.TempDir(), "--workers", "1", "--steps", fmt.Sprint(stopped.Step))...)
 		if whole.Weights != stopped.Weights {
-			t.Errorf("%v at step %d: weights %s, a run that was not stopped has %s", sig, stopped.Step, stopped.Weights, whole.Weights)
+			t.Errorf("%v at step %d: weights %s, a run that was not stopped has %s", sig, stopped.Step, stopped.Weights,
+				whole.Weights)
 		}
 		reached = stopped.Step
 	}

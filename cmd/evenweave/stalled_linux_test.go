@@ -10,26 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAReaderThatStallsStopsNothing: nobody reads what train tells, as with an idle pager; steps and checkpoints go on,
-// and two interrupts end it.
+// TestAReaderThatStallsStopsNothing: no process reads train's output, as with an idle pager; steps and checkpoints go
+// on, and two interrupts end it.
 func TestAReaderThatStallsStopsNothing(t *testing.T) {
 	data := needData(t)
 	for output, c := range map[string]struct {
 		holdout string
-		step    int64 // by which more was told than the reader's pipe, 4 KB, and the coordinator's, 64 KB, hold
+		step    int64 // by which the output exceeds the pipes of 4 KB and 64 KB
 	}{
 		"json": {"59000", 300}, // a line a step
 		"text": {"59992", 60},  // some lines an epoch, each of one step: more than the reader's
 	} {
 		t.Run(output, func(t *testing.T) {
 			dir := t.TempDir()
-			ignored(t, dir, c.step, tiny(data, dir, "--workers", "1", "--global-batch", "8", "--micro-batch", "8", "--epochs", "100000",
+			ignored(t, dir, c.step, tiny(data, dir, "--workers", "1", "--global-batch", "8", "--micro-batch", "8",
+				"--epochs", "100000",
 				"--checkpoint-every", fmt.Sprint(c.step), "--holdout", c.holdout, "-o", output)...)
 		})
 	}
 }
 
-// ignored runs train, without ever reading what it tells, until it has a checkpoint of the step, and then interrupts
+// ignored runs train, without reading its output, until it has a checkpoint of the step, and then interrupts
 // it.
 func ignored(t *testing.T, dir string, step int64, args ...string) {
 	t.Helper()

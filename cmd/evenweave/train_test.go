@@ -70,7 +70,8 @@ func needData(t *testing.T) string {
 
 // tiny is a job on real data whose epochs are 4 steps long, the last one padded: 100 samples in batches of 32.
 func tiny(data, dir string, more ...string) []string {
-	return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--holdout", "59900", "--global-batch", "32", "--micro-batch", "8",
+	return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--holdout", "59900", "--global-batch",
+		"32", "--micro-batch", "8",
 		"--evaluate=false"}, more...)
 }
 
@@ -145,7 +146,8 @@ func TestWorkerCountChangesNothing(t *testing.T) {
 		if !ok {
 			one[recipe] = got
 		} else if got.Weights != want.Weights || got.Print != want.Print {
-			t.Errorf("%s: weights %s, fingerprint %s; one worker gives %s, %s", how, got.Weights, got.Print, want.Weights, want.Print)
+			t.Errorf("%s: weights %s, fingerprint %s; one worker gives %s, %s", how, got.Weights, got.Print,
+				want.Weights, want.Print)
 		}
 	}
 }
@@ -289,9 +291,10 @@ func TestVariablesOfOneProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() // taken, so that who listens there fails
+	defer l.Close() // taken, so that listening there fails
 	taken := l.Addr().String()
-	cmd.Env = append(cmd.Env, "EVENWEAVE_HTTP="+taken, "EVENWEAVE_LISTEN="+taken, "EVENWEAVE_ADVERTISE="+taken, "EVENWEAVE_WHEN_DONE=wait")
+	cmd.Env = append(cmd.Env, "EVENWEAVE_HTTP="+taken, "EVENWEAVE_LISTEN="+taken, "EVENWEAVE_ADVERTISE="+taken,
+		"EVENWEAVE_WHEN_DONE=wait")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v:\n%s", err, out)
 	}

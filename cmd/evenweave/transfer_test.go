@@ -16,7 +16,8 @@ import (
 func TestTransfer(t *testing.T) {
 	data := needData(t)
 	job := func(dir string, more ...string) []string {
-		return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--samples", "100", "--global-batch", "32", "--micro-batch", "8",
+		return append([]string{"train", "-o", "json", "--data", data, "--dir", dir, "--samples", "100",
+			"--global-batch", "32", "--micro-batch", "8",
 			"--recipe", "augment", "--evaluate=false", "--steps", "6"}, more...)
 	}
 	source := t.TempDir()
@@ -25,7 +26,8 @@ func TestTransfer(t *testing.T) {
 	dirs := []string{t.TempDir(), t.TempDir()}
 	var got []doneEvent
 	for i, workers := range []string{"1", "3"} {
-		got = append(got, train(t, job(dirs[i], "--classes", "5-9", "--init-from", source, "--freeze", "conv1/*,conv2/kernel", "--workers", workers)...))
+		got = append(got, train(t, job(dirs[i], "--classes", "5-9", "--init-from", source, "--freeze",
+			"conv1/*,conv2/kernel", "--workers", workers)...))
 	}
 	if got[0].Weights != got[1].Weights || got[0].Print != got[1].Print {
 		t.Errorf("1 worker gives %s, 3 give %s", got[0].Weights, got[1].Weights)
@@ -60,11 +62,13 @@ func TestTransfer(t *testing.T) {
 		says string
 	}{
 		{job(dirs[0], "--classes", "5-9", "--freeze", "conv1/*,conv2/kernel"), "init: here , there " + first.Weights},
-		{job(dirs[0], "--classes", "5-8", "--init-from", source, "--freeze", "conv1/*,conv2/kernel"), "classes: here 5-8, there 5-9"},
+		{job(dirs[0], "--classes", "5-8", "--init-from", source, "--freeze", "conv1/*,conv2/kernel"),
+			"classes: here 5-8, there 5-9"},
 		{job(t.TempDir(), "--init-from", filepath.Join(data, "none.ckpt")), "--init-from"},
 		{job(t.TempDir(), "--init-from", damaged(t, source)), "--init-from"},
 	} {
-		if out, err := program(t, refused.args...).CombinedOutput(); err == nil || !strings.Contains(string(out), refused.says) {
+		if out, err := program(t, refused.args...).CombinedOutput(); err == nil ||
+			!strings.Contains(string(out), refused.says) {
 			t.Errorf("%v: %v, want %q in\n%s", refused.args, err, refused.says, out)
 		}
 	}

@@ -6,9 +6,9 @@ import (
 	"evenweave"
 )
 
-// Augment changes the images that a batch holds in place, as the recipe says. What
-// happens to a sample depends on (seed, epoch, sample) only, in integers: not on
-// its micro-batch, nor on who computes it. Padding is left alone.
+// Augment changes the images that a batch holds in place, as the recipe says. What happens to a sample depends on
+// (seed, epoch, sample) only, in integers: not on its micro-batch, nor on the rank that computes it. Padding is left
+// alone.
 func (r Recipe) Augment(b *evenweave.Batch, c *Content) {
 	if !r.Flip && r.Shift == 0 && r.Erase == 0 {
 		return
@@ -23,8 +23,8 @@ func (r Recipe) Augment(b *evenweave.Batch, c *Content) {
 	}
 }
 
-// augment draws the same numbers whatever they come to, so that ingredients can
-// be left out one by one without changing the others.
+// augment draws the same numbers whatever they come to, so that ingredients can be left out one by one without changing
+// the others.
 func (r Recipe) augment(image []byte, scratch *[pixels]byte, random *evenweave.Generator) {
 	within := func(limit int) int { return int(random.Below(uint64(2*limit+1))) - limit } // [-limit, limit]
 	mirror := random.Below(2) == 1

@@ -30,8 +30,8 @@ type BenchOptions struct {
 	JSON        bool          // one JSON line instead of a table
 }
 
-// A BenchResult is what Bench found: medians of rounds that alternate between
-// gradients, whole steps and a matrix product, so that all see the same machine.
+// A BenchResult is what Bench found: medians of rounds that alternate between gradients, whole steps and a matrix
+// product, so that all see the same machine.
 type BenchResult struct {
 	Event           string    `json:"event"` // "bench"
 	Time            time.Time `json:"time"`
@@ -49,10 +49,9 @@ type BenchResult struct {
 	OpenSeconds     float64   `json:"open_seconds"`
 }
 
-// flopPerImage is what forward and backward take with convolutions done
-// directly: each product once forward, twice backward, but for the gradient of
-// the images. Winograd's method needs fewer, so the share of the limit set by a
-// plain matrix product can pass 1.
+// flopPerImage is what forward and backward take with convolutions done directly: each product once forward, twice
+// backward, but for the gradient of the images. Winograd's method needs fewer, so the share of the limit set by a plain
+// matrix product can pass 1.
 const flopPerImage = 2 * (2*26*26*9*32 + 3*24*24*9*32*64 + 3*9216*10)
 
 // Bench measures gradients and updates and writes a table or a JSON line.
@@ -84,7 +83,8 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 		return r, fmt.Errorf("parallelism %d: must be at least 1", o.Parallelism)
 	}
 	if o.MicroBatch < 1 || o.Batch < 1 || o.Batch%o.MicroBatch != 0 {
-		return r, fmt.Errorf("micro-batch %d of a batch of %d: must be at least 1, and divide it", o.MicroBatch, o.Batch)
+		return r, fmt.Errorf("micro-batch %d of a batch of %d: must be at least 1, and divide it",
+			o.MicroBatch, o.Batch)
 	}
 	if o.Duration <= 0 {
 		o.Duration = 5 * time.Second
@@ -137,16 +137,18 @@ func bench(ctx context.Context, o BenchOptions) (r BenchResult, err error) {
 
 	calls, flops := median(images), median(products)*gemmFLOP
 	r = BenchResult{
-		Event: "bench", Time: time.Now(), Backend: device.name, MicroBatch: o.MicroBatch, Batch: o.Batch, Parallelism: o.Parallelism,
-		ImagesPerSecond: calls * float64(o.MicroBatch), StepImages: median(steps) * float64(o.Batch), GradientsMS: 1e3 * float64(o.Parallelism) / calls, UpdateMS: 1e3 / updates,
+		Event: "bench", Time: time.Now(), Backend: device.name, MicroBatch: o.MicroBatch, Batch: o.Batch,
+		Parallelism:     o.Parallelism,
+		ImagesPerSecond: calls * float64(o.MicroBatch), StepImages: median(steps) * float64(o.Batch),
+		GradientsMS: 1e3 * float64(o.Parallelism) / calls, UpdateMS: 1e3 / updates,
 		GemmGFLOPS: flops / 1e9, LimitImages: flops / flopPerImage, OpenSeconds: opened.Seconds(),
 	}
 	r.Share = r.ImagesPerSecond / r.LimitImages
 	return r, nil
 }
 
-// A benchTrainer trains on noise, as a process would that had nobody to agree
-// with: its micro-batches' gradients are added up as they are.
+// A benchTrainer trains on noise, like a process without peers: it adds up its micro-batches' gradients without
+// quantising.
 type benchTrainer struct {
 	model   *Model
 	batches []*evenweave.Batch // a step's micro-batches
@@ -170,7 +172,8 @@ func newBenchTrainer(m *Model, o BenchOptions) *benchTrainer {
 		t.batches = append(t.batches, &evenweave.Batch{Content: c})
 	}
 	for range o.Parallelism {
-		t.grads, t.sums = append(t.grads, make([]float32, NumParameters)), append(t.sums, make([]float32, NumParameters))
+		t.grads, t.sums = append(t.grads, make([]float32, NumParameters)),
+			append(t.sums, make([]float32, NumParameters))
 	}
 	return t
 }
@@ -215,13 +218,14 @@ const gemmSide = 768
 // compileGemm gives a program of a few products in a row, and its FLOP.
 func compileGemm(b compute.Backend) (p *backend.Program, flop float64, err error) {
 	const products = 8
-	p, err = backend.Compile(b, "gemm", []shapes.Shape{shapes.Make(dtypes.Float32, gemmSide, gemmSide)}, func(in []*Node) []*Node {
-		x := in[0]
-		for range products {
-			x = Dot(x, in[0]).Product()
-		}
-		return []*Node{Reshape(Slice(x, AxisElem(0), AxisElem(0)), 1)}
-	})
+	p, err = backend.Compile(b, "gemm", []shapes.Shape{shapes.Make(dtypes.Float32, gemmSide, gemmSide)},
+		func(in []*Node) []*Node {
+			x := in[0]
+			for range products {
+				x = Dot(x, in[0]).Product()
+			}
+			return []*Node{Reshape(Slice(x, AxisElem(0), AxisElem(0)), 1)}
+		})
 	return p, products * 2 * gemmSide * gemmSide * gemmSide, err
 }
 

@@ -19,7 +19,8 @@ func TestBenchReportsWhatItMeasured(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Event != "bench" || r.Backend != "go" || r.ImagesPerSecond <= 0 || r.StepImages <= 0 || r.GemmGFLOPS <= 0 || r.UpdateMS <= 0 || r.Share <= 0 {
+	if r.Event != "bench" || r.Backend != "go" || r.ImagesPerSecond <= 0 || r.StepImages <= 0 || r.GemmGFLOPS <= 0 ||
+		r.UpdateMS <= 0 || r.Share <= 0 {
 		t.Errorf("result %+v", r)
 	}
 	stopped, stop := context.WithCancelCause(t.Context())

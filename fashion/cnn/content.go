@@ -1,7 +1,7 @@
 package cnn
 
-// Metrics names the sums that Gradients reports beside the loss: how many samples
-// of non-zero weight were classified right.
+// Metrics names the sums that Gradients reports beside the loss: how many samples of non-zero weight were classified
+// right.
 func Metrics() []string { return []string{"accuracy"} }
 
 // Content is what a batch holds for this model: one sample after the other.

@@ -15,28 +15,28 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// evaluationBatch is the fixed number of images of one evaluation call; the last
-// one is padded. As small as a micro-batch, so that a call's intermediate results
-// stay in the cache.
+// evaluationBatch is the fixed number of images of one evaluation call; the last one is padded. As small as a
+// micro-batch, so that a call's intermediate results stay in the cache.
 const evaluationBatch = 16
 
 // Options choose what Open builds.
 type Options struct {
-	Backend      string // "auto", "xla", "xla:cuda" or "go"
-	Recipe       string // "tutorial", "fast" or "augment"; empty means the first
-	MicroBatch   int    // samples of one Gradients call
-	TotalSteps   int64  // length of the schedule, for recipes that have one
-	Freeze       string // patterns of the tensors that Update leaves alone, see Frozen
-	EvaluateOnly bool   // neither Gradients nor Update will be called: nothing is loaded or compiled before its first use
+	Backend    string // "auto", "xla", "xla:cuda" or "go"
+	Recipe     string // "tutorial", "fast" or "augment"; empty means the first
+	MicroBatch int    // samples of one Gradients call
+	TotalSteps int64  // length of the schedule, for recipes that have one
+	Freeze     string // patterns of the tensors that Update leaves alone, see Frozen
+	// neither Gradients nor Update will be called: nothing is loaded or compiled before its first use
+	EvaluateOnly bool
 
 	noDropout bool // for comparing with other implementations
 }
 
-// A Model is the network, its optimizer and their live state on one device: an
-// evenweave.Model whose batches hold *Content.
+// A Model is the network, its optimizer and their live state on one device: an evenweave.Model whose batches hold
+// *Content.
 //
-// Gradients, Logits and Read may run at the same time as each other; the other
-// methods wait for them and have the model to themselves.
+// Gradients, Logits and Read may run at the same time as each other; the other methods wait for them and have the model
+// to themselves.
 type Model struct {
 	options Options
 	recipe  Recipe
@@ -73,7 +73,8 @@ func Open(options Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{options: options, recipe: recipe, all: parameters(), frozen: frozen, device: lazyDevice(options.Backend)}
+	m := &Model{options: options, recipe: recipe, all: parameters(), frozen: frozen,
+		device: lazyDevice(options.Backend)}
 	m.state, m.next = make([]float32, 3*NumParameters), make([]float32, 3*NumParameters)
 	initialParameters(0, m.state[:NumParameters])
 	on := func(compile func(compute.Backend) (*backend.Program, error)) func() (*backend.Program, error) {
@@ -127,9 +128,8 @@ func (m *Model) warmUp() error {
 	return m.step(m.next, m.state, grad, 0)
 }
 
-// compileGradients: (parameters, images [n,784], labels [n], weights [n], key
-// low, key high) give (gradient of the weighted sum of losses, [that sum, number
-// of samples of weight above 0 that are classified right]).
+// compileGradients: (parameters, images [n,784], labels [n], weights [n], key low, key high) give (gradient of the
+// weighted sum of losses, [that sum, number of samples of weight above 0 that are classified right]).
 func compileGradients(b compute.Backend, n int, recipe Recipe) (*backend.Program, error) {
 	inputs := []shapes.Shape{
 		vector(NumParameters), shapes.Make(dtypes.Uint8, n, pixels), shapes.Make(dtypes.Uint8, n), vector(n),
@@ -172,8 +172,7 @@ func compileLogits(b compute.Backend) (*backend.Program, error) {
 	})
 }
 
-// Backend is the one in use: "xla", "xla:cuda" or "go". The notice says why
-// "auto" settled for "go", or is empty.
+// Backend is the one in use: "xla", "xla:cuda" or "go". The notice says why "auto" settled for "go", or is empty.
 func (m *Model) Backend() (name, notice string, err error) {
 	d, err := m.device()
 	if err != nil {
@@ -201,22 +200,24 @@ func (m *Model) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums
 	return sums, err
 }
 
-// gradientsAt computes one micro-batch with the live state: grad (NumParameters
-// long) becomes the gradient of the weighted sum of the samples' losses.
+// gradientsAt computes one micro-batch with the live state: grad (NumParameters long) becomes the gradient of the
+// weighted sum of the samples' losses.
 func (m *Model) gradientsAt(c *Content, key uint64, grad []float32) (sums evenweave.Sums, err error) {
 	n := m.options.MicroBatch
 	switch {
 	case m.closed:
 		return sums, errClosed
 	case len(c.Labels) != n || len(c.Weights) != n || len(c.Images) != n*pixels:
-		return sums, fmt.Errorf("micro-batch of %d labels, %d weights, %d bytes: the model was opened for %d samples of %d bytes",
+		return sums, fmt.Errorf("micro-batch of %d labels, %d weights, %d bytes: the model was opened for %d "+
+			"samples of %d bytes",
 			len(c.Labels), len(c.Weights), len(c.Images), n, pixels)
 	case len(grad) != NumParameters:
 		return sums, fmt.Errorf("gradient buffer has %d elements, expected %d", len(grad), NumParameters)
 	}
 	var results [2]float32
 	err = m.gradients.Run([]any{grad, results[:]},
-		[]any{m.state[:NumParameters], c.Images, c.Labels, c.Weights, []uint32{uint32(key)}, []uint32{uint32(key >> 32)}})
+		[]any{m.state[:NumParameters], c.Images, c.Labels, c.Weights, []uint32{uint32(key)},
+			[]uint32{uint32(key >> 32)}})
 	for _, w := range c.Weights {
 		if w > 0 {
 			sums.Weight++
@@ -265,8 +266,7 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 	return err
 }
 
-// Logits evaluates the network without dropout on the live state: n images of
-// 784 bytes give n x 10 numbers in dst.
+// Logits evaluates the network without dropout on the live state: n images of 784 bytes give n x 10 numbers in dst.
 func (m *Model) Logits(images []byte, dst []float32) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -275,7 +275,9 @@ func (m *Model) Logits(images []byte, dst []float32) error {
 	case m.closed:
 		return errClosed
 	case len(images) != n*pixels || len(dst) != n*classes:
-		return fmt.Errorf("%d image bytes and %d results: expected multiples of %d and %d for the same number of images", len(images), len(dst), pixels, classes)
+		return fmt.Errorf(
+			"%d image bytes and %d results: expected multiples of %d and %d for the same number of images",
+			len(images), len(dst), pixels, classes)
 	}
 	batch := make([]byte, evaluationBatch*pixels)
 	out := make([]float32, evaluationBatch*classes)

@@ -27,8 +27,7 @@ func open(t *testing.T, o Options) *Model {
 	return m
 }
 
-// TestModel holds on each backend what Model promises. The tests share one
-// model, for compiling takes most of the time.
+// TestModel holds on each backend what Model promises. The tests share one model, for compiling takes most of the time.
 func TestModel(t *testing.T) {
 	for _, backend := range []string{"go", "xla"} {
 		t.Run(backend, func(t *testing.T) {
@@ -91,8 +90,8 @@ func referenceBatch() (*evenweave.Batch, *Content) {
 // setState replaces the live state: parameters, then moments.
 func (m *Model) setState(values []float32) { copy(m.state, values) }
 
-// TestMathematicsAgreesWithKeras: loss, gradient and an Adam step equal those of
-// an independent implementation in float64 (testdata/reference.py), ties included.
+// TestMathematicsAgreesWithKeras: loss, gradient and an Adam step equal those of an independent implementation in
+// float64 (testdata/reference.py), ties included.
 func TestMathematicsAgreesWithKeras(t *testing.T) {
 	raw, err := os.ReadFile("testdata/reference.bin")
 	if err != nil {
@@ -280,7 +279,8 @@ func stateIsTheOneSourceOfTruth(t *testing.T, m *Model) {
 	scattered := m.split(slices.Clone(grad))
 	scattered[0] = slices.Clone(scattered[0])
 	for _, bad := range []error{
-		m.Update(scattered[1:], 0), m.Update([][]float32{grad}, 0), m.Update(m.split(grad), -1), m.Write(0, 1<<20, b), m.Write(18, 0, b), m.Read(-1, 0, b),
+		m.Update(scattered[1:], 0), m.Update([][]float32{grad}, 0), m.Update(m.split(grad), -1), m.Write(0, 1<<20, b),
+		m.Write(18, 0, b), m.Read(-1, 0, b),
 	} {
 		if bad == nil {
 			t.Error("bad arguments accepted")
@@ -307,7 +307,8 @@ func paddingChangesNothing(t *testing.T, m *Model) {
 	c := someContent(4)
 	clear(c.Weights)
 	sums, grad := gradient(t, m, &evenweave.Batch{Key: 1, Content: c})
-	if sums.Loss != 0 || sums.Weight != 0 || sums.Metrics[0] != 0 || slices.ContainsFunc(grad, func(g float32) bool { return g != 0 }) {
+	if sums.Loss != 0 || sums.Weight != 0 || sums.Metrics[0] != 0 ||
+		slices.ContainsFunc(grad, func(g float32) bool { return g != 0 }) {
 		t.Errorf("padding gave %+v, or a gradient", sums)
 	}
 }

@@ -32,8 +32,7 @@ func (t Tensor) Size() int {
 	return n
 }
 
-// parameters lists the network's tensors in the documented order, in which
-// gradients, checkpoints and hashes hold them.
+// parameters lists the network's tensors in the documented order, in which gradients, checkpoints and hashes hold them.
 func parameters() []Tensor {
 	tensors := []Tensor{
 		{Name: "conv1/kernel", Shape: []int{3, 3, 1, filters1}},
@@ -70,7 +69,8 @@ func (m *Model) Layers() []evenweave.Layer {
 // Schedule implements evenweave.Describer.
 func (m *Model) Schedule() string {
 	if m.recipe.Decay || m.recipe.WarmUp > 0 {
-		return fmt.Sprintf("the learning rate of recipe %q rises and falls over the whole length of the job", m.recipe.Name)
+		return fmt.Sprintf("the learning rate of recipe %q rises and falls over the whole length of the job",
+			m.recipe.Name)
 	}
 	return ""
 }
@@ -87,8 +87,7 @@ type network struct {
 	logits   *Node // [10, n]
 }
 
-// forward is the network: images [n, 784] of bytes in, logits [10, n] out. A nil key
-// turns dropout off.
+// forward is the network: images [n, 784] of bytes in, logits [10, n] out. A nil key turns dropout off.
 func forward(params, images *Node, key *dropoutKey) *network {
 	n := images.Shape().Dimensions[0]
 	w := split(params)
@@ -97,8 +96,8 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	x := MulScalar(ConvertDType(images, dtypes.Float32), 1.0/255)
 	net.conv1 = convolveImages(Reshape(x, n, side, side), w["conv1/kernel"], w["conv1/bias"])
 	net.conv2 = convolve(net.conv1.output, w["conv2/kernel"])
-	// Bias and ReLU after the max-pool, not before: both are monotone, so it is
-	// the same function of a quarter of the elements.
+	// Bias and ReLU after the max-pool, not before: both are monotone, so it is the same function of a quarter of the
+	// elements.
 	net.pool = maxPool(net.conv2)
 	x = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
 	x.AssertDims(4, filters2, tiles*tiles*n)
@@ -118,9 +117,9 @@ func (net *network) gradient(d *Node) *Node {
 	by := map[string]*Node{}
 	x, kernel, bias := net.dense.back(d)
 	by["dense/kernel"], by["dense/bias"] = kernel, bias
-	// Dropout and ReLU passed on just the features that are positive. These are in
-	// memory, in the very shape that the dense layer's products read: of anything
-	// else XLA computes dropout's mask again, in each loop that reads the gradient.
+	// Dropout and ReLU passed on just the features that are positive. These are in memory, in the very shape that the
+	// dense layer's products read: of anything else XLA computes dropout's mask again, in each loop that reads the
+	// gradient.
 	x = MulScalar(Where(IsPositive(net.features), x, ZerosLike(x)), net.scale)
 	x = Reshape(x, 4, filters2, -1)
 	by["conv2/bias"] = sumOver(sumOver(x, 0), 1)
@@ -134,9 +133,8 @@ func (net *network) gradient(d *Node) *Node {
 	return Concatenate(flat, 0)
 }
 
-// crossEntropy gives the weighted sum of the samples' losses, and its gradient by
-// the logits, [10, n]. With smoothing e the target is 1-e on the label and e
-// spread evenly over all classes.
+// crossEntropy gives the weighted sum of the samples' losses, and its gradient by the logits, [10, n]. With smoothing e
+// the target is 1-e on the label and e spread evenly over all classes.
 func crossEntropy(logits, labels, weights *Node, smoothing float64) (loss, d *Node) {
 	target := Transpose(OneHot(labels, classes, dtypes.Float32), 0, 1)
 	if smoothing > 0 {
@@ -159,12 +157,12 @@ func split(flat *Node) map[string]*Node {
 	return parts
 }
 
-// relu passes no gradient at exactly 0, as in Keras and PyTorch (the gradient
-// of Max would): fresh biases are 0 and so is the background of the images.
+// relu passes no gradient at exactly 0, as in Keras and PyTorch (the gradient of Max would): fresh biases are 0 and so
+// is the background of the images.
 func relu(x *Node) *Node { return Where(IsPositive(x), x, ZerosLike(x)) }
 
-// A dropoutKey selects a mask: two uint32 scalars, from the micro-batch's key,
-// and the share of the elements that it zeroes.
+// A dropoutKey selects a mask: two uint32 scalars, from the micro-batch's key, and the share of the elements that it
+// zeroes.
 type dropoutKey struct {
 	low, high *Node
 	rate      float64
@@ -173,14 +171,12 @@ type dropoutKey struct {
 // scale makes up for the elements that are zeroed.
 func (k *dropoutKey) scale() float64 { return 1 / (1 - k.rate) }
 
-// dropout zeroes some of the elements and scales up the others. An
-// element's fate is a hash of its index and the key, so it depends on nothing
-// else; a generator with state would make it depend on the order of calls.
+// dropout zeroes some of the elements and scales up the others. An element's fate is a hash of its index and the key,
+// so it depends on nothing else; a generator with state would make it depend on the order of calls.
 func dropout(x *Node, key dropoutKey) *Node {
 	g := x.Graph()
 	h := IotaFull(g, shapes.Make(dtypes.Uint32, x.Shape().Dimensions...))
-	// Two rounds of multiply and xor-shift (lowbias32 by Chris Wellons), with
-	// a half of the key before each.
+	// Two rounds of multiply and xor-shift (lowbias32 by Chris Wellons), with a half of the key before each.
 	h = BitwiseXor(h, key.low)
 	h = BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(16)))
 	h = MulScalar(h, uint32(0x7feb352d))

@@ -9,8 +9,8 @@ import (
 	"evenweave"
 )
 
-// numerics is the hash of Gradients and Update on fixed inputs and a fixed state, as testdata/numerics.json has it of many
-// processors: of the model alone, where the trainer's golden probe (package probe) has the data in it too.
+// numerics is the hash of Gradients and Update on fixed inputs and a fixed state, as testdata/numerics.json has it of
+// many processors: of the model alone, where the trainer's golden probe (package probe) has the data in it too.
 func (m *Model) numerics() (string, error) {
 	n := m.options.MicroBatch
 	random := evenweave.NewGenerator(0)
@@ -32,7 +32,8 @@ func (m *Model) numerics() (string, error) {
 		return "", err
 	}
 	after := make([]float32, len(m.state))
-	if err := m.step(after, m.state, grad, m.options.TotalSteps/2); err != nil { // where the rate is high enough to show
+	// where the rate is high enough to show
+	if err := m.step(after, m.state, grad, m.options.TotalSteps/2); err != nil {
 		return "", err
 	}
 	return hashFloats([]float32{float32(sums.Loss)}, grad, after), nil

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestMuonAgreesWithNaiveArithmetic: kernels move as matrix products in float64
-// say, whatever the scale of their gradients; biases move as Adam's.
+// TestMuonAgreesWithNaiveArithmetic: kernels move as matrix products in float64 say, whatever the scale of their
+// gradients; biases move as Adam's.
 func TestMuonAgreesWithNaiveArithmetic(t *testing.T) {
 	for _, backend := range []string{"go", "xla"} {
 		t.Run(backend, func(t *testing.T) {
@@ -21,7 +21,8 @@ func TestMuonAgreesWithNaiveArithmetic(t *testing.T) {
 
 func muonAgrees(t *testing.T, m *Model, scale float64) {
 	const p, step = NumParameters, 30
-	before := slices.Concat(scaled(unit(1, p), 0.5, 0.125), scaled(unit(2, p), 0.5, scale/512), scaled(unit(3, p), 0, scale*scale/(1<<18)))
+	before := slices.Concat(scaled(unit(1, p), 0.5, 0.125), scaled(unit(2, p), 0.5, scale/512),
+		scaled(unit(3, p), 0, scale*scale/(1<<18)))
 	gradient := scaled(unit(6, p), 0.5, scale/256)
 	for i := range gradient[:p/2] { // one direction towers above the others
 		gradient[i] += float32(scale) / 4
@@ -70,8 +71,10 @@ func muonAgrees(t *testing.T, m *Model, scale float64) {
 			change[i] = float64(before[at])*(1-rate*r.WeightDecay) - float64(after[at])
 		}
 		near(t, tensor.Name, scale, change, want, 1e-2)
-		near(t, "first moment of "+tensor.Name, scale, wide(after[p+tensor.Offset:][:size]), means[tensor.Offset:][:size], 1e-6)
-		near(t, "second moment of "+tensor.Name, scale, wide(after[2*p+tensor.Offset:][:size]), squares[tensor.Offset:][:size], 1e-6)
+		near(t, "first moment of "+tensor.Name, scale, wide(after[p+tensor.Offset:][:size]),
+			means[tensor.Offset:][:size], 1e-6)
+		near(t, "second moment of "+tensor.Name, scale, wide(after[2*p+tensor.Offset:][:size]),
+			squares[tensor.Offset:][:size], 1e-6)
 	}
 }
 

@@ -22,11 +22,10 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 )
 
-var update = flag.Bool("update", false, "write testdata anew")
+var update = flag.Bool("update", false, "write testdata again")
 
-// TestOnlyPortableOperations reads what XLA compiled, for all recipes and for some
-// sizes of micro-batch: no product that YNNPACK does not compute, and no loop that
-// adds floats.
+// TestOnlyPortableOperations reads what XLA compiled, for all recipes and for some sizes of micro-batch: no product
+// that YNNPACK does not compute, and no loop that adds floats.
 func TestOnlyPortableOperations(t *testing.T) {
 	const child = "EVENWEAVE_TEST_OPERATIONS"
 	if asked := os.Getenv(child); asked != "" {
@@ -41,7 +40,8 @@ func TestOnlyPortableOperations(t *testing.T) {
 		}
 		return
 	}
-	for _, asked := range []string{"tutorial 16", "fast 16", "augment 16", "tutorial 1", "tutorial 3", "tutorial 50", "tutorial 128"} {
+	for _, asked := range []string{"tutorial 16", "fast 16", "augment 16", "tutorial 1", "tutorial 3", "tutorial 50",
+		"tutorial 128"} {
 		t.Run(asked, func(t *testing.T) {
 			dir := t.TempDir()
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOnlyPortableOperations$", "-test.v")
@@ -77,13 +77,13 @@ func TestOnlyPortableOperations(t *testing.T) {
 var (
 	computationHead = regexp.MustCompile(`^(?:ENTRY )?(%[\w.-]+) \(.*\{$`)
 	ynnFusion       = regexp.MustCompile(`%ynn_fusion[\w.]* = .*calls=(%[\w.-]+)`)
-	reduction       = regexp.MustCompile(` (?:reduce|reduce-window|scatter|all-reduce|select-and-scatter)\(.*(?:to_apply|scatter)=(%[\w.-]+)`)
-	floatAdd        = regexp.MustCompile(`= (?:f|bf)\d+\[.* (?:add|multiply)\(`)
-	elsewhere       = regexp.MustCompile(` (?:dot|convolution|custom-call)\(`)
+	reduction       = regexp.MustCompile(
+		` (?:reduce|reduce-window|scatter|all-reduce|select-and-scatter)\(.*(?:to_apply|scatter)=(%[\w.-]+)`)
+	floatAdd  = regexp.MustCompile(`= (?:f|bf)\d+\[.* (?:add|multiply)\(`)
+	elsewhere = regexp.MustCompile(` (?:dot|convolution|custom-call)\(`)
 )
 
-// unportable returns those lines of an optimized program whose bits the processor
-// may choose.
+// unportable returns those lines of an optimized program whose bits the processor may choose.
 func unportable(program string) (found []string) {
 	bodies, order := map[string][]string{}, []string{}
 	for line := range strings.Lines(program) {
@@ -104,7 +104,8 @@ func unportable(program string) (found []string) {
 			if !ynn[name] && elsewhere.MatchString(line) {
 				found = append(found, line)
 			}
-			if r := reduction.FindStringSubmatch(line); r != nil && slices.ContainsFunc(bodies[r[1]], floatAdd.MatchString) {
+			if r := reduction.FindStringSubmatch(line); r != nil &&
+				slices.ContainsFunc(bodies[r[1]], floatAdd.MatchString) {
 				found = append(found, line)
 			}
 		}
@@ -144,9 +145,8 @@ ENTRY %main (a: f32[2,2], b: f32[2,2]) -> f32[2,2] {
 
 const probeFile = "testdata/numerics.json"
 
-// TestNumericsOfThisProcessor compares the golden probe with the one checked in:
-// every x86-64 processor with FMA that runs it is a witness that the built-in
-// recipes train with the same bits there. -update writes the file anew.
+// TestNumericsOfThisProcessor compares the golden probe with the one checked in: every x86-64 processor with FMA that
+// runs it is a witness that the built-in recipes train with the same bits there. -update writes the file again.
 func TestNumericsOfThisProcessor(t *testing.T) {
 	model, isa, fma := processor()
 	t.Logf("processor: %s, %s", model, isa)
@@ -167,11 +167,13 @@ func TestNumericsOfThisProcessor(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				switch path := os.Getenv("PJRT_PLUGIN_LIBRARY_PATH"); {
 				case backend == "xla" && path != "":
-					t.Skipf("the probe is that of the plug-in that `make setup` fetches, PJRT_PLUGIN_LIBRARY_PATH=%s", path)
+					t.Skipf("the probe is that of the plug-in that `make setup` fetches, PJRT_PLUGIN_LIBRARY_PATH=%s",
+						path)
 				case backend == "go" && !simdBuilt:
 					t.Skip("the probe is that of a build with GOEXPERIMENT=simd")
 				}
-				got, err := open(t, Options{Backend: backend, MicroBatch: 16, Recipe: r.Name, TotalSteps: 100}).numerics()
+				got, err := open(t, Options{Backend: backend, MicroBatch: 16, Recipe: r.Name,
+					TotalSteps: 100}).numerics()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -179,8 +181,10 @@ func TestNumericsOfThisProcessor(t *testing.T) {
 				if *update {
 					want[name] = got
 				} else if got != want[name] {
-					t.Errorf("%s: %s (%s) gives %s, expected %s: a change of the network needs -update and an entry in CHANGELOG.md; "+
-						"an unchanged one has found a processor of another class (see docs/exactness.md)", name, model, isa, got, want[name])
+					t.Errorf("%s: %s (%s) gives %s, expected %s: a change of the network needs -update and an entry "+
+						"in CHANGELOG.md; "+
+						"an unchanged one has found a processor of another class (see docs/exactness.md)",
+						name, model, isa, got, want[name])
 				}
 			})
 		}
@@ -196,8 +200,7 @@ func TestNumericsOfThisProcessor(t *testing.T) {
 	}
 }
 
-// processor tells its model's name, its kind of vectors, and whether it is an
-// x86-64 one with FMA and AVX2.
+// processor returns its model's name, its kind of vectors, and whether it is an x86-64 one with FMA and AVX2.
 func processor() (model, isa string, fma bool) {
 	model, isa = runtime.GOARCH, "unknown"
 	raw, err := os.ReadFile("/proc/cpuinfo")
@@ -230,8 +233,7 @@ type gpu struct{ compute.Backend }
 
 func (gpu) HasSharedBuffers() bool { return false }
 
-// TestPlainFormsOnGPUs: there the programs have plain sums, here none, and both
-// compute the same.
+// TestPlainFormsOnGPUs: there the programs have plain sums, here none, and both compute the same.
 func TestPlainFormsOnGPUs(t *testing.T) {
 	device, _, _, err := backend.Open("go")
 	if err != nil {
@@ -262,7 +264,8 @@ func TestPlainFormsOnGPUs(t *testing.T) {
 		one := []float32{1}
 		return p, []any{make([]float32, 3*NumParameters)}, []any{state, gradient, one, one, one}
 	}
-	for name, program := range map[string]func(compute.Backend) (*backend.Program, []any, []any){"gradients": gradients, "update": update} {
+	for name, program := range map[string]func(compute.Backend) (*backend.Program, []any, []any){"gradients": gradients,
+		"update": update} {
 		run := func(b compute.Backend) (outputs []any, sums int) {
 			p, outputs, inputs := program(b)
 			defer p.Close()

@@ -10,8 +10,8 @@ import (
 	"evenweave/internal/processors"
 )
 
-// TestProgramsAreForOneProcessor reads how XLA compiled them: on a machine of
-// many processors it would split operations among those that it sees.
+// TestProgramsAreForOneProcessor reads how XLA compiled them: on a machine of many processors it would split operations
+// among those that it sees.
 func TestProgramsAreForOneProcessor(t *testing.T) {
 	if len(processors.Available()) < 2 {
 		t.Skip("needs two processors")

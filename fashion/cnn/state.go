@@ -6,13 +6,11 @@ import (
 	"evenweave"
 )
 
-// parts are the roles that each parameter's tensors have in the state, one after
-// the other: the parameters themselves, then Adam's moments (for kernels that take
-// Muon's steps, its momentum and zeros).
+// parts are the roles that each parameter's tensors have in the state, one after the other: the parameters themselves,
+// then Adam's moments (for kernels that take Muon's steps, its momentum and zeros).
 func parts() []string { return []string{"", "adam/m/", "adam/v/"} }
 
-// Tensors implements evenweave.Model: the tensors of the network in the documented
-// order, then both moments of each.
+// Tensors implements evenweave.Model: the tensors of the network in the documented order, then both moments of each.
 func (m *Model) Tensors() []evenweave.Tensor {
 	var all []evenweave.Tensor
 	for i, part := range parts() {
@@ -21,7 +19,8 @@ func (m *Model) Tensors() []evenweave.Tensor {
 			if i > 0 {
 				role = evenweave.Kept
 			}
-			all = append(all, evenweave.Tensor{Name: part + t.Name, Type: evenweave.Float32, Shape: t.Shape, Role: role})
+			all = append(all, evenweave.Tensor{Name: part + t.Name, Type: evenweave.Float32,
+				Shape: t.Shape, Role: role})
 		}
 	}
 	return all
@@ -68,15 +67,16 @@ func (m *Model) tensor(i int) (evenweave.Floats, error) {
 	return m.state[at : at+t.Size()], nil
 }
 
-// join finds that the slices of a gradient are one piece of memory, which the
-// programs then use as it is: whole. Otherwise flat is new memory of that size.
+// join finds that the slices of a gradient are one piece of memory, which the programs then use as it is: whole.
+// Otherwise flat is new memory of that size.
 func (m *Model) join(grads [][]float32) (flat []float32, whole bool, err error) {
 	if len(grads) != len(m.all) {
 		return nil, false, fmt.Errorf("a gradient of %d tensors, expected %d", len(grads), len(m.all))
 	}
 	for i, t := range m.all {
 		if len(grads[i]) != t.Size() {
-			return nil, false, fmt.Errorf("the gradient of %s has %d elements, expected %d", t.Name, len(grads[i]), t.Size())
+			return nil, false, fmt.Errorf("the gradient of %s has %d elements, expected %d",
+				t.Name, len(grads[i]), t.Size())
 		}
 	}
 	if cap(grads[0]) >= NumParameters {

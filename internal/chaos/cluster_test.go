@@ -28,8 +28,9 @@ import (
 	"evenweave/worker"
 )
 
-// The processes of these tests are this test binary: real etcd, coordinator and workers, on the tiny model of package example, so that
-// they start at once and a hundred worlds fit into a minute. `evenweave chaos` does the same with the CNN.
+// The processes of these tests are this test binary: real etcd, coordinator and workers, on the tiny model of package
+// example, so that they start at once and a hundred worlds fit into a minute. `evenweave chaos` does the same with the
+// CNN.
 const childVariable = "EVENWEAVE_CHAOS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -79,13 +80,15 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		return local.ServeEtcd(ctx, *dir, *client, *peer, os.Stdout)
 	case "worker":
 		return worker.Run(context.Background(), worker.Config{
-			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1, Grace: 25 * time.Second, TTL: *ttl, Log: log, MetricNames: example.Metrics(),
+			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1,
+			Grace: 25 * time.Second, TTL: *ttl, Log: log, MetricNames: example.Metrics(),
 			Open: func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 				return slow{example.NewSoftmax(), *work}, example.Points{}, "tiny", nil
 			},
 		}, ctx.Done())
 	}
-	spec := job.Spec{Task: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: *steps}
+	spec := job.Spec{Task: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1,
+		Steps: *steps}
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
@@ -96,9 +99,11 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	}
 	defer c.Close()
 	lead, err := coordinator.New(coordinator.Config{
-		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()}, Name: *name, Spec: spec, Backend: "tiny",
+		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()},
+		Name: *name, Spec: spec, Backend: "tiny",
 		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Dir: *dir, Started: time.Now(), Log: log,
-		Limits:   policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect, ExpectFor: 20 * time.Second, TTL: *ttl},
+		Limits: policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect,
+			ExpectFor: 20 * time.Second, TTL: *ttl},
 		Observer: progress.NewJSON(os.Stdout), Model: example.NewSoftmax(), Test: example.Points{N: 1000},
 	}, c)
 	if err != nil {
@@ -138,8 +143,10 @@ func processes(t testing.TB, seed uint64, steps, every int64, workers, limit int
 	var log slog.Handler = slog.DiscardHandler
 	return local.Config{
 		Executable: executable, Job: "test", Log: slog.New(log), Env: []string{childVariable + "=1"},
-		Coordinator: local.Launch{Role: local.Coordinator, Settings: map[string]string{"steps": fmt.Sprint(steps), "seed": fmt.Sprint(seed),
-			"checkpoint-every": fmt.Sprint(every), "expect-workers": fmt.Sprint(workers), "max-workers": fmt.Sprint(limit)}},
+		Coordinator: local.Launch{Role: local.Coordinator, Settings: map[string]string{"steps": fmt.Sprint(steps),
+			"seed":             fmt.Sprint(seed),
+			"checkpoint-every": fmt.Sprint(every), "expect-workers": fmt.Sprint(workers),
+			"max-workers": fmt.Sprint(limit)}},
 		Worker: local.Launch{Role: local.Worker, Settings: map[string]string{"work": work.String()}},
 	}
 }

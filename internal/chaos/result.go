@@ -14,7 +14,7 @@ import (
 	"evenweave/internal/schedule"
 )
 
-// Result is what a run came to. It observes the run's events.
+// Result is a run's result. It observes the run's events.
 type Result struct {
 	mu          sync.Mutex
 	done        *progress.Done
@@ -54,13 +54,13 @@ func (r *Result) Evaluations() int { return len(r.evaluations) }
 // Checkpoints is how many durable states there are.
 func (r *Result) Checkpoints() int { return len(r.checkpoints) }
 
-// Ledger tells the ledger of the last step in one line.
+// Ledger is the ledger of the last step in one line.
 func (r *Result) Ledger() string { return r.ledger }
 
 // collect reads what the run left in its directory.
 func (r *Result) collect(dir string) error {
 	if r.done == nil {
-		return fmt.Errorf("the run in %s ended without telling its result; see %s", dir, filepath.Join(dir, "logs"))
+		return fmt.Errorf("the run in %s ended without a result; see %s", dir, filepath.Join(dir, "logs"))
 	}
 	ctx := context.Background()
 	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
@@ -78,14 +78,15 @@ func (r *Result) collect(dir string) error {
 			return err
 		}
 		if old, ok := r.checkpoints[m.Step]; ok && old != m.Fingerprint {
-			return fmt.Errorf("%s: two checkpoints of step %d differ: fingerprints %s and %s", dir, m.Step, old, m.Fingerprint)
+			return fmt.Errorf("%s: two checkpoints of step %d differ: fingerprints %s and %s",
+				dir, m.Step, old, m.Fingerprint)
 		}
 		r.checkpoints[m.Step] = m.Fingerprint
 		if m.Step > newest {
 			newest = m.Step
 			var c *checkpoint.Checkpoint
 			if c, err = checkpoint.Load(ctx, e.Path); err == nil {
-				r.ledger, err = tell(c.State.Ledger)
+				r.ledger, err = describe(c.State.Ledger)
 			}
 		}
 		if err = firstError(err, payload.Close()); err != nil {
@@ -95,10 +96,11 @@ func (r *Result) collect(dir string) error {
 	return nil
 }
 
-func tell(l *schedule.Ledger) (string, error) {
+func describe(l *schedule.Ledger) (string, error) {
 	b, err := l.AppendBinary(nil)
 	sum := sha256.Sum256(b)
-	return fmt.Sprintf("%d epochs complete, %d of %d samples used in the open one, sha256 %s", l.Epochs(), l.Used(), l.Samples(), hex.EncodeToString(sum[:4])), err
+	return fmt.Sprintf("%d epochs complete, %d of %d samples used in the open one, sha256 %s",
+		l.Epochs(), l.Used(), l.Samples(), hex.EncodeToString(sum[:4])), err
 }
 
 func firstError(errs ...error) error {
@@ -110,7 +112,8 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// Differences names what another run of the same job came to otherwise. It may have more checkpoints (of a halt) but none may be missing.
+// Differences names where another run of the same job differs. It may have more checkpoints (of a halt), but none may
+// be missing.
 func (r *Result) Differences(other *Result) []string {
 	var out []string
 	differ := func(what string, a, b any) {
@@ -134,12 +137,12 @@ func (r *Result) Differences(other *Result) []string {
 		differ(fmt.Sprintf("test accuracy of step %d", step), e.TestAccuracy, o.TestAccuracy)
 		differ(fmt.Sprintf("test loss of step %d", step), e.TestLoss, o.TestLoss)
 	}
-	for step, print := range r.checkpoints {
+	for step, fingerprint := range r.checkpoints {
 		o, ok := other.checkpoints[step]
 		if !ok {
 			o = "missing"
 		}
-		differ(fmt.Sprintf("checkpoint of step %d", step), print, o)
+		differ(fmt.Sprintf("checkpoint of step %d", step), fingerprint, o)
 	}
 	return out
 }

@@ -1,5 +1,5 @@
-// Package job holds the records that every process of a job shares: the spec, the job itself, its members, its worlds and its end.
-// They are plain values with a JSON form; package cluster keeps them in etcd.
+// Package job holds the records that every process of a job shares: the spec, the job itself, its members, its worlds
+// and its end. They are plain values with a JSON form; package cluster keeps them in etcd.
 package job
 
 import "slices"
@@ -17,13 +17,16 @@ type Job struct {
 	CheckpointEvery int64 `json:"checkpoint_every"`
 }
 
-// Due says whether the state after `step` updates must reach a durable checkpoint. A pure function, so that members know what to keep.
+// Due says whether the state after `step` updates must reach a durable checkpoint. A pure function, so that members
+// know what to keep.
 func (j Job) Due(step int64) bool {
-	return step > 0 && (j.Spec.EpochEnds(step) || step == j.Spec.TotalSteps() || j.CheckpointEvery > 0 && step%j.CheckpointEvery == 0)
+	return step > 0 && (j.Spec.EpochEnds(step) || step == j.Spec.TotalSteps() || j.CheckpointEvery > 0 &&
+		step%j.CheckpointEvery == 0)
 }
 
-// Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change of those would make
-// a process of the version before misunderstand one of this version. Members of different numbers never train together.
+// Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change
+// of those would make a process of the version before misunderstand one of this version. Members of different numbers
+// never train together.
 const Protocol = 2
 
 // Member is a live worker process, registered once it is loaded, compiled and warm.
@@ -58,17 +61,19 @@ type World struct {
 	Job        string  `json:"job"`
 	Generation int64   `json:"generation"`
 	Peers      []Peer  `json:"peers"`
-	// Since: members in a generation of at least Since finish their step and switch after its commit; members in an older one stop at once.
+	// Since: members in a generation of at least Since finish their step and switch after its commit; members in an
+	// older one stop at once.
 	Since int64 `json:"since"`
 	// DurableStep is the step of the newest durable checkpoint; Coordinator serves it.
 	DurableStep int64  `json:"floor"`
 	Coordinator string `json:"coordinator"`
 	// Backoff is how often the deadlines have been doubled after false accusations.
 	Backoff int `json:"patience,omitempty"`
-	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has one.
+	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has
+	// one.
 	Fresh []string `json:"fresh,omitempty"`
-	// Away are members of that generation that this world does not use: their states count if they come back before another
-	// one opens.
+	// Away are members of that generation that this world does not use: their states count if they come back before
+	// another one opens.
 	Away []Peer `json:"away,omitempty"`
 	// Dismissed are members that are to end, each with the reason: they failed again and again.
 	Dismissed map[string]string `json:"dismissed,omitempty"`

@@ -68,7 +68,8 @@ func (s Spec) Original() Spec {
 func (s Spec) Continues(earlier Spec) bool {
 	same := func(epochs int, steps int64) bool { return epochs == earlier.Epochs && steps == earlier.Steps }
 	return len(s.diffApartFromLength(earlier)) == 0 &&
-		(same(s.Epochs, s.Steps) || slices.ContainsFunc(s.History, func(e Extension) bool { return same(e.Epochs, e.Steps) }))
+		(same(s.Epochs, s.Steps) || slices.ContainsFunc(s.History,
+			func(e Extension) bool { return same(e.Epochs, e.Steps) }))
 }
 
 // LongerThan says whether s differs from another spec in nothing but more steps.
@@ -96,7 +97,8 @@ func (s Spec) diffApartFromLength(theirs Spec) (diff []string) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		diff = differing(diff, []setting{{name, s.Options.Text(name), theirs.Options.Text(name)}})
 	}
-	if slices.ContainsFunc(diff, func(d string) bool { return len(d) > 8 && d[:8] == "samples:" }) { // an option of the task says it already
+	// an option of the task says it already
+	if slices.ContainsFunc(diff, func(d string) bool { return len(d) > 8 && d[:8] == "samples:" }) {
 		theirs.Samples = s.Samples
 	}
 	return differing(diff, []setting{
@@ -142,7 +144,8 @@ func (s Spec) Extended(longer Spec, step int64, at time.Time) (Spec, error) {
 	now := s
 	now.Epochs, now.Steps = longer.Epochs, longer.Steps
 	if now.TotalSteps() <= s.TotalSteps() {
-		return s, fmt.Errorf("it is %d steps long: --epochs %d --steps %d asks for %d, which is not more", s.TotalSteps(), longer.Epochs, longer.Steps, now.TotalSteps())
+		return s, fmt.Errorf("it is %d steps long: --epochs %d --steps %d asks for %d, which is not more",
+			s.TotalSteps(), longer.Epochs, longer.Steps, now.TotalSteps())
 	}
 	now.History = append(slices.Clone(s.History), before)
 	return now, now.Validate()
@@ -184,7 +187,8 @@ func checkHistory(history []Extension) error {
 		return fmt.Errorf("history of %d entries: expected at most %d", len(history), maxHistory)
 	}
 	for i, e := range history {
-		if err := first(within("epochs", e.Epochs, 0, MaxStep), within("steps", e.Steps, 0, MaxStep), within("step", e.Step, 0, MaxStep)); err != nil {
+		if err := first(within("epochs", e.Epochs, 0, MaxStep), within("steps", e.Steps, 0, MaxStep),
+			within("step", e.Step, 0, MaxStep)); err != nil {
 			return fmt.Errorf("history, entry %d: %w", i, err)
 		}
 	}
@@ -204,9 +208,11 @@ func (s Spec) Validate() error {
 		return err
 	}
 	if most := MaxStep / s.Plan().StepsPerEpoch(); int64(s.Epochs) > most {
-		return fmt.Errorf("--epochs %d: must be at most %d, as one has %d steps", s.Epochs, most, s.Plan().StepsPerEpoch())
+		return fmt.Errorf("--epochs %d: must be at most %d, as one has %d steps",
+			s.Epochs, most, s.Plan().StepsPerEpoch())
 	}
-	return first(named("task", CheckName(s.Task)), text("data", s.Data, maxWord), s.Options.validate(), checkHistory(s.History))
+	return first(named("task", CheckName(s.Task)), text("data", s.Data, maxWord), s.Options.validate(),
+		checkHistory(s.History))
 }
 
 // ValidateFlags is the part of Validate that needs no data.

@@ -20,7 +20,10 @@ func options(text string) (o job.Options) {
 
 // Each option that differs has its own line; texts stand without quotes; a way through JSON changes nothing.
 func TestDiffNamesEachOption(t *testing.T) {
-	ours := changed(spec, func(s *job.Spec) { s.Options = options(`{"classes":"0-4","rate":0.5,"flip":true,"<x>":"<&>"}`) })
+	ours := changed(spec, func(s *job.Spec) {
+		s.Options = options(
+			`{"classes":"0-4","rate":0.5,"flip":true,"<x>":"<&>"}`)
+	})
 	encoded, err := json.Marshal(ours)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +36,8 @@ func TestDiffNamesEachOption(t *testing.T) {
 		s.Options = options(`{"classes":"","rate":0.25,"flip":true,"<x>":"<&>","init":"ab"}`)
 		s.Task, s.Seed, s.Epochs, s.Steps = "other", 9, 3, 7
 	})
-	want := []string{"task: here tiny, there other", "classes: here 0-4, there ", "init: here none, there ab", "rate: here 0.5, there 0.25",
+	want := []string{"task: here tiny, there other", "classes: here 0-4, there ", "init: here none, there ab",
+		"rate: here 0.5, there 0.25",
 		"seed: here 0, there 9", "epochs: here 10, there 3", "steps: here 0, there 7"}
 	if got := ours.Diff(theirs); !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -57,7 +61,10 @@ func TestSamplesAreNamedOnce(t *testing.T) {
 func TestExtended(t *testing.T) {
 	at := time.Unix(1e9, 0)
 	longer, err := spec.Extended(changed(spec, func(s *job.Spec) { s.Epochs = 20 }), 4690, at)
-	want := changed(spec, func(s *job.Spec) { s.Epochs, s.History = 20, []job.Extension{{Epochs: 10, Step: 4690, Time: at}} })
+	want := changed(spec, func(s *job.Spec) {
+		s.Epochs, s.History = 20,
+			[]job.Extension{{Epochs: 10, Step: 4690, Time: at}}
+	})
 	if err != nil || !reflect.DeepEqual(longer, want) {
 		t.Fatalf("%+v, %v", longer, err)
 	}
@@ -66,13 +73,16 @@ func TestExtended(t *testing.T) {
 		t.Errorf("%+v, %v", twice, err)
 	}
 	other := changed(spec, func(s *job.Spec) { s.Seed = 7 })
-	if !twice.Continues(spec) || !twice.Continues(longer) || !twice.Continues(twice) || spec.Continues(twice) || twice.Continues(other) {
+	if !twice.Continues(spec) || !twice.Continues(longer) || !twice.Continues(twice) || spec.Continues(twice) ||
+		twice.Continues(other) {
 		t.Error("a spec continues itself and what it was, nothing else")
 	}
-	if !longer.LongerThan(spec) || spec.LongerThan(spec) || longer.LongerThan(other) || !reflect.DeepEqual(twice.Original(), spec) {
+	if !longer.LongerThan(spec) || spec.LongerThan(spec) || longer.LongerThan(other) ||
+		!reflect.DeepEqual(twice.Original(), spec) {
 		t.Error("an extended spec is longer than the original")
 	}
-	for _, same := range []job.Spec{spec, changed(spec, func(s *job.Spec) { s.Steps = 4690 }), changed(spec, func(s *job.Spec) { s.Epochs = 9 })} {
+	for _, same := range []job.Spec{spec, changed(spec, func(s *job.Spec) { s.Steps = 4690 }),
+		changed(spec, func(s *job.Spec) { s.Epochs = 9 })} {
 		if _, err := spec.Extended(same, 4690, at); err == nil || !strings.Contains(err.Error(), "not more") {
 			t.Errorf("%+v: %v", same, err)
 		}

@@ -14,9 +14,10 @@ const (
 	maxLines     = 64
 )
 
-// Clean is text from elsewhere as it may be printed or written down: at most 256 printable characters on one line. It has no control characters
-// (C0 and C1, so no escape sequence), no invisible format characters (so none that change the writing direction), and no bytes that are not
-// UTF-8. White space of any kind and length becomes one space. A text that is cut ends in an ellipsis.
+// Clean is text from elsewhere as it may be printed or written down: at most 256 printable characters on one line. It
+// has no control characters (C0 and C1, so no escape sequence), no invisible format characters (so none that change the
+// writing direction), and no bytes that are not UTF-8. White space of any kind and length becomes one space. A text
+// that is cut ends in an ellipsis.
 func Clean(text string) string {
 	var shown []rune
 	space := false
@@ -38,8 +39,9 @@ func Clean(text string) string {
 	return string(shown)
 }
 
-// Lines is a text of our own that may quote others, as it may be printed: at most 64 lines of at most 2,048 printable characters. Spaces stay as
-// they are, any other white space within a line becomes one; what is cut ends in an ellipsis.
+// Lines is a text of our own that may quote others, as it may be printed: at most 64 lines of at most 2,048 printable
+// characters. Spaces stay as they are, any other white space within a line becomes one; what is cut ends in an
+// ellipsis.
 func Lines(text string) []string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if len(lines) > maxLines {
@@ -66,8 +68,8 @@ func Lines(text string) []string {
 	return lines
 }
 
-// Escape writes what a terminal might obey in a line of JSON, or of a log, as \u and four digits: JSON leaves C1 and format characters as they are.
-// What a reader decodes is the same.
+// Escape writes what a terminal might obey in a line of JSON, or of a log, as \u and four digits: JSON leaves C1 and
+// format characters as they are. What a reader decodes is the same.
 func Escape(line []byte) []byte {
 	var out []byte
 	from := 0

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of what a record may say. They are far above what anybody uses, and low enough that no arithmetic on them overflows and nothing
-// that is allocated by them exhausts a machine.
+// Bounds of what a record may say. They are far above what anybody uses, and low enough that no arithmetic on them
+// overflows and nothing that is allocated by them exhausts a machine.
 const (
 	MaxStep        = 1 << 53 // of steps, generations and epochs: the largest that every reader of JSON holds exactly
 	MaxGlobalBatch = 1 << 20
@@ -35,12 +35,14 @@ func checkName(s string, most int) error {
 		ok = s[i] == '-' || '0' <= s[i] && s[i] <= '9' || 'a' <= s[i] && s[i] <= 'z'
 	}
 	if !ok {
-		return fmt.Errorf("%q: expected 1 to %d characters a-z, 0-9 and -, neither the first nor the last of them -", clip(s), most)
+		return fmt.Errorf("%q: expected 1 to %d characters a-z, 0-9 and -, neither the first nor the last of them -",
+			clip(s), most)
 	}
 	return nil
 }
 
-// IDOf makes an id of any text, for example of a host's name: in lower case, every other character replaced by -, and at most `most` long.
+// IDOf makes an id of any text, for example of a host's name: in lower case, every other character replaced by -, and
+// at most `most` long.
 func IDOf(text string, most int) string {
 	id := strings.Map(func(r rune) rune {
 		if '0' <= r && r <= '9' || 'a' <= r && r <= 'z' {
@@ -55,7 +57,8 @@ func IDOf(text string, most int) string {
 	return id
 }
 
-// CheckAddress says what is wrong with an address that other processes are to dial, or returns nil. A name is not looked up.
+// CheckAddress says what is wrong with an address that other processes are to dial, or returns nil. A name is not
+// looked up.
 func CheckAddress(address string) error {
 	at := strings.LastIndexByte(address, ':')
 	if at < 1 || len(address) > maxAddress {
@@ -71,7 +74,8 @@ func CheckAddress(address string) error {
 		return fmt.Errorf("%q: expected host:port, IPv6 as [host]:port", clip(address))
 	}
 	for i := range len(host) {
-		if c := host[i]; !strings.ContainsRune("-._:%", rune(c)) && !('0' <= c && c <= '9') && !('a' <= c && c <= 'z') && !('A' <= c && c <= 'Z') {
+		if c := host[i]; !strings.ContainsRune("-._:%", rune(c)) && !('0' <= c && c <= '9') &&
+			!('a' <= c && c <= 'z') && !('A' <= c && c <= 'Z') {
 			return fmt.Errorf("%q: %q cannot be in a host's name", clip(address), c)
 		}
 	}
@@ -92,7 +96,7 @@ func within[T int | int64](what string, n, least, most T) error {
 	return nil
 }
 
-// text says that a text is too long or not UTF-8. Which characters it holds is the concern of whoever prints it: Clean.
+// text returns an error for a text that is too long or not UTF-8. Code that prints it must Clean it.
 func text(what, s string, most int) error {
 	if len(s) > most || !utf8.ValidString(s) {
 		return fmt.Errorf("%s of %d bytes: expected at most %d, of UTF-8", what, len(s), most)
@@ -126,29 +130,36 @@ func checkUUID(uuid string) error {
 
 // Validate reports the first field that cannot be.
 func (j Job) Validate() error {
-	return first(checkUUID(j.UUID), named("spec:", j.Spec.Validate()), text("backend", j.Backend, maxWord), text("numerics", j.Numerics, maxWord),
+	return first(checkUUID(j.UUID), named("spec:", j.Spec.Validate()), text("backend", j.Backend, maxWord),
+		text("numerics", j.Numerics, maxWord),
 		within("checkpoint_every", j.CheckpointEvery, 0, MaxStep))
 }
 
 // Validate reports the first field that cannot be. That the protocol is another is no such field: see Speaks.
 func (m Member) Validate() error {
-	return first(named("id", CheckID(m.ID)), checkUUID(m.Job), named("address", CheckAddress(m.Address)), text("http", m.HTTP, maxAddress),
-		text("host", m.Host, maxAddress), within("pid", m.PID, 0, 1<<31-1), within("parallelism", m.Parallelism, 0, MaxPeers),
+	return first(named("id", CheckID(m.ID)), checkUUID(m.Job), named("address", CheckAddress(m.Address)),
+		text("http", m.HTTP, maxAddress),
+		text("host", m.Host, maxAddress), within("pid", m.PID, 0, 1<<31-1),
+		within("parallelism", m.Parallelism, 0, MaxPeers),
 		text("backend", m.Backend, maxWord), text("numerics", m.Numerics, maxWord))
 }
 
 // Speaks returns nil if the member's protocol is this process's, else an error that says what to do.
 func (m Member) Speaks() error {
 	if m.Protocol != Protocol {
-		return fmt.Errorf("it speaks protocol %d, the coordinator %d: start it from the same build of evenweave", m.Protocol, Protocol)
+		return fmt.Errorf("it speaks protocol %d, the coordinator %d: start it from the same build of evenweave",
+			m.Protocol, Protocol)
 	}
 	return nil
 }
 
-// Validate reports the first field that cannot be. Every method of a valid world, and a shift by its Backoff, returns without a panic.
+// Validate reports the first field that cannot be. Every method of a valid world, and a shift by its Backoff, returns
+// without a panic.
 func (w World) Validate() error {
-	err := first(checkUUID(w.Job), within("generation", w.Generation, 1, MaxStep), within("since", w.Since, 0, w.Generation),
-		within("floor", w.DurableStep, 0, MaxStep), within("patience", w.Backoff, 0, MaxBackoff), within("number of peers", len(w.Peers), 0, MaxPeers),
+	err := first(checkUUID(w.Job), within("generation", w.Generation, 1, MaxStep),
+		within("since", w.Since, 0, w.Generation),
+		within("floor", w.DurableStep, 0, MaxStep), within("patience", w.Backoff, 0, MaxBackoff),
+		within("number of peers", len(w.Peers), 0, MaxPeers),
 		text("reason", w.Reason, maxText))
 	if err != nil {
 		return err
@@ -194,12 +205,14 @@ func (w World) Validate() error {
 
 // Validate reports the first field that cannot be.
 func (l Leader) Validate() error {
-	return first(named("id", CheckID(l.ID)), named("address", CheckAddress(l.Address)), text("http", l.HTTP, maxAddress), text("host", l.Host, maxAddress),
+	return first(named("id", CheckID(l.ID)), named("address", CheckAddress(l.Address)),
+		text("http", l.HTTP, maxAddress), text("host", l.Host, maxAddress),
 		within("pid", l.PID, 0, 1<<31-1))
 }
 
 // Validate reports the first field that cannot be.
 func (d Done) Validate() error {
 	return first(checkUUID(d.Job), within("generation", d.Generation, 0, MaxStep), within("step", d.Step, 0, MaxStep),
-		text("fingerprint", d.Fingerprint, maxWord), text("checkpoint", d.Checkpoint, maxText), text("failure", d.Failure, maxText))
+		text("fingerprint", d.Fingerprint, maxWord), text("checkpoint", d.Checkpoint, maxText),
+		text("failure", d.Failure, maxText))
 }

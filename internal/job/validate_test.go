@@ -13,11 +13,13 @@ import (
 )
 
 var (
-	spec   = job.Spec{Task: "tiny", Options: job.Options{"rate": json.RawMessage("0.5")}, Data: "d", Samples: 60000, GlobalBatch: 128, MicroBatch: 16, Epochs: 10}
+	spec = job.Spec{Task: "tiny", Options: job.Options{"rate": json.RawMessage("0.5")}, Data: "d", Samples: 60000,
+		GlobalBatch: 128, MicroBatch: 16, Epochs: 10}
 	whole  = job.Job{UUID: "u", Spec: spec, Backend: "xla", CheckpointEvery: 5}
 	member = job.Member{ID: "worker-1", Job: "u", Address: "127.0.0.1:7071", Host: "h", PID: 1, Protocol: job.Protocol}
-	world  = job.World{Job: "u", Generation: 3, Since: 2, DurableStep: 10, Coordinator: "[fd77::1]:7070", Backoff: 6, Reason: "first world",
-		Peers: []job.Peer{{ID: "a", Address: "host-a.example:1"}, {ID: "b", Address: "10.0.0.2:65535"}}}
+	world  = job.World{Job: "u", Generation: 3, Since: 2, DurableStep: 10, Coordinator: "[fd77::1]:7070", Backoff: 6,
+		Reason: "first world",
+		Peers:  []job.Peer{{ID: "a", Address: "host-a.example:1"}, {ID: "b", Address: "10.0.0.2:65535"}}}
 	leader = job.Leader{ID: "coordinator-1", Address: "127.0.0.1:7070"}
 	done   = job.Done{Job: "u", Generation: 3, Step: 10, Complete: true}
 )
@@ -30,7 +32,8 @@ func changed[T any](record T, change func(*T)) T {
 // TestValidateNamesTheField: a record of which one field cannot be is refused by that field's name; a good one is not.
 func TestValidateNamesTheField(t *testing.T) {
 	long := strings.Repeat("x", 5000)
-	for _, good := range []interface{ Validate() error }{spec, whole, member, world, leader, done, job.World{Job: "u", Generation: 1}} {
+	for _, good := range []interface{ Validate() error }{spec, whole, member, world, leader, done,
+		job.World{Job: "u", Generation: 1}} {
 		if err := good.Validate(); err != nil {
 			t.Errorf("%+v: %v", good, err)
 		}
@@ -94,31 +97,38 @@ func TestValidateNamesTheField(t *testing.T) {
 }
 
 func TestNamesAndAddresses(t *testing.T) {
-	for id, ok := range map[string]bool{"a": true, "0": true, "worker-1-ab12": true, "": false, "-a": false, "a-": false, "A": false, "a/b": false, "a b": false, "a.b": false,
+	for id, ok := range map[string]bool{"a": true, "0": true, "worker-1-ab12": true, "": false, "-a": false,
+		"a-": false, "A": false, "a/b": false, "a b": false, "a.b": false,
 		"ä": false, strings.Repeat("a", 63): true, strings.Repeat("a", 64): false} {
 		if err := job.CheckID(id); (err == nil) != ok {
 			t.Errorf("id %q: %v", id, err)
 		}
 	}
-	if job.CheckName(strings.Repeat("a", 40)) != nil || job.CheckName(strings.Repeat("a", 41)) == nil || job.CheckName("a/members") == nil {
+	if job.CheckName(strings.Repeat("a", 40)) != nil || job.CheckName(strings.Repeat("a", 41)) == nil ||
+		job.CheckName("a/members") == nil {
 		t.Error("a job's name has at most 40 characters of those that an id may have")
 	}
-	for host, id := range map[string]string{"pod-7f": "pod-7f", "DESK_top.lan": "desk-top-lan", "": "host", "---": "host", "häuser": "h-user",
+	for host, id := range map[string]string{"pod-7f": "pod-7f", "DESK_top.lan": "desk-top-lan", "": "host",
+		"---": "host", "häuser": "h-user",
 		strings.Repeat("a", 57) + "-b": strings.Repeat("a", 57)} {
 		if got := job.IDOf(host, 58); got != id || job.CheckID(got) != nil {
 			t.Errorf("the id of host %q is %q, want %q", host, got, id)
 		}
 	}
-	for address, ok := range map[string]bool{"h:1": true, "10.0.0.1:65535": true, "[::1]:80": true, "[fe80::1%eth0]:80": true, "my_host.example:7": true,
-		"": false, "h": false, ":80": false, "h:": false, "h:0": false, "h:65536": false, "h:x": false, "h:-1": false, "unix:/a:1": false, "unix:1": true, "dns:///h:1": false,
-		"::1:80": false, "[::1:80": false, "[]:80": false, "h h:1": false, "h\n:1": false, strings.Repeat("h", 300) + ":1": false} {
+	for address, ok := range map[string]bool{"h:1": true, "10.0.0.1:65535": true, "[::1]:80": true,
+		"[fe80::1%eth0]:80": true, "my_host.example:7": true,
+		"": false, "h": false, ":80": false, "h:": false, "h:0": false, "h:65536": false, "h:x": false, "h:-1": false,
+		"unix:/a:1": false, "unix:1": true, "dns:///h:1": false,
+		"::1:80": false, "[::1:80": false, "[]:80": false, "h h:1": false, "h\n:1": false,
+		strings.Repeat("h", 300) + ":1": false} {
 		if err := job.CheckAddress(address); (err == nil) != ok {
 			t.Errorf("address %q: %v", address, err)
 		}
 	}
 }
 
-// TestCleanPrintsNothingHidden: what Clean returns has no character that a terminal obeys instead of showing it, and is bounded.
+// TestCleanPrintsNothingHidden: what Clean returns has no character that a terminal obeys instead of showing it, and is
+// bounded.
 func TestCleanPrintsNothingHidden(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                            "",
@@ -143,7 +153,8 @@ func FuzzClean(f *testing.F) {
 	f.Add("a\U000e0041\ufffd\xff\u00a0 b" + strings.Repeat("\n", 100) + strings.Repeat("y", 3000))
 	f.Fuzz(func(t *testing.T, text string) {
 		got := job.Clean(text)
-		if utf8.RuneCountInString(got) > 256 || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if utf8.RuneCountInString(got) > 256 || !utf8.ValidString(got) ||
+			strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q became %q", text, got)
 		}
 		if again := job.Clean(got); again != got {
@@ -151,7 +162,8 @@ func FuzzClean(f *testing.F) {
 		}
 		lines := job.Lines(text)
 		for _, line := range lines {
-			if utf8.RuneCountInString(line) > 2048 || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) || len(lines) > 64 {
+			if utf8.RuneCountInString(line) > 2048 ||
+				strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) || len(lines) > 64 {
 				t.Errorf("%q became %d lines, %q", text, len(lines), line)
 			}
 		}
@@ -176,7 +188,8 @@ func fuzz[T interface{ Validate() error }](f *testing.F, good T, use func(*testi
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, seed := range []string{string(b), "null", "{", "{}", `{"generation":9223372036854775807,"patience":-1}`, `{"spec":{"global_batch":0}}`} {
+	for _, seed := range []string{string(b), "null", "{", "{}", `{"generation":9223372036854775807,"patience":-1}`,
+		`{"spec":{"global_batch":0}}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -189,7 +202,8 @@ func fuzz[T interface{ Validate() error }](f *testing.F, good T, use func(*testi
 
 func useSpec(t *testing.T, s job.Spec) {
 	total, each := s.TotalSteps(), s.Plan().StepsPerEpoch()
-	if total < 1 || total > job.MaxStep || each < 1 || s.Plan().MicroBatches() < 1 || s.Plan().MicroBatches() > job.MaxPeers {
+	if total < 1 || total > job.MaxStep || each < 1 || s.Plan().MicroBatches() < 1 ||
+		s.Plan().MicroBatches() > job.MaxPeers {
 		t.Errorf("%+v: %d steps, %d an epoch", s, total, each)
 	}
 	_ = s.EpochEnds(total)
@@ -218,7 +232,8 @@ func FuzzWorld(f *testing.F) {
 				t.Errorf("rank %d of %+v", rank, w)
 			}
 		}
-		if w.Rank("") != -1 || w.Generation+1 < w.Generation || int64(1)<<w.Backoff > 64 || w.DurableStep+w.Generation < 0 {
+		if w.Rank("") != -1 || w.Generation+1 < w.Generation || int64(1)<<w.Backoff > 64 ||
+			w.DurableStep+w.Generation < 0 {
 			t.Errorf("%+v", w)
 		}
 	})
@@ -226,7 +241,8 @@ func FuzzWorld(f *testing.F) {
 
 func FuzzMember(f *testing.F) {
 	fuzz(f, member, func(t *testing.T, m job.Member) {
-		if strings.ContainsAny(m.ID, "/ ") || m.Speaks() == nil && m.Protocol != job.Protocol || job.CheckAddress(m.Address) != nil {
+		if strings.ContainsAny(m.ID, "/ ") || m.Speaks() == nil && m.Protocol != job.Protocol ||
+			job.CheckAddress(m.Address) != nil {
 			t.Errorf("%+v", m)
 		}
 	})

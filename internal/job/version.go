@@ -9,8 +9,8 @@ import (
 // misunderstood.
 const RecordVersion = 1
 
-// Version is the field "version" of a record: written as RecordVersion, and refused by name where it is higher. A record
-// without it is of version 1.
+// Version is the field "version" of a record: written as RecordVersion, and refused by name where it is higher. A
+// record without it is of version 1.
 type Version struct{}
 
 // MarshalJSON implements json.Marshaler.
@@ -23,7 +23,8 @@ func (*Version) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("version %.40s: expected a number of at least 1", b)
 	}
 	if v > RecordVersion {
-		return fmt.Errorf("version %d: this program reads records up to version %d; use the build that wrote it, or a newer one",
+		return fmt.Errorf("version %d: this program reads records up to version %d; use the build that wrote it, or "+
+			"a newer one",
 			v, RecordVersion)
 	}
 	return nil

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// Each record has a version; one of a later version is refused by name, not misunderstood, and one without is of the first.
+// Each record has a version; one of a later version is refused by name, not misunderstood, and one without is of the
+// first.
 func TestRecordsOfALaterVersionAreRefused(t *testing.T) {
 	for _, record := range []any{&Job{}, &Member{}, &World{}, &Leader{}, &Done{}} {
 		b, err := json.Marshal(record)
@@ -25,10 +26,12 @@ func TestRecordsOfALaterVersionAreRefused(t *testing.T) {
 				t.Errorf("%T %s: %v", record, good, err)
 			}
 		}
-		if err := with(`{"version":2,`); err == nil || !strings.Contains(err.Error(), "version 2") || !strings.Contains(err.Error(), "newer") {
+		if err := with(`{"version":2,`); err == nil || !strings.Contains(err.Error(), "version 2") ||
+			!strings.Contains(err.Error(), "newer") {
 			t.Errorf("%T of version 2: %v", record, err)
 		}
-		for _, bad := range []string{`{"version":0,`, `{"version":-1,`, `{"version":"1",`, `{"version":null,`, `{"version":1e99,`} {
+		for _, bad := range []string{`{"version":0,`, `{"version":-1,`, `{"version":"1",`, `{"version":null,`,
+			`{"version":1e99,`} {
 			if with(bad) == nil {
 				t.Errorf("%T %s is accepted", record, bad)
 			}

@@ -12,9 +12,9 @@ import (
 	"evenweave/internal/progress"
 )
 
-// TestTheNewestCheckpointIsDamaged: a coordinator that finds less on its disk than etcd's records call durable leads all the same, and says so: with
-// members that hold newer states these are saved; fresh ones go back to the older checkpoint. It refuses only a directory that has never had the
-// checkpoint, when nobody is there who may hold its state.
+// TestTheNewestCheckpointIsDamaged: a coordinator that finds less on its disk than etcd's records call durable leads
+// all the same, and says so: with members that hold newer states these are saved; fresh ones go back to the older
+// checkpoint. It refuses only a directory that has never had the checkpoint, when no member may hold its state.
 func TestTheNewestCheckpointIsDamaged(t *testing.T) {
 	const steps, durable = 1000, 150
 	want := calmRun(t, steps)
@@ -70,7 +70,8 @@ func TestTheNewestCheckpointIsDamaged(t *testing.T) {
 				t.Errorf("ended with %+v, a calm run with %+v", d, want)
 			}
 			wholeCurve(t, dir, steps)
-			w := await(t, second.events, "a warning", func(w progress.Warning) bool { return strings.Contains(w.Message, "damaged or gone") })
+			w := await(t, second.events, "a warning",
+				func(w progress.Warning) bool { return strings.Contains(w.Message, "damaged or gone") })
 			if contains(w.Message, "members that hold newer states") == c.gone {
 				t.Errorf("warned: %s", w.Message)
 			}

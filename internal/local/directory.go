@@ -42,7 +42,9 @@ func take(path string) (directory, error) {
 	if err := d.lock(); err != nil {
 		holder, _ := io.ReadAll(io.LimitReader(d.held, 20))
 		_ = d.held.Close()
-		return d, fmt.Errorf("run directory %s is in use by a live run (pid %s): stop that one, or choose another --dir", path, strings.TrimSpace(string(holder)))
+		return d, fmt.Errorf(
+			"run directory %s is in use by a live run (pid %s): stop that one, or choose another --dir",
+			path, strings.TrimSpace(string(holder)))
 	}
 	_ = d.held.Truncate(0)
 	if _, err = d.held.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err == nil {
@@ -67,7 +69,7 @@ func (d directory) lock() (err error) {
 
 func (d directory) close() error { return d.held.Close() }
 
-// record tells others of the run, until forget.
+// record publishes the run for other commands, until forget.
 func (d directory) record(r Record) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -96,9 +98,11 @@ func (d directory) lost() error {
 	case known != nil || err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil // nothing is known
 	case err != nil:
-		return fmt.Errorf("the run directory %s was deleted while the run goes on: its metrics, logs and run.json are lost; checkpoints that come now are kept in a new one", d.path)
+		return fmt.Errorf("the run directory %s was deleted while the run goes on: its metrics, logs and run.json "+
+			"are lost; checkpoints that come now are kept in a new one", d.path)
 	case !os.SameFile(now, then):
-		return fmt.Errorf("the run directory %s was replaced while the run goes on: its metrics, logs and run.json are in the one before; another run may use this one", d.path)
+		return fmt.Errorf("the run directory %s was replaced while the run goes on: its metrics, logs and run.json "+
+			"are in the one before; another run may use this one", d.path)
 	}
 	return nil
 }
@@ -115,8 +119,10 @@ func own(path string) error {
 	owner, me := info.Sys().(*syscall.Stat_t), os.Geteuid()
 	mode := info.Mode().Perm()
 	foreign := int(owner.Uid) != me && owner.Uid != 0
-	if others := mode&0o002 != 0 || mode&0o020 != 0 && int(owner.Gid) != os.Getegid() && owner.Gid != 0; foreign || others {
-		return fmt.Errorf("%s belongs to user %d (group %d) and has mode %04o: expected one that belongs to user %d and that no other user can write to",
+	if others := mode&0o002 != 0 || mode&0o020 != 0 && int(owner.Gid) != os.Getegid() && owner.Gid != 0; foreign ||
+		others {
+		return fmt.Errorf("%s belongs to user %d (group %d) and has mode %04o: expected one that belongs to user %d "+
+			"and that no other user can write to",
 			path, owner.Uid, owner.Gid, mode, me)
 	}
 	if mode&0o077 == 0 || int(owner.Uid) != me {
@@ -126,7 +132,8 @@ func own(path string) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range names { // a directory that holds other things (a home) stays open: what the run puts into it is closed
+	// a directory that holds other things (a home) stays open: what the run puts into it is closed
+	for _, n := range names {
 		if n.Name() == "lock" {
 			names = nil
 			break

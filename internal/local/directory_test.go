@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-const nobody = 65534
+const otherUser = 65534
 
 // openMask makes what is created as open as its maker allows, until the test ends.
 func openMask(t *testing.T) {
@@ -58,7 +58,8 @@ func launchNothing(path string) error {
 	return s.launch(&process{name: "worker-1"})
 }
 
-// TestRunDirectoryIsClosed: whatever the umask and an earlier mode, a run directory and its files are their user's alone.
+// TestRunDirectoryIsClosed: whatever the umask and an earlier mode, a run directory and its files are their user's
+// alone.
 func TestRunDirectoryIsClosed(t *testing.T) {
 	openMask(t)
 	for name, prepare := range map[string]func(path string) error{
@@ -118,7 +119,8 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 		t.Skip("directories of other users: only root can make them")
 	}
 	foreign, group := t.TempDir(), t.TempDir()
-	if err := errors.Join(os.Chown(foreign, nobody, nobody), os.Chown(group, 0, nobody), os.Chmod(group, 0o770)); err != nil {
+	if err := errors.Join(os.Chown(foreign, otherUser, otherUser), os.Chown(group, 0, otherUser),
+		os.Chmod(group, 0o770)); err != nil {
 		t.Fatal(err)
 	}
 	refused(foreign, "user 65534", "expected one that belongs to user 0")
@@ -131,9 +133,11 @@ func TestNoLinkIsFollowed(t *testing.T) {
 	if err := os.WriteFile(precious, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, refused := range map[string]bool{"lock": true, "logs/worker-1.log": true, "run.json": false, "run.json.new": false} {
+	for name, refused := range map[string]bool{"lock": true, "logs/worker-1.log": true, "run.json": false,
+		"run.json.new": false} {
 		path := t.TempDir()
-		if err := errors.Join(os.MkdirAll(path+"/logs", 0o700), os.Symlink(precious, filepath.Join(path, name))); err != nil {
+		if err := errors.Join(os.MkdirAll(path+"/logs", 0o700),
+			os.Symlink(precious, filepath.Join(path, name))); err != nil {
 			t.Fatal(err)
 		}
 		d, err := take(path)
@@ -164,7 +168,7 @@ func TestNeighbourCannotHoldTheLock(t *testing.T) {
 	reads := func(name string) error {
 		cmd := exec.Command("/bin/sh", "-c", `exec 9<"$0"`, name)
 		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: otherUser, Gid: otherUser}}
 		return cmd.Run()
 	}
 	if err := reads(above + "/public"); err != nil {
@@ -180,7 +184,8 @@ func TestNeighbourCannotHoldTheLock(t *testing.T) {
 	}
 }
 
-// TestFindAsksTheLock: a record that a killed run left is not believed, although its process id is another's by now. Those who ask stop nobody.
+// TestFindAsksTheLock: a killed run's record does not count, even if another process has its process id now. Finding a
+// run stops no run.
 func TestFindAsksTheLock(t *testing.T) {
 	path := t.TempDir()
 	d := ran(t, path)
@@ -234,7 +239,8 @@ func TestLostDirectoryIsNamed(t *testing.T) {
 	says("replaced")
 }
 
-// TestNothingStartsInALostDirectory: a process that ran for long, and whose log cannot be opened any more, is given up like any other.
+// TestNothingStartsInALostDirectory: a process that ran for long, and whose log cannot be opened any more, is given up
+// like any other.
 func TestNothingStartsInALostDirectory(t *testing.T) {
 	s := newTroupe(t, "")
 	if err := os.RemoveAll(filepath.Join(s.cfg.Dir, "logs")); err != nil {

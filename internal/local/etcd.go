@@ -14,7 +14,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// ServeEtcd runs a single etcd server with its data in dir until ctx ends. It writes a line to ready once its ports are its own.
+// ServeEtcd runs a single etcd server with its data in dir until ctx ends. It writes a line to ready once its ports are
+// its own.
 func ServeEtcd(ctx context.Context, dir, client, peer string, ready io.Writer) error {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = "evenweave", dir
@@ -24,11 +25,12 @@ func ServeEtcd(ctx context.Context, dir, client, peer string, ready io.Writer) e
 	cfg.ListenPeerUrls = []url.URL{{Scheme: "http", Host: peer}}
 	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	// Neither a web page nor another host's name has anything to ask here: all clients speak gRPC. An empty set would allow every origin.
+	// Neither a web page nor another host's name has anything to ask here: all clients speak gRPC. An empty set would
+	// allow every origin.
 	cfg.EnableGRPCGateway = false
 	cfg.CORS = map[string]struct{}{"none": {}}
 	cfg.HostWhitelist = map[string]struct{}{"127.0.0.1": {}, "localhost": {}}
-	// Alone it has nobody to wait for: an election may be quick.
+	// It is alone: an election may be quick.
 	cfg.TickMs, cfg.ElectionMs = 50, 500
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	e, err := embed.StartEtcd(cfg)
@@ -37,7 +39,7 @@ func ServeEtcd(ctx context.Context, dir, client, peer string, ready io.Writer) e
 	}
 	defer e.Close()
 	if _, err := fmt.Fprintln(ready, "listening"); err != nil {
-		return fmt.Errorf("embedded etcd: telling that it listens: %w", err)
+		return fmt.Errorf("embedded etcd: reporting that it listens: %w", err)
 	}
 	select {
 	case <-e.Server.ReadyNotify():
@@ -61,20 +63,22 @@ const (
 	listenTimeout = 60 * time.Second
 )
 
-// startEtcd starts etcd on two ports that choose finds, and waits until they are its own: only then is it safe to tell others the address, for
-// another run's etcd may have been quicker. While a port is taken it chooses again. It returns the client address.
-func (s *supervisor) startEtcd(ctx context.Context, interrupt <-chan struct{}, choose func() (client, peer string, err error)) (string, error) {
+// startEtcd starts etcd on two ports that choose finds, and waits until they are its own: only then is it safe to give
+// others the address, for another run's etcd may have been quicker. While a port is taken it chooses again. It returns
+// the client address.
+func (s *supervisor) startEtcd(ctx context.Context, interrupt <-chan struct{},
+	choose func() (client, peer string, err error)) (string, error) {
 	for try := 1; ; try++ {
 		client, peer, err := choose()
 		if err != nil {
 			return "", err
 		}
 		listening := make(chan struct{})
-		tell := sync.OnceFunc(func() { close(listening) })
+		listens := sync.OnceFunc(func() { close(listening) })
 		what := Launch{Etcd, map[string]string{"dir": filepath.Join(s.cfg.Dir, "etcd"), "client": client, "peer": peer}}
 		s.keep("etcd", what, func(r io.Reader) error {
 			if n, _ := r.Read(make([]byte, 1)); n > 0 {
-				tell()
+				listens()
 			}
 			_, err := io.Copy(io.Discard, r)
 			return err
@@ -84,7 +88,8 @@ func (s *supervisor) startEtcd(ctx context.Context, interrupt <-chan struct{}, c
 			return client, err
 		}
 		if try == portTries {
-			return "", &Exit{Code: 1, Tail: fmt.Sprintf("etcd found a port of its own taken %d times in a row, the last time of %s and %s", try, client, peer)}
+			return "", &Exit{Code: 1, Tail: fmt.Sprintf("etcd found a port of its own taken %d times in a row, the "+
+				"last time of %s and %s", try, client, peer)}
 		}
 	}
 }
@@ -101,7 +106,8 @@ func (s *supervisor) awaitEtcd(ctx context.Context, interrupt, listening <-chan 
 		case <-interrupt:
 			return false, &Exit{Code: 130, Tail: "interrupted before anything was trained"}
 		case <-deadline:
-			return false, &Exit{Code: 1, Tail: fmt.Sprintf("etcd does not listen after %v (log: %s)", listenTimeout, s.logPath("etcd"))}
+			return false, &Exit{Code: 1, Tail: fmt.Sprintf("etcd does not listen after %v (log: %s)",
+				listenTimeout, s.logPath("etcd"))}
 		case p := <-s.due:
 			s.resume(p)
 		case e := <-s.exits:

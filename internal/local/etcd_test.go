@@ -8,7 +8,8 @@ import (
 	"evenweave/internal/cluster"
 )
 
-// TestNoPageReachesEtcd: what a web page in the user's browser can send writes nothing and reads nothing, whatever it says of its origin and host.
+// TestNoPageReachesEtcd: what a web page in the user's browser can send writes nothing and reads nothing, whatever it
+// says of its origin and host.
 func TestNoPageReachesEtcd(t *testing.T) {
 	endpoint := etcd(t)
 	c, err := cluster.Dial([]string{endpoint}, "test")

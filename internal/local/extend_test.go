@@ -25,7 +25,8 @@ func extending(cfg *coordinator.Config) { cfg.Extend = true }
 // workers that waited after the end, also when etcd's data is lost, and after a stop. Every extension is in the record.
 func TestExtend(t *testing.T) {
 	want := finished(t, etcd(t), t.TempDir(), few(20))
-	for name, c := range map[string]struct{ stay, lost bool }{"waiting workers": {true, false}, "new workers": {false, false}, "etcd lost": {false, true}} {
+	for name, c := range map[string]struct{ stay, lost bool }{"waiting workers": {true, false},
+		"new workers": {false, false}, "etcd lost": {false, true}} {
 		t.Run(name, func(t *testing.T) {
 			endpoint, dir := etcd(t), t.TempDir()
 			first := startCoordinator(t, endpoint, dir, few(10))
@@ -117,7 +118,8 @@ func TestExtendWithASchedule(t *testing.T) {
 	other := few(20)
 	other.Seed = 7
 	changed := startCoordinator(t, endpoint, dir, other, extending)
-	if err := <-changed.done; err == nil || !contains(err.Error(), "seed: here 7, there 1", "steps: here 20, there 10") {
+	if err := <-changed.done; err == nil ||
+		!contains(err.Error(), "seed: here 7, there 1", "steps: here 20, there 10") {
 		t.Errorf("another seed: %v", err)
 	}
 }

@@ -30,14 +30,14 @@ func Find(dir string) (Record, error) {
 		return r, err
 	}
 	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s, which tells where the live run is: %w", filepath.Join(dir, "run.json"), err)
+		return r, fmt.Errorf("%s, the record of the live run: %w", filepath.Join(dir, "run.json"), err)
 	}
 	return r, nil
 }
 
-// Over is an error that says so if a run was in the directory and is not any more: its lock is there, and free. The pid in the record proves nothing
-// while it exists: another process may have it, and in a container every run has the same. To look takes the lock for a moment, which a run that
-// starts just then waits for.
+// Over is an error that says so if a run was in the directory and is not any more: its lock is there, and free. The pid
+// in the record proves nothing while it exists: another process may have it, and in a container every run has the same.
+// To look takes the lock for a moment, which a run that starts just then waits for.
 func Over(dir string) error {
 	f, _, err := regular.Open(filepath.Join(dir, "lock"))
 	if err != nil {

@@ -11,10 +11,12 @@ import (
 	"evenweave/internal/local"
 )
 
-// TestARunThatIsOverIsSaidToBe: also where another process has the pid of its record, and after it has taken its record away.
+// TestARunThatIsOverIsSaidToBe: also where another process has the pid of its record, and after it has taken its record
+// away.
 func TestARunThatIsOverIsSaidToBe(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := local.Find(dir); err == nil || !strings.Contains(err.Error(), "no run is recorded") || local.Over(dir) != nil {
+	if _, err := local.Find(dir); err == nil || !strings.Contains(err.Error(), "no run is recorded") ||
+		local.Over(dir) != nil {
 		t.Errorf("an empty directory: %v, %v", err, local.Over(dir))
 	}
 	lock, err := os.Create(filepath.Join(dir, "lock"))

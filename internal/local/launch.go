@@ -15,7 +15,7 @@ const (
 	Worker      Role = "worker"
 )
 
-// Launch says what a child process is to be, and with which settings. Each setting has the name of the command's flag,
+// Launch is a child process to start, with its settings. Each setting has the name of the command's flag,
 // without dashes.
 type Launch struct {
 	Role     Role

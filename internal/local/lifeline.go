@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Lifeline ends this process when the parent that started it is gone. In a child of the supervisor asked is closed when the parent asks it to
-// end in good order; in a process that was started by hand asked is nil, and nothing happens.
+// Lifeline ends this process when the parent that started it is gone. In a child of the supervisor asked is closed when
+// the parent asks it to end in good order; in a process that was started by hand asked is nil, and nothing happens.
 func Lifeline() (asked <-chan struct{}) {
 	fd, err := strconv.Atoi(os.Getenv(LifelineVariable))
 	if err != nil {
@@ -29,6 +29,7 @@ func Lifeline() (asked <-chan struct{}) {
 	return closed
 }
 
-// LeaveToParent has this process ignore the signals that ask a whole run to end: the parent answers them, and asks through [Lifeline]. A
-// coordinator that took one for itself would resign, and etcd would go away: nothing could save the state.
+// LeaveToParent has this process ignore the signals that ask a whole run to end: the parent answers them, and asks
+// through [Lifeline]. A coordinator that took one for itself would resign, and etcd would go away: nothing could save
+// the state.
 func LeaveToParent() { signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) }

@@ -1,5 +1,5 @@
-// Package local runs a whole cluster on this machine for `evenweave train`: an embedded etcd, a coordinator and N workers, each a process of
-// its own, supervised. Nothing it starts outlives it, even when it is killed.
+// Package local runs a whole cluster on this machine for `evenweave train`: an embedded etcd, a coordinator and N
+// workers, each a process of its own, supervised. Nothing it starts outlives it, even when it is killed.
 package local
 
 import (
@@ -27,17 +27,18 @@ type Config struct {
 	Job         string
 	Coordinator Launch
 	Worker      Launch
-	// Events reads the coordinator's standard output until it ends; Finished says whether it told of the job's end.
+	// Events reads the coordinator's standard output until it ends; Finished reports whether they include the job's
+	// end.
 	Events   func(io.Reader) error
 	Finished func() bool
-	// Hold, if it is not nil, is closed when the workers may be started. Until a coordinator has taken the end of a job back, workers would take it for
-	// their own.
+	// Hold, if it is not nil, is closed when the workers may be started. Until a coordinator has taken the end of a job
+	// back, workers would take it for their own.
 	Hold <-chan struct{}
 	Log  *slog.Logger
 	Pin  bool // each worker on processors of its own, where there are enough
 
-	// For fault injection; nil: nothing. Adapt may change the settings of a process before each start, Started is told its pid.
-	// Both are called from one goroutine.
+	// For fault injection; nil: nothing. Adapt may change the settings of a process before each start, Started gets its
+	// pid. Both are called from one goroutine.
 	Adapt   func(process string, l Launch) Launch
 	Started func(process string, pid int)
 	Env     []string // added to every process's environment
@@ -58,8 +59,8 @@ const (
 	lookEvery   = 2 * time.Second  // whether the directory is still there
 )
 
-// Run runs the cluster until its job ends. When interrupt is closed the job is halted after its step and its state saved;
-// when ctx ends everything is killed at once. The error is an *Exit when the coordinator decided the end.
+// Run runs the cluster until its job ends. When interrupt is closed the job is halted after its step and its state
+// saved; when ctx ends everything is killed at once. The error is an *Exit when the coordinator decided the end.
 func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	dir, err := take(cfg.Dir)
 	if err != nil {
@@ -120,10 +121,11 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 				look.Stop()
 			}
 		case <-deadline:
-			return fmt.Errorf("no last checkpoint within %v of the interrupt: killed; see %s", haltTimeout, filepath.Join(cfg.Dir, "logs"))
+			return fmt.Errorf("no last checkpoint within %v of the interrupt: killed; see %s",
+				haltTimeout, filepath.Join(cfg.Dir, "logs"))
 		case exit := <-s.exits:
 			if done, err := s.exited(exit); done {
-				stop() // etcd ends at once only when nobody is connected any more
+				stop() // etcd ends at once only if no client is connected
 				s.wind(ctx)
 				return err
 			}
@@ -134,21 +136,21 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 // MaxWorkers is the most that one machine is asked to run.
 func MaxWorkers() int { return max(64, 4*runtime.NumCPU()) }
 
-// watchScale offers to scale from n workers, and tells the wanted count whenever `evenweave scale` sets it.
+// watchScale publishes n as the wanted count and sends each count that `evenweave scale` sets.
 func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Logger) (<-chan int, func(), error) {
 	client, err := cluster.Dial([]string{endpoint}, name)
 	if err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	board, wanted, done := cluster.NewWatcher(log), make(chan int), make(chan struct{})
+	views, wanted, done := cluster.NewWatcher(log), make(chan int), make(chan struct{})
 	running := make(chan struct{})
-	go func() { defer close(running); board.Run(ctx, client) }()
+	go func() { defer close(running); views.Run(ctx, client) }()
 	go func() {
 		defer close(done)
 		last, since := n, int64(0) // what an earlier run was scaled to, before `since`, does not count
 		for {
-			view, changed := board.View()
+			view, changed := views.View()
 			if view.Revision != 0 && since == 0 {
 				since, _ = client.SetWorkers(ctx, n) // if etcd is away, at the next change
 			}
@@ -175,8 +177,8 @@ func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Log
 	return wanted, func() { once.Do(func() { cancel(); <-done; <-running; _ = client.Close() }) }, nil
 }
 
-// FreePorts finds two loopback addresses that nobody listens on. They are below the ports that systems give to outgoing connections, so that none
-// of those can take etcd's while it is being restarted.
+// FreePorts finds two free loopback addresses. They are below the ports that systems give to outgoing connections, so
+// that none of those can take etcd's while it is being restarted.
 func FreePorts() (client, peer string, err error) {
 	a, err := listenLow(loopback)
 	if err != nil {

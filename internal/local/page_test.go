@@ -11,7 +11,8 @@ func TestPageAddress(t *testing.T) {
 			t.Errorf("%q: %q, %v", asked, got, err)
 		}
 	}
-	for _, asked := range []string{"0.0.0.0:8080", ":8080", "[::]:8080", "10.0.0.1:80", "example.org:80", "127.0.0.1", "127.0.0.1:x", "x"} {
+	for _, asked := range []string{"0.0.0.0:8080", ":8080", "[::]:8080", "10.0.0.1:80", "example.org:80", "127.0.0.1",
+		"127.0.0.1:x", "x"} {
 		if got, err := PageAddress(asked); err == nil {
 			t.Errorf("%q is no loopback address, and gives %q", asked, got)
 		}

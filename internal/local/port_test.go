@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// TestTakenPortIsChosenAgain: another process took a port after it was chosen. Nobody is told an address that is not etcd's.
+// TestTakenPortIsChosenAgain: another process took a port after it was chosen. No process gets an address that is not
+// etcd's.
 func TestTakenPortIsChosenAgain(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "etcd")
 	const etcd = `#!/bin/sh
@@ -34,19 +35,22 @@ exec sleep 600`
 		}
 	}
 	s := newTroupe(t, script)
-	if client, err := s.startEtcd(t.Context(), nil, choices("taken-1", "taken-2", "free")); err != nil || client != "free" || len(s.live) != 1 {
+	if client, err := s.startEtcd(t.Context(), nil, choices("taken-1", "taken-2", "free")); err != nil ||
+		client != "free" || len(s.live) != 1 {
 		t.Errorf("got %q, %v, %d processes", client, err, len(s.live))
 	}
 	for port, want := range map[string]string{"taken": "taken 8 times", "broken": "damaged"} {
 		var exit *Exit
-		if _, err := newTroupe(t, script).startEtcd(t.Context(), nil, choices(port)); !errors.As(err, &exit) || !strings.Contains(exit.Tail, want) {
+		if _, err := newTroupe(t, script).startEtcd(t.Context(), nil, choices(port)); !errors.As(err, &exit) ||
+			!strings.Contains(exit.Tail, want) {
 			t.Errorf("%s: %v, want %q", port, err, want)
 		}
 	}
 	interrupt := make(chan struct{})
 	close(interrupt)
 	var exit *Exit
-	if _, err := newTroupe(t, "/bin/true").startEtcd(t.Context(), interrupt, choices("silent")); !errors.As(err, &exit) || exit.Code != 130 {
+	if _, err := newTroupe(t, "/bin/true").startEtcd(t.Context(), interrupt, choices("silent")); !errors.As(err,
+		&exit) || exit.Code != 130 {
 		t.Errorf("interrupted: %v", err)
 	}
 }

@@ -14,8 +14,9 @@ import (
 
 const diskFull = "no space left on device"
 
-// reason is the line of a process's log that says why it ended: its error, else what it panicked with, else the last line. A full disk comes first,
-// for what follows from it says nothing. The last line alone would be the end of a stack.
+// reason is the line of a process's log that says why it ended: its error, else what it panicked with, else the last
+// line. A full disk comes first, for what follows from it says nothing. The last line alone would be the end of a
+// stack.
 func reason(log []byte) string {
 	lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
 	find := func(is func(line string) bool) string {
@@ -63,7 +64,7 @@ func clean(line string) string {
 func describeSignal(signal syscall.Signal) string {
 	text := fmt.Sprintf("signal %d (%v)", int(signal), signal)
 	if signal == syscall.SIGKILL {
-		text += ", by hand or for want of memory (dmesg tells)"
+		text += ", by hand or for lack of memory (see dmesg)"
 	}
 	return text
 }
@@ -88,7 +89,8 @@ func (s *supervisor) tail(p *process) string {
 	}
 	text := reason(b)
 	if p.name == "etcd" && !strings.Contains(text, diskFull) {
-		text += fmt.Sprintf("; if its data are damaged, delete %s: the run goes on from its newest checkpoint", filepath.Join(s.cfg.Dir, "etcd"))
+		text += fmt.Sprintf("; if its data are damaged, delete %s: the run goes on from its newest checkpoint",
+			filepath.Join(s.cfg.Dir, "etcd"))
 	}
 	return fmt.Sprintf("%s (log: %s)", text, path)
 }

@@ -16,7 +16,8 @@ import (
 	"evenweave/proto"
 )
 
-// stranger is a process that has registered itself and lies: all steps are committed, their states are due here, the job is over.
+// stranger is a process that has registered itself and lies: all steps are committed, their states are due here, the
+// job is over.
 type stranger struct {
 	proto.UnimplementedMemberServer
 	status proto.Status
@@ -47,17 +48,17 @@ func (s *stranger) Acknowledge(context.Context, *proto.AcknowledgeRequest) (*pro
 	return &proto.AcknowledgeReply{}, nil
 }
 
-// TestAStrangerIsNotBelieved: a registered process that is in no world cannot end the job, nor have its state saved, nor write the curve. With the numerics
-// of the job it is followed, and heard about itself only.
+// TestAStrangerIsNotBelieved: a registered process that is in no world cannot end the job, nor have its state saved,
+// nor write the curve. With the numerics of the job it is followed, and counts only about itself.
 func TestAStrangerIsNotBelieved(t *testing.T) {
 	const steps = 1000
 	want := calmRun(t, steps)
 	endpoint, dir := etcd(t), t.TempDir()
 	c := startCoordinator(t, endpoint, dir, spec(steps))
-	heard := make(chan struct{})
+	released := make(chan struct{})
 	a := startWorker(endpoint, "a", gated(func(step int64) {
 		if step >= steps/4 {
-			<-heard
+			<-released
 		}
 	}))
 	world := await(t, c.events, "a world", anyOf[progress.World])
@@ -71,7 +72,7 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 	zeros.Step = steps
 	sealed := state.Seal(zeros)
 	evil := &stranger{zeros: sealed}
-	sent, enough := 0, sync.OnceFunc(func() { close(heard) })
+	sent, enough := 0, sync.OnceFunc(func() { close(released) })
 	evil.often = func() { // the stream and its queue hold a few only: most have been read
 		if sent++; sent > 200 {
 			enough()
@@ -83,7 +84,8 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 	evil.status.Held = &proto.HeldState{Step: steps, Sha256: sealed.SHA256[:], Generation: int64(world.Generation)}
 	evil.status.Due = []*proto.HeldState{evil.status.Held}
 	for step := int64(1); step <= steps; step++ {
-		evil.status.Commits = append(evil.status.Commits, &proto.Commit{Step: step, Generation: int64(world.Generation), Workers: 1, Samples: 32, Loss: 7})
+		evil.status.Commits = append(evil.status.Commits, &proto.Commit{Step: step, Generation: int64(world.Generation),
+			Workers: 1, Samples: 32, Loss: 7})
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -98,7 +100,8 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, leave := context.WithCancel(t.Context())
-	record := job.Member{ID: "evil", Job: start.UUID, Address: l.Addr().String(), Numerics: "numerics", Protocol: job.Protocol, Leaving: true}
+	record := job.Member{ID: "evil", Job: start.UUID, Address: l.Addr().String(), Numerics: "numerics",
+		Protocol: job.Protocol, Leaving: true}
 	running.Go(func() { cluster.NewMembership(client, record, ttl, nil).Run(ctx) })
 
 	ended(t, "coordinator", c.done, nil)

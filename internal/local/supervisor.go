@@ -21,7 +21,7 @@ import (
 	"evenweave/internal/regular"
 )
 
-// LifelineVariable tells a child which file descriptor ends when its parent does.
+// LifelineVariable gives a child the file descriptor that ends when its parent does.
 const LifelineVariable = "EVENWEAVE_LIFELINE"
 
 const (
@@ -40,7 +40,7 @@ const ExitUnfit = 3
 type supervisor struct {
 	cfg      Config
 	procs    map[string]*process   // those wanted, by name
-	live     map[*process]struct{} // those running, also who retires while another has taken the name over
+	live     map[*process]struct{} // running processes, including retiring ones whose name another has
 	exits    chan exited
 	due      chan *process // those whose pause is over
 	closing  chan struct{}
@@ -56,12 +56,13 @@ type supervisor struct {
 }
 
 type process struct {
-	name    string
-	what    Launch
-	events  func(io.Reader) error
-	cmd     *exec.Cmd
-	leash   *os.File // closed to ask the process to end in good order; nil: it has been, or the process is asked by SIGTERM
-	logged  int64    // bytes of the log that earlier processes wrote
+	name   string
+	what   Launch
+	events func(io.Reader) error
+	cmd    *exec.Cmd
+	// closed to ask the process to end in good order; nil: it has been, or the process is asked by SIGTERM
+	leash   *os.File
+	logged  int64 // bytes of the log that earlier processes wrote
 	started time.Time
 	deaths  int  // in a row, by itself
 	kills   int  // in a row, by a signal
@@ -79,7 +80,9 @@ func newSupervisor(cfg Config) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{}, exits: make(chan exited, 16), due: make(chan *process), closing: make(chan struct{}), now: time.Now, after: time.After, unfit: map[string]struct{}{}, starts: make(chan func()), alive: w, lifeline: r}
+	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{},
+		exits: make(chan exited, 16), due: make(chan *process), closing: make(chan struct{}), now: time.Now,
+		after: time.After, unfit: map[string]struct{}{}, starts: make(chan func()), alive: w, lifeline: r}
 	go func() { // Linux ends children with the *thread* that started them: all are started by one that stays
 		runtime.LockOSThread()
 		for start := range s.starts {
@@ -197,7 +200,7 @@ func (s *supervisor) scale(n int, worker Launch) {
 			s.keep(name, worker, nil)
 		} else if p.cmd != nil && p.cmd.Process != nil {
 			if err := processors.Bind(p.cmd.Process.Pid, s.processors(name)); err != nil {
-				s.cfg.Log.Warn("sharing the processors out anew", "process", name, "err", err)
+				s.cfg.Log.Warn("sharing out the processors again", "process", name, "err", err)
 			}
 		}
 	}
@@ -218,7 +221,7 @@ func (s *supervisor) signal(name string, sig os.Signal) {
 	}
 }
 
-// ask has etcd or the coordinator end in good order. Unlike a signal, it is heard also by a process that has hardly begun.
+// ask makes etcd or the coordinator end in good order. Unlike a signal, it reaches a process that has hardly begun.
 func (s *supervisor) ask(name string) {
 	if p := s.procs[name]; p != nil && p.leash != nil {
 		_ = p.leash.Close()

@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// troupe is a supervisor of shell scripts in place of Evenweave's programs, and the pipe on which they say that they are ready.
+// troupe is a supervisor of shell scripts in place of Evenweave's programs, and the pipe on which they say that they
+// are ready.
 type troupe struct {
 	*supervisor
 	t     *testing.T
@@ -44,7 +45,8 @@ func newTroupe(t *testing.T, executable string) troupe {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSupervisor(Config{Dir: dir, Executable: executable, Finished: func() bool { return false }, Log: slog.New(slog.DiscardHandler)})
+	s, err := newSupervisor(Config{Dir: dir, Executable: executable, Finished: func() bool { return false },
+		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,12 +66,12 @@ func (s troupe) play(prepares string) Launch {
 // script is a program of a troupe.
 func script(text string) Launch { return Launch{"test", map[string]string{"script": text}} }
 
-const patience = 3 * time.Minute
+const testLimit = 3 * time.Minute
 
 // ready waits until n more processes are.
 func (s troupe) ready(n int) {
 	s.t.Helper()
-	_ = s.stage.SetReadDeadline(time.Now().Add(patience))
+	_ = s.stage.SetReadDeadline(time.Now().Add(testLimit))
 	if _, err := io.ReadFull(s.stage, make([]byte, n)); err != nil {
 		s.t.Fatalf("%d processes are not ready: %v", n, err)
 	}
@@ -78,7 +80,7 @@ func (s troupe) ready(n int) {
 // next is the next end of a process.
 func (s troupe) next() exited {
 	s.t.Helper()
-	limit := time.After(patience)
+	limit := time.After(testLimit)
 	for {
 		select {
 		case e := <-s.exits:
@@ -120,7 +122,7 @@ func TestScaleDownPastAGap(t *testing.T) {
 }
 
 // A retired worker that takes its time, while another has its name already, is ended when the run is.
-func TestCloseEndsWhoIsRetiring(t *testing.T) {
+func TestCloseEndsRetiringProcesses(t *testing.T) {
 	s := newTroupe(t, "")
 	stubborn := s.play(`trap "" TERM`)
 	s.scale(2, stubborn)
@@ -135,7 +137,7 @@ func TestCloseEndsWhoIsRetiring(t *testing.T) {
 	go func() { defer close(ended); s.end() }()
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(testLimit):
 		t.Fatal("somebody was left alive")
 	}
 }
@@ -183,19 +185,22 @@ func TestNothingCanBeStarted(t *testing.T) {
 	}
 }
 
-// A process that is killed again and again, by the kernel for want of memory, say, does not loop for ever: the signal is named.
+// A process that is killed again and again, by the kernel for want of memory, say, does not loop for ever: the signal
+// is named.
 func TestKilledAgainAndAgain(t *testing.T) {
 	for _, name := range []string{"worker-1", "coordinator", "etcd"} {
 		s := newTroupe(t, "")
 		s.keep(name, script("kill -9 $$"), nil)
 		var exit *Exit
-		if err := s.failure(100); !errors.As(err, &exit) || !strings.Contains(exit.Tail, name) || !strings.Contains(exit.Tail, "signal 9") {
+		if err := s.failure(100); !errors.As(err, &exit) || !strings.Contains(exit.Tail, name) ||
+			!strings.Contains(exit.Tail, "signal 9") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// A worker that cannot start, or is unfit, does not take the healthy ones along: the run goes on without it until none is left.
+// A worker that cannot start, or is unfit, does not take the healthy ones along: the run goes on without it until none
+// is left.
 func TestOneBadWorkerEndsNothing(t *testing.T) {
 	for text, c := range map[string]struct {
 		ends int
@@ -215,7 +220,8 @@ func TestOneBadWorkerEndsNothing(t *testing.T) {
 			s.goesOn(s.next())
 		}
 		if s.procs["worker-2"] != nil || len(s.live) != 1 || !strings.Contains(warned.String(), c.says) {
-			t.Errorf("%s: still kept: %v; %d live; warned of\n%s", text, s.procs["worker-2"] != nil, len(s.live), &warned)
+			t.Errorf("%s: still kept: %v; %d live; warned of\n%s", text, s.procs["worker-2"] != nil,
+				len(s.live), &warned)
 		}
 		s.procs["worker-1"].what = script(text)
 		s.signal("worker-1", syscall.SIGKILL)
@@ -239,8 +245,8 @@ func TestUnfitWorkerStaysAway(t *testing.T) {
 	}
 }
 
-// A coordinator that ends, instead of saving, when the run is interrupted is followed by one that is asked to save: a signal to every process at
-// once, or an interrupt before it had begun to listen.
+// A coordinator that ends, instead of saving, when the run is interrupted is followed by one that is asked to save: a
+// signal to every process at once, or an interrupt before it had begun to listen.
 func TestInterruptIsNotForgotten(t *testing.T) {
 	s := newTroupe(t, "")
 	s.keep("coordinator", s.play(":"), nil)
@@ -260,11 +266,16 @@ func TestReason(t *testing.T) {
 	for log, want := range map[string]string{
 		"":                           "it said nothing",
 		"one\nerror: no such data\n": "no such data",
-		"panic: index out of range [3]\n\ngoroutine 1 [running]:\nmain.main()\n\t/x/main.go:10 +0x45\n":                   "panic: index out of range [3]",
-		"fatal error: out of memory\n\ngoroutine 1:\n\tmain.go:10 +0x45":                                                  "fatal error: out of memory",
-		`{"level":"fatal","msg":"failed to open WAL","error":"EOF"}` + "\ngoroutine 1\n\tmain.go:10 +0x45":                "failed to open WAL: EOF",
-		"panic: write x: no space left on device\n\ngoroutine 1\n\tmain.go:10 +0x45\n":                                    "panic: write x: no space left on device",
-		`{"level":"error","msg":"save","error":"write wal: no space left on device"}` + "\npanic: save\nmain.go:10 +0x45": "save: write wal: no space left on device",
+		"panic: index out of range [3]\n\n" +
+			"goroutine 1 [running]:\nmain.main()\n\t/x/main.go:10 +0x45\n": "panic: index out of range [3]",
+		"fatal error: out of memory\n\n" +
+			"goroutine 1:\n\tmain.go:10 +0x45": "fatal error: out of memory",
+		`{"level":"fatal","msg":"failed to open WAL","error":"EOF"}` +
+			"\ngoroutine 1\n\tmain.go:10 +0x45": "failed to open WAL: EOF",
+		"panic: write x: no space left on device\n\n" +
+			"goroutine 1\n\tmain.go:10 +0x45\n": "panic: write x: no space left on device",
+		`{"level":"error","msg":"save","error":"write wal: no space left on device"}` + "\npanic: save\nmain.go:10 " +
+			"+0x45": "save: write wal: no space left on device",
 	} {
 		if got := reason([]byte(log)); got != want {
 			t.Errorf("of %q: %q, want %q", log, got, want)

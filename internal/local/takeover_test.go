@@ -12,8 +12,8 @@ import (
 	"evenweave/internal/progress"
 )
 
-// TestCoordinatorGoneAndBack: the steps go on without it; the next one, started after it or standing by from the start, misses no due checkpoint,
-// no evaluation and no step of the metrics.
+// TestCoordinatorGoneAndBack: the steps go on without it; the next one, started after it or standing by from the start,
+// misses no due checkpoint, no evaluation and no step of the metrics.
 func TestCoordinatorGoneAndBack(t *testing.T) {
 	const steps = 1000 // with few enough due states for members to keep all of them
 	want := calmRun(t, steps)
@@ -44,7 +44,8 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 			ended(t, "a", a.done, nil)
 			ended(t, "b", b.done, nil)
 			d := await(t, second.events, "the end", anyOf[progress.Done])
-			if d.WeightsSHA256 != want.WeightsSHA256 || d.Fingerprint != want.Fingerprint || d.Step != steps || d.TestAccuracy == nil {
+			if d.WeightsSHA256 != want.WeightsSHA256 || d.Fingerprint != want.Fingerprint || d.Step != steps ||
+				d.TestAccuracy == nil {
 				t.Errorf("ended with %+v, a calm run with %+v", d, want)
 			}
 			wholeCurve(t, dir, steps)
@@ -58,7 +59,8 @@ func TestStandbyIsInterrupted(t *testing.T) {
 	first := startCoordinator(t, endpoint, dir, spec(endless))
 	a := startWorker(endpoint, "a", near(first.events))
 	await(t, first.events, "the start", anyOf[progress.Start])
-	second := startLeased(t, endpoint, dir, spec(endless), time.Hour) // if it waited for its lease, this test would not end
+	// if it waited for its lease, this test would not end
+	second := startLeased(t, endpoint, dir, spec(endless), time.Hour)
 	close(second.halt)
 	ended(t, "the one that stood by", second.done, coordinator.ErrStandby)
 	seen := first.lastStep()
@@ -87,12 +89,14 @@ func wholeCurve(t *testing.T, dir string, steps int) {
 			evaluations++
 		}
 	}
-	if s := spec(int64(steps)); last != steps || int64(evaluations) != (s.TotalSteps()+s.Plan().StepsPerEpoch()-1)/s.Plan().StepsPerEpoch() {
+	if s := spec(int64(steps)); last != steps ||
+		int64(evaluations) != (s.TotalSteps()+s.Plan().StepsPerEpoch()-1)/s.Plan().StepsPerEpoch() {
 		t.Errorf("metrics end at step %d of %d, with %d evaluations", last, steps, evaluations)
 	}
 }
 
-// TestAnotherRunsCurve: a run that begins afresh where another left its metrics has a curve, and an accuracy, of its own.
+// TestAnotherRunsCurve: a run that begins afresh where another left its metrics has a curve, and an accuracy, of its
+// own.
 func TestAnotherRunsCurve(t *testing.T) {
 	dir := t.TempDir()
 	for seed := range uint64(2) {

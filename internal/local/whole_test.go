@@ -32,11 +32,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The tests of this file run a whole cluster in one process: a real etcd, a coordinator and workers over real gRPC, with the tiny model.
+// The tests of this file run a whole cluster in one process: a real etcd, a coordinator and workers over real gRPC,
+// with the tiny model.
 
 const (
-	// ttl is the lease of coordinators and workers. They give it up when they end; no stall of a loaded machine ends it before.
-	// A term that begins afresh waits for the next step of its members, which a test may hold at a gate.
+	// ttl is the lease of coordinators and workers. They give it up when they end; no stall of a loaded machine ends it
+	// before. A term that begins afresh waits for the next step of its members, which a test may hold at a gate.
 	ttl = 20 * time.Second
 	// deadline is how long a test waits for what must happen: only a hang takes so long, however busy the machine is.
 	deadline = 3 * time.Minute
@@ -118,10 +119,10 @@ func await[E progress.Event](t *testing.T, e *events, what string, match func(E)
 
 func anyOf[E progress.Event](E) bool { return true }
 
-// judge is the tiny model as a coordinator uses it: what it tells of a state is its first weight.
-type judge struct{ *example.Softmax }
+// tinyTask is the tiny model as a coordinator uses it: its evaluation of a state is the first weight.
+type tinyTask struct{ *example.Softmax }
 
-func (j judge) Evaluate(context.Context, evenweave.Data) ([]evenweave.Figure, error) {
+func (j tinyTask) Evaluate(context.Context, evenweave.Data) ([]evenweave.Figure, error) {
 	return []evenweave.Figure{{Name: "accuracy", Value: float64(j.Weights()[0]), Better: evenweave.Higher}}, nil
 }
 
@@ -142,7 +143,8 @@ func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec, changes ..
 	return startLeased(t, endpoint, dir, s, ttl, changes...)
 }
 
-func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Duration, changes ...func(*coordinator.Config)) *lead {
+func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Duration,
+	changes ...func(*coordinator.Config)) *lead {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -154,8 +156,11 @@ func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Dura
 	}
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
 	cfg := coordinator.Config{
-		Self: job.Leader{ID: job.IDOf(l.Addr().String(), job.MaxID), Address: l.Addr().String()}, Name: "test", Spec: s, Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
-		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(), Model: judge{example.NewSoftmax()}, Test: example.Points{N: 1}, HeldOut: example.Points{N: 1}, Observer: out.events, Log: slog.New(slog.DiscardHandler),
+		Self: job.Leader{ID: job.IDOf(l.Addr().String(), job.MaxID), Address: l.Addr().String()}, Name: "test", Spec: s,
+		Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
+		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(),
+		Model: tinyTask{example.NewSoftmax()}, Test: example.Points{N: 1}, HeldOut: example.Points{N: 1},
+		Observer: out.events, Log: slog.New(slog.DiscardHandler),
 	}
 	for _, change := range changes {
 		change(&cfg)
@@ -187,17 +192,20 @@ type hired struct {
 	done  chan error
 }
 
-func startWorker(endpoint, id string, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error)) *hired {
+func startWorker(endpoint, id string, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string,
+	error)) *hired {
 	return hire(endpoint, id, false, open)
 }
 
 // hire runs a worker that stays, if it is to, after the end of the job.
-func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error)) *hired {
+func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string,
+	error)) *hired {
 	ctx, kill := context.WithCancel(context.Background())
 	h := &hired{leave: make(chan struct{}), kill: kill, done: make(chan error, 1)}
 	go func() {
 		h.done <- worker.Run(ctx, worker.Config{
-			Endpoints: []string{endpoint}, Name: "test", ID: id, Listen: "127.0.0.1:0", Parallelism: 1, Grace: 30 * time.Second, TTL: ttl,
+			Endpoints: []string{endpoint}, Name: "test", ID: id, Listen: "127.0.0.1:0", Parallelism: 1,
+			Grace: 30 * time.Second, TTL: ttl,
 			Stay: stay, Open: open, MetricNames: example.Metrics(), Log: slog.New(slog.DiscardHandler),
 		}, h.leave)
 	}()
@@ -208,8 +216,8 @@ func open(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, er
 	return example.NewSoftmax(), example.Points{}, "numerics", nil
 }
 
-// endless is the length of a job that a test stops. The tiny model left alone takes 50,000 steps a second, and diverges after 200,000: its
-// workers are to be kept near what the test has seen.
+// endless is the length of a job that a test stops. The tiny model left alone takes 50,000 steps a second, and diverges
+// after 200,000: its workers must stay near the step that the test has seen.
 const endless = 1_000_000
 
 // near is a worker's data that keeps the worker within some steps of what a coordinator has reported, until that ends.
@@ -247,15 +255,15 @@ func (p gatedPoints) Load(b *evenweave.Batch) error {
 	return p.Points.Load(b)
 }
 
-func ended(t *testing.T, who string, done <-chan error, want error) {
+func ended(t *testing.T, process string, done <-chan error, want error) {
 	t.Helper()
 	select {
 	case err := <-done:
 		if !errors.Is(err, want) {
-			t.Errorf("%s ended with %v, want %v", who, err, want)
+			t.Errorf("%s ended with %v, want %v", process, err, want)
 		}
 	case <-time.After(deadline):
-		t.Fatalf("%s does not end", who)
+		t.Fatalf("%s does not end", process)
 	}
 }
 
@@ -270,7 +278,8 @@ func calmRun(t *testing.T, steps int64) progress.Done {
 	return await(t, c.events, "the end", anyOf[progress.Done])
 }
 
-// TestHaltAndResume: a halted job is saved at its exact step, and goes on to the same bits, also when etcd's data is lost meanwhile.
+// TestHaltAndResume: a halted job is saved at its exact step, and goes on to the same bits, also when etcd's data is
+// lost meanwhile.
 func TestHaltAndResume(t *testing.T) {
 	dir := t.TempDir()
 	halted := progress.Done{}
@@ -336,21 +345,22 @@ func (p poisoned) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Su
 	return sums, err
 }
 
-// TestVerdictEndsTheJob: a NaN ends coordinator and workers with an error that names it; starting again does not retry it.
+// TestVerdictEndsTheJob: a NaN ends coordinator and workers with an error that names it; starting again does not retry
+// it.
 func TestVerdictEndsTheJob(t *testing.T) {
 	endpoint, dir := etcd(t), t.TempDir()
 	c := startCoordinator(t, endpoint, dir, spec(100))
 	w := startWorker(endpoint, "a", func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
 		return poisoned{example.NewSoftmax()}, example.Points{}, "numerics", nil
 	})
-	for who, done := range map[string]<-chan error{"coordinator": c.done, "worker": w.done} {
+	for process, done := range map[string]<-chan error{"coordinator": c.done, "worker": w.done} {
 		select {
 		case err := <-done:
 			if err == nil || !contains(err.Error(), "step 21", "weights[1]", "not finite") {
-				t.Errorf("%s ended with %v", who, err)
+				t.Errorf("%s ended with %v", process, err)
 			}
 		case <-time.After(deadline):
-			t.Fatalf("%s does not end", who)
+			t.Fatalf("%s does not end", process)
 		}
 	}
 	again := startCoordinator(t, endpoint, dir, spec(100))
@@ -391,7 +401,7 @@ func contains(s string, parts ...string) bool {
 	return true
 }
 
-// TestUnwritableDirectory: bad places are told before anything runs.
+// TestUnwritableDirectory: bad places are named before anything runs.
 func TestUnwritableDirectory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

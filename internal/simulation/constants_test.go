@@ -28,7 +28,7 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		file, name string
 		want       time.Duration
 	}{
-		{"coordinator/saver.go", "hearing", reportWait},
+		{"coordinator/saver.go", "reportWait", reportWait},
 		{"coordinator/saver.go", "saveRetry", saveRetry},
 		{"coordinator/saver.go", "fetchTimeout", fetchTimeout},
 		{"coordinator/term.go", "tickEvery", tickEvery},

@@ -11,8 +11,7 @@ import (
 	"evenweave/internal/schedule"
 )
 
-// ErrDamaged is wrapped by the errors of Read that tell of bytes which are not the encoding of the state that is
-// expected.
+// ErrDamaged is wrapped by the errors of Read for bytes that are not the encoding of the state that is expected.
 var ErrDamaged = errors.New("damaged or truncated state")
 
 // chunk is how much is allocated ahead of what has arrived.
@@ -21,8 +20,8 @@ const chunk = 1 << 16
 // Any stands for a number of samples that the reader does not know.
 const Any = -1
 
-// Read reads the encoding of a state of that layout and number of samples, and nothing after it. sum is the SHA-256 that
-// it must have; nil: any. The head is verified before the image is read, each block as it arrives. An error wraps
+// Read reads the encoding of a state of that layout and number of samples, and nothing after it. sum is the SHA-256
+// that it must have; nil: any. The head is verified before the image is read, each block as it arrives. An error wraps
 // ErrDamaged if the bytes are not such a state, or else what r returned.
 func Read(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Sealed, error) {
 	head, err := readHeader(r, layout, samples)
@@ -47,7 +46,8 @@ func Read(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Se
 		return nil, fmt.Errorf("state: %w: %w", ErrDamaged, err)
 	}
 	if samples != Any && ledger.Samples() != samples {
-		return nil, fmt.Errorf("state: %w: it was trained on %d samples, expected %d", ErrDamaged, ledger.Samples(), samples)
+		return nil, fmt.Errorf("state: %w: it was trained on %d samples, expected %d",
+			ErrDamaged, ledger.Samples(), samples)
 	}
 	s := &State{Step: int64(field(head, 2)), Ledger: ledger, Layout: layout}
 	if s.Image, err = readImage(r, layout, head[headerSize+ledgerSize:]); err != nil {
@@ -68,7 +68,8 @@ func readHeader(r io.Reader, layout *Layout, samples int) ([]byte, error) {
 		return nil, fmt.Errorf("state: %w: starts with %q, expected %q", ErrDamaged, got, magic)
 	}
 	if v := field(head, 1); v != version {
-		return nil, fmt.Errorf("state: %w: format version %d: this program reads version %d; use the build that wrote it", ErrDamaged, v, version)
+		return nil, fmt.Errorf("state: %w: format version %d: this program reads version %d; use the build that "+
+			"wrote it", ErrDamaged, v, version)
 	}
 	if err := readFull(r, head[16:], "header"); err != nil {
 		return nil, err
@@ -77,11 +78,14 @@ func readHeader(r io.Reader, layout *Layout, samples int) ([]byte, error) {
 	if step > math.MaxInt64 {
 		return nil, fmt.Errorf("state: %w: step %d", ErrDamaged, step)
 	}
-	if most := uint64(schedule.LedgerSize(math.MaxInt32)); ledger > most || samples != Any && ledger != uint64(schedule.LedgerSize(samples)) {
-		return nil, fmt.Errorf("state: %w: step %d has a ledger of %d bytes, which is not one of %d samples", ErrDamaged, step, ledger, samples)
+	if most := uint64(schedule.LedgerSize(math.MaxInt32)); ledger > most || samples != Any &&
+		ledger != uint64(schedule.LedgerSize(samples)) {
+		return nil, fmt.Errorf("state: %w: step %d has a ledger of %d bytes, which is not one of %d samples",
+			ErrDamaged, step, ledger, samples)
 	}
 	if image != uint64(layout.Size) || count != uint64(blocks(layout.Size)) {
-		return nil, fmt.Errorf("state: %w: step %d has %d bytes of tensors in %d blocks, expected %d in %d: another model's",
+		return nil, fmt.Errorf("state: %w: step %d has %d bytes of tensors in %d blocks, expected %d in %d: another "+
+			"model's",
 			ErrDamaged, step, image, count, layout.Size, blocks(layout.Size))
 	}
 	return head, nil
@@ -96,7 +100,8 @@ func readImage(r io.Reader, layout *Layout, table []byte) ([]byte, error) {
 			image = append(make([]byte, 0, min(layout.Size, 2*at+BlockSize)), image...)
 		}
 		image = image[:end]
-		where := fmt.Sprintf("block %d of %d, bytes %d to %d of the tensors, from %s on", at/BlockSize+1, blocks(layout.Size), at, end-1, layout.At(at))
+		where := fmt.Sprintf("block %d of %d, bytes %d to %d of the tensors, from %s on",
+			at/BlockSize+1, blocks(layout.Size), at, end-1, layout.At(at))
 		if err := readFull(r, image[at:], where); err != nil {
 			return nil, err
 		}

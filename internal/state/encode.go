@@ -50,7 +50,7 @@ type Sealed struct {
 	SHA256 [sha256.Size]byte
 }
 
-// Seal hashes a state, which nobody may change from then on.
+// Seal hashes a state, which must not change from then on.
 func Seal(s *State) *Sealed {
 	head := s.head()
 	return &Sealed{State: s, Head: head, SHA256: sha256.Sum256(head)}

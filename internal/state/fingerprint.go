@@ -38,7 +38,8 @@ func (f Fingerprint) Add(g Fingerprint) Fingerprint { return Fingerprint{f.Hi + 
 
 // Fingerprint hashes step, ledger and every bit of the tensors that from holds. scratch is memory of FingerprintBlock
 // bytes to read into; nil: it is made.
-func (l *Layout) Fingerprint(step int64, ledger *schedule.Ledger, from Reader, scratch []byte) (f Fingerprint, err error) {
+func (l *Layout) Fingerprint(step int64, ledger *schedule.Ledger, from Reader, scratch []byte) (f Fingerprint,
+	err error) {
 	if len(scratch) < FingerprintBlock {
 		scratch = make([]byte, FingerprintBlock)
 	}

@@ -40,7 +40,8 @@ func TestFingerprintSeesEverything(t *testing.T) {
 
 // Bytes that move to another tensor or block, though each block's content is still there, give another fingerprint.
 func TestFingerprintSeesOrder(t *testing.T) {
-	l := layout(t, tensor("a", evenweave.Uint8, evenweave.Trained, 2*FingerprintBlock), tensor("b", evenweave.Uint8, evenweave.Trained, 2*FingerprintBlock))
+	l := layout(t, tensor("a", evenweave.Uint8, evenweave.Trained, 2*FingerprintBlock),
+		tensor("b", evenweave.Uint8, evenweave.Trained, 2*FingerprintBlock))
 	s := random(rand.New(rand.NewPCG(4, 4)), l, 10)
 	before := s.Fingerprint()
 	for i := range 4 {
@@ -104,7 +105,8 @@ func TestParseFingerprint(t *testing.T) {
 			t.Errorf("%v came back as %v, %v", f, got, err)
 		}
 	}
-	for _, s := range []string{"", "12", strings.Repeat("g", 32), strings.Repeat("0", 33), "+" + strings.Repeat("0", 31)} {
+	for _, s := range []string{"", "12", strings.Repeat("g", 32), strings.Repeat("0", 33),
+		"+" + strings.Repeat("0", 31)} {
 		if _, err := ParseFingerprint(s); err == nil {
 			t.Errorf("%q: no error", s)
 		}
@@ -119,7 +121,8 @@ func (deaf) Read(int, int64, []byte) error { return errors.New("the device is go
 func TestATensorThatCannotBeReadIsNamed(t *testing.T) {
 	l := mixed(t, false)
 	s := New(l, 10)
-	if f, err := l.Fingerprint(1, s.Ledger, deaf{}, nil); err == nil || !strings.Contains(err.Error(), "tensor w") || !f.IsZero() {
+	if f, err := l.Fingerprint(1, s.Ledger, deaf{}, nil); err == nil || !strings.Contains(err.Error(), "tensor w") ||
+		!f.IsZero() {
 		t.Errorf("fingerprint %v, %v", f, err)
 	}
 	if err := l.ReadImage(deaf{}, 0, s.Image); err == nil || !strings.Contains(err.Error(), "tensor w") {

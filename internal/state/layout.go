@@ -34,7 +34,8 @@ func NewLayout(tensors []evenweave.Tensor) (*Layout, error) {
 	if len(tensors) == 0 || len(tensors) > maxTensors {
 		return nil, fmt.Errorf("%d tensors: expected 1 to %d", len(tensors), maxTensors)
 	}
-	l := &Layout{Tensors: slices.Clone(tensors), Offsets: make([]int64, len(tensors)), names: make(map[string]int, len(tensors))}
+	l := &Layout{Tensors: slices.Clone(tensors), Offsets: make([]int64, len(tensors)),
+		names: make(map[string]int, len(tensors))}
 	for i, t := range tensors {
 		if err := l.check(i, t); err != nil {
 			return nil, fmt.Errorf("tensor %d, %q: %w", i, clean(t.Name), err)
@@ -47,14 +48,16 @@ func NewLayout(tensors []evenweave.Tensor) (*Layout, error) {
 		}
 	}
 	if tensors[0].Role != evenweave.Trained {
-		return nil, fmt.Errorf("the first tensor, %q, has role %v: those of role trained come first, and there is at least one", tensors[0].Name, tensors[0].Role)
+		return nil, fmt.Errorf("the first tensor, %q, has role %v: those of role trained come first, and there is "+
+			"at least one", tensors[0].Name, tensors[0].Role)
 	}
 	return l, nil
 }
 
 // check says what is wrong with a tensor that follows those in l.
 func (l *Layout) check(i int, t evenweave.Tensor) error {
-	if t.Name == "" || len(t.Name) > maxName || strings.ContainsFunc(t.Name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if t.Name == "" || len(t.Name) > maxName ||
+		strings.ContainsFunc(t.Name, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("a name is 1 to %d characters of printable ASCII without spaces", maxName)
 	}
 	if _, taken := l.names[t.Name]; taken {

@@ -21,8 +21,9 @@ func TestImpossibleTensorsAreRefused(t *testing.T) {
 		"at least 1":      {tensor("w", evenweave.Float32, evenweave.Trained, 2, 0)},
 		"product":         {tensor("w", evenweave.Float32, evenweave.Trained, 1<<20, 1<<20, 1<<40)},
 		"come first":      {tensor("w", evenweave.Float32, evenweave.Kept, 2)},
-		"not: those":      {good, tensor("x", evenweave.Float32, evenweave.Kept, 2), tensor("y", evenweave.Float32, evenweave.Trained, 2)},
-		"the tool's own":  {good, tensor("evenweave/x", evenweave.Float32, evenweave.Averaged, 2)},
+		"not: those": {good, tensor("x", evenweave.Float32, evenweave.Kept, 2),
+			tensor("y", evenweave.Float32, evenweave.Trained, 2)},
+		"the tool's own": {good, tensor("evenweave/x", evenweave.Float32, evenweave.Averaged, 2)},
 	} {
 		if _, err := NewLayout(tensors); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v does not say %q", err, says)
@@ -52,7 +53,8 @@ func TestImagesAreReadByRanges(t *testing.T) {
 			t.Errorf("tensor %d is at %d", i, o)
 		}
 	}
-	if parts := l.Split(make([]float32, l.Summed())); len(parts) != 3 || len(parts[1]) != 3 || cap(parts[0]) != l.Summed() {
+	if parts := l.Split(make([]float32, l.Summed())); len(parts) != 3 || len(parts[1]) != 3 ||
+		cap(parts[0]) != l.Summed() {
 		t.Errorf("a gradient of %d elements is split into %d parts", l.Summed(), len(parts))
 	}
 }

@@ -15,8 +15,8 @@
 //	48+L       32B  SHA-256 of each block of the image
 //	48+L+32B   I    image
 //
-// Everything before the image is the head. The SHA-256 of a state is that of its head: who knows it can verify the head,
-// and by the table in it each block as it arrives, from whichever member.
+// Everything before the image is the head. The SHA-256 of a state is that of its head: a reader that knows it can
+// verify the head, and with its table each block as it arrives, from any member.
 package state
 
 import (

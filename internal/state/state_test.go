@@ -36,7 +36,8 @@ func mixed(t testing.TB, large bool) *Layout {
 	if large {
 		n = (2*BlockSize + 3*FingerprintBlock/2) / 4
 	}
-	return layout(t, tensor("w", evenweave.Float32, evenweave.Trained, n), tensor("b", evenweave.BFloat16, evenweave.Trained, 3),
+	return layout(t, tensor("w", evenweave.Float32, evenweave.Trained, n),
+		tensor("b", evenweave.BFloat16, evenweave.Trained, 3),
 		tensor("mean", evenweave.Float64, evenweave.Averaged), tensor("mask", evenweave.Bool, evenweave.Kept, 7, 1),
 		tensor("count", evenweave.Int64, evenweave.Kept, 2))
 }
@@ -82,18 +83,21 @@ func TestRoundTrip(t *testing.T) {
 		if rest, _ := io.ReadAll(stream); string(rest) != "rest" {
 			t.Errorf("Read consumed beyond the end: %q is left", rest)
 		}
-		if got.Step != s.Step || got.Fingerprint() != s.Fingerprint() || got.SHA256 != s.SHA256() || !bytes.Equal(encode(t, got.State), b) {
+		if got.Step != s.Step || got.Fingerprint() != s.Fingerprint() || got.SHA256 != s.SHA256() ||
+			!bytes.Equal(encode(t, got.State), b) {
 			t.Error("another state came back")
 		}
 		if c := s.Clone(); c.Fingerprint() != s.Fingerprint() {
 			t.Error("the clone differs")
 		}
-		if got, err := Read(bytes.NewReader(b), l, Any, &got.SHA256); err != nil || got.Ledger.Samples() != s.Ledger.Samples() {
+		if got, err := Read(bytes.NewReader(b), l, Any, &got.SHA256); err != nil ||
+			got.Ledger.Samples() != s.Ledger.Samples() {
 			t.Errorf("with the right hash and any number of samples: %v", err)
 		}
 		other := got.SHA256
 		other[7] ^= 1
-		if _, err := Read(io.MultiReader(bytes.NewReader(b[:len(got.Head)]), iotest.ErrReader(errors.New("the image was read"))), l, Any, &other); !errors.Is(err, ErrDamaged) {
+		if _, err := Read(io.MultiReader(bytes.NewReader(b[:len(got.Head)]),
+			iotest.ErrReader(errors.New("the image was read"))), l, Any, &other); !errors.Is(err, ErrDamaged) {
 			t.Errorf("another hash is not found before the image: %v", err)
 		}
 	}
@@ -107,7 +111,8 @@ func TestDamageIsFound(t *testing.T) {
 		b[i/8] ^= 1 << (i % 8)
 		_, err := Read(bytes.NewReader(b), l, 100, nil)
 		at := i / 8
-		own := at >= 16 && at < 24 || at >= headerSize && at < headerSize+schedule.LedgerSize(100) // another step or ledger is another state
+		// another step or ledger is another state
+		own := at >= 16 && at < 24 || at >= headerSize && at < headerSize+schedule.LedgerSize(100)
 		if err == nil && !own {
 			t.Fatalf("bit %d flipped: no error", i)
 		}
@@ -127,20 +132,25 @@ func TestDamageIsFound(t *testing.T) {
 		}
 	}
 	broken := errors.New("connection lost")
-	if _, err := Read(io.MultiReader(bytes.NewReader(b[:60]), iotest.ErrReader(broken)), l, 100, nil); !errors.Is(err, broken) || errors.Is(err, ErrDamaged) {
+	if _, err := Read(io.MultiReader(bytes.NewReader(b[:60]), iotest.ErrReader(broken)), l, 100, nil); !errors.Is(err,
+		broken) || errors.Is(err, ErrDamaged) {
 		t.Errorf("a reader's error: %v", err)
 	}
 }
 
 func TestDamagedBlocksAreNamed(t *testing.T) {
-	l := layout(t, tensor("first", evenweave.Uint8, evenweave.Trained, BlockSize+8), tensor("second", evenweave.Uint8, evenweave.Kept, 2*BlockSize))
+	l := layout(t, tensor("first", evenweave.Uint8, evenweave.Trained, BlockSize+8),
+		tensor("second", evenweave.Uint8, evenweave.Kept, 2*BlockSize))
 	s := random(rand.New(rand.NewPCG(3, 3)), l, 10)
 	b := encode(t, s)
 	head := int(l.headSize(10))
-	for at, want := range map[int]string{0: "block 1 of 4, bytes 0 to 1048575 of the tensors, from first on", BlockSize: "block 2 of 4",
-		2 * BlockSize: "block 3 of 4, bytes 2097152 to 3145727 of the tensors, from second on", len(s.Image) - 1: "block 4 of 4"} {
+	for at, want := range map[int]string{0: "block 1 of 4, bytes 0 to 1048575 of the tensors, from first on",
+		BlockSize:        "block 2 of 4",
+		2 * BlockSize:    "block 3 of 4, bytes 2097152 to 3145727 of the tensors, from second on",
+		len(s.Image) - 1: "block 4 of 4"} {
 		b[head+at] ^= 4
-		if _, err := Read(bytes.NewReader(b), l, 10, nil); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), want) {
+		if _, err := Read(bytes.NewReader(b), l, 10, nil); !errors.Is(err, ErrDamaged) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("byte %d: %v, want %q", at, err, want)
 		}
 		b[head+at] ^= 4
@@ -162,7 +172,8 @@ func TestOtherLayoutsAreRefused(t *testing.T) {
 		}
 	}
 	old := append([]byte(magic), 1, 0, 0, 0, 0, 0, 0, 0)
-	if _, err := Read(bytes.NewReader(old), l, 100, nil); err == nil || !strings.Contains(err.Error(), "version 1") || !strings.Contains(err.Error(), "version 2") {
+	if _, err := Read(bytes.NewReader(old), l, 100, nil); err == nil || !strings.Contains(err.Error(), "version 1") ||
+		!strings.Contains(err.Error(), "version 2") {
 		t.Errorf("the version before: %v", err)
 	}
 }
@@ -175,7 +186,8 @@ func TestFormatIsPinned(t *testing.T) {
 	if got := fmt.Sprintf("%s %x", s.Fingerprint(), s.SHA256()); got != pinned {
 		t.Errorf("hashes %s, expected %s", got, pinned)
 	}
-	if b := encode(t, s); !strings.HasPrefix(string(b), magic+"\x02\x00\x00\x00\x00\x00\x00\x00\x03") || !strings.HasSuffix(string(b), string(s.Image)) {
+	if b := encode(t, s); !strings.HasPrefix(string(b), magic+"\x02\x00\x00\x00\x00\x00\x00\x00\x03") ||
+		!strings.HasSuffix(string(b), string(s.Image)) {
 		t.Errorf("encoding %x", b)
 	}
 }
@@ -202,14 +214,18 @@ func TestMemoryIsTakenAsDataArrives(t *testing.T) {
 	binary.LittleEndian.PutUint64(head[headerSize:], 100) // samples of the ledger
 	for _, arrives := range []int{len(head), len(head) + 3*BlockSize/2} {
 		var err error
-		taken := allocated(func() { _, err = Read(bytes.NewReader(append(head, make([]byte, arrives-len(head))...)), l, 100, nil) })
+		taken := allocated(func() {
+			_, err = Read(bytes.NewReader(append(head, make([]byte, arrives-len(head))...)),
+				l, 100, nil)
+		})
 		if !errors.Is(err, ErrDamaged) || taken > 4*uint64(arrives)+4*BlockSize {
 			t.Errorf("%d bytes of %d arrived: %d were allocated, %v", arrives, l.EncodedSize(100), taken, err)
 		}
 	}
 }
 
-// FuzzRead: whatever the bytes, no more memory is taken than a few times what has arrived, and what is accepted is the encoding of what it says.
+// FuzzRead: whatever the bytes, no more memory is taken than a few times what has arrived, and what is accepted is the
+// encoding of what it says.
 func FuzzRead(f *testing.F) {
 	l := mixed(f, false)
 	b := encode(f, random(rand.New(rand.NewPCG(5, 5)), l, 10))
@@ -221,7 +237,8 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var s *Sealed
 		var err error
-		if taken := allocated(func() { s, err = Read(bytes.NewReader(b), l, Any, nil) }); taken > 4*uint64(len(b))+4*chunk {
+		if taken := allocated(func() { s, err = Read(bytes.NewReader(b), l, Any, nil) }); taken > 4*uint64(
+			len(b))+4*chunk {
 			t.Fatalf("%d bytes were allocated for %d", taken, len(b))
 		}
 		if err == nil && !bytes.HasPrefix(b, encode(t, s.State)) {

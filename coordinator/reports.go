@@ -12,8 +12,8 @@ import (
 	"evenweave/proto"
 )
 
-// wantedFollowers are the members to follow, with their addresses: those of the world, and the registered ones whose numerics are the job's. A process
-// that came back under the id of a member of the world is newer than the world.
+// wantedFollowers are the members to follow, with their addresses: those of the world, and the registered ones whose
+// numerics are the job's. A process that came back under the id of a member of the world is newer than the world.
 func wantedFollowers(view cluster.View) map[string]string {
 	wanted := map[string]string{}
 	if view.World != nil {
@@ -30,18 +30,19 @@ func wantedFollowers(view cluster.View) map[string]string {
 	return wanted
 }
 
-// inWorld says whether this follower listens to the process that the present world means.
+// inWorld reports whether this follower follows the process that the present world means.
 func (t *term) inWorld(member string) bool {
 	w, ok := t.proofs.present()
 	f, followed := t.followers[member]
 	return ok && followed && slices.Contains(w.Peers, job.Peer{ID: member, Address: f.address})
 }
 
-// maxAhead members' commits are kept until the world is seen that they are of; one suffices, since all tell the same ones.
+// maxAhead members' commits are kept until their world is seen; one member suffices, because all report the same
+// commits.
 const maxAhead = 64
 
-// witnessed are the commits that a member can tell of: all, if it is in the present world, else those of an earlier world that it was in. Members may
-// enter a world, and commit in it, before this term has seen it in etcd: such commits are kept until then, as a stream sends each once.
+// witnessed are the commits that a member can report: all, if it is in the present world; otherwise those of an earlier
+// world that it was in. Commits of a world that this term has not seen yet are kept until it has.
 func (t *term) witnessed(member string, commits []*proto.Commit) []*proto.Commit {
 	if t.inWorld(member) {
 		return commits
@@ -56,7 +57,8 @@ func (t *term) witnessed(member string, commits []*proto.Commit) []*proto.Commit
 			ahead = append(ahead, c)
 		}
 	}
-	if kept, known := t.ahead[member]; len(ahead) > 0 && len(kept)+len(ahead) <= maxCommits && (known || len(t.ahead) < maxAhead) {
+	if kept, known := t.ahead[member]; len(ahead) > 0 && len(kept)+len(ahead) <= maxCommits &&
+		(known || len(t.ahead) < maxAhead) {
 		t.ahead[member] = append(kept, ahead...)
 	}
 	return out
@@ -67,14 +69,14 @@ func (t *term) catchUp() {
 	kept := t.ahead
 	t.ahead = map[string][]*proto.Commit{}
 	for member, commits := range kept {
-		t.tell(hearing, t.witnessed(member, commits)...)
+		t.reportSteps(reportWait, t.witnessed(member, commits)...)
 	}
 }
 
-// peers are the statuses of the members of the present world that are heard.
+// peers are the statuses of the present world's members that report.
 func (t *term) peers() []*proto.Status {
 	var all []*proto.Status
-	for id, s := range t.told {
+	for id, s := range t.statuses {
 		if t.inWorld(id) {
 			all = append(all, s)
 		}
@@ -82,23 +84,23 @@ func (t *term) peers() []*proto.Status {
 	return all
 }
 
-// unheard forgets what a member told whose stream has ended.
-func (t *term) unheard(member string) {
+// unfollow drops the status of a member whose stream has ended.
+func (t *term) unfollow(member string) {
 	if t.inWorld(member) {
 		t.proofs.silent[member] = time.Now()
 	}
-	delete(t.told, member)
+	delete(t.statuses, member)
 }
 
-// agree says whether the members of the present world that tell this decide.
+// agree reports whether the members of the present world whose status satisfies says decide.
 func (t *term) agree(says func(*proto.Status) bool) bool {
-	heard, n := t.peers(), 0
-	for _, s := range heard {
+	peers, n := t.peers(), 0
+	for _, s := range peers {
 		if says(s) {
 			n++
 		}
 	}
-	return t.proofs.quorum(n, len(heard), time.Now())
+	return t.proofs.quorum(n, len(peers), time.Now())
 }
 
 // disbelieve names members whose verdict the others did not share: their world has gone on to the next.
@@ -108,25 +110,28 @@ func (t *term) disbelieve(next job.World) {
 	}
 	for _, s := range t.peers() {
 		if s.Verdict != "" {
-			t.c.emit(progress.Warning{Message: fmt.Sprintf("%s says that the job has failed, and the others do not: %s", s.Member, s.Verdict)})
+			t.c.emit(progress.Warning{Message: fmt.Sprintf("%s says that the job has failed, and the others do not: %s",
+				s.Member, s.Verdict)})
 		}
 	}
 }
 
-// claims lists the states that are newer than the durable one and may become so: due ones within the schedule, and what is held at its end or under a
-// halt. Who is not in the present world may only bring what a world had agreed on.
+// claims lists the states that are newer than the durable one and may become so: due ones within the schedule, and what
+// is held at its end or under a halt. A member outside the present world may only bring a state that its world had
+// agreed on.
 func (t *term) claims() []claim {
 	var all []claim
 	w, _ := t.proofs.present()
 	durable, total := t.durable.Manifest.Step, t.job.Spec.TotalSteps()
-	for id, s := range t.told {
+	for id, s := range t.statuses {
 		address := t.followers[id].address
 		for _, h := range s.Due {
 			if h.Step > durable && h.Step <= total && t.job.Due(h.Step) {
 				all = append(all, claim{id, address, h})
 			}
 		}
-		if h := s.Held; s.Holding && h.Step > durable && h.Step <= total && s.Generation == w.Generation && h.Generation == w.Generation && (w.Halt || h.Step == total) {
+		if h := s.Held; s.Holding && h.Step > durable && h.Step <= total && s.Generation == w.Generation &&
+			h.Generation == w.Generation && (w.Halt || h.Step == total) {
 			all = append(all, claim{id, address, h})
 		}
 	}
@@ -136,13 +141,14 @@ func (t *term) claims() []claim {
 	return all
 }
 
-// offer is the oldest proved step beyond the durable one that a member has, its hash, and who has it. wait: an older one may still be proved.
+// offer is the oldest proved step beyond the durable one, its hash, and a member that has it. wait: an older one may
+// still be proved.
 func (t *term) offer(now time.Time) (member string, step int64, hash string, ok bool) {
 	claims := t.claims()
-	t.proofs.hear(claims)
+	t.proofs.count(claims)
 	var steps []int64
-	heard := t.peers()
-	for _, s := range heard {
+	peers := t.peers()
+	for _, s := range peers {
 		steps = append(steps, s.Step)
 	}
 	committed := t.proofs.committed(steps, now)
@@ -161,14 +167,15 @@ func (t *term) offer(now time.Time) (member string, step int64, hash string, ok 
 		claims = claims[n:]
 		hash, proved := t.proofs.agreed[step]
 		if !proved {
-			if step > committed { // nobody but a minority has come so far
+			if step > committed { // only a minority has reached it
 				continue
 			}
-			if now.Sub(t.proofs.offered[step]) < hearing {
+			if now.Sub(t.proofs.offered[step]) < reportWait {
 				return "", 0, "", false
 			}
-			if hash, proved = t.proofs.alone(of, len(heard), committed, now); proved {
-				t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: the world that agreed on step %d is gone before a majority of it was heard; all that hold its state agree", step)})
+			if hash, proved = t.proofs.alone(of, len(peers), committed, now); proved {
+				t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: the world that agreed on step %d is "+
+					"gone before a majority of it reported; all that hold its state agree", step)})
 				t.proofs.agreed[step] = hash
 			}
 		}
@@ -180,7 +187,8 @@ func (t *term) offer(now time.Time) (member string, step int64, hash string, ok 
 	return "", 0, "", false
 }
 
-// holder is the member to ask for a state: one that failed before only if there is no other, and none that gave another one.
+// holder is the member to ask for a state: one that failed before only if there is no other, and none that gave another
+// one.
 func (t *term) holder(of []claim, hash string) (member string, ok bool) {
 	for _, c := range of {
 		if string(c.held.Sha256) != hash || t.forged[c.member] {
@@ -193,19 +201,20 @@ func (t *term) holder(of []claim, hash string) (member string, ok bool) {
 	return member, ok
 }
 
-// passOver names a due step that is not saved because nobody can be believed about it.
+// passOver warns of a due step that is not saved because no report of it is proved.
 func (t *term) passOver(of []claim, proved bool) {
-	step, who := of[0].held.Step, ""
+	step, target := of[0].held.Step, ""
 	if t.doubted[step] || len(t.doubted) >= maxFollowers {
 		return
 	}
 	t.doubted[step] = true
 	for _, c := range of[:min(len(of), 8)] {
-		who += " " + c.member
+		target += " " + c.member
 	}
-	why := "no majority tells its hash"
+	why := "no majority reports its hash"
 	if proved {
-		why = "who offers it has another state than the world agreed on"
+		why = "the members that offer it have another state than the world agreed on"
 	}
-	t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is offered by%s and not taken: %s", step, who, why)})
+	t.c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is offered by%s and not taken: %s",
+		step, target, why)})
 }
