@@ -55,6 +55,9 @@ type Setup struct {
 	Backend string
 	// MicroBatch is the number of samples of each batch that Gradients gets.
 	MicroBatch int
+	// Samples is the number of samples that are trained on, 0 where it is not known. It says how many samples the last
+	// micro-batch of an epoch has: the others of its batch are padding.
+	Samples int
 	// Seed of the job.
 	Seed uint64
 	// TotalSteps is the length of the schedule in updates, for learning rates that depend on it. A model that reads it

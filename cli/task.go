@@ -108,7 +108,7 @@ func (p *program) adopt(spec job.Spec) error {
 // setup says what a model is built for.
 func setup(ctx context.Context, j job.Job, evaluateOnly bool, log *slog.Logger) evenweave.Setup {
 	return evenweave.Setup{
-		Context: ctx, Backend: j.Backend, MicroBatch: j.Spec.MicroBatch, Seed: j.Spec.Seed,
+		Context: ctx, Backend: j.Backend, MicroBatch: j.Spec.MicroBatch, Samples: j.Spec.Samples, Seed: j.Spec.Seed,
 		TotalSteps:   j.Spec.TotalSteps(),
 		EvaluateOnly: evaluateOnly, Log: log,
 	}

@@ -59,8 +59,8 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 		steps = 2
 	}
 	setup := evenweave.Setup{
-		Context: t.Context(), MicroBatch: plan.MicroBatch, Seed: plan.Seed, TotalSteps: plan.StepsPerEpoch(),
-		Log: slog.New(slog.DiscardHandler),
+		Context: t.Context(), MicroBatch: plan.MicroBatch, Samples: plan.Samples, Seed: plan.Seed,
+		TotalSteps: plan.StepsPerEpoch(), Log: slog.New(slog.DiscardHandler),
 	}
 	if task.Backend != nil {
 		want := c.Backend

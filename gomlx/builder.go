@@ -22,12 +22,14 @@ type builder struct {
 	optimizer optimizer.Interface
 	store     *model.Store
 	device    compute.Backend
+	frozen    map[string]bool // patterns of Config.Freeze that matched
 }
 
 // newBuilder makes a store that knows the job's parameters. It has no loader: variables that a loader brings are all
 // trainable, the generator's state too, and come in another order in each process.
 func newBuilder(c *Config, function train.ModelFn, device compute.Backend, seed uint64) *builder {
-	b := &builder{config: c, function: function, optimizer: c.Optimizer, store: model.NewStore(), device: device}
+	b := &builder{config: c, function: function, optimizer: c.Optimizer, store: model.NewStore(), device: device,
+		frozen: map[string]bool{}}
 	b.store.SetParams(c.Params)
 	b.store.SetParam(model.ParamInitialSeed, int64(seed)) // of another type it would be taken as 0
 	if b.optimizer == nil {
@@ -53,22 +55,30 @@ func batched(n int, s shapes.Shape) shapes.Shape {
 	return shapes.Make(s.DType, append([]int{n}, s.Dimensions...)...)
 }
 
-// forward builds model and loss for n samples.
-func (b *builder) forward(name string, n int, training bool) *forward {
+// predict builds the model for n samples.
+func (b *builder) predict(name string, n int, training bool) *forward {
 	f := &forward{graph: graph.NewGraph(b.device, name), batch: map[*graph.Node]bool{}}
 	model.SetStore(f.graph, b.store)
 	b.store.SetTraining(f.graph, training)
-	parameters := func(name func(int) string, samples []shapes.Shape) (nodes []*graph.Node) {
-		for i, s := range samples {
-			p := graph.Parameter(f.graph, name(i), batched(n, s))
-			f.batch[p] = true
-			nodes = append(nodes, p)
-		}
-		return nodes
-	}
-	inputs := parameters(inputName, b.config.Inputs)
-	f.labels = parameters(labelName, b.config.Labels)
+	inputs := f.parameters(n, inputName, b.config.Inputs)
 	f.predictions = b.function(b.store.RootScope(), b.config.Spec, inputs)
+	b.freeze()
+	return f
+}
+
+func (f *forward) parameters(n int, name func(int) string, samples []shapes.Shape) (nodes []*graph.Node) {
+	for i, s := range samples {
+		p := graph.Parameter(f.graph, name(i), batched(n, s))
+		f.batch[p] = true
+		nodes = append(nodes, p)
+	}
+	return nodes
+}
+
+// forward builds model and loss for n samples.
+func (b *builder) forward(name string, n int, training bool) *forward {
+	f := b.predict(name, n, training)
+	f.labels = f.parameters(n, labelName, b.config.Labels)
 	if b.config.Loss != nil {
 		train.AddMainLoss(b.config.Loss(f.labels, f.predictions)) // takes the mean of what is no scalar
 	}
@@ -200,6 +210,7 @@ func (b *builder) forwardOfZeros(n int) *forward {
 		inputs = append(inputs, graph.Zeros(f.graph, batched(n, s)))
 	}
 	b.function(b.store.RootScope(), b.config.Spec, inputs)
+	b.freeze()
 	return f
 }
 

@@ -43,6 +43,14 @@ type Config struct {
 	// any.
 	ClipNorm float64
 
+	// Freeze leaves variables as they are: patterns of their names, as path.Match has them, separated by commas. The
+	// averages of a frozen batch normalisation still move.
+	Freeze string
+	// InitFrom is a directory of GoMLX checkpoints: Init takes the model's variables from the newest, by path. What is
+	// not there is initialized as always, as are optimizer and schedules. A job's spec must pin what it holds
+	// (evenweave.Preparer).
+	InitFrom string
+
 	// Counts are what Task.Metrics names, in that order.
 	Counts []Count
 	// Metrics are shown after each evaluation, before the loss.

@@ -39,9 +39,9 @@
 //
 // # Samples and weights
 //
-// The last micro-batch of an epoch may have fewer samples. It is computed by a program for that number of samples,
-// which is compiled when it is first needed: so each loss weighs samples as it is written, and no padding gets into the
-// statistics of batch normalisation. A micro-batch of n samples has weight n, or what Config.Weight says.
+// The last micro-batch of an epoch may have fewer samples. It is computed by a program for that number of samples: so
+// each loss weighs samples as it is written, and no padding gets into the statistics of batch normalisation. A
+// micro-batch of n samples has weight n, or what Config.Weight says.
 //
 // Losses and layers that look at several samples at once (triplets, batch normalisation) see one micro-batch: its size
 // is part of the model.

@@ -22,9 +22,10 @@ func Example() {
 		return layers.Dense(scope, x, true, 10)
 	}
 	task := &evenweave.Task{
-		Name:    "digits",
-		Metrics: []string{"accuracy"},
-		Backend: gomlx.Resolve,
+		Name:     "digits",
+		Metrics:  []string{"accuracy"},
+		Backends: []string{"auto", "xla", "xla:cuda", "go"},
+		Backend:  gomlx.Resolve,
 		Model: func(setup evenweave.Setup) (evenweave.Model, error) {
 			return gomlx.New(setup, gomlx.Config{
 				Model:     classifier,

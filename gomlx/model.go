@@ -32,10 +32,11 @@ type Model struct {
 
 	building sync.Mutex // builder and the maps of programs
 	builder  *builder
-	of       map[int]*program // gradients, by the number of samples
-	metrics  map[int]*evaluation
-	step     *update
-	updating *program // nil until it is compiled
+	// Programs by the number of samples, compiled when they are first needed.
+	of, predicting map[int]*program
+	metrics        map[int]*evaluation
+	step           *update
+	updating       *program // nil until it is compiled
 
 	mu     sync.RWMutex // the state: its readers compute, its writers update
 	closed bool
@@ -45,6 +46,7 @@ type Model struct {
 type tensor struct {
 	evenweave.Tensor
 	path string
+	own  bool // of the model: no optimizer's, no schedule's
 	*memory
 }
 
@@ -75,12 +77,22 @@ func New(setup evenweave.Setup, config Config) (*Model, error) {
 			setup.Log.Warn(s)
 		}
 	}
+	m, err := newModel(setup, config, function, device)
+	if err != nil && compute.IsNotImplemented(err) && name == "go" {
+		err = fmt.Errorf("%w (the \"go\" backend lacks this operation: train with --backend xla)", err)
+	}
+	return m, err
+}
+
+// newModel is New on a device that the model then owns.
+func newModel(setup evenweave.Setup, config Config, function train.ModelFn, device compute.Backend) (*Model, error) {
 	m := &Model{config: config, setup: setup, function: function, device: device, byPath: map[string]*tensor{},
-		of: map[int]*program{}, metrics: map[int]*evaluation{}}
-	if err := m.open(); err != nil {
-		if compute.IsNotImplemented(err) && name == "go" {
-			err = fmt.Errorf("%w (the \"go\" backend lacks this operation: train with --backend xla)", err)
-		}
+		of: map[int]*program{}, predicting: map[int]*program{}, metrics: map[int]*evaluation{}}
+	err := m.open()
+	if err == nil && !setup.EvaluateOnly && setup.Samples%setup.MicroBatch > 0 {
+		_, err = m.gradients(setup.Samples % setup.MicroBatch) // of an epoch's last samples
+	}
+	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
@@ -147,7 +159,7 @@ func (m *Model) layOut(variables []*variable) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.Name, err)
 		}
-		t := &tensor{v.Tensor, v.path, memory}
+		t := &tensor{v.Tensor, v.path, v.own, memory}
 		m.state, m.byPath[v.path] = append(m.state, t), t
 		if v.Summed() {
 			m.summed++
@@ -366,8 +378,10 @@ func (m *Model) Close() (err error) {
 		return nil
 	}
 	m.closed = true
-	for _, p := range m.of {
-		err = errors.Join(err, p.close())
+	for _, programs := range []map[int]*program{m.of, m.predicting} {
+		for _, p := range programs {
+			err = errors.Join(err, p.close())
+		}
 	}
 	for _, e := range m.metrics {
 		err = errors.Join(err, e.close())

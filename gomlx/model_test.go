@@ -192,6 +192,12 @@ func (r *reference) step(t *testing.T, b *evenweave.Batch) {
 		state.MustMutableFlatData(func(flat any) { copy(bytesOf(flat), generatorState(b.Key)) })
 		v.MustSetValue(state)
 	}
+	r.batch(t, b)
+}
+
+// batch trains with the generator as it is.
+func (r *reference) batch(t *testing.T, b *evenweave.Batch) {
+	t.Helper()
 	c := b.Content.(*dataset.Content)
 	batch := train.Batch{}
 	for _, f := range c.Inputs {

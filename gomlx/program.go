@@ -118,8 +118,11 @@ func (p *program) run(a arguments) (results []compute.Buffer, err error) {
 	return results, nil
 }
 
-// close releases the program; no call may run.
+// close releases the program, if there is one; no call may run.
 func (p *program) close() (err error) {
+	if p == nil {
+		return nil
+	}
 	for _, a := range p.idle {
 		err = errors.Join(err, a.release())
 	}

@@ -3,12 +3,16 @@ package gomlx
 import (
 	"cmp"
 	"fmt"
+	"iter"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
+	"github.com/gomlx/gomlx/ml/train"
+	"github.com/gomlx/gomlx/ml/train/optimizer"
 
 	"evenweave"
 )
@@ -18,6 +22,7 @@ type variable struct {
 	evenweave.Tensor
 	of   *model.Variable
 	path string
+	own  bool // of the model: no optimizer's, no schedule's
 }
 
 func newVariable(v *model.Variable, role evenweave.Role) *variable {
@@ -83,11 +88,52 @@ func (b *builder) roles(f *forward) (all []*variable) {
 			all = append(all, newVariable(v, role))
 		}
 	}
+	for _, v := range all {
+		v.own = !slices.ContainsFunc(schedules(), func(scope string) bool { return strings.HasPrefix(v.path, scope) })
+	}
 	inOrder(all)
+	for pattern := range b.config.patterns() {
+		if !b.frozen[pattern] {
+			panic(fmt.Errorf("Config.Freeze: %q matches no weight of the model; `inspect` prints their names", pattern))
+		}
+	}
 	if len(all) == 0 || all[0].Role != evenweave.Trained {
 		panic(fmt.Errorf("the model has no trainable variable: there is nothing to train"))
 	}
 	return all
+}
+
+// schedules are scopes of what GoMLX's schedules keep.
+func schedules() []string {
+	return []string{"/" + optimizer.Scope + "/", train.TrainerAbsoluteScope + "/", "/" +
+		optimizer.GlobalStepVariableName}
+}
+
+// patterns are those of Freeze.
+func (c *Config) patterns() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for p := range strings.SplitSeq(c.Freeze, ",") {
+			if p = strings.TrimSpace(p); p != "" && !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// freeze follows each building of the model, for layers set their variables trainable.
+func (b *builder) freeze() {
+	for pattern := range b.config.patterns() {
+		for v := range b.store.IterVariables() {
+			matches, err := path.Match(pattern, nameOf(v.Path()))
+			if err != nil {
+				panic(fmt.Errorf("Config.Freeze: %q: %w", pattern, err))
+			}
+			if matches && v.Trainable {
+				v.SetTrainable(false)
+				b.frozen[pattern] = true
+			}
+		}
+	}
 }
 
 // inOrder sorts trained, averaged, kept, each by path: the order in a store depends on how it came about.

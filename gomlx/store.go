@@ -1,0 +1,100 @@
+package gomlx
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"evenweave"
+	"evenweave/gomlx/backend"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/tensors"
+	"github.com/gomlx/gomlx/ml/model"
+	"github.com/gomlx/gomlx/ml/model/checkpoint"
+)
+
+// Store returns a GoMLX store with the hyperparameters and the present values of the variables: for a program that
+// predicts or generates with graphs of its own (model.NewExec), or exports a checkpoint of GoMLX. The store is the
+// caller's. The generator's state is not in it.
+func (m *Model) Store() (*model.Store, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return nil, errClosed
+	}
+	store := model.NewStore()
+	store.SetParams(m.config.Params)
+	for _, t := range m.state {
+		value := tensors.FromShape(t.shape)
+		if err := value.MutableFlatData(func(flat any) { copy(bytesOf(flat), t.bytes) }); err != nil {
+			return nil, fmt.Errorf("%s: %w", t.Name, err)
+		}
+		store.VariableWithValue(t.path, value).SetTrainable(t.Role == evenweave.Trained)
+	}
+	return store, nil
+}
+
+// Backend is the backend of the model, for programs that use Store. Close ends it.
+func (m *Model) Backend() compute.Backend { return m.device }
+
+// Export writes the present state as a GoMLX checkpoint into a new or empty directory: GoMLX's own tools read it, and
+// its trainer goes on from it. The generator's state is left out: a trainer that loaded it would train it, and use one
+// dropout mask for ever.
+func (m *Model) Export(dir string) (err error) {
+	defer backend.RecoverInto(&err, "exporting to "+dir)
+	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
+		return fmt.Errorf("%s is not empty: name a new directory", dir)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	store, err := m.Store()
+	if err != nil {
+		return err
+	}
+	defer store.Finalize()
+	handler, err := checkpoint.Build(store).Dir(dir).Done()
+	if err != nil {
+		return err
+	}
+	return handler.Save()
+}
+
+// initFrom takes the model's own variables from a GoMLX checkpoint. Its variables get a store of their own: a store
+// that has them as its loader takes each for trainable.
+func (m *Model) initFrom(dir string) (err error) {
+	defer backend.RecoverInto(&err, "Config.InitFrom: "+dir)
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("Config.InitFrom: %w", err)
+	}
+	store := model.NewStore()
+	if _, err := checkpoint.Load(store).Dir(dir).Immediate().Done(); err != nil {
+		return fmt.Errorf("Config.InitFrom: %w", err)
+	}
+	defer store.Finalize()
+	var missing []string
+	taken := 0
+	for _, t := range m.state {
+		if !t.own {
+			continue
+		}
+		v := store.GetVariable(t.path)
+		if v == nil || !v.HasValue() {
+			missing = append(missing, t.Name)
+			continue
+		}
+		if err := t.copyFrom(v.MustValue()); err != nil {
+			return fmt.Errorf("Config.InitFrom: %s: %w", dir, err)
+		}
+		taken++
+	}
+	if taken == 0 {
+		return fmt.Errorf("Config.InitFrom: %s has none of the model's variables", dir)
+	}
+	if len(missing) > 0 {
+		m.setup.Log.Warn("not in the checkpoint, and initialized as always: " + strings.Join(missing, ", "))
+	}
+	return nil
+}
