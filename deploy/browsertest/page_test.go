@@ -221,6 +221,8 @@ func TestThePageShowsAKill(t *testing.T) {
 
 	keyboard(b, victim.ID)
 	restart(b, r)
+	b.until(`document.querySelector("#evaluations td + td") !== null`)
+	pictures(b)
 	b.check()
 
 	b.expectServer(false) // it goes when the run is over
@@ -231,7 +233,6 @@ func TestThePageShowsAKill(t *testing.T) {
 		t.Errorf("the run failed: %v", err)
 	}
 	b.until(`document.getElementById("connection").textContent === "the run is over"`)
-	pictures(b)
 	b.check()
 
 	b.expectServer(true)
