@@ -5,7 +5,8 @@ import (
 	"io"
 )
 
-// Command is a command of a program's own: `PROGRAM NAME [flags] [ARG...]`. It has the flag -o text|json beside its own.
+// Command is a command of a program's own: `PROGRAM NAME [flags] [ARG...]`. It has the flag -o text|json beside its
+// own.
 type Command struct {
 	Name  string // "bench NAME" is a subcommand of bench
 	Args  string // what follows the flags, for --help: "IMAGE..."; "": no arguments are allowed
@@ -13,8 +14,8 @@ type Command struct {
 	Long  string // the rest of --help; may be empty
 	// Options points to a struct of flags, as Task.Options does; no part of any spec.
 	Options any
-	// Checkpoint gives the command the flags --checkpoint, --dir and, if the task has a choice, --backend: they say what
-	// Invocation.Load opens.
+	// Checkpoint gives the command the flags --checkpoint, --dir and, if the task has a choice, --backend: they say
+	// what Invocation.Load opens.
 	Checkpoint bool
 	// Data gives it --data, for Invocation.Dir.
 	Data bool

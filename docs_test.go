@@ -115,7 +115,8 @@ func checkMake(t *testing.T, makefile string, words []string) error {
 	return nil
 }
 
-// commands yields the command lines of a document's sh and console blocks, by line number; those of console blocks follow a "$ ".
+// commands yields the command lines of a document's sh and console blocks, by line number; those of console blocks
+// follow a "$ ".
 func commands(text string) func(yield func(int, string) bool) {
 	return func(yield func(int, string) bool) {
 		language := ""
@@ -137,7 +138,8 @@ func commands(text string) func(yield func(int, string) bool) {
 	}
 }
 
-// split cuts a command line into words as a shell does for the simple lines of documents; it ends at a pipe, a comment or the like.
+// split cuts a command line into words as a shell does for the simple lines of documents; it ends at a pipe, a comment
+// or the like.
 func split(command string) (words []string) {
 	word := regexp.MustCompile(`(?:[^\s"']+|"[^"]*"|'[^']*')+`)
 	for _, w := range word.FindAllString(command, -1) {

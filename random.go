@@ -47,8 +47,8 @@ func (g *Generator) Uint64() uint64 {
 	return mix(g.state)
 }
 
-// Below returns an unbiased number in [0, n), n > 0 (Lemire's method: the high word of a 128-bit product, redrawn in the
-// few cases that would favour some numbers).
+// Below returns an unbiased number in [0, n), n > 0 (Lemire's method: the high word of a 128-bit product, redrawn in
+// the few cases that would favour some numbers).
 func (g *Generator) Below(n uint64) uint64 {
 	high, low := bits.Mul64(g.Uint64(), n)
 	for low < n && low < -n%n {

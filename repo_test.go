@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// layers is the direction of imports: a package may import only packages of the layers below its own. So worker and coordinator
-// never import each other, and nothing below the command line knows what is above it.
+// layers is the direction of imports: a package may import only packages of the layers below its own. So worker and
+// coordinator never import each other, and nothing below the command line knows what is above it.
 var layers = [][]string{
 	{"cmd/evenweave", "examples/*"},
 	{"cli", "fashion"}, // so that neither imports the other: the command line knows no task, a task no command line
@@ -46,7 +46,8 @@ var homes = []struct {
 	{"github.com/spf13/", []string{"cli"}},
 	{"github.com/schollz/", []string{"internal/progress"}},
 	{"gonum.org/", []string{"internal/progress"}},
-	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and chooses ports.
+	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and
+	// chooses ports.
 	{"math/rand", []string{"internal/chaos", "internal/local/local.go", "worker/fault.go", "allreduce/allreducetest",
 		"internal/simulation"}},
 }
@@ -119,7 +120,8 @@ func (s source) imports() []string {
 	return paths
 }
 
-// within says whether a file is in one of the places: a folder, a file, or what begins as a pattern does that ends in *.
+// within says whether a file is in one of the places: a folder, a file, or what begins as a pattern does that ends in
+// *.
 func (s source) within(places []string) bool {
 	return slices.ContainsFunc(places, func(p string) bool {
 		if deep, ok := strings.CutSuffix(p, "*"); ok {
@@ -133,7 +135,8 @@ func layerOf(s source) int {
 	return slices.IndexFunc(layers, func(l []string) bool { return s.within(l) })
 }
 
-// moduleName is the first line of go.mod: nothing but that and import lines knows it, so that `make rename` can change it.
+// moduleName is the first line of go.mod: nothing but that and import lines knows it, so that `make rename` can change
+// it.
 func moduleName(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("go.mod")
@@ -183,7 +186,8 @@ func TestEachTechnologyHasItsHome(t *testing.T) {
 	}
 }
 
-// What is served to others is served within the limits of package serving. The benchmark of the ring measures gRPC alone, on loopback.
+// What is served to others is served within the limits of package serving. The benchmark of the ring measures gRPC
+// alone, on loopback.
 func TestServersAreMadeInOnePlace(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test || s.within([]string{"internal/serving", "allreduce/bench", "deploy/*"}) {
@@ -290,8 +294,9 @@ func TestFilesAreShort(t *testing.T) {
 	}
 }
 
-// A test that sleeps to wait for something fails on a slow machine and wastes a fast one. It may in a bubble of testing/synctest, where
-// time is virtual, and where the pause itself is what is wanted: then a comment on the line says "this is the work".
+// A test that sleeps to wait for something fails on a slow machine and wastes a fast one. It may in a bubble of
+// testing/synctest, where time is virtual, and where the pause itself is what is wanted: then a comment on the line
+// says "this is the work".
 func TestNoTestSleeps(t *testing.T) {
 	all := sources(t)
 	virtual := map[string]bool{}
@@ -322,7 +327,8 @@ func TestNoTestSleeps(t *testing.T) {
 	}
 }
 
-// image.Decode uses whatever formats the packages of the program register: plots bring TIFF, which takes memory without bound.
+// image.Decode uses whatever formats the packages of the program register: plots bring TIFF, which takes memory without
+// bound.
 func TestOnlyChosenImageFormatsAreDecoded(t *testing.T) {
 	for _, s := range sources(t) {
 		ast.Inspect(s.File, func(n ast.Node) bool {

@@ -24,14 +24,15 @@ type Task struct {
 	// once.
 	Model func(Setup) (Model, error)
 	// Backends are the names that --backend takes, the default first. Backend resolves one of them: "auto" and its like
-	// become the name of a backend that this machine has, which the job then pins. notice explains the choice to a person. nil: the model has only one backend, and there is no flag --backend.
+	// become the name of a backend that this machine has, which the job then pins. notice explains the choice to a
+	// person. nil: the model has only one backend, and there is no flag --backend.
 	Backends []string
 	Backend  func(name string) (resolved, notice string, err error)
 	// Metrics names the sums that Gradients reports beside the loss: their mean over a step's weight is shown with each
 	// step.
 	Metrics []string
-	// Short are values of options, by flag, with which an epoch is short: the defaults of `chaos`, for which each end of
-	// an epoch is a moment to test.
+	// Short are values of options, by flag, with which an epoch is short: the defaults of `chaos`, for which each end
+	// of an epoch is a moment to test.
 	Short map[string]string
 	// Commands are the program's own, beside train, worker, coordinator and the others. One of the same name replaces
 	// the tool's.
