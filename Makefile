@@ -23,9 +23,10 @@ build: ## bin/evenweave
 run: setup build ## train on this machine: embedded etcd, a coordinator, two workers
 	$(BIN) train $(RECIPE) $(ARGS)
 
-test: setup build ## vet and all tests
+test: setup build ## vet and all tests, of the programs under examples/ too
 	$(GO) vet ./...
 	$(GO) test -timeout 10m ./...
+	@for module in examples/*/; do (cd $$module && $(GO) vet ./... && $(GO) test ./...) || exit 1; done
 
 test-compose: setup build ## scales, kills and restarts a cluster made by docker compose; skipped where there is no Docker
 	EVENWEAVE_TEST_COMPOSE=1 $(GO) test -v -count=1 -timeout 60m ./deploy/composetest

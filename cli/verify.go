@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+
+	"evenweave/internal/job"
+	"evenweave/internal/verify"
+)
+
+// verification is one call of verify.
+type verification struct {
+	specFlags
+	options verify.Options
+	trace   bool
+}
+
+func (p *program) verifyCommand() *cobra.Command {
+	v := &verification{}
+	v.program, v.spec.Epochs = p, 1
+	cmd := &cobra.Command{Use: "verify", Short: "Try whether the task computes the same bits every time", Args: noArgs,
+		Long: `Trains a few steps, and computes each micro-batch again, on several lanes, from padding alone, and all of it
+in another process. The first tensor that differs is named: the number of workers would change the weights.`}
+	f := cmd.Flags()
+	f.Uint64Var(&v.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
+	f.IntVar(&v.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
+	f.IntVar(&v.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
+	f.IntVar(&v.options.Steps, "steps", 2, "updates to try")
+	f.IntVar(&v.options.Most, "micro-batches", 4, "micro-batches of each step to try")
+	f.IntVar(&v.options.Lanes, "lanes", 3, "micro-batches to compute side by side")
+	f.BoolVar(&v.trace, "trace", false, "print the hash of everything that is computed, instead of comparing")
+	_ = f.MarkHidden("trace") // for the other process
+	p.backendFlag(f, &v.backend)
+	dataFlag(f, &v.data)
+	p.optionFlags(f, everyOption)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return v.run(cmd) }
+	return cmd
+}
+
+func (v *verification) run(cmd *cobra.Command) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
+	defer stop()
+	if v.options.Steps < 1 || v.options.Most < 1 || v.options.Lanes < 1 {
+		return usagef("--steps, --micro-batches and --lanes must be at least 1")
+	}
+	v.keep = 1
+	if err := v.check(); err != nil {
+		return err
+	}
+	cmd.SetContext(ctx)
+	trace, err := v.compute(cmd)
+	if err != nil {
+		return unlessInterrupted(ctx, fmt.Errorf("task %q: %w", v.program.task.Name, err))
+	}
+	if v.trace {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(trace)
+	}
+	other, err := v.elsewhere(cmd)
+	if err == nil {
+		err = verify.Differ(trace, other, "in another process")
+	}
+	if err != nil {
+		return unlessInterrupted(ctx, fmt.Errorf("task %q: %w", v.program.task.Name, err))
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "equal: %d values, gradients and states of %d steps, computed again, on %d lanes "+
+		"and in another process\n", len(trace), v.options.Steps, v.options.Lanes)
+	return nil
+}
+
+// compute is the part of one process.
+func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
+	ctx, p := cmd.Context(), v.program
+	if _, err := v.prepare(ctx); err != nil {
+		return nil, err
+	}
+	sets, err := p.task.Data(v.data)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.complete(sets.Train); err != nil {
+		return nil, err
+	}
+	backend, notice, err := p.resolveBackend(v.backend)
+	if err != nil {
+		return nil, err
+	}
+	if notice != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), notice)
+	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	model, err := p.task.Model(setup(ctx, job.Job{Spec: v.spec, Backend: backend}, false, log))
+	if err != nil {
+		return nil, err
+	}
+	defer model.Close()
+	v.options.Plan = v.spec.Plan()
+	return verify.Run(ctx, model, sets.Train, v.options)
+}
+
+// elsewhere has another process of this program compute the same.
+func (v *verification) elsewhere(cmd *cobra.Command) (verify.Trace, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"verify", "--trace"}
+	for name, value := range v.program.optionSettings(everyOption) {
+		args = append(args, "--"+name+"="+value)
+	}
+	for _, name := range []string{"seed", "global-batch", "micro-batch", "steps", "micro-batches", "lanes", "backend",
+		"data"} {
+		if f := cmd.Flags().Lookup(name); f != nil {
+			args = append(args, "--"+name+"="+f.Value.String())
+		}
+	}
+	child := exec.CommandContext(cmd.Context(), executable, args...)
+	var out bytes.Buffer
+	child.Stdout, child.Stderr = &out, cmd.ErrOrStderr()
+	if err := child.Run(); err != nil {
+		return nil, fmt.Errorf("in another process: %w", err)
+	}
+	var trace verify.Trace
+	if err := json.Unmarshal(out.Bytes(), &trace); err != nil {
+		return nil, fmt.Errorf("what another process printed: %w", err)
+	}
+	return trace, nil
+}
