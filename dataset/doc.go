@@ -4,6 +4,8 @@
 //	source.go    Source, New: data from whatever can read one sample by its index
 //	memory.go    InMemory: tensors in memory
 //	idx.go       IDX: sets in the form of MNIST
+//	images.go    Images: folders of pictures by class
+//	augment.go   Augmented: changes by seed, epoch and sample
 //	text.go      Text: windows of text or tokens from files larger than memory
 //	files.go     Files: files of any size, checked as they are read; manifest.go: the sums that they are checked by
 //	parts.go     Split, Range, Shuffle: parts of a set, by index alone

@@ -1,0 +1,98 @@
+package dataset
+
+import (
+	"fmt"
+	"slices"
+
+	"evenweave"
+)
+
+// Augmentation changes images at random, each epoch otherwise.
+type Augmentation struct {
+	Mirror bool // half of them from left to right
+	Shift  int  // by up to so many pixels down, up, right and left; what comes in is 0
+	Erase  int  // a rectangle of up to so many pixels a side becomes 0, in half of them
+}
+
+// Augmented returns d with its first input augmented: uint8 images [height width] or [height width channels]. What
+// happens to a sample is a pure function of the job's seed, the epoch and the sample's index in d.
+func Augmented(d evenweave.Data, a Augmentation) evenweave.Data {
+	a.Shift, a.Erase = max(a.Shift, 0), max(a.Erase, 0)
+	about := fmt.Sprintf("augmented %t %d %d", a.Mirror, a.Shift, a.Erase)
+	return &augmented{d, a, digestOf(d.Digest(), about)}
+}
+
+type augmented struct {
+	evenweave.Data
+	Augmentation
+	digest string
+}
+
+func (a *augmented) Digest() string { return a.digest }
+
+// Prefetch implements evenweave.Prefetcher, where the data within does.
+func (a *augmented) Prefetch(b *evenweave.Batch) {
+	if f, ok := a.Data.(evenweave.Prefetcher); ok {
+		f.Prefetch(b)
+	}
+}
+
+// Load implements evenweave.Data.
+func (a *augmented) Load(b *evenweave.Batch) error {
+	if err := a.Data.Load(b); err != nil {
+		return err
+	}
+	c, ok := b.Content.(*Content)
+	if !ok || len(c.Inputs) == 0 || c.Inputs[0].Type != evenweave.Uint8 || len(c.Inputs[0].Shape)/2 != 1 {
+		return fmt.Errorf("%s: expected uint8 images [height width] or [height width channels] as its first input",
+			a.digest)
+	}
+	shape := append(slices.Clone(c.Inputs[0].Shape), 1)
+	image := pixels{height: shape[0], width: shape[1], channels: shape[2]}
+	scratch := make([]byte, image.height*image.width*image.channels)
+	for i, sample := range b.Samples {
+		if sample == evenweave.Padding {
+			continue
+		}
+		image.bytes = c.Inputs[0].Sample(i)
+		key := evenweave.Key(b.Seed, evenweave.PurposeAugment, uint64(b.Epoch), uint64(sample))
+		a.change(image, scratch, evenweave.NewGenerator(key))
+	}
+	return nil
+}
+
+// pixels is an image, row by row.
+type pixels struct {
+	bytes                   []byte
+	height, width, channels int
+}
+
+// at returns the bytes of a pixel.
+func (p pixels) at(y, x int) []byte { return p.bytes[(y*p.width+x)*p.channels:][:p.channels] }
+
+// change draws the same numbers whatever is switched on, so that one change can be left out without changing others.
+func (a Augmentation) change(p pixels, scratch []byte, random *evenweave.Generator) {
+	below := func(n int) int { return int(random.Below(uint64(n))) }
+	mirror, down, right := below(2) == 1, below(2*a.Shift+1)-a.Shift, below(2*a.Shift+1)-a.Shift
+	erase := below(2) == 1
+	h, w := 1+below(max(1, min(a.Erase, p.height))), 1+below(max(1, min(a.Erase, p.width)))
+	top, left := below(p.height-h+1), below(p.width-w+1)
+
+	copy(scratch, p.bytes)
+	from := p
+	from.bytes = scratch
+	for y := range p.height {
+		for x := range p.width {
+			to, fy, fx := p.at(y, x), y-down, x-right
+			if a.Mirror && mirror {
+				fx = p.width - 1 - fx
+			}
+			gone := a.Erase > 0 && erase && y >= top && y < top+h && x >= left && x < left+w
+			if gone || fy < 0 || fy >= p.height || fx < 0 || fx >= p.width {
+				clear(to)
+			} else {
+				copy(to, from.at(fy, fx))
+			}
+		}
+	}
+}
