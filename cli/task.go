@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -148,13 +147,4 @@ func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, jo
 		numerics, err := probe.Numerics(model, train, j.Spec.Plan(), j.Spec.Original().TotalSteps())
 		return model, train, numerics, err
 	}
-}
-
-// command is the task's own of that name.
-func (p *program) command(name string) (evenweave.Command, bool) {
-	i := slices.IndexFunc(p.task.Commands, func(c evenweave.Command) bool { return c.Name == name })
-	if i < 0 {
-		return evenweave.Command{}, false
-	}
-	return p.task.Commands[i], true
 }

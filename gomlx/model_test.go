@@ -190,7 +190,9 @@ func (r *reference) step(t *testing.T, b *evenweave.Batch) {
 	if v := r.store.GetVariable(generatorPath()); v != nil {
 		state := tensors.FromShape(graph.RNGStateShape)
 		state.MustMutableFlatData(func(flat any) { copy(bytesOf(flat), generatorState(b.Key)) })
-		v.MustSetValue(state)
+		if err := v.SetValue(state); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.batch(t, b)
 }

@@ -140,7 +140,7 @@ func (l *Layout) ReadImage(from Reader, offset int64, p []byte) error {
 			if err := from.Read(i, within, p[:n]); err != nil {
 				return fmt.Errorf("reading tensor %s: %w", l.Tensors[i].Name, err)
 			}
-			p, offset, within = p[n:], offset+n, within+n
+			p, offset = p[n:], offset+n
 		}
 		gap := min(l.end(i)-offset, int64(len(p)))
 		clear(p[:gap])

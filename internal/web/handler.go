@@ -41,7 +41,7 @@ func Token(dir string) (string, error) {
 		return "", fmt.Errorf("reading the page's token: %w; remove it, and another is made", err)
 	}
 	secret := make([]byte, tokenBytes)
-	rand.Read(secret) // never fails
+	_, _ = rand.Read(secret) // never fails
 	token = base64.RawURLEncoding.EncodeToString(secret)
 	if err := replace(path, []byte(token+"\n")); err != nil {
 		return "", fmt.Errorf("keeping the page's token: %w", err)

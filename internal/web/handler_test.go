@@ -212,7 +212,7 @@ func TestTheLastEventIsSent(t *testing.T) {
 	if u := next(t, lines); u.Job.State != "done" {
 		t.Errorf("the last message says %q, want done", u.Job.State)
 	}
-	if lines.Scan() && lines.Scan() {
+	if empty := lines.Scan(); empty && lines.Scan() {
 		t.Errorf("the stream goes on: %s", lines.Text())
 	}
 }
