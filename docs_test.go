@@ -188,13 +188,14 @@ func TestManualNamesEveryFlag(t *testing.T) {
 	}
 }
 
-// The program in the README reads a checkpoint that this module wrote, and refuses one with lengths that do not agree.
-func TestReadmeReadsACheckpoint(t *testing.T) {
+// The program in docs/checkpoints.md reads a checkpoint that this module wrote, and refuses one with lengths that do
+// not agree.
+func TestDocumentedProgramReadsACheckpoint(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles a program: skipped by -short")
 	}
 	dir := t.TempDir()
-	_, program, _ := strings.Cut(read(t, "README.md"), "```go\n")
+	_, program, _ := strings.Cut(read(t, "docs/checkpoints.md"), "```go\n")
 	program, _, _ = strings.Cut(program, "```")
 	if err := os.WriteFile(filepath.Join(dir, "weights.go"), []byte(program), 0o644); err != nil {
 		t.Fatal(err)

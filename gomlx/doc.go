@@ -25,7 +25,7 @@
 //
 // # Roles of variables
 //
-// Roles are found from the graphs; `PROGRAM inspect` prints them.
+// Roles are found from the graphs; Tensors lists them.
 //
 //   - trained: Trainable variables. Gradients of bfloat16 and float64 variables are rounded to float32.
 //   - averaged: changed by the model in a way that depends on samples or random numbers, as batch normalisation's

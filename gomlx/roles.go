@@ -94,7 +94,7 @@ func (b *builder) roles(f *forward) (all []*variable) {
 	inOrder(all)
 	for pattern := range b.config.patterns() {
 		if !b.frozen[pattern] {
-			panic(fmt.Errorf("Config.Freeze: %q matches no weight of the model; `inspect` prints their names", pattern))
+			panic(fmt.Errorf("Config.Freeze: %q matches no weight of the model; Tensors lists their names", pattern))
 		}
 	}
 	if len(all) == 0 || all[0].Role != evenweave.Trained {
