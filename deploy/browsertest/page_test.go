@@ -193,7 +193,7 @@ const data = "--global-batch=32 --micro-batch=4 --samples=4800 --checkpoint-ever
 // A person that looks at a run sees a worker killed and another one join, and the page survives its coordinator.
 func TestThePageShowsAKill(t *testing.T) {
 	b := open(t)
-	r := train(t, append(strings.Fields(data), "--steps=1200")...)
+	r := train(t, append(strings.Fields(data), "--steps=3000")...)
 	url := r.await("the page's address", func(l line) bool { return l.Event == "page" }).URL
 	b.window(1080, 1250, "light")
 	b.do(chromedp.Navigate(url))
@@ -216,7 +216,6 @@ func TestThePageShowsAKill(t *testing.T) {
 	r.await("a world of three", world(3, 0))
 	b.until(`document.querySelectorAll('[data-member][data-state="training"]').length === 3`)
 	b.until(`document.querySelector("#recoveries td + td") !== null`)
-	b.until(`document.querySelector("#waits td + td") !== null`)
 	b.check()
 
 	keyboard(b, victim.ID)
