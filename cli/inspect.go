@@ -45,6 +45,14 @@ func (w *whereFlags) dial() (*cluster.Client, error) {
 	return cluster.Dial([]string{r.Etcd}, r.Job)
 }
 
+// dialFor is dial for a command that prints in the given form.
+func (w *whereFlags) dialFor(output string) (*cluster.Client, error) {
+	if err := checkOutput(output); err != nil {
+		return nil, err
+	}
+	return w.dial()
+}
+
 // explain says that the run is over, if that is why it does not answer.
 func (w *whereFlags) explain(err error) error {
 	if err == nil || len(w.etcd) > 0 {
@@ -145,10 +153,7 @@ func blameCommand() *cobra.Command {
 	where.register(cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkOutput(*output); err != nil {
-			return err
-		}
-		c, err := where.dial()
+		c, err := where.dialFor(*output)
 		if err != nil {
 			return err
 		}

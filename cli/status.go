@@ -217,10 +217,7 @@ func statusCommand() *cobra.Command {
 	output := outputFlag(cmd)
 	cmd.Flags().BoolVar(&watch, "watch", false, "again every second, until interrupted")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkOutput(*output); err != nil {
-			return err
-		}
-		c, err := where.dial()
+		c, err := where.dialFor(*output)
 		if err != nil {
 			return err
 		}

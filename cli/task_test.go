@@ -84,3 +84,23 @@ func commands(t *testing.T) *cobra.Command {
 	}
 	return root
 }
+
+// Run is one command line in this process: nil for success, and errors that say what Main would exit with.
+func TestRunIsACommandLine(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"verify", "--steps", "1"}, exitDone},
+		{[]string{"verify", "--steps", "0"}, exitUsage},
+		{[]string{"verify", "--points", "0"}, exitUsage},
+		{[]string{"evaluate", "--dir", t.TempDir()}, exitFailed},
+	} {
+		if c.args[0] == "verify" && c.code == exitDone {
+			t.Setenv(beProgram, "1") // verify starts this process's executable once more
+		}
+		if err := Run(t.Context(), tiny(), c.args...); exitCode(err) != c.code {
+			t.Errorf("%v ends with %v, want exit code %d", c.args, err, c.code)
+		}
+	}
+}

@@ -164,39 +164,35 @@ func (s *sim) send(from, to *process, do func()) {
 	})
 }
 
-// call asks a process and brings its answer back. gone runs if nothing listens there; nothing runs if a message is
-// lost.
-func (s *sim) call(from, to *process, serve func(), answered, gone func()) {
+// ask delivers a request. gone runs if nothing listens there; nothing runs if the message is lost.
+func (s *sim) ask(from, to *process, handle, gone func()) {
 	s.after(s.delay(), func() {
 		switch {
 		case s.blocked[[2]*process{from, to}]:
 		case to.dead:
 			from.exec(gone)
 		default:
-			to.exec(func() {
-				serve()
-				s.send(to, from, answered)
-			})
+			to.exec(handle)
 		}
 	})
+}
+
+// call asks a process and brings its answer back.
+func (s *sim) call(from, to *process, serve func(), answered, gone func()) {
+	s.ask(from, to, func() {
+		serve()
+		s.send(to, from, answered)
+	}, gone)
 }
 
 // transfer is a call whose answer is a state, which takes time to send. A process sends one state after the other, and
 // skips those that are no longer wanted.
 func (s *sim) transfer(from, to *process, wanted func() bool, serve func(), answered, gone func()) {
-	s.after(s.delay(), func() {
-		switch {
-		case s.blocked[[2]*process{from, to}]:
-		case to.dead:
-			from.exec(gone)
-		default:
-			to.exec(func() {
-				serve()
-				to.outbox = append(to.outbox, &sending{from, wanted, answered, gone})
-				s.sendNext(to)
-			})
-		}
-	})
+	s.ask(from, to, func() {
+		serve()
+		to.outbox = append(to.outbox, &sending{from, wanted, answered, gone})
+		s.sendNext(to)
+	}, gone)
 }
 
 // sending is a state on its way to a process.
