@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"slices"
 	"strconv"
@@ -21,7 +22,7 @@ var layers = [][]string{
 	{"cli", "fashion"}, // so that neither imports the other: the command line knows no task, a task no command line
 	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
-	{"internal/telemetry", "internal/web", "evenweavetest"},
+	{"internal/telemetry", "internal/web", "internal/plot", "evenweavetest"},
 	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "gomlx",
 		"checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
@@ -45,7 +46,7 @@ var homes = []struct {
 	{"github.com/prometheus/", []string{"internal/telemetry"}},
 	{"github.com/spf13/", []string{"cli"}},
 	{"github.com/schollz/", []string{"internal/progress"}},
-	{"gonum.org/", []string{"internal/progress"}},
+	{"gonum.org/", []string{"internal/plot"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and
 	// chooses ports.
 	{"math/rand", []string{"internal/chaos", "internal/local/local.go", "worker/fault.go", "allreduce/allreducetest",
@@ -182,6 +183,19 @@ func TestEachTechnologyHasItsHome(t *testing.T) {
 			if s.dir == "allreduce" && !s.test && strings.Contains(strings.Split(imported, "/")[0], ".") {
 				t.Errorf("%s imports %s: allreduce uses the standard library only", s.path, imported)
 			}
+		}
+	}
+}
+
+// What a cluster's processes are made of holds no library of pictures.
+func TestAClusterLinksNoPlots(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./coordinator", "./worker").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p := range strings.Lines(string(out)) {
+		if strings.HasPrefix(p, "gonum.org/") || !strings.Contains(string(out), "/coordinator\n") {
+			t.Errorf("coordinator or worker links %s", p)
 		}
 	}
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"evenweave/internal/local"
+	"evenweave/internal/plot"
 	"evenweave/internal/progress"
 )
 
@@ -100,6 +104,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
 			Finished: last.finished, Hold: hold, Pin: pin,
 		}, interrupt)
+		draw(dir, log)
 		if exitCode(err) == exitInterrupted && !last.finished() {
 			show.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: "interrupted without a " +
 				"last checkpoint: a resumed run goes on from the newest one before"}})
@@ -110,6 +115,17 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		return err
 	}
 	return cmd
+}
+
+// draw makes a picture of the run's learning curve beside its numbers.
+func draw(dir string, log *slog.Logger) {
+	records, _, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
+	if err == nil {
+		err = plot.Curve(filepath.Join(dir, "learning-curve.png"), records)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, plot.ErrNoCurve) {
+		log.Warn("no picture of the learning curve", "err", err)
+	}
 }
 
 // renderer chooses how progress is shown: JSON lines on standard output, else on standard error a bar on a terminal,

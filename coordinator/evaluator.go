@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -163,7 +162,6 @@ func (c *Coordinator) startEvaluating(ctx context.Context) (stop context.CancelF
 
 // evaluate works the queue off until ctx ends.
 func (c *Coordinator) evaluate(ctx context.Context) {
-	var plotted time.Time
 	for {
 		entry, ok := c.evaluations.next()
 		if !ok {
@@ -193,10 +191,6 @@ func (c *Coordinator) evaluate(ctx context.Context) {
 			c.store.Point("best", entry)
 		}
 		c.prune(ctx)
-		if now := time.Now(); now.Sub(plotted) > plotEvery { // drawing takes longer than a small evaluation
-			c.plot()
-			plotted = now
-		}
 	}
 }
 
@@ -268,21 +262,6 @@ func (c *Coordinator) missed(spec job.Spec) {
 	}
 	for _, entry := range slices.Backward(entries) { // the oldest first, as they came
 		c.examine(spec, entry)
-	}
-}
-
-// plotEvery bounds how often the learning curve is drawn before the end.
-const plotEvery = 20 * time.Second
-
-// plot draws the learning curve.
-func (c *Coordinator) plot() {
-	c.metrics.Flush()
-	records, _, err := progress.ReadMetrics(c.metricsPath())
-	if err == nil {
-		err = progress.Plot(filepath.Join(c.Dir, "learning-curve.png"), records)
-	}
-	if err != nil {
-		c.Log.Warn("learning curve", "err", err)
 	}
 }
 

@@ -207,7 +207,6 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 	if ev, ok := c.evaluations.at(m.Step); ok {
 		e.TestAccuracy, e.TestLoss = &ev.TestAccuracy, &ev.TestLoss
 	}
-	c.plot()
 	c.emit(e)
 	if !d.Complete {
 		return ErrHalted

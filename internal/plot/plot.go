@@ -1,4 +1,6 @@
-package progress
+// Package plot draws the learning curve of a run as a picture. It is the only package that links a library of plots,
+// and nothing that a cluster runs needs it.
+package plot
 
 import (
 	"errors"
@@ -16,6 +18,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
+
+	"evenweave/internal/progress"
 )
 
 const (
@@ -26,23 +30,24 @@ const (
 	smoothing  = 50   // a smoothed point is the mean of 1/50 of the steps around it
 )
 
-// ErrNoCurve is the error of Plot without any step or evaluation.
+// ErrNoCurve is the error of Curve without any step or evaluation.
 var ErrNoCurve = errors.New("no step and no evaluation to draw")
 
-// Plot draws the learning curve that records hold as a PNG file at path: loss above, accuracy below, of training (light
-// for single steps, bold for their moving mean) and of the test set, over epochs. Training accuracy is measured before
-// each update and with dropout, test accuracy without. The file appears whole or not at all. Records may be in any
-// order; other kinds are ignored.
-func Plot(path string, records []Record) error {
-	steps, evaluations := curve(records)
+// Curve draws the learning curve that records hold as a PNG file at path: loss above, accuracy below, of training
+// (light for single steps, bold for their moving mean) and of the test set, over epochs. Training accuracy is measured
+// before each update and with dropout, test accuracy without. The file appears whole or not at all. Records may be in
+// any order; other kinds are ignored.
+func Curve(path string, records []progress.Record) error {
+	steps, evaluations := ordered(records)
 	if len(steps) == 0 && len(evaluations) == 0 {
-		return fmt.Errorf("progress: plot %s: %w", path, ErrNoCurve)
+		return fmt.Errorf("plot %s: %w", path, ErrNoCurve)
 	}
 	x, label := timeline(steps)
 	loss := panel("Learning curve", "loss", label, steps, evaluations, x,
-		func(s Step) float64 { return s.Loss }, func(e Evaluation) float64 { return e.TestLoss })
+		func(s progress.Step) float64 { return s.Loss }, func(e progress.Evaluation) float64 { return e.TestLoss })
 	accuracy := panel("", "accuracy (%)", label, steps, evaluations, x,
-		func(s Step) float64 { return 100 * s.Accuracy }, func(e Evaluation) float64 { return 100 * e.TestAccuracy })
+		func(s progress.Step) float64 { return 100 * s.Accuracy },
+		func(e progress.Evaluation) float64 { return 100 * e.TestAccuracy })
 	accuracy.Legend = plot.NewLegend() // one legend is enough
 	focus(loss, accuracy, steps, evaluations)
 
@@ -54,14 +59,14 @@ func Plot(path string, records []Record) error {
 		panels[i][0].Draw(canvases[0])
 	}
 	if err := writePNG(path, vgimg.PngCanvas{Canvas: image}); err != nil {
-		return fmt.Errorf("progress: plot: %w", err)
+		return fmt.Errorf("plot %s: %w", path, err)
 	}
 	return nil
 }
 
 // focus sets the vertical ranges. Lines of the first steps may leave the picture: otherwise they would squeeze all
 // others.
-func focus(loss, accuracy *plot.Plot, steps []Step, evaluations []Evaluation) {
+func focus(loss, accuracy *plot.Plot, steps []progress.Step, evaluations []progress.Evaluation) {
 	loss.Legend.Top = true
 	loss.Y.Min = 0
 	accuracy.Y.Max = min(100, accuracy.Y.Max)
@@ -79,26 +84,26 @@ func focus(loss, accuracy *plot.Plot, steps []Step, evaluations []Evaluation) {
 	accuracy.Y.Min = max(accuracy.Y.Min, lowest-2)
 }
 
-// curve returns the steps and evaluations to draw, in order, each once.
-func curve(records []Record) (steps []Step, evaluations []Evaluation) {
+// ordered returns the steps and evaluations to draw, in order, each once.
+func ordered(records []progress.Record) (steps []progress.Step, evaluations []progress.Evaluation) {
 	for _, r := range records {
 		switch e := r.Event.(type) {
-		case Step:
+		case progress.Step:
 			steps = append(steps, e)
-		case Evaluation:
+		case progress.Evaluation:
 			evaluations = append(evaluations, e)
 		}
 	}
-	slices.SortStableFunc(steps, func(a, b Step) int { return a.Step - b.Step })
-	slices.SortStableFunc(evaluations, func(a, b Evaluation) int { return a.Step - b.Step })
-	return slices.CompactFunc(steps, func(a, b Step) bool { return a.Step == b.Step }),
-		slices.CompactFunc(evaluations, func(a, b Evaluation) bool { return a.Step == b.Step })
+	slices.SortStableFunc(steps, func(a, b progress.Step) int { return a.Step - b.Step })
+	slices.SortStableFunc(evaluations, func(a, b progress.Evaluation) int { return a.Step - b.Step })
+	return slices.CompactFunc(steps, func(a, b progress.Step) bool { return a.Step == b.Step }),
+		slices.CompactFunc(evaluations, func(a, b progress.Evaluation) bool { return a.Step == b.Step })
 }
 
 // timeline maps a step to its place on the horizontal axis: in epochs if the records show how many steps an epoch has,
 // otherwise in steps. Step s of epoch e > 1 bounds that number by (s-1)/(e-1), and an epoch's first step meets the
 // bound.
-func timeline(steps []Step) (x func(step int) float64, label string) {
+func timeline(steps []progress.Step) (x func(step int) float64, label string) {
 	perEpoch := 0
 	for _, s := range steps {
 		if s.Epoch > 1 && s.Step > 1 {
@@ -121,8 +126,8 @@ var (
 )
 
 // panel is one half of the picture. Colors above are never written to.
-func panel(title, y, label string, steps []Step, evaluations []Evaluation, x func(int) float64,
-	ofStep func(Step) float64, ofTest func(Evaluation) float64) *plot.Plot {
+func panel(title, y, label string, steps []progress.Step, evaluations []progress.Evaluation, x func(int) float64,
+	ofStep func(progress.Step) float64, ofTest func(progress.Evaluation) float64) *plot.Plot {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, label, y
 	for _, style := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font,

@@ -1,4 +1,4 @@
-package progress
+package plot
 
 import (
 	"errors"
@@ -8,20 +8,23 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"evenweave/internal/progress"
 )
 
 // training is like a real job: 10 epochs of 469 steps, with an evaluation each.
-func training() []Record {
+func training() []progress.Record {
+	now := time.Unix(1_700_000_000, 0)
 	random := rand.New(rand.NewPCG(1, 2))
-	var records []Record
+	var records []progress.Record
 	for s := 1; s <= 4690; s++ {
 		trend := 0.2 + 0.5*math.Exp(-float64(s)/900) + 1.6*math.Exp(-float64(s)/40)
-		records = append(records, Record{noon, Step{Step: s, Epoch: (s-1)/469 + 1,
+		records = append(records, progress.Record{Time: now, Event: progress.Step{Step: s, Epoch: (s-1)/469 + 1,
 			Loss: trend * math.Exp(0.18*random.NormFloat64()), Accuracy: 1 - 0.36*trend + 0.025*random.NormFloat64()}})
 		if s%469 == 0 {
-			records = append(records, Record{noon,
-				Evaluation{Step: s, Epoch: s / 469, TestLoss: 0.225 + 0.3*math.Exp(-float64(s)/1100),
-					TestAccuracy: 0.921 - 0.11*math.Exp(-float64(s)/1100)}})
+			records = append(records, progress.Record{Time: now, Event: progress.Evaluation{Step: s, Epoch: s / 469, TestLoss: 0.225 + 0.3*math.Exp(-float64(s)/1100),
+				TestAccuracy: 0.921 - 0.11*math.Exp(-float64(s)/1100)}})
 		}
 	}
 	return records
@@ -29,11 +32,12 @@ func training() []Record {
 
 func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 	all := training()
-	huge := Record{noon, Step{Step: 1, Epoch: 1, Loss: 1e300}}
-	for name, records := range map[string][]Record{
+	now := all[0].Time
+	huge := progress.Record{Time: now, Event: progress.Step{Step: 1, Epoch: 1, Loss: 1e300}}
+	for name, records := range map[string][]progress.Record{
 		"whole": all, "first epoch": all[:300], "one step": all[:1], "two steps": all[:2],
 		"evaluation": {all[469]}, "twice": append(all[:600:600], all[400:900]...), "huge": {huge},
-		"zero": {{noon, Step{Step: 1}}},
+		"zero": {{Time: now, Event: progress.Step{Step: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -41,7 +45,7 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 			if keep := os.Getenv("EVENWEAVE_TEST_PLOT"); keep != "" && name == "whole" {
 				path = keep
 			}
-			if err := Plot(path, records); err != nil {
+			if err := Curve(path, records); err != nil {
 				t.Fatal(err)
 			}
 			f, err := os.Open(path)
@@ -65,19 +69,19 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 
 func TestPlotOfNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "curve.png")
-	if err := Plot(path, nil); !errors.Is(err, ErrNoCurve) {
+	if err := Curve(path, nil); !errors.Is(err, ErrNoCurve) {
 		t.Errorf("got %v, want ErrNoCurve", err)
 	}
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Error("a file is there")
 	}
-	if err := Plot(filepath.Join(t.TempDir(), "gone", "curve.png"), training()[:9]); err == nil {
+	if err := Curve(filepath.Join(t.TempDir(), "gone", "curve.png"), training()[:9]); err == nil {
 		t.Error("no error for a folder that is not there")
 	}
 }
 
 func TestTimelineFindsTheEpochs(t *testing.T) {
-	steps, _ := curve(training())
+	steps, _ := ordered(training())
 	for from := 0; from < len(steps)-500; from += 97 { // any part that holds an epoch's first step
 		x, label := timeline(steps[from:])
 		if label != "epoch" || x(4690) != 10 {
