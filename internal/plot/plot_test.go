@@ -23,7 +23,8 @@ func training() []progress.Record {
 		records = append(records, progress.Record{Time: now, Event: progress.Step{Step: s, Epoch: (s-1)/469 + 1,
 			Loss: trend * math.Exp(0.18*random.NormFloat64()), Accuracy: 1 - 0.36*trend + 0.025*random.NormFloat64()}})
 		if s%469 == 0 {
-			records = append(records, progress.Record{Time: now, Event: progress.Evaluation{Step: s, Epoch: s / 469, TestLoss: 0.225 + 0.3*math.Exp(-float64(s)/1100),
+			records = append(records, progress.Record{Time: now, Event: progress.Evaluation{Step: s, Epoch: s / 469,
+				TestLoss:     0.225 + 0.3*math.Exp(-float64(s)/1100),
 				TestAccuracy: 0.921 - 0.11*math.Exp(-float64(s)/1100)}})
 		}
 	}
