@@ -39,7 +39,7 @@ var homes = []struct {
 	prefix string
 	in     []string
 }{
-	{"github.com/gomlx/", []string{"gomlx/*", "fashion/cnn"}},
+	{"github.com/gomlx/", []string{"gomlx/*", "fashion/cnn", "examples/*"}},
 	{"go.etcd.io/", []string{"internal/cluster", "internal/local"}},
 	{"google.golang.org/grpc", []string{"proto", "internal/serving", "allreduce/grpclink", "allreduce/bench",
 		"internal/cluster", "worker", "coordinator", "cli"}},

@@ -1,0 +1,142 @@
+package evenweavetest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Main is for a TestMain: it makes the test's binary the program too, for Train starts it as that.
+//
+//	func TestMain(m *testing.M) { evenweavetest.Main(m, main) }
+func Main(m *testing.M, program func()) {
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-test.") {
+		program()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// Result is how a run ended.
+type Result struct {
+	Step, Epoch, Workers, Generation int
+	Weights                          string // SHA-256, in hexadecimal
+	Figures                          map[string]float64
+}
+
+// SameWeights trains with 1, 2 and 3 workers, and then with 3 of which one is killed, by `train ARGS`. It fails the
+// test unless all end with the same weights and figures, and returns those. Choose a length of some hundred steps for a
+// model whose steps take less than a millisecond, so that the kill comes before the end.
+func SameWeights(t testing.TB, args ...string) Result {
+	t.Helper()
+	first := Train(t, append([]string{"--workers", "1"}, args...)...)
+	for _, workers := range []int{2, 3} {
+		r := Train(t, append([]string{"--workers", fmt.Sprint(workers)}, args...)...)
+		if r.Workers != workers {
+			t.Errorf("evenweave: %d workers were at the end, expected %d", r.Workers, workers)
+		}
+		same(t, first, r, fmt.Sprintf("%d workers", workers))
+	}
+	r := train(t, true, append([]string{"--workers", "3"}, args...))
+	if r.Generation < 2 {
+		t.Errorf("evenweave: the run was over before a worker was killed: train for more steps")
+	}
+	same(t, first, r, "3 workers, one killed")
+	return first
+}
+
+func same(t testing.TB, one, other Result, what string) {
+	t.Helper()
+	if one.Weights != other.Weights || fmt.Sprint(one.Figures) != fmt.Sprint(other.Figures) {
+		t.Errorf("evenweave: %s: weights %s, %v; one worker: %s, %v", what, other.Weights, other.Figures, one.Weights,
+			one.Figures)
+	}
+}
+
+// Train runs `train ARGS` in a directory of its own, to the end; TestMain must call Main.
+func Train(t testing.TB, args ...string) Result {
+	t.Helper()
+	return train(t, false, args)
+}
+
+// train kills one worker of the first world, if it should.
+func train(t testing.TB, kill bool, args []string) Result {
+	t.Helper()
+	args = append([]string{"train", "-o", "json", "--dir", t.TempDir()}, args...)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatalf("evenweave: %v", err)
+	}
+	last, killed := []byte(nil), error(nil)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		last = bytes.Clone(lines.Bytes())
+		if pid := workerOf(last); kill && pid > 0 {
+			kill, killed = false, end(pid)
+		}
+	}
+	if err := cmd.Wait(); err != nil || killed != nil || lines.Err() != nil {
+		t.Fatalf("evenweave: %s: %v, %v, %v\n%s", strings.Join(args, " "), err, killed, lines.Err(), stderr.String())
+	}
+	r, err := resultOf(last)
+	if err != nil {
+		t.Fatalf("evenweave: %s ends with %q: %v", strings.Join(args, " "), last, err)
+	}
+	return r
+}
+
+// workerOf returns the process of the last rank, if the line announces a world; else 0.
+func workerOf(line []byte) int {
+	var world struct {
+		Event   string
+		Members []struct{ PID int }
+	}
+	if json.Unmarshal(line, &world) != nil || world.Event != "world" || len(world.Members) == 0 {
+		return 0
+	}
+	return world.Members[len(world.Members)-1].PID
+}
+
+func end(pid int) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Kill()
+}
+
+// resultOf reads the last line of a run, whose fields test_NAME are the figures.
+func resultOf(line []byte) (r Result, err error) {
+	fields, done := map[string]any{}, struct {
+		Event   string
+		Weights string `json:"weights_sha256"`
+		*Result
+	}{Result: &r}
+	if err := json.Unmarshal(line, &done); err != nil {
+		return r, err
+	}
+	if done.Event != "done" || done.Weights == "" {
+		return r, fmt.Errorf("the event is %q, expected done with weights", done.Event)
+	}
+	if err := json.Unmarshal(line, &fields); err != nil {
+		return r, err
+	}
+	r.Weights, r.Figures = done.Weights, map[string]float64{}
+	for name, value := range fields {
+		if name, ok := strings.CutPrefix(name, "test_"); ok {
+			r.Figures[name], _ = value.(float64)
+		}
+	}
+	return r, nil
+}

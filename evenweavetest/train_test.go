@@ -1,0 +1,29 @@
+package evenweavetest
+
+import "testing"
+
+// A run's last line is read whole, and what is none is refused.
+func TestResultOf(t *testing.T) {
+	r, err := resultOf([]byte(`{"event":"done","step":5,"epoch":1,"workers":2,"generation":3,"test_error":0.5,` +
+		`"test_loss":2,"weights_sha256":"ab"}`))
+	if err != nil || r.Step != 5 || r.Epoch != 1 || r.Workers != 2 || r.Generation != 3 || r.Weights != "ab" ||
+		len(r.Figures) != 2 || r.Figures["error"] != 0.5 || r.Figures["loss"] != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, line := range []string{"", "x", `{"event":"step"}`, `{"event":"done"}`} {
+		if _, err := resultOf([]byte(line)); err == nil {
+			t.Errorf("%q is taken for a run's end", line)
+		}
+	}
+}
+
+func TestWorkerOf(t *testing.T) {
+	for line, want := range map[string]int{
+		"": 0, `{"event":"step"}`: 0, `{"event":"world","members":[]}`: 0,
+		`{"event":"world","members":[{"id":"a","pid":7},{"id":"b","pid":8}]}`: 8,
+	} {
+		if pid := workerOf([]byte(line)); pid != want {
+			t.Errorf("%s: %d, want %d", line, pid, want)
+		}
+	}
+}
