@@ -145,10 +145,7 @@ func verify(ctx context.Context, f io.ReadSeeker) (m Manifest, p *payload, err e
 	if err != nil {
 		return m, nil, err
 	}
-	if err := json.Unmarshal(e.head[headerSize:], &m); err != nil {
-		return m, nil, fmt.Errorf("manifest: %w", err)
-	}
-	if err := m.validate(); err != nil {
+	if m, err = e.manifest(); err != nil {
 		return m, nil, err
 	}
 	if _, err := f.Seek(int64(len(e.head)), io.SeekStart); err != nil {
@@ -200,7 +197,7 @@ func (p *payload) last(n int) (int, error) {
 func (p *payload) check() error {
 	p.hash.Write(p.trailer[:8])
 	if found, expected := p.hash.Sum(nil), p.trailer[8:]; !bytes.Equal(found, expected) {
-		return fmt.Errorf("SHA-256 is %x, expected %x", found, expected)
+		return &HashError{found, expected}
 	}
 	return nil
 }

@@ -273,11 +273,7 @@ func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
 	if err != nil {
 		return m, err
 	}
-	err = payload.Close()
-	if err == nil && (m.Step != e.Step || m.Term != e.Term) {
-		err = fmt.Errorf("it holds step %d of term %d: it was renamed", m.Step, m.Term)
-	}
-	if err != nil {
+	if err = errors.Join(payload.Close(), m.named(e.Path)); err != nil {
 		return m, &DamagedError{e.Path, err}
 	}
 	return m, nil

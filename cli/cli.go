@@ -8,6 +8,7 @@
 //	train.go      a cluster on this machine
 //	processes.go  coordinator, worker, etcd
 //	commands.go   the task's own commands; checkpoints that they load
+//	checkpoint.go what a run's checkpoints hold, and whether they are whole
 //	status.go     status; inspect.go: scale, blame
 package cli
 
@@ -165,7 +166,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 	bench := benchCommand()
 	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), etcdCommand(p.asked), healthCommand(),
 		statusCommand(), scaleCommand(),
-		blameCommand(), reportCommand(), bench, p.chaosCommand(), p.verifyCommand())
+		blameCommand(), reportCommand(), checkpointCommand(), bench, p.chaosCommand(), p.verifyCommand())
 	return root, p.addOwn(root, bench)
 }
 

@@ -259,3 +259,34 @@ func TestNothingStartsInALostDirectory(t *testing.T) {
 	}
 	t.Errorf("started again after %d ends", quickDeaths)
 }
+
+// What changes a run's files from outside stays out while the run is live, and keeps runs out meanwhile.
+func TestHoldKeepsRunsOut(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	if release, err := Hold(dir); err != nil || release() != nil {
+		t.Errorf("no directory of a run: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("holding has made the directory: %v", err)
+	}
+	live, err := take(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Hold(dir); err == nil || !strings.Contains(err.Error(), "is in use by a live run") {
+		t.Errorf("held while a run is live: %v", err)
+	}
+	if err := live.close(); err != nil {
+		t.Fatal(err)
+	}
+	release, err := Hold(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := take(dir); err == nil {
+		t.Error("a run began while the directory was held")
+	}
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+}

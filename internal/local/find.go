@@ -49,3 +49,16 @@ func Over(dir string) error {
 	}
 	return fmt.Errorf("the run in %s is over: `evenweave train --dir %s` goes on from its newest checkpoint", dir, dir)
 }
+
+// Hold keeps runs out of a directory while its files are changed from outside: it fails while one is live there. A
+// directory without a lock was never that of a run.
+func Hold(dir string) (release func() error, err error) {
+	if _, err := os.Lstat(filepath.Join(dir, "lock")); errors.Is(err, os.ErrNotExist) {
+		return func() error { return nil }, nil
+	}
+	d, err := take(dir)
+	if err != nil {
+		return nil, err
+	}
+	return d.close, nil
+}

@@ -24,6 +24,27 @@ const Any = -1
 // that it must have; nil: any. The head is verified before the image is read, each block as it arrives. An error wraps
 // ErrDamaged if the bytes are not such a state, or else what r returned.
 func Read(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Sealed, error) {
+	head, err := readHead(r, layout, samples)
+	if err != nil {
+		return nil, err
+	}
+	found := sha256.Sum256(head)
+	if sum != nil && found != *sum {
+		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, found, *sum)
+	}
+	ledger, err := decodeLedger(head, samples)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{Step: int64(field(head, 2)), Ledger: ledger, Layout: layout}
+	if s.Image, err = readImage(r, layout, table(head)); err != nil {
+		return nil, err
+	}
+	return &Sealed{State: s, Head: head, SHA256: found}, nil
+}
+
+// readHead reads all before the image.
+func readHead(r io.Reader, layout *Layout, samples int) ([]byte, error) {
 	head, err := readHeader(r, layout, samples)
 	if err != nil {
 		return nil, err
@@ -37,11 +58,11 @@ func Read(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Se
 			return nil, err
 		}
 	}
-	found := sha256.Sum256(head)
-	if sum != nil && found != *sum {
-		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, found, *sum)
-	}
-	ledger, err := schedule.DecodeLedger(head[headerSize : headerSize+ledgerSize])
+	return head, nil
+}
+
+func decodeLedger(head []byte, samples int) (*schedule.Ledger, error) {
+	ledger, err := schedule.DecodeLedger(head[headerSize:][:field(head, 3)])
 	if err != nil {
 		return nil, fmt.Errorf("state: %w: %w", ErrDamaged, err)
 	}
@@ -49,12 +70,11 @@ func Read(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Se
 		return nil, fmt.Errorf("state: %w: it was trained on %d samples, expected %d",
 			ErrDamaged, ledger.Samples(), samples)
 	}
-	s := &State{Step: int64(field(head, 2)), Ledger: ledger, Layout: layout}
-	if s.Image, err = readImage(r, layout, head[headerSize+ledgerSize:]); err != nil {
-		return nil, err
-	}
-	return &Sealed{State: s, Head: head, SHA256: found}, nil
+	return ledger, nil
 }
+
+// table is the part of a head that holds the hashes of the blocks.
+func table(head []byte) []byte { return head[headerSize+field(head, 3):] }
 
 func field(head []byte, i int) uint64 { return binary.LittleEndian.Uint64(head[8*i:]) }
 
@@ -100,24 +120,35 @@ func readImage(r io.Reader, layout *Layout, table []byte) ([]byte, error) {
 			image = append(make([]byte, 0, min(layout.Size, 2*at+BlockSize)), image...)
 		}
 		image = image[:end]
-		where := fmt.Sprintf("block %d of %d, bytes %d to %d of the tensors, from %s on",
-			at/BlockSize+1, blocks(layout.Size), at, end-1, layout.At(at))
-		if err := readFull(r, image[at:], where); err != nil {
+		if err := layout.readBlock(r, at, image[at:], table); err != nil {
 			return nil, err
 		}
-		expected := table[sha256.Size*(at/BlockSize):][:sha256.Size]
-		if found := sha256.Sum256(image[at:]); string(found[:]) != string(expected) {
-			return nil, fmt.Errorf("state: %w: %s: SHA-256 is %x, expected %x", ErrDamaged, where, found, expected)
-		}
 	}
-	return image, layout.checkGaps(image)
+	return image, layout.checkGaps(image, 0)
 }
 
-// checkGaps finds bytes between the tensors that are not zero: equal states have equal encodings.
-func (l *Layout) checkGaps(image []byte) error {
+// readBlock reads the block that begins at a byte of the image, and verifies it.
+func (l *Layout) readBlock(r io.Reader, at int64, block, table []byte) error {
+	e := &BlockError{Block: at/BlockSize + 1, Blocks: blocks(l.Size), First: at, Last: at + int64(len(block)) - 1,
+		Tensor: l.At(at)}
+	if err := readFull(r, block, fmt.Sprintf("block %d of %d, bytes %d to %d of the tensors, from %s on",
+		e.Block, e.Blocks, e.First, e.Last, e.Tensor)); err != nil {
+		return err
+	}
+	e.Expected = [sha256.Size]byte(table[sha256.Size*(at/BlockSize):])
+	if e.Found = sha256.Sum256(block); e.Found != e.Expected {
+		return e
+	}
+	return nil
+}
+
+// checkGaps finds bytes between the tensors that are not zero, in a part of the image that begins at a byte of it:
+// equal states have equal encodings.
+func (l *Layout) checkGaps(part []byte, at int64) error {
 	for i, t := range l.Tensors {
-		for _, b := range image[l.Offsets[i]+t.Bytes() : l.end(i)] {
-			if b != 0 {
+		first, end := max(l.Offsets[i]+t.Bytes()-at, 0), min(l.end(i)-at, int64(len(part)))
+		for ; first < end; first++ {
+			if part[first] != 0 {
 				return fmt.Errorf("state: %w: the bytes after tensor %s are not zero", ErrDamaged, t.Name)
 			}
 		}

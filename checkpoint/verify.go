@@ -1,0 +1,124 @@
+package checkpoint
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"evenweave/internal/state"
+)
+
+// HashError says that the SHA-256 of a file, of all bytes before its last 32, is not the one in it.
+type HashError struct{ Found, Expected []byte }
+
+func (e *HashError) Error() string {
+	return fmt.Sprintf("SHA-256 is %x, expected %x", e.Found, e.Expected)
+}
+
+// BlockError names a damaged block of the tensors.
+type BlockError = state.BlockError
+
+// Peek reads the manifest of a checkpoint file and its length. It hashes nothing: what it returns may be damaged. The
+// error is a *DamagedError.
+func Peek(path string) (m Manifest, size int64, err error) {
+	f, err := OS{}.Open(path)
+	if err != nil {
+		return m, 0, &DamagedError{path, err}
+	}
+	defer f.Close()
+	e, err := unwrap(f)
+	if err == nil {
+		m, err = e.manifest()
+	}
+	if err != nil {
+		return m, 0, &DamagedError{path, err}
+	}
+	return m, int64(len(e.head)) + e.payload + trailerSize, nil
+}
+
+// Verify reads a checkpoint file wholly and checks all that can be checked without the task: hashes, lengths, that the
+// payload is the state that the manifest promises, and that the name is its own. It keeps no more than a block in
+// memory. The error is a *DamagedError; for each damaged block it wraps a *BlockError.
+func Verify(ctx context.Context, path string) (Manifest, error) {
+	f, err := OS{}.Open(path)
+	if err != nil {
+		return Manifest{}, &DamagedError{path, err}
+	}
+	defer f.Close()
+	m, payload, err := verify(ctx, f)
+	if err == nil {
+		err = errors.Join(m.named(path), m.holds(payload))
+	} else if errors.As(err, new(*HashError)) {
+		err = locate(ctx, f, err)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return m, context.Cause(ctx)
+		}
+		return m, &DamagedError{path, err}
+	}
+	return m, nil
+}
+
+// named finds a file that was given another checkpoint's name; other names are free.
+func (m Manifest) named(path string) error {
+	step, term, ok := parseName(filepath.Base(path))
+	if ok && (step != m.Step || term != m.Term) {
+		return fmt.Errorf("it holds step %d of term %d: it was renamed", m.Step, m.Term)
+	}
+	return nil
+}
+
+// holds checks a payload against the manifest.
+func (m Manifest) holds(payload io.Reader) error {
+	layout, err := m.Layout()
+	if err != nil {
+		return err
+	}
+	step, wrong := state.Verify(payload, layout)
+	if len(wrong) == 0 && step != m.Step {
+		return fmt.Errorf("its state is of step %d, its manifest of step %d", step, m.Step)
+	}
+	if len(wrong) == 0 {
+		if n, err := io.Copy(io.Discard, payload); n > 0 || err != nil {
+			return errors.Join(err, fmt.Errorf("%d bytes follow the state: expected none", n))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// locate says where a file is damaged whose SHA-256 is wrong: in which blocks of the tensors, if its table of their
+// hashes can be found.
+func locate(ctx context.Context, f io.ReadSeeker, damage error) error {
+	e, err := unwrap(f)
+	if err != nil {
+		return errors.Join(damage, err)
+	}
+	m, err := e.manifest()
+	if err != nil {
+		return errors.Join(damage, err)
+	}
+	if err := m.holds(io.LimitReader(contextReader{ctx, f}, e.payload)); err != nil {
+		return errors.Join(damage, err)
+	}
+	return fmt.Errorf("%w; all blocks of the tensors are whole: the damage is in the %d bytes before them, or in the "+
+		"last %d bytes", damage, int64(len(e.head))+e.payload-m.imageSize(), trailerSize)
+}
+
+func (m Manifest) imageSize() int64 {
+	if layout, err := m.Layout(); err == nil {
+		return layout.Size
+	}
+	return 0
+}
+
+// manifest decodes and checks the manifest in a file's head.
+func (e *envelope) manifest() (m Manifest, err error) {
+	if err := json.Unmarshal(e.head[headerSize:], &m); err != nil {
+		return m, fmt.Errorf("manifest: %w", err)
+	}
+	return m, m.validate()
+}

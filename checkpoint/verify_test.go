@@ -1,0 +1,92 @@
+package checkpoint
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"evenweave"
+	"evenweave/internal/state"
+)
+
+// Any flipped bit of a file is found, and named by block where it is within the tensors; so is what a whole file cannot
+// hold.
+func TestVerifyNamesTheDamage(t *testing.T) {
+	dir := t.TempDir()
+	layout, err := state.NewLayout([]evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{6},
+		Role: evenweave.Trained}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := state.New(layout, 16)
+	s.Step = 7
+	m := Manifest{Step: 7, Term: 1, Tensors: Tensors(layout)}
+	path, err := open(t, dir, Options{}).Save(t.Context(), m, func(w io.Writer) error {
+		_, err := state.Seal(s).WriteTo(w)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Verify(t.Context(), path); err != nil || got.Step != 7 {
+		t.Fatal(got, err)
+	}
+	if got, size, err := Peek(path); err != nil || got.Step != 7 || size < 200 {
+		t.Errorf("%+v, %d bytes, %v", got, size, err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := len(whole) - trailerSize - int(layout.Size)
+	for i := range whole {
+		b := bytes.Clone(whole)
+		b[i] ^= 1 << (i % 8)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var damaged *DamagedError
+		var block *BlockError
+		_, err := Verify(t.Context(), path)
+		within := i >= image && i < image+int(layout.Size)
+		if !errors.As(err, &damaged) || damaged.Path != path {
+			t.Fatalf("byte %d flipped: %v", i, err)
+		}
+		if named := errors.As(err, &block) && block.Tensor == "w"; within && !named {
+			t.Fatalf("byte %d of the tensors flipped: %v", i-image, err)
+		}
+		if i >= len(whole)-sha256.Size && !strings.Contains(err.Error(), "all blocks of the tensors are whole") {
+			t.Fatalf("byte %d of the hash flipped: %v", i, err)
+		}
+	}
+	renamed := filepath.Join(dir, fileName(8, 1))
+	if err := os.WriteFile(renamed, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(t.Context(), renamed); err == nil || !strings.Contains(err.Error(), "it was renamed") {
+		t.Errorf("another name: %v", err)
+	}
+	other := filepath.Join(dir, "kept.ckpt") // a name that promises no step
+	if err := os.Rename(renamed, other); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(t.Context(), other); err != nil {
+		t.Errorf("a copy: %v", err)
+	}
+	m.Step = 9 // whole, and not what its manifest promises
+	wrong, err := open(t, dir, Options{}).Save(t.Context(), m, func(w io.Writer) error {
+		_, err := state.Seal(s).WriteTo(w)
+		return errors.Join(err, func() error { _, err := w.Write([]byte("more")); return err }())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(t.Context(), wrong); err == nil || !strings.Contains(err.Error(), "its manifest of step 9") {
+		t.Errorf("another step: %v", err)
+	}
+}
