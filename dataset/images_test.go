@@ -130,7 +130,7 @@ func TestBadPicturesAreNamed(t *testing.T) {
 		}
 	}
 	for want, b := range map[string][]byte{
-		"not a PNG, JPEG or GIF": []byte("hello"), "a TIFF image is not read": []byte("II*\x00"),
+		"not a PNG, JPEG, GIF or WebP": []byte("hello"), "a TIFF image is not read": []byte("II*\x00"),
 		"damaged PNG": painted(9, 9, color.White, color.Black, "png")[:60],
 	} {
 		sets, _, err := Images(put(t, map[string][]byte{"a/bad.png": b}), good)

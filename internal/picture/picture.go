@@ -13,6 +13,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"golang.org/x/image/webp"
 )
 
 // MaxBytes is the length of the longest file that Decode takes.
@@ -39,12 +41,12 @@ func formats() []format {
 		{"PNG", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode},
 		{"JPEG", "\xff\xd8\xff", jpeg.DecodeConfig, jpeg.Decode},
 		{"GIF", "GIF8?a", gif.DecodeConfig, gif.Decode},
+		{"WebP", "RIFF????WEBP", webp.DecodeConfig, webp.Decode},
 		{name: "TIFF", magic: "II*\x00"},
 		{name: "TIFF", magic: "MM\x00*"},
 		{name: "TIFF", magic: "II+\x00"},
 		{name: "TIFF", magic: "MM\x00+"},
 		{name: "BMP", magic: "BM"},
-		{name: "WebP", magic: "RIFF????WEBP"},
 		{name: "HEIF or AVIF", magic: "????ftyp"},
 	}
 }
@@ -61,9 +63,9 @@ func (f format) matches(data []byte) bool {
 	return true
 }
 
-// Decode decodes a PNG, a JPEG or the first frame of a GIF. It takes memory for the pixels that the header announces.
-// Files over 64 MiB and pictures over 16 Mi pixels or 16384 a side are refused first; decoding ends with ctx, and after
-// 5 s.
+// Decode decodes a PNG, a JPEG, a WebP without animation, or the first frame of a GIF, as its pixels are stored: see
+// Orientation. It takes memory for the pixels that the header announces. Files over 64 MiB and pictures over 16 Mi
+// pixels or 16384 a side are refused first; decoding ends with ctx, and after 5 s.
 func Decode(ctx context.Context, data []byte) (image.Image, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxDecodeTime,
 		fmt.Errorf("decoding takes over %s: save the picture again, as a plain PNG or JPEG", maxDecodeTime))
@@ -90,6 +92,16 @@ func decode(ctx context.Context, data []byte) (image.Image, error) {
 	return picture, nil
 }
 
+// Format returns the name of the format that the first bytes show, "" for one that is not known.
+func Format(data []byte) string {
+	for _, f := range formats() {
+		if f.matches(data) {
+			return f.name
+		}
+	}
+	return ""
+}
+
 // Size returns the width and height that the header announces, if Decode would take them.
 func Size(data []byte) (width, height int, err error) {
 	_, width, height, err = header(data)
@@ -103,10 +115,13 @@ func header(data []byte) (f format, w, h int, err error) {
 	all := formats()
 	i := slices.IndexFunc(all, func(f format) bool { return f.matches(data) })
 	if i < 0 {
-		return f, 0, 0, errors.New("not a PNG, JPEG or GIF image")
+		return f, 0, 0, errors.New("not a PNG, JPEG, GIF or WebP image")
 	}
 	if f = all[i]; f.decode == nil {
-		return f, 0, 0, fmt.Errorf("a %s image is not read: convert it to PNG, JPEG or GIF", f.name)
+		return f, 0, 0, fmt.Errorf("a %s image is not read: convert it to PNG, JPEG, GIF or WebP", f.name)
+	}
+	if f.name == "WebP" && len(data) > 20 && string(data[12:16]) == "VP8X" && data[20]&2 != 0 {
+		return f, 0, 0, errors.New("an animated WebP image is not read: save its first frame as PNG")
 	}
 	config, err := f.config(bytes.NewReader(data))
 	if err != nil {

@@ -75,7 +75,7 @@ func manyScans(side uint16, scans int) []byte {
 func TestOtherFormatsAreNamedAndNotDecoded(t *testing.T) {
 	for name, file := range map[string][]byte{
 		"TIFF": hugeTile(t, 1<<14), "BMP": append([]byte("BM"), make([]byte, 100)...),
-		"WebP": []byte("RIFF\x24\x00\x00\x00WEBPVP8 "), "HEIF or AVIF": []byte("\x00\x00\x00\x18ftypavif"),
+		"HEIF or AVIF": []byte("\x00\x00\x00\x18ftypavif"),
 	} {
 		before := allocated()
 		picture, err := Decode(t.Context(), file)
@@ -152,11 +152,18 @@ func FuzzDecode(f *testing.F) {
 	f.Add(asJPEG.Bytes())
 	f.Add(asGIF.Bytes())
 	f.Add(hugeTile(f, 16))
+	for _, name := range []string{"alpha.webp", "lossless.webp", "exif-6.webp", "exif-6.jpg", "exif-6.png",
+		"cmyk.jpg"} {
+		f.Add(stored(f, name))
+	}
 	f.Add(manyScans(8, 20))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		w, h, err := Size(file)
 		if err == nil && w*h > 1<<16 {
 			t.Skip("takes seconds")
+		}
+		if o := Orientation(file); o < 1 || o > 8 {
+			t.Errorf("orientation %d", o)
 		}
 		picture, err2 := Decode(t.Context(), file)
 		if err != nil && err2 == nil || err2 == nil && (picture.Bounds().Dx() > w || picture.Bounds().Dy() > h) {
