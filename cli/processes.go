@@ -226,7 +226,7 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		}
 		ctx, leaving, stop := interrupts(cmd.Context(), terminate()...)
 		defer stop()
-		return worker.Run(ctx, cfg, leaving)
+		return worker.Serve(ctx, cfg, leaving)
 	}
 	return cmd
 }

@@ -1,17 +1,21 @@
 // Package coordinator leads a job: it publishes worlds, keeps checkpoints, evaluates, and ends the job. It never
 // touches a gradient.
 //
-//	serve.go        a process's whole part: servers around a Coordinator
-//	coordinator.go  campaign, and what outlives a term
-//	term.go         one stretch of leadership: facts in, actions out
-//	summary.go      events of the job, its steps in order
+//	serve.go        Serve: a process's whole part, servers around a Coordinator
+//	coordinator.go  Coordinator: it campaigns, and holds what outlives a term
 //	opening.go      how a job is created or gone on with
-//	follow.go       members' reports, and probes
-//	saver.go        states fetched and made durable
-//	evaluator.go    test accuracy, beside training
-//	server.go       checkpoints for members; the status page
+//	lead.go         a term is assembled, and the job's end reported
+//	term.go         term: one stretch of leadership, facts in, actions out
+//	roster.go       roster: what members report, and which reports count (proof.go, validate.go)
+//	follow.go       dialer: members' streams, probes and states
+//	saver.go        saver: states fetched and made durable; offer.go chooses them
+//	evaluator.go    evaluator: the figures of durable checkpoints, beside training
+//	summary.go      summary: committed steps in order
+//	journal.go      journal: events, and metrics.jsonl
+//	archive.go      archive: the directory of checkpoints
+//	server.go       checkpoints for members
 //	health.go       the pages that probes ask
-//	page.go         what the live page is given
+//	page.go         the status page, and what the live page is given
 //
 // A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and
 // with the members.
@@ -71,21 +75,19 @@ type Config struct {
 // Coordinator outlives its terms: it campaigns again after it has lost the leadership.
 type Coordinator struct {
 	Config
-	client      *cluster.Client
-	views       *cluster.Watcher
-	store       *checkpoint.Store
-	metrics     *progress.Metrics // while this process leads; only the leader writes the file
-	lacking     error             // what the file lacks
-	pool        proto.Pool
-	halt        <-chan struct{}
-	recent      *summary
-	status      *statusPage
-	page        *web.Page
-	job         string // UUID of the job that this process has led; "" before the first term
-	evaluations *evaluations
-	healed      map[string]int64 // heals reported, by member
-	layout      *state.Layout    // of the model's state
-	condition   health
+	client    *cluster.Client
+	views     *cluster.Watcher
+	archive   *archive
+	journal   *journal
+	evaluator *evaluator
+	pool      proto.Pool
+	halt      <-chan struct{}
+	steps     *summary
+	status    *statusPage
+	page      *web.Page
+	job       string           // UUID of the job that this process has led; "" before the first term
+	healed    map[string]int64 // heals reported, by member
+	condition health
 }
 
 // ErrHalted says that the job was stopped early, its state saved.
@@ -111,46 +113,29 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log), store: store, recent: &summary{},
-		status: newStatusPage(), page: web.New(), evaluations: newEvaluations(), healed: map[string]int64{}}
-	c.layout = layout
-	_, able := cfg.Model.(evenweave.Evaluator)
-	c.Evaluate = cfg.Evaluate && able && cfg.Test != nil
-	c.Observer = progress.Multi(cfg.Observer, c.status, c.page)
-	return c, nil
+	return newCoordinator(cfg, client, store, layout), nil
+}
+
+// newCoordinator assembles the parts.
+func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store, layout *state.Layout) *Coordinator {
+	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log), steps: &summary{},
+		status: newStatusPage(), page: web.New(), healed: map[string]int64{}}
+	c.journal = &journal{dir: cfg.Dir, log: cfg.Log, observer: progress.Multi(cfg.Observer, c.status, c.page)}
+	c.archive = &archive{Store: store, layout: layout, samples: cfg.Spec.Samples, keep: cfg.Keep, log: cfg.Log}
+	c.evaluator = &evaluator{evaluations: newEvaluations(), layout: layout, test: cfg.Test, heldOut: cfg.HeldOut,
+		entries: c.archive, events: c.journal, log: cfg.Log}
+	if m, able := cfg.Model.(evaluated); able && cfg.Evaluate && cfg.Test != nil {
+		c.evaluator.model = m
+	}
+	c.archive.spared = c.evaluator.spared
+	return c
 }
 
 // Close releases what New opened. The error says what metrics.jsonl lacks.
 func (c *Coordinator) Close() error {
 	c.pool.Close()
-	return c.lacking
+	return c.journal.lacking
 }
-
-// openMetrics takes over metrics.jsonl, with what earlier leaders wrote, until the function that it returns is called.
-func (c *Coordinator) openMetrics() (closeMetrics func(), err error) {
-	if c.metrics, err = progress.OpenMetrics(c.metricsPath()); err != nil {
-		return nil, err
-	}
-	stopKeeping := func() {}
-	closeMetrics = func() {
-		stopKeeping()
-		c.lacking = errors.Join(c.lacking, c.metrics.Close())
-		c.metrics = nil
-	}
-	earlier, _, err := progress.ReadMetrics(c.metricsPath())
-	if err != nil {
-		closeMetrics()
-		return nil, err
-	}
-	c.evaluations.recall(earlier)
-	if err := c.page.Read(c.Dir, earlier); err != nil {
-		c.Log.Warn(err.Error())
-	}
-	stopKeeping = c.page.Keep(c.Dir, c.Log)
-	return closeMetrics, nil
-}
-
-func (c *Coordinator) metricsPath() string { return filepath.Join(c.Dir, "metrics.jsonl") }
 
 // Run leads until the job is done (nil), halted (ErrHalted), failed, or ctx ends. When halt is closed, the leader stops
 // the job after its current step; a coordinator that stands by returns ErrStandby as soon as it sees another leader.
@@ -238,11 +223,4 @@ func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context,
 		}
 	}()
 	return campaigning, func() { cancel(nil); <-done }
-}
-
-// emit reports an event, within a term.
-func (c *Coordinator) emit(e progress.Event) {
-	r := progress.Record{Time: time.Now(), Event: e}
-	c.Observer.Observe(r)
-	c.metrics.Observe(r)
 }

@@ -2,16 +2,16 @@ package coordinator
 
 import (
 	"io"
-	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
 	"evenweave"
 	"evenweave/checkpoint"
+	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
-	"evenweave/internal/web"
 )
 
 // The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its
@@ -38,14 +38,17 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 	spec := job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 25}
 	for _, on := range []bool{true, false} {
-		c := &Coordinator{Config: Config{Evaluate: on}, evaluations: newEvaluations()}
+		e := &evaluator{evaluations: newEvaluations()}
+		if on {
+			e.model = example.NewSoftmax()
+		}
 		for _, step := range []int64{0, 5, 10, 10, 20, 25} {
 			entry := checkpoint.Entry{}
 			entry.Step = step
-			c.examine(spec, entry)
+			e.examine(spec, entry)
 		}
-		steps, _ := c.evaluations.waiting()
-		if on && (len(steps) != 3 || !steps[10] || !steps[20] || !steps[25]) || !on && len(steps) != 0 {
+		steps, _ := e.waiting()
+		if on && !slices.Equal(steps, []int64{10, 20, 25}) || !on && len(steps) != 0 {
 			t.Errorf("evaluate: %v: steps %v wait for evaluation", on, steps)
 		}
 	}
@@ -55,15 +58,9 @@ func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 func TestConcludeMayBeInterrupted(t *testing.T) {
 	halt := make(chan struct{})
 	seen := &eventLog{}
-	c := &Coordinator{Config: Config{Evaluate: true, Dir: t.TempDir(), Observer: seen,
-		Log: slog.New(slog.DiscardHandler)}, evaluations: newEvaluations(), recent: &summary{},
-		page: web.New(), halt: halt}
-	closeMetrics, err := c.openMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer closeMetrics()
-	c.evaluations.add(checkpoint.Entry{Step: 10}) // no evaluator runs
+	c := onADirectory(t, seen)
+	c.halt, c.evaluator.model = halt, example.NewSoftmax()
+	c.evaluator.add(checkpoint.Entry{Step: 10}) // no evaluator runs
 	close(halt)
 	if err := c.conclude(t.Context(), checkpoint.Entry{Step: 10}, job.Done{Complete: true}); err != nil {
 		t.Fatal(err)
@@ -76,27 +73,27 @@ func TestConcludeMayBeInterrupted(t *testing.T) {
 // Evaluations that wait spare their own checkpoints, and nothing else; where too many wait, the newest and the one
 // under way stay, and a warning names what is left out.
 func TestWaitingEvaluationsAreBounded(t *testing.T) {
-	one, events := leading(t)
-	c := one.c
-	c.Evaluate, c.Keep = true, 2
+	events := &eventLog{}
+	c := onADirectory(t, events)
+	c.evaluator.model, c.archive.keep = example.NewSoftmax(), 2
 	spec := job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}
 	for step := int64(1); step <= 400; step++ {
 		if step%5 != 0 {
 			continue
 		}
-		path, err := c.store.Save(t.Context(), checkpoint.Manifest{Step: step}, func(io.Writer) error { return nil })
+		path, err := c.archive.Save(t.Context(), checkpoint.Manifest{Step: step}, func(io.Writer) error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.examine(spec, checkpoint.Entry{Step: step, Path: path})
-		c.prune(t.Context())
+		c.evaluator.examine(spec, checkpoint.Entry{Step: step, Path: path})
+		c.archive.prune(t.Context())
 	}
-	entries, err := c.store.List()
+	entries, err := c.archive.List()
 	if err != nil {
 		t.Fatal(err)
 	}
-	steps, _ := c.evaluations.waiting()
-	if len(steps) != maxQueued || !steps[10] || !steps[400] || steps[20] {
+	steps, _ := c.evaluator.waiting()
+	if len(steps) != maxQueued || steps[0] != 10 || steps[maxQueued-1] != 400 || slices.Contains(steps, 20) {
 		t.Errorf("waiting: %v", steps)
 	}
 	if len(entries) > maxQueued+2 {

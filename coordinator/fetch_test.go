@@ -44,11 +44,11 @@ func flat(t *testing.T, values int) *state.Layout {
 // forged.
 func TestFetchedBytesAreCompared(t *testing.T) {
 	one, _ := leading(t)
-	one.c.layout, one.c.Spec = flat(t, 100), one.job.Spec
-	agreed := state.New(one.c.layout, one.job.Spec.Samples)
+	d := one.dialer
+	agreed := state.New(d.layout, d.samples)
 	agreed.Step, agreed.Image[7] = 10, 1
 	sum := agreed.SHA256()
-	zeros := state.New(one.c.layout, one.job.Spec.Samples)
+	zeros := state.New(d.layout, d.samples)
 	zeros.Step = 10
 	as := func(p []byte) []byte { return p }
 	for what, c := range map[string]struct {
@@ -67,7 +67,7 @@ func TestFetchedBytesAreCompared(t *testing.T) {
 		server, serving := grpc.NewServer(), make(chan struct{})
 		proto.RegisterMemberServer(server, c.serves)
 		go func() { defer close(serving); _ = server.Serve(l) }()
-		s, err := one.c.fetch(t.Context(), "job", l.Addr().String(), 10, string(sum[:]))
+		s, err := d.fetch(t.Context(), l.Addr().String(), 10, string(sum[:]))
 		if errors.Is(err, errForged) != c.forged || (err == nil) == c.forged || err == nil &&
 			s.Fingerprint() != agreed.Fingerprint() {
 			t.Errorf("%s: %v", what, err)
@@ -75,5 +75,5 @@ func TestFetchedBytesAreCompared(t *testing.T) {
 		server.Stop()
 		<-serving
 	}
-	one.c.pool.Close()
+	d.pool.Close()
 }

@@ -2,8 +2,11 @@ package coordinator
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -11,14 +14,16 @@ import (
 
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
+	"evenweave/internal/state"
 	"evenweave/proto"
 )
 
 const (
-	redial      = 20 * time.Millisecond
-	refollow    = 100 * time.Millisecond
-	refollowMax = 2 * time.Second
-	mostProbes  = 4 // in a row, while this process is too starved to rate an answer
+	redial             = 20 * time.Millisecond
+	refollow           = 100 * time.Millisecond
+	refollowMax        = 2 * time.Second
+	acknowledgeTimeout = 5 * time.Second
+	mostProbes         = 4 // in a row, while this process is too starved to rate an answer
 )
 
 // followed is what the streams from the members bring to the term's loop.
@@ -32,18 +37,43 @@ type followed struct {
 // maxQueuedStatuses of one member wait for the term's loop.
 const maxQueuedStatuses = 4
 
+// inbox is what reaches the loop of a term.
+type inbox chan any
+
+func (in inbox) send(ctx context.Context, what any) {
+	select {
+	case in <- what:
+	case <-ctx.Done():
+	}
+}
+
+// dialer speaks to the members of one job.
+type dialer struct {
+	pool    *proto.Pool
+	job     string // UUID
+	layout  *state.Layout
+	samples int // of the training data
+}
+
+// follower is the stream from one member.
+type follower struct {
+	address       string
+	stop          context.CancelFunc
+	acknowledging *atomic.Bool // one at a time
+}
+
 // follow passes on a member's status until ctx ends; the caller owns the goroutine.
-func (t *term) follow(ctx context.Context, j job.Job, member, address string, after int64) {
+func (d *dialer) follow(ctx context.Context, j job.Job, member, address string, after int64, in inbox) {
 	wait := refollow
 	queue := make(chan struct{}, maxQueuedStatuses)
 	for ctx.Err() == nil {
-		n, _ := t.stream(ctx, j, member, address, &after, queue)
+		n, _ := d.stream(ctx, j, member, address, &after, queue, in)
 		if ctx.Err() != nil {
 			return
 		}
 		if n > 0 {
 			wait = refollow
-			t.send(ctx, followed{member: member, address: address})
+			in.send(ctx, followed{member: member, address: address})
 		}
 		select {
 		case <-ctx.Done():
@@ -53,15 +83,15 @@ func (t *term) follow(ctx context.Context, j job.Job, member, address string, af
 	}
 }
 
-func (t *term) stream(ctx context.Context, j job.Job, member, address string, after *int64, queue chan struct{}) (n int,
-	err error) {
-	conn, err := t.c.pool.Dial(address)
+func (d *dialer) stream(ctx context.Context, j job.Job, member, address string, after *int64, queue chan struct{},
+	in inbox) (n int, err error) {
+	conn, err := d.pool.Dial(address)
 	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: t.uuid, AfterStep: *after},
+	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: d.job, AfterStep: *after},
 		grpc.MaxCallRecvMsgSize(maxStatus))
 	if err != nil {
 		return 0, err
@@ -77,28 +107,21 @@ func (t *term) stream(ctx context.Context, j job.Job, member, address string, af
 		case <-ctx.Done():
 			return n, ctx.Err()
 		}
-		in := followed{member: member, address: address, status: s, taken: func() { <-queue }}
-		if in.invalid = checkStatus(s, j, member); in.invalid == nil && len(s.Commits) > 0 {
+		what := followed{member: member, address: address, status: s, taken: func() { <-queue }}
+		if what.invalid = checkStatus(s, j, member); what.invalid == nil && len(s.Commits) > 0 {
 			*after = s.Commits[len(s.Commits)-1].Step
 		}
-		t.send(ctx, in)
-	}
-}
-
-func (t *term) send(ctx context.Context, in any) {
-	select {
-	case t.inputs <- in:
-	case <-ctx.Done():
+		in.send(ctx, what)
 	}
 }
 
 // probe finds out whether a member's process runs. Silence proves nothing while this process itself is paused: then it
 // asks again.
-func (t *term) probe(ctx context.Context, member, address string) policy.Probed {
+func (d *dialer) probe(ctx context.Context, member, address string) policy.Probed {
 	outcome := policy.Silent
 	for try := 0; try < mostProbes && outcome == policy.Silent && ctx.Err() == nil; try++ {
 		var starved bool
-		if outcome, starved = t.probeOnce(ctx, member, address); !starved {
+		if outcome, starved = d.probeOnce(ctx, member, address); !starved {
 			break
 		}
 	}
@@ -107,7 +130,7 @@ func (t *term) probe(ctx context.Context, member, address string) policy.Probed 
 
 // probeOnce asks once: a refused connection says no, a stopped process accepts but never answers. Dialling goes on
 // beside the question: a process that is just dying may still accept, and is then refused a moment later.
-func (t *term) probeOnce(ctx context.Context, member, address string) (outcome policy.Outcome, starved bool) {
+func (d *dialer) probeOnce(ctx context.Context, member, address string) (outcome policy.Outcome, starved bool) {
 	ctx, cancel := context.WithTimeout(ctx, policy.ProbeTimeout)
 	defer cancel()
 	refused, late := make(chan bool, 1), make(chan bool, 1)
@@ -116,7 +139,7 @@ func (t *term) probeOnce(ctx context.Context, member, address string) (outcome p
 		cancel()
 	}()
 	go func() { late <- pausedUntil(ctx) }()
-	outcome = t.ask(ctx, member, address)
+	outcome = d.ask(ctx, member, address)
 	cancel()
 	if <-refused && outcome == policy.Silent {
 		outcome = policy.Refused
@@ -140,10 +163,10 @@ func pausedUntil(ctx context.Context) (paused bool) {
 }
 
 // ask repeats the probe until it is answered or ctx ends: a connection may break meanwhile.
-func (t *term) ask(ctx context.Context, member, address string) policy.Outcome {
+func (d *dialer) ask(ctx context.Context, member, address string) policy.Outcome {
 	for ctx.Err() == nil {
-		if conn, err := t.c.pool.Dial(address); err == nil {
-			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: t.uuid}, grpc.WaitForReady(true),
+		if conn, err := d.pool.Dial(address); err == nil {
+			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: d.job}, grpc.WaitForReady(true),
 				grpc.MaxCallRecvMsgSize(maxStatus))
 			switch {
 			case err == nil && s.Member == member:
@@ -177,4 +200,42 @@ func awaitRefusal(ctx context.Context, address string) bool {
 		}
 	}
 	return false
+}
+
+// errForged says that a member gave another state than the world agreed on.
+var errForged = errors.New("it is not the state that the members agreed on")
+
+// fetch gets a state: its head, which must have the agreed hash, and then block by block, each verified as it arrives.
+func (d *dialer) fetch(ctx context.Context, address string, step int64, hash string) (*state.Sealed, error) {
+	conn, err := d.pool.Dial(address)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := proto.NewMemberClient(conn).State(ctx, &proto.StateRequest{Job: d.job, Step: step})
+	if err != nil {
+		return nil, err
+	}
+	var sum [sha256.Size]byte
+	copy(sum[:], hash)
+	s, err := state.Read(proto.BlockReader(stream.Recv), d.layout, d.samples, &sum)
+	if errors.Is(err, state.ErrDamaged) {
+		return nil, fmt.Errorf("%w: %w", errForged, err)
+	}
+	if err == nil && s.Step != step {
+		err = fmt.Errorf("it sent step %d", s.Step)
+	}
+	return s, err
+}
+
+// acknowledge lets a member drop the state of that step and older ones. A member that cannot be reached is asked when
+// it reports again.
+func (d *dialer) acknowledge(ctx context.Context, address string, step int64) error {
+	ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
+	defer cancel()
+	conn, err := d.pool.Dial(address)
+	if err != nil {
+		return err
+	}
+	_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: d.job, Step: step})
+	return err
 }

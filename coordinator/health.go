@@ -85,7 +85,7 @@ func (c *Coordinator) Facts() telemetry.Facts {
 
 // download sends the newest valid checkpoint as a file, for where neither the directory nor a shell is at hand.
 func (c *Coordinator) download(w http.ResponseWriter, r *http.Request) {
-	newest, err := c.store.Latest(r.Context())
+	newest, err := c.archive.Latest(r.Context())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return

@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -35,7 +33,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if err != nil {
 		return job.Job{}, 0, errors.Join(errTermOver, err)
 	}
-	newest, err := c.store.Latest(ctx)
+	newest, err := c.archive.Latest(ctx)
 	if err != nil && !errors.Is(err, checkpoint.ErrNone) {
 		return job.Job{}, 0, err
 	}
@@ -98,7 +96,7 @@ func (c *Coordinator) lacks(lost int64, newest string) error {
 // damaged says whether the directory has had the checkpoint of that step, or a newer one: the file is there, and not
 // valid.
 func (c *Coordinator) damaged(step int64) bool {
-	entries, err := c.store.List()
+	entries, err := c.archive.List()
 	return err == nil && len(entries) > 0 && entries[0].Step >= step
 }
 
@@ -121,7 +119,7 @@ func (c *Coordinator) warnOfLoss(view cluster.View, step int64) {
 		then = fmt.Sprintf("members that hold newer states go on from them, and the next due one is saved; if none "+
 			"does, training goes back to step %d", step)
 	}
-	c.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest valid "+
+	c.journal.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest valid "+
 		"one in %s is of step %d: %s", lost, c.Dir, step, then)})
 }
 
@@ -163,15 +161,15 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 		j.Numerics, step = newest.Manifest.Numerics, newest.Manifest.Step
 	} else {
 		// What another run left under this name is not this one's curve.
-		err := os.Rename(c.metricsPath(), filepath.Join(c.Dir, "metrics-before-"+j.UUID+".jsonl"))
+		err := os.Rename(c.journal.path(), filepath.Join(c.Dir, "metrics-before-"+j.UUID+".jsonl"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return job.Job{}, 0, err
 		}
-		initial, err := probe.Initial(c.Model, c.layout, c.Spec.Seed, c.Spec.Samples)
+		initial, err := probe.Initial(c.Model, c.archive.layout, c.Spec.Seed, c.Spec.Samples)
 		if err != nil {
 			return job.Job{}, 0, err
 		}
-		if _, err := c.save(ctx, j, t.Number(), state.Seal(initial)); err != nil {
+		if _, err := c.archive.write(ctx, j, t.Number(), state.Seal(initial)); err != nil {
 			return job.Job{}, 0, err
 		}
 	}
@@ -179,29 +177,4 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 		return job.Job{}, 0, errors.Join(errTermOver, err)
 	}
 	return j, step, nil
-}
-
-// save makes a verified state durable.
-func (c *Coordinator) save(ctx context.Context, j job.Job, term int64, s *state.Sealed) (checkpoint.Entry, error) {
-	spec, err := json.Marshal(j.Spec)
-	if err != nil {
-		return checkpoint.Entry{}, err
-	}
-	m := checkpoint.Manifest{
-		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(),
-		Term:        term,
-		Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State),
-		Tensors: checkpoint.Tensors(c.layout),
-		Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
-	}
-	if c.metrics != nil { // a run that goes on from here does not report these steps again
-		if err := c.metrics.Sync(); err != nil {
-			c.Log.Warn("the steps before a checkpoint may be lost to a crash of the machine", "err", err)
-		}
-	}
-	path, err := c.store.Save(ctx, m, func(w io.Writer) error {
-		_, err := s.WriteTo(w)
-		return err
-	})
-	return checkpoint.Entry{Manifest: m, Path: path, Step: m.Step, Term: m.Term}, err
 }

@@ -1,8 +1,10 @@
 package coordinator
 
 import (
+	"encoding/json"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"evenweave/internal/progress"
@@ -15,28 +17,31 @@ import (
 func (c *Coordinator) openPage(mux *http.ServeMux, l net.Listener) {
 	token, err := web.Token(c.Dir)
 	if err != nil {
-		c.observe(progress.Warning{Message: "there is no page: " + err.Error()})
+		c.journal.emit(progress.Warning{Message: "there is no page: " + err.Error()})
 		return
 	}
 	mux.Handle("/page/", c.page.Handler(token))
-	c.observe(progress.Page{URL: web.URL(l.Addr(), token)})
+	c.journal.emit(progress.Page{URL: web.URL(l.Addr(), token)})
 }
 
-// observe takes an event outside of a term.
-func (c *Coordinator) observe(e progress.Event) {
-	c.Observer.Observe(progress.Record{Time: time.Now(), Event: e})
+// pages are what members' reports are shown on.
+type pages struct {
+	*web.Page
+	status *statusPage
 }
 
-// show passes what a member reports about itself on to the page.
-func (t *term) show(id string, s *proto.Status) {
-	m, _ := t.view.Member(id)
-	r := progress.MemberReport{
-		ID: id, Host: m.Host, Address: t.followers[id].address, PID: m.PID, Rank: -1, Phase: s.Phase, Step: int(s.Step),
-		Generation: uint64(s.Generation),
+func (p pages) ledger(l *proto.Ledger) { p.status.setLedger(l) }
+
+// report is what a member reports about itself, for the page.
+func (r *roster) report(s *proto.Status) progress.MemberReport {
+	m, _ := r.view.Member(s.Member)
+	report := progress.MemberReport{
+		ID: s.Member, Host: m.Host, Address: r.followers[s.Member].address, PID: m.PID, Rank: -1, Phase: s.Phase,
+		Step: int(s.Step), Generation: uint64(s.Generation),
 	}
-	w, _ := t.proofs.present()
-	if t.inWorld(id) {
-		r.Rank = w.Rank(id)
+	w, _ := r.proofs.present()
+	if r.inWorld(s.Member) {
+		report.Rank = w.Rank(s.Member)
 	}
 	for _, c := range s.Commits {
 		timing := progress.StepTiming{
@@ -44,17 +49,52 @@ func (t *term) show(id string, s *proto.Status) {
 			Wait: time.Duration(c.WaitNanos), Reduce: time.Duration(c.ReduceNanos),
 			Update: time.Duration(c.UpdateNanos),
 		}
-		if r.Rank >= 0 && r.Rank < len(c.Assignment) && c.Generation == w.Generation {
-			timing.MicroBatches = int(c.Assignment[r.Rank])
+		if report.Rank >= 0 && report.Rank < len(c.Assignment) && c.Generation == w.Generation {
+			timing.MicroBatches = int(c.Assignment[report.Rank])
 		}
-		r.Timings = append(r.Timings, timing)
+		report.Timings = append(report.Timings, timing)
 	}
 	if a := s.Accusation; a != nil && a.Suspect != "" {
-		r.Wait = &progress.Wait{For: a.Suspect, Kind: a.Kind, Phase: a.Phase, Step: int(a.Step) + 1,
+		report.Wait = &progress.Wait{For: a.Suspect, Kind: a.Kind, Phase: a.Phase, Step: int(a.Step) + 1,
 			Waited: time.Duration(a.WaitedNanos)}
 	}
 	if l := s.Ledger; l != nil {
-		r.Ledger = &progress.Ledger{Epoch: int(l.Epoch) + 1, Used: l.Used, Samples: l.Samples}
+		report.Ledger = &progress.Ledger{Epoch: int(l.Epoch) + 1, Used: l.Used, Samples: l.Samples}
 	}
-	t.c.page.ObserveMember(time.Now(), r)
+	return report
+}
+
+// statusPage keeps what the status page shows. Safe for concurrent use.
+type statusPage struct {
+	mu     sync.Mutex
+	latest map[string]progress.Event
+	ledger *proto.Ledger
+}
+
+func newStatusPage() *statusPage { return &statusPage{latest: map[string]progress.Event{}} }
+
+// Observe keeps the newest event of each kind.
+func (p *statusPage) Observe(r progress.Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, secret := r.Event.(progress.Page); !secret {
+		p.latest[r.Event.Kind()] = r.Event
+	}
+}
+
+func (p *statusPage) setLedger(l *proto.Ledger) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ledger = l
+}
+
+func (p *statusPage) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	p.mu.Lock()
+	page := map[string]any{"ledger": p.ledger}
+	for kind, e := range p.latest {
+		page[kind] = e
+	}
+	p.mu.Unlock() // the client may read slowly
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(page)
 }

@@ -97,7 +97,7 @@ func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseF
 	err error) {
 	l, err := net.Listen("tcp", c.HTTP)
 	if err != nil && c.PageOnly {
-		c.observe(progress.Warning{Message: "there is no page: " + err.Error()})
+		c.journal.emit(progress.Warning{Message: "there is no page: " + err.Error()})
 		return func() error { return nil }, nil
 	}
 	if err != nil {
@@ -123,7 +123,7 @@ func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseF
 
 // stay keeps the pages up after the end of the job, until this process is asked to end.
 func (c *Coordinator) stay(ctx context.Context, halt <-chan struct{}) error {
-	c.observe(progress.Notice{Message: "done: the result is in " + c.Dir + "; waiting to be asked to end"})
+	c.journal.emit(progress.Notice{Message: "done: the result is in " + c.Dir + "; waiting to be asked to end"})
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -1,18 +1,16 @@
 package coordinator
 
 import (
-	"encoding/json"
 	"io"
-	"net/http"
-	"sync"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"evenweave/checkpoint"
 	"evenweave/internal/cluster"
-	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 
@@ -22,7 +20,8 @@ func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
 		v, _ := c.views.View()
 		return v
 	}
-	proto.RegisterCoordinatorServer(s, &server{c: c, view: view, streams: make(chan struct{}, maxStreams)})
+	proto.RegisterCoordinatorServer(s, &server{store: c.archive.Store, log: c.Log, view: view,
+		streams: make(chan struct{}, maxStreams)})
 }
 
 const streamTimeout = 60 * time.Second // as long as a member may take to fetch
@@ -49,7 +48,8 @@ const maxStreams = 4
 
 type server struct {
 	proto.UnimplementedCoordinatorServer
-	c       *Coordinator
+	store   *checkpoint.Store
+	log     *slog.Logger
 	view    func() cluster.View
 	streams chan struct{} // one entry a stream
 }
@@ -66,58 +66,21 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 	default:
 		return status.Errorf(codes.ResourceExhausted, "%d checkpoints are being sent: ask again", maxStreams)
 	}
-	entries, err := s.c.store.List()
+	entries, err := s.store.List()
 	if err != nil {
-		s.c.Log.Error("serving a checkpoint", "err", err)
+		s.log.Error("serving a checkpoint", "err", err)
 		return status.Error(codes.Internal, "the checkpoints cannot be listed: see the coordinator's log")
 	}
 	for _, e := range entries {
 		if e.Step != r.Step {
 			continue
 		}
-		_, payload, err := s.c.store.Read(stream.Context(), e.Path)
+		_, payload, err := s.store.Read(stream.Context(), e.Path)
 		if err != nil {
-			s.c.Log.Warn("damaged checkpoint skipped", "path", e.Path, "err", err)
+			s.log.Warn("damaged checkpoint skipped", "path", e.Path, "err", err)
 			continue
 		}
 		return sendWithin(streamTimeout, payload, stream)
 	}
 	return status.Errorf(codes.NotFound, "no valid checkpoint of step %d", r.Step)
-}
-
-// statusBoard keeps what the status page shows. Safe for concurrent use.
-type statusPage struct {
-	mu     sync.Mutex
-	latest map[string]progress.Event
-	ledger *proto.Ledger
-}
-
-func newStatusPage() *statusPage { return &statusPage{latest: map[string]progress.Event{}} }
-
-// Observe keeps the newest event of each kind.
-func (b *statusPage) Observe(r progress.Record) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if _, secret := r.Event.(progress.Page); !secret {
-		b.latest[r.Event.Kind()] = r.Event
-	}
-}
-
-func (b *statusPage) report(_ string, s *proto.Status) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if s.Ledger != nil {
-		b.ledger = s.Ledger
-	}
-}
-
-func (b *statusPage) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	b.mu.Lock()
-	page := map[string]any{"ledger": b.ledger}
-	for kind, e := range b.latest {
-		page[kind] = e
-	}
-	b.mu.Unlock() // the client may read slowly
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(page)
 }

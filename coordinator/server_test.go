@@ -49,8 +49,8 @@ func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 	}
 	leads := func() cluster.View { return cluster.View{Job: &job.Job{UUID: "mine"}} }
 	s := &server{
-		c:    &Coordinator{Config: Config{Dir: dir, Log: slog.New(slog.DiscardHandler)}, store: store},
-		view: leads, streams: make(chan struct{}, maxStreams),
+		store: store, log: slog.New(slog.DiscardHandler), view: leads,
+		streams: make(chan struct{}, maxStreams),
 	}
 	open := make(chan struct{})
 	close(open)

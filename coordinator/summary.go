@@ -2,14 +2,10 @@ package coordinator
 
 import (
 	"cmp"
-	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"evenweave"
-	"evenweave/checkpoint"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
 	"evenweave/proto"
@@ -151,72 +147,4 @@ func (s *summary) size() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.workers
-}
-
-// begin reports what is trained, once.
-func (c *Coordinator) begin(j job.Job, step int64) {
-	if c.job != "" {
-		return
-	}
-	c.job = j.UUID
-	c.recent.begin(step)
-	plan, recipe := j.Spec.Plan(), ""
-	if _, ok := j.Spec.Options["recipe"]; ok { // readers of events know this one by its name
-		recipe = j.Spec.Options.Text("recipe")
-	}
-	c.emit(progress.Start{
-		Job: c.Name, UUID: j.UUID, Model: j.Spec.Task, Recipe: recipe, Seed: j.Spec.Seed, Backend: j.Backend,
-		Workers: c.Limits.Expect,
-		Steps:   int(j.Spec.TotalSteps()), Epochs: int(
-			(j.Spec.TotalSteps() + plan.StepsPerEpoch() - 1) / plan.StepsPerEpoch()),
-		StepsPerEpoch: int(plan.StepsPerEpoch()), Samples: j.Spec.Samples,
-		GlobalBatch: j.Spec.GlobalBatch, MicroBatch: j.Spec.MicroBatch, ResumedFrom: int(step), Layers: layers(c.Model),
-	})
-}
-
-// layers is the table of a model that describes itself.
-func layers(m evenweave.Model) (table []progress.Layer) {
-	if d, ok := m.(evenweave.Describer); ok {
-		for _, l := range d.Layers() {
-			table = append(table, progress.Layer{Name: l.Name, Output: l.Output, Parameters: l.Parameters})
-		}
-	}
-	return table
-}
-
-// conclude waits for the running evaluations, unless interrupted, and reports the end. It returns nil for a complete
-// job, ErrHalted for a stopped one.
-func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job.Done) error {
-	m := last.Manifest
-	c.condition.does("concluding", 0)
-	if c.Evaluate && d.Complete {
-		_, idle := c.evaluations.waiting()
-		select {
-		case <-idle:
-		case <-c.halt:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	e := progress.Done{
-		Step: int(m.Step), Epoch: int(m.Epoch), Workers: c.recent.size(), Generation: uint64(d.Generation),
-		WeightsSHA256: m.WeightsSHA256, Fingerprint: m.Fingerprint,
-		SamplesPerSecond: c.recent.rate(), WallSeconds: time.Since(c.Started).Seconds(), Backend: c.Backend,
-		Complete: d.Complete, Checkpoint: last.Path,
-	}
-	if ev, ok := c.evaluations.at(m.Step); ok {
-		e.TestAccuracy, e.TestLoss = &ev.TestAccuracy, &ev.TestLoss
-	}
-	c.emit(e)
-	if !d.Complete {
-		return ErrHalted
-	}
-	return nil
-}
-
-// lostRecord explains what to do when etcd answers and does not know the job any more.
-func (c *Coordinator) lostRecord(uuid string) error {
-	return fmt.Errorf("job %s is not in etcd any more: its data was lost or replaced; start coordinator and workers "+
-		"again on the directory %s "+
-		"to go on from the newest checkpoint there; processes of the old job are fenced by its UUID", uuid, c.Dir)
 }

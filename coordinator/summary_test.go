@@ -103,20 +103,20 @@ func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
 	for _, known := range [][]*proto.Commit{commits(8, 10), nil} {
 		one, events := leading(t)
 		one.enter(2, "b")
-		one.statuses["b"] = &proto.Status{Member: "b", Step: 10, Due: []*proto.HeldState{heldState(10, "x", 2)}}
+		one.members.statuses["b"] = &proto.Status{Member: "b", Step: 10, Due: []*proto.HeldState{heldState(10, "x", 2)}}
 		one.reportSteps(time.Hour, known...)
 		now := time.Now()
 		for _, after := range []time.Duration{0, reportWait - time.Millisecond} {
-			if member, step, _, ok := one.next(now.Add(after)); ok || len(events.all) > 0 {
+			if member, step, _, ok := one.saver.next(now.Add(after)); ok || len(events.all) > 0 {
 				t.Fatalf("step %d of %q is saved after %v; reported %v", step, member, after, events.all)
 			}
 		}
-		if member, step, _, ok := one.next(now.Add(2 * reportWait)); !ok || member != "b" || step != 10 {
+		if member, step, _, ok := one.saver.next(now.Add(2 * reportWait)); !ok || member != "b" || step != 10 {
 			t.Errorf("saves step %d of %q, %v, when no member reports the steps", step, member, ok)
 		}
-		one.statuses["a"] = &proto.Status{}
+		one.members.statuses["a"] = &proto.Status{}
 		one.reportSteps(time.Hour, commits(1, 10)...)
-		if member, step, _, ok := one.next(now); !ok || member != "b" || step != 10 || len(events.all) != 10 {
+		if member, step, _, ok := one.saver.next(now); !ok || member != "b" || step != 10 || len(events.all) != 10 {
 			t.Errorf("saves step %d of %q, %v; reported %v, want 10 steps", step, member, ok, events.all)
 		}
 	}
@@ -145,7 +145,7 @@ func TestCommitsAheadOfTheirWorldAreKept(t *testing.T) {
 	one, events := leading(t)
 	report := func(member string, generation, first, last int64) {
 		t.Helper()
-		one.followers[member] = follower{address: member + ":1"}
+		one.members.followers[member] = follower{address: member + ":1"}
 		s := &proto.Status{Member: member, Job: "job", Generation: generation, Step: last,
 			Commits: commits(first, last)}
 		for _, c := range s.Commits {
@@ -164,12 +164,12 @@ func TestCommitsAheadOfTheirWorldAreKept(t *testing.T) {
 	if len(events.all) != 0 {
 		t.Fatalf("reported %v before the world was seen", events.all)
 	}
-	if n := len(one.ahead["flood"]); n > maxCommits {
+	if n := len(one.members.ahead["flood"]); n > maxCommits {
 		t.Errorf("%d commits of one member are kept", n)
 	}
 	one.enter(2, "b")
 	one.catchUp()
-	if len(events.all) != 30 || len(one.ahead["b"]) != 0 {
-		t.Errorf("%d steps are reported, %d kept; want 30, 0", len(events.all), len(one.ahead["b"]))
+	if len(events.all) != 30 || len(one.members.ahead["b"]) != 0 {
+		t.Errorf("%d steps are reported, %d kept; want 30, 0", len(events.all), len(one.members.ahead["b"]))
 	}
 }

@@ -13,10 +13,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenweave/checkpoint"
+	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
-	"evenweave/internal/web"
 	"evenweave/proto"
 )
 
@@ -24,11 +24,10 @@ import (
 // the process that has its id now.
 func TestDroppedFollowersAreIgnored(t *testing.T) {
 	now := &proto.Status{Member: "b", Step: 7}
-	one := &term{}
-	one.init()
-	one.followers["b"], one.statuses["b"] = follower{address: "b:2"}, now
+	one, _ := leading(t)
+	one.members.followers["b"], one.members.statuses["b"] = follower{address: "b:2"}, now
 	for _, in := range []followed{
-		{member: "a", address: "a:1", status: &proto.Status{Member: "a", Holding: true}},
+		{member: "c", address: "c:1", status: &proto.Status{Member: "c", Holding: true}},
 		{member: "b", address: "b:1", status: &proto.Status{Member: "b", Step: 6}},
 		{member: "b", address: "b:1"}, // its stream ended
 	} {
@@ -36,8 +35,8 @@ func TestDroppedFollowersAreIgnored(t *testing.T) {
 			t.Errorf("%+v: end %v, %v", in, end, err)
 		}
 	}
-	if len(one.statuses) != 1 || one.statuses["b"] != now {
-		t.Errorf("statuses: %v", one.statuses)
+	if len(one.members.statuses) != 1 || one.members.statuses["b"] != now {
+		t.Errorf("statuses: %v", one.members.statuses)
 	}
 }
 
@@ -45,38 +44,41 @@ func TestDroppedFollowersAreIgnored(t *testing.T) {
 func TestAGenerationOpensWithoutNewCommits(t *testing.T) {
 	one, _ := three(t)
 	for opened, want := range map[int64]bool{0: false, 1: true} {
-		if report := one.fact(&proto.Status{Member: "a", Generation: 1, Step: 40,
+		if report := one.members.fact(&proto.Status{Member: "a", Generation: 1, Step: 40,
 			Opened: opened}); report.Committed != want {
 			t.Errorf("generation %d opened for a: in generation 1 it has committed: %v", opened, report.Committed)
 		}
 	}
 }
 
-// leading is a term without etcd, on a directory of its own, and its events.
-func leading(t *testing.T) (*term, *eventLog) {
+// onADirectory is a coordinator without etcd on a directory of its own, its journal open.
+func onADirectory(t *testing.T, events *eventLog) *Coordinator {
 	t.Helper()
 	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := &eventLog{}
-	c := &Coordinator{
-		Config: Config{Dir: t.TempDir(), Observer: events, Log: slog.New(slog.DiscardHandler), Keep: 3}, store: store,
-		evaluations: newEvaluations(), recent: &summary{}, status: newStatusPage(), page: web.New(),
-		healed: map[string]int64{},
-	}
-	closeMetrics, err := c.openMetrics()
+	c := newCoordinator(Config{Dir: t.TempDir(), Observer: events, Log: slog.New(slog.DiscardHandler), Keep: 3,
+		Limits: policy.Limits{Min: 1, Max: 2}, Spec: job.Spec{Samples: 1000}}, nil, store, flat(t, 100))
+	closeJournal, err := c.openJournal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(closeMetrics)
-	one := &term{
-		c: c, uuid: "job", job: job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10,
-			MicroBatch: 10, Steps: 1000}},
-		policy: policy.New("job", "", 0, policy.Limits{Min: 1, Max: 2}), inputs: make(chan any, 16),
+	t.Cleanup(closeJournal)
+	return c
+}
+
+// leading is a term without etcd, with a world of these members, or of a alone, and its events.
+func leading(t *testing.T, members ...string) (*term, *eventLog) {
+	t.Helper()
+	if len(members) == 0 {
+		members = []string{"a"}
 	}
-	one.init()
-	one.enter(1, "a")
+	events := &eventLog{}
+	j := job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10,
+		Steps: 1000}}
+	one := onADirectory(t, events).newTerm(nil, 1, cluster.View{Job: &j}, checkpoint.Entry{})
+	one.enter(1, members...)
 	return one, events
 }
 
@@ -84,11 +86,11 @@ func leading(t *testing.T) (*term, *eventLog) {
 func (t *term) enter(generation int64, ids ...string) {
 	w := job.World{Job: "job", Generation: generation, Since: generation}
 	for _, id := range ids {
-		t.followers[id] = follower{address: id + ":1"}
+		t.members.followers[id] = follower{address: id + ":1"}
 		w.Peers = append(w.Peers, job.Peer{ID: id, Address: id + ":1"})
 	}
-	t.view.World = &w
-	t.proofs.enter(w, time.Now())
+	t.members.view.World = &w
+	t.members.proofs.enter(w, time.Now())
 }
 
 // eventLog keeps a coordinator's events.
@@ -157,19 +159,19 @@ func TestLostDueStatesAreReported(t *testing.T) {
 	gone := saved{step: 200, member: "a", err: fmt.Errorf("fetching: %w", status.Error(codes.NotFound, "not here"))}
 	say := func(in saved) {
 		t.Helper()
-		one.saving = true
+		one.saver.busy = true
 		if end, err := one.take(t.Context(), in); end || err != nil {
 			t.Fatal(end, err)
 		}
 	}
 	say(at(100)) // 100 steps are an epoch
-	one.statuses["a"] = &proto.Status{Step: 400, Due: []*proto.HeldState{heldState(200, "x", 1),
+	one.members.statuses["a"] = &proto.Status{Step: 400, Due: []*proto.HeldState{heldState(200, "x", 1),
 		heldState(300, "y", 1)}}
 	later := time.Now().Add(time.Hour)
-	one.saveAfter = later // there is no member to fetch from here
+	one.saver.after = later // there is no member to fetch from here
 	say(gone)
-	if _, step, _, ok := one.offer(time.Now()); !ok || step != 300 || one.saveAfter != later {
-		t.Errorf("step %d is on offer, asked for after %v; want 300, at once", step, one.saveAfter)
+	if _, step, _, ok := one.saver.offer(time.Now()); !ok || step != 300 || one.saver.after != later {
+		t.Errorf("step %d is on offer, asked for after %v; want 300, at once", step, one.saver.after)
 	}
 	say(at(300))
 	say(at(400))

@@ -21,7 +21,7 @@ import (
 func (t *term) says(test *testing.T, s *proto.Status) {
 	test.Helper()
 	s.Job = "job"
-	in := followed{member: s.Member, address: s.Member + ":1", status: s, invalid: checkStatus(s, t.job, s.Member)}
+	in := followed{member: s.Member, address: s.Member + ":1", status: s, invalid: checkStatus(s, *t.members.job(), s.Member)}
 	if end, err := t.take(test.Context(), in); end || err != nil {
 		test.Fatalf("%s ended the job: %v", s.Member, err)
 	}
@@ -30,19 +30,15 @@ func (t *term) says(test *testing.T, s *proto.Status) {
 // single is a term with a world of one, a, at step 40.
 func single(t *testing.T) (*term, *eventLog) {
 	one, events := leading(t)
-	one.init()
-	one.enter(1, "a")
-	one.saving = true
+	one.saver.busy = true
 	one.says(t, &proto.Status{Member: "a", Generation: 1, Step: 40})
 	return one, events
 }
 
 // three is a term with a world of three at step 40, of which nothing is fetched.
 func three(t *testing.T) (*term, *eventLog) {
-	one, events := leading(t)
-	one.init()
-	one.enter(1, "a", "b", "c")
-	one.saving = true // nothing is fetched here
+	one, events := leading(t, "a", "b", "c")
+	one.saver.busy = true // nothing is fetched here
 	for _, id := range []string{"a", "b", "c"} {
 		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40})
 	}
@@ -57,8 +53,8 @@ func TestAMemberVotesOnce(t *testing.T) {
 		lie.Due = append(lie.Due, heldState(40, "zeros", 1))
 	}
 	one.says(t, lie)
-	if member, step, _, ok := one.offer(time.Now()); ok || len(one.proofs.agreed) > 0 {
-		t.Fatalf("step %d of %s is taken: %v", step, member, one.proofs.agreed)
+	if member, step, _, ok := one.saver.offer(time.Now()); ok || len(one.members.proofs.agreed) > 0 {
+		t.Fatalf("step %d of %s is taken: %v", step, member, one.members.proofs.agreed)
 	}
 }
 
@@ -83,10 +79,10 @@ func TestOneMemberIsNotBelieved(t *testing.T) {
 		one, events := c.world(t)
 		liar := c.liar
 		if liar == "stranger" {
-			one.followers[liar] = follower{address: liar + ":1"}
+			one.members.followers[liar] = follower{address: liar + ":1"}
 		}
 		one.says(t, forged(liar))
-		if one.agree(func(s *proto.Status) bool { return s.Verdict != "" || s.Holding }) {
+		if one.members.agree(func(s *proto.Status) bool { return s.Verdict != "" || s.Holding }) {
 			t.Errorf("%s alone decides", liar)
 		}
 		for _, e := range events.all {
@@ -94,11 +90,11 @@ func TestOneMemberIsNotBelieved(t *testing.T) {
 				t.Fatalf("%s caused the event %+v", liar, e)
 			}
 		}
-		if member, step, _, ok := one.offer(time.Now().Add(time.Hour)); ok {
+		if member, step, _, ok := one.saver.offer(time.Now().Add(time.Hour)); ok {
 			t.Errorf("step %d of %s would be saved", step, member)
 		}
-		one.saving = false
-		one.durable = checkpoint.Entry{Manifest: checkpoint.Manifest{Step: 1000}} // as if it had been saved
+		one.saver.busy = false
+		one.saver.durable = checkpoint.Entry{Manifest: checkpoint.Manifest{Step: 1000}} // as if it had been saved
 		if end, err := one.ended(t.Context()); end || err != nil {
 			t.Errorf("%s alone ends the job: %v", liar, err)
 		}
@@ -116,11 +112,11 @@ func TestTheMajoritysStateIsSaved(t *testing.T) {
 		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40, Due: []*proto.HeldState{heldState(30, hash, 1)}})
 	}
 	want := string(heldState(30, "right", 1).Sha256)
-	member, step, hash, ok := one.offer(time.Now())
+	member, step, hash, ok := one.saver.offer(time.Now())
 	if !ok || member == "a" || step != 30 || hash != want {
 		t.Fatalf("step %d of %q, %x, %v", step, member, hash, ok)
 	}
-	one.saveAfter = time.Now().Add(time.Hour)
+	one.saver.after = time.Now().Add(time.Hour)
 	if end, err := one.take(t.Context(),
 		saved{step: 30, member: member, err: fmt.Errorf("%w: zeros", errForged)}); end || err != nil {
 		t.Fatal(end, err)
@@ -128,18 +124,18 @@ func TestTheMajoritysStateIsSaved(t *testing.T) {
 	if w := events.warnings(); len(w) != 1 || !strings.Contains(w[0], member) {
 		t.Errorf("reported %q, want the name of %s, which gave another state", w, member)
 	}
-	second, _, _, ok := one.offer(time.Now())
+	second, _, _, ok := one.saver.offer(time.Now())
 	if !ok || second == "a" || second == member {
 		t.Errorf("asked next: %q, %v", second, ok)
 	}
-	one.forged[second] = true
-	if again, _, _, ok := one.offer(time.Now()); ok {
+	one.saver.forged[second] = true
+	if again, _, _, ok := one.saver.offer(time.Now()); ok {
 		t.Errorf("%q is asked again, and gave another state before", again)
 	}
-	delete(one.forged, second)
+	delete(one.saver.forged, second)
 	one.enter(2, "d") // a leaving member brings what was agreed on
-	one.statuses["d"] = &proto.Status{Member: "d", Generation: 2, Step: 40}
-	if _, step, hash, ok := one.offer(time.Now()); !ok || step != 30 || hash != want {
+	one.members.statuses["d"] = &proto.Status{Member: "d", Generation: 2, Step: 40}
+	if _, step, hash, ok := one.saver.offer(time.Now()); !ok || step != 30 || hash != want {
 		t.Errorf("step %d, %x, %v of members that have left", step, hash, ok)
 	}
 }
@@ -151,26 +147,26 @@ func TestAStateOfAWorldThatIsGone(t *testing.T) {
 	one.enter(7, "a", "b", "c")
 	later := time.Now().Add(2 * reportWait)
 	for _, id := range []string{"a", "b", "c", "spare"} {
-		one.followers[id] = follower{address: id + ":1"}
-		one.statuses[id] = &proto.Status{Member: id, Generation: 7, Step: 40}
+		one.members.followers[id] = follower{address: id + ":1"}
+		one.members.statuses[id] = &proto.Status{Member: id, Generation: 7, Step: 40}
 	}
-	clear(one.proofs.silent)
-	one.statuses["spare"].Due = []*proto.HeldState{heldState(20, "x", 3)}
+	clear(one.members.proofs.silent)
+	one.members.statuses["spare"].Due = []*proto.HeldState{heldState(20, "x", 3)}
 	for _, now := range []time.Time{time.Now(), later} {
-		if _, step, _, ok := one.offer(now); ok {
+		if _, step, _, ok := one.saver.offer(now); ok {
 			t.Errorf("step %d of one in no world is saved", step)
 		}
 	}
-	one.statuses["a"].Due = []*proto.HeldState{heldState(30, "y", 5), heldState(40, "z", 5)}
-	if _, step, _, ok := one.offer(later); ok {
+	one.members.statuses["a"].Due = []*proto.HeldState{heldState(30, "y", 5), heldState(40, "z", 5)}
+	if _, step, _, ok := one.saver.offer(later); ok {
 		t.Errorf("step %d is saved at once", step)
 	}
-	member, step, _, ok := one.offer(later.Add(2 * reportWait))
+	member, step, _, ok := one.saver.offer(later.Add(2 * reportWait))
 	if !ok || member != "a" || step != 30 {
 		t.Errorf("step %d of %q, %v", step, member, ok)
 	}
-	one.durable.Manifest.Step = 30
-	if _, step, _, ok := one.offer(later.Add(2 * reportWait)); !ok || step != 40 {
+	one.saver.durable.Manifest.Step = 30
+	if _, step, _, ok := one.saver.offer(later.Add(2 * reportWait)); !ok || step != 40 {
 		t.Errorf("step %d, %v: the next one waits again", step, ok)
 	}
 	if w := events.warnings(); len(w) != 3 || !strings.Contains(w[0], "step 20") ||
@@ -179,14 +175,14 @@ func TestAStateOfAWorldThatIsGone(t *testing.T) {
 	}
 	one, _ = leading(t)
 	one.enter(7, "a", "b", "c")
-	clear(one.proofs.silent)
+	clear(one.members.proofs.silent)
 	for id, hash := range map[string]string{"a": "x", "b": "y"} {
-		one.statuses[id] = &proto.Status{Member: id, Generation: 7, Step: 40,
+		one.members.statuses[id] = &proto.Status{Member: id, Generation: 7, Step: 40,
 			Due: []*proto.HeldState{heldState(30, hash, 5)}}
 	}
-	one.statuses["c"] = &proto.Status{Member: "c", Generation: 7, Step: 40}
+	one.members.statuses["c"] = &proto.Status{Member: "c", Generation: 7, Step: 40}
 	for _, now := range []time.Time{later, later.Add(2 * reportWait)} {
-		if _, step, _, ok := one.offer(now); ok {
+		if _, step, _, ok := one.saver.offer(now); ok {
 			t.Errorf("step %d is saved, whose holders differ", step)
 		}
 	}
@@ -198,7 +194,7 @@ func TestOnlyDueStatesAreSaved(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40, Due: []*proto.HeldState{heldState(33, "x", 1)}})
 	}
-	if _, step, _, ok := one.offer(time.Now().Add(time.Hour)); ok {
+	if _, step, _, ok := one.saver.offer(time.Now().Add(time.Hour)); ok {
 		t.Errorf("step %d would be saved, and checkpoints are due every 10 steps", step)
 	}
 }
@@ -238,8 +234,8 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 			s.Member = "b"
 			one.says(t, s)
 		}
-		if w := events.warnings(); len(w) != 1 || len(events.all) != before+1 || one.statuses["b"].Step != 40 {
-			t.Errorf("%s: events %v, status %v", what, events.all[before:], one.statuses["b"])
+		if w := events.warnings(); len(w) != 1 || len(events.all) != before+1 || one.members.statuses["b"].Step != 40 {
+			t.Errorf("%s: events %v, status %v", what, events.all[before:], one.members.statuses["b"])
 		}
 	}
 	if err := checkCommit(good(), job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000},
@@ -277,15 +273,15 @@ func FuzzStatus(f *testing.F) {
 			s.Member = []string{"c", "b"}[i]
 			s.Job = "job"
 			in := followed{member: s.Member, address: s.Member + ":1", status: s,
-				invalid: checkStatus(s, one.job, s.Member)}
+				invalid: checkStatus(s, *one.members.job(), s.Member)}
 			if s.Verdict != "" && in.invalid == nil && i == 1 {
 				s.Verdict = "" // two of three may end the job, for which this term has no etcd
 			}
 			if end, err := one.take(t.Context(), in); end || err != nil {
 				t.Fatal(end, err)
 			}
-			_, _, _, _ = one.offer(time.Now().Add(time.Hour))
-			one.lostEpochs(s.Step)
+			_, _, _, _ = one.saver.offer(time.Now().Add(time.Hour))
+			one.saver.lostEpochs(s.Step)
 		}
 		for _, e := range events.all {
 			r := progress.Record{Time: time.Unix(0, 0), Event: e}
@@ -294,8 +290,8 @@ func FuzzStatus(f *testing.F) {
 				t.Error(err)
 			}
 		}
-		if len(one.c.recent.early) > maxEarly || len(events.all) > 2*maxCommits {
-			t.Errorf("%d commits wait, %d events", len(one.c.recent.early), len(events.all))
+		if len(one.steps.early) > maxEarly || len(events.all) > 2*maxCommits {
+			t.Errorf("%d commits wait, %d events", len(one.steps.early), len(events.all))
 		}
 	})
 }
@@ -322,7 +318,7 @@ func TestTheLoopWaitsForNoDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one.c.store, one.c.Keep = store, 1
+	archive := &archive{Store: store, keep: 1, spared: func() []int64 { return nil }, log: one.log}
 	var last checkpoint.Entry
 	for step := int64(10); step <= 20; step += 10 {
 		m := checkpoint.Manifest{Step: step}
@@ -335,16 +331,16 @@ func TestTheLoopWaitsForNoDisk(t *testing.T) {
 	pruned := make(chan struct{})
 	go func() {
 		defer close(pruned)
-		one.c.prune(t.Context())
+		archive.prune(t.Context())
 	}()
 	<-fs.entered // the disk stands still
-	one.saveAfter = time.Now().Add(time.Hour)
+	one.saver.after = time.Now().Add(time.Hour)
 	if end, err := one.take(t.Context(), saved{step: 20, member: "a", entry: last}); end || err != nil {
 		t.Fatal(end, err)
 	}
 	one.says(t, &proto.Status{Member: "a", Generation: 1, Step: 41})
-	if one.durable.Step != 20 || one.statuses["a"].Step != 41 || len(events.all) == 0 {
-		t.Errorf("durable: step %d; status: %v", one.durable.Step, one.statuses["a"])
+	if one.saver.durable.Step != 20 || one.members.statuses["a"].Step != 41 || len(events.all) == 0 {
+		t.Errorf("durable: step %d; status: %v", one.saver.durable.Step, one.members.statuses["a"])
 	}
 	close(fs.gate)
 	<-pruned

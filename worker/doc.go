@@ -1,7 +1,7 @@
 // Package worker trains: it computes its share of each step's micro-batches, sums the gradients with its peers and
 // applies the update.
 //
-//	run.go         a whole member: etcd, servers, registration, loop
+//	serve.go       a whole member: etcd, servers, registration, loop
 //	loop.go        choice of a world, and leaving
 //	generation.go  one world: connect, agree on the state, step until something ends it
 //	connect.go     the ring of a world; the accusation after a failure

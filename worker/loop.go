@@ -250,7 +250,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		log.Error("verdict", "err", verdict)
 		l.report.event("verdict", verdict.Message)
 		l.report.set(func(s *proto.Status) { s.Verdict, s.Phase = verdict.Message, phaseHolding })
-		return nil // the coordinator records it for all; Run then reads that
+		return nil // the coordinator records it for all, and Run reads that
 	}
 	if holding {
 		fingerprint := l.replica.expected.String() // the last exchange has found it unchanged

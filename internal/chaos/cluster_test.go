@@ -79,7 +79,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	case "etcd":
 		return local.ServeEtcd(ctx, *dir, *client, *peer, os.Stdout)
 	case "worker":
-		return worker.Run(context.Background(), worker.Config{
+		return worker.Serve(context.Background(), worker.Config{
 			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1,
 			Grace: 25 * time.Second, TTL: *ttl, Log: log, MetricNames: example.Metrics(),
 			Open: func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {

@@ -203,7 +203,7 @@ func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (e
 	ctx, kill := context.WithCancel(context.Background())
 	h := &hired{leave: make(chan struct{}), kill: kill, done: make(chan error, 1)}
 	go func() {
-		h.done <- worker.Run(ctx, worker.Config{
+		h.done <- worker.Serve(ctx, worker.Config{
 			Endpoints: []string{endpoint}, Name: "test", ID: id, Listen: "127.0.0.1:0", Parallelism: 1,
 			Grace: 30 * time.Second, TTL: ttl,
 			Stay: stay, Open: open, MetricNames: example.Metrics(), Log: slog.New(slog.DiscardHandler),

@@ -1,0 +1,59 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"time"
+
+	"evenweave/checkpoint"
+	"evenweave/internal/job"
+	"evenweave/internal/probe"
+	"evenweave/internal/state"
+)
+
+// archive is the job's directory of checkpoints, which hold states of the model's layout.
+type archive struct {
+	*checkpoint.Store
+	layout  *state.Layout
+	samples int            // of the training data
+	keep    int            // how many of the newest are kept,
+	spared  func() []int64 // and which steps beside them
+	log     *slog.Logger
+}
+
+// write makes a verified state durable.
+func (a *archive) write(ctx context.Context, j job.Job, term int64, s *state.Sealed) (checkpoint.Entry, error) {
+	spec, err := json.Marshal(j.Spec)
+	if err != nil {
+		return checkpoint.Entry{}, err
+	}
+	m := checkpoint.Manifest{
+		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(),
+		Term: term, Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State),
+		Tensors: checkpoint.Tensors(a.layout), Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
+	}
+	path, err := a.Save(ctx, m, func(w io.Writer) error {
+		_, err := s.WriteTo(w)
+		return err
+	})
+	return checkpoint.Entry{Manifest: m, Path: path, Step: m.Step, Term: m.Term}, err
+}
+
+// read reads a checkpoint of this job.
+func (a *archive) read(ctx context.Context, path string) (*state.Sealed, error) {
+	_, payload, err := a.Read(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer payload.Close()
+	return state.Read(payload, a.layout, a.samples, nil)
+}
+
+// prune keeps the newest checkpoints and the spared ones.
+func (a *archive) prune(ctx context.Context) {
+	if _, err := a.Prune(ctx, a.keep, a.spared()...); err != nil && ctx.Err() == nil {
+		a.log.Warn("removing old checkpoints", "err", err)
+	}
+}
