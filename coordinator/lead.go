@@ -85,10 +85,10 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 	uuid := view.Job.UUID
 	t := &term{
 		records: etcd, views: views{c.views.View, c.client.Read},
-		policy:   policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
-		members:  newRoster(view, c.healed, c.journal),
-		dialer:   &dialer{pool: &c.pool, job: uuid, layout: c.archive.layout, samples: c.archive.samples},
-		examiner: c.evaluator, events: c.journal, page: pages{c.page, c.status}, steps: c.steps,
+		policy:    policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
+		members:   newRoster(view, c.healed, c.journal),
+		dialer:    &dialer{pool: &c.pool, job: uuid, layout: c.archive.layout, samples: c.archive.samples},
+		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status}, steps: c.steps,
 		condition: &c.condition, inputs: make(inbox, 256), tasks: &sync.WaitGroup{}, halt: c.halt, lost: c.lostRecord,
 		log: c.Log, uuid: uuid,
 	}
@@ -177,5 +177,6 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 // lostRecord explains what to do when etcd answers and does not know the job any more.
 func (c *Coordinator) lostRecord(uuid string) error {
 	return fmt.Errorf("job %s is not in etcd any more: its data was lost or replaced; start coordinator and workers "+
-		"again on the directory %s to go on from the newest checkpoint there; processes of the old job are fenced by its UUID", uuid, c.Dir)
+		"again on the directory %s to go on from the newest checkpoint there; processes of the old job are fenced by "+
+		"its UUID", uuid, c.Dir)
 }

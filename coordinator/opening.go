@@ -119,8 +119,8 @@ func (c *Coordinator) warnOfLoss(view cluster.View, step int64) {
 		then = fmt.Sprintf("members that hold newer states go on from them, and the next due one is saved; if none "+
 			"does, training goes back to step %d", step)
 	}
-	c.journal.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest valid "+
-		"one in %s is of step %d: %s", lost, c.Dir, step, then)})
+	c.journal.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: that of step %d is damaged or gone; the newest "+
+		"valid one in %s is of step %d: %s", lost, c.Dir, step, then)})
 }
 
 // specOf is what the job trained that saved a checkpoint.

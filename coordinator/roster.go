@@ -212,8 +212,8 @@ func (r *roster) disbelieve(next job.World) {
 	}
 	for _, s := range r.peers() {
 		if s.Verdict != "" {
-			r.events.emit(progress.Warning{Message: fmt.Sprintf("%s says that the job has failed, and the others do not: %s",
-				s.Member, s.Verdict)})
+			r.events.emit(progress.Warning{Message: fmt.Sprintf("%s says that the job has failed, and the others do "+
+				"not: %s", s.Member, s.Verdict)})
 		}
 	}
 }

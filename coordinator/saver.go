@@ -122,8 +122,8 @@ func (s *saver) took(ctx context.Context, in saved) (durable bool) {
 	}
 	if lost := s.lostEpochs(in.step); lost > 0 {
 		s.journal.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: step %d is saved; before it %d epochs ended "+
-			"whose states are gone: they will not be evaluated. Saving is slower than epochs are, or no coordinator ran",
-			in.step, lost)})
+			"whose states are gone: they will not be evaluated. Saving is slower than epochs are, or no coordinator "+
+			"ran", in.step, lost)})
 	}
 	s.durable = in.entry
 	s.members.proofs.saved(in.step)

@@ -32,7 +32,7 @@ type term struct {
 	members   *roster
 	saver     *saver
 	dialer    *dialer
-	examiner  examiner
+	evaluator queue
 	events    emitter
 	page      page
 	steps     *summary
@@ -62,8 +62,8 @@ type views struct {
 	read   func(ctx context.Context) (cluster.View, error)
 }
 
-// examiner queues the evaluation of a durable checkpoint if one is due.
-type examiner interface {
+// queue takes a durable checkpoint and queues its evaluation if one is due.
+type queue interface {
 	examine(spec job.Spec, entry checkpoint.Entry)
 }
 
@@ -243,7 +243,7 @@ func (t *term) saved(ctx context.Context, in saved) (end bool, err error) {
 		return false, nil
 	}
 	t.condition.saved(in.entry)
-	t.examiner.examine(t.members.job().Spec, in.entry)
+	t.evaluator.examine(t.members.job().Spec, in.entry)
 	t.feed(ctx, policy.Durable{Step: in.entry.Manifest.Step})
 	t.saver.save(ctx)
 	return t.ended(ctx)

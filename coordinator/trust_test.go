@@ -21,7 +21,8 @@ import (
 func (t *term) says(test *testing.T, s *proto.Status) {
 	test.Helper()
 	s.Job = "job"
-	in := followed{member: s.Member, address: s.Member + ":1", status: s, invalid: checkStatus(s, *t.members.job(), s.Member)}
+	in := followed{member: s.Member, address: s.Member + ":1", status: s,
+		invalid: checkStatus(s, *t.members.job(), s.Member)}
 	if end, err := t.take(test.Context(), in); end || err != nil {
 		test.Fatalf("%s ended the job: %v", s.Member, err)
 	}

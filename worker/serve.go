@@ -43,8 +43,8 @@ type Config struct {
 	Log  *slog.Logger
 }
 
-// Serve is a worker process's whole part in a job: servers, registration and training. It returns when the job is done or
-// ctx ends. When leaving is closed, the member leaves in good order.
+// Serve is a worker process's whole part in a job: servers, registration and training. It returns when the job is done
+// or ctx ends. When leaving is closed, the member leaves in good order.
 func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
 	if err != nil {
