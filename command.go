@@ -8,14 +8,16 @@ import (
 // Command is a command of a program's own: `PROGRAM NAME [flags] [ARG...]`. It has the flag -o text|json beside its
 // own.
 type Command struct {
-	Name  string // "bench NAME" is a subcommand of bench
-	Args  string // what follows the flags, for --help: "IMAGE..."; "": no arguments are allowed
+	Name string // "bench NAME" is a subcommand of bench
+	// Args is what follows the flags, as --help shows it: "IMAGE..." is one argument or more, "[TEXT]" may be left out,
+	// "": there is none. Others are bad usage.
+	Args  string
 	About string // one line
 	Long  string // the rest of --help; may be empty
 	// Options points to a struct of flags, as Task.Options does; no part of any spec.
 	Options any
-	// Checkpoint gives the command the flags --checkpoint, --dir and, if the task has a choice, --backend: they say
-	// what Invocation.Load opens.
+	// Checkpoint gives the command the flags --checkpoint, --dir and, if the task has a choice, --backend, and Run the
+	// model with the state of the checkpoint that they name (the newest of --dir).
 	Checkpoint bool
 	// Data gives it --data, for Invocation.Dir.
 	Data bool
@@ -32,10 +34,9 @@ type Invocation struct {
 	JSON bool
 	// Dir is what --data names, "" by default.
 	Dir string
-	// Load opens the model with the state of the checkpoint that the user names (--checkpoint FILE, or the newest of
-	// --dir DIR), for evaluation. The job's options are in Task.Options then. The caller closes the model. nil for a
-	// command without Checkpoint.
-	Load func(ctx context.Context) (Loaded, error)
+	// Loaded is the model that the command's checkpoint holds, opened for evaluation; the job's options are in
+	// Task.Options. It is closed after Run. nil for a command without Checkpoint.
+	*Loaded
 }
 
 // Loaded is a model with a trained state.

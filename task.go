@@ -31,6 +31,9 @@ type Task struct {
 	// Metrics names the sums that Gradients reports beside the loss: their mean over a step's weight is shown with each
 	// step.
 	Metrics []string
+	// Defaults are values of the trainer's own flags in place of its defaults: epochs, steps, seed, global-batch,
+	// micro-batch, checkpoint-every, keep and evaluate, without dashes.
+	Defaults map[string]string
 	// Short are values of options, by flag, with which an epoch is short: the defaults of `chaos`, for which each end
 	// of an epoch is a moment to test.
 	Short map[string]string

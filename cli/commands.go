@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,10 +28,8 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 	if err != nil {
 		return nil, fmt.Errorf("command %q of task %q: %w", c.Name, p.task.Name, err)
 	}
-	cmd := &cobra.Command{Use: short, Short: c.About, Long: c.Long, Args: noArgs}
-	if c.Args != "" {
-		cmd.Use, cmd.Args = short+" "+c.Args, cobra.ArbitraryArgs
-	}
+	cmd := &cobra.Command{Use: strings.TrimSpace(short + " " + c.Args), Short: c.About, Long: c.Long,
+		Args: argsOf(c.Args)}
 	var from checkpointFlags
 	var dir string
 	if c.Checkpoint {
@@ -40,7 +40,7 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 	}
 	output := outputFlag(cmd)
 	addFlags(cmd.Flags(), set, everyOption)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := errors.Join(checkOutput(*output), validateOptions(c.Options)); err != nil {
 			return err
 		}
@@ -49,11 +49,38 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 		i := &evenweave.Invocation{Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(),
 			Stderr: cmd.ErrOrStderr(), JSON: *output == "json", Dir: dir}
 		if c.Checkpoint {
-			i.Load = func(ctx context.Context) (evenweave.Loaded, error) { return from.load(ctx, cmd.ErrOrStderr()) }
+			l, err := from.load(ctx, cmd.ErrOrStderr())
+			if err != nil {
+				return unlessInterrupted(ctx, err)
+			}
+			defer func() { err = errors.Join(err, l.Model.Close()) }()
+			i.Loaded = &l
 		}
 		return unlessInterrupted(ctx, c.Run(ctx, i))
 	}
 	return cmd, nil
+}
+
+// argsOf checks arguments by what --help says of them: words in brackets may be left out, "..." stands for more.
+func argsOf(usage string) cobra.PositionalArgs {
+	least, most := 0, 0
+	for _, word := range strings.Fields(usage) {
+		if most++; !strings.HasPrefix(word, "[") {
+			least++
+		}
+	}
+	if strings.Contains(usage, "...") {
+		most = math.MaxInt
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case most == 0:
+			return noArgs(cmd, args)
+		case len(args) < least || len(args) > most:
+			return usagef("%s takes %s, got %d arguments", cmd.Name(), usage, len(args))
+		}
+		return nil
+	}
 }
 
 // checkpointFlags name a checkpoint: a file, or the newest of a run directory.
@@ -159,17 +186,12 @@ func readCheckpoint(ctx context.Context, path string) (*checkpoint.Checkpoint, j
 func (p *program) evaluate() evenweave.Command {
 	return evenweave.Command{
 		Name: "evaluate", About: "Measure a checkpoint on the test data", Checkpoint: true, Data: true,
-		Run: func(ctx context.Context, c *evenweave.Invocation) (err error) {
-			l, err := c.Load(ctx)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, l.Model.Close()) }()
+		Run: func(ctx context.Context, c *evenweave.Invocation) error {
 			sets, err := p.task.Data(c.Dir)
 			if err != nil {
 				return err
 			}
-			model, ok := l.Model.(evenweave.Evaluator)
+			model, ok := c.Model.(evenweave.Evaluator)
 			if !ok || sets.Test == nil {
 				return fmt.Errorf("task %q cannot be evaluated: its model is no Evaluator, or it has no test data",
 					p.task.Name)
@@ -178,21 +200,21 @@ func (p *program) evaluate() evenweave.Command {
 			if err != nil {
 				return err
 			}
-			return printFigures(c, l, figures)
+			return printFigures(c, figures)
 		},
 	}
 }
 
-func printFigures(c *evenweave.Invocation, l evenweave.Loaded, figures []evenweave.Figure) error {
+func printFigures(c *evenweave.Invocation, figures []evenweave.Figure) error {
 	if c.JSON {
-		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": l.Step,
-			"weights_sha256": l.WeightsSHA256}
+		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": c.Step,
+			"weights_sha256": c.WeightsSHA256}
 		for _, f := range figures {
 			line["test_"+f.Name] = f.Value
 		}
 		return json.NewEncoder(c.Stdout).Encode(line)
 	}
-	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", l.Step, l.WeightsSHA256)
+	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", c.Step, c.WeightsSHA256)
 	for _, f := range figures {
 		if _, err := fmt.Fprintf(c.Stdout, "test %-20s %.4f\n", f.Name, f.Value); err != nil {
 			return err

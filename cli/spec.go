@@ -16,6 +16,7 @@ import (
 // specFlags are the flags that say what is trained, shared by train, coordinator and chaos.
 type specFlags struct {
 	program         *program
+	flags           *pflag.FlagSet
 	spec            job.Spec
 	backend         string
 	data            string
@@ -26,18 +27,34 @@ type specFlags struct {
 }
 
 func (s *specFlags) register(p *program, f *pflag.FlagSet) {
-	s.program = p
+	s.program, s.flags = p, f
+	s.trainerFlags(f)
+	p.backendFlag(f, &s.backend)
+	dataFlag(f, &s.data)
+	p.defaults(f)
+	p.optionFlags(f, everyOption)
+}
+
+// trainerFlags are those whose defaults a task may set.
+func (s *specFlags) trainerFlags(f *pflag.FlagSet) {
 	f.IntVar(&s.spec.Epochs, "epochs", 10, "passes over the data")
 	f.Int64Var(&s.spec.Steps, "steps", 0, "optimizer updates; 0: as many as the epochs have")
 	f.Uint64Var(&s.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
 	f.IntVar(&s.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
 	f.IntVar(&s.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
-	p.backendFlag(f, &s.backend)
-	dataFlag(f, &s.data)
 	f.Int64Var(&s.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints, beside each epoch's end; 0: none")
 	f.IntVar(&s.keep, "keep", 3, "checkpoints to keep")
 	f.BoolVar(&s.evaluate, "evaluate", true, "evaluate on the test set at each epoch's end")
-	p.optionFlags(f, everyOption)
+}
+
+// defaults gives flags that a command has the defaults of the task.
+func (p *program) defaults(f *pflag.FlagSet) {
+	for name, value := range p.task.Defaults {
+		if flag := f.Lookup(name); flag != nil {
+			_ = flag.Value.Set(value) // newProgram has tried it
+			flag.DefValue = value
+		}
+	}
 }
 
 // extendFlag adds --extend, for commands that may go on with a job.
@@ -69,6 +86,9 @@ func (s *specFlags) check() error {
 		return usagef("--checkpoint-every %d: must be 0 or more", s.checkpointEvery)
 	case s.keep < 1:
 		return usagef("--keep %d: must be at least 1", s.keep)
+	}
+	if s.flags != nil && s.flags.Changed("epochs") && !s.flags.Changed("steps") {
+		s.spec.Steps = 0 // where the task's default is a number of steps
 	}
 	if err := s.spec.ValidateFlags(); err != nil {
 		return usageError{err}

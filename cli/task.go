@@ -36,7 +36,22 @@ func newProgram(t *evenweave.Task, name string, asked <-chan struct{}) (*program
 	case t.Backend != nil && len(t.Backends) == 0:
 		return nil, fmt.Errorf("task %q: it has Backend, and Backends names none", t.Name)
 	}
-	return &program{t, set, name, asked}, nil
+	p := &program{t, set, name, asked}
+	return p, p.checkDefaults()
+}
+
+// checkDefaults refuses what Task.Defaults cannot set.
+func (p *program) checkDefaults() error {
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	new(specFlags).trainerFlags(f)
+	for name, value := range p.task.Defaults {
+		if flag := f.Lookup(name); flag == nil {
+			return fmt.Errorf("task %q: Defaults sets --%s, which is no flag of the trainer's", p.task.Name, name)
+		} else if err := flag.Value.Set(value); err != nil {
+			return fmt.Errorf("task %q: Defaults sets --%s to %q: %w", p.task.Name, name, value, err)
+		}
+	}
+	return nil
 }
 
 // everyOption and ownOption choose options: those that have a flag where a job is created, and those that each process

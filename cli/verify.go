@@ -32,6 +32,7 @@ in another process. The first tensor that differs is named: the number of worker
 	f.Uint64Var(&v.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
 	f.IntVar(&v.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
 	f.IntVar(&v.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
+	p.defaults(f)
 	f.IntVar(&v.options.Steps, "steps", 2, "updates to try")
 	f.IntVar(&v.options.Most, "micro-batches", 4, "micro-batches of each step to try")
 	f.IntVar(&v.options.Lanes, "lanes", 3, "micro-batches to compute side by side")

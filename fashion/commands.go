@@ -36,30 +36,12 @@ which is the machine's limit.`,
 	}
 }
 
-// open loads the checkpoint that the command's user names.
-func open(ctx context.Context, c *evenweave.Invocation) (*network, evenweave.Loaded, error) {
-	l, err := c.Load(ctx)
-	if err != nil {
-		return nil, l, err
-	}
-	n, ok := l.Model.(*network)
-	if !ok {
-		return nil, l, errors.Join(fmt.Errorf("a model of type %T", l.Model), l.Model.Close())
-	}
-	return n, l, nil
-}
-
-func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation) (err error) {
-	n, from, err := open(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.Close()) }()
+func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation) error {
 	sets, err := o.data(c.Dir)
 	if err != nil {
 		return err
 	}
-	r, err := n.measure(ctx, sets.Test)
+	r, err := c.Model.(*network).measure(ctx, sets.Test)
 	if err != nil {
 		return err
 	}
@@ -70,24 +52,16 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation) (err er
 			Step    int64     `json:"step"`
 			Weights string    `json:"weights_sha256"`
 			evaluate.Result
-		}{"evaluation", time.Now(), from.Step, from.WeightsSHA256, r})
+		}{"evaluation", time.Now(), c.Step, c.WeightsSHA256, r})
 	}
-	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", from.Step, from.WeightsSHA256)
+	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", c.Step, c.WeightsSHA256)
 	return r.WriteTable(c.Stdout)
 }
 
-func predict(ctx context.Context, c *evenweave.Invocation) (err error) {
-	if len(c.Args) == 0 {
-		return evenweave.UsageError{Err: errors.New("predict takes at least one image file")}
-	}
-	n, _, err := open(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.Close()) }()
+func predict(ctx context.Context, c *evenweave.Invocation) error {
 	var failed error // one bad picture does not keep the others from being classified
 	for _, name := range c.Args {
-		guesses, err := n.guess(ctx, name)
+		guesses, err := c.Model.(*network).guess(ctx, name)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
