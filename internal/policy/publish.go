@@ -88,7 +88,7 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 		Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.durableStep, Coordinator: p.address,
 		Halt:   halt,
 		Reason: cut(reason),
-		Fresh:  job.World{Peers: without(peers, p.holders())}.IDs(), Away: without(p.holders(), peers),
+		Fresh:  job.World{Peers: without(peers, p.trusted(peers))}.IDs(), Away: without(p.holders(), peers),
 	}
 	w.Away = w.Away[:min(len(w.Away), job.MaxPeers)]
 	if len(p.dismissed) > 0 {
@@ -139,6 +139,16 @@ func (p *Policy) holders() []job.Peer {
 		report := p.standing(peer.ID).report
 		return report.Member != "" && report.Generation == 0 // a new process that was in no world
 	})...)
+}
+
+// trusted are the holders whose states count in a world of these peers. If one of the peers is an unreported member of
+// the present world, that world may have opened: the states of members that were away from it may be old.
+func (p *Policy) trusted(peers []job.Peer) []job.Peer {
+	unknown := func(peer job.Peer) bool { return p.unreported(peer) && slices.Contains(peers, peer) }
+	if !slices.ContainsFunc(p.peers(), unknown) {
+		return p.holders()
+	}
+	return without(p.holders(), p.world.Away)
 }
 
 // early reports whether a forced world must wait for a member's report, which may change the set of holders. The
