@@ -5,6 +5,7 @@
 //	memory.go    InMemory: tensors in memory
 //	idx.go       IDX: sets in the form of MNIST
 //	images.go    Images: folders of pictures by class
+//	csv.go       CSV: tables of numbers and words
 //	augment.go   Augmented: changes by seed, epoch and sample
 //	text.go      Text: windows of text or tokens from files larger than memory
 //	files.go     Files: files of any size, checked as they are read; manifest.go: the sums that they are checked by
