@@ -25,6 +25,7 @@ var layers = [][]string{
 	{"internal/telemetry", "internal/web", "internal/plot", "evenweavetest"},
 	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist", "gomlx",
 		"checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
+	{"internal/security"},
 	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
 	{"internal/example"},
 	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors",
@@ -41,7 +42,8 @@ var homes = []struct {
 }{
 	{"github.com/gomlx/", []string{"gomlx/*", "fashion/cnn", "examples/*"}},
 	{"go.etcd.io/", []string{"internal/cluster", "internal/local"}},
-	{"google.golang.org/grpc", []string{"proto", "internal/serving", "allreduce/grpclink", "allreduce/bench",
+	{"google.golang.org/grpc", []string{"proto", "internal/serving", "internal/security", "allreduce/grpclink",
+		"allreduce/bench",
 		"internal/cluster", "worker", "coordinator", "cli"}},
 	{"github.com/prometheus/", []string{"internal/telemetry"}},
 	{"github.com/spf13/", []string{"cli"}},
@@ -49,7 +51,7 @@ var homes = []struct {
 	{"gonum.org/", []string{"internal/plot"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and
 	// chooses ports.
-	{"math/rand", []string{"internal/chaos", "internal/local/local.go", "worker/fault.go", "allreduce/allreducetest",
+	{"math/rand", []string{"internal/chaos", "internal/local/page.go", "worker/fault.go", "allreduce/allreducetest",
 		"internal/simulation"}},
 }
 

@@ -81,11 +81,11 @@ type answer[R any] struct {
 }
 
 // askAll asks every member the same question, at the same time and with a deadline; answers come in the members' order.
-func askAll[R any](ctx context.Context, v cluster.View, ask func(context.Context, proto.MemberClient) (R,
-	error)) []answer[R] {
+func askAll[R any](ctx context.Context, c *cluster.Client, v cluster.View,
+	ask func(context.Context, proto.MemberClient) (R, error)) []answer[R] {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	pool := &proto.Pool{}
+	pool := &proto.Pool{Options: c.Transport().Options()}
 	defer pool.Close()
 	answers := make([]answer[R], len(v.Members))
 	var asking sync.WaitGroup
@@ -163,7 +163,8 @@ func blameCommand() *cobra.Command {
 			return where.explain(err)
 		}
 		var events []*proto.BlameEvent
-		for _, a := range askAll(cmd.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply,
+		for _, a := range askAll(cmd.Context(), c, v, func(ctx context.Context,
+			m proto.MemberClient) (*proto.BlameReply,
 			error) {
 			return m.Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID})
 		}) {

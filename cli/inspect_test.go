@@ -36,8 +36,13 @@ func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 		{ID: "silent1", Address: listen().Addr().String()}, {ID: "silent2", Address: listen().Addr().String()},
 		{ID: "awake", Address: answers.Addr().String()},
 	}}
+	c, err := cluster.Dial([]string{"127.0.0.1:1"}, "test") // is not asked
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
 	ask := func() []answer[*proto.BlameReply] {
-		return askAll(t.Context(), v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
+		return askAll(t.Context(), c, v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
 			return m.Blame(ctx, &proto.BlameRequest{})
 		})
 	}

@@ -240,7 +240,7 @@ func takesFaults(child bool) bool { return child && os.Getenv("EVENWEAVE_FAULTS"
 func share(workers int) int { return max(1, runtime.GOMAXPROCS(0)/workers) }
 
 func etcdCommand(asked <-chan struct{}) *cobra.Command {
-	var dir, client, peer string
+	var dir, listen string
 	cmd := &cobra.Command{
 		Use: "etcd", Hidden: true, Args: noArgs, Short: "Run the embedded etcd of a local cluster",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -252,11 +252,10 @@ func etcdCommand(asked <-chan struct{}) *cobra.Command {
 				ctx, end = context.WithCancel(cmd.Context())
 				go func() { <-asked; end() }()
 			}
-			return local.ServeEtcd(ctx, dir, client, peer, cmd.OutOrStdout())
+			return local.ServeEtcd(ctx, dir, listen, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "data directory")
-	cmd.Flags().StringVar(&client, "client", "127.0.0.1:2379", "client address")
-	cmd.Flags().StringVar(&peer, "peer", "127.0.0.1:2380", "peer address")
+	cmd.Flags().StringVar(&listen, "listen", "", "where clients reach it: unix:PATH")
 	return cmd
 }

@@ -73,7 +73,7 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 		return snapshot{}, err
 	}
 	statuses := map[string]*proto.Status{} // by those that answer
-	for _, a := range askAll(ctx, v, func(ctx context.Context, m proto.MemberClient) (*proto.Status, error) {
+	for _, a := range askAll(ctx, c, v, func(ctx context.Context, m proto.MemberClient) (*proto.Status, error) {
 		return m.Probe(ctx, &proto.ProbeRequest{Job: v.Job.UUID})
 	}) {
 		if a.err == nil {

@@ -36,6 +36,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
+	"evenweave/internal/security"
 	"evenweave/internal/state"
 	"evenweave/internal/web"
 	"evenweave/proto"
@@ -65,7 +66,7 @@ type Config struct {
 
 	// For Serve alone.
 	Endpoints []string // of etcd
-	Listen    string   // host:port of the gRPC service; port 0: a free one
+	Listen    string   // of the gRPC service: host:port (0: a free one), or unix:NAME.sock beside etcd's
 	Advertise string   // how members reach it; "": worked out from Listen
 	HTTP      string   // host:port of the page and the status pages; "": none
 	PageOnly  bool     // HTTP serves the page and nothing else, and training goes on if it cannot
@@ -80,6 +81,7 @@ type Coordinator struct {
 	archive   *archive
 	journal   *journal
 	evaluator *evaluator
+	over      *security.Transport
 	pool      proto.Pool
 	halt      <-chan struct{}
 	steps     *summary
@@ -119,7 +121,8 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 // newCoordinator assembles the parts.
 func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store, layout *state.Layout) *Coordinator {
 	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log), steps: &summary{},
-		status: newStatusPage(), page: web.New(), healed: map[string]int64{}}
+		status: newStatusPage(), page: web.New(), healed: map[string]int64{}, over: client.Transport()}
+	c.pool.Options = c.over.Options()
 	c.journal = &journal{dir: cfg.Dir, log: cfg.Log, observer: progress.Multi(cfg.Observer, c.status, c.page)}
 	c.archive = &archive{Store: store, layout: layout, samples: cfg.Spec.Samples, keep: cfg.Keep, log: cfg.Log}
 	c.evaluator = &evaluator{evaluations: newEvaluations(), layout: layout, test: cfg.Test, heldOut: cfg.HeldOut,

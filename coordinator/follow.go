@@ -5,15 +5,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
+	"evenweave/internal/security"
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
@@ -50,7 +49,8 @@ func (in inbox) send(ctx context.Context, what any) {
 // dialer speaks to the members of one job.
 type dialer struct {
 	pool    *proto.Pool
-	job     string // UUID
+	over    *security.Transport // that the pool dials by
+	job     string              // UUID
 	layout  *state.Layout
 	samples int // of the training data
 }
@@ -135,7 +135,7 @@ func (d *dialer) probeOnce(ctx context.Context, member, address string) (outcome
 	defer cancel()
 	refused, late := make(chan bool, 1), make(chan bool, 1)
 	go func() {
-		refused <- awaitRefusal(ctx, address)
+		refused <- awaitRefusal(ctx, d.over, address)
 		cancel()
 	}()
 	go func() { late <- pausedUntil(ctx) }()
@@ -184,11 +184,10 @@ func (d *dialer) ask(ctx context.Context, member, address string) policy.Outcome
 }
 
 // awaitRefusal dials until a connection is refused, or ctx ends.
-func awaitRefusal(ctx context.Context, address string) bool {
-	var d net.Dialer
+func awaitRefusal(ctx context.Context, over *security.Transport, address string) bool {
 	for ctx.Err() == nil {
-		conn, err := d.DialContext(ctx, "tcp", address)
-		if errors.Is(err, syscall.ECONNREFUSED) {
+		conn, err := over.Dial(ctx, address)
+		if security.Refused(err) {
 			return true
 		}
 		if err == nil {

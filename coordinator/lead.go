@@ -85,9 +85,10 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 	uuid := view.Job.UUID
 	t := &term{
 		records: etcd, views: views{c.views.View, c.client.Read},
-		policy:    policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
-		members:   newRoster(view, c.healed, c.journal),
-		dialer:    &dialer{pool: &c.pool, job: uuid, layout: c.archive.layout, samples: c.archive.samples},
+		policy:  policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
+		members: newRoster(view, c.healed, c.journal),
+		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout,
+			samples: c.archive.samples},
 		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status}, steps: c.steps,
 		condition: &c.condition, inputs: make(inbox, 256), tasks: &sync.WaitGroup{}, halt: c.halt, lost: c.lostRecord,
 		log: c.Log, uuid: uuid,

@@ -26,7 +26,12 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	if cfg.Limits.Max == 0 || cfg.Limits.Max > v {
 		cfg.Limits.Max = v
 	}
-	listener, err := net.Listen("tcp", cfg.Listen)
+	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	listener, err := client.Transport().Listen(cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listening: %w; choose another --listen", err)
 	}
@@ -34,11 +39,6 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	if cfg.Self, err = cfg.self(listener.Addr()); err != nil {
 		return err
 	}
-	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	var c *Coordinator
 	metrics := telemetry.NewCoordinator(func() telemetry.Facts { return c.Facts() })
 	cfg.Observer = progress.Multi(cfg.Observer, metrics)

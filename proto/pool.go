@@ -8,12 +8,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
 
 // Pool shares one connection to each address among all calls of a process. It is safe for concurrent use.
 type Pool struct {
+	Options []grpc.DialOption // how addresses are reached, credentials among them
+
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
 }
@@ -25,9 +26,8 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 	if c, ok := p.conns[address]; ok {
 		return c, nil
 	}
-	c, err := grpc.NewClient("passthrough:///"+address,
+	c, err := grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
 		grpc.WithNoProxy(), // a proxy is for traffic that leaves the cluster
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			// A member that restarts at its address must be found within a step or two, not after gRPC's default of
 			// minutes.
@@ -37,7 +37,7 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second,
 			PermitWithoutStream: false}),
-	)
+	}, p.Options...)...)
 	if err != nil {
 		return nil, err
 	}

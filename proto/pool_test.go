@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // TestMain gives all tests a proxy that does not run, as many clusters have one for outside traffic.
@@ -17,6 +18,10 @@ func TestMain(m *testing.M) {
 		_ = os.Setenv(name, "http://127.0.0.1:9")
 	}
 	os.Exit(m.Run())
+}
+
+func plain() *Pool {
+	return &Pool{Options: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}}
 }
 
 // TestNoProxy: an address that is not loopback by its name would be asked for through the proxy.
@@ -29,7 +34,7 @@ func TestNoProxy(t *testing.T) {
 	go func() { _ = server.Serve(l) }()
 	defer server.Stop()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	var p Pool
+	p := plain()
 	defer p.Close()
 	c, err := p.Dial("0.0.0.0:" + port)
 	if err != nil {
@@ -46,7 +51,7 @@ func TestNoProxy(t *testing.T) {
 }
 
 func TestRetainClosesAllOtherConnections(t *testing.T) {
-	var p Pool
+	p := plain()
 	defer p.Close()
 	dial := func(address string) connectivity.State {
 		c, err := p.Dial(address)

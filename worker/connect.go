@@ -11,19 +11,21 @@ import (
 	"evenweave/allreduce"
 	"evenweave/allreduce/grpclink"
 	"evenweave/internal/job"
+	"evenweave/internal/security"
 	"evenweave/proto"
 )
 
 // Rings connects the collectives of worlds over gRPC: one stream from the left neighbour, one to the right.
 type Rings struct {
 	self, job string
+	dialer    grpclink.Dialer
 	server    *grpclink.Server
 	world     atomic.Pointer[job.World] // the one that was connected last
 }
 
 // NewRings prepares a member's end for a job. learn gets newer worlds from peers; it must not block.
-func NewRings(self, jobUUID string, learn func(job.World)) *Rings {
-	r := &Rings{self: self, job: jobUUID}
+func NewRings(self, jobUUID string, over *security.Transport, learn func(job.World)) *Rings {
+	r := &Rings{self: self, job: jobUUID, dialer: grpclink.Dialer{Connect: over.Dial, Refused: security.Refused}}
 	r.server = grpclink.NewServer(r.check, func(record []byte) {
 		var w job.World
 		if json.Unmarshal(record, &w) == nil { // check has validated it
@@ -99,7 +101,7 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 	pending.Go(func() {
 		hello := grpclink.Hello{Job: w.Job, Generation: w.Generation, From: r.self, To: w.Peers[right].ID,
 			FromRank: rank, ToRank: right, World: record}
-		if out, outErr = grpclink.Dial(ctx, w.Peers[right].Address, hello); outErr != nil {
+		if out, outErr = r.dialer.Dial(ctx, w.Peers[right].Address, hello); outErr != nil {
 			cancel(outErr)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 
 	"evenweave/allreduce/grpclink"
 	"evenweave/internal/job"
+	"evenweave/internal/security"
 )
 
 func worldOf(generation int64, ids ...string) job.World {
@@ -59,7 +60,7 @@ func TestHellosAreCheckedBeforeUse(t *testing.T) {
 		}, "left neighbour"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := NewRings("me", "uuid", func(job.World) {})
+			r := NewRings("me", "uuid", security.For(nil), func(job.World) {})
 			r.world.Store(&known)
 			h, w := good()
 			c.change(&h, &w)

@@ -26,7 +26,7 @@ type Config struct {
 	Endpoints   []string
 	Name        string // of the job
 	ID          string
-	Listen      string // host:port for peers and the coordinator; port 0: a free one
+	Listen      string // for peers and the coordinator: host:port (0: a free one), or unix:NAME.sock beside etcd's
 	Advertise   string // the address for them; "": derived from Listen
 	HTTP        string // host:port of the status pages; "": none
 	Parallelism int
@@ -78,7 +78,8 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil || model == nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", cfg.Listen)
+	over := client.Transport()
+	listener, err := over.Listen(cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for peers: %w; choose another --listen", err)
 	}
@@ -98,9 +99,9 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil {
 		return fmt.Errorf("the model's state: %w", err)
 	}
-	pool := &proto.Pool{}
+	pool := &proto.Pool{Options: over.Options()}
 	defer pool.Close()
-	rings := NewRings(cfg.ID, j.UUID, views.Learn)
+	rings := NewRings(cfg.ID, j.UUID, over, views.Learn)
 	loop := &Loop{
 		ID: cfg.ID, Job: *j, Model: model, Data: data, MetricNames: cfg.MetricNames, Parallelism: cfg.Parallelism,
 		Views:   views,

@@ -12,6 +12,7 @@ import (
 	"evenweave"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
+	"evenweave/internal/security"
 	"evenweave/proto"
 )
 
@@ -50,7 +51,7 @@ func TestLeavingWhileCompiling(t *testing.T) {
 
 // TestConnectionsEndWithTheirWorld: a member keeps no connections to processes outside its world.
 func TestConnectionsEndWithTheirWorld(t *testing.T) {
-	pool := &proto.Pool{}
+	pool := &proto.Pool{Options: security.For(nil).Options()}
 	defer pool.Close()
 	states := map[string]func() connectivity.State{}
 	for _, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"} {

@@ -45,13 +45,26 @@ const (
 	pause    = 20 * time.Millisecond
 )
 
-// Dial opens the stream to the right neighbour at target (host:port) and returns when the neighbour has admitted it:
+// Dialer opens streams over a transport. The zero value dials TCP, in plain text.
+type Dialer struct {
+	// Connect connects to an address; nil: over TCP. It says by Refused that nothing listens there.
+	Connect func(ctx context.Context, address string) (net.Conn, error)
+	// Refused says that an error of Connect means that nothing listens there; nil: ECONNREFUSED.
+	Refused func(error) bool
+}
+
+// Dial is [Dialer.Dial] over TCP.
+func Dial(ctx context.Context, target string, hello Hello) (allreduce.Sender, error) {
+	return Dialer{}.Dial(ctx, target, hello)
+}
+
+// Dial opens the stream to the right neighbour at target and returns when the neighbour has admitted it:
 // parked it, or returned it from Accept. ctx bounds the wait, not the stream's life.
 //
 // Dial tries a closed port a few times within a quarter of a second, because the neighbour may be about to listen. It
 // tries a silent or unknown host until ctx ends. Errors are *allreduce.Error: Broken for a closed port, Deadline when
-// ctx ended, Protocol for a refusal; a *Stale in its chain brings the newer world. opts are appended to the ring's own.
-func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOption) (allreduce.Sender, error) {
+// ctx ended, Protocol for a refusal; a *Stale in its chain brings the newer world.
+func (d Dialer) Dial(ctx context.Context, target string, hello Hello) (allreduce.Sender, error) {
 	begun := time.Now()
 	fail := func(kind allreduce.Kind, err error) (allreduce.Sender, error) {
 		return nil, &allreduce.Error{Kind: kind, Err: err, Edge: allreduce.Edge{
@@ -62,8 +75,8 @@ func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOpti
 	if err != nil {
 		return fail(allreduce.Protocol, fmt.Errorf("encoding the hello: %w", err))
 	}
-	var dialer dialer
-	conn, err := grpc.NewClient("passthrough:///"+target, append(dialer.options(), opts...)...)
+	dialer := dialer{Dialer: d}
+	conn, err := grpc.NewClient("passthrough:///"+target, dialer.options()...)
 	if err != nil {
 		return fail(allreduce.Broken, err)
 	}
@@ -96,16 +109,25 @@ func Dial(ctx context.Context, target string, hello Hello, opts ...grpc.DialOpti
 }
 
 // dialer connects, and remembers whether the host answered that nothing listens.
-type dialer struct{ refused atomic.Bool }
+type dialer struct {
+	Dialer
+	refused atomic.Bool
+}
+
+func (d *dialer) dial(ctx context.Context, address string) (conn net.Conn, err error) {
+	if d.Connect != nil {
+		conn, err = d.Connect(ctx, address)
+	} else {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
+	d.refused.Store(d.Refused != nil && d.Refused(err) || errors.Is(err, syscall.ECONNREFUSED))
+	return conn, err
+}
 
 func (d *dialer) options() []grpc.DialOption {
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-			d.refused.Store(errors.Is(err, syscall.ECONNREFUSED))
-			return conn, err
-		}),
+		grpc.WithContextDialer(d.dial),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: pause / 2, Multiplier: 1,
 			MaxDelay: pause / 2}, MinConnectTimeout: time.Hour}),
 		grpc.WithDisableRetry(),

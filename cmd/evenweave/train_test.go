@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beEvenweave) != "" {
 		main()
 	}
+	if len(os.Args) == 4 && os.Args[1] == beNeighbour {
+		neighbour(os.Args[2], os.Args[3])
+		return
+	}
 	os.Exit(m.Run())
 }
 

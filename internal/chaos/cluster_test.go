@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -55,8 +54,6 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		etcd      = f.String("etcd", "", "")
 		name      = f.String("job", "", "")
 		dir       = f.String("dir", "", "")
-		client    = f.String("client", "", "")
-		peer      = f.String("peer", "", "")
 		id        = f.String("id", "", "")
 		listen    = f.String("listen", "127.0.0.1:0", "")
 		advertise = f.String("advertise", "", "")
@@ -77,7 +74,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	switch command {
 	case "etcd":
-		return local.ServeEtcd(ctx, *dir, *client, *peer, os.Stdout)
+		return local.ServeEtcd(ctx, *dir, *listen, os.Stdout)
 	case "worker":
 		return worker.Serve(context.Background(), worker.Config{
 			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1,
@@ -89,17 +86,21 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	}
 	spec := job.Spec{Task: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1,
 		Steps: *steps}
-	listener, err := net.Listen("tcp", *listen)
-	if err != nil {
-		return err
-	}
 	c, err := cluster.Dial([]string{*etcd}, *name)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	listener, err := c.Transport().Listen(*listen)
+	if err != nil {
+		return err
+	}
+	address, err := cluster.Advertised("", listener.Addr(), nil)
+	if err != nil {
+		return err
+	}
 	lead, err := coordinator.New(coordinator.Config{
-		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: listener.Addr().String(), PID: os.Getpid()},
+		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: address, PID: os.Getpid()},
 		Name: *name, Spec: spec, Backend: "tiny",
 		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Dir: *dir, Started: time.Now(), Log: log,
 		Limits: policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect,

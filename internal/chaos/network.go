@@ -2,18 +2,16 @@ package chaos
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"evenweave/internal/local"
+	"evenweave/internal/security"
 )
 
 // network knows the processes of a run. With proxies before each worker, and between each worker and etcd, it can hold
@@ -26,17 +24,13 @@ type network struct {
 
 	mu       sync.Mutex
 	pids     map[string]int    // by process
+	names    map[int]string    // of processes, by pid; one that has died keeps its name
 	process  map[string]string // by member id
 	fronts   map[string]net.Listener
 	sequence int
 	cuts     map[int]cut
-	changed  chan struct{}      // closed, and replaced, when cuts changes
-	links    map[*link]struct{} // the connections that are open
+	changed  chan struct{} // closed, and replaced, when cuts changes
 }
-
-// link is a connection from a process. source walks through /proc to find the process, so it is called only while
-// something is cut: on a busy machine, a walk for each connection left no time for the connections.
-type link struct{ source func() string }
 
 // cut reports whether to hold back what src sends to dst; both are names of processes.
 type cut func(src, dst string) bool
@@ -44,7 +38,7 @@ type cut func(src, dst string) bool
 func newNetwork(proxies bool) *network {
 	n := &network{proxies: proxies, pids: map[string]int{}, process: map[string]string{},
 		fronts: map[string]net.Listener{}, cuts: map[int]cut{}, changed: make(chan struct{}),
-		links: map[*link]struct{}{}}
+		names: map[int]string{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
@@ -58,7 +52,7 @@ func (n *network) close() {
 func (n *network) started(process string, pid int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pids[process] = pid
+	n.pids[process], n.names[pid] = pid, process
 	front := n.fronts[process]
 	if front == nil {
 		return
@@ -103,22 +97,24 @@ func (n *network) adapt(process string, what local.Launch) local.Launch {
 	if !n.proxies {
 		return what
 	}
-	back, _, err := local.FreePorts()
-	if err != nil {
+	over := security.For([]string{what.Settings["etcd"]})
+	etcd, ok := security.SocketPath(what.Settings["etcd"])
+	if !ok {
 		return what
 	}
-	front, err := n.serve(n.identify, process, back)
+	id := what.Settings["id"]
+	front, err := n.serve(over, "unix:"+id+"-front.sock", "", process, what.Settings["listen"])
 	if err != nil {
 		return what
 	}
 	n.fronts[process] = front
-	etcd, err := n.serve(func(net.Conn) string { return process }, "etcd",
-		strings.TrimPrefix(what.Settings["etcd"], "http://"))
-	if err != nil {
+	name := id + "-etcd.sock"
+	if _, err := n.serve(over, "unix:"+name, process, "etcd",
+		"unix:"+filepath.Base(etcd)); err != nil {
 		return what
 	}
-	return what.With(map[string]string{"etcd": "http://" + etcd.Addr().String(), "listen": back,
-		"advertise": front.Addr().String()})
+	return what.With(map[string]string{"etcd": "unix:" + filepath.Join(filepath.Dir(etcd), name),
+		"advertise": "unix:" + id + "-front.sock"})
 }
 
 // cut holds back the traffic that c names until restore is called.
@@ -128,31 +124,12 @@ func (n *network) cut(c cut) (restore func()) {
 	n.sequence++
 	id := n.sequence
 	n.cuts[id] = c
-	for l := range n.links { // now: a process that dies behind the cut can no longer be identified
-		n.tasks.Go(func() { l.source() })
-	}
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		delete(n.cuts, id)
 		close(n.changed)
 		n.changed = make(chan struct{})
-	}
-}
-
-// open adds a connection; close removes it.
-func (n *network) open(source func() string) (l *link, close func()) {
-	l = &link{sync.OnceValue(source)}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.links[l] = struct{}{}
-	if len(n.cuts) > 0 {
-		n.tasks.Go(func() { l.source() })
-	}
-	return l, func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		delete(n.links, l)
 	}
 }
 
@@ -173,9 +150,10 @@ func (n *network) pass(src, dst func() string) bool {
 	}
 }
 
-// serve forwards connections to a process until its listener or the network is closed.
-func (n *network) serve(source func(net.Conn) string, process, target string) (net.Listener, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// serve listens at an address and forwards connections from source ("": the process that dials) to a process at target
+// until its listener or the network is closed.
+func (n *network) serve(over *security.Transport, address, source, process, target string) (net.Listener, error) {
+	l, err := over.Listen(address)
 	if err != nil {
 		return nil, err
 	}
@@ -186,28 +164,36 @@ func (n *network) serve(source func(net.Conn) string, process, target string) (n
 			if err != nil {
 				return
 			}
-			n.tasks.Go(func() { n.forward(c, func() string { return source(c) }, process, target) })
+			n.tasks.Go(func() {
+				server, err := over.Dial(n.ctx, target)
+				if err != nil {
+					_ = c.Close()
+					return
+				}
+				n.forward(c, server, source, process)
+			})
 		}
 	})
 	return l, nil
 }
 
-func (n *network) forward(client net.Conn, source func() string, process, target string) {
-	link, forget := n.open(source)
-	defer forget()
-	server, err := new(net.Dialer).DialContext(n.ctx, "tcp", target)
-	if err != nil {
-		_ = client.(*net.TCPConn).SetLinger(0) // a reset: the closest to a refusal
-		_ = client.Close()
-		return
+func (n *network) forward(client, server net.Conn, source, process string) {
+	peer := peerPID(client)
+	src := func() string {
+		if source != "" {
+			return source
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.names[peer]
 	}
 	end := func() { _ = client.Close(); _ = server.Close() }
 	stop := context.AfterFunc(n.ctx, end)
 	defer stop()
 	dst := func() string { return process }
 	var back sync.WaitGroup
-	back.Go(func() { n.pump(client, server, dst, link.source); end() })
-	n.pump(server, client, link.source, dst)
+	back.Go(func() { n.pump(client, server, dst, src); end() })
+	n.pump(server, client, src, dst)
 	end()
 	back.Wait()
 }
@@ -229,34 +215,4 @@ func (n *network) pump(to, from net.Conn, src, dst func() string) {
 			return
 		}
 	}
-}
-
-// identify finds the process at the other end of a connection by its socket in /proc; "": unknown.
-func (n *network) identify(c net.Conn) string {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return ""
-	}
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		return ""
-	}
-	inode, local := "", fmt.Sprintf("0100007F:%04X", a.Port)
-	for line := range strings.Lines(string(table)) {
-		if f := strings.Fields(line); len(f) > 9 && f[1] == local && f[3] == "01" {
-			inode = "socket:[" + f[9] + "]"
-		}
-	}
-	n.mu.Lock()
-	pids := maps.Clone(n.pids)
-	n.mu.Unlock()
-	for process, pid := range pids {
-		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-		for _, link := range links {
-			if to, err := os.Readlink(link); err == nil && to == inode {
-				return process
-			}
-		}
-	}
-	return ""
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"evenweave/internal/progress"
+	"evenweave/internal/security"
 )
 
 // TestScheduleIsSeeded: the same plan gives the same schedule, another seed another; every kind occurs, and every step
@@ -95,17 +96,22 @@ func TestAccount(t *testing.T) {
 func TestCutHoldsBack(t *testing.T) {
 	n := newNetwork(true)
 	defer n.close()
-	backend, err := net.Listen("tcp", "127.0.0.1:0")
+	sockets, err := security.MakeSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer security.RemoveSockets(sockets)
+	over := security.For([]string{"unix:" + sockets + "/etcd.sock"})
+	backend, err := over.Listen("unix:back.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer backend.Close()
 	n.started("client", os.Getpid())
-	front, err := n.serve(n.identify, "server", backend.Addr().String())
-	if err != nil {
+	if _, err := n.serve(over, "unix:front.sock", "", "server", "unix:back.sock"); err != nil {
 		t.Fatal(err)
 	}
-	client, err := net.Dial("tcp", front.Addr().String())
+	client, err := over.Dial(t.Context(), "unix:front.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +140,7 @@ func TestCutHoldsBack(t *testing.T) {
 	send(client, "before")
 	expect(server, "before")
 	name := "client"
-	if n.identify(seen(client)) == "" { // without /proc no process is known
+	if peerPID(client) < 0 { // this system does not say which process dials
 		name = ""
 	}
 	held := make(chan struct{})
@@ -156,13 +162,6 @@ func TestCutHoldsBack(t *testing.T) {
 	restore()
 	expect(server, "during")
 }
-
-// seen shows a connection from its other end, as the proxy sees it.
-func seen(c net.Conn) net.Conn { return otherEnd{c} }
-
-type otherEnd struct{ net.Conn }
-
-func (o otherEnd) RemoteAddr() net.Addr { return o.LocalAddr() }
 
 func TestDifferences(t *testing.T) {
 	accuracy := 0.5

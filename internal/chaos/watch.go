@@ -72,7 +72,7 @@ func (w *watcher) run(ctx context.Context, jobName string) error {
 		}
 	}
 	defer client.Close()
-	pool := &proto.Pool{}
+	pool := &proto.Pool{Options: client.Transport().Options()}
 	defer pool.Close()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()

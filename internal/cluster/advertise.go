@@ -8,11 +8,19 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"evenweave/internal/security"
 )
 
 // Advertised returns the address to advertise: the one asked for, else the listener's. If that is every interface, it
 // is the address of the route to etcd, because peers are usually where etcd is.
 func Advertised(asked string, listening net.Addr, endpoints []string) (string, error) {
+	if socket, ok := security.Address(listening); ok {
+		if asked != "" {
+			return asked, nil
+		}
+		return socket, nil
+	}
 	_, port, err := net.SplitHostPort(listening.String())
 	if err != nil {
 		return "", err

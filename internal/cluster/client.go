@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"evenweave/internal/job"
+	"evenweave/internal/security"
 )
 
 // requestTimeout bounds every single request to etcd.
@@ -35,6 +36,7 @@ type Client struct {
 	etcd      *clientv3.Client
 	keys      keys
 	endpoints []string
+	over      *security.Transport
 }
 
 // Dial prepares a client for the job of the given name. It does not wait for etcd: requests do, within their deadlines.
@@ -63,7 +65,16 @@ func Dial(endpoints []string, name string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd %v: %w", endpoints, err)
 	}
-	return &Client{etcd: c, keys: keys{prefix: "/evenweave/" + name}, endpoints: endpoints}, nil
+	return &Client{etcd: c, keys: keys{prefix: "/evenweave/" + name}, endpoints: endpoints,
+		over: security.For(endpoints)}, nil
+}
+
+// Transport is how the processes of the job are reached. That of no client is TCP.
+func (c *Client) Transport() *security.Transport {
+	if c == nil {
+		return security.For(nil)
+	}
+	return c.over
 }
 
 // Close releases the connections.

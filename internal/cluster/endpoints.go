@@ -8,11 +8,15 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
 	"evenweave/internal/job"
+	"evenweave/internal/security"
 )
+
+const maxSocketPath = 103 // what every system takes
 
 // Endpoints returns etcd's client URLs in one form: it adds a missing http:// and drops a last slash and spaces. It
 // refuses an impossible endpoint by name.
@@ -24,7 +28,12 @@ func Endpoints(given []string) ([]string, error) {
 			continue
 		}
 		if strings.HasPrefix(e, "unix:") {
-			out = append(out, e)
+			path, ok := security.SocketPath(e)
+			if !ok || len(path) > maxSocketPath {
+				return nil, fmt.Errorf("--etcd %q: expected unix:PATH with an absolute path of at most %d bytes",
+					job.Clean(g), maxSocketPath)
+			}
+			out = append(out, "unix:"+path)
 			continue
 		}
 		if !strings.Contains(e, "://") {
@@ -49,6 +58,11 @@ func Endpoints(given []string) ([]string, error) {
 			return nil, fmt.Errorf("--etcd %w", err)
 		}
 		out = append(out, e)
+	}
+	for _, e := range out {
+		if strings.HasPrefix(e, "unix:") && len(out) > 1 {
+			return nil, fmt.Errorf("--etcd %q: a socket is the only endpoint of its cluster", job.Clean(e))
+		}
 	}
 	if len(out) == 0 {
 		return nil, errors.New("no etcd endpoint given: name at least one with --etcd")
@@ -83,7 +97,10 @@ func (c *Client) explain(ctx context.Context, err error) error {
 
 // diagnose asks an endpoint for its health and returns the finding in words.
 func diagnose(ctx context.Context, endpoint string) string {
-	if HostPort(endpoint) == "" {
+	if path, ok := security.SocketPath(endpoint); ok {
+		if _, err := os.Stat(path); err != nil {
+			return err.Error()
+		}
 		return "no answer"
 	}
 	status, body, err := health(ctx, endpoint)

@@ -247,7 +247,8 @@ func TestEndpoints(t *testing.T) {
 	for given, want := range map[string]string{
 		"http://a:2379": "http://a:2379", "a:2379": "http://a:2379", " https://a:2379/ ": "https://a:2379",
 		"http://[::1]:2379//": "http://[::1]:2379",
-		"a:1,, b:2":           "http://a:1 http://b:2", "unix:///run/etcd": "unix:///run/etcd",
+		"a:1,, b:2":           "http://a:1 http://b:2", "unix:///run/etcd": "unix:/run/etcd",
+		"unix:/run/etcd": "unix:/run/etcd",
 	} {
 		got, err := cluster.Endpoints(strings.Split(given, ","))
 		if err != nil || strings.Join(got, " ") != want {
@@ -256,6 +257,7 @@ func TestEndpoints(t *testing.T) {
 	}
 	for given, names := range map[string]string{
 		"": "--etcd", "http://a": "2379", "http://a:2379/v3": "path", "http://a:1 http://b:2": "comma",
+		"unix:etcd": "absolute", "unix:/" + strings.Repeat("x", 103): "103",
 		"ftp://a:1": "http", "http://u:p@a:1": "password",
 		"http://:2379": "HOST", "http://a:0": "port", "http://a:b": "http", "http://\x1b[2J:1": "--etcd",
 	} {
@@ -264,11 +266,15 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("%q: %q, %v; want an error with %q", given, got, err, names)
 		}
 	}
+	if _, err := cluster.Endpoints([]string{"unix:/a", "http://b:1"}); err == nil {
+		t.Error("a socket and an address are no endpoints of one cluster")
+	}
 }
 
 // TestWhyEtcdDoesNotAnswer: the error names the cause, not only that time ran out.
 func TestWhyEtcdDoesNotAnswer(t *testing.T) {
-	s := etcdtest.Start(t, "")
+	s := etcdtest.StartTCP(t)
+	plain := strings.TrimPrefix(s.Endpoint(), "http://")
 	page := httptest.NewServer(http.NotFoundHandler())
 	defer page.Close()
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
@@ -277,9 +283,9 @@ func TestWhyEtcdDoesNotAnswer(t *testing.T) {
 	var asking sync.WaitGroup // each waits for a deadline
 	for endpoint, names := range map[string]string{
 		"http://127.0.0.1:1":             "refused",
-		"http://" + s.Peer:               "peer port",
+		"unix:/no/such/etcd.sock":        "no such file",
 		page.URL:                         "not etcd's client port",
-		"https://" + s.Client:            "http:// instead",
+		"https://" + plain:               "http:// instead",
 		"http://127.0.0.1:" + tlsPort:    "https:// instead",
 		"http://no-such-host.invalid:23": "no-such-host.invalid",
 	} {
@@ -296,8 +302,8 @@ func TestWhyEtcdDoesNotAnswer(t *testing.T) {
 // TestNoProxy dials an address that is not loopback by its name: without our options the client would use TestMain's
 // proxy.
 func TestNoProxy(t *testing.T) {
-	s := etcdtest.Start(t, "")
-	_, port, _ := net.SplitHostPort(s.Client)
+	s := etcdtest.StartTCP(t)
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(s.Endpoint(), "http://"))
 	c := dialAt(t, "http://0.0.0.0:"+port)
 	if _, err := c.Read(within(t)); err != nil {
 		t.Error(err)

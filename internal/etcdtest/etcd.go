@@ -1,18 +1,21 @@
-// Package etcdtest runs a real etcd on loopback for tests.
+// Package etcdtest runs a real etcd, at a Unix socket, for tests.
 package etcdtest
 
 import (
 	"context"
+	"net"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"evenweave/internal/local"
+	"evenweave/internal/security"
 )
 
 // Server is an etcd that a test may stop and start again on its data.
 type Server struct {
-	Client, Peer string // host:port
+	endpoint string
 
 	t    testing.TB
 	dir  string
@@ -27,12 +30,30 @@ func Start(t testing.TB, dir string) *Server {
 		dir = t.TempDir()
 	}
 	s := &Server{t: t, dir: dir}
+	sockets, err := security.MakeSockets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Halt(); security.RemoveSockets(sockets) })
+	s.endpoint = "unix:" + filepath.Join(sockets, "etcd.sock")
+	if err := s.serve(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// StartTCP is Start at a free port of loopback, for tests of what is particular to TCP.
+func StartTCP(t testing.TB) *Server {
+	t.Helper()
+	s := &Server{t: t, dir: t.TempDir()}
 	t.Cleanup(s.Halt)
 	for {
-		var err error
-		if s.Client, s.Peer, err = local.FreePorts(); err != nil {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
 			t.Fatal(err)
 		}
+		s.endpoint = "http://" + free.Addr().String()
+		_ = free.Close()
 		if err = s.serve(); err == nil {
 			return s
 		}
@@ -43,7 +64,7 @@ func Start(t testing.TB, dir string) *Server {
 }
 
 // Endpoint is where its clients reach it.
-func (s *Server) Endpoint() string { return "http://" + s.Client }
+func (s *Server) Endpoint() string { return s.endpoint }
 
 // Halt stops it, if it runs, and waits for its end.
 func (s *Server) Halt() {
@@ -57,7 +78,7 @@ func (s *Server) Halt() {
 	}
 }
 
-// Resume starts it again, on the same data and ports.
+// Resume starts it again, on the same data, at the same endpoint.
 func (s *Server) Resume() {
 	s.t.Helper()
 	if err := s.serve(); err != nil {
@@ -70,7 +91,7 @@ func (s *Server) serve() error {
 	ctx, stop := context.WithCancel(context.Background())
 	ready := make(signal)
 	done := make(chan error, 1)
-	go func() { done <- local.ServeEtcd(ctx, s.dir, s.Client, s.Peer, ready) }()
+	go func() { done <- local.ServeEtcd(ctx, s.dir, s.endpoint, ready) }()
 	select {
 	case <-ready:
 		s.stop, s.done = stop, done

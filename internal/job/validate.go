@@ -57,9 +57,20 @@ func IDOf(text string, most int) string {
 	return id
 }
 
+// Socket returns the name of the socket in an address unix:NAME.sock, where NAME is as an id: it is in the directory of
+// its cluster's sockets, and leads nowhere else.
+func Socket(address string) (name string, ok bool) {
+	name, unix := strings.CutPrefix(address, "unix:")
+	id, ok := strings.CutSuffix(name, ".sock")
+	return name, unix && ok && CheckID(id) == nil
+}
+
 // CheckAddress says what is wrong with an address that other processes are to dial, or returns nil. A name is not
 // looked up.
 func CheckAddress(address string) error {
+	if _, ok := Socket(address); ok {
+		return nil
+	}
 	at := strings.LastIndexByte(address, ':')
 	if at < 1 || len(address) > maxAddress {
 		return fmt.Errorf("%q: expected host:port", clip(address))

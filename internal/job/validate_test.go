@@ -118,8 +118,10 @@ func TestNamesAndAddresses(t *testing.T) {
 	for address, ok := range map[string]bool{"h:1": true, "10.0.0.1:65535": true, "[::1]:80": true,
 		"[fe80::1%eth0]:80": true, "my_host.example:7": true,
 		"": false, "h": false, ":80": false, "h:": false, "h:0": false, "h:65536": false, "h:x": false, "h:-1": false,
-		"unix:/a:1": false, "unix:1": true, "dns:///h:1": false,
-		"::1:80": false, "[::1:80": false, "[]:80": false, "h h:1": false, "h\n:1": false,
+		"unix:/a:1": false, "unix:w1-a.sock": true, "unix:/w.sock": false, "unix:../w.sock": false,
+		"unix:.sock": false, "unix:a/b.sock": false, "unix:" + strings.Repeat("a", 64) + ".sock": false, "unix:1": true,
+		"dns:///h:1": false,
+		"::1:80":     false, "[::1:80": false, "[]:80": false, "h h:1": false, "h\n:1": false,
 		strings.Repeat("h", 300) + ":1": false} {
 		if err := job.CheckAddress(address); (err == nil) != ok {
 			t.Errorf("address %q: %v", address, err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"evenweave/internal/regular"
+	"evenweave/internal/security"
 )
 
 // Record is what `evenweave status --dir` and its like need to find a running cluster. It lies in DIR/run.json.
@@ -85,6 +86,18 @@ func (d directory) record(r Record) error {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// tidy removes the sockets of a run that was killed here.
+func (d directory) tidy() {
+	b, err := regular.Read(filepath.Join(d.path, "run.json"), maxRecord)
+	var r Record
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		return
+	}
+	if path, ok := security.SocketPath(r.Etcd); ok {
+		security.RemoveSockets(filepath.Dir(path))
+	}
 }
 
 func (d directory) forget() { _ = os.Remove(filepath.Join(d.path, "run.json")) }

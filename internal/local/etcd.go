@@ -6,24 +6,31 @@ import (
 	"io"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"evenweave/internal/security"
 )
 
-// ServeEtcd runs a single etcd server with its data in dir until ctx ends. It writes a line to ready once its ports are
-// its own.
-func ServeEtcd(ctx context.Context, dir, client, peer string, ready io.Writer) error {
+// ServeEtcd runs a single etcd server with its data in dir until ctx ends. Clients reach it at the endpoint, unix:PATH
+// or http://HOST:PORT; as it is alone it listens for no peers. It writes a line to ready once the endpoint is its own.
+func ServeEtcd(ctx context.Context, dir, endpoint string, ready io.Writer) error {
+	client, err := url.Parse(endpoint)
+	if err != nil {
+		return fmt.Errorf("embedded etcd: %w", err)
+	}
+	if path, ok := security.SocketPath(endpoint); ok {
+		client = &url.URL{Scheme: "unix", Path: path}
+	}
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = "evenweave", dir
 	cfg.LogLevel = "warn"
-	cfg.ListenClientUrls = []url.URL{{Scheme: "http", Host: client}}
+	cfg.ListenClientUrls = []url.URL{*client}
 	cfg.AdvertiseClientUrls = cfg.ListenClientUrls
-	cfg.ListenPeerUrls = []url.URL{{Scheme: "http", Host: peer}}
-	cfg.AdvertisePeerUrls = cfg.ListenPeerUrls
+	cfg.ListenPeerUrls = nil
+	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: "none"}}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	// Neither a web page nor another host's name has anything to ask here: all clients speak gRPC. An empty set would
 	// allow every origin.
@@ -58,66 +65,42 @@ func ServeEtcd(ctx context.Context, dir, client, peer string, ready io.Writer) e
 	}
 }
 
-const (
-	portTries     = 8
-	listenTimeout = 60 * time.Second
-)
+const listenTimeout = 60 * time.Second
 
-// startEtcd starts etcd on two ports that choose finds, and waits until they are its own: only then is it safe to give
-// others the address, for another run's etcd may have been quicker. While a port is taken it chooses again. It returns
-// the client address.
-func (s *supervisor) startEtcd(ctx context.Context, interrupt <-chan struct{},
-	choose func() (client, peer string, err error)) (string, error) {
-	for try := 1; ; try++ {
-		client, peer, err := choose()
-		if err != nil {
-			return "", err
+// startEtcd starts etcd and waits until it listens.
+func (s *supervisor) startEtcd(ctx context.Context, interrupt <-chan struct{}, endpoint string) error {
+	listening := make(chan struct{})
+	listens := sync.OnceFunc(func() { close(listening) })
+	what := Launch{Etcd, map[string]string{"dir": filepath.Join(s.cfg.Dir, "etcd"), "listen": endpoint}}
+	s.keep("etcd", what, func(r io.Reader) error {
+		if n, _ := r.Read(make([]byte, 1)); n > 0 {
+			listens()
 		}
-		listening := make(chan struct{})
-		listens := sync.OnceFunc(func() { close(listening) })
-		what := Launch{Etcd, map[string]string{"dir": filepath.Join(s.cfg.Dir, "etcd"), "client": client, "peer": peer}}
-		s.keep("etcd", what, func(r io.Reader) error {
-			if n, _ := r.Read(make([]byte, 1)); n > 0 {
-				listens()
-			}
-			_, err := io.Copy(io.Discard, r)
-			return err
-		})
-		taken, err := s.awaitEtcd(ctx, interrupt, listening)
-		if err != nil || !taken {
-			return client, err
-		}
-		if try == portTries {
-			return "", &Exit{Code: 1, Tail: fmt.Sprintf("etcd found a port of its own taken %d times in a row, the "+
-				"last time of %s and %s", try, client, peer)}
-		}
-	}
+		_, err := io.Copy(io.Discard, r)
+		return err
+	})
+	return s.awaitEtcd(ctx, interrupt, listening)
 }
 
-// awaitEtcd waits until etcd listens. taken: it ended, for another process has its port.
-func (s *supervisor) awaitEtcd(ctx context.Context, interrupt, listening <-chan struct{}) (taken bool, err error) {
+// awaitEtcd waits until etcd listens.
+func (s *supervisor) awaitEtcd(ctx context.Context, interrupt, listening <-chan struct{}) error {
 	deadline := time.After(listenTimeout)
 	for {
 		select {
 		case <-listening:
-			return false, nil
+			return nil
 		case <-ctx.Done():
-			return false, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-interrupt:
-			return false, &Exit{Code: 130, Tail: "interrupted before anything was trained"}
+			return &Exit{Code: 130, Tail: "interrupted before anything was trained"}
 		case <-deadline:
-			return false, &Exit{Code: 1, Tail: fmt.Sprintf("etcd does not listen after %v (log: %s)",
+			return &Exit{Code: 1, Tail: fmt.Sprintf("etcd does not listen after %v (log: %s)",
 				listenTimeout, s.logPath("etcd"))}
 		case p := <-s.due:
 			s.resume(p)
 		case e := <-s.exits:
-			if e.p == s.procs["etcd"] && strings.Contains(s.tail(e.p), syscall.EADDRINUSE.Error()) {
-				s.gone(e.p)
-				delete(s.procs, "etcd")
-				return true, nil
-			}
 			if done, err := s.exited(e); done {
-				return false, err
+				return err
 			}
 		}
 	}

@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"evenweave/internal/cluster"
+	"evenweave/internal/etcdtest"
 )
 
 // TestNoPageReachesEtcd: what a web page in the user's browser can send writes nothing and reads nothing, whatever it
 // says of its origin and host.
 func TestNoPageReachesEtcd(t *testing.T) {
-	endpoint := etcd(t)
+	endpoint := etcdtest.StartTCP(t).Endpoint()
 	c, err := cluster.Dial([]string{endpoint}, "test")
 	if err != nil {
 		t.Fatal(err)

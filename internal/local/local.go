@@ -7,16 +7,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 	"time"
 
 	"evenweave/internal/cluster"
+	"evenweave/internal/security"
 )
 
 // Config says what to run. Run adds addresses, ids and the directory to the settings of the processes.
@@ -67,24 +65,31 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 		return err
 	}
 	defer dir.close()
+	dir.tidy()
+	sockets, err := security.MakeSockets()
+	if err != nil {
+		return err
+	}
+	defer security.RemoveSockets(sockets)
 	s, err := newSupervisor(cfg)
 	if err != nil {
 		return err
 	}
 	defer s.close()
+	s.sockets = sockets
 
-	client, err := s.startEtcd(ctx, interrupt, FreePorts)
-	if err != nil {
+	endpoint := "unix:" + filepath.Join(sockets, "etcd.sock")
+	if err := s.startEtcd(ctx, interrupt, endpoint); err != nil {
 		return err
 	}
-	endpoint := "http://" + client
 	if err := dir.record(Record{PID: os.Getpid(), Etcd: endpoint, Job: cfg.Job}); err != nil {
 		return err
 	}
 	defer dir.forget()
 
 	where := map[string]string{"etcd": endpoint, "job": cfg.Job}
-	s.keep("coordinator", cfg.Coordinator.With(where, map[string]string{"dir": cfg.Dir}), cfg.Events)
+	s.keep("coordinator", cfg.Coordinator.With(where, map[string]string{"dir": cfg.Dir,
+		"listen": "unix:coordinator.sock"}), cfg.Events)
 	worker := cfg.Worker.With(where)
 	hold, wantedNow := cfg.Hold, cfg.Workers
 	if hold == nil {
@@ -175,33 +180,4 @@ func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Log
 	}()
 	var once sync.Once
 	return wanted, func() { once.Do(func() { cancel(); <-done; <-running; _ = client.Close() }) }, nil
-}
-
-// FreePorts finds two free loopback addresses. They are below the ports that systems give to outgoing connections, so
-// that none of those can take etcd's while it is being restarted.
-func FreePorts() (client, peer string, err error) {
-	a, err := listenLow(loopback)
-	if err != nil {
-		return "", "", err
-	}
-	defer a.Close()
-	b, err := listenLow(loopback)
-	if err != nil {
-		return "", "", err
-	}
-	defer b.Close()
-	return a.Addr().String(), b.Addr().String(), nil
-}
-
-const loopback = "127.0.0.1"
-
-// listenLow tries ports by chance: other runs choose theirs at the same time, before etcd takes them.
-func listenLow(host string) (net.Listener, error) {
-	const first, ports = 20000, 12768 // Linux gives 32768 and more
-	for range 100 {
-		if l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(first+rand.IntN(ports)))); err == nil {
-			return l, nil
-		}
-	}
-	return net.Listen("tcp", net.JoinHostPort(host, "0"))
 }

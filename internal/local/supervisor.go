@@ -51,8 +51,9 @@ type supervisor struct {
 	alive    *os.File // children hold the other end
 	lifeline *os.File
 	readers  sync.WaitGroup
-	workers  int  // wanted now
-	halting  bool // the coordinator was asked to save and end
+	sockets  string // the directory of the processes' sockets
+	workers  int    // wanted now
+	halting  bool   // the coordinator was asked to save and end
 }
 
 type process struct {
@@ -62,7 +63,8 @@ type process struct {
 	cmd    *exec.Cmd
 	// closed to ask the process to end in good order; nil: it has been, or the process is asked by SIGTERM
 	leash   *os.File
-	logged  int64 // bytes of the log that earlier processes wrote
+	socket  string // of a worker, in the directory of sockets: a killed one leaves it
+	logged  int64  // bytes of the log that earlier processes wrote
 	started time.Time
 	deaths  int  // in a row, by itself
 	kills   int  // in a row, by a signal
@@ -113,7 +115,9 @@ func (s *supervisor) launch(p *process) error {
 	}
 	what := p.what
 	if i := workerNumber(p.name); i > 0 { // a process that comes back is a new member
-		what = what.With(map[string]string{"id": fmt.Sprintf("w%d-%s", i, uuid.NewString()[:4])})
+		id := fmt.Sprintf("w%d-%s", i, uuid.NewString()[:4])
+		p.socket = id + ".sock"
+		what = what.With(map[string]string{"id": id, "listen": "unix:" + p.socket})
 	}
 	if s.cfg.Adapt != nil {
 		what = s.cfg.Adapt(p.name, what)
@@ -232,6 +236,9 @@ func (s *supervisor) ask(name string) {
 // gone notes that a process has ended.
 func (s *supervisor) gone(p *process) {
 	delete(s.live, p)
+	if p.socket != "" && s.sockets != "" {
+		_ = os.Remove(filepath.Join(s.sockets, p.socket))
+	}
 	if p.leash != nil {
 		_ = p.leash.Close()
 		p.leash = nil
