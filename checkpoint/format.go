@@ -31,6 +31,7 @@ type Manifest struct {
 	Task          string          `json:"task"`   // its name
 	Spec          json.RawMessage `json:"spec,omitempty"`
 	Numerics      string          `json:"numerics,omitempty"`
+	NumericsParts string          `json:"numerics_parts,omitempty"`
 	Step          int64           `json:"step"` // committed updates
 	Epoch         int64           `json:"epoch"`
 	Term          int64           `json:"term"`           // of the leader that saved it

@@ -11,6 +11,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/options"
 	"evenweave/internal/probe"
+	"evenweave/worker"
 )
 
 // program is the command line of one task.
@@ -129,11 +130,10 @@ func setup(ctx context.Context, j job.Job, evaluateOnly bool, log *slog.Logger) 
 }
 
 // openJob loads what a worker needs for a job: model and data at the same time, because each may take a while.
-func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, job.Job) (evenweave.Model, evenweave.Data,
-	string, error) {
-	return func(ctx context.Context, j job.Job) (evenweave.Model, evenweave.Data, string, error) {
+func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, job.Job) (worker.Opened, error) {
+	return func(ctx context.Context, j job.Job) (o worker.Opened, err error) {
 		if err := p.adopt(j.Spec); err != nil {
-			return nil, nil, "", err
+			return o, err
 		}
 		type loaded struct {
 			sets evenweave.Sets
@@ -147,19 +147,19 @@ func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, jo
 		model, err := p.task.Model(setup(ctx, j, false, log))
 		data := <-loading
 		if err != nil {
-			return nil, nil, "", err
+			return o, err
 		}
 		if data.err != nil {
-			return nil, nil, "", data.err
+			return o, data.err
 		}
 		train := data.sets.Train
 		if train.Digest() != j.Spec.Data || train.Len() != j.Spec.Samples {
-			return nil, nil, "", fmt.Errorf("this worker's training data has hash %s (%d samples), the job's is %s "+
+			return o, fmt.Errorf("this worker's training data has hash %s (%d samples), the job's is %s "+
 				"(%d samples): give it the same files with --data",
 				job.Clean(train.Digest()), train.Len(), j.Spec.Data, j.Spec.Samples)
 		}
 		// extending a job changes no numerics
 		numerics, err := probe.Numerics(model, train, j.Spec.Plan(), j.Spec.Original().TotalSteps())
-		return model, train, numerics, err
+		return worker.Opened{Model: model, Data: train, Numerics: numerics}, err
 	}
 }

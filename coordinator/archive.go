@@ -30,7 +30,8 @@ func (a *archive) write(ctx context.Context, j job.Job, term int64, s *state.Sea
 		return checkpoint.Entry{}, err
 	}
 	m := checkpoint.Manifest{
-		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics, Step: s.Step, Epoch: s.Ledger.Epochs(),
+		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics,
+		NumericsParts: j.NumericsParts, Step: s.Step, Epoch: s.Ledger.Epochs(),
 		Term: term, Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State),
 		Tensors: checkpoint.Tensors(a.layout), Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
 	}

@@ -4,11 +4,13 @@ import (
 	"fmt"
 
 	"evenweave/internal/cluster"
+	"evenweave/internal/probe"
 	"evenweave/internal/progress"
+	"evenweave/internal/state"
 )
 
 // memberChanges are the events of members that came, went or are refused between two views.
-func memberChanges(before, after cluster.View) (events []progress.Event) {
+func memberChanges(before, after cluster.View, layout *state.Layout) (events []progress.Event) {
 	for _, m := range after.Members {
 		if _, known := before.Member(m.ID); known {
 			continue
@@ -18,9 +20,12 @@ func memberChanges(before, after cluster.View) (events []progress.Event) {
 		if err := m.Speaks(); err != nil {
 			events = append(events, progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: err.Error()})
 		}
-		if n := after.Job.Numerics; n != "" && m.Numerics != n {
-			events = append(events, progress.MemberChange{ID: m.ID, What: progress.Refused,
-				Detail: fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, n)})
+		if j := after.Job; j.Numerics != "" && m.Numerics != j.Numerics {
+			detail := fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, j.Numerics)
+			if where := probe.FirstDifference(layout, m.NumericsParts, j.NumericsParts); where != "" {
+				detail += "; they differ first in " + where
+			}
+			events = append(events, progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: detail})
 		}
 	}
 	for _, m := range before.Members {

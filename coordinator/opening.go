@@ -158,7 +158,8 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 			"use the same flags to resume it, or another --dir to start afresh"); err != nil {
 			return job.Job{}, 0, err
 		}
-		j.Numerics, step = newest.Manifest.Numerics, newest.Manifest.Step
+		j.Numerics, j.NumericsParts = newest.Manifest.Numerics, newest.Manifest.NumericsParts
+		step = newest.Manifest.Step
 	} else {
 		// What another run left under this name is not this one's curve.
 		err := os.Rename(c.journal.path(), filepath.Join(c.Dir, "metrics-before-"+j.UUID+".jsonl"))

@@ -156,7 +156,7 @@ func (t *term) catchUp() {
 
 // announce reports the changes that a view brings.
 func (t *term) announce(view cluster.View) {
-	for _, e := range memberChanges(t.members.view, view) {
+	for _, e := range memberChanges(t.members.view, view, t.dialer.layout) {
 		t.events.emit(e)
 	}
 	if w := view.World; w != nil && t.steps.generation() < w.Generation {
@@ -279,7 +279,7 @@ func (t *term) feed(ctx context.Context, input any) {
 			t.tasks.Go(func() { t.inputs.send(ctx, t.dialer.probe(ctx, a.Member, a.Address)) })
 		case policy.AdoptNumerics:
 			j := *t.members.job()
-			j.Numerics = a.Value
+			j.Numerics, j.NumericsParts = a.Value, a.Parts
 			if err := t.records.ReplaceJob(ctx, t.members.view, j); err != nil {
 				t.log.Warn("cannot record the job's numerics", "err", err)
 				t.unpublished(ctx)

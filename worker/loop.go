@@ -97,9 +97,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			return fmt.Errorf("fenced: this worker belongs to job %s, etcd now holds job %s; start it again to join "+
 				"that one", l.Job.UUID, view.Job.UUID)
 		case view.Job != nil && view.Job.Numerics != "" && l.refused(view):
-			return fmt.Errorf("numerics differ: this worker's golden probe gives %s, the job's is %s: another XLA "+
-				"plug-in, class of processor (docs/exactness.md), XLA_FLAGS or build of evenweave would change "+
-				"bits; use those of the job (make setup)", l.numerics(view), view.Job.Numerics)
+			return l.otherNumerics(view)
 		case view.Done != nil && view.Done.Failure != "":
 			return fmt.Errorf("the job failed: %s", view.Done.Failure)
 		case view.Done != nil && (left || !l.Stay):
@@ -167,14 +165,21 @@ func (l *Loop) phaseNow() string {
 	return s.Phase
 }
 
-func (l *Loop) numerics(view cluster.View) string {
+func (l *Loop) refused(view cluster.View) bool {
 	m, _ := view.Member(l.ID)
-	return m.Numerics
+	return m.Numerics != "" && m.Numerics != view.Job.Numerics
 }
 
-func (l *Loop) refused(view cluster.View) bool {
-	n := l.numerics(view)
-	return n != "" && n != view.Job.Numerics
+// otherNumerics says what this worker computes otherwise than the job's members.
+func (l *Loop) otherNumerics(view cluster.View) error {
+	m, _ := view.Member(l.ID)
+	where := probe.FirstDifference(l.replica.layout, m.NumericsParts, view.Job.NumericsParts)
+	if where != "" {
+		where = ", first in " + where
+	}
+	return fmt.Errorf("numerics differ%s: this worker's golden probe gives %s, the job's is %s: another XLA plug-in, "+
+		"class of processor (docs/exactness.md), XLA_FLAGS or build of this program would change bits; use those of "+
+		"the job (make setup)", where, m.Numerics, view.Job.Numerics)
 }
 
 // generation trains in one world. Only what ends this member is returned: a broken collective is reported and survived.

@@ -16,6 +16,7 @@ import (
 	"evenweave/allreduce/grpclink"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/probe"
 	"evenweave/internal/serving"
 	"evenweave/internal/state"
 	"evenweave/proto"
@@ -37,10 +38,16 @@ type Config struct {
 	Faults      bool          // SIGUSR1 damages the state: for `evenweave chaos`
 	Metrics     http.Handler  // served as /metrics; may be nil
 	MetricNames []string      // of the task
-	// Open loads model and training data of a job, compiled and warm, and returns the hash of the golden probe (see
-	// package probe).
-	Open func(ctx context.Context, j job.Job) (model evenweave.Model, data evenweave.Data, numerics string, err error)
+	// Open loads model and training data of a job, compiled and warm, and returns what the golden probe gives.
+	Open func(ctx context.Context, j job.Job) (Opened, error)
 	Log  *slog.Logger
+}
+
+// Opened is what Config.Open returns.
+type Opened struct {
+	Model    evenweave.Model
+	Data     evenweave.Data
+	Numerics probe.Golden
 }
 
 // Serve is a worker process's whole part in a job: servers, registration and training. It returns when the job is done
@@ -74,8 +81,8 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil || j == nil {
 		return err
 	}
-	model, data, numerics, err := cfg.open(ctx, *j, leaving)
-	if err != nil || model == nil {
+	opened, err := cfg.open(ctx, *j, leaving)
+	if err != nil || opened.Model == nil {
 		return err
 	}
 	over := client.Transport()
@@ -93,9 +100,10 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	host, _ := os.Hostname()
 	membership := cluster.NewMembership(client, job.Member{
 		ID: cfg.ID, Job: j.UUID, Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid(),
-		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: numerics, Protocol: job.Protocol,
+		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: opened.Numerics.Hash,
+		NumericsParts: opened.Numerics.Parts, Protocol: job.Protocol,
 	}, cfg.TTL, cfg.Log)
-	layout, err := state.NewLayout(model.Tensors())
+	layout, err := state.NewLayout(opened.Model.Tensors())
 	if err != nil {
 		return fmt.Errorf("the model's state: %w", err)
 	}
@@ -103,12 +111,13 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer pool.Close()
 	rings := NewRings(cfg.ID, j.UUID, over, views.Learn)
 	loop := &Loop{
-		ID: cfg.ID, Job: *j, Model: model, Data: data, MetricNames: cfg.MetricNames, Parallelism: cfg.Parallelism,
-		Views:   views,
-		Connect: retaining(pool, rings.Connect),
-		Fetch:   Fetcher{Dial: pool.Dial, Layout: layout, Samples: j.Spec.Samples},
-		Leave:   func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
-		Stay:    cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
+		ID: cfg.ID, Job: *j, Model: opened.Model, Data: opened.Data, MetricNames: cfg.MetricNames,
+		Parallelism: cfg.Parallelism,
+		Views:       views,
+		Connect:     retaining(pool, rings.Connect),
+		Fetch:       Fetcher{Dial: pool.Dial, Layout: layout, Samples: j.Spec.Samples},
+		Leave:       func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
+		Stay:        cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
 	}
 	if err := loop.Init(); err != nil {
 		return err
@@ -140,34 +149,31 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 			cancel(fmt.Errorf("leaving took more than %v: going at once; peers will recover", cfg.Grace))
 		}
 	})
-	cfg.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", numerics, "parallelism",
+	cfg.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", opened.Numerics.Hash, "parallelism",
 		cfg.Parallelism)
 	return loop.Run(ctx, leaving)
 }
 
 // open calls Open. A compiler cannot be interrupted: when ctx ends, or this process is asked to leave (then the model
 // is nil), open returns and the compiler ends with the process.
-func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) (evenweave.Model, evenweave.Data,
-	string, error) {
-	type opened struct {
-		model    evenweave.Model
-		data     evenweave.Data
-		numerics string
-		err      error
+func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) (o Opened, err error) {
+	type result struct {
+		Opened
+		err error
 	}
-	done := make(chan opened, 1)
+	done := make(chan result, 1)
 	go func() {
-		model, data, numerics, err := cfg.Open(ctx, j)
-		done <- opened{model, data, numerics, err}
+		o, err := cfg.Open(ctx, j)
+		done <- result{o, err}
 	}()
 	select {
-	case o := <-done:
-		return o.model, o.data, o.numerics, o.err
+	case r := <-done:
+		return r.Opened, r.err
 	case <-leaving:
 		cfg.Log.Info("left while loading and compiling")
-		return nil, nil, "", nil
+		return o, nil
 	case <-ctx.Done():
-		return nil, nil, "", context.Cause(ctx)
+		return o, context.Cause(ctx)
 	}
 }
 

@@ -9,9 +9,9 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
-	"evenweave"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
+	"evenweave/internal/probe"
 	"evenweave/internal/security"
 	"evenweave/proto"
 )
@@ -23,28 +23,28 @@ func TestLeavingWhileCompiling(t *testing.T) {
 		gate := make(chan struct{})
 		defer synctest.Wait()
 		defer close(gate)
-		cfg := Config{Log: slog.New(slog.DiscardHandler), Open: func(context.Context, job.Job) (evenweave.Model,
-			evenweave.Data, string, error) {
+		cfg := Config{Log: slog.New(slog.DiscardHandler), Open: func(context.Context, job.Job) (Opened, error) {
 			<-gate
-			return example.NewSoftmax(), example.Points{}, "bits", nil
+			return Opened{example.NewSoftmax(), example.Points{}, probe.Golden{Hash: "bits"}}, nil
 		}}
 		leaving := make(chan struct{})
 		close(leaving)
-		if model, _, _, err := cfg.open(t.Context(), job.Job{}, leaving); model != nil || err != nil {
-			t.Errorf("asked to leave: %v, %v", model, err)
+		if o, err := cfg.open(t.Context(), job.Job{}, leaving); o.Model != nil || err != nil {
+			t.Errorf("asked to leave: %v, %v", o.Model, err)
 		}
 		why := errors.New("a second signal")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(why)
-		if _, _, _, err := cfg.open(ctx, job.Job{}, nil); !errors.Is(err, why) {
+		if _, err := cfg.open(ctx, job.Job{}, nil); !errors.Is(err, why) {
 			t.Errorf("interrupted: %v", err)
 		}
-		cfg.Open = func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
-			return example.NewSoftmax(), example.Points{}, "bits", nil
+		cfg.Open = func(context.Context, job.Job) (Opened, error) {
+			return Opened{example.NewSoftmax(), example.Points{}, probe.Golden{Hash: "bits"}}, nil
 		}
-		if model, data, numerics, err := cfg.open(t.Context(), job.Job{}, nil); model == nil || data == nil ||
-			numerics != "bits" || err != nil {
-			t.Errorf("opened: %v, %v, %q, %v", model, data, numerics, err)
+		if o, err := cfg.open(t.Context(), job.Job{}, nil); o.Model == nil || o.Data == nil ||
+			o.Numerics.Hash != "bits" ||
+			err != nil {
+			t.Errorf("opened: %+v, %v", o, err)
 		}
 	})
 }

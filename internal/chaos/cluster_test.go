@@ -23,6 +23,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/policy"
+	"evenweave/internal/probe"
 	"evenweave/internal/progress"
 	"evenweave/worker"
 )
@@ -79,8 +80,9 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		return worker.Serve(context.Background(), worker.Config{
 			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1,
 			Grace: 25 * time.Second, TTL: *ttl, Log: log, MetricNames: example.Metrics(),
-			Open: func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
-				return slow{example.NewSoftmax(), *work}, example.Points{}, "tiny", nil
+			Open: func(context.Context, job.Job) (worker.Opened, error) {
+				return worker.Opened{Model: slow{example.NewSoftmax(), *work}, Data: example.Points{},
+					Numerics: probe.Golden{Hash: "tiny"}}, nil
 			},
 		}, ctx.Done())
 	}

@@ -13,6 +13,8 @@ type Job struct {
 	Backend string `json:"backend"`
 	// Numerics is the hash of the golden probe; "" until the first member is admitted.
 	Numerics string `json:"numerics,omitempty"`
+	// NumericsParts has short hashes of the probe's parts, to name what differs first (see package probe); may be "".
+	NumericsParts string `json:"numerics_parts,omitempty"`
 	// CheckpointEvery is the distance of due checkpoints in steps beside each epoch's end; 0: none.
 	CheckpointEvery int64 `json:"checkpoint_every"`
 }
@@ -41,7 +43,9 @@ type Member struct {
 	Parallelism int     `json:"parallelism"`
 	Backend     string  `json:"backend"`
 	Numerics    string  `json:"numerics"`
-	Protocol    int     `json:"protocol"`
+	// NumericsParts: as in Job.
+	NumericsParts string `json:"numerics_parts,omitempty"`
+	Protocol      int    `json:"protocol"`
 	// Leaving asks for a world without this member.
 	Leaving bool `json:"leaving,omitempty"`
 }

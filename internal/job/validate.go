@@ -15,11 +15,12 @@ const (
 	MaxGlobalBatch = 1 << 20
 	MaxMicroBatch  = 1 << 16
 	MaxPeers       = 1 << 16
-	MaxBackoff     = 6   // deadlines are shifted left by it
-	MaxID          = 63  // a label of DNS, as the name of a Kubernetes pod mostly is
-	MaxName        = 40  // of a job: it is a part of other names
-	maxAddress     = 261 // a DNS name, a colon and a port
-	maxWord        = 128 // bytes of a hash, a recipe's name or a UUID
+	MaxBackoff     = 6    // deadlines are shifted left by it
+	MaxID          = 63   // a label of DNS, as the name of a Kubernetes pod mostly is
+	MaxName        = 40   // of a job: it is a part of other names
+	maxAddress     = 261  // a DNS name, a colon and a port
+	maxParts       = 4096 // bytes of the short hashes of a golden probe
+	maxWord        = 128  // bytes of a hash, a recipe's name or a UUID
 	maxText        = 4096
 )
 
@@ -142,7 +143,7 @@ func checkUUID(uuid string) error {
 // Validate reports the first field that cannot be.
 func (j Job) Validate() error {
 	return first(checkUUID(j.UUID), named("spec:", j.Spec.Validate()), text("backend", j.Backend, maxWord),
-		text("numerics", j.Numerics, maxWord),
+		text("numerics", j.Numerics, maxWord), text("numerics_parts", j.NumericsParts, maxParts),
 		within("checkpoint_every", j.CheckpointEvery, 0, MaxStep))
 }
 
@@ -152,7 +153,8 @@ func (m Member) Validate() error {
 		text("http", m.HTTP, maxAddress),
 		text("host", m.Host, maxAddress), within("pid", m.PID, 0, 1<<31-1),
 		within("parallelism", m.Parallelism, 0, MaxPeers),
-		text("backend", m.Backend, maxWord), text("numerics", m.Numerics, maxWord))
+		text("backend", m.Backend, maxWord), text("numerics", m.Numerics, maxWord),
+		text("numerics_parts", m.NumericsParts, maxParts))
 }
 
 // Speaks returns nil if the member's protocol is this process's, else an error that says what to do.

@@ -26,6 +26,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/policy"
+	"evenweave/internal/probe"
 	"evenweave/internal/progress"
 	"evenweave/worker"
 )
@@ -192,14 +193,12 @@ type hired struct {
 	done  chan error
 }
 
-func startWorker(endpoint, id string, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string,
-	error)) *hired {
+func startWorker(endpoint, id string, open func(context.Context, job.Job) (worker.Opened, error)) *hired {
 	return hire(endpoint, id, false, open)
 }
 
 // hire runs a worker that stays, if it is to, after the end of the job.
-func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string,
-	error)) *hired {
+func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (worker.Opened, error)) *hired {
 	ctx, kill := context.WithCancel(context.Background())
 	h := &hired{leave: make(chan struct{}), kill: kill, done: make(chan error, 1)}
 	go func() {
@@ -212,8 +211,8 @@ func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (e
 	return h
 }
 
-func open(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
-	return example.NewSoftmax(), example.Points{}, "numerics", nil
+func open(context.Context, job.Job) (worker.Opened, error) {
+	return worker.Opened{Model: example.NewSoftmax(), Data: example.Points{}, Numerics: golden}, nil
 }
 
 // endless is the length of a job that a test stops. The tiny model left alone takes 50,000 steps a second, and diverges
@@ -221,7 +220,7 @@ func open(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, er
 const endless = 1_000_000
 
 // near is a worker's data that keeps the worker within some steps of what a coordinator has reported, until that ends.
-func near(e *events) func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
+func near(e *events) func(context.Context, job.Job) (worker.Opened, error) {
 	return gated(func(step int64) {
 		const ahead = 50
 		for {
@@ -238,10 +237,14 @@ func near(e *events) func(context.Context, job.Job) (evenweave.Model, evenweave.
 	})
 }
 
+// golden stands for what the golden probe of the tiny model gives: the sums, a gradient and a tensor.
+var golden = probe.Golden{Hash: "numerics", Parts: "AAAABBBBCCCC"}
+
 // gated opens the tiny model with data that wait for a gate before each step.
-func gated(gate func(step int64)) func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
-	return func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
-		return example.NewSoftmax(), gatedPoints{example.Points{}, gate}, "numerics", nil
+func gated(gate func(step int64)) func(context.Context, job.Job) (worker.Opened, error) {
+	return func(context.Context, job.Job) (worker.Opened, error) {
+		return worker.Opened{Model: example.NewSoftmax(), Data: gatedPoints{example.Points{}, gate}, Numerics: golden},
+			nil
 	}
 }
 
@@ -350,8 +353,8 @@ func (p poisoned) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Su
 func TestVerdictEndsTheJob(t *testing.T) {
 	endpoint, dir := etcd(t), t.TempDir()
 	c := startCoordinator(t, endpoint, dir, spec(100))
-	w := startWorker(endpoint, "a", func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
-		return poisoned{example.NewSoftmax()}, example.Points{}, "numerics", nil
+	w := startWorker(endpoint, "a", func(context.Context, job.Job) (worker.Opened, error) {
+		return worker.Opened{Model: poisoned{example.NewSoftmax()}, Data: example.Points{}, Numerics: golden}, nil
 	})
 	for process, done := range map[string]<-chan error{"coordinator": c.done, "worker": w.done} {
 		select {
@@ -369,23 +372,29 @@ func TestVerdictEndsTheJob(t *testing.T) {
 	}
 }
 
-// TestOtherNumericsAreRefused: a worker whose probe gives other bits is not admitted, and says both values.
+// TestOtherNumericsAreRefused: a worker whose probe gives other bits is not admitted. It says both values, and what
+// differs first.
 func TestOtherNumericsAreRefused(t *testing.T) {
 	endpoint := etcd(t)
 	c := startCoordinator(t, endpoint, t.TempDir(), spec(endless))
 	a := startWorker(endpoint, "a", near(c.events))
 	await(t, c.events, "a step", anyOf[progress.Step])
-	b := startWorker(endpoint, "b", func(context.Context, job.Job) (evenweave.Model, evenweave.Data, string, error) {
-		return example.NewSoftmax(), example.Points{}, "others", nil
+	b := startWorker(endpoint, "b", func(context.Context, job.Job) (worker.Opened, error) {
+		return worker.Opened{Model: example.NewSoftmax(), Data: example.Points{},
+			Numerics: probe.Golden{Hash: "others", Parts: "AAAAXXXXYYYY"}}, nil
 	})
 	select {
 	case err := <-b.done:
-		if err == nil || !contains(err.Error(), "others", "numerics") {
+		if err == nil || !contains(err.Error(), "numerics differ, first in the gradient of ", "others",
+			"job's is numerics:") {
 			t.Errorf("refused with %v", err)
 		}
 	case <-time.After(deadline):
 		t.Fatal("a worker with other numerics does not end")
 	}
+	await(t, c.events, "the refusal of b", func(e progress.MemberChange) bool {
+		return e.ID == "b" && e.What == progress.Refused && contains(e.Detail, "others", "first in the gradient of ")
+	})
 	a.kill()
 	<-a.done
 	c.resign()

@@ -101,7 +101,7 @@ const (
 type (
 	Publish       struct{ World job.World }
 	Probe         struct{ Member, Address string }
-	AdoptNumerics struct{ Value string }
+	AdoptNumerics struct{ Value, Parts string }
 	Note          struct{ Text string }
 	// Fail ends the job, for good.
 	Fail struct{ Failure string }
@@ -325,7 +325,7 @@ func (p *Policy) adopt() []any {
 		return nil
 	}
 	p.adopting = true
-	return []any{AdoptNumerics{p.members[i].Numerics}}
+	return []any{AdoptNumerics{p.members[i].Numerics, p.members[i].NumericsParts}}
 }
 
 // Abandoned reports whether no world has members: none is published or being published, or all its members are gone.

@@ -40,11 +40,11 @@ func (s skewed) Update(mean [][]float32, step int64) error {
 	return err
 }
 
-// The probe is the same for equal arithmetic and data, whatever the live state was, and sees every other gradient,
-// update and sample.
+// The probe is the same for equal arithmetic and data, whatever the live state was. It sees every other gradient,
+// update and sample, and names the first tensor that differs.
 func TestNumerics(t *testing.T) {
 	plan := schedule.Plan{Seed: 1, Samples: 300, GlobalBatch: 32, MicroBatch: 4}
-	probe := func(m evenweave.Model, d evenweave.Data, plan schedule.Plan) string {
+	probe := func(m evenweave.Model, d evenweave.Data, plan schedule.Plan) Golden {
 		n, err := Numerics(m, d, plan, 100)
 		if err != nil {
 			t.Fatal(err)
@@ -54,18 +54,24 @@ func TestNumerics(t *testing.T) {
 	used := example.NewSoftmax()
 	used.Weights()[2] = 7
 	want := probe(example.NewSoftmax(), example.Points{N: 300}, plan)
-	if got := probe(used, example.Points{N: 300}, plan); got != want || len(got) != 64 {
+	if got := probe(used, example.Points{N: 300}, plan); got != want || len(got.Hash) != 64 {
 		t.Errorf("the live state shows: %s, %s", got, want)
 	}
 	other := plan
 	other.Seed = 2 // so other samples come first
-	for what, got := range map[string]string{
-		"gradient": probe(skewed{Softmax: used, gradient: 1e-6}, example.Points{N: 300}, plan),
-		"update":   probe(skewed{Softmax: used, update: 1e-6}, example.Points{N: 300}, plan),
-		"samples":  probe(used, example.Points{N: 300}, other),
+	l := layout(t, used.Tensors()...)
+	for where, got := range map[string]Golden{
+		"the gradient of weights":      probe(skewed{Softmax: used, gradient: 1e-6}, example.Points{N: 300}, plan),
+		"weights after one update":     probe(skewed{Softmax: used, update: 1e-6}, example.Points{N: 300}, plan),
+		"the sums of loss and metrics": probe(used, example.Points{N: 300}, other),
 	} {
-		if got == want {
-			t.Errorf("another %s gives the same probe", what)
+		if first := FirstDifference(l, want.Parts, got.Parts); got.Hash == want.Hash || first != where {
+			t.Errorf("first difference: %q, want %q; hashes %s and %s", first, where, want.Hash, got.Hash)
+		}
+	}
+	for _, unknown := range []string{"", want.Parts, want.Parts[4:], "!" + want.Parts[1:], want.Parts + "AAAA"} {
+		if first := FirstDifference(l, want.Parts, unknown); first != "" {
+			t.Errorf("%q: first difference %q", unknown, first)
 		}
 	}
 	if _, err := Numerics(used, broken{}, plan, 100); !errors.Is(err, errBroken) {

@@ -1,0 +1,136 @@
+package probe
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"math"
+
+	"evenweave"
+	"evenweave/internal/schedule"
+	"evenweave/internal/state"
+)
+
+// Golden is what the golden probe gives. Members of equal Hash may train together.
+type Golden struct {
+	Hash string // SHA-256, hexadecimal
+	// Parts has a short hash for the sums, for each gradient and for each tensor of the state after the update, in this
+	// order: FirstDifference finds in it where two probes part.
+	Parts string
+}
+
+const (
+	partBytes = 3    // of each hash: the whole Hash decides, so a collision here only names a later tensor
+	mostParts = 1000 // more are left out, so that records stay small
+)
+
+// Numerics is the golden probe: the SHA-256 of what Gradients gives for the first micro-batch of a plan and of what
+// Update makes of it, in the middle of the schedule, where a learning rate shows. The state is filled by a hash of its
+// places, so the probe depends on the model's arithmetic and the data alone. Afterwards the model's state is undefined.
+func Numerics(model evenweave.Model, data evenweave.Data, plan schedule.Plan, total int64) (Golden, error) {
+	layout, err := state.NewLayout(model.Tensors())
+	if err != nil {
+		return Golden{}, err
+	}
+	s := state.New(layout, plan.Samples)
+	fill(s)
+	if err := layout.WriteImage(model, s.Image); err != nil {
+		return Golden{}, err
+	}
+	b := &evenweave.Batch{Samples: make([]int32, plan.MicroBatch), Seed: plan.Seed}
+	b.Key = evenweave.Key(plan.Seed, evenweave.PurposeDropout, 0, 0)
+	schedule.NewSampler(plan).MicroBatch(0, 0, b.Samples)
+	if err := data.Load(b); err != nil {
+		return Golden{}, fmt.Errorf("the first micro-batch: %w", err)
+	}
+	flat := make([]float32, layout.Summed())
+	grads := layout.Split(flat)
+	sums, err := model.Gradients(b, grads)
+	if err != nil {
+		return Golden{}, err
+	}
+	p := parts{whole: sha256.New()}
+	p.part(func(w io.Writer) {
+		write(w, math.Float64bits(sums.Loss), uint64(sums.Weight))
+		for _, m := range sums.Metrics {
+			write(w, uint64(m))
+		}
+	}, p.whole)
+	for _, grad := range grads {
+		p.part(func(w io.Writer) {
+			for i, g := range grad {
+				write(w, uint64(math.Float32bits(g)))
+				grad[i] = g / float32(max(sums.Weight, 1))
+			}
+		}, p.whole)
+	}
+	if err := model.Update(grads, total/2); err != nil {
+		return Golden{}, err
+	}
+	if err := layout.ReadImage(model, 0, s.Image); err != nil {
+		return Golden{}, err
+	}
+	for i := range layout.Tensors {
+		p.part(func(w io.Writer) { _, _ = w.Write(s.Tensor(i)) }, io.Discard)
+	}
+	p.whole.Write(s.Image)
+	return Golden{Hash: hex.EncodeToString(p.whole.Sum(nil)), Parts: base64.RawURLEncoding.EncodeToString(p.short)}, nil
+}
+
+// parts hashes everything, and each part for itself.
+type parts struct {
+	whole hash.Hash
+	short []byte
+}
+
+// part hashes what put writes, and passes it on to also.
+func (p *parts) part(put func(io.Writer), also io.Writer) {
+	own := sha256.New()
+	w := bufio.NewWriterSize(io.MultiWriter(own, also), 64<<10)
+	put(w)
+	_ = w.Flush() // a hash takes everything
+	if len(p.short) < mostParts*partBytes {
+		p.short = append(p.short, own.Sum(nil)[:partBytes]...)
+	}
+}
+
+func write(w io.Writer, words ...uint64) {
+	var b [8]byte
+	for _, x := range words {
+		binary.LittleEndian.PutUint64(b[:], x)
+		_, _ = w.Write(b[:])
+	}
+}
+
+// FirstDifference names what differs first between two probes' Parts, in words that follow "first in". "" if that is
+// not known: one of them has none, or they are of different models.
+func FirstDifference(layout *state.Layout, a, b string) string {
+	if len(a) != len(b) || a == b {
+		return ""
+	}
+	x, errA := base64.RawURLEncoding.DecodeString(a)
+	y, errB := base64.RawURLEncoding.DecodeString(b)
+	if errA != nil || errB != nil {
+		return ""
+	}
+	names := []string{"the sums of loss and metrics"}
+	for _, t := range layout.Tensors {
+		if t.Summed() {
+			names = append(names, "the gradient of "+t.Name)
+		}
+	}
+	for _, t := range layout.Tensors {
+		names = append(names, t.Name+" after one update")
+	}
+	for i := range x {
+		if x[i] != y[i] && i/partBytes < len(names) {
+			return names[i/partBytes]
+		}
+	}
+	return ""
+}
