@@ -28,6 +28,8 @@ type Task struct {
 	// person. nil: the model has only one backend, and there is no flag --backend.
 	Backends []string
 	Backend  func(name string) (resolved, notice string, err error)
+	// Versions says what computes, beside this module, for `version`: libraries, plug-ins. May be nil.
+	Versions func() []Version
 	// Metrics names the sums that Gradients reports beside the loss: their mean over a step's weight is shown with each
 	// step.
 	Metrics []string
@@ -40,6 +42,12 @@ type Task struct {
 	// Commands are the program's own, beside train, worker, coordinator and the others. One of the same name replaces
 	// the tool's.
 	Commands []Command
+}
+
+// Version is one of what a task computes with.
+type Version struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
 }
 
 // Sets are the data of a task.

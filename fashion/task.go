@@ -31,6 +31,7 @@ func Task() *evenweave.Task {
 		Model:    o.model,
 		Backend:  cnn.Resolve,
 		Backends: []string{"auto", "xla", "xla:cuda", "go"},
+		Versions: cnn.Versions,
 		Metrics:  cnn.Metrics(),
 		Short:    map[string]string{"holdout": "57600"},
 		Commands: o.commands(),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gomlx/gomlx/ml/model"
 
+	"evenweave"
 	"evenweave/gomlx/backend"
 )
 
@@ -72,3 +73,6 @@ func parse(like any, text string) (value any, err error) {
 // Resolve is for Task.Backend: it says which backend "auto" stands for on this machine, with the reason where it is not
 // XLA. "xla", "xla:cuda" and "go" are tried and kept.
 func Resolve(name string) (resolved, notice string, err error) { return backend.Resolve(name) }
+
+// Versions is for Task.Versions: it says which GoMLX and which plug-ins of XLA there are.
+func Versions() []evenweave.Version { return backend.Versions() }

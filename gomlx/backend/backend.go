@@ -92,7 +92,7 @@ func openXLA(kind string) (b compute.Backend, notice string, err error) {
 	plugin := kind
 	if paths := os.Getenv(pluginPaths); paths != "" {
 		notice = fmt.Sprintf("%s=%s: XLA's plug-in is taken from there, and it is not verified", pluginPaths, paths)
-	} else if plugin, err = findPlugin(kind); err != nil {
+	} else if plugin, _, err = findPlugin(kind); err != nil {
 		return nil, "", err
 	}
 	b, err = compute.NewWithConfig("xla:" + plugin + options)

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -32,9 +33,9 @@ func pinned(kind string) []string {
 	return []string{"0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9", imagePlugin}
 }
 
-// findPlugin returns the path of the verified plug-in. It looks only where the owner of the program or of the machine
-// has put it, never in the working directory.
-func findPlugin(kind string) (string, error) {
+// findPlugin returns the path and the SHA-256 of the verified plug-in, or the path of one that is not used. It looks
+// only where the owner of the program or of the machine has put it, never in the working directory.
+func findPlugin(kind string) (path, sum string, err error) {
 	name := "pjrt_c_api_" + kind + "_plugin.so"
 	for _, dir := range pluginDirs() {
 		path, err := filepath.EvalSymlinks(filepath.Join(dir, name))
@@ -42,14 +43,14 @@ func findPlugin(kind string) (string, error) {
 			continue
 		}
 		if err == nil {
-			err = verifyPlugin(path, pinned(kind))
+			sum, err = verifyPlugin(path, pinned(kind))
 		}
 		if err != nil {
-			return "", fmt.Errorf("XLA's %s plug-in is not loaded: %w", kind, err)
+			return cmp.Or(path, dir), "", fmt.Errorf("XLA's %s plug-in is not loaded: %w", kind, err)
 		}
-		return path, nil
+		return path, sum, nil
 	}
-	return "", fmt.Errorf("XLA's %s plug-in, %s, is not in %s (make setup fetches it for Linux/amd64)", kind, name,
+	return "", "", fmt.Errorf("XLA's %s plug-in, %s, is not in %s (make setup fetches it for Linux/amd64)", kind, name,
 		strings.Join(pluginDirs(), ", "))
 }
 
@@ -64,29 +65,29 @@ func pluginDirs() (dirs []string) {
 	return append(dirs, "/usr/local/share/evenweave/xla")
 }
 
-// verifyPlugin checks that only the caller and root can change the file at path, then that it is one of the pinned.
-// After that the file cannot change, so the library may open it by its name, which it needs: the name holds the
-// plug-in's kind.
-func verifyPlugin(path string, want []string) error {
+// verifyPlugin returns the SHA-256 of the file at path. It checks that only the caller and root can change the file at
+// path, then that it is one of the pinned. After that the file cannot change, so the library may open it by its name,
+// which it needs: the name holds the plug-in's kind.
+func verifyPlugin(path string, want []string) (sum string, err error) {
 	if err := trusted(path); err != nil {
-		return err
+		return "", err
 	}
 	f, _, err := regular.Open(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer f.Close()
 	stamp := stampFor(f)
 	if known, err := os.ReadFile(stamp); err == nil && slices.Contains(want, string(known)) {
-		return nil
+		return string(known), nil
 	}
 	hash := sha256.New()
 	if _, err := io.Copy(hash, f); err != nil {
-		return err
+		return "", err
 	}
-	sum := hex.EncodeToString(hash.Sum(nil))
+	sum = hex.EncodeToString(hash.Sum(nil))
 	if !slices.Contains(want, sum) {
-		return fmt.Errorf("SHA-256 of %s is %s, expected %s: remove it and run `make setup`, or set %s to its "+
+		return "", fmt.Errorf("SHA-256 of %s is %s, expected %s: remove it and run `make setup`, or set %s to its "+
 			"directory to use it unverified",
 			path, sum, strings.Join(slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "" }),
 				" or "), pluginPaths)
@@ -94,7 +95,7 @@ func verifyPlugin(path string, want []string) error {
 	if stamp != "" {
 		_ = os.WriteFile(stamp, []byte(sum), 0o600) // without it the next start hashes again
 	}
-	return nil
+	return sum, nil
 }
 
 // trusted refuses a file that other users could change or replace.

@@ -22,13 +22,13 @@ func TestOnlyAVerifiedPluginIsLoaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // hashed; then by its stamp
-		if err := verifyPlugin(path, want); err != nil {
+		if _, err := verifyPlugin(path, want); err != nil {
 			t.Fatal(err)
 		}
 	}
 	refused := func(what, says string) {
 		t.Helper()
-		if err := verifyPlugin(path, want); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := verifyPlugin(path, want); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want an error with %q", what, err, says)
 		}
 	}
@@ -74,7 +74,7 @@ func TestAPlantedPluginIsNotFound(t *testing.T) {
 	}
 	t.Chdir(dir)
 	for _, kind := range []string{"cpu", "cuda"} {
-		if path, err := findPlugin(kind); strings.HasPrefix(path, dir) || err != nil &&
+		if path, _, err := findPlugin(kind); strings.HasPrefix(path, dir) || err != nil &&
 			strings.Contains(err.Error(), dir) {
 			t.Errorf("found %s, %v", path, err)
 		}
