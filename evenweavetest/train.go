@@ -25,8 +25,8 @@ func Main(m *testing.M, program func()) {
 // Result is how a run ended.
 type Result struct {
 	Step, Epoch, Workers, Generation int
-	Weights                          string // SHA-256, in hexadecimal
-	Figures                          map[string]float64
+	Weights                          string             // SHA-256, in hexadecimal
+	Figures                          map[string]float64 // of the last evaluation, by name
 }
 
 // SameWeights trains with 1, 2 and 3 workers, and then with 3 of which one is killed, by `train ARGS`. It fails the
@@ -78,10 +78,13 @@ func train(t testing.TB, kill bool, args []string) Result {
 	if err != nil {
 		t.Fatalf("evenweave: %v", err)
 	}
-	last, killed := []byte(nil), error(nil)
+	last, killed, figures := []byte(nil), error(nil), map[string]float64{}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		last = bytes.Clone(lines.Bytes())
+		if f := figuresOf(last); len(f) > 0 {
+			figures = f
+		}
 		if pid := workerOf(last); kill && pid > 0 {
 			kill, killed = false, end(pid)
 		}
@@ -93,7 +96,27 @@ func train(t testing.TB, kill bool, args []string) Result {
 	if err != nil {
 		t.Fatalf("evenweave: %s ends with %q: %v", strings.Join(args, " "), last, err)
 	}
+	r.Figures = figures
 	return r
+}
+
+// figuresOf reads the figures of an evaluation, the test set's; nil if the line is of something else.
+func figuresOf(line []byte) map[string]float64 {
+	var evaluation struct {
+		Event   string
+		Figures []struct {
+			Name  string
+			Value float64
+		}
+	}
+	if json.Unmarshal(line, &evaluation) != nil || evaluation.Event != "evaluation" {
+		return nil
+	}
+	figures := map[string]float64{}
+	for _, f := range evaluation.Figures {
+		figures[f.Name] = f.Value
+	}
+	return figures
 }
 
 // workerOf returns the process of the last rank, if the line announces a world; else 0.
@@ -116,9 +139,9 @@ func end(pid int) error {
 	return p.Kill()
 }
 
-// resultOf reads the last line of a run, whose fields test_NAME are the figures.
+// resultOf reads the last line of a run.
 func resultOf(line []byte) (r Result, err error) {
-	fields, done := map[string]any{}, struct {
+	done := struct {
 		Event   string
 		Weights string `json:"weights_sha256"`
 		*Result
@@ -129,14 +152,6 @@ func resultOf(line []byte) (r Result, err error) {
 	if done.Event != "done" || done.Weights == "" {
 		return r, fmt.Errorf("the event is %q, expected done with weights", done.Event)
 	}
-	if err := json.Unmarshal(line, &fields); err != nil {
-		return r, err
-	}
-	r.Weights, r.Figures = done.Weights, map[string]float64{}
-	for name, value := range fields {
-		if name, ok := strings.CutPrefix(name, "test_"); ok {
-			r.Figures[name], _ = value.(float64)
-		}
-	}
+	r.Weights = done.Weights
 	return r, nil
 }

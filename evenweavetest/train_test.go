@@ -4,16 +4,24 @@ import "testing"
 
 // A run's last line is read whole, and what is none is refused.
 func TestResultOf(t *testing.T) {
-	r, err := resultOf([]byte(`{"event":"done","step":5,"epoch":1,"workers":2,"generation":3,"test_error":0.5,` +
-		`"test_loss":2,"weights_sha256":"ab"}`))
-	if err != nil || r.Step != 5 || r.Epoch != 1 || r.Workers != 2 || r.Generation != 3 || r.Weights != "ab" ||
-		len(r.Figures) != 2 || r.Figures["error"] != 0.5 || r.Figures["loss"] != 2 {
+	r, err := resultOf([]byte(`{"event":"done","step":5,"epoch":1,"workers":2,"generation":3,"weights_sha256":"ab"}`))
+	if err != nil || r.Step != 5 || r.Epoch != 1 || r.Workers != 2 || r.Generation != 3 || r.Weights != "ab" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	for _, line := range []string{"", "x", `{"event":"step"}`, `{"event":"done"}`} {
 		if _, err := resultOf([]byte(line)); err == nil {
 			t.Errorf("%q is taken for a run's end", line)
 		}
+	}
+}
+
+func TestFiguresOf(t *testing.T) {
+	f := figuresOf([]byte(`{"event":"evaluation","figures":[{"name":"mae","value":0.5},{"name":"loss","value":2}]}`))
+	if len(f) != 2 || f["mae"] != 0.5 || f["loss"] != 2 {
+		t.Errorf("figures %v", f)
+	}
+	if f := figuresOf([]byte(`{"event":"step","figures":[{"name":"mae","value":0.5}]}`)); f != nil {
+		t.Errorf("a step has figures %v", f)
 	}
 }
 
