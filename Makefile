@@ -7,7 +7,7 @@ BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
 RACE := -race -gcflags=all=-d=checkptr=0
 
-.PHONY: help setup setup-cuda build run test test-compose test-browser test-kubernetes race fuzz bench lint proto cross rename clean
+.PHONY: help setup setup-cuda build run test test-compose test-browser test-interop test-kubernetes race fuzz bench lint proto cross rename clean
 help: ## what can be made
 	@awk -F': .*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -35,6 +35,11 @@ test-compose: setup build ## scales, kills and restarts a cluster made by docker
 test-browser: setup build ## looks at the live page of a run in Chromium; skipped where there is none
 	@deploy/browsertest/setup.sh
 	cd deploy/browsertest && EVENWEAVE_TEST_BROWSER=$${EVENWEAVE_TEST_BROWSER:-1} $(GO) test -v -count=1 -timeout 15m .
+
+# PyPI's packages go into .evenweave/interop: 240 MB are fetched.
+test-interop: setup build ## reads what is written for other programs with those programs; skipped where there is no Python
+	@deploy/interoptest/setup.sh
+	EVENWEAVE_TEST_INTEROP=$${EVENWEAVE_TEST_INTEROP:-1} $(GO) test -v -count=1 -timeout 20m ./deploy/interoptest
 
 test-kubernetes: setup build ## trains on a real cluster: scaling, deletions, the weights of a local run; skipped where there is none
 	deploy/kubernetes/test.sh

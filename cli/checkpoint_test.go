@@ -30,7 +30,7 @@ func savedRun(t *testing.T, steps ...int64) (dir string, paths []string) {
 		t.Fatal(err)
 	}
 	spec, err := json.Marshal(job.Spec{Task: "tiny", Data: "points", Samples: 100, GlobalBatch: 32, MicroBatch: 8,
-		Epochs: 1, Options: job.Options{"points": json.RawMessage("100")}})
+		Epochs: 1, Options: job.Options{"points": json.RawMessage("100"), "hash": json.RawMessage(`""`)}})
 	if err != nil {
 		t.Fatal(err)
 	}

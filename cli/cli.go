@@ -8,7 +8,7 @@
 //	train.go      a cluster on this machine
 //	processes.go  coordinator, worker, etcd
 //	commands.go   the task's own commands; checkpoints that they load
-//	checkpoint.go what a run's checkpoints hold, and whether they are whole
+//	checkpoint.go what a run's checkpoints hold, and whether they are whole; export.go: for other programs
 //	status.go     status; inspect.go: scale, blame
 package cli
 
@@ -165,9 +165,8 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 	}
 	bench := benchCommand()
 	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), etcdCommand(p.asked), healthCommand(),
-		statusCommand(), scaleCommand(),
-		blameCommand(), reportCommand(), checkpointCommand(), bench, p.chaosCommand(), p.verifyCommand(),
-		p.versionCommand())
+		statusCommand(), scaleCommand(), blameCommand(), reportCommand(), checkpointCommand(), p.exportCommand(), bench,
+		p.chaosCommand(), p.verifyCommand(), p.versionCommand())
 	return root, p.addOwn(root, bench)
 }
 

@@ -3,6 +3,7 @@
 package regular
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -81,12 +82,23 @@ func Create(path string) (*os.File, error) {
 // Replace writes a file for the caller alone: a reader of the path finds what was there before or all of b, never
 // a part, also after a crash.
 func Replace(path string, b []byte) error {
+	return ReplaceBy(path, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}
+
+// ReplaceBy is Replace for what write writes; if that fails, what was there before stays.
+func ReplaceBy(path string, write func(io.Writer) error) error {
 	temporary := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
 	f, err := Create(temporary)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	buffered := bufio.NewWriter(f)
+	if err = write(buffered); err == nil {
+		err = buffered.Flush()
+	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(temporary, path)
 	}

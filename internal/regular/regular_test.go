@@ -2,6 +2,7 @@ package regular
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -108,6 +109,13 @@ func TestReplaceIsAllOrNothing(t *testing.T) {
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "dir", "full"), 0o700); err != nil {
 		t.Fatal(err)
+	}
+	failure := errors.New("no more")
+	if err := ReplaceBy(path, func(w io.Writer) error {
+		_, _ = w.Write([]byte("a part"))
+		return failure
+	}); !errors.Is(err, failure) {
+		t.Errorf("a writer that fails: %v", err)
 	}
 	if err := Replace(filepath.Join(dir, "dir"), []byte("x")); err == nil {
 		t.Error("a directory was replaced")
