@@ -13,7 +13,8 @@ type Evaluator interface {
 
 // Figure is one named result of an evaluation.
 type Figure struct {
-	// Name is short: "accuracy", "loss", "perplexity". It is shown as test_NAME.
+	// Name is short: "accuracy", "loss", "perplexity"; at most 40 printable characters, and no two figures have the
+	// same. It is shown as test_NAME. Of at most 64 figures, those that are no finite number are left out.
 	Name  string
 	Value float64
 	// Better says in which direction the figure improves.

@@ -31,7 +31,8 @@ type Task struct {
 	// Versions says what computes, beside this module, for `version`: libraries, plug-ins. May be nil.
 	Versions func() []Version
 	// Metrics names the sums that Gradients reports beside the loss: their mean over a step's weight is shown with each
-	// step.
+	// step. At most 64 names of at most 40 printable characters; in JSON a step has a field of each name, so that the
+	// names of its other fields ("loss", "step", ...) are refused.
 	Metrics []string
 	// Defaults are values of the trainer's own flags in place of its defaults: epochs, steps, seed, global-batch,
 	// micro-batch, checkpoint-every, keep and evaluate, without dashes.

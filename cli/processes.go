@@ -134,7 +134,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 			spec.keep, spec.evaluate
 		cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.ttl
 		cfg.Extend, cfg.Alone, cfg.PageOnly, cfg.Started = spec.extend, p.asked != nil, p.asked != nil, began
-		cfg.Test, cfg.HeldOut = sets.Test, sets.HeldOut
+		cfg.Test, cfg.HeldOut, cfg.MetricNames = sets.Test, sets.HeldOut, p.task.Metrics
 		cfg.Observer, cfg.Log = observer, log.With("job", c.job, "process", "coordinator")
 		return coordinator.Serve(ctx, cfg, halt)
 	}

@@ -19,7 +19,7 @@ func TestReport(t *testing.T) {
 	}
 	for step := 1; step <= 20; step++ {
 		metrics.Observe(progress.Record{Time: time.Now(), Event: progress.Step{Step: step, Epoch: 1,
-			Loss: 1 / float64(step)}})
+			Loss: 1 / float64(step), Metrics: []progress.Metric{{Name: "mae", Value: 7}}}})
 	}
 	if err := metrics.Close(); err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func TestReport(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	page, err := os.ReadFile(path)
-	if err != nil || !strings.Contains(string(page), `[20,0,0,0,0.05,0]`) ||
+	if err != nil || !strings.Contains(string(page), `[20,0,0,0,0.05,7]`) ||
 		!strings.Contains(string(page), `"state":"recorded"`) {
 		_, data, _ := strings.Cut(string(page), `id="data">`)
 		t.Errorf("the report lacks the last step: %v\n%.2000s", err, data)

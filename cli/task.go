@@ -11,6 +11,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/options"
 	"evenweave/internal/probe"
+	"evenweave/internal/progress"
 	"evenweave/worker"
 )
 
@@ -30,6 +31,9 @@ func newProgram(t *evenweave.Task, name string, asked <-chan struct{}) (*program
 	}
 	if err := job.CheckName(t.Name); err != nil {
 		return nil, fmt.Errorf("the task's name: %w", err)
+	}
+	if err := progress.CheckMetrics(t.Metrics); err != nil {
+		return nil, fmt.Errorf("task %q: %w", t.Name, err)
 	}
 	switch {
 	case t.Data == nil || t.Model == nil:

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/plot"
 	"evenweave/internal/progress"
@@ -204,8 +205,8 @@ func (f *finale) show(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "step            %d (epoch %d)\n", d.Step, d.Epoch)
-	if d.TestAccuracy != nil {
-		fmt.Fprintf(w, "test accuracy   %.4f\ntest loss       %.4f\n", *d.TestAccuracy, *d.TestLoss)
+	for _, f := range d.Figures {
+		fmt.Fprintf(w, "%-15s %.4f\n", "test "+job.Clean(f.Name), f.Value)
 	}
 	fmt.Fprintf(w, "weights sha256  %s\ncheckpoint      %s\nsamples/s       %.0f\nseconds         %.1f\n",
 		d.WeightsSHA256, d.Checkpoint, d.SamplesPerSecond, d.WallSeconds)

@@ -58,6 +58,7 @@ type Config struct {
 	// Model is opened for evaluation only. It makes the state of step 0, and measures those of checkpoints if it is an
 	// evenweave.Evaluator; it may be an evenweave.Describer too. The caller closes it, after the coordinator.
 	Model         evenweave.Model
+	MetricNames   []string       // of evenweave.Task: what a step has beside its loss
 	Test, HeldOut evenweave.Data // what it is evaluated on; nil: nothing
 	Observer      progress.Observer
 	Log           *slog.Logger
@@ -120,7 +121,8 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 
 // newCoordinator assembles the parts.
 func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store, layout *state.Layout) *Coordinator {
-	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log), steps: &summary{},
+	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log),
+		steps:  &summary{metrics: cfg.MetricNames},
 		status: newStatusPage(), page: web.New(), healed: map[string]int64{}, over: client.Transport()}
 	c.pool.Options = c.over.Options()
 	c.journal = &journal{dir: cfg.Dir, log: cfg.Log, observer: progress.Multi(cfg.Observer, c.status, c.page)}

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync"
 
@@ -112,9 +113,12 @@ func (e *evaluations) best() (step int64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	better := func(a, b progress.Evaluation) int {
-		for i := range min(len(a.Holdout), len(b.Holdout)) {
-			x, y := a.Holdout[i], b.Holdout[i]
-			if order := cmp.Compare(y.Value*float64(y.Better), x.Value*float64(x.Better)); order != 0 {
+		names := a.Holdout // one that was no number is missing
+		if len(names) < len(b.Holdout) {
+			names = b.Holdout
+		}
+		for _, f := range names {
+			if order := cmp.Compare(merit(b.Holdout, f), merit(a.Holdout, f)); order != 0 {
 				return order
 			}
 		}
@@ -127,6 +131,14 @@ func (e *evaluations) best() (step int64, ok bool) {
 		}
 	}
 	return int64(top.Step), ok
+}
+
+// merit rises as a figure improves; one that is missing, because it was no number, is the worst.
+func merit(figures []progress.Figure, of progress.Figure) float64 {
+	if value, ok := progress.Find(figures, of.Name); ok {
+		return value * float64(of.Better)
+	}
+	return math.Inf(-1)
 }
 
 // waiting returns the steps that still wait for their evaluation, and a channel that is closed when none does.

@@ -101,15 +101,17 @@ func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progr
 	if err != nil {
 		return ev, err
 	}
-	ev.Figures = figures(test)
-	ev.TestAccuracy, ev.TestLoss = figure(test, "accuracy"), figure(test, "loss")
+	if ev.Figures, err = figures(test); err != nil {
+		return ev, err
+	}
 	if e.heldOut != nil {
 		held, err := e.model.Evaluate(ctx, e.heldOut)
 		if err != nil {
 			return ev, err
 		}
-		accuracy, loss := figure(held, "accuracy"), figure(held, "loss")
-		ev.Holdout, ev.HoldoutAccuracy, ev.HoldoutLoss = figures(held), &accuracy, &loss
+		if ev.Holdout, err = figures(held); err != nil {
+			return ev, err
+		}
 	}
 	ev.Seconds = time.Since(began).Seconds()
 	return ev, nil
@@ -148,21 +150,20 @@ func (e *evaluator) spared() []int64 {
 }
 
 // figures are a model's figures as events have them. One that is no number, which JSON cannot hold, is left out.
-func figures(all []evenweave.Figure) (out []progress.Figure) {
-	for _, f := range all {
+func figures(all []evenweave.Figure) (out []progress.Figure, err error) {
+	if len(all) > progress.MaxMetrics {
+		return nil, fmt.Errorf("the model's evaluation gave %d figures: at most %d", len(all), progress.MaxMetrics)
+	}
+	for i, f := range all {
+		if err := progress.CheckName(f.Name); err != nil {
+			return nil, fmt.Errorf("figure %d of the model's evaluation: %w", i+1, err)
+		}
+		if _, twice := progress.Find(out, f.Name); twice {
+			return nil, fmt.Errorf("the model's evaluation gave two figures of the name %q", f.Name)
+		}
 		if f.Value-f.Value == 0 { // finite
-			out = append(out, progress.Figure{Name: job.Clean(f.Name), Value: f.Value, Better: int(f.Better)})
+			out = append(out, progress.Figure{Name: f.Name, Value: f.Value, Better: int(f.Better)})
 		}
 	}
-	return out
-}
-
-// figure is the value of that name, or 0.
-func figure(all []evenweave.Figure, name string) float64 {
-	for _, f := range all {
-		if f.Name == name && f.Value-f.Value == 0 {
-			return f.Value
-		}
-	}
-	return 0
+	return out, nil
 }

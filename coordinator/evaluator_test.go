@@ -17,8 +17,11 @@ import (
 // The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its
 // record.
 func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
+	found := func(accuracy float64) []progress.Figure {
+		return []progress.Figure{{Name: "accuracy", Value: accuracy}}
+	}
 	held := func(step int, test, accuracy, loss float64) progress.Record {
-		return progress.Record{Event: progress.Evaluation{Step: step, TestAccuracy: test, Holdout: []progress.Figure{
+		return progress.Record{Event: progress.Evaluation{Step: step, Figures: found(test), Holdout: []progress.Figure{
 			{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}}}
 	}
 	e := newEvaluations()
@@ -28,7 +31,14 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 		t.Errorf("best is step %d, %v; want 30: highest accuracy, then lowest loss, then earliest", step, ok)
 	}
 	e = newEvaluations()
-	e.recall([]progress.Record{{Event: progress.Evaluation{Step: 10, TestAccuracy: 0.9}}})
+	// its accuracy was no number
+	e.recall([]progress.Record{held(10, 0.9, 0.8, 0.5), {Event: progress.Evaluation{Step: 20,
+		Holdout: []progress.Figure{{Name: "loss", Value: 0.1, Better: -1}}}}})
+	if step, ok := e.best(); !ok || step != 10 {
+		t.Errorf("best is step %d, %v; want 10: step 20 has no accuracy", step, ok)
+	}
+	e = newEvaluations()
+	e.recall([]progress.Record{{Event: progress.Evaluation{Step: 10, Figures: found(0.9)}}})
 	if step, ok := e.best(); ok {
 		t.Errorf("best is step %d without held-out samples: the test set may not choose", step)
 	}
@@ -65,7 +75,7 @@ func TestConcludeMayBeInterrupted(t *testing.T) {
 	if err := c.conclude(t.Context(), checkpoint.Entry{Step: 10}, job.Done{Complete: true}); err != nil {
 		t.Fatal(err)
 	}
-	if d, ok := seen.all[len(seen.all)-1].(progress.Done); !ok || !d.Complete || d.TestAccuracy != nil {
+	if d, ok := seen.all[len(seen.all)-1].(progress.Done); !ok || !d.Complete || d.Figures != nil {
 		t.Errorf("it reported %+v", seen.all)
 	}
 }
@@ -110,9 +120,15 @@ func TestFiguresAreNamed(t *testing.T) {
 		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()},
 		{Name: "loss", Value: 2},
 	}
-	got := figures(all)
-	if len(got) != 2 || got[0] != (progress.Figure{Name: "perplexity", Value: 12, Better: -1}) ||
-		figure(all, "loss") != 2 || figure(all, "accuracy") != 0 {
-		t.Errorf("figures %+v", got)
+	got, err := figures(all)
+	if want := []progress.Figure{{Name: "perplexity", Value: 12, Better: -1}, {Name: "loss", Value: 2}}; err != nil ||
+		!slices.Equal(got, want) {
+		t.Errorf("figures %+v, %v", got, err)
+	}
+	for _, bad := range [][]evenweave.Figure{{{Name: ""}}, {{Name: "a"}, {Name: "a"}}, {{Name: "\x1b[2J"}},
+		make([]evenweave.Figure, progress.MaxMetrics+1)} {
+		if got, err := figures(bad); err == nil {
+			t.Errorf("%d figures give %v", len(bad), got)
+		}
 	}
 }

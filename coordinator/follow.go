@@ -53,6 +53,7 @@ type dialer struct {
 	job     string              // UUID
 	layout  *state.Layout
 	samples int // of the training data
+	metrics int // of a commit
 }
 
 // follower is the stream from one member.
@@ -108,7 +109,7 @@ func (d *dialer) stream(ctx context.Context, j job.Job, member, address string, 
 			return n, ctx.Err()
 		}
 		what := followed{member: member, address: address, status: s, taken: func() { <-queue }}
-		if what.invalid = checkStatus(s, j, member); what.invalid == nil && len(s.Commits) > 0 {
+		if what.invalid = checkStatus(s, j, member, d.metrics); what.invalid == nil && len(s.Commits) > 0 {
 			*after = s.Commits[len(s.Commits)-1].Step
 		}
 		in.send(ctx, what)

@@ -87,7 +87,7 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 		records: etcd, views: views{c.views.View, c.client.Read},
 		policy:  policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
 		members: newRoster(view, c.healed, c.journal),
-		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout,
+		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout, metrics: len(c.MetricNames),
 			samples: c.archive.samples},
 		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status}, steps: c.steps,
 		condition: &c.condition, inputs: make(inbox, 256), tasks: &sync.WaitGroup{}, halt: c.halt, lost: c.lostRecord,
@@ -166,7 +166,7 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 		Complete: d.Complete, Checkpoint: last.Path,
 	}
 	if ev, ok := c.evaluator.at(m.Step); ok {
-		e.TestAccuracy, e.TestLoss = &ev.TestAccuracy, &ev.TestLoss
+		e.Figures = ev.Figures
 	}
 	c.journal.emit(e)
 	if !d.Complete {

@@ -13,6 +13,7 @@ import (
 
 // summary follows the committed steps over all terms of this process. Safe for concurrent use.
 type summary struct {
+	metrics   []string // their names
 	mu        sync.Mutex
 	last      int64           // all up to this step are reported
 	early     []*proto.Commit // after a gap, by step
@@ -125,12 +126,20 @@ func (s *summary) event(spec job.Spec, c *proto.Commit) progress.Step {
 	images := epoch*int64(spec.Samples) + min(within*int64(spec.GlobalBatch), int64(spec.Samples))
 	ms := func(nanos int64) float64 { return float64(nanos) / 1e6 }
 	return progress.Step{
-		Step: int(c.Step), Epoch: int(c.Epoch) + 1, Loss: c.Loss, Accuracy: c.Accuracy,
+		Step: int(c.Step), Epoch: int(c.Epoch) + 1, Loss: c.Loss, Metrics: named(s.metrics, c.Metrics),
 		Generation: uint64(c.Generation), Workers: int(c.Workers),
 		Images: images, Seconds: seconds, SamplesPerSecond: rate,
 		ComputeMS: ms(c.ComputeNanos), ReduceMS: ms(c.ReduceNanos), WaitMS: ms(c.WaitNanos),
 		UpdateMS: ms(c.UpdateNanos),
 	}
+}
+
+// named are the values of metrics under their names; validation has counted them.
+func named(names []string, values []float64) (out []progress.Metric) {
+	for i, name := range names {
+		out = append(out, progress.Metric{Name: name, Value: values[i]})
+	}
+	return out
 }
 
 // rate is committed samples a second from the first to the last committed step that this process has seen.

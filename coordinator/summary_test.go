@@ -16,7 +16,7 @@ var hundred = job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 10
 // commits are those of the steps from first to last.
 func commits(first, last int64) (all []*proto.Commit) {
 	for step := first; step <= last; step++ {
-		all = append(all, &proto.Commit{Step: step, Samples: 10, TimeNanos: step})
+		all = append(all, &proto.Commit{Step: step, Samples: 10, TimeNanos: step, Metrics: []float64{1, 2}})
 	}
 	return all
 }

@@ -22,7 +22,7 @@ func (t *term) says(test *testing.T, s *proto.Status) {
 	test.Helper()
 	s.Job = "job"
 	in := followed{member: s.Member, address: s.Member + ":1", status: s,
-		invalid: checkStatus(s, *t.members.job(), s.Member)}
+		invalid: checkStatus(s, *t.members.job(), s.Member, 2)}
 	if end, err := t.take(test.Context(), in); end || err != nil {
 		test.Fatalf("%s ended the job: %v", s.Member, err)
 	}
@@ -63,7 +63,8 @@ func forged(member string) *proto.Status {
 	s := &proto.Status{Member: member, Generation: 1, Step: 1000, Holding: true, Held: heldState(1000, "zeros", 1),
 		Verdict: "not finite"}
 	for step := int64(1); step <= 1000; step++ {
-		s.Commits = append(s.Commits, &proto.Commit{Step: step, Generation: 1, Workers: 1, Samples: 10})
+		s.Commits = append(s.Commits, &proto.Commit{Step: step, Generation: 1, Workers: 1, Samples: 10,
+			Metrics: []float64{1, -2}})
 	}
 	for step := int64(10); step <= 50; step += 10 {
 		s.Due = append(s.Due, heldState(step, "zeros", 1))
@@ -202,7 +203,9 @@ func TestOnlyDueStatesAreSaved(t *testing.T) {
 
 // What cannot be is dropped, and its member named once.
 func TestImpossibleStatusesAreDropped(t *testing.T) {
-	good := func() *proto.Commit { return &proto.Commit{Step: 41, Workers: 1, Samples: 10} }
+	good := func() *proto.Commit {
+		return &proto.Commit{Step: 41, Workers: 1, Samples: 10, Metrics: []float64{0.5, 12}}
+	}
 	with := func(change func(*proto.Commit)) *proto.Status {
 		c := good()
 		change(c)
@@ -211,7 +214,9 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 	bad := map[string]*proto.Status{
 		"time":         with(func(c *proto.Commit) { c.ComputeNanos = -1e12 }),
 		"loss":         with(func(c *proto.Commit) { c.Loss = math.NaN() }),
-		"accuracy":     with(func(c *proto.Commit) { c.Accuracy = math.NaN() }),
+		"metric":       with(func(c *proto.Commit) { c.Metrics[1] = math.NaN() }),
+		"one metric":   with(func(c *proto.Commit) { c.Metrics = c.Metrics[:1] }),
+		"more metrics": with(func(c *proto.Commit) { c.Metrics = make([]float64, 3) }),
 		"step":         with(func(c *proto.Commit) { c.Step = 1001 }),
 		"workers":      with(func(c *proto.Commit) { c.Workers = -1 }),
 		"beyond":       {Step: 1 << 62},
@@ -240,7 +245,7 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 		}
 	}
 	if err := checkCommit(good(), job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000},
-		1); err != nil {
+		1, 2); err != nil {
 		t.Errorf("a good commit is dropped, so the bad ones show nothing: %v", err)
 	}
 	one, _ := three(t)
@@ -274,7 +279,7 @@ func FuzzStatus(f *testing.F) {
 			s.Member = []string{"c", "b"}[i]
 			s.Job = "job"
 			in := followed{member: s.Member, address: s.Member + ":1", status: s,
-				invalid: checkStatus(s, *one.members.job(), s.Member)}
+				invalid: checkStatus(s, *one.members.job(), s.Member, 2)}
 			if s.Verdict != "" && in.invalid == nil && i == 1 {
 				s.Verdict = "" // two of three may end the job, for which this term has no etcd
 			}

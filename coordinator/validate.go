@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math"
+	"slices"
 
 	"evenweave/internal/job"
 	"evenweave/proto"
@@ -18,8 +19,8 @@ const (
 )
 
 // checkStatus says what a member's status claims that cannot be, or returns nil. Texts are cleaned: they reach
-// terminals, logs and etcd.
-func checkStatus(s *proto.Status, j job.Job, member string) error {
+// terminals, logs and etcd. A commit has as many metrics as the task.
+func checkStatus(s *proto.Status, j job.Job, member string, metrics int) error {
 	plan, total := j.Spec.Plan(), j.Spec.TotalSteps()
 	switch {
 	case s.Member != member || s.Job != j.UUID:
@@ -49,7 +50,7 @@ func checkStatus(s *proto.Status, j job.Job, member string) error {
 			return fmt.Errorf("commits out of order after step %d", last)
 		}
 		last = c.Step
-		if err := checkCommit(c, j.Spec, plan.MicroBatches()); err != nil {
+		if err := checkCommit(c, j.Spec, plan.MicroBatches(), metrics); err != nil {
 			return fmt.Errorf("commit of step %d: %w", c.Step, err)
 		}
 	}
@@ -77,7 +78,7 @@ func checkStatus(s *proto.Status, j job.Job, member string) error {
 	return nil
 }
 
-func checkCommit(c *proto.Commit, spec job.Spec, microBatches int) error {
+func checkCommit(c *proto.Commit, spec job.Spec, microBatches, metrics int) error {
 	finite := func(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 	nanos := func(n int64) bool { return n >= 0 && n <= maxNanos }
 	total := spec.TotalSteps()
@@ -88,9 +89,11 @@ func checkCommit(c *proto.Commit, spec job.Spec, microBatches int) error {
 		return fmt.Errorf("epoch %d, generation %d", c.Epoch, c.Generation)
 	case c.Workers < 1 || int(c.Workers) > microBatches || len(c.Assignment) > microBatches:
 		return fmt.Errorf("%d workers with %d shares of %d micro-batches", c.Workers, len(c.Assignment), microBatches)
-	case !finite(c.Loss) || !(c.Accuracy >= 0 && c.Accuracy <= 1) || c.Samples < 1 ||
-		c.Samples > int64(spec.GlobalBatch):
-		return fmt.Errorf("loss %v, accuracy %v of %d samples", c.Loss, c.Accuracy, c.Samples)
+	case len(c.Metrics) != metrics:
+		return fmt.Errorf("%d metrics: the task has %d", len(c.Metrics), metrics)
+	case !finite(c.Loss) || slices.ContainsFunc(c.Metrics, func(m float64) bool { return !finite(m) }) ||
+		c.Samples < 1 || c.Samples > int64(spec.GlobalBatch):
+		return fmt.Errorf("loss %v, metrics %v of %d samples", c.Loss, c.Metrics, c.Samples)
 	case !nanos(c.TimeNanos) || !nanos(c.ComputeNanos) || !nanos(c.ReduceNanos) || !nanos(c.WaitNanos) ||
 		!nanos(c.UpdateNanos):
 		return fmt.Errorf("times of %d, %d, %d, %d and %d ns", c.TimeNanos, c.ComputeNanos, c.ReduceNanos, c.WaitNanos,

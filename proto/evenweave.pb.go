@@ -424,7 +424,6 @@ type Commit struct {
 	Generation int64                  `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	Workers    int32                  `protobuf:"varint,4,opt,name=workers,proto3" json:"workers,omitempty"`
 	Loss       float64                `protobuf:"fixed64,5,opt,name=loss,proto3" json:"loss,omitempty"`
-	Accuracy   float64                `protobuf:"fixed64,6,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
 	Samples    int64                  `protobuf:"varint,7,opt,name=samples,proto3" json:"samples,omitempty"`
 	// Time of the commit by the reporting member's clock, nanoseconds since 1970.
 	TimeNanos    int64 `protobuf:"varint,8,opt,name=time_nanos,json=timeNanos,proto3" json:"time_nanos,omitempty"`
@@ -433,7 +432,9 @@ type Commit struct {
 	WaitNanos    int64 `protobuf:"varint,11,opt,name=wait_nanos,json=waitNanos,proto3" json:"wait_nanos,omitempty"`
 	UpdateNanos  int64 `protobuf:"varint,12,opt,name=update_nanos,json=updateNanos,proto3" json:"update_nanos,omitempty"`
 	// How many micro-batches each rank computed.
-	Assignment    []int32 `protobuf:"varint,13,rep,packed,name=assignment,proto3" json:"assignment,omitempty"`
+	Assignment []int32 `protobuf:"varint,13,rep,packed,name=assignment,proto3" json:"assignment,omitempty"`
+	// Means over the samples, in the order of the task's metrics.
+	Metrics       []float64 `protobuf:"fixed64,14,rep,packed,name=metrics,proto3" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,13 +504,6 @@ func (x *Commit) GetLoss() float64 {
 	return 0
 }
 
-func (x *Commit) GetAccuracy() float64 {
-	if x != nil {
-		return x.Accuracy
-	}
-	return 0
-}
-
 func (x *Commit) GetSamples() int64 {
 	if x != nil {
 		return x.Samples
@@ -555,6 +549,13 @@ func (x *Commit) GetUpdateNanos() int64 {
 func (x *Commit) GetAssignment() []int32 {
 	if x != nil {
 		return x.Assignment
+	}
+	return nil
+}
+
+func (x *Commit) GetMetrics() []float64 {
+	if x != nil {
+		return x.Metrics
 	}
 	return nil
 }
@@ -1120,7 +1121,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x06Ledger\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x18\n" +
-	"\asamples\x18\x03 \x01(\x03R\asamples\"\xff\x02\n" +
+	"\asamples\x18\x03 \x01(\x03R\asamples\"\x83\x03\n" +
 	"\x06Commit\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x1e\n" +
@@ -1128,8 +1129,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"generation\x18\x03 \x01(\x03R\n" +
 	"generation\x12\x18\n" +
 	"\aworkers\x18\x04 \x01(\x05R\aworkers\x12\x12\n" +
-	"\x04loss\x18\x05 \x01(\x01R\x04loss\x12\x1a\n" +
-	"\baccuracy\x18\x06 \x01(\x01R\baccuracy\x12\x18\n" +
+	"\x04loss\x18\x05 \x01(\x01R\x04loss\x12\x18\n" +
 	"\asamples\x18\a \x01(\x03R\asamples\x12\x1d\n" +
 	"\n" +
 	"time_nanos\x18\b \x01(\x03R\ttimeNanos\x12#\n" +
@@ -1141,7 +1141,8 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\fupdate_nanos\x18\f \x01(\x03R\vupdateNanos\x12\x1e\n" +
 	"\n" +
 	"assignment\x18\r \x03(\x05R\n" +
-	"assignment\"\xed\x01\n" +
+	"assignment\x12\x18\n" +
+	"\ametrics\x18\x0e \x03(\x01R\ametricsJ\x04\b\x06\x10\a\"\xed\x01\n" +
 	"\n" +
 	"Accusation\x12\x1e\n" +
 	"\n" +

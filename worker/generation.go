@@ -304,18 +304,13 @@ func (g *generation) reportCommit(c commit) {
 		g.reportDue()
 	}
 	step, epochs, used := r.progress()
-	accuracy := 0.0
-	if i := slices.Index(g.names.metrics, "accuracy"); i >= 0 {
-		accuracy = c.metrics[i]
-	}
 	assignment := make([]int32, len(c.assignment))
 	for i, n := range c.assignment {
 		assignment[i] = int32(n)
 	}
 	commit := &proto.Commit{
 		Step: step, Epoch: c.epoch, Generation: g.world.Generation, Workers: int32(g.world.Size()), Loss: c.loss,
-		Accuracy: accuracy,
-		Samples:  c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(),
+		Metrics: c.metrics, Samples: c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(),
 		ReduceNanos: c.reduce.Nanoseconds(),
 		WaitNanos:   c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Assignment: assignment,
 	}

@@ -245,9 +245,7 @@ type outcome struct {
 
 func outcomeOf(d progress.Done) outcome {
 	o := outcome{Weights: d.WeightsSHA256, Fingerprint: d.Fingerprint}
-	if d.TestAccuracy != nil {
-		o.Accuracy = *d.TestAccuracy
-	}
+	o.Accuracy, _ = progress.Find(d.Figures, "accuracy")
 	return o
 }
 

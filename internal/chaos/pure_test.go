@@ -164,12 +164,12 @@ func TestCutHoldsBack(t *testing.T) {
 }
 
 func TestDifferences(t *testing.T) {
-	accuracy := 0.5
+	figures := []progress.Figure{{Name: "accuracy", Value: 0.5}}
 	of := func(change func(*Result)) *Result {
 		r := newResult()
-		r.Observe(progress.Record{Event: progress.Evaluation{Step: 3, TestAccuracy: accuracy}})
+		r.Observe(progress.Record{Event: progress.Evaluation{Step: 3, Figures: figures}})
 		r.Observe(progress.Record{Event: progress.Done{Step: 3, WeightsSHA256: "w", Fingerprint: "f",
-			TestAccuracy: &accuracy}})
+			Figures: figures}})
 		r.checkpoints[3], r.ledger = "f", "l"
 		if change != nil {
 			change(r)
@@ -183,7 +183,7 @@ func TestDifferences(t *testing.T) {
 		"weights":            func(r *Result) { r.done.WeightsSHA256 = "x" },
 		"fingerprint":        func(r *Result) { r.done.Fingerprint = "x" },
 		"step":               func(r *Result) { r.done.Step = 2 },
-		"accuracy":           func(r *Result) { r.done.TestAccuracy = nil },
+		"accuracy":           func(r *Result) { r.done.Figures = nil },
 		"ledger":             func(r *Result) { r.ledger = "x" },
 		"missing evaluation": func(r *Result) { delete(r.evaluations, 3) },
 		"missing checkpoint": func(r *Result) { delete(r.checkpoints, 3) },

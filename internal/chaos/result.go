@@ -126,16 +126,14 @@ func (r *Result) Differences(other *Result) []string {
 	differ("weights", a.WeightsSHA256, b.WeightsSHA256)
 	differ("fingerprint of the state", a.Fingerprint, b.Fingerprint)
 	differ("ledger", r.ledger, other.ledger)
-	differ("test accuracy", value(a.TestAccuracy), value(b.TestAccuracy))
-	differ("test loss", value(a.TestLoss), value(b.TestLoss))
+	differ("test figures", fmt.Sprint(a.Figures), fmt.Sprint(b.Figures))
 	for step, e := range r.evaluations {
 		o, ok := other.evaluations[step]
 		if !ok {
 			out = append(out, fmt.Sprintf("the evaluation of step %d is missing", step))
 			continue
 		}
-		differ(fmt.Sprintf("test accuracy of step %d", step), e.TestAccuracy, o.TestAccuracy)
-		differ(fmt.Sprintf("test loss of step %d", step), e.TestLoss, o.TestLoss)
+		differ(fmt.Sprintf("test figures of step %d", step), fmt.Sprint(e.Figures), fmt.Sprint(o.Figures))
 	}
 	for step, fingerprint := range r.checkpoints {
 		o, ok := other.checkpoints[step]
@@ -145,11 +143,4 @@ func (r *Result) Differences(other *Result) []string {
 		differ(fmt.Sprintf("checkpoint of step %d", step), fingerprint, o)
 	}
 	return out
-}
-
-func value(f *float64) any {
-	if f == nil {
-		return nil
-	}
-	return *f
 }

@@ -29,7 +29,7 @@ func (j Job) Due(step int64) bool {
 // Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change
 // of those would make a process of the version before misunderstand one of this version. Members of different numbers
 // never train together.
-const Protocol = 2
+const Protocol = 3
 
 // Member is a live worker process, registered once it is loaded, compiled and warm.
 type Member struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 			ended(t, "b", b.done, nil)
 			d := await(t, second.events, "the end", anyOf[progress.Done])
 			if d.WeightsSHA256 != want.WeightsSHA256 || d.Fingerprint != want.Fingerprint || d.Step != steps ||
-				d.TestAccuracy == nil {
+				d.Figures == nil {
 				t.Errorf("ended with %+v, a calm run with %+v", d, want)
 			}
 			wholeCurve(t, dir, steps)
@@ -111,8 +112,8 @@ func TestAnotherRunsCurve(t *testing.T) {
 		ended(t, "worker", w.done, nil)
 		d := await(t, c.events, "the end", anyOf[progress.Done])
 		e := await(t, c.events, "the last evaluation", func(e progress.Evaluation) bool { return e.Step == d.Step })
-		if d.TestAccuracy == nil || *d.TestAccuracy != e.TestAccuracy {
-			t.Errorf("seed %d: evaluated %v, at the end %v", seed, e.TestAccuracy, d.TestAccuracy)
+		if d.Figures == nil || !slices.Equal(d.Figures, e.Figures) {
+			t.Errorf("seed %d: evaluated %v, at the end %v", seed, e.Figures, d.Figures)
 		}
 		wholeCurve(t, dir, 200)
 	}

@@ -161,7 +161,8 @@ func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Dura
 		Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
 		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(),
 		Model: tinyTask{example.NewSoftmax()}, Test: example.Points{N: 1}, HeldOut: example.Points{N: 1},
-		Observer: out.events, Log: slog.New(slog.DiscardHandler),
+		MetricNames: example.Metrics(),
+		Observer:    out.events, Log: slog.New(slog.DiscardHandler),
 	}
 	for _, change := range changes {
 		change(&cfg)
@@ -198,15 +199,20 @@ func startWorker(endpoint, id string, open func(context.Context, job.Job) (worke
 }
 
 // hire runs a worker that stays, if it is to, after the end of the job.
-func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (worker.Opened, error)) *hired {
+func hire(endpoint, id string, stay bool, open func(context.Context, job.Job) (worker.Opened, error),
+	changes ...func(*worker.Config)) *hired {
 	ctx, kill := context.WithCancel(context.Background())
 	h := &hired{leave: make(chan struct{}), kill: kill, done: make(chan error, 1)}
 	go func() {
-		h.done <- worker.Serve(ctx, worker.Config{
+		cfg := worker.Config{
 			Endpoints: []string{endpoint}, Name: "test", ID: id, Listen: "127.0.0.1:0", Parallelism: 1,
 			Grace: 30 * time.Second, TTL: ttl,
 			Stay: stay, Open: open, MetricNames: example.Metrics(), Log: slog.New(slog.DiscardHandler),
-		}, h.leave)
+		}
+		for _, change := range changes {
+			change(&cfg)
+		}
+		h.done <- worker.Serve(ctx, cfg, h.leave)
 	}()
 	return h
 }

@@ -23,37 +23,38 @@ import (
 )
 
 const (
-	plotWidth  = 9 * vg.Inch
-	plotHeight = 8 * vg.Inch
-	plotDPI    = 110
-	rawPoints  = 2000 // most points drawn; of longer jobs, means of groups of steps
-	smoothing  = 50   // a smoothed point is the mean of 1/50 of the steps around it
+	plotWidth   = 9 * vg.Inch
+	panelHeight = 4 * vg.Inch
+	plotDPI     = 110
+	maxPanels   = 6
+	rawPoints   = 2000 // most points drawn; of longer jobs, means of groups of steps
+	smoothing   = 50   // a smoothed point is the mean of 1/50 of the steps around it
 )
 
 // ErrNoCurve is the error of Curve without any step or evaluation.
 var ErrNoCurve = errors.New("no step and no evaluation to draw")
 
-// Curve draws the learning curve that records hold as a PNG file at path: loss above, accuracy below, of training
-// (light for single steps, bold for their moving mean) and of the test set, over epochs. Training accuracy is measured
-// before each update and with dropout, test accuracy without. The file appears whole or not at all. Records may be in
-// any order; other kinds are ignored.
+// Curve draws the learning curve that records hold as a PNG file at path, over epochs: loss, and below it each metric
+// and figure by its name, of training (light for single steps, bold for their moving mean) and of the test set. What
+// training shows is measured before each update and with dropout, the test set without. The file appears whole or not
+// at all. Records may be in any order; other kinds are ignored.
 func Curve(path string, records []progress.Record) error {
 	steps, evaluations := ordered(records)
 	if len(steps) == 0 && len(evaluations) == 0 {
 		return fmt.Errorf("plot %s: %w", path, ErrNoCurve)
 	}
 	x, label := timeline(steps)
-	loss := panel("Learning curve", "loss", label, steps, evaluations, x,
-		func(s progress.Step) float64 { return s.Loss }, func(e progress.Evaluation) float64 { return e.TestLoss })
-	accuracy := panel("", "accuracy (%)", label, steps, evaluations, x,
-		func(s progress.Step) float64 { return 100 * s.Accuracy },
-		func(e progress.Evaluation) float64 { return 100 * e.TestAccuracy })
-	accuracy.Legend = plot.NewLegend() // one legend is enough
-	focus(loss, accuracy, steps, evaluations)
-
-	image := vgimg.NewWith(vgimg.UseWH(plotWidth, plotHeight), vgimg.UseDPI(plotDPI))
-	panels := [][]*plot.Plot{{loss}, {accuracy}}
-	tiles := draw.Tiles{Rows: 2, Cols: 1, PadX: vg.Inch / 4, PadY: vg.Inch / 5,
+	var panels [][]*plot.Plot
+	for _, c := range curves(steps, evaluations, x) {
+		panels = append(panels, []*plot.Plot{c.panel(label)})
+	}
+	panels[0][0].Title.Text = "Learning curve"
+	for _, p := range panels[1:] {
+		p[0].Legend = plot.NewLegend() // one legend is enough
+	}
+	height := vg.Length(len(panels)) * panelHeight
+	image := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(plotDPI))
+	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadX: vg.Inch / 4, PadY: vg.Inch / 5,
 		PadTop: vg.Inch / 6, PadBottom: vg.Inch / 6, PadLeft: vg.Inch / 6, PadRight: vg.Inch / 4}
 	for i, canvases := range plot.Align(panels, tiles, draw.New(image)) {
 		panels[i][0].Draw(canvases[0])
@@ -64,24 +65,69 @@ func Curve(path string, records []progress.Record) error {
 	return nil
 }
 
-// focus sets the vertical ranges. Lines of the first steps may leave the picture: otherwise they would squeeze all
-// others.
-func focus(loss, accuracy *plot.Plot, steps []progress.Step, evaluations []progress.Evaluation) {
-	loss.Legend.Top = true
-	loss.Y.Min = 0
-	accuracy.Y.Max = min(100, accuracy.Y.Max)
-	if len(steps) < 100 {
-		return
+// course is one number over the steps, in training and on the test set.
+type course struct {
+	name        string
+	train, test plotter.XYs
+}
+
+// curves are the loss, then the metrics and the figures in the order in which they come: the first maxPanels.
+func curves(steps []progress.Step, evaluations []progress.Evaluation, x func(int) float64) []course {
+	all := []course{{name: "loss"}}
+	of := func(name string) *course {
+		i := slices.IndexFunc(all, func(c course) bool { return c.name == name })
+		if i < 0 {
+			i, all = len(all), append(all, course{name: name})
+		}
+		return &all[i]
 	}
-	highest, lowest := 0.0, 100.0
-	for _, s := range steps[len(steps)/20:] {
-		highest, lowest = max(highest, s.Loss), min(lowest, 100*s.Accuracy)
+	for _, s := range steps {
+		all[0].train = append(all[0].train, plotter.XY{X: x(s.Step), Y: s.Loss})
+		for _, m := range s.Metrics {
+			c := of(m.Name)
+			c.train = append(c.train, plotter.XY{X: x(s.Step), Y: m.Value * scale(m.Name)})
+		}
 	}
 	for _, e := range evaluations {
-		highest, lowest = max(highest, e.TestLoss), min(lowest, 100*e.TestAccuracy)
+		for _, f := range e.Figures {
+			c := of(f.Name)
+			c.test = append(c.test, plotter.XY{X: x(e.Step), Y: f.Value * scale(f.Name)})
+		}
 	}
-	loss.Y.Max = min(loss.Y.Max, 1.1*highest)
-	accuracy.Y.Min = max(accuracy.Y.Min, lowest-2)
+	if len(all[0].train)+len(all[0].test) == 0 && len(all) > 1 {
+		all = all[1:]
+	}
+	return all[:min(len(all), maxPanels)]
+}
+
+// scale makes percentages of shares.
+func scale(name string) float64 {
+	if progress.IsShare(name) {
+		return 100
+	}
+	return 1
+}
+
+// focus sets the vertical range. Lines of the first steps may leave the picture: otherwise they would squeeze all
+// others.
+func (c course) focus(p *plot.Plot) {
+	low, high := math.Inf(1), math.Inf(-1)
+	for _, points := range []plotter.XYs{c.train[len(c.train)/20:], c.test} {
+		for _, point := range points {
+			low, high = min(low, point.Y), max(high, point.Y)
+		}
+	}
+	if c.name == "loss" && low >= 0 {
+		p.Y.Min = 0
+	}
+	if progress.IsShare(c.name) {
+		p.Y.Max = min(100, p.Y.Max)
+	}
+	if len(c.train) < 100 || low >= high {
+		return
+	}
+	p.Y.Max = min(p.Y.Max, high+0.1*(high-low))
+	p.Y.Min = max(p.Y.Min, low-0.1*(high-low))
 }
 
 // ordered returns the steps and evaluations to draw, in order, each once.
@@ -125,11 +171,13 @@ var (
 	gridColor  = color.NRGBA{0, 0, 0, 0x1c}
 )
 
-// panel is one half of the picture. Colors above are never written to.
-func panel(title, y, label string, steps []progress.Step, evaluations []progress.Evaluation, x func(int) float64,
-	ofStep func(progress.Step) float64, ofTest func(progress.Evaluation) float64) *plot.Plot {
+// panel is one part of the picture. Colors above are never written to.
+func (c course) panel(label string) *plot.Plot {
 	p := plot.New()
-	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = title, label, y
+	p.X.Label.Text, p.Y.Label.Text = label, c.name
+	if progress.IsShare(c.name) {
+		p.Y.Label.Text += " (%)"
+	}
 	for _, style := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font,
 		&p.X.Tick.Label.Font, &p.Y.Tick.Label.Font, &p.Legend.TextStyle.Font} {
 		style.Variant = "Sans"
@@ -137,16 +185,12 @@ func panel(title, y, label string, steps []progress.Step, evaluations []progress
 	}
 	p.Title.TextStyle.Font.Size = 15
 	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
-	p.Legend.Padding = 3
+	p.Legend.Padding, p.Legend.Top = 3, true
 	p.Legend.XOffs, p.Legend.YOffs = -8, 8
 	grid := plotter.NewGrid()
 	grid.Horizontal.Color, grid.Vertical.Color = gridColor, gridColor
 	p.Add(grid)
 
-	raw := make(plotter.XYs, len(steps))
-	for i, s := range steps {
-		raw[i] = plotter.XY{X: x(s.Step), Y: ofStep(s)}
-	}
 	line := func(name string, points plotter.XYs, c color.Color, width vg.Length) {
 		if len(points) == 0 {
 			return
@@ -155,20 +199,17 @@ func panel(title, y, label string, steps []progress.Step, evaluations []progress
 		p.Add(l)
 		p.Legend.Add(name, l)
 	}
-	line("training, single steps", thin(raw), lightColor, 0.8)
-	line("training, moving mean", thin(smooth(raw)), trainColor, 2)
-	if len(evaluations) > 0 {
-		points := make(plotter.XYs, len(evaluations))
-		for i, e := range evaluations {
-			points[i] = plotter.XY{X: x(e.Step), Y: ofTest(e)}
-		}
-		l := &plotter.Line{XYs: points, LineStyle: draw.LineStyle{Color: testColor, Width: 2}}
-		dots := &plotter.Scatter{XYs: points, GlyphStyle: draw.GlyphStyle{Color: testColor, Radius: 3.5,
+	line("training, single steps", thin(c.train), lightColor, 0.8)
+	line("training, moving mean", thin(smooth(c.train)), trainColor, 2)
+	if len(c.test) > 0 {
+		l := &plotter.Line{XYs: c.test, LineStyle: draw.LineStyle{Color: testColor, Width: 2}}
+		dots := &plotter.Scatter{XYs: c.test, GlyphStyle: draw.GlyphStyle{Color: testColor, Radius: 3.5,
 			Shape: draw.CircleGlyph{}}}
 		p.Add(l, dots)
 		p.Legend.Add("test set", l, dots)
 	}
 	p.X.Min = 0
+	c.focus(p)
 	return p
 }
 

@@ -1,7 +1,9 @@
 package plot
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"image/png"
 	"math"
 	"math/rand/v2"
@@ -21,11 +23,13 @@ func training() []progress.Record {
 	for s := 1; s <= 4690; s++ {
 		trend := 0.2 + 0.5*math.Exp(-float64(s)/900) + 1.6*math.Exp(-float64(s)/40)
 		records = append(records, progress.Record{Time: now, Event: progress.Step{Step: s, Epoch: (s-1)/469 + 1,
-			Loss: trend * math.Exp(0.18*random.NormFloat64()), Accuracy: 1 - 0.36*trend + 0.025*random.NormFloat64()}})
+			Loss: trend * math.Exp(0.18*random.NormFloat64()), Metrics: []progress.Metric{{Name: "accuracy",
+				Value: 1 - 0.36*trend + 0.025*random.NormFloat64()}}}})
 		if s%469 == 0 {
 			records = append(records, progress.Record{Time: now, Event: progress.Evaluation{Step: s, Epoch: s / 469,
-				TestLoss:     0.225 + 0.3*math.Exp(-float64(s)/1100),
-				TestAccuracy: 0.921 - 0.11*math.Exp(-float64(s)/1100)}})
+				Figures: []progress.Figure{{Name: "accuracy", Value: 0.921 - 0.11*math.Exp(-float64(s)/1100),
+					Better: 1},
+					{Name: "loss", Value: 0.225 + 0.3*math.Exp(-float64(s)/1100), Better: -1}}}})
 		}
 	}
 	return records
@@ -35,9 +39,19 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 	all := training()
 	now := all[0].Time
 	huge := progress.Record{Time: now, Event: progress.Step{Step: 1, Epoch: 1, Loss: 1e300}}
+	mae := progress.Record{Time: now, Event: progress.Step{Step: 1, Epoch: 1, Loss: 0.1, Metrics: []progress.Metric{
+		{Name: "mae", Value: -3}, {Name: "bits", Value: 1e9}}}}
+	perplexity := progress.Record{Time: now, Event: progress.Evaluation{Step: 1, Figures: []progress.Figure{
+		{Name: "perplexity", Value: 3}}}}
+	many := progress.Record{Time: now, Event: progress.Evaluation{Step: 1, Figures: make([]progress.Figure, 64)}}
+	for i := range many.Event.(progress.Evaluation).Figures {
+		many.Event.(progress.Evaluation).Figures[i].Name = fmt.Sprint("figure", i)
+	}
+	panels := map[string]int{"huge": 1, "zero": 1, "two metrics": 3, "another figure": 4, "only a figure": 1, "many": 6}
 	for name, records := range map[string][]progress.Record{
 		"whole": all, "first epoch": all[:300], "one step": all[:1], "two steps": all[:2],
 		"evaluation": {all[469]}, "twice": append(all[:600:600], all[400:900]...), "huge": {huge},
+		"two metrics": {mae}, "another figure": {mae, perplexity}, "only a figure": {perplexity}, "many": {many},
 		"zero": {{Time: now, Event: progress.Step{Step: 1}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -58,8 +72,8 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := picture.Bounds().Size(); got.X != 990 || got.Y != 880 {
-				t.Errorf("size %v, want 990x880", got)
+			if got := picture.Bounds().Size(); got.X != 990 || got.Y != 440*cmp.Or(panels[name], 2) {
+				t.Errorf("size %v, want 990 by 440 for each of %d curves", got, cmp.Or(panels[name], 2))
 			}
 			if left, _ := filepath.Glob(filepath.Join(dir, "*.tmp")); len(left) > 0 {
 				t.Errorf("left behind %v", left)

@@ -46,7 +46,7 @@ func TestDecodeFromAnotherVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Event != (Step{Step: 7}) || !r.Time.Equal(noon.Truncate(time.Second)) {
+	if !reflect.DeepEqual(r.Event, Step{Step: 7}) || !r.Time.Equal(noon.Truncate(time.Second)) {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -66,7 +66,8 @@ func TestDecodeNamesDamage(t *testing.T) {
 }
 
 func TestEncodeRefusesWhatJSONCannotHold(t *testing.T) {
-	for _, e := range []Event{nil, Step{Loss: math.NaN()}, Evaluation{TestLoss: math.Inf(1)}} {
+	for _, e := range []Event{nil, Step{Loss: math.NaN()}, Evaluation{Figures: []Figure{{Value: math.Inf(1)}}},
+		Step{Metrics: []Metric{{"mae", math.NaN()}}}} {
 		if line, err := Encode(Record{noon, e}); err == nil {
 			t.Errorf("%+v gave %s", e, line)
 		}

@@ -47,10 +47,9 @@ type Layer struct {
 
 // Step is a committed step.
 type Step struct {
-	Step             int     `json:"step"`     // counted from 1
-	Epoch            int     `json:"epoch"`    // the one the step belongs to, counted from 1
-	Loss             float64 `json:"loss"`     // mean over the step's samples, before its update
-	Accuracy         float64 `json:"accuracy"` // 0 to 1, likewise
+	Step             int     `json:"step"`  // counted from 1
+	Epoch            int     `json:"epoch"` // the one the step belongs to, counted from 1
+	Loss             float64 `json:"loss"`  // mean over the step's samples, before its update
 	Generation       uint64  `json:"generation"`
 	Workers          int     `json:"workers"`
 	Images           int64   `json:"images"`  // used by all committed steps so far
@@ -62,6 +61,8 @@ type Step struct {
 	ReduceMS  float64 `json:"reduce_ms"`
 	WaitMS    float64 `json:"wait_ms"`
 	UpdateMS  float64 `json:"update_ms"`
+	// Means over the step's samples, like Loss, in the order of the task's names. In JSON each is a field of its name.
+	Metrics []Metric `json:"-"`
 }
 
 // World is a new world: from here on these members train together.
@@ -93,24 +94,13 @@ type Checkpoint struct {
 
 // Evaluation is the state after Step, measured on the whole test set.
 type Evaluation struct {
-	Step         int     `json:"step"`
-	Epoch        int     `json:"epoch"`
-	TestAccuracy float64 `json:"test_accuracy"` // 0 to 1
-	TestLoss     float64 `json:"test_loss"`
-	// On the samples that --holdout keeps out of training; absent without it.
-	HoldoutAccuracy *float64 `json:"holdout_accuracy,omitempty"`
-	HoldoutLoss     *float64 `json:"holdout_loss,omitempty"`
-	// All figures that the task's evaluation gives, in its order; accuracy and loss are above too.
+	Step    int     `json:"step"`
+	Epoch   int     `json:"epoch"`
+	Seconds float64 `json:"seconds"`
+	// All figures that the task's evaluation gives, in its order: on the test set, and on the samples that are kept out
+	// of training, if any are. In JSON each is a field test_NAME or holdout_NAME too.
 	Figures []Figure `json:"figures,omitempty"`
 	Holdout []Figure `json:"holdout,omitempty"`
-	Seconds float64  `json:"seconds"`
-}
-
-// Figure is one named result of an evaluation.
-type Figure struct {
-	Name   string  `json:"name"`
-	Value  float64 `json:"value"`
-	Better int     `json:"better"` // 1: more is better; -1: less is
 }
 
 // The values of [MemberChange.What].
@@ -156,9 +146,8 @@ type Done struct {
 	Epoch      int    `json:"epoch"`
 	Workers    int    `json:"workers"`
 	Generation uint64 `json:"generation"`
-	// Of the last step; null where it was not evaluated, as when stopped early.
-	TestAccuracy *float64 `json:"test_accuracy"`
-	TestLoss     *float64 `json:"test_loss"`
+	// Of the last step; none where it was not evaluated, as when stopped early. In JSON each is a field test_NAME too.
+	Figures []Figure `json:"figures,omitempty"`
 	// Over the parameters in documented order, and over the whole state, in hex.
 	WeightsSHA256    string  `json:"weights_sha256"`
 	Fingerprint      string  `json:"fingerprint"`

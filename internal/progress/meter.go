@@ -6,11 +6,11 @@ const (
 	rateWindow  = 30 * time.Second // the span of steps that the speed is measured over,
 	ratePoints  = 11               // at least this many steps, if steps are slow
 	rateSettle  = time.Second      // the least span of a new window that replaces the old speed
-	recentSteps = 20               // loss and accuracy are means of these: one batch alone is noisy
+	recentSteps = 20               // loss and metrics are means of these: one batch alone is noisy
 	stallFloor  = 3 * time.Second
 )
 
-// meter measures speed over a moving window of committed steps, and averages their loss and accuracy. A stall, a
+// meter measures speed over a moving window of committed steps, and averages their loss and metrics. A stall, a
 // resume, a clock that goes back and a new world each open a new window, so that neither the pause nor the old world's
 // speed enters the new figure. Until the new window has settled, the old speed is shown.
 type meter struct {
@@ -91,11 +91,22 @@ func (m *meter) eta(remaining int) (time.Duration, bool) {
 	return time.Duration(seconds * float64(time.Second)), true
 }
 
-// means are the loss and accuracy over the last recentSteps steps.
-func (m *meter) means() (loss, accuracy float64) {
+// means are the loss and the metrics over the last recentSteps steps.
+func (m *meter) means() (loss float64, metrics []Metric) {
+	n := float64(len(m.recent))
 	for _, s := range m.recent {
-		loss += s.Loss / float64(len(m.recent))
-		accuracy += s.Accuracy / float64(len(m.recent))
+		loss += s.Loss / n
 	}
-	return loss, accuracy
+	if n == 0 {
+		return loss, nil
+	}
+	for _, named := range m.recent[len(m.recent)-1].Metrics {
+		mean := Metric{Name: named.Name}
+		for _, s := range m.recent {
+			value, _ := s.Metric(named.Name)
+			mean.Value += value / n
+		}
+		metrics = append(metrics, mean)
+	}
+	return loss, metrics
 }

@@ -28,8 +28,10 @@ func keep(t *testing.T, path string, records ...Record) {
 	}
 }
 
-func step(n int) Record      { return Record{noon, Step{Step: n, Epoch: 1, Loss: 1 / float64(n)}} }
-func evaluated(n int) Record { return Record{noon, Evaluation{Step: n, TestLoss: 0.5}} }
+func step(n int) Record { return Record{noon, Step{Step: n, Epoch: 1, Loss: 1 / float64(n)}} }
+func evaluated(n int) Record {
+	return Record{noon, Evaluation{Step: n, Figures: []Figure{{"loss", 0.5, -1}}}}
+}
 
 func kept(t *testing.T, path string) ([]Record, []int) {
 	t.Helper()

@@ -29,7 +29,8 @@ func story() []Record {
 	}
 	steps := func(from, to, workers int, generation uint64, each time.Duration) {
 		for s := from; s <= to; s++ {
-			add(each, Step{Step: s, Epoch: (s-1)/40 + 1, Loss: lossAt(s), Accuracy: 1 - lossAt(s)/2.5,
+			add(each, Step{Step: s, Epoch: (s-1)/40 + 1, Loss: lossAt(s),
+				Metrics:    []Metric{{"accuracy", 1 - lossAt(s)/2.5}, {"mae", lossAt(s) / 1e4}},
 				Generation: generation, Workers: workers, Images: int64(s) * 128, Seconds: each.Seconds(),
 				SamplesPerSecond: 128 / each.Seconds(), ComputeMS: 80, ReduceMS: 12, WaitMS: 4, UpdateMS: 3})
 		}
@@ -45,7 +46,9 @@ func story() []Record {
 	steps(1, 40, 2, 1, 100*time.Millisecond)
 	add(0, Checkpoint{Step: 40, Epoch: 1, Path: "run/checkpoints/40-1", Seconds: 0.021, Bytes: 1332068})
 	steps(41, 50, 2, 1, 100*time.Millisecond)
-	add(0, Evaluation{Step: 40, Epoch: 1, TestAccuracy: 0.8123, TestLoss: 0.5234, Seconds: 2.34})
+	add(0, Evaluation{Step: 40, Epoch: 1, Seconds: 2.34,
+		Figures: []Figure{{"accuracy", 0.8123, 1}, {"loss", 0.5234, -1}, {"perplexity", 31234.567, -1}},
+		Holdout: []Figure{{"accuracy", 0.8, 1}, {"loss", 0.6, -1}}})
 	add(5*time.Second, Failure{Message: "the all-reduce broke", Member: "w-2", Rank: new(1), Generation: 1, Step: 51,
 		Phase: "reduce"})
 	add(0, MemberChange{ID: "w-2", What: Lost, Detail: "the probe got no answer in 5s"})
@@ -59,7 +62,8 @@ func story() []Record {
 		StepsPerEpoch: 40, Samples: 5120, GlobalBatch: 128, MicroBatch: 16, ResumedFrom: 100})
 	steps(101, 160, 3, 3, 30*time.Millisecond)
 	add(0, Unknown{"novelty", []byte(`{"event":"novelty","time":"2026-11-23T12:02:00Z","x":1}`)})
-	add(0, Done{Step: 160, Epoch: 4, Workers: 3, Generation: 3, TestAccuracy: new(0.9201), TestLoss: new(0.2314),
+	add(0, Done{Step: 160, Epoch: 4, Workers: 3, Generation: 3, Figures: []Figure{{"accuracy", 0.9201, 1},
+		{"loss", 0.2314, -1}},
 		WeightsSHA256: "ef56", Fingerprint: "0178", SamplesPerSecond: 4200, WallSeconds: 61.5, Backend: "xla",
 		Complete: true, Checkpoint: "run/checkpoints/160-1"})
 	return records

@@ -2,13 +2,15 @@ package progress
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"evenweave/internal/job"
 )
+
+// shownMetrics bounds those in a line about steps: more do not fit on a screen.
+const shownMetrics = 8
 
 // view is a job's state after the events so far, and the words for events.
 type view struct {
@@ -55,12 +57,18 @@ func (v *view) workers() int {
 
 // status is the state of training as fields, the most important first.
 func (v *view) status() []string {
-	loss, accuracy := v.meter.means()
+	loss, metrics := v.meter.means()
 	fields := []string{
 		"epoch " + of(v.step.Epoch, v.start.Epochs),
 		"step " + of(v.step.Step, v.start.Steps),
-		fmt.Sprintf("loss %.4f", loss),
-		fmt.Sprintf("acc %.1f%%", 100*accuracy),
+		"loss " + Number("loss", loss),
+	}
+	for _, m := range metrics[:min(len(metrics), shownMetrics)] {
+		text := Number(m.Name, m.Value)
+		if IsShare(m.Name) { // of some steps' samples: more digits say nothing
+			text = fmt.Sprintf("%.1f%%", 100*m.Value)
+		}
+		fields = append(fields, job.Clean(m.Name)+" "+text)
 	}
 	if s := v.meter.speed(); s.images > 0 {
 		fields = append(fields, fmt.Sprintf("%.0f images/s", s.images))
@@ -97,16 +105,8 @@ func (v *view) words(e Event) []string {
 		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s: %s",
 			e.Step, e.Epoch, size(e.Bytes), e.Path)}
 	case Evaluation:
-		if len(e.Figures) > 0 && !hasAccuracy(e.Figures) {
-			found := listFigures(e.Figures)
-			return []string{fmt.Sprintf("evaluation: step %d, epoch %d: test %s", e.Step, e.Epoch, found)}
-		}
-		line := fmt.Sprintf("evaluation: step %d, epoch %d: test accuracy %.2f%%, test loss %.4f",
-			e.Step, e.Epoch, 100*e.TestAccuracy, e.TestLoss)
-		if e.HoldoutAccuracy != nil && e.HoldoutLoss != nil {
-			line += fmt.Sprintf(", held-out accuracy %.2f%%, loss %.4f", 100**e.HoldoutAccuracy, *e.HoldoutLoss)
-		}
-		return []string{line}
+		found := append(listFigures("test", e.Figures), listFigures("held-out", e.Holdout)...)
+		return []string{fmt.Sprintf("evaluation: step %d, epoch %d: %s", e.Step, e.Epoch, strings.Join(found, ", "))}
 	case MemberChange:
 		return message("member "+e.ID+" "+e.What, e.Detail)
 	case Page:
@@ -208,17 +208,12 @@ func describeFailure(e Failure) []string {
 	return out
 }
 
-func hasAccuracy(figures []Figure) bool {
-	return slices.ContainsFunc(figures, func(f Figure) bool { return f.Name == "accuracy" })
-}
-
-// listFigures is "perplexity 12.3, loss 2.5".
-func listFigures(figures []Figure) string {
-	parts := make([]string, len(figures))
-	for i, f := range figures {
-		parts[i] = fmt.Sprintf("%s %.5g", job.Clean(f.Name), f.Value)
+// listFigures is "test perplexity 12.3", "test loss 2.5".
+func listFigures(of string, figures []Figure) (out []string) {
+	for _, f := range figures {
+		out = append(out, of+" "+job.Clean(f.Name)+" "+Number(f.Name, f.Value))
 	}
-	return strings.Join(parts, ", ")
+	return out
 }
 
 func describeDone(e Done) []string {
@@ -226,10 +221,8 @@ func describeDone(e Done) []string {
 	if !e.Complete {
 		head = "stopped early, the same command goes on from here: "
 	}
-	head += fmt.Sprintf("step %d, epoch %d", e.Step, e.Epoch)
-	if e.TestAccuracy != nil && e.TestLoss != nil {
-		head += fmt.Sprintf(", test accuracy %.2f%%, test loss %.4f", 100**e.TestAccuracy, *e.TestLoss)
-	}
+	place := fmt.Sprintf("step %d, epoch %d", e.Step, e.Epoch)
+	head += strings.Join(append([]string{place}, listFigures("test", e.Figures)...), ", ")
 	out := []string{head, fmt.Sprintf("%s on %s, backend %s, %.0f images/s",
 		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), job.Clean(e.Backend),
 		e.SamplesPerSecond)}

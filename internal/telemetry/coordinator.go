@@ -39,6 +39,7 @@ type Coordinator struct {
 	steps, samples, productive                                                         prometheus.Counter
 	step, epoch, loss, accuracy, testAccuracy, testLoss, generation, worldSize, target prometheus.Gauge
 	stepSeconds, recovery, checkpoint, evaluation                                      prometheus.Histogram
+	metrics, figures                                                                   *prometheus.GaugeVec
 	checkpointSize                                                                     prometheus.Gauge
 	recoveries, changes, worlds                                                        *prometheus.CounterVec
 	warnings, failures, panics                                                         prometheus.Counter
@@ -63,6 +64,9 @@ func NewCoordinator(facts func() Facts) *Coordinator {
 	c.epoch = f.gauge("epoch", "The epoch of the last committed step, from 1.")
 	c.loss = f.gauge("loss", "Mean training loss of the last committed step.")
 	c.accuracy = f.gauge("accuracy_ratio", "Training accuracy of the last committed step.")
+	c.metrics = f.gauges("metric", "The task's metrics of the last committed step, by name.", "name")
+	c.figures = f.gauges("figure", "What the last evaluation found, by name: on the test set, or on samples held out.",
+		"part", "name")
 	c.testAccuracy = f.gauge("test_accuracy_ratio", "Accuracy on the test set at the last evaluation.")
 	c.testLoss = f.gauge("test_loss", "Loss on the test set at the last evaluation.")
 	c.generation = f.gauge("generation", "The number of the present world.")
@@ -122,8 +126,7 @@ func (c *Coordinator) Observe(r progress.Record) {
 		c.checkpoint.Observe(e.Seconds)
 		c.checkpointSize.Set(float64(e.Bytes))
 	case progress.Evaluation:
-		c.testAccuracy.Set(e.TestAccuracy)
-		c.testLoss.Set(e.TestLoss)
+		c.evaluated(e)
 		c.evaluation.Observe(e.Seconds)
 	case progress.MemberChange:
 		c.changes.WithLabelValues(e.What).Inc()
@@ -141,7 +144,12 @@ func (c *Coordinator) committed(e progress.Step) {
 	c.step.Set(float64(e.Step))
 	c.epoch.Set(float64(e.Epoch))
 	c.loss.Set(e.Loss)
-	c.accuracy.Set(e.Accuracy)
+	for _, m := range e.Metrics {
+		c.metrics.WithLabelValues(m.Name).Set(m.Value)
+		if m.Name == "accuracy" {
+			c.accuracy.Set(m.Value)
+		}
+	}
 	if c.images > 0 && e.Images > c.images {
 		c.samples.Add(float64(e.Images - c.images))
 	}
@@ -156,6 +164,20 @@ func (c *Coordinator) committed(e progress.Step) {
 		c.recovery.Observe(e.Seconds)
 	}
 	c.recovering = false
+}
+
+func (c *Coordinator) evaluated(e progress.Evaluation) {
+	for part, figures := range map[string][]progress.Figure{"test": e.Figures, "held_out": e.Holdout} {
+		for _, f := range figures {
+			c.figures.WithLabelValues(part, f.Name).Set(f.Value)
+		}
+	}
+	if accuracy, ok := progress.Find(e.Figures, "accuracy"); ok {
+		c.testAccuracy.Set(accuracy)
+	}
+	if loss, ok := progress.Find(e.Figures, "loss"); ok {
+		c.testLoss.Set(loss)
+	}
 }
 
 func (c *Coordinator) entered(e progress.World) {

@@ -49,6 +49,11 @@ func (f factory) gauge(name, help string) prometheus.Gauge {
 	return register(f, prometheus.NewGauge(prometheus.GaugeOpts(f.opts(name, help))))
 }
 
+// gauges are one gauge for each value of the labels, once it is set.
+func (f factory) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return register(f, prometheus.NewGaugeVec(prometheus.GaugeOpts(f.opts(name, help)), labels))
+}
+
 func (f factory) gaugeFunc(name, help string, value func() float64) {
 	register(f, prometheus.NewGaugeFunc(prometheus.GaugeOpts(f.opts(name, help)), value))
 }

@@ -70,8 +70,9 @@ func TestCoordinatorShowsAJob(t *testing.T) {
 		DurableAt: time.Unix(1e9, 0)}
 	c := NewCoordinator(func() Facts { return facts })
 	step := func(n int, seconds float64) progress.Step {
-		return progress.Step{Step: n, Epoch: 1, Loss: 0.5, Accuracy: 0.75, Images: int64(n) * 128, Seconds: seconds,
-			ComputeMS: 60, ReduceMS: 5, WaitMS: 10, UpdateMS: 5}
+		return progress.Step{Step: n, Epoch: 1, Loss: 0.5, Images: int64(n) * 128, Seconds: seconds,
+			ComputeMS: 60, ReduceMS: 5, WaitMS: 10, UpdateMS: 5,
+			Metrics: []progress.Metric{{Name: "accuracy", Value: 0.75}, {Name: "bits per byte", Value: 1.5}}}
 	}
 	for _, e := range []progress.Event{
 		progress.Start{Steps: 4690},
@@ -84,7 +85,8 @@ func TestCoordinatorShowsAJob(t *testing.T) {
 		progress.World{Generation: 4, Size: 2, Members: members("a", "c")},
 		progress.MemberChange{ID: "b", What: progress.Lost},
 		progress.Checkpoint{Step: 4, Seconds: 0.02, Bytes: 1000},
-		progress.Evaluation{Step: 4, TestAccuracy: 0.9, TestLoss: 0.3, Seconds: 2},
+		progress.Evaluation{Step: 4, Seconds: 2, Figures: []progress.Figure{{Name: "accuracy", Value: 0.9},
+			{Name: "loss", Value: 0.3}, {Name: "mae", Value: 7}}, Holdout: []progress.Figure{{Name: "mae", Value: 8}}},
 		progress.Warning{}, progress.Notice{}, progress.Unknown{},
 	} {
 		c.Observe(progress.Record{Event: e})
@@ -92,7 +94,9 @@ func TestCoordinatorShowsAJob(t *testing.T) {
 	expect(t, scrape(t, c.Handler()),
 		"evenweave_steps_total 4", "evenweave_samples_total 384", "evenweave_step 4", "evenweave_target_step 4690",
 		"evenweave_loss 0.5",
-		"evenweave_accuracy_ratio 0.75", "evenweave_generation 4", "evenweave_world_size 2", "evenweave_members 3",
+		"evenweave_accuracy_ratio 0.75", `evenweave_metric{name="accuracy"} 0.75`,
+		`evenweave_metric{name="bits per byte"} 1.5`, `evenweave_figure{name="mae",part="test"} 7`,
+		`evenweave_figure{name="mae",part="held_out"} 8`, `evenweave_figure{name="loss",part="test"} 0.3`, "evenweave_generation 4", "evenweave_world_size 2", "evenweave_members 3",
 		"evenweave_skipped_records 2", "evenweave_other_protocol_members 1", "evenweave_leading 1",
 		`evenweave_recoveries_total{cause="member_lost"} 1`, `evenweave_recoveries_total{cause="collective_failed"} 1`,
 		`evenweave_worlds_total{kind="planned"} 1`, `evenweave_worlds_total{kind="forced"} 2`,

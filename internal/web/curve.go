@@ -3,7 +3,10 @@ package web
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
+
+	"evenweave/internal/progress"
 )
 
 const (
@@ -12,12 +15,13 @@ const (
 )
 
 // curve is the course of some metrics over the steps, in bounded memory: buckets of equally many steps for all of it,
-// and each step of its end. When there are too many buckets, pairs become one.
+// and each step of its end. When there are too many buckets, pairs become one. The metrics are those that its points
+// name, in the order in which they came.
 type curve struct {
 	metrics []string
 	width   int // steps of a bucket, a power of two
 	buckets []bucket
-	merges  int // how often buckets became wider
+	merges  int // how often buckets became wider, or got more metrics
 	tail    recent[point]
 }
 
@@ -26,7 +30,7 @@ type point struct {
 	step                int
 	seconds, productive float64 // from commit to commit; of that, spent in the step itself
 	samples             float64
-	values              []float64 // by metric
+	values              []float64 // by metric; none where there is no number, or no more of them
 }
 
 // bucket sums up the steps from first to last, of which n are known.
@@ -34,14 +38,19 @@ type bucket struct {
 	first, last, n      int
 	seconds, productive float64
 	samples             float64
-	values              []extent // by metric
+	values              []extent // by metric, likewise
 }
 
-type extent struct{ least, most, sum, last float64 }
-
-func newCurve(metrics ...string) curve {
-	return curve{metrics: metrics, width: 1, tail: recent[point]{limit: maxTail}}
+// extent sums up the numbers of a metric in a bucket; n is 0 if there is none.
+type extent struct {
+	n                      int
+	least, most, sum, last float64
 }
+
+// maxMetrics bounds the metrics of a curve: others are left out.
+const maxMetrics = 2 + 2*progress.MaxMetrics
+
+func newCurve() curve { return curve{width: 1, tail: recent[point]{limit: maxTail}} }
 
 // step is the last one that the curve has.
 func (c *curve) step() int {
@@ -52,10 +61,11 @@ func (c *curve) step() int {
 }
 
 // add takes the next step. Steps that it has already are skipped: they are equal, however often they are computed.
-func (c *curve) add(p point) bool {
-	if p.step <= c.step() || len(p.values) != len(c.metrics) {
+func (c *curve) add(p point, numbers []progress.Metric) bool {
+	if p.step <= c.step() {
 		return false
 	}
+	p.values = c.values(numbers)
 	c.tail.add(p)
 	b := bucketOf(p)
 	if last := len(c.buckets) - 1; last >= 0 && c.place(b) == c.place(c.buckets[last]) {
@@ -67,6 +77,26 @@ func (c *curve) add(p point) bool {
 		c.widen()
 	}
 	return true
+}
+
+// values puts numbers into the order of the curve's metrics, which take in new names.
+func (c *curve) values(numbers []progress.Metric) []float64 {
+	for _, m := range numbers {
+		if len(c.metrics) < maxMetrics && !slices.Contains(c.metrics, m.Name) {
+			c.metrics = append(c.metrics, m.Name)
+			c.merges++ // a browser gets all buckets again
+		}
+	}
+	values := make([]float64, len(c.metrics))
+	for i := range values {
+		values[i] = none
+	}
+	for _, m := range numbers {
+		if i := slices.Index(c.metrics, m.Name); i >= 0 {
+			values[i] = m.Value
+		}
+	}
+	return values
 }
 
 // place is the number of the bucket that b belongs to.
@@ -91,7 +121,11 @@ func (c *curve) widen() {
 func bucketOf(p point) bucket {
 	b := bucket{first: p.step, last: p.step, n: 1, seconds: p.seconds, productive: p.productive, samples: p.samples}
 	for _, v := range p.values {
-		b.values = append(b.values, extent{v, v, v, v})
+		x := extent{n: 1, least: v, most: v, sum: v, last: v}
+		if math.IsNaN(v) {
+			x = extent{}
+		}
+		b.values = append(b.values, x)
 	}
 	return b
 }
@@ -101,8 +135,15 @@ func merged(a, b bucket) bucket {
 	a.last, a.n = b.last, a.n+b.n
 	a.seconds, a.productive, a.samples = a.seconds+b.seconds, a.productive+b.productive, a.samples+b.samples
 	for i, v := range b.values {
-		w := &a.values[i]
-		*w = extent{min(w.least, v.least), max(w.most, v.most), w.sum + v.sum, v.last}
+		switch {
+		case i == len(a.values):
+			a.values = append(a.values, v)
+		case a.values[i].n == 0:
+			a.values[i] = v
+		case v.n > 0:
+			w := a.values[i]
+			a.values[i] = extent{w.n + v.n, min(w.least, v.least), max(w.most, v.most), w.sum + v.sum, v.last}
+		}
 	}
 	return a
 }
@@ -128,7 +169,7 @@ func (c *curve) since(seen curveSeen) (*curvePart, curveSeen) {
 	if seen.merges == c.merges {
 		from = max(0, min(seen.buckets, len(c.buckets))-1) // the last one may have grown
 	}
-	p := &curvePart{Metrics: c.metrics, From: from, Tail: tail}
+	p := &curvePart{Metrics: slices.Clone(c.metrics), From: from, Tail: tail}
 	for _, b := range c.buckets[from:] {
 		b.values = append([]extent(nil), b.values...)
 		p.Buckets = append(p.Buckets, b)
@@ -163,7 +204,11 @@ func (b bucket) MarshalJSON() ([]byte, error) {
 	row = append(append(row, ','), strconv.Itoa(b.n)...)
 	row = appendShort(row, b.seconds, b.productive, b.samples)
 	for _, v := range b.values {
-		row = appendShort(row, v.least, v.most, v.sum/float64(b.n), v.last)
+		if v.n == 0 {
+			row = append(row, ",null,null,null,null"...)
+			continue
+		}
+		row = appendShort(row, v.least, v.most, v.sum/float64(v.n), v.last)
 	}
 	return append(row, ']'), nil
 }

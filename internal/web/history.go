@@ -36,10 +36,8 @@ type history struct {
 
 func newHistory() *history {
 	return &history{
-		curve:       newCurve("loss", "accuracy"),
-		evaluations: newCurve("loss", "accuracy", "holdout_loss", "holdout_accuracy"),
-		timeline:    newTimeline(),
-		worlds:      recent[world]{limit: maxWorlds}, recoveries: recent[recovery]{limit: maxWorlds},
+		curve: newCurve(), evaluations: newCurve(), timeline: newTimeline(),
+		worlds: recent[world]{limit: maxWorlds}, recoveries: recent[recovery]{limit: maxWorlds},
 		notes: recent[note]{limit: maxNotes}, checkpoints: recent[checkpointInfo]{limit: maxNotes},
 		waits: recent[wait]{limit: maxNotes},
 	}
@@ -102,8 +100,8 @@ func (h *history) step(at time.Time, e progress.Step) {
 	if e.Seconds > 0 {
 		took = min(took, e.Seconds)
 	}
-	p := point{e.Step, e.Seconds, took, e.SamplesPerSecond * e.Seconds, []float64{e.Loss, e.Accuracy}}
-	if !h.curve.add(p) {
+	p := point{e.Step, e.Seconds, took, e.SamplesPerSecond * e.Seconds, nil}
+	if !h.curve.add(p, append([]progress.Metric{{Name: "loss", Value: e.Loss}}, e.Metrics...)) {
 		return
 	}
 	h.job.State, h.job.Step, h.job.Epoch, h.job.Workers = "training", e.Step, e.Epoch, e.Workers
@@ -124,14 +122,15 @@ func (h *history) step(at time.Time, e progress.Step) {
 }
 
 func (h *history) evaluation(e progress.Evaluation) {
-	at := func(x *float64) float64 {
-		if x == nil {
-			return none
+	var numbers []progress.Metric
+	add := func(prefix string, figures []progress.Figure) {
+		for _, f := range figures {
+			numbers = append(numbers, progress.Metric{Name: prefix + job.Clean(f.Name), Value: f.Value})
 		}
-		return *x
 	}
-	h.evaluations.add(point{step: e.Step, seconds: e.Seconds,
-		values: []float64{e.TestLoss, e.TestAccuracy, at(e.HoldoutLoss), at(e.HoldoutAccuracy)}})
+	add("", e.Figures)
+	add("holdout_", e.Holdout)
+	h.evaluations.add(point{step: e.Step, seconds: e.Seconds}, numbers)
 }
 
 func (h *history) done(at time.Time, e progress.Done) {

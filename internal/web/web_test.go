@@ -77,11 +77,16 @@ func (c *cluster) steps(n int, took time.Duration) {
 		}
 		c.event(progress.Step{Step: c.step, Epoch: (c.step-1)/469 + 1, Loss: 0.2 + 2*math.Exp(-x/200) +
 			0.05*math.Sin(x*2.4),
-			Accuracy: 1 - 0.4*math.Exp(-x/200), Generation: c.generation, Workers: len(c.members),
+			Metrics:    []progress.Metric{{Name: "accuracy", Value: 1 - 0.4*math.Exp(-x/200)}, {Name: "mae", Value: x}},
+			Generation: c.generation, Workers: len(c.members),
 			Images:  int64(c.step) * 128,
 			Seconds: took.Seconds(), SamplesPerSecond: 128 / took.Seconds(), ComputeMS: 0.8e3 * took.Seconds(),
 			ReduceMS: 0.1e3 * took.Seconds()})
 	}
+}
+
+func figures(accuracy, loss float64) []progress.Figure {
+	return []progress.Figure{{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}
 }
 
 // shown is all that a page holds, as a browser gets it.
@@ -112,7 +117,7 @@ func killed() *cluster {
 	c.steps(5, 150*time.Millisecond)
 	c.world(true, "w3-0a1b joins", "w1-6de4", "w3-0a1b")
 	c.steps(300, 80*time.Millisecond)
-	c.event(progress.Evaluation{Step: 469, Epoch: 1, TestLoss: 0.41, TestAccuracy: 0.852, Seconds: 1.2})
+	c.event(progress.Evaluation{Step: 469, Epoch: 1, Seconds: 1.2, Figures: figures(0.852, 0.41)})
 	c.event(progress.Checkpoint{Step: 469, Epoch: 1, Path: "run/checkpoints/469.ckpt", Seconds: 0.02, Bytes: 1332068})
 	return c
 }
@@ -159,7 +164,7 @@ func TestAWeekIsBounded(t *testing.T) {
 		c.steps(1000, time.Second)
 		c.world(day%2 == 0, "a member comes or goes", "a", "b", fmt.Sprint("c", day))
 		c.event(progress.MemberChange{ID: fmt.Sprint("c", day-1), What: progress.Lost})
-		c.event(progress.Evaluation{Step: c.step, TestLoss: 1, TestAccuracy: 0.5})
+		c.event(progress.Evaluation{Step: c.step, Figures: figures(0.5, 1)})
 		c.event(progress.Checkpoint{Step: c.step})
 		c.event(progress.Warning{Message: strings.Repeat("x", 5000)})
 	}
@@ -178,13 +183,14 @@ func TestAWeekIsBounded(t *testing.T) {
 }
 
 func TestCurveKeepsWhatMatters(t *testing.T) {
-	c := newCurve("loss")
+	c := newCurve()
 	least, most, sum := math.Inf(1), math.Inf(-1), 0.0
 	const steps = 12345
+	loss := func(v float64) []progress.Metric { return []progress.Metric{{Name: "loss", Value: v}} }
 	for s := 1; s <= steps; s++ {
 		v := math.Sin(float64(s)*0.37) + float64(s%997)/100
 		least, most, sum = min(least, v), max(most, v), sum+v
-		if !c.add(point{step: s, samples: 1, values: []float64{v}}) || c.add(point{step: s, values: []float64{0}}) {
+		if !c.add(point{step: s, samples: 1}, loss(v)) || c.add(point{step: s}, loss(0)) {
 			t.Fatalf("step %d must be taken once", s)
 		}
 		if len(c.buckets) > maxBuckets {
@@ -201,7 +207,7 @@ func TestCurveKeepsWhatMatters(t *testing.T) {
 			all = b.values[0]
 		} else {
 			v := b.values[0]
-			all = extent{min(all.least, v.least), max(all.most, v.most), all.sum + v.sum, v.last}
+			all = extent{0, min(all.least, v.least), max(all.most, v.most), all.sum + v.sum, v.last}
 		}
 		n += b.n
 	}
@@ -210,6 +216,34 @@ func TestCurveKeepsWhatMatters(t *testing.T) {
 		all.last != last.values[0] {
 		t.Errorf("%d steps from %v to %v, sum %v; want %d, %v, %v, %v", n, all.least, all.most, all.sum, steps, least,
 			most, sum)
+	}
+}
+
+// A metric that appears later, or is missing from a step, spoils no other one's values.
+func TestCurveTakesInNewMetrics(t *testing.T) {
+	c := newCurve()
+	const steps = 5000
+	for s := 1; s <= steps; s++ {
+		numbers := []progress.Metric{{Name: "loss", Value: float64(s)}}
+		if s > 1000 && s%3 == 0 {
+			numbers = append([]progress.Metric{{Name: "mae", Value: -1}}, numbers...)
+		}
+		c.add(point{step: s}, numbers)
+	}
+	sums, counts := map[string]float64{}, map[string]int{}
+	for _, b := range c.buckets {
+		for i, v := range b.values {
+			sums[c.metrics[i]], counts[c.metrics[i]] = sums[c.metrics[i]]+v.sum, counts[c.metrics[i]]+v.n
+		}
+	}
+	if fmt.Sprint(c.metrics, counts, sums) != "[loss mae] map[loss:5000 mae:1333] map[loss:1.25025e+07 mae:-1333]" {
+		t.Errorf("%v: %v, sums %v", c.metrics, counts, sums)
+	}
+	for i := range 2 * maxMetrics {
+		c.add(point{step: steps + 1 + i}, []progress.Metric{{Name: fmt.Sprint(i), Value: 1}})
+	}
+	if p, _ := c.since(curveSeen{}); len(c.metrics) != maxMetrics || len(p.Metrics) != maxMetrics {
+		t.Errorf("%d metrics, at most %d", len(c.metrics), maxMetrics)
 	}
 }
 

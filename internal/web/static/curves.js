@@ -1,15 +1,13 @@
 // The charts: training and test metrics by step, and the speed.
 
-const charts = {};
+const charts = new Map(); // by the name of a metric, which the task chose
+let speedChart; // after all of them
 const styles = [["train", "training"], ["test", "test"], ["holdout", "held-out"]];
 
 function startCurves() {
   const parent = document.getElementById("charts");
-  const add = (name, options) => { charts[name] = new Chart(parent, { moved: moveCursor, ...options }); };
-  add("loss", { title: "Loss", format: (v, full) => short(v, full ? 5 : 3) });
-  const share = (v, full) => (100 * v).toFixed(full ? 2 : 0) + "%";
-  add("accuracy", { title: "Accuracy", floor: 0, ceiling: 1, format: share });
-  add("speed", { title: "Samples per second", floor: 0, format: (v) => short(v, 4) });
+  speedChart = new Chart(parent, { title: "Samples per second", floor: 0, format: (v) => short(v, 4),
+    moved: moveCursor });
   const legend = document.getElementById("curve-legend");
   for (const [style, name] of styles) {
     const sample = drawing("svg", { viewBox: "0 0 30 12", "aria-hidden": "true" },
@@ -24,6 +22,27 @@ function startCurves() {
   }
 }
 
+// metricNames are those of training and of evaluations: the loss first, then in the order in which they came.
+function metricNames() {
+  const evaluated = model.evaluations.metrics.map((name) => name.replace(/^holdout_/, ""));
+  return [...new Set(["loss", ...model.curve.metrics, ...evaluated])];
+}
+
+function chartOf(name) {
+  if (!charts.has(name)) {
+    const share = (v, full) => (100 * v).toFixed(full ? 2 : 0) + "%";
+    const shape = isShare(name) ? { floor: 0, ceiling: 1, format: share }
+      : { format: (v, full) => short(v, full ? 5 : 3) };
+    const chart = new Chart(speedChart.svg.closest("#charts"), { title: capital(name), moved: moveCursor, ...shape });
+    chart.svg.closest("figure").dataset.metric = name;
+    charts.set(name, chart);
+    speedChart.svg.closest("#charts").append(speedChart.svg.closest("figure"));
+  }
+  return charts.get(name);
+}
+
+function allCharts() { return [...charts.values(), speedChart]; }
+
 function chosen(name) { return document.querySelector(`input[name=${name}]:checked`).value; }
 
 // training is a metric as points, with the band between the least and the most of each bucket.
@@ -31,13 +50,13 @@ function training(metric, latest) {
   const i = model.curve.metrics.indexOf(metric);
   if (i < 0) return [];
   if (latest) {
-    return model.curve.tail.slice(-latest).map((r) => [r[row.step], r[row.values + i]]).filter((p) => p[1] !== null);
+    return model.curve.tail.slice(-latest).map((r) => [r[row.step], r[row.values + i]]).filter((p) => p[1] != null);
   }
   const at = bucket.values + 4 * i;
-  const points = model.curve.buckets.filter((b) => b[at] !== null)
+  const points = model.curve.buckets.filter((b) => b[at] != null)
     .map((b) => [b[bucket.last], b[at + 2], b[at], b[at + 1]]);
   const end = model.curve.tail[model.curve.tail.length - 1];
-  if (end && end[row.values + i] !== null) {
+  if (end && end[row.values + i] != null) {
     const last = end[row.values + i];
     if (points.length && points[points.length - 1][0] === end[row.step]) points.pop();
     points.push([end[row.step], last, last, last]);
@@ -49,7 +68,7 @@ function evaluated(metric, from) {
   const i = model.evaluations.metrics.indexOf(metric);
   if (i < 0) return [];
   const at = bucket.values + 4 * i + 3;
-  return model.evaluations.buckets.filter((b) => b[at] !== null && b[bucket.last] >= from)
+  return model.evaluations.buckets.filter((b) => b[at] != null && b[bucket.last] >= from)
     .map((b) => [b[bucket.last], b[at]]);
 }
 
@@ -74,29 +93,30 @@ function drawCurves() {
   const latest = chosen("range") === "all" ? 0 : Number(chosen("range"));
   const last = Math.max(2, model.job.step || 0), first = latest ? Math.max(1, last - latest + 1) : 1;
   const marks = model.worlds.filter((w) => w.step >= first - 1 && w.step <= last);
-  for (const metric of ["loss", "accuracy"]) {
+  for (const metric of metricNames()) {
     const points = training(metric, latest);
     const series = [{ name: "training", style: "train faint", points },
       { name: "smoothed", style: "train", points: smooth(points) },
       { name: "test", style: "test", points: evaluated(metric, first) },
       { name: "held-out", style: "holdout", points: evaluated("holdout_" + metric, first) }];
-    charts[metric].show(series, [first, last], marks);
+    chartOf(metric).show(series, [first, last], marks);
   }
   const rate = { name: "mean", style: "train", points: speed(latest) };
-  charts.speed.show([rate], [first, last], marks);
-  document.querySelector(".for-holdout").hidden = evaluated("holdout_loss", 0).length === 0;
+  speedChart.show([rate], [first, last], marks);
+  const heldOut = document.querySelector(".for-holdout");
+  heldOut.hidden = !model.evaluations.metrics.some((name) => name.startsWith("holdout_"));
 }
 
 // moveCursor puts the cursor of all charts at a step; null: takes it away.
 function moveCursor(chart, step) {
-  for (const c of Object.values(charts)) {
+  for (const c of allCharts()) {
     c.at = step;
     if (c.series) c.draw();
   }
   if (step === null) return;
   const reach = Math.max(1, (chart.span[1] - chart.span[0]) / 100);
   const near = model.worlds.filter((w) => w.step <= step && w.step >= step - reach);
-  const words = Object.values(charts).map((c) => `${c.title.toLowerCase()}: ${c.words(step)}`).join("; ");
+  const words = allCharts().map((c) => `${c.title.toLowerCase()}: ${c.words(step)}`).join("; ");
   const changes = near.map((w) => `generation ${w.generation} began: ${changeText(w)}`).join("; ");
   document.getElementById("curve-cursor").textContent =
     `Step ${step}, epoch ${epochOf(step)}; ${words}. ${changes}`;

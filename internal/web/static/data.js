@@ -92,6 +92,10 @@ function short(x, digits = 4) {
   return Math.abs(x) >= 1000 ? Math.round(x).toLocaleString("en") : String(Number(x.toPrecision(digits)));
 }
 const percent = (x) => (Number.isFinite(x) ? (100 * x).toFixed(1) + "%" : "\u2013");
+// show writes a value of a metric or figure: a share as a percentage.
+const isShare = (name) => name.endsWith("accuracy");
+const show = (name, v) => (isShare(name) ? percent(v) : short(v, 5));
+const capital = (name) => name.charAt(0).toUpperCase() + name.slice(1);
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 function duration(seconds) {
   if (!Number.isFinite(seconds)) return "\u2013";

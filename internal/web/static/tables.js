@@ -3,7 +3,7 @@
 // table fills a table if its contents changed. columns: [title, class]; rows: lists of cells, or {cells, class, data}.
 function table(id, caption, columns, rows) {
   const node = document.getElementById(id);
-  const key = JSON.stringify(rows, (k, v) => (v instanceof Node ? v.outerHTML : v));
+  const key = JSON.stringify([columns, rows], (k, v) => (v instanceof Node ? v.outerHTML : v));
   if (node.contents === key) return;
   node.contents = key;
   const head = columns.map(([title, kind]) => element("th", { scope: "col", class: kind || "" }, title));
@@ -26,22 +26,34 @@ function tile(name, value, more = "", data = {}) {
 
 function showTiles() {
   const job = model.job, end = model.curve.tail[model.curve.tail.length - 1], now = lately(20), all = model.totals;
-  const value = (i) => (end ? end[row.values + i] : NaN);
+  const value = (i) => (end ? end[row.values + i] ?? NaN : NaN);
   const test = model.evaluations.tail[model.evaluations.tail.length - 1];
+  const metrics = model.curve.metrics.slice(1, 5); // more have no room here; the first is the loss
   const rate = runs() ? now.samples / now.seconds : all.samples / all.seconds;
   const epochs = `epoch ${short(job.epoch, 9)} of ${short(job.epochs, 9)}`;
   const left = job.step < job.steps ? ((job.steps - job.step) * now.seconds) / now.steps : NaN;
   document.getElementById("tiles").replaceChildren(
-    tile("Training loss", short(value(0)), "step " + short(job.step, 9),
+    tile("Training loss", show("loss", value(0)), "step " + short(job.step, 9),
       { id: "loss", "data-value": value(0), "data-step": job.step || 0 }),
-    tile("Training accuracy", percent(value(1)), "of that step"),
-    tile("Test accuracy", test ? percent(test[row.values + 1]) : "\u2013",
-      test ? `loss ${short(test[row.values])}, step ${test[row.step]}` : "not yet"),
+    ...metrics.map((name) => tile("Training " + name, show(name, value(model.curve.metrics.indexOf(name))),
+      "of that step", { "data-metric": name })),
+    testTile(test),
     tile("Samples per second", short(rate), runs() ? "over 20 s" : "of the whole run"),
     tile("Goodput", percent(now.productive / now.seconds), `whole run ${percent(all.productive / all.seconds)}`),
     tile("Workers", short(job.workers, 9), "generation " + short(job.generation, 9),
       { id: "workers", "data-generation": job.generation || 0 }),
     tile(runs() ? "Time left" : "Time", duration(runs() ? left : all.seconds), epochs));
+}
+
+// testTile shows the first figure of the last evaluation, and the others below it.
+function testTile(test) {
+  const names = model.evaluations.metrics;
+  const values = names.map((name, i) => [name, test ? test[row.values + i] : null])
+    .filter(([name, v]) => v != null && !name.startsWith("holdout_"));
+  if (!values.length) return tile("Test set", "\u2013", "not evaluated yet");
+  const [[first, value], ...others] = values;
+  const more = others.slice(0, 3).map(([name, v]) => `${name} ${show(name, v)}`);
+  return tile("Test " + first, show(first, value), [...more, "step " + test[row.step]].join(", "));
 }
 
 // phaseBar shows how a step of a member divides; the numbers beside it say the same.
@@ -98,14 +110,12 @@ function showWorlds() {
 }
 
 function showKept() {
-  const evaluations = newestFirst(model.evaluations.tail).map((e) => {
-    const [loss, accuracy, , heldOut] = e.slice(row.values).map((x) => x ?? NaN);
-    return [e[row.step], epochOf(e[row.step]), short(loss, 5), percent(accuracy), percent(heldOut),
-      e[row.seconds].toFixed(1) + " s"];
-  });
+  const names = model.evaluations.metrics;
+  const evaluations = newestFirst(model.evaluations.tail).map((e) => [e[row.step], epochOf(e[row.step]),
+    ...names.map((name, i) => show(name, e[row.values + i] ?? NaN)), e[row.seconds].toFixed(1) + " s"]);
+  const columns = names.map((n) => number(n.startsWith("holdout_") ? "Held-out " + n.slice(8) : "Test " + n));
   table("evaluations", "Evaluations: the state after a step, measured on the whole test set.",
-    [number("Step"), number("Epoch"), number("Test loss"), number("Test accuracy"), number("Held-out accuracy"),
-      number("Took")], evaluations);
+    [number("Step"), number("Epoch"), ...columns, number("Took")], evaluations);
   table("checkpoints", "Checkpoints that are durable.",
     [number("Step"), ["Time"], number("Size"), number("Took"), text("File")],
     newestFirst(model.checkpoints).map((c) => [c.step, clock(c.time), bytes(c.bytes),
