@@ -2,10 +2,12 @@
 package evaluate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -20,6 +22,31 @@ type Result struct {
 	Classes  []Class `json:"classes"`
 	// Confusion[l][p] is how many images of label l were predicted as p.
 	Confusion [][]int `json:"confusion"`
+	// Mistakes are the most confident ones, the worst first: at most MaxMistakes.
+	Mistakes []Mistake `json:"mistakes"`
+}
+
+// MaxMistakes bounds those that are kept.
+const MaxMistakes = 24
+
+// Mistake is an image that was predicted as another class than its own.
+type Mistake struct {
+	Image       int     `json:"image"` // its number, from 0
+	Label       int     `json:"label"`
+	Predicted   int     `json:"predicted"`
+	Probability float64 `json:"probability"` // of what was predicted
+}
+
+// worse orders mistakes: the more confident one first, and of equal ones the earlier image.
+func worse(a, b Mistake) int {
+	return cmp.Or(cmp.Compare(b.Probability, a.Probability), cmp.Compare(a.Image, b.Image))
+}
+
+// keep takes a mistake in if it is among the worst.
+func keep(mistakes []Mistake, m Mistake) []Mistake {
+	at, _ := slices.BinarySearchFunc(mistakes, m, worse)
+	mistakes = slices.Insert(mistakes, at, m)
+	return mistakes[:min(len(mistakes), MaxMistakes)]
 }
 
 // Class is the result of one class. A ratio of an empty set is 0.
@@ -46,7 +73,7 @@ func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float
 	for i := range confusion {
 		confusion[i] = make([]int, k)
 	}
-	loss := 0.0
+	loss, mistakes := 0.0, []Mistake{}
 	dst := make([]float32, BatchSize*k)
 	for at := 0; at < len(labels); at += BatchSize {
 		if err := ctx.Err(); err != nil {
@@ -64,9 +91,14 @@ func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float
 			}
 			loss -= p[label]
 			confusion[label][best]++
+			if best != label {
+				mistakes = keep(mistakes, Mistake{at + i, label, best, math.Exp(p[best])})
+			}
 		}
 	}
-	return summarize(confusion, loss, classes), nil
+	r := summarize(confusion, loss, classes)
+	r.Mistakes = mistakes
+	return r, nil
 }
 
 func check(images []byte, imageSize int, labels []uint8, classes []string) error {

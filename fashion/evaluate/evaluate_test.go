@@ -2,6 +2,7 @@ package evaluate
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -71,6 +73,7 @@ func TestEachImageExactlyOnce(t *testing.T) {
 func compare(t *testing.T, r Result, labels []uint8) {
 	t.Helper()
 	right, loss := 0, 0.0
+	var mistakes []Mistake
 	var truePositive, predicted, support [10]int
 	for i, label := range labels {
 		scores := scored(i, labels)
@@ -87,12 +90,28 @@ func compare(t *testing.T, r Result, labels []uint8) {
 		if best == int(label) {
 			right++
 			truePositive[best]++
+		} else {
+			mistakes = append(mistakes, Mistake{i, int(label), best, math.Exp(float64(scores[best])) / sum})
 		}
 	}
 	n := float64(len(labels))
 	if r.Images != len(labels) || r.Accuracy != float64(right)/n || math.Abs(r.Loss-loss/n) > 1e-12 {
 		t.Errorf("%d images, accuracy %g, loss %g; want %d, %g, %g", r.Images, r.Accuracy, r.Loss, len(labels),
 			float64(right)/n, loss/n)
+	}
+	slices.SortStableFunc(mistakes, func(a, b Mistake) int { // the worst first, to what rounding leaves
+		return cmp.Compare(math.Round(b.Probability*1e9), math.Round(a.Probability*1e9))
+	})
+	if len(r.Mistakes) != min(len(mistakes), MaxMistakes) {
+		t.Errorf("%d mistakes of %d, want at most %d", len(r.Mistakes), len(mistakes), MaxMistakes)
+	}
+	for i, m := range r.Mistakes {
+		if want := mistakes[i]; math.Abs(m.Probability-want.Probability) > 1e-9 ||
+			slices.IndexFunc(mistakes, func(o Mistake) bool {
+				return o.Image == m.Image && o.Label == m.Label && o.Predicted == m.Predicted
+			}) < 0 {
+			t.Errorf("mistake %d is %+v, want %+v", i, m, want)
+		}
 	}
 	for c, got := range r.Classes {
 		want := Class{clothes[c], 0, 0, support[c]}
