@@ -5,8 +5,9 @@ import "context"
 // Validator may be implemented by a task's options. The trainer calls Validate once all values are set, before anything
 // is started; an error is bad usage (exit code 2).
 //
-// Options are the exported fields of a struct, of type string, bool, int, int64, uint64, float64 or time.Duration. The
-// value that a field has when main starts is the default. Tags say the rest:
+// Options are the exported fields of a struct, of type string, bool, int, int64, uint64, float64 or time.Duration, or
+// of one that reads and writes text (encoding.TextUnmarshaler, TextMarshaler) as gomlx.Params do. The value that a
+// field has when main starts is the default. Tags say the rest:
 //
 //	type options struct {
 //		Hidden int     `flag:"hidden" help:"units of the hidden layer"`

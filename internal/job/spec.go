@@ -2,11 +2,13 @@ package job
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"evenweave/internal/schedule"
@@ -95,7 +97,7 @@ func (s Spec) diffApartFromLength(theirs Spec) (diff []string) {
 	}
 	maps.Copy(names, theirs.Options)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		diff = differing(diff, []setting{{name, s.Options.Text(name), theirs.Options.Text(name)}})
+		diff = append(diff, differingTexts(name, s.Options.Text(name), theirs.Options.Text(name))...)
 	}
 	// an option of the task says it already
 	if slices.ContainsFunc(diff, func(d string) bool { return len(d) > 8 && d[:8] == "samples:" }) {
@@ -105,6 +107,34 @@ func (s Spec) diffApartFromLength(theirs Spec) (diff []string) {
 		{"data", s.Data, theirs.Data}, {"samples", s.Samples, theirs.Samples}, {"seed", s.Seed, theirs.Seed},
 		{"global_batch", s.GlobalBatch, theirs.GlobalBatch}, {"micro_batch", s.MicroBatch, theirs.MicroBatch},
 	})
+}
+
+// differingTexts names each setting in which two texts of the form "a=1;b=2" differ, else the texts as a whole.
+func differingTexts(name, here, there string) []string {
+	ours, theirs := settings(here), settings(there)
+	if ours == nil || theirs == nil {
+		return differing(nil, []setting{{name, here, there}})
+	}
+	names := maps.Clone(ours)
+	maps.Copy(names, theirs)
+	var all []setting
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		all = append(all, setting{name + " " + n, cmp.Or(ours[n], "none"), cmp.Or(theirs[n], "none")})
+	}
+	return differing(nil, all)
+}
+
+// settings reads "a=1;b=2", each name once and in order; nil: the text is of another form.
+func settings(text string) map[string]string {
+	all, last := map[string]string{}, ""
+	for part := range strings.SplitSeq(text, ";") {
+		name, value, ok := strings.Cut(part, "=")
+		if !ok || name <= last || value == "" {
+			return nil
+		}
+		all[name], last = value, name
+	}
+	return all
 }
 
 type setting struct {

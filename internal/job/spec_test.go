@@ -44,6 +44,24 @@ func TestDiffNamesEachOption(t *testing.T) {
 	}
 }
 
+// Of texts that hold settings each one that differs is named; other texts as they are.
+func TestDiffNamesEachSettingOfAText(t *testing.T) {
+	for _, row := range [][3]string{
+		{"layers=2;rate=0.1", "layers=2;rate=0.2", "set rate: here 0.1, there 0.2"},
+		{"layers=2;rate=0.1", "/a/rate=3;layers=2", "set /a/rate: here none, there 3|set rate: here 0.1, there none"},
+		{"a=1;b=2", "b=2;a=1", "set: here a=1;b=2, there b=2;a=1"}, {"a=1", "", "set: here a=1, there "},
+		{"a=1", "a=1;a=2", "set: here a=1, there a=1;a=2"}, {"a=", "a=none", "set: here a=, there a=none"},
+		{"a=1;b", "a=2;b", "set: here a=1;b, there a=2;b"}, {"a=1", "a=1", ""},
+	} {
+		ours, theirs := spec, spec
+		ours.Options = options(`{"set":"` + row[0] + `"}`)
+		theirs.Options = options(`{"set":"` + row[1] + `"}`)
+		if got := strings.Join(ours.Diff(theirs), "|"); got != row[2] {
+			t.Errorf("%q and %q: %s, want %s", row[0], row[1], got, row[2])
+		}
+	}
+}
+
 // The number of samples is named once, also when an option of the task says it too.
 func TestSamplesAreNamedOnce(t *testing.T) {
 	few := changed(spec, func(s *job.Spec) { s.Samples, s.Options = 100, options(`{"samples":100}`) })

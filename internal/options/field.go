@@ -34,6 +34,9 @@ func (f *Field) IsBool() bool { return f.value.Kind() == reflect.Bool }
 
 // Type names the type of the value, as --help shows it.
 func (f *Field) Type() string {
+	if f.textual() != nil {
+		return "string"
+	}
 	switch f.value.Interface().(type) {
 	case float64:
 		return "float"
@@ -43,8 +46,21 @@ func (f *Field) Type() string {
 	return f.value.Kind().String()
 }
 
+// textual is the value if it reads and writes its text itself, else nil.
+func (f *Field) textual() textual {
+	t, _ := f.value.Addr().Interface().(textual)
+	return t
+}
+
 // String is the value as Set reads it.
 func (f *Field) String() string {
+	if t := f.textual(); t != nil {
+		text, err := t.MarshalText()
+		if err != nil {
+			panic(err) // it was written when the options were read, and Set takes what can be written
+		}
+		return string(text)
+	}
 	if f.value.Kind() == reflect.Float64 {
 		return strconv.FormatFloat(f.value.Float(), 'g', -1, 64)
 	}
@@ -53,6 +69,9 @@ func (f *Field) String() string {
 
 // Set gives the option the value that a text stands for. After an error the value is as before.
 func (f *Field) Set(text string) error {
+	if t := f.textual(); t != nil {
+		return setTextual(t, text)
+	}
 	var (
 		v   any
 		err error
@@ -90,6 +109,23 @@ func (f *Field) Set(text string) error {
 	return nil
 }
 
+// setTextual sets a value of the task's own type. One that cannot be written again is refused, and put back.
+func setTextual(t textual, text string) error {
+	if len(text) > MaxText || !utf8.ValidString(text) {
+		return fmt.Errorf("%d bytes: expected at most %d, of UTF-8", len(text), MaxText)
+	}
+	before := reflect.ValueOf(t).Elem().Interface()
+	if err := t.UnmarshalText([]byte(text)); err != nil {
+		return err
+	}
+	if written, err := t.MarshalText(); err != nil || len(written) > MaxText || !utf8.Valid(written) {
+		reflect.ValueOf(t).Elem().Set(reflect.ValueOf(before))
+		return errors.Join(fmt.Errorf("the whole value has %d bytes: expected at most %d, of UTF-8", len(written),
+			MaxText), err)
+	}
+	return nil
+}
+
 var errInfinite = errors.New("it is not finite")
 
 // encode is the value as a spec holds it.
@@ -98,6 +134,9 @@ func (f *Field) encode() json.RawMessage {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	v := f.value.Interface()
+	if f.textual() != nil {
+		v = f.String()
+	}
 	if d, ok := v.(time.Duration); ok {
 		v = d.String()
 	}

@@ -7,6 +7,7 @@
 package options
 
 import (
+	"encoding"
 	"fmt"
 	"math"
 	"reflect"
@@ -64,6 +65,12 @@ func isName(s string) bool { return len(s) <= maxName && named.MatchString(s) }
 
 var named = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
+// textual is a value of a type of the task's own.
+type textual interface {
+	encoding.TextMarshaler
+	encoding.TextUnmarshaler
+}
+
 // read makes a Field of a struct's field; nil: it is no option.
 func read(f reflect.StructField, v reflect.Value) (*Field, error) {
 	flag, hasFlag := f.Tag.Lookup("flag")
@@ -104,7 +111,14 @@ func read(f reflect.StructField, v reflect.Value) (*Field, error) {
 			return nil, fmt.Errorf("its default is %v: expected a finite number", x)
 		}
 	default:
-		return nil, fmt.Errorf("type %s: expected string, bool, int, int64, uint64, float64 or time.Duration", v.Type())
+		value, ok := v.Addr().Interface().(textual)
+		if !ok {
+			return nil, fmt.Errorf("type %s: expected string, bool, int, int64, uint64, float64, time.Duration or one "+
+				"that reads and writes text (encoding.TextUnmarshaler, TextMarshaler)", v.Type())
+		}
+		if _, err := value.MarshalText(); err != nil {
+			return nil, fmt.Errorf("its default: %w", err)
+		}
 	}
 	return out, nil
 }

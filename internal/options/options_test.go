@@ -2,6 +2,7 @@ package options_test
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"reflect"
 	"strings"
@@ -23,6 +24,25 @@ type every struct {
 	From    string        `flag:"from" spec:"-,create" help:"read when a job is created"`
 	Hash    string        `spec:"hash"`
 	Log     func()        `spec:"-"`
+	Own     upper         `flag:"own" help:"of the task's own type"`
+}
+
+// upper is a type that reads and writes its text, in capital letters.
+type upper struct{ text string }
+
+func (u upper) MarshalText() ([]byte, error) {
+	if strings.Contains(u.text, "!") {
+		return nil, errors.New("an exclamation mark cannot be written")
+	}
+	return []byte(u.text), nil
+}
+
+func (u *upper) UnmarshalText(text []byte) error {
+	if strings.ToUpper(string(text)) == "X" {
+		return errors.New("X is no value")
+	}
+	u.text = strings.ToUpper(string(text))
+	return nil
 }
 
 func of(t testing.TB, pointer any) *options.Set {
@@ -40,8 +60,9 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Add("", false, -1, int64(0), uint64(1<<53+1), math.Copysign(0, -1), 0)
 	f.Add("\xff", false, 0, int64(0), uint64(0), math.Inf(1), 0)
 	f.Fuzz(func(t *testing.T, text string, yes bool, count int, long int64, wide uint64, rate float64, threads int) {
-		from := &every{Text: text, Yes: yes, Count: count, Long: long, Wide: wide, Rate: rate, Threads: threads,
-			Pause: time.Duration(long), Hash: "h"}
+		from := &every{Own: upper{"A B"}, Text: text, Yes: yes, Count: count, Long: long, Wide: wide, Rate: rate,
+			Threads: threads,
+			Pause:   time.Duration(long), Hash: "h"}
 		source, err := options.Of(from)
 		if math.IsNaN(rate) || math.IsInf(rate, 0) {
 			if err == nil {
@@ -86,7 +107,7 @@ func FuzzRoundTrip(f *testing.F) {
 func TestSpecHoldsWhatTheTagsSay(t *testing.T) {
 	spec := of(t, &every{Text: "<a>", Threads: 4, From: "x"}).Spec()
 	encoded, err := json.Marshal(spec)
-	want := `{"count":0,"hash":"","long-number":0,"pause":"0s","rate":0,"text":"<a>","width":0,"yes":false}`
+	want := `{"count":0,"hash":"","long-number":0,"own":"","pause":"0s","rate":0,"text":"<a>","width":0,"yes":false}`
 	plain := strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(string(encoded))
 	if err != nil || plain != want {
 		t.Errorf("%s, %v", encoded, err)
@@ -98,7 +119,7 @@ func TestSpecHoldsWhatTheTagsSay(t *testing.T) {
 
 // Whatever a spec holds, loading it sets every value or says which name is wrong.
 func FuzzLoad(f *testing.F) {
-	f.Add(`{"count":0,"hash":"","long-number":0,"pause":"0s","rate":0,"text":"","width":0,"yes":false}`)
+	f.Add(`{"count":0,"hash":"","long-number":0,"own":"","pause":"0s","rate":0,"text":"","width":0,"yes":false}`)
 	f.Add(`{"count":1e3,"hash":null,"text":{}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		var spec map[string]json.RawMessage
@@ -195,7 +216,7 @@ func TestBadTagsAreNamed(t *testing.T) {
 
 // A text that is no value changes nothing.
 func TestBadTextsChangeNothing(t *testing.T) {
-	o := &every{Text: "t", Yes: true, Count: 1, Long: 2, Wide: 3, Rate: 4, Pause: 5}
+	o := &every{Own: upper{"O"}, Text: "t", Yes: true, Count: 1, Long: 2, Wide: 3, Rate: 4, Pause: 5}
 	before := *o
 	for _, f := range of(t, o).Fields() {
 		for _, text := range []string{"", "x", "1.5.2", "NaN", "Inf", "99999999999999999999", "-",
@@ -203,7 +224,11 @@ func TestBadTextsChangeNothing(t *testing.T) {
 			if f.Type() == "float" && strings.HasPrefix(text, "9") {
 				continue
 			}
-			if f.Type() == "string" && len(text) <= options.MaxText && text != "\xff" {
+			if f.Flag == "own" && text == "x" {
+				if err := f.Set("!"); err == nil {
+					t.Error("a value that cannot be written is taken")
+				}
+			} else if f.Type() == "string" && len(text) <= options.MaxText && text != "\xff" {
 				continue
 			}
 			if err := f.Set(text); err == nil || len(err.Error()) > 300 {
