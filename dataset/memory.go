@@ -24,6 +24,18 @@ func Of[T Element](values []T, shape ...int) Flat {
 	return Flat{typeOf[T](), slices.Clone(shape), b}
 }
 
+// Values are the elements of a tensor: a copy, in the order of Of. The tensor must hold T.
+func Values[T Element](f Flat) []T {
+	if t := typeOf[T](); f.Type != t {
+		panic(fmt.Sprintf("dataset: values of type %s of a tensor of type %s", t, f.Type))
+	}
+	values := make([]T, len(f.Bytes)/f.Type.Size())
+	if _, err := binary.Decode(f.Bytes, binary.LittleEndian, values); err != nil {
+		panic("dataset: " + err.Error()) // every Element has a fixed size
+	}
+	return values
+}
+
 func typeOf[T Element]() evenweave.DType {
 	var zero T
 	switch any(zero).(type) {

@@ -26,7 +26,8 @@ type Config struct {
 	Loss loss.LossFn
 	// Optimizer updates the weights. nil: the one that Params name, as optimizer.FromStore does ("adamw" by default).
 	Optimizer optimizer.Interface
-	// Params are the hyperparameters that the model's functions ask their scope for, by name or path: see ParseParams.
+	// Params are the hyperparameters that the model's functions ask their scope for, by name or path: see type
+	// Params.
 	Params map[string]any
 	// Spec is passed to a Model that takes one.
 	Spec any

@@ -100,3 +100,18 @@ func TestClipNorm(t *testing.T) {
 			along)
 	}
 }
+
+// TestPerplexity: it is e to the mean loss over all samples, also where batches differ in size.
+func TestPerplexity(t *testing.T) {
+	c := network{}.config(nil, nil)
+	c.Metrics = []metric.Interface{Perplexity()}
+	m := open(t, evenweave.Setup{Backend: "go", MicroBatch: 8}, c)
+	if err := m.Init(1); err != nil {
+		t.Fatal(err)
+	}
+	figures, err := m.Evaluate(t.Context(), data(t, 50))
+	if err != nil || len(figures) != 2 || figures[0].Name != "perplexity" || figures[0].Better != evenweave.Lower ||
+		math.Abs(math.Log(figures[0].Value)-figures[1].Value) > 1e-5 {
+		t.Errorf("%v, %v", figures, err)
+	}
+}

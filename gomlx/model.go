@@ -60,7 +60,7 @@ func New(setup evenweave.Setup, config Config) (*Model, error) {
 	case setup.MicroBatch < 1:
 		return nil, fmt.Errorf("micro-batch %d: must be at least 1", setup.MicroBatch)
 	case len(config.Inputs) == 0:
-		return nil, errors.New("Config.Inputs is empty: name the shape of each input of one sample")
+		return nil, errNoInputs
 	}
 	if setup.Log == nil {
 		setup.Log = slog.New(slog.DiscardHandler)
@@ -84,10 +84,17 @@ func New(setup evenweave.Setup, config Config) (*Model, error) {
 	return m, err
 }
 
-// newModel is New on a device that the model then owns.
-func newModel(setup evenweave.Setup, config Config, function train.ModelFn, device compute.Backend) (*Model, error) {
-	m := &Model{config: config, setup: setup, function: function, device: device, byPath: map[string]*tensor{},
+var errNoInputs = errors.New("Config.Inputs is empty: name the shape of each input of one sample")
+
+// unopened is a model on a device that it then owns.
+func unopened(setup evenweave.Setup, config Config, function train.ModelFn, device compute.Backend) *Model {
+	return &Model{config: config, setup: setup, function: function, device: device, byPath: map[string]*tensor{},
 		of: map[int]*program{}, predicting: map[int]*program{}, metrics: map[int]*evaluation{}}
+}
+
+// newModel is New on a device.
+func newModel(setup evenweave.Setup, config Config, function train.ModelFn, device compute.Backend) (*Model, error) {
+	m := unopened(setup, config, function, device)
 	err := m.open()
 	if err == nil && !setup.EvaluateOnly && setup.Samples%setup.MicroBatch > 0 {
 		_, err = m.gradients(setup.Samples % setup.MicroBatch) // of an epoch's last samples

@@ -1,0 +1,36 @@
+package gomlx
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"path/filepath"
+
+	"evenweave/checkpoint"
+	"evenweave/internal/state"
+)
+
+// Save writes the state of a model into a run directory, as training does, and returns the checkpoint's path.
+func Save(ctx context.Context, m *Model, dir string) (string, error) {
+	layout, err := state.NewLayout(m.Tensors())
+	if err != nil {
+		return "", err
+	}
+	s := state.New(layout, 1)
+	if err := layout.ReadImage(m, 0, s.Image); err != nil {
+		return "", err
+	}
+	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
+	if err != nil {
+		return "", err
+	}
+	spec, err := json.Marshal(map[string]int{"micro_batch": m.setup.MicroBatch})
+	if err != nil {
+		return "", err
+	}
+	return store.Save(ctx, checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(layout)},
+		func(w io.Writer) error {
+			_, err := state.Seal(s).WriteTo(w)
+			return err
+		})
+}
