@@ -46,7 +46,7 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
-		i := &evenweave.Invocation{Args: args, Stdin: cmd.InOrStdin(), Stdout: cmd.OutOrStdout(),
+		i := &evenweave.Invocation{Args: args, Stdin: input{ctx, cmd.InOrStdin()}, Stdout: cmd.OutOrStdout(),
 			Stderr: cmd.ErrOrStderr(), JSON: *output == "json", Dir: dir}
 		if c.Checkpoint {
 			l, err := from.load(ctx, cmd.ErrOrStderr())

@@ -3,15 +3,12 @@ package fashion
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	"evenweave"
 	"evenweave/fashion/cnn"
 	"evenweave/fashion/evaluate"
-	"evenweave/fashion/fashionmnist"
-	"evenweave/internal/regular"
 )
 
 func (o *options) commands() []evenweave.Command {
@@ -23,10 +20,7 @@ func (o *options) commands() []evenweave.Command {
 			Long: `Prints accuracy, loss, a table by class and the confusion matrix of a checkpoint on them;
 of a run with --classes, on the test images of these.`,
 		},
-		{
-			Name: "predict", Args: "IMAGE...", About: "Classify pictures (PNG, JPEG, GIF) with a checkpoint",
-			Checkpoint: true, Run: predict,
-		},
+		predictCommand(),
 		{
 			Name: "bench step", About: "Measure gradients and updates of the model on this machine", Options: step,
 			Run: step.run,
@@ -56,44 +50,6 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation) error {
 	}
 	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", c.Step, c.WeightsSHA256)
 	return r.WriteTable(c.Stdout)
-}
-
-func predict(ctx context.Context, c *evenweave.Invocation) error {
-	var failed error // one bad picture does not keep the others from being classified
-	for _, name := range c.Args {
-		guesses, err := c.Model.(*network).guess(ctx, name)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", name, err))
-			continue
-		}
-		if c.JSON {
-			line := map[string]any{"event": "prediction", "time": time.Now(), "image": name, "guesses": guesses}
-			_ = json.NewEncoder(c.Stdout).Encode(line)
-		} else {
-			fmt.Fprintln(c.Stdout, evaluate.FormatGuesses(name, guesses))
-		}
-	}
-	return failed
-}
-
-func (n *network) guess(ctx context.Context, name string) ([]evaluate.Guess, error) {
-	f, _, err := regular.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	image, err := evaluate.Decode(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	scores := make([]float32, fashionmnist.NumClasses)
-	if err := n.Logits(image, scores); err != nil {
-		return nil, err
-	}
-	return evaluate.Top(scores, fashionmnist.Classes(), 3)
 }
 
 // benchOptions are the flags of `bench step`.

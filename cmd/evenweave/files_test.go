@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"image"
 	"image/png"
@@ -39,27 +40,69 @@ func zeroes(t *testing.T) string {
 	return path
 }
 
-// One bad picture does not keep the others from being classified.
+// One bad picture does not keep the others from being classified; standard input is one of them.
 func TestPredictGoesOnAfterABadPicture(t *testing.T) {
 	dir := t.TempDir()
-	good, bad := filepath.Join(dir, "good.png"), filepath.Join(dir, "bad.png")
-	f, err := os.Create(good)
-	if err != nil {
-		t.Fatal(err)
+	path := func(name string, m image.Image, content string) string {
+		var b bytes.Buffer
+		if m != nil {
+			if err := png.Encode(&b, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.WriteString(content)
+		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, name)
 	}
-	defer f.Close()
-	if err := png.Encode(f, image.NewGray(image.Rect(0, 0, 28, 28))); err != nil {
-		t.Fatal(err)
+	thing := image.NewGray(image.Rect(0, 0, 40, 30))
+	for i := 400; i < 800; i++ {
+		thing.Pix[i] = 200
 	}
-	if err := os.WriteFile(bad, []byte("II*\x00 no picture"), 0o600); err != nil {
-		t.Fatal(err)
+	good, blank := path("good.png", thing, ""), path("blank.png", image.NewGray(image.Rect(0, 0, 40, 30)), "")
+	bad := path("bad.png", nil, "II*\x00 no picture")
+	run := func(args ...string) (out, errors string, err error) {
+		cmd := program(t, append([]string{"predict", "--backend", "go", "--checkpoint", zeroes(t)}, args...)...)
+		cmd.Stdin, err = os.Open(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		stdout, err := cmd.Output()
+		return string(stdout), stderr.String(), err
 	}
-	out, err := program(t, "predict", "--backend", "go", "--checkpoint", zeroes(t), good, bad,
-		filepath.Join(dir, "none.png"), good).CombinedOutput()
-	text := string(out)
-	if err == nil || strings.Count(text, good+": ") != 2 || !strings.Contains(text, bad+": ") ||
-		!strings.Contains(text, "TIFF") ||
-		!strings.Contains(text, "none.png") {
-		t.Errorf("%v\n%s", err, text)
+	out, errors, err := run(good, bad, filepath.Join(dir, "none.png"), blank, "-", good)
+	if err == nil || strings.Count(out, good+": ") != 2 || !strings.Contains(out, "-: T-shirt/top 10.0%") ||
+		strings.Count(out, "Ankle boot") != 3 || !strings.Contains(errors, bad+": a TIFF image is not read") ||
+		!strings.Contains(errors, "none.png") || !strings.Contains(errors, blank+": nothing is visible") {
+		t.Errorf("%v\n%s\n%s", err, out, errors)
+	}
+	if out, _, err = run("--top", "1", good); err != nil || strings.Count(out, "\n") != 1 {
+		t.Errorf("%v: %q", err, out)
+	}
+	out, _, err = run("-o", "json", bad, good)
+	type predicted struct {
+		Event, Image, Error string
+		Read                *struct{ Format, Polarity string }
+		Guesses             []struct{ Probability float64 }
+	}
+	var lines []predicted
+	for line := range strings.Lines(out) {
+		var l predicted
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, l)
+	}
+	if err == nil || len(lines) != 2 || lines[0].Image != bad || lines[0].Error == "" || lines[0].Read != nil ||
+		lines[1].Error != "" || len(lines[1].Guesses) != 10 || lines[1].Read.Polarity != "light-on-dark" {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, args := range [][]string{{}, {"--top", "0", good}, {"--polarity", "x", good}} {
+		if _, errors, err := run(args...); err == nil || !strings.Contains(errors, "--help") {
+			t.Errorf("%v: %v\n%s", args, err, errors)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -245,9 +246,9 @@ func TestTop(t *testing.T) {
 	if len(all) != 4 || math.Abs(sum-1) > 1e-12 {
 		t.Errorf("probabilities of %+v sum to %g", all, sum)
 	}
-	if line := FormatGuesses("shoe.png",
-		[]Guess{{7, "Sneaker", 0.934}, {9, "Ankle boot", 0.06}}); line != "shoe.png: Sneaker 93.4%, Ankle boot 6.0%" {
-		t.Error(line)
+	bars := FormatGuesses([]Guess{{7, "Sneaker", 0.5}, {9, "Ankle boot", 0.004}})
+	if bars != "  Sneaker     50.0% "+strings.Repeat("█", barWidth/2)+"\n  Ankle boot   0.4%\n" {
+		t.Errorf("%q", bars)
 	}
 	for _, scores := range [][]float32{nil, {1}, {1, 2, 3, float32(math.NaN())}} {
 		if g, err := Top(scores, clothes[:4], 1); err == nil {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Guess is a class and how likely it is.
@@ -40,11 +41,19 @@ func Top(scores []float32, classes []string, n int) ([]Guess, error) {
 	return guesses[:min(max(n, 0), len(guesses))], nil
 }
 
-// FormatGuesses is one line: the image's name and its guesses.
-func FormatGuesses(name string, guesses []Guess) string {
-	parts := make([]string, len(guesses))
-	for i, g := range guesses {
-		parts[i] = fmt.Sprintf("%s %.1f%%", g.Name, 100*g.Probability)
+// FormatGuesses is a line for each guess, with a bar as long as it is likely.
+func FormatGuesses(guesses []Guess) string {
+	var b strings.Builder
+	widest := 0
+	for _, g := range guesses {
+		widest = max(widest, utf8.RuneCountInString(g.Name))
 	}
-	return name + ": " + strings.Join(parts, ", ")
+	for _, g := range guesses {
+		bar := strings.Repeat("█", int(math.Round(barWidth*g.Probability)))
+		fmt.Fprintln(&b, strings.TrimRight(fmt.Sprintf("  %-*s %5.1f%% %s", widest, g.Name, 100*g.Probability, bar),
+			" "))
+	}
+	return b.String()
 }
+
+const barWidth = 40 // of a sure guess
