@@ -47,7 +47,6 @@ var homes = []struct {
 		"internal/cluster", "worker", "coordinator", "cli"}},
 	{"github.com/prometheus/", []string{"internal/telemetry"}},
 	{"github.com/spf13/", []string{"cli"}},
-	{"github.com/schollz/", []string{"internal/progress"}},
 	{"gonum.org/", []string{"internal/plot"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and
 	// chooses ports.

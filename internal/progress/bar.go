@@ -2,13 +2,12 @@ package progress
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	"github.com/schollz/progressbar/v3"
 )
 
 const (
@@ -173,20 +172,13 @@ func barLine(step, steps, width int, rest string) string {
 	if steps <= 0 {
 		return rest
 	}
-	const around = len("  37% ||  ") + 1 // what the library puts around the bar
+	const around = len(" 100% || ")
 	if utf8.RuneCountInString(rest) > width-around-5 {
 		rest = ""
 	}
-	bar := progressbar.NewOptions64(int64(steps),
-		progressbar.OptionSetWriter(io.Discard),
-		progressbar.OptionSetWidth(width-around-utf8.RuneCountInString(rest)),
-		progressbar.OptionSetPredictTime(false),
-		progressbar.OptionSetElapsedTime(false),
-		progressbar.OptionSetDescription(rest),
-		progressbar.OptionShowDescriptionAtLineEnd(),
-	)
-	// The library has its own clock and redraws. Here it only lays out one frame, with our numbers.
-	_ = bar.Set64(int64(min(max(step, 0), steps)))
-	_ = bar.RenderBlank()
-	return strings.TrimRight(strings.TrimPrefix(bar.String(), "\r"), " ")
+	step = min(max(step, 0), steps)
+	cells := width - around - utf8.RuneCountInString(rest)
+	full := int(int64(cells) * int64(step) / int64(steps))
+	return strings.TrimRight(fmt.Sprintf("%4d%% |%s%s| %s", int64(step)*100/int64(steps), strings.Repeat("█", full),
+		strings.Repeat(" ", cells-full), rest), " ")
 }

@@ -105,7 +105,6 @@ type Evaluation struct {
 
 // The values of [MemberChange.What].
 const (
-	Joined  = "joined"  // registered, still loading
 	Ready   = "ready"   // loaded and warm: can be admitted to a world
 	Left    = "left"    // in good order
 	Lost    = "lost"    // removed after a confirmed report or a failed probe
@@ -115,7 +114,7 @@ const (
 // MemberChange is a member that comes or goes.
 type MemberChange struct {
 	ID     string `json:"id"`
-	What   string `json:"what"` // Joined, Ready, Left, Lost or Refused
+	What   string `json:"what"` // Ready, Left, Lost or Refused
 	Detail string `json:"detail,omitempty"`
 }
 
@@ -134,10 +133,8 @@ type Warning struct {
 type Failure struct {
 	Message    string `json:"message"`
 	Member     string `json:"member,omitempty"`
-	Rank       *int   `json:"rank,omitempty"`
 	Generation uint64 `json:"generation,omitempty"`
 	Step       int    `json:"step,omitempty"`
-	Phase      string `json:"phase,omitempty"`
 }
 
 // Done is the last event of a job's process.

@@ -40,7 +40,7 @@ func story() []Record {
 		Workers: 2, Steps: 160, Epochs: 4, StepsPerEpoch: 40, Samples: 5120, GlobalBatch: 128, MicroBatch: 16,
 		Layers: []Layer{{"conv1", "26x26x32", 320}, {"pool", "12x12x64", 0}, {"dense", "10", 92170}}})
 	add(0, Page{URL: "http://127.0.0.1:8080/page/c2VjcmV0/"})
-	add(time.Second, MemberChange{ID: "w-1", What: Joined})
+	add(time.Second, MemberChange{ID: "w-1", What: Ready})
 	add(time.Second, MemberChange{ID: "w-2", What: Refused, Detail: "its numerics 4f2a are not the job's 91bc"})
 	add(time.Second, World{Generation: 1, Size: 2, Members: two, Reason: "the job starts"})
 	steps(1, 40, 2, 1, 100*time.Millisecond)
@@ -49,8 +49,7 @@ func story() []Record {
 	add(0, Evaluation{Step: 40, Epoch: 1, Seconds: 2.34,
 		Figures: []Figure{{"accuracy", 0.8123, 1}, {"loss", 0.5234, -1}, {"perplexity", 31234.567, -1}},
 		Holdout: []Figure{{"accuracy", 0.8, 1}, {"loss", 0.6, -1}}})
-	add(5*time.Second, Failure{Message: "the all-reduce broke", Member: "w-2", Rank: new(1), Generation: 1, Step: 51,
-		Phase: "reduce"})
+	add(5*time.Second, Failure{Message: "the all-reduce broke", Member: "w-2", Generation: 1, Step: 51})
 	add(0, MemberChange{ID: "w-2", What: Lost, Detail: "the probe got no answer in 5s"})
 	add(time.Second, World{Generation: 2, Size: 1, Members: two[:1], Reason: "w-2 was lost"})
 	steps(51, 100, 1, 2, 200*time.Millisecond)

@@ -195,12 +195,8 @@ func describeFailure(e Failure) []string {
 		}
 	}
 	add(e.Member != "", "member %s", job.Clean(e.Member))
-	if e.Rank != nil {
-		add(true, "rank %d", *e.Rank)
-	}
 	add(e.Generation != 0, "generation %d", e.Generation)
 	add(e.Step != 0, "step %d", e.Step)
-	add(e.Phase != "", "phase %s", job.Clean(e.Phase))
 	out := message("failure", e.Message)
 	if len(where) > 0 {
 		out[len(out)-1] += " (" + strings.Join(where, ", ") + ")"

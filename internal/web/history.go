@@ -196,7 +196,7 @@ func (h *history) memberChange(at time.Time, e progress.MemberChange) {
 	m := h.member(job.Clean(e.ID), at)
 	detail := job.Clean(e.Detail)
 	switch e.What {
-	case progress.Joined, progress.Ready:
+	case progress.Ready:
 		if m.Ended != 0 || m.State == "" {
 			m.State, m.Ended, m.Since = "spare", 0, ms(at)
 		}
