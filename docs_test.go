@@ -151,11 +151,12 @@ func split(command string) (words []string) {
 	return words
 }
 
+var flagInHelp = regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`)
+
 // Each command and each flag that there is has its line in the manual.
 func TestManualNamesEveryFlag(t *testing.T) {
 	const name = "docs/operations.md"
 	manual := read(t, name)
-	flag := regexp.MustCompile(`(?m)^ +(?:-\w, )?(--[a-z-]+)`)
 	seen := 0
 	var visit func(path ...string)
 	visit = func(path ...string) {
@@ -176,7 +177,7 @@ func TestManualNamesEveryFlag(t *testing.T) {
 		if command := "evenweave " + strings.Join(path, " "); !strings.Contains(manual, "`"+command) {
 			t.Errorf("%s does not name `%s`", name, command)
 		}
-		for _, m := range flag.FindAllStringSubmatch(out, -1) {
+		for _, m := range flagInHelp.FindAllStringSubmatch(out, -1) {
 			if m[1] != "--help" && !regexp.MustCompile("`"+m[1]+"[` ]").MatchString(manual) {
 				t.Errorf("%s does not name %s, a flag of `evenweave %s`", name, m[1], strings.Join(path, " "))
 			}
@@ -185,6 +186,28 @@ func TestManualNamesEveryFlag(t *testing.T) {
 	visit()
 	if seen == 0 {
 		t.Error("there is no command")
+	}
+}
+
+// Each flag of the two processes of a cluster can be set for `docker compose up`, but for those that Compose decides.
+func TestComposePassesVariablesOn(t *testing.T) {
+	compose := read(t, "docker-compose.yml")
+	decided := []string{"--help", "--data", "--id", "--advertise", "--when-done"}
+	for _, process := range []string{"coordinator", "worker"} {
+		_, service, _ := strings.Cut(compose, "\n  "+process+":\n")
+		service, _, _ = strings.Cut(service, "\n\n")
+		_, shared, _ := strings.Cut(compose, "\nx-environment:")
+		shared, _, _ = strings.Cut(shared, "\n\n")
+		out, err := help(t, process)
+		if err != nil {
+			t.Fatal(err, out)
+		}
+		for _, m := range flagInHelp.FindAllStringSubmatch(out, -1) {
+			variable := "EVENWEAVE_" + strings.ToUpper(strings.ReplaceAll(m[1][2:], "-", "_")) + ":"
+			if !slices.Contains(decided, m[1]) && !strings.Contains(service+shared, variable) {
+				t.Errorf("docker-compose.yml: %s lacks %s", process, variable)
+			}
+		}
 	}
 }
 

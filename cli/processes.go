@@ -80,6 +80,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.IntVar(&cfg.Limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
 	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to end: for where an ended process is "+
 		"started again")
+	// Hidden: `train` passes it on, so that the seconds at the end count from its own start.
 	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

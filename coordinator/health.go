@@ -70,8 +70,8 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 	return "leading", true
 }
 
-// Facts returns the present facts for metrics.
-func (c *Coordinator) Facts() telemetry.Facts {
+// facts returns the present facts for metrics.
+func (c *Coordinator) facts() telemetry.Facts {
 	view, _ := c.views.View()
 	c.condition.mu.Lock()
 	defer c.condition.mu.Unlock()

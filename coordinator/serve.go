@@ -40,7 +40,7 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 		return err
 	}
 	var c *Coordinator
-	metrics := telemetry.NewCoordinator(func() telemetry.Facts { return c.Facts() })
+	metrics := telemetry.NewCoordinator(func() telemetry.Facts { return c.facts() })
 	cfg.Observer = progress.Multi(cfg.Observer, metrics)
 	if c, err = New(cfg, client); err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 )
 
 // flips damages the state on every SIGUSR1 until ctx ends: `evenweave chaos` shows that the damage is found and healed.
+// It is part of the worker because chaos tests the program that a cluster runs, not one built for tests. It runs only
+// where Config.Faults is set.
 func (l *Loop) flips(ctx context.Context) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
