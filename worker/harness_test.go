@@ -33,9 +33,10 @@ type crew struct {
 	links   map[int64][]allreducetest.Links
 	states  map[int64]*state.State // what the coordinator has on disk
 	members map[string]*hand
-	alive   []string  // the last world's members
-	backoff int       // of future worlds
-	parted  [2]string // no stream opens from the first to the second
+	alive   []string       // the last world's members
+	backoff int            // of future worlds
+	data    evenweave.Data // of members that start from now on; nil: points, each slowly
+	parted  [2]string      // no stream opens from the first to the second
 	running sync.WaitGroup
 }
 
@@ -214,8 +215,12 @@ func (c *crew) FromCoordinator(_ context.Context, _, _ string, step int64) (*sta
 // start runs a member until the job ends or the test does.
 func (c *crew) start(id string, parallelism int, before func(*evenweave.Batch)) *hand {
 	h := &hand{model: &faulty{Softmax: example.NewSoftmax()}, leaving: make(chan struct{}), ended: make(chan struct{})}
+	data := c.data
+	if data == nil {
+		data = delayed{example.Points{}, before}
+	}
 	h.Loop = &Loop{
-		ID: id, Job: c.job, Model: h.model, Data: delayed{example.Points{}, before}, MetricNames: example.Metrics(),
+		ID: id, Job: c.job, Model: h.model, Data: data, MetricNames: example.Metrics(),
 		Parallelism: parallelism, Views: c, Connect: c.connect,
 		Fetch: c, Leave: func() {}, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
 	}

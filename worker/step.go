@@ -104,10 +104,12 @@ func (g *generation) compute(ctx context.Context) error {
 		lanes sync.WaitGroup
 	)
 	next.Store(int64(lo))
-	for _, l := range g.lanes[:min(len(g.lanes), hi-lo)] {
+	working := g.lanes[:min(len(g.lanes), hi-lo)]
+	for _, l := range working {
 		lanes.Go(func() {
 			for v := int(next.Add(1)) - 1; v < hi && ctx.Err() == nil; v = int(next.Add(1)) - 1 {
-				sums, err := l.gradients(r, g.sampler, g.data, v)
+				announce := func() { g.announce(v+len(working), lo, hi) }
+				sums, err := l.gradients(r, g.sampler, g.data, v, announce)
 				if err == nil && len(sums.Metrics) != len(g.names.metrics) {
 					err = fmt.Errorf("the model gave %d metrics, the task names %d: %v",
 						len(sums.Metrics), len(g.names.metrics), g.names.metrics)
@@ -126,6 +128,31 @@ func (g *generation) compute(ctx context.Context) error {
 	return errors.Join(fault, context.Cause(ctx))
 }
 
+// announce tells the data of the micro-batch that a lane will load next, so that reading overlaps with computing: v, or
+// beyond this rank's last one that of the next step, if the assignment stays as it is.
+func (g *generation) announce(v, lo, hi int) {
+	data, ok := g.data.(evenweave.Prefetcher)
+	step := g.replica.step
+	if v >= hi {
+		v, step = lo+v-hi, step+1
+	}
+	if !ok || v >= hi || step >= g.replica.job.Spec.TotalSteps() {
+		return
+	}
+	b := &evenweave.Batch{Samples: make([]int32, g.replica.job.Spec.MicroBatch)}
+	g.replica.name(b, g.sampler, step, v)
+	data.Prefetch(b)
+}
+
+// name sets all of a batch but its content.
+func (r *replica) name(b *evenweave.Batch, sampler *schedule.Sampler, step int64, v int) {
+	spec := r.job.Spec
+	b.Step, b.MicroBatch, b.Seed = step, v, spec.Seed
+	b.Epoch, _ = spec.Plan().Position(step)
+	b.Key = evenweave.Key(spec.Seed, evenweave.PurposeDropout, uint64(step), uint64(v))
+	sampler.MicroBatch(step, v, b.Samples)
+}
+
 // lane is the scratch memory of one micro-batch in flight.
 type lane struct {
 	batch evenweave.Batch
@@ -133,16 +160,15 @@ type lane struct {
 	grads [][]float32 // flat, cut into tensors
 }
 
-func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data evenweave.Data, v int) (evenweave.Sums, error) {
-	b, spec := &l.batch, r.job.Spec
-	b.Step, b.MicroBatch, b.Seed = r.step, v, spec.Seed
-	b.Epoch, _ = spec.Plan().Position(r.step)
-	b.Key = evenweave.Key(spec.Seed, evenweave.PurposeDropout, uint64(r.step), uint64(v))
-	sampler.MicroBatch(r.step, v, b.Samples)
-	if err := data.Load(b); err != nil {
+// gradients computes a micro-batch; between loading and computing it calls loaded.
+func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data evenweave.Data, v int,
+	loaded func()) (evenweave.Sums, error) {
+	r.name(&l.batch, sampler, r.step, v)
+	if err := data.Load(&l.batch); err != nil {
 		return evenweave.Sums{}, err
 	}
-	return r.model.Gradients(b, l.grads)
+	loaded()
+	return r.model.Gradients(&l.batch, l.grads)
 }
 
 func slowest(nanos []int64) int64 {
