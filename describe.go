@@ -15,3 +15,19 @@ type Layer struct {
 	Output     string // shape of the output, as people write it: "28x28x32"
 	Parameters int
 }
+
+// Inspector may be implemented by a Model that knows more of its variables than Tensors says, for `PROGRAM inspect`.
+type Inspector interface {
+	// Variables are those of the model and its optimizer, in the order of Tensors.
+	Variables() []Variable
+}
+
+// Variable is what people are shown of a part of the state, or of what the seed makes for each micro-batch.
+type Variable struct {
+	Name  string
+	Type  DType
+	Shape []int
+	// Role is that of the tensor; or "equal" where the forward pass changes it in the same way for each micro-batch,
+	// "generator" for the state of random numbers, which is no part of the model's state.
+	Role string
+}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenweave"
+	"evenweave/internal/example"
 )
 
 // TestCommandsReceiveTheModel: a command with Checkpoint gets the trained model and what it was trained with; its
@@ -71,6 +73,54 @@ func TestDefaultsAreTheTasks(t *testing.T) {
 		task.Defaults = map[string]string{name: value}
 		if _, err := newProgram(task, "tiny", nil); err == nil || !strings.Contains(err.Error(), "--"+name) {
 			t.Errorf("%s=%s: %v", name, value, err)
+		}
+	}
+}
+
+// spoken is a model that says more of its variables than its tensors do.
+type spoken struct{ evenweave.Model }
+
+func (spoken) Variables() []evenweave.Variable {
+	return []evenweave.Variable{{Name: "w\x1b", Type: evenweave.Float32, Shape: []int{3, 3}, Role: "trained"},
+		{Name: "clock", Type: evenweave.Int64, Role: "equal"}}
+}
+
+// TestInspect: it shows tensors, or what the model says of them; what the model refuses is the command's error.
+func TestInspect(t *testing.T) {
+	says := ""
+	for _, row := range []struct {
+		model func(evenweave.Model) (evenweave.Model, error)
+		args  []string
+		code  int
+		want  string
+	}{
+		{func(m evenweave.Model) (evenweave.Model, error) { return m, nil }, nil, exitDone,
+			"variable  type     shape  role\nweights   float32  [3 3]  trained\n" +
+				"1 variables; 9 numbers are trained, 0 averaged\n"},
+		{func(m evenweave.Model) (evenweave.Model, error) { return spoken{m}, nil }, []string{"-o", "json"}, exitDone,
+			`"name":"clock","role":"equal","shape":[],"time"`},
+		{func(m evenweave.Model) (evenweave.Model, error) { return spoken{m}, nil }, nil, exitDone,
+			`clock     int64    []     equal`},
+		{func(evenweave.Model) (evenweave.Model, error) {
+			return nil, errors.New("variable x depends on call order")
+		},
+			nil, exitFailed, `task "tiny": variable x depends on call order`},
+		{nil, []string{"--points", "0"}, exitUsage, "--points"}, {nil, []string{"--micro-batch", "0"}, exitUsage,
+			"micro"},
+	} {
+		task, out := tiny(), &strings.Builder{}
+		task.Model = func(s evenweave.Setup) (evenweave.Model, error) {
+			if !s.EvaluateOnly {
+				t.Error("the model is opened to train")
+			}
+			return row.model(example.NewSoftmax())
+		}
+		err := run(t.Context(), task, nil, out, append([]string{"inspect"}, row.args...))
+		if says = out.String(); err != nil {
+			says = err.Error()
+		}
+		if exitCode(err) != row.code || !strings.Contains(says, row.want) || strings.Contains(says, "\x1b") {
+			t.Errorf("%v: %s, %v", row.args, says, err)
 		}
 	}
 }

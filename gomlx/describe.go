@@ -38,3 +38,19 @@ func (m *Model) Schedule() string {
 	}
 	return ""
 }
+
+// Variables implements evenweave.Inspector.
+func (m *Model) Variables() (all []evenweave.Variable) {
+	for _, t := range m.state {
+		role := t.Role.String()
+		if t.equal {
+			role = "equal"
+		}
+		all = append(all, evenweave.Variable{Name: t.Name, Type: t.Type, Shape: t.Shape, Role: role})
+	}
+	if v := m.builder.store.GetVariable(generatorPath()); v != nil {
+		all = append(all, evenweave.Variable{Name: nameOf(v.Path()), Type: evenweave.Uint64,
+			Shape: v.Shape().Dimensions, Role: "generator"})
+	}
+	return all
+}

@@ -47,6 +47,8 @@ type tensor struct {
 	evenweave.Tensor
 	path string
 	own  bool // of the model: no optimizer's, no schedule's
+	// equal says that the model changes it, in the same way for each micro-batch.
+	equal bool
 	*memory
 }
 
@@ -166,7 +168,7 @@ func (m *Model) layOut(variables []*variable) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", v.Name, err)
 		}
-		t := &tensor{v.Tensor, v.path, v.own, memory}
+		t := &tensor{v.Tensor, v.path, v.own, v.equal, memory}
 		m.state, m.byPath[v.path] = append(m.state, t), t
 		if v.Summed() {
 			m.summed++

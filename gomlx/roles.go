@@ -23,6 +23,8 @@ type variable struct {
 	of   *model.Variable
 	path string
 	own  bool // of the model: no optimizer's, no schedule's
+	// equal says that the model changes it, in the same way for each micro-batch.
+	equal bool
 }
 
 func newVariable(v *model.Variable, role evenweave.Role) *variable {
@@ -86,6 +88,7 @@ func (b *builder) roles(f *forward) (all []*variable) {
 				role = evenweave.Averaged
 			}
 			all = append(all, newVariable(v, role))
+			all[len(all)-1].equal = changed && !differs
 		}
 	}
 	for _, v := range all {

@@ -128,8 +128,9 @@ func (g *generation) compute(ctx context.Context) error {
 	return errors.Join(fault, context.Cause(ctx))
 }
 
-// announce tells the data of the micro-batch that a lane will load next, so that reading overlaps with computing: v, or
-// beyond this rank's last one that of the next step, if the assignment stays as it is.
+// announce says to data that load ahead what a lane will load next, so that reading overlaps with computing: v, or
+// beyond
+// this rank's last one that of the next step, if the assignment stays as it is.
 func (g *generation) announce(v, lo, hi int) {
 	data, ok := g.data.(evenweave.Prefetcher)
 	step := g.replica.step
