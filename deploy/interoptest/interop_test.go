@@ -31,11 +31,8 @@ func python(t *testing.T) string {
 	if asked == "" {
 		t.Skip("reads with Python packages: make test-interop")
 	}
-	path, err := filepath.Abs("../../.evenweave/interop/bin/python")
-	if err == nil {
-		_, err = os.Stat(filepath.Join(path, "../../installed.txt"))
-	}
-	if err != nil {
+	path := filepath.Join(root(t), ".evenweave/interop/bin/python")
+	if _, err := os.Stat(filepath.Join(path, "../../installed.txt")); err != nil {
 		if asked == "required" {
 			t.Fatalf("no Python with the readers: %v", err)
 		}
@@ -47,7 +44,7 @@ func python(t *testing.T) string {
 // reads runs a script of this folder, and returns what it printed.
 func reads(t *testing.T, script string, args ...string) string {
 	t.Helper()
-	out, err := finish(t, python(t), append([]string{"-I", script}, args...)...)
+	out, err := finish(t, python(t), append([]string{"-I", "deploy/interoptest/" + script}, args...)...)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
@@ -70,7 +67,20 @@ func finish(t *testing.T, program string, args ...string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), beEvenweave+"=1")
-	cmd.Stderr = os.Stderr
+	cmd.Dir, cmd.Stderr = root(t), os.Stderr // where .evenweave is
 	out, err := cmd.Output()
 	return string(out), err
+}
+
+// root is the repository's folder.
+func root(t *testing.T) string {
+	t.Helper()
+	here, err := os.Getwd()
+	for ; err == nil && here != "/"; here = filepath.Dir(here) {
+		if _, err := os.Stat(filepath.Join(here, "go.mod")); err == nil {
+			return here
+		}
+	}
+	t.Fatalf("no folder above has a go.mod: %v", err)
+	return ""
 }
