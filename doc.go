@@ -25,6 +25,7 @@
 //	model.go     Model, Sums: gradients, update and state
 //	tensor.go    Tensor: name, type, shape and role of a part of the state
 //	evaluate.go  Evaluator, Figure: how good a model is
+//	details.go   DetailedEvaluator, Details: what people look at after an evaluation
 //	export.go    Exporter: a model that can write itself for other programs
 //	describe.go  Describer, Layer: what people are shown of a model
 //	command.go   Command: commands of a program's own

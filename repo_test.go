@@ -188,20 +188,37 @@ func TestEachTechnologyHasItsHome(t *testing.T) {
 	}
 }
 
-// What a cluster's processes are made of holds no library of pictures.
-func TestAClusterLinksNoPlots(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "./coordinator", "./worker").Output()
+// linked lists the packages of other modules that some packages of this one are made of.
+func linked(t *testing.T, packages ...string) (others []string) {
+	t.Helper()
+	args := append([]string{"list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}"}, packages...)
+	out, err := exec.Command("go", args...).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	linked := strings.Fields(string(out))
-	if !slices.Contains(linked, moduleName(t)+"/coordinator") {
-		t.Fatal("go list names no coordinator: this test has lost its subject")
+	own := 0
+	for _, p := range strings.Fields(string(out)) {
+		if strings.HasPrefix(p, moduleName(t)+"/") || p == moduleName(t) {
+			own++
+		} else {
+			others = append(others, p)
+		}
 	}
-	for _, p := range linked {
+	if own < len(packages) {
+		t.Fatalf("go list names %d packages of this module: this test has lost its subject", own)
+	}
+	return others
+}
+
+// What a cluster's processes are made of holds no library of pictures, and the page nothing but the standard library.
+func TestWhatIsLinked(t *testing.T) {
+	for _, p := range linked(t, "./coordinator", "./worker") {
 		if strings.HasPrefix(p, "gonum.org/") {
 			t.Errorf("coordinator or worker links %s", p)
 		}
+	}
+	if others := linked(t, "./internal/web"); len(others) > 0 {
+		t.Errorf("internal/web links %v: it is made of the standard library alone", others)
 	}
 }
 

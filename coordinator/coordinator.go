@@ -15,6 +15,7 @@
 //	archive.go      archive: the directory of checkpoints
 //	server.go       checkpoints for members
 //	health.go       the pages that probes ask
+//	details.go      what an evaluation shows beside its figures
 //	page.go         the status page, and what the live page is given
 //
 // A coordinator may die at any moment: the steps go on, and the next one finds everything in etcd, in its directory and
@@ -128,7 +129,7 @@ func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store,
 	c.journal = &journal{dir: cfg.Dir, log: cfg.Log, observer: progress.Multi(cfg.Observer, c.status, c.page)}
 	c.archive = &archive{Store: store, layout: layout, samples: cfg.Spec.Samples, keep: cfg.Keep, log: cfg.Log}
 	c.evaluator = &evaluator{evaluations: newEvaluations(), layout: layout, test: cfg.Test, heldOut: cfg.HeldOut,
-		entries: c.archive, events: c.journal, log: cfg.Log}
+		entries: c.archive, events: c.journal, details: c.page, log: cfg.Log}
 	if m, able := cfg.Model.(evaluated); able && cfg.Evaluate && cfg.Test != nil {
 		c.evaluator.model = m
 	}

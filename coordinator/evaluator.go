@@ -24,6 +24,7 @@ type evaluator struct {
 	heldOut evenweave.Data // may be nil
 	entries evaluable
 	events  emitter
+	details progress.DetailsObserver // may be nil
 	log     *slog.Logger
 }
 
@@ -97,7 +98,7 @@ func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progr
 		return progress.Evaluation{}, err
 	}
 	ev := progress.Evaluation{Step: int(s.Step), Epoch: int(s.Ledger.Epochs())}
-	test, err := e.model.Evaluate(ctx, e.test)
+	test, err := e.measure(ctx, ev.Step, ev.Epoch)
 	if err != nil {
 		return ev, err
 	}

@@ -4,6 +4,7 @@
 //	task.go      the task, and its model
 //	options.go   what its user may choose
 //	data.go      the samples
+//	details.go   what an evaluation shows
 //	commands.go  evaluate with tables, predict, bench step
 //	cnn/         the network, in GoMLX
 //	evaluate/    accuracy, tables, pictures
@@ -74,25 +75,49 @@ func (n *network) Init(seed uint64) error {
 // Evaluate implements evenweave.Evaluator.
 func (n *network) Evaluate(ctx context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
 	r, err := n.measure(ctx, data)
-	return []evenweave.Figure{
-		{Name: "accuracy", Value: r.Accuracy, Better: evenweave.Higher},
-		{Name: "loss", Value: r.Loss, Better: evenweave.Lower},
-	}, err
+	return figures(r), err
+}
+
+// EvaluateDetails implements evenweave.DetailedEvaluator.
+func (n *network) EvaluateDetails(ctx context.Context, data evenweave.Data) (found []evenweave.Figure,
+	shown evenweave.Details, err error) {
+	c, err := contentOf(data)
+	if err != nil {
+		return nil, evenweave.Details{}, err
+	}
+	r, err := n.compare(ctx, c)
+	if err != nil {
+		return nil, evenweave.Details{}, err
+	}
+	return figures(r), details(r, c.Images), nil
 }
 
 // measure compares the present state's answers with all labels.
 func (n *network) measure(ctx context.Context, data evenweave.Data) (evaluate.Result, error) {
+	c, err := contentOf(data)
+	if err != nil {
+		return evaluate.Result{}, err
+	}
+	return n.compare(ctx, c)
+}
+
+func (n *network) compare(ctx context.Context, c *cnn.Content) (evaluate.Result, error) {
+	logits := func(images []byte, _ int, dst []float32) error { return n.Logits(images, dst) }
+	return evaluate.Evaluate(ctx, logits, c.Images, fashionmnist.Pixels, c.Labels, fashionmnist.Classes())
+}
+
+// contentOf loads all samples.
+func contentOf(data evenweave.Data) (*cnn.Content, error) {
 	b := evenweave.Batch{Samples: make([]int32, data.Len())}
 	for i := range b.Samples {
 		b.Samples[i] = int32(i)
 	}
 	if err := data.Load(&b); err != nil {
-		return evaluate.Result{}, err
+		return nil, err
 	}
 	c, ok := b.Content.(*cnn.Content)
 	if !ok {
-		return evaluate.Result{}, fmt.Errorf("data of %T: the network takes *cnn.Content", b.Content)
+		return nil, fmt.Errorf("data of %T: the network takes *cnn.Content", b.Content)
 	}
-	logits := func(images []byte, _ int, dst []float32) error { return n.Logits(images, dst) }
-	return evaluate.Evaluate(ctx, logits, c.Images, fashionmnist.Pixels, c.Labels, fashionmnist.Classes())
+	return c, nil
 }

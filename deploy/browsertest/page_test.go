@@ -158,8 +158,14 @@ func (b *browser) window(width, height int64, scheme string) {
 // picture keeps a picture of the upper part of the page, where EVENWEAVE_TEST_PICTURES names a directory.
 func (b *browser) picture(name string, width, height int64, scheme string) {
 	b.t.Helper()
+	b.pictureFrom("body", name, width, height, scheme)
+}
+
+// pictureFrom keeps a picture of the page from an element on.
+func (b *browser) pictureFrom(element, name string, width, height int64, scheme string) {
+	b.t.Helper()
 	b.window(width, height, scheme)
-	b.text("(scrollTo(0, 0), draw())")
+	b.text(fmt.Sprintf("(document.querySelector(%q).scrollIntoView(), draw())", element))
 	b.text("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 	shot, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	if err != nil {
@@ -221,6 +227,7 @@ func TestThePageShowsAKill(t *testing.T) {
 	keyboard(b, victim.ID)
 	restart(b, r)
 	b.until(`document.querySelector("#evaluations td + td") !== null`)
+	details(b)
 	pictures(b)
 	b.check()
 
@@ -242,6 +249,7 @@ func TestThePageShowsAKill(t *testing.T) {
 	if n := b.text(`document.querySelectorAll('#generations [data-kind="lost"]').length`); n == "0" {
 		t.Error("the report lacks the kill")
 	}
+	details(b)
 	b.check()
 }
 
@@ -281,6 +289,32 @@ func restart(b *browser, r *run) {
 	}
 }
 
+// details looks at what the last evaluation shows: the matrix counts each test image once and has the accuracy in its
+// diagonal, and each mistake is a picture with a caption that is read aloud.
+func details(b *browser) {
+	b.t.Helper()
+	b.until(`document.querySelector("#details .matrix") !== null`)
+	sum := b.text(`[...document.querySelectorAll("#details .matrix tbody td")]
+		.reduce((sum, cell) => sum + Number(cell.textContent.replace(",", "")), 0)`)
+	right := b.text(`[...document.querySelectorAll("#details .matrix tbody tr")]
+		.reduce((sum, row, i) => sum + Number(row.querySelectorAll("td")[i].textContent.replace(",", "")), 0) / 10000`)
+	accuracy := b.text(`model.evaluations.tail.find((e) => e[row.step] === model.details.step)[row.values +
+		model.evaluations.metrics.indexOf("accuracy")]`)
+	heads := b.text(`[document.querySelectorAll('#details .matrix th[scope="col"]').length,
+		document.querySelectorAll('#details .matrix tbody th[scope="row"]').length,
+		document.querySelectorAll("#details .matrix caption").length].join(" ")`)
+	if sum != "10000" || right != accuracy || heads != "11 10 1" {
+		b.t.Errorf("the matrix holds %s images, %s of them right, with accuracy %s; heads %s", sum, right, accuracy,
+			heads)
+	}
+	b.until(`[...document.querySelectorAll("#details img")].every((i) => i.complete)`)
+	bad := b.text(`[...document.querySelectorAll("#details img")].filter((i) => i.naturalWidth !== 28 ||
+		!/^[A-Z].*, taken for [A-Z].* \(\d+\.\d%\)$/.test(i.alt)).map((i) => i.outerHTML).join("")`)
+	if n := b.text(`document.querySelectorAll("#details img").length`); n != "24" || bad != "" {
+		b.t.Errorf("%s pictures of mistakes, these are bad: %.300s", n, bad)
+	}
+}
+
 func pictures(b *browser) {
 	b.t.Helper()
 	b.text(`(document.activeElement.blur(), timeline.cursor = null, moveCursor(null, null),
@@ -290,6 +324,9 @@ func pictures(b *browser) {
 	b.picture("page-light.png", 1080, 1100, "light")
 	b.picture("page-dark.png", 1080, 1100, "dark")
 	b.picture("page-narrow.png", 400, 1900, "light")
+	b.pictureFrom("#details", "page-details.png", 1080, 860, "light")
+	b.pictureFrom("#details", "page-details-dark.png", 1080, 860, "dark")
+	b.pictureFrom("#details", "page-details-narrow.png", 400, 1100, "light")
 	b.window(1080, 1250, "light")
 }
 

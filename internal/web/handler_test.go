@@ -110,6 +110,12 @@ func TestTextOfOthersStaysText(t *testing.T) {
 	c.event(progress.Checkpoint{Path: hostile})
 	c.page.ObserveMember(c.now, progress.MemberReport{ID: hostile, Phase: hostile, Host: hostile, Address: hostile,
 		Wait: &progress.Wait{For: hostile, Kind: hostile, Phase: hostile}})
+	shows := details(1)
+	shows.Tables[0].Title, shows.Tables[0].Rows[0].Name, shows.Galleries[0].Title = hostile, hostile, hostile
+	shows.Galleries[0].Pictures[0].Caption = hostile
+	shows.Galleries[0].Pictures[1].PNG = []byte(hostile)
+	c.page.ObserveDetails(c.now, shows)
+	c.event(progress.Evaluation{Step: 1, Figures: []progress.Figure{{Name: hostile, Value: 1}}})
 	c.steps(3, time.Second)
 	var report bytes.Buffer
 	if err := c.page.WriteReport(&report); err != nil {

@@ -25,6 +25,8 @@ type history struct {
 	notes       recent[note]
 	checkpoints recent[checkpointInfo]
 	waits       recent[wait]
+	details     *progress.Details // of the newest evaluation that has any; not changed
+	detailed    int               // how often there were new ones
 	members     []*member
 	numbered    int // members so far
 	totals      totals
@@ -84,7 +86,7 @@ func (h *history) start(at time.Time, e progress.Start) {
 		for _, m := range h.members {
 			m.Rank = -1
 		}
-		h.job.Generation = 0
+		h.job.Generation, h.details = 0, nil
 	}
 	h.job = jobInfo{
 		Name: job.Clean(e.Job), UUID: job.Clean(e.UUID), Model: job.Clean(e.Model), Recipe: job.Clean(e.Recipe),
@@ -131,6 +133,17 @@ func (h *history) evaluation(e progress.Evaluation) {
 	add("", e.Figures)
 	add("holdout_", e.Holdout)
 	h.evaluations.add(point{step: e.Step, seconds: e.Seconds}, numbers)
+}
+
+// show takes what an evaluation has to show, if it is not older than what is shown.
+func (h *history) show(d progress.Details) {
+	if h.details != nil && d.Step < h.details.Step {
+		return
+	}
+	bounded, _ := d.Bounded() // of a file, too
+	h.details = &bounded
+	h.detailed++
+	h.changed++
 }
 
 func (h *history) done(at time.Time, e progress.Done) {

@@ -32,8 +32,9 @@ type Page struct {
 }
 
 var (
-	_ progress.Observer       = (*Page)(nil)
-	_ progress.MemberObserver = (*Page)(nil)
+	_ progress.Observer        = (*Page)(nil)
+	_ progress.MemberObserver  = (*Page)(nil)
+	_ progress.DetailsObserver = (*Page)(nil)
 )
 
 // New returns a page of a job of which nothing is known yet.
@@ -67,6 +68,13 @@ func (p *Page) ObserveMember(at time.Time, r progress.MemberReport) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.history.report(at, r)
+}
+
+// ObserveDetails implements progress.DetailsObserver.
+func (p *Page) ObserveDetails(_ time.Time, d progress.Details) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.history.show(d)
 }
 
 // since returns what changed after c, encoded; nil if nothing did.
@@ -173,7 +181,7 @@ func (p *Page) rare() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.history
-	return h.worlds.total + h.recoveries.total + h.notes.total + h.checkpoints.total + h.waits.total
+	return h.worlds.total + h.recoveries.total + h.notes.total + h.checkpoints.total + h.waits.total + h.detailed
 }
 
 // replace puts a file in place in one go. It is not synced: a crash of the machine costs a part of a timeline.

@@ -14,7 +14,7 @@ import (
 var files embed.FS
 
 // scripts in the order in which they are joined.
-var scripts = []string{"data.js", "chart.js", "curves.js", "timeline.js", "tables.js", "page.js"}
+var scripts = []string{"data.js", "chart.js", "curves.js", "timeline.js", "tables.js", "details.js", "page.js"}
 
 func file(name string) []byte {
 	data, err := files.ReadFile("static/" + name)

@@ -30,6 +30,7 @@ type update struct {
 	Waits       *part[wait]           `json:"waits,omitempty"`
 	Laps        *part[lap]            `json:"laps,omitempty"`
 	Cells       *cellsPart            `json:"cells,omitempty"`
+	Details     *progress.Details     `json:"details,omitempty"`
 }
 
 // cursor says what a browser has; the zero cursor: nothing.
@@ -37,6 +38,7 @@ type cursor struct {
 	changed                                       int
 	curve, evaluations                            curveSeen
 	worlds, recoveries, notes, checkpoints, waits int
+	detailed                                      int
 	timeline                                      timelineSeen
 }
 
@@ -57,6 +59,9 @@ func (h *history) since(c cursor) (update, cursor) {
 	u.Notes, next.notes = h.notes.since(c.notes)
 	u.Checkpoints, next.checkpoints = h.checkpoints.since(c.checkpoints)
 	u.Waits, next.waits = h.waits.since(c.waits)
+	if next.detailed = h.detailed; next.detailed != c.detailed {
+		u.Details = h.details
+	}
 	u.Laps, u.Cells, next.timeline = h.timeline.since(c.timeline)
 	return u, next
 }
@@ -74,6 +79,9 @@ func (h *history) restore(u update) error {
 	h.notes.refill(u.Notes)
 	h.checkpoints.refill(u.Checkpoints)
 	h.waits.refill(u.Waits)
+	if u.Details != nil {
+		h.show(*u.Details)
+	}
 	for _, m := range u.Members[:min(len(u.Members), maxMembers)] {
 		m.reported = time.UnixMilli(0)
 		h.numbered = max(h.numbered, m.Number)

@@ -165,6 +165,7 @@ func TestAWeekIsBounded(t *testing.T) {
 		c.world(day%2 == 0, "a member comes or goes", "a", "b", fmt.Sprint("c", day))
 		c.event(progress.MemberChange{ID: fmt.Sprint("c", day-1), What: progress.Lost})
 		c.event(progress.Evaluation{Step: c.step, Figures: figures(0.5, 1)})
+		c.page.ObserveDetails(c.now, details(c.step))
 		c.event(progress.Checkpoint{Step: c.step})
 		c.event(progress.Warning{Message: strings.Repeat("x", 5000)})
 	}

@@ -3,6 +3,7 @@ const model = { job: {}, totals: {}, members: [], ledger: null, origin: 0, recei
 
 function forget() {
   Object.assign(model, { worlds: [], recoveries: [], notes: [], checkpoints: [], waits: [], laps: [], cells: [],
+    details: null, // of the newest evaluation that has any
     width: 1000, // of a column of cells, in milliseconds
     curve: { metrics: [], buckets: [], tail: [] }, evaluations: { metrics: [], buckets: [], tail: [] } });
 }
@@ -34,6 +35,7 @@ function apply(update) {
   for (const name of ["worlds", "recoveries", "notes", "checkpoints", "waits", "laps"]) keep(model[name], update[name]);
   keepCurve(model.curve, update.curve);
   keepCurve(model.evaluations, update.evaluations);
+  if (update.details) model.details = update.details;
   if (update.cells) {
     model.width = update.cells.width_ms;
     model.cells = model.cells.filter((c) => c[0] < update.cells.from).concat(update.cells.cells || []);

@@ -15,6 +15,7 @@ function draw() {
     showMembers();
     showWorlds();
     showKept();
+    showDetails();
     document.body.dataset.drawn = model.job.step || 0;
   });
 }

@@ -1,0 +1,48 @@
+package fashion
+
+import (
+	"fmt"
+	"image"
+
+	"evenweave"
+	"evenweave/fashion/evaluate"
+	"evenweave/fashion/fashionmnist"
+)
+
+func figures(r evaluate.Result) []evenweave.Figure {
+	return []evenweave.Figure{
+		{Name: "accuracy", Value: r.Accuracy, Better: evenweave.Higher},
+		{Name: "loss", Value: r.Loss, Better: evenweave.Lower},
+	}
+}
+
+// details are the confusion matrix and the most confident mistakes. images are those that were measured.
+func details(r evaluate.Result, images []byte) evenweave.Details {
+	matrix := evenweave.Table{
+		Title: "Confusion matrix", Shaded: true, Columns: []string{"is \\ taken for"},
+		About: fmt.Sprintf("How many of the %d test images of the class of a row were taken for the class of a column.",
+			r.Images),
+	}
+	for i, class := range r.Classes {
+		row := evenweave.Row{Name: class.Name}
+		for _, n := range r.Confusion[i] {
+			row.Cells = append(row.Cells, float64(n))
+		}
+		matrix.Columns, matrix.Rows = append(matrix.Columns, class.Name), append(matrix.Rows, row)
+	}
+	mistakes := evenweave.Gallery{Title: "Most confident mistakes",
+		About: "What each image is, what it was taken for, and how sure the network was."}
+	for _, m := range r.Mistakes {
+		mistakes.Pictures = append(mistakes.Pictures, evenweave.Picture{
+			Image: pictureOf(images[m.Image*fashionmnist.Pixels:][:fashionmnist.Pixels]),
+			Caption: fmt.Sprintf("%s, taken for %s (%.1f%%)", r.Classes[m.Label].Name, r.Classes[m.Predicted].Name,
+				100*m.Probability),
+		})
+	}
+	return evenweave.Details{Tables: []evenweave.Table{matrix}, Galleries: []evenweave.Gallery{mistakes}}
+}
+
+func pictureOf(pixels []byte) image.Image {
+	return &image.Gray{Pix: pixels, Stride: evaluate.ImageSide, Rect: image.Rect(0, 0, evaluate.ImageSide,
+		evaluate.ImageSide)}
+}

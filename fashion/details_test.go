@@ -1,0 +1,35 @@
+package fashion
+
+import (
+	"image"
+	"testing"
+
+	"evenweave/fashion/evaluate"
+	"evenweave/fashion/fashionmnist"
+)
+
+// Each mistake is shown as the image that it was, and the matrix as it was counted.
+func TestDetailsShowWhatWasMeasured(t *testing.T) {
+	images := make([]byte, 3*fashionmnist.Pixels)
+	images[2*fashionmnist.Pixels+29] = 200 // of image 2, one right and one down
+	r := evaluate.Result{Images: 3, Classes: []evaluate.Class{{Name: "Shirt"}, {Name: "Coat"}},
+		Confusion: [][]int{{1, 1}, {0, 1}}, Mistakes: []evaluate.Mistake{{Image: 2, Label: 0, Predicted: 1,
+			Probability: 0.875}}}
+	d := details(r, images)
+	matrix, mistake := d.Tables[0], d.Galleries[0].Pictures[0]
+	if matrix.Columns[2] != "Coat" || matrix.Rows[0].Name != "Shirt" || matrix.Rows[0].Cells[1] != 1 ||
+		matrix.Rows[1].Cells[0] != 0 {
+		t.Errorf("%+v", matrix)
+	}
+	if mistake.Caption != "Shirt, taken for Coat (87.5%)" || mistake.Image.Bounds() != image.Rect(0, 0, 28, 28) {
+		t.Errorf("%q, %v", mistake.Caption, mistake.Image.Bounds())
+	}
+	for y := range 28 {
+		for x := range 28 {
+			v, _, _, _ := mistake.Image.At(x, y).RGBA()
+			if want := (x == 1 && y == 1); want != (v>>8 == 200) || !want && v != 0 {
+				t.Fatalf("pixel %d, %d is %d", x, y, v>>8)
+			}
+		}
+	}
+}
