@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sort"
@@ -51,6 +52,11 @@ func (w *whereFlags) dialFor(output string) (*cluster.Client, error) {
 		return nil, err
 	}
 	return w.dial()
+}
+
+// isOver says whether the run that was asked for is over, if that is why it does not answer.
+func (w *whereFlags) isOver(err error) bool {
+	return err != nil && !errors.As(err, &usageError{}) && len(w.etcd) == 0 && local.Over(w.dir) != nil
 }
 
 // explain says that the run is over, if that is why it does not answer.

@@ -212,18 +212,24 @@ func statusCommand() *cobra.Command {
 	var where whereFlags
 	var watch bool
 	cmd := &cobra.Command{Use: "status", Short: "Show generation, step, members, coordinator and ledger of a " +
-		"running job", Args: noArgs}
+		"running job, or how a run ended", Args: noArgs}
 	where.register(cmd)
 	output := outputFlag(cmd)
 	cmd.Flags().BoolVar(&watch, "watch", false, "again every second, until interrupted")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := where.dialFor(*output)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
+		over := func(err error) error {
+			if where.isOver(err) {
+				return printEnded(ctx, where.dir, *output, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			return err
+		}
+		c, err := where.dialFor(*output)
+		if err != nil {
+			return over(err)
+		}
+		defer c.Close()
 		again := false
 		for {
 			s, err := look(ctx, c)
@@ -231,7 +237,7 @@ func statusCommand() *cobra.Command {
 				return errInterrupted
 			}
 			if err != nil {
-				return where.explain(err)
+				return over(err)
 			}
 			if *output == "json" {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(s)

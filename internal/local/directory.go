@@ -71,12 +71,15 @@ func (d directory) lock() (err error) {
 func (d directory) close() error { return d.held.Close() }
 
 // record publishes the run for other commands, until forget.
-func (d directory) record(r Record) error {
-	b, err := json.Marshal(r)
+func (d directory) record(r Record) error { return d.write("run.json", r) }
+
+// write puts a file in place in one go.
+func (d directory) write(name string, content any) error {
+	b, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.path, "run.json")
+	path := filepath.Join(d.path, name)
 	f, err := regular.Create(path + ".new")
 	if err != nil {
 		return err

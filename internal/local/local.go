@@ -66,6 +66,15 @@ func Run(ctx context.Context, cfg Config, interrupt <-chan struct{}) error {
 	}
 	defer dir.close()
 	dir.tidy()
+	dir.begin()
+	err = runIn(ctx, dir, cfg, interrupt)
+	if unsaid := dir.end(err); unsaid != nil {
+		cfg.Log.Warn("how the run ended is not recorded", "err", unsaid)
+	}
+	return err
+}
+
+func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan struct{}) error {
 	sockets, err := security.MakeSockets()
 	if err != nil {
 		return err

@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"evenweave/internal/local"
+	"evenweave/internal/web"
+)
+
+// TestStatusSaysHowARunEnded: from its directory alone, whatever the way in which it ended.
+func TestStatusSaysHowARunEnded(t *testing.T) {
+	dir := t.TempDir()
+	status := func(want ...string) {
+		t.Helper()
+		out, err := command(t, "status", "--dir", dir).Output()
+		for _, w := range append(want, dir+" is over") {
+			if !strings.Contains(string(out), w) {
+				t.Errorf("%v: %q is missing:\n%s", err, w, out)
+			}
+		}
+	}
+	if out, err := command(t, "train", "--dir", dir, "--workers", "1", "--epochs", "2").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	status("done at "+time.Now().Format("2006-"), "6 of 6, epoch 2", "test accuracy", "--extend", ".ckpt")
+	out, err := command(t, "status", "--watch", "--dir", dir, "-o", "json").Output()
+	var e ended
+	if err == nil {
+		err = json.Unmarshal(out, &e)
+	}
+	if err != nil || e.Event != "status" || e.State != "done" || e.Step != 6 || e.Steps != 6 || e.Workers != 1 ||
+		len(e.Figures) == 0 || e.Evaluated != 6 || len(e.Weights) != 64 || e.Checkpoint == "" || e.Members == nil ||
+		time.Since(e.At) > deadline {
+		t.Errorf("%v: %s", err, out)
+	}
+
+	record := func(last local.Ended) {
+		t.Helper()
+		b, err := json.Marshal(last)
+		if err = errors.Join(err, os.WriteFile(filepath.Join(dir, "ended.json"), b, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(local.Ended{Time: time.Now(), Code: 1, Reason: "no worker \x1b[31mcan start"})
+	status("is over: failed", "no worker ", "can start", "goes on from the newest checkpoint")
+	if out, _ := command(t, "status", "--dir", dir).Output(); strings.Contains(string(out), "\x1b") {
+		t.Errorf("an escape code is printed: %q", out)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ended.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status("done") // what the page kept still says so
+}
+
+func TestOutcomes(t *testing.T) {
+	for _, c := range []struct {
+		state   string
+		code    int // -1: nothing is written
+		want    string
+		because string
+	}{
+		{"done", 0, "done", "all steps"}, {"done", -1, "done", "all steps"}, {"training", 0, "done", "all steps"},
+		{"stopped", 130, "stopped", "its last step saved"}, {"stopped", -1, "stopped", "its last step saved"},
+		{"training", 130, "stopped", "without a last checkpoint"}, {"recovering", 130, "stopped", "without"},
+		{"training", 1, "failed", "why"}, {"failed", 1, "failed", "why"}, {"failed", -1, "failed", "page"},
+		{"done", 1, "failed", "why"}, // the steps were done, what came after was not
+		{"training", -1, "killed", "killed"}, {"", -1, "killed", "killed"}, {"recorded", -1, "killed", "killed"},
+	} {
+		state, reason := outcome(web.Outcome{State: c.state, Failure: "the page says"},
+			local.Ended{Code: c.code, Reason: "that is why"}, c.code >= 0)
+		if state != c.want || !strings.Contains(reason, c.because) {
+			t.Errorf("%+v: %s, %s", c, state, reason)
+		}
+	}
+}
