@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -35,6 +36,8 @@ func hostileManifests() map[string]string {
 		"nothing is trained":    `{"format":2,"tensors":[{"name":"w","type":"float32","role":"kept","shape":[1]}]}`,
 		"two of a name":         `{"format":2,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"w","type":"uint8","role":"trained","shape":[8],"offset":8}]}`,
 		"a tool's own, unknown": `{"format":2,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"evenweave/x","type":"uint8","role":"kept","shape":[8],"offset":8}]}`,
+		"too many exponents":    exponents("int32", 3),
+		"exponents of a type":   exponents("uint32", 2),
 		"sum overflows":         `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[2],"offset":9223372036854775807}]}`,
 		"negative step":         `{"format":2,"step":-1}`,
 		"negative term":         `{"format":2,"term":-1}`,
@@ -43,9 +46,18 @@ func hostileManifests() map[string]string {
 	}
 }
 
+// exponents is the manifest of two blocks with so many exponents of a type.
+func exponents(dtype string, n int) string {
+	return fmt.Sprintf(`{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[300]},`+
+		`{"name":"evenweave/exponents","type":%q,"role":"kept","shape":[%d],"offset":1200}]}`, dtype, n)
+}
+
 func TestHostileManifestsAreRefused(t *testing.T) {
 	if _, _, err := verify(t.Context(), bytes.NewReader(sealed(`{"format":2}`, ""))); err != nil {
 		t.Fatal("the file that these are made of is broken:", err)
+	}
+	if _, _, err := verify(t.Context(), bytes.NewReader(sealed(exponents("int32", 2), ""))); err != nil {
+		t.Fatal("the right exponents are refused:", err)
 	}
 	for name, manifest := range hostileManifests() {
 		if m, _, err := verify(t.Context(), bytes.NewReader(sealed(manifest, "payload"))); err == nil {

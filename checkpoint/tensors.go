@@ -46,7 +46,7 @@ func (m Manifest) Layout() (*state.Layout, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
-		if strings.HasPrefix(t.Name, state.Reserved) && !t.Optional {
+		if strings.HasPrefix(t.Name, state.Reserved) && t.Name != state.Exponents && !t.Optional {
 			return nil, fmt.Errorf("tensor %q: this program does not know what it is for: use the build that wrote "+
 				"the checkpoint, or a newer one", t.Name)
 		}
@@ -61,7 +61,32 @@ func (m Manifest) Layout() (*state.Layout, error) {
 			return nil, fmt.Errorf("tensor %q begins at byte %d, expected %d", t.Name, t.Offset, l.Offsets[i])
 		}
 	}
+	if err := knownExponents(l); err != nil {
+		return nil, err
+	}
 	return l, nil
+}
+
+// knownExponents refuses exponents of a form that this program does not know.
+func knownExponents(l *state.Layout) error {
+	if l.Index(state.Exponents) < 0 {
+		return nil
+	}
+	model, err := l.OfModel()
+	if err != nil {
+		return err
+	}
+	expected, err := state.OfJob(model.Tensors)
+	if err != nil {
+		return err
+	}
+	i := expected.Index(state.Exponents)
+	if i >= len(l.Tensors) || l.Tensors[i].Name != state.Exponents || l.Tensors[i].Type != expected.Tensors[i].Type ||
+		!slices.Equal(l.Tensors[i].Shape, expected.Tensors[i].Shape) {
+		return fmt.Errorf("tensor %q: expected one %s of shape %v after the model's: use the build that wrote the "+
+			"checkpoint", state.Exponents, expected.Tensors[i].Type, expected.Tensors[i].Shape)
+	}
+	return nil
 }
 
 func roleNamed(name string) (evenweave.Role, error) {

@@ -133,14 +133,14 @@ func (c *checkpointFlags) load(ctx context.Context, warn io.Writer) (l evenweave
 
 // restore gives the model a checkpoint's state.
 func restore(model evenweave.Model, s *state.State) error {
-	layout, err := state.NewLayout(model.Tensors())
+	wanted, err := state.NewLayout(model.Tensors())
 	if err != nil {
 		return err
 	}
-	if !layout.Equal(s.Layout) {
+	if held, err := s.Layout.OfModel(); err != nil || !held.Equal(wanted) {
 		return errors.New("it holds other tensors than the model has: use the program that wrote it")
 	}
-	return layout.WriteImage(model, s.Image)
+	return s.Layout.WriteImage(s.Layout.Live(model), s.Image)
 }
 
 // newestCheckpoint finds the newest valid checkpoint of a run directory; it calls warn for those that it skips.

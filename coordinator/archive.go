@@ -3,6 +3,8 @@ package coordinator
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
@@ -13,7 +15,7 @@ import (
 	"evenweave/internal/state"
 )
 
-// archive is the job's directory of checkpoints, which hold states of the model's layout.
+// archive is the job's directory of checkpoints, which hold states of the job's layout.
 type archive struct {
 	*checkpoint.Store
 	layout  *state.Layout
@@ -57,4 +59,21 @@ func (a *archive) prune(ctx context.Context) {
 	if _, err := a.Prune(ctx, a.keep, a.spared()...); err != nil && ctx.Err() == nil {
 		a.log.Warn("removing old checkpoints", "err", err)
 	}
+}
+
+// fits refuses a checkpoint whose tensors are not those of a state of this build.
+func (a *archive) fits(e checkpoint.Entry) error {
+	held, err := e.Manifest.Layout()
+	switch {
+	case err == nil && held.Index(state.Exponents) < 0:
+		err = fmt.Errorf("it has no tensor %q: the build that wrote it, of before 27 November 2026, sums gradients in "+
+			"another format and so gives other bits; go on with that build, or start another run with these weights",
+			state.Exponents)
+	case err == nil && !held.Equal(a.layout):
+		err = errors.New("it holds other tensors than the model has: use the program that wrote it")
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint %s cannot be gone on from: %w", e.Path, err)
+	}
+	return nil
 }

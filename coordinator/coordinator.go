@@ -106,7 +106,7 @@ func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
 	}
-	layout, err := state.NewLayout(cfg.Model.Tensors())
+	layout, err := state.OfJob(cfg.Model.Tensors())
 	if err != nil {
 		return nil, fmt.Errorf("the model's state: %w", err)
 	}

@@ -94,7 +94,7 @@ func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progr
 	if err != nil {
 		return progress.Evaluation{}, err
 	}
-	if err := e.layout.WriteImage(e.model, s.Image); err != nil {
+	if err := e.layout.WriteImage(e.layout.Live(e.model), s.Image); err != nil {
 		return progress.Evaluation{}, err
 	}
 	ev := progress.Evaluation{Step: int(s.Step), Epoch: int(s.Ledger.Epochs())}

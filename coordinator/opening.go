@@ -37,6 +37,11 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if err != nil && !errors.Is(err, checkpoint.ErrNone) {
 		return job.Job{}, 0, err
 	}
+	if newest != nil {
+		if err := c.archive.fits(*newest); err != nil {
+			return job.Job{}, 0, err
+		}
+	}
 	if view.Job == nil && c.job != "" {
 		return job.Job{}, 0, c.lostRecord(c.job)
 	}

@@ -21,7 +21,7 @@
 //   - evaluation: the state and samples give loss and metrics.
 //
 // A job of one micro-batch a step computes what GoMLX's train.Trainer computes with that batch, to the last bit but for
-// the rounding of gradients to fixed point.
+// the rounding of gradients.
 //
 // # Roles of variables
 //

@@ -130,32 +130,34 @@ func buffers(m *Model) (all [][]float32) {
 // step takes a step; without quantizing, of one micro-batch, it does what train.Trainer does.
 func step(t *testing.T, m *Model, all []*evenweave.Batch, at int, quantize bool) (loss float64) {
 	t.Helper()
-	grads := buffers(m)
 	var total evenweave.Sums
-	var sums [][]int64
-	for _, g := range grads {
-		sums = append(sums, make([]int64, len(g)))
-	}
+	var flat [][]float32
+	var elements []int
 	for _, b := range all {
+		grads := buffers(m)
 		s, err := m.Gradients(b, grads)
 		if err != nil {
 			t.Fatal(err)
 		}
 		total.Loss, total.Weight = total.Loss+s.Loss, total.Weight+s.Weight
-		for i, g := range grads {
-			if quantize && exact.Accumulate(sums[i], g, len(all)) >= 0 {
-				t.Fatal("a gradient is not finite")
-			}
+		flat = append(flat, slices.Concat(grads...))
+	}
+	grads := buffers(m)
+	for _, g := range grads {
+		elements = append(elements, len(g))
+	}
+	mean := make([]float32, len(flat[0]))
+	for i := range mean { // of one micro-batch
+		mean[i] = flat[0][i] / float32(total.Weight)
+	}
+	if blocks := exact.NewBlocks(elements); quantize {
+		_, bad := blocks.Step(mean, flat, make([]int32, blocks.Count()), total.Weight, int64(at))
+		if bad >= 0 {
+			t.Fatal("a gradient is not finite")
 		}
 	}
-	for i, g := range grads {
-		if quantize {
-			exact.Mean(g, sums[i], total.Weight)
-		} else {
-			for j := range g {
-				g[j] /= float32(total.Weight)
-			}
-		}
+	for _, g := range grads {
+		mean = mean[copy(g, mean):]
 	}
 	if err := m.Update(grads, int64(at)); err != nil {
 		t.Fatal(err)

@@ -9,14 +9,17 @@ import (
 	"evenweave/internal/state"
 )
 
-// buffer is what one step's collective sums over the ranks: P quantised gradients, then the slots below. Each slot but
-// the first three is written by exactly one rank (the others leave it 0), so its sum is that rank's value.
+// buffer is what one step's collective sums over the ranks: the gradients of all micro-batches, quantised, two to a
+// word (see exact.Blocks), then the slots below. Each slot but the bounds and the sums is written by exactly one rank
+// (the others leave it 0), so its sum is that rank's value.
 //
-//	loss, weight               of all micro-batches
-//	metrics    M               likewise, in the order of the task's names
+//	bounds     B               of the blocks, over all micro-batches
+//	sums       loss, weight    of all micro-batches
+//	           metrics    M    likewise, in the order of the task's names
 //	coverage   V               1 from the rank that computed the micro-batch
-//	verdict    V               1 + index of the first gradient element that is not finite or too large;
-//	                           P+1: the loss, P+2: the weight, from P+3 on: the metrics
+//	verdict    V               1 + index of the first of P gradient elements that is not finite;
+//	                           P+1: the loss, P+2: the weight, from P+3 on: the metrics,
+//	                           which are not finite or too large
 //	samples    global batch    1 + dataset index of the sample loaded there; 0 for padding
 //	fingerprints 2 a rank      fingerprint of the rank's state
 //	times      1 a rank        compute time, nanoseconds
@@ -25,6 +28,7 @@ type buffer struct {
 	words []int64
 
 	gradient     []int64
+	bounds       []int64
 	sums         []int64 // loss, weight, metrics
 	coverage     []int64
 	verdict      []int64
@@ -33,6 +37,8 @@ type buffer struct {
 	times        []int64
 	changes      []int64
 
+	blocks     *exact.Blocks
+	elements   int // of the gradient
 	microBatch int
 }
 
@@ -42,17 +48,17 @@ const (
 	sumSlots
 )
 
-func newBuffer(parameters, metrics int, plan schedule.Plan, size int) *buffer {
+func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan, size int) *buffer {
 	v := plan.MicroBatches()
-	b := &buffer{microBatch: plan.MicroBatch}
-	b.words = make([]int64, parameters+sumSlots+metrics+2*v+plan.GlobalBatch+4*size)
+	b := &buffer{blocks: blocks, elements: elements, microBatch: plan.MicroBatch}
+	b.words = make([]int64, blocks.Words()+blocks.Count()+sumSlots+metrics+2*v+plan.GlobalBatch+4*size)
 	rest := b.words
 	take := func(n int) []int64 {
 		var s []int64
 		s, rest = rest[:n:n], rest[n:]
 		return s
 	}
-	b.gradient, b.sums = take(parameters), take(sumSlots+metrics)
+	b.gradient, b.bounds, b.sums = take(blocks.Words()), take(blocks.Count()), take(sumSlots+metrics)
 	b.coverage, b.verdict, b.samples = take(v), take(v), take(plan.GlobalBatch)
 	b.fingerprints, b.times, b.changes = take(2*size), take(size), take(size)
 	return b
@@ -61,7 +67,7 @@ func newBuffer(parameters, metrics int, plan schedule.Plan, size int) *buffer {
 func (b *buffer) reset() { clear(b.words) }
 
 // add adds one micro-batch's results. What cannot be quantised or summed becomes a verdict, which every rank reads.
-func (b *buffer) add(batch *evenweave.Batch, grad []float32, sums evenweave.Sums) {
+func (b *buffer) add(batch *evenweave.Batch, grad []float32, exponents []int32, sums evenweave.Sums) {
 	v, n := batch.MicroBatch, len(b.coverage)
 	b.coverage[v]++
 	for i, s := range batch.Samples {
@@ -77,11 +83,11 @@ func (b *buffer) add(batch *evenweave.Batch, grad []float32, sums evenweave.Sums
 			limit = maxWeight / int64(n)
 		}
 		if q >= limit || q <= -limit || i == sumWeight && q < 0 {
-			b.verdict[v] = int64(len(b.gradient)+i) + 1
+			b.verdict[v] = int64(b.elements+i) + 1
 			return
 		}
 	}
-	if bad := exact.Accumulate(b.gradient, grad, n); bad >= 0 {
+	if bad := b.blocks.Accumulate(b.gradient, b.bounds, grad, exponents, n); bad >= 0 {
 		b.verdict[v] = int64(bad) + 1
 		return
 	}
@@ -150,7 +156,7 @@ func (b *buffer) check(step int64, n names) error {
 		if index == 0 {
 			continue
 		}
-		what := n.verdict(int(index)-1, len(b.gradient))
+		what := n.verdict(int(index)-1, b.elements)
 		return &Verdict{fmt.Sprintf("step %d, micro-batch %d of %d: %s is not finite or exceeds the fixed-point "+
 			"range: training has diverged; "+
 			"resume cannot help, start again with another recipe or seed", step+1, v, len(b.verdict), what)}

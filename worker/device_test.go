@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"evenweave"
+	"evenweave/internal/exact"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/state"
@@ -124,7 +125,7 @@ func TestADeviceThatCannotBeRead(t *testing.T) {
 		return nil
 	}
 	mean := r.layout.Split(make([]float32, r.layout.Summed()))
-	if err := r.update(0, []int32{1}, mean); !errors.Is(err, errDevice) || r.step != 4 || d.extra[0] != 0 ||
+	if err := r.update(0, []int32{1}, mean, nil); !errors.Is(err, errDevice) || r.step != 4 || d.extra[0] != 0 ||
 		r.ledger.Used() != 0 {
 		t.Fatalf("step %d, %d updates after %v", r.step, d.extra[0], err)
 	}
@@ -138,7 +139,7 @@ func TestADeviceThatCannotBeRead(t *testing.T) {
 		}
 		return nil
 	}
-	if err := r.update(0, []int32{1}, mean); !errors.Is(err, errDevice) || !r.expected.IsZero() {
+	if err := r.update(0, []int32{1}, mean, nil); !errors.Is(err, errDevice) || !r.expected.IsZero() {
 		t.Fatalf("fingerprint %s after %v", r.expected, err)
 	}
 	d.read = nil
@@ -202,9 +203,9 @@ func TestVerdictsNameWhatIsWrong(t *testing.T) {
 		"the metric accuracy": {Weight: 4, Metrics: []int64{1 << 62}},
 		"there is no mean":    {Metrics: []int64{0}},
 	} {
-		b := newBuffer(1, 1, plan, 1)
+		b := newBuffer(exact.NewBlocks([]int{1}), 1, 1, plan, 1)
 		for v := range 2 {
-			b.add(&evenweave.Batch{MicroBatch: v, Samples: make([]int32, 4)}, []float32{1}, sums)
+			b.add(&evenweave.Batch{MicroBatch: v, Samples: make([]int32, 4)}, []float32{1}, []int32{0}, sums)
 		}
 		if err := b.check(7, n); err == nil || !strings.Contains(err.Error(), says) ||
 			!strings.Contains(err.Error(), "step 8") {

@@ -50,6 +50,8 @@ type Observer interface {
 	Broken(kind string)
 	// Healed: the state differed from the majority's and was replaced.
 	Healed()
+	// Repeated: a step is computed again, because gradients have outgrown their exponents.
+	Repeated()
 	// Saw counts etcd's unusable records, and members of another protocol. Any goroutine may call it.
 	Saw(skipped, otherProtocol int)
 	// Panicked: a call of another process to this member panicked. Any goroutine may call it, at any time.

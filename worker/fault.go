@@ -27,7 +27,7 @@ func (l *Loop) flips(ctx context.Context) {
 	}
 }
 
-// flip changes one bit of the live state directly, as a faulty memory would: of parameters or of the optimizer's state.
+// flip changes one bit of the live state directly, as a faulty memory would: of any tensor.
 // It waits only for a running computation of gradients, because a model must not be written to meanwhile.
 func (r *replica) flip(at int64, bit int) (where string, err error) {
 	r.computing.Lock()
@@ -42,9 +42,9 @@ func (r *replica) flip(at int64, bit int) (where string, err error) {
 	within := min(at-r.layout.Offsets[tensor], r.layout.Tensors[tensor].Bytes()-1)
 	b := make([]byte, 1)
 	where = fmt.Sprintf("byte %d, bit %d of %s", within, bit, r.layout.Tensors[tensor].Name)
-	if err := r.model.Read(tensor, within, b); err != nil {
+	if err := r.live.Read(tensor, within, b); err != nil {
 		return where, err
 	}
 	b[0] ^= 1 << bit
-	return where, r.model.Write(tensor, within, b)
+	return where, r.live.Write(tensor, within, b)
 }

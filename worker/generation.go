@@ -32,6 +32,7 @@ type generation struct {
 	lanes      []*lane
 	flatMean   []float32
 	mean       [][]float32 // flatMean, cut into tensors
+	exponents  []int32     // of the step in progress
 	samples    []int32
 	stepTimes  *stepTimes
 	report     *report

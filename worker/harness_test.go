@@ -54,7 +54,7 @@ type hand struct {
 // counted is an observer that counts heals, and keeps what was seen last.
 type counted struct {
 	unobserved
-	heals                  int64
+	heals, repeated        int64
 	skipped, otherProtocol int
 }
 
@@ -63,6 +63,8 @@ func (c *counted) Saw(skipped, otherProtocol int) {
 }
 
 func (c *counted) Healed() { c.heals++ }
+
+func (c *counted) Repeated() { c.repeated++ }
 
 // faulty is the tiny model with one fault at most.
 type faulty struct {
@@ -113,7 +115,7 @@ func newCrew(t *testing.T, steps int64) *crew {
 
 func layoutOf(t *testing.T, m evenweave.Model) *state.Layout {
 	t.Helper()
-	layout, err := state.NewLayout(m.Tensors())
+	layout, err := state.OfJob(m.Tensors())
 	if err != nil {
 		t.Fatal(err)
 	}

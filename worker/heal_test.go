@@ -341,7 +341,7 @@ func TestADamagedCopyIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	model.Weights()[3]++ // while the ring sums
-	if err := r.update(0, []int32{1}, r.layout.Split(make([]float32, r.layout.Summed()))); err != nil {
+	if err := r.update(0, []int32{1}, r.layout.Split(make([]float32, r.layout.Summed())), nil); err != nil {
 		t.Fatal(err)
 	}
 	right.Step, r.durable = 5, 5 // already durable, so the adopted state is not kept

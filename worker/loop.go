@@ -219,8 +219,8 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	g := &generation{
 		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, data: l.Data,
 		names:      names{func(i int) string { return probe.ElementName(layout, i) }, l.MetricNames},
-		assignment: schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(elements, len(l.MetricNames),
-			plan, world.Size()),
+		assignment: schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(l.replica.blocks, elements,
+			len(l.MetricNames), plan, world.Size()),
 		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), stepTimes: &l.stepTimes, report: l.report,
 		observer: l.Observer,
 		fetch:    l.Fetch, log: log, sealing: &l.sealing,
@@ -327,5 +327,6 @@ func (unobserved) Rested(string)                {}
 func (unobserved) Committed(*proto.Commit, int) {}
 func (unobserved) Broken(string)                {}
 func (unobserved) Healed()                      {}
+func (unobserved) Repeated()                    {}
 func (unobserved) Saw(int, int)                 {}
 func (unobserved) Panicked()                    {}

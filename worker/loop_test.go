@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,7 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
+	"evenweave/internal/state"
 	"evenweave/proto"
 )
 
@@ -220,9 +222,10 @@ func verdict(c *crew, ids ...string) string {
 	return text
 }
 
-// TestNaNEndsTheJobAlike: all ranks name the same parameter, micro-batch and step.
+// TestNaNEndsTheJobAlike: all ranks name the same parameter, micro-batch and step. A gradient that is too large after
+// all repeats is of no micro-batch alone.
 func TestNaNEndsTheJobAlike(t *testing.T) {
-	for name, poison := range map[string]float32{"NaN": float32(math.NaN()), "overflow": 1e9} {
+	for name, poison := range map[string]float32{"NaN": float32(math.NaN()), "overflow": math.MaxFloat32} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCrew(t, steps)
@@ -234,14 +237,62 @@ func TestNaNEndsTheJobAlike(t *testing.T) {
 					}
 				}
 				c.publish(false, "a", "b", "c")
-				got := verdict(c, "a", "b", "c")
-				for _, want := range []string{"step 5", "micro-batch 5", "weights[7]"} {
+				got, want := verdict(c, "a", "b", "c"), []string{"step 5", "micro-batch 5", "weights[7]"}
+				if name == "overflow" {
+					want = []string{"step 5", "weights[0]", "3 times"}
+				}
+				for _, want := range want {
 					if !strings.Contains(got, want) {
 						t.Errorf("the verdict %q does not name %s", got, want)
 					}
 				}
 			})
 		})
+	}
+}
+
+// TestRepeatedStepsChangeNothing: gradients that outgrow their exponents make all ranks compute the step again, alike
+// for every number of workers; a member that joins or heals then takes the exponents with the state.
+func TestRepeatedStepsChangeNothing(t *testing.T) {
+	run := func(kill bool, ids ...string) (f state.Fingerprint, repeated int64) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			for _, id := range ids {
+				c.start(id, 1, nil).model.poison = func(b *evenweave.Batch, grad []float32) {
+					if b.Step%5 == 4 && b.MicroBatch < 2 { // their sum is small, not its bound
+						grad[7] += float32(math.Ldexp(1-2*float64(b.MicroBatch), 2*int(b.Step)))
+					}
+				}
+			}
+			c.publish(false, ids...)
+			left := ids
+			if kill {
+				c.members[ids[0]].until(7)
+				c.members[ids[0]].cancel(errKilled)
+				<-c.members[ids[0]].ended
+				left = ids[1:]
+				c.publish(false, left...)
+			}
+			f = c.finish(left...)
+			repeated = c.members[left[0]].repeated
+			if x := slices.Max(c.members[left[0]].replica.live.Exponents); x <= 0 {
+				t.Errorf("the largest exponent is %d: expected it to have risen", x)
+			}
+		})
+		return f, repeated
+	}
+	want, repeated := run(false, "a")
+	if repeated < 3 {
+		t.Errorf("%d steps were computed again: expected the first, and some of those that grow", repeated)
+	}
+	for _, ids := range [][]string{{"a", "b"}, {"a", "b", "c"}, {"a", "b", "c", "d", "e"}} {
+		if f, again := run(false, ids...); f != want || again != repeated {
+			t.Errorf("%d workers end with %s after %d repeats, one with %s after %d", len(ids), f, again, want,
+				repeated)
+		}
+	}
+	if f, _ := run(true, "a", "b", "c"); f != want {
+		t.Errorf("three workers of which one dies end with %s, one with %s", f, want)
 	}
 }
 

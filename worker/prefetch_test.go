@@ -28,12 +28,24 @@ func (n *noted) at(step, v int64) chan struct{} {
 }
 
 func (n *noted) Load(b *evenweave.Batch) error {
-	defer close(n.at(b.Step, int64(b.MicroBatch))) // a second load would panic
+	defer func() {
+		done := n.at(b.Step, int64(b.MicroBatch))
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		select {
+		case <-done:
+			if b.Step > 1 { // the first step is computed again, and what waits for the second makes room for it
+				panic("a micro-batch is loaded twice")
+			}
+		default:
+			close(done)
+		}
+	}()
 	return n.Points.Load(b)
 }
 
 // TestLoadingOverlapsComputing: no micro-batch is over before the next one is loaded, also across steps and epochs;
-// each is loaded once, and the weights are the same.
+// each is loaded once, but for those of the first two steps, and the weights are the same.
 func TestLoadingOverlapsComputing(t *testing.T) {
 	const steps = 13 // an epoch has 10
 	want := calm(t, steps)

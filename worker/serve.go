@@ -103,7 +103,7 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: opened.Numerics.Hash,
 		NumericsParts: opened.Numerics.Parts, Protocol: job.Protocol,
 	}, cfg.TTL, cfg.Log)
-	layout, err := state.NewLayout(opened.Model.Tensors())
+	layout, err := state.OfJob(opened.Model.Tensors())
 	if err != nil {
 		return fmt.Errorf("the model's state: %w", err)
 	}

@@ -63,7 +63,7 @@ func TestProbeIsAnsweredDuringAnUpdate(t *testing.T) {
 		for i := range samples {
 			samples[i] = int32(i)
 		}
-		go func() { updated <- s.replica.update(0, samples, nil) }()
+		go func() { updated <- s.replica.update(0, samples, nil, nil) }()
 		<-m.entered
 		begun := time.Now()
 		for range 10 {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"evenweave"
+	"evenweave/internal/exact"
 	"evenweave/internal/job"
 	"evenweave/internal/schedule"
 	"evenweave/internal/state"
@@ -22,7 +23,9 @@ type replica struct {
 	job     job.Job
 	model   evenweave.Model
 	layout  *state.Layout
-	scratch []byte // for fingerprints, which only the loop computes
+	blocks  *exact.Blocks
+	live    *state.Live // the model's tensors, and the exponents of the next step
+	scratch []byte      // for fingerprints, which only the loop computes
 
 	computing sync.Mutex // held while gradients are computed: the model must not change then
 
@@ -63,19 +66,20 @@ type snapshot struct {
 }
 
 func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
-	layout, err := state.NewLayout(model.Tensors())
+	layout, err := state.OfJob(model.Tensors())
 	if err != nil {
 		return nil, fmt.Errorf("the model's state: %w", err)
 	}
 	return &replica{
-		job: j, model: model, layout: layout, scratch: make([]byte, state.FingerprintBlock),
-		ledger: schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{}),
+		job: j, model: model, layout: layout, blocks: layout.Blocks(), live: layout.Live(model),
+		scratch: make([]byte, state.FingerprintBlock),
+		ledger:  schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{}),
 	}, nil
 }
 
 // fingerprint hashes the live state: for the loop only, between updates.
 func (r *replica) fingerprint() (state.Fingerprint, error) {
-	return r.layout.Fingerprint(r.step, r.ledger, r.model, r.scratch)
+	return r.layout.Fingerprint(r.step, r.ledger, r.live, r.scratch)
 }
 
 // adopt installs a state from a peer or a checkpoint. After an error this member has none.
@@ -84,7 +88,11 @@ func (r *replica) adopt(s *state.State) (err error) {
 	defer r.mu.Unlock()
 	r.moved()
 	r.known = false
-	if err := r.layout.WriteImage(r.model, s.Image); err != nil {
+	err = r.layout.WriteImage(r.live, s.Image)
+	if err == nil {
+		err = r.blocks.Check(r.live.Exponents)
+	}
+	if err != nil {
 		return fmt.Errorf("state of step %d: %w", s.Step, err)
 	}
 	r.step, r.ledger = s.Step, s.Ledger
@@ -105,9 +113,9 @@ func (r *replica) invalidate() {
 	r.known, r.broken = false, true
 }
 
-// update commits a step: the ledger, the model's update, the step count, and the snapshot if one is due. On an error
-// nothing has changed.
-func (r *replica) update(epoch int64, samples []int32, mean [][]float32) error {
+// update commits a step: the ledger, the model's update, the exponents, the step count, and the snapshot if one is due.
+// On an error nothing has changed.
+func (r *replica) update(epoch int64, samples []int32, mean [][]float32, exponents []int32) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ledger := r.ledger.Clone()
@@ -122,6 +130,7 @@ func (r *replica) update(epoch int64, samples []int32, mean [][]float32) error {
 		return err
 	}
 	intact := before == r.expected
+	copy(r.live.Exponents, exponents)
 	r.ledger = ledger
 	r.step++
 	r.moved()
@@ -158,7 +167,7 @@ func (r *replica) keep() error {
 
 func (r *replica) copy() (*state.State, error) {
 	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout, Image: make([]byte, r.layout.Size)}
-	return s, r.layout.ReadImage(r.model, 0, s.Image)
+	return s, r.layout.ReadImage(r.live, 0, s.Image)
 }
 
 // verify marks the snapshot of the live step as agreed by all ranks of a world. It reports whether a due snapshot
@@ -309,7 +318,7 @@ func (r *replica) copyMore(s *state.State, at, changes int64) error {
 	if r.changes != changes {
 		return fmt.Errorf("state of step %d is not here any more: this member has gone on to step %d", s.Step, r.step)
 	}
-	return r.layout.ReadImage(r.model, at, s.Image[at:min(at+copyChunk, r.layout.Size)])
+	return r.layout.ReadImage(r.live, at, s.Image[at:min(at+copyChunk, r.layout.Size)])
 }
 
 // held returns the state of a step if it exists already; otherwise nil, and the live state's ledger and number of

@@ -64,7 +64,7 @@ func TestPeersShareOneCopy(t *testing.T) {
 			t.Fatalf("another copy, or an error: %v", err)
 		}
 	}
-	if err := r.update(0, nil, nil); err != nil {
+	if err := r.update(0, nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if first.Image[3] != 0 {
@@ -88,7 +88,7 @@ func TestUpdateWaitsForNoCopy(t *testing.T) {
 			return
 		}
 		m.read = nil
-		go func() { updated <- r.update(0, nil, nil) }()
+		go func() { updated <- r.update(0, nil, nil, nil) }()
 		for r.mu.TryRLock() { // until the update waits for this chunk
 			r.mu.RUnlock()
 			runtime.Gosched()

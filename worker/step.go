@@ -31,8 +31,63 @@ type commit struct {
 
 // step computes, sums, checks and applies one update. The state changes only in the update, near the end.
 func (g *generation) step(ctx context.Context) (commit, error) {
-	r, buf, began := g.replica, g.buffer, time.Now()
+	r, buf := g.replica, g.buffer
+	c, err := g.reduce(ctx)
+	if err == nil {
+		c.verified, err = r.verify(r.expected, g.world.Generation)
+	}
+	if err != nil {
+		return commit{}, err
+	}
+	began := time.Now()
+	g.report.phase(phaseUpdate)
+	weight := buf.sums[sumWeight]
+	c.samples = buf.used()
+	c.loss = exact.Value(buf.sums[sumLoss]) / float64(weight)
+	for _, m := range buf.sums[sumSlots:] {
+		c.metrics = append(c.metrics, float64(m)/float64(weight))
+	}
+	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
+	r.blocks.Mean(g.flatMean, buf.gradient, g.exponents, weight)
+	r.blocks.Next(g.exponents, buf.bounds, r.step)
+	g.samples = buf.loaded(g.samples)
+	if err := r.update(c.epoch, g.samples, g.mean, g.exponents); err != nil {
+		return commit{}, err
+	}
+	c.update = time.Since(began)
+	g.assignment = schedule.Next(g.assignment, buf.times)
+	g.stepTimes.saw(c.compute + c.reduce + c.wait + c.update)
+	return c, nil
+}
 
+// reduce computes and sums until the sum is exact: with the exponents of the state first. If a bound of the sum is too
+// large, which all ranks see alike, the step is computed again with those that the bounds ask for; the state does not
+// know of it.
+func (g *generation) reduce(ctx context.Context) (commit, error) {
+	r, buf := g.replica, g.buffer
+	g.exponents = append(g.exponents[:0], r.live.Exponents...)
+	what := ""
+	for range 1 + exact.Repeats {
+		c, err := g.attempt(ctx)
+		if err != nil {
+			return commit{}, err
+		}
+		first := r.blocks.Raise(g.exponents, buf.bounds)
+		if first < 0 {
+			return c, nil
+		}
+		what = g.names.element(r.blocks.First(first))
+		g.log.Info("computing a step again: gradients have outgrown their exponents", "step", r.step+1, "from", what)
+		g.observer.Repeated()
+	}
+	return commit{}, &Verdict{fmt.Sprintf("step %d: the gradient of the block of %s has grown too much in one step, "+
+		"in which it was computed %d times: training has diverged; resume cannot help, start again with another "+
+		"recipe or seed", r.step+1, what, 1+exact.Repeats)}
+}
+
+// attempt computes, sums and checks once.
+func (g *generation) attempt(ctx context.Context) (commit, error) {
+	r, buf, began := g.replica, g.buffer, time.Now()
 	g.report.phase(phaseCompute)
 	buf.reset()
 	if err := g.compute(ctx); err != nil {
@@ -62,31 +117,9 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	if err := buf.check(r.step, g.names); err != nil {
 		return commit{}, err
 	}
-	verified, err := r.verify(fingerprint, g.world.Generation)
-	if err != nil {
-		return commit{}, err
-	}
-	c := commit{changing: buf.changing(), verified: verified, compute: computed, assignment: g.assignment}
-
-	g.report.phase(phaseUpdate)
-	updating := time.Now()
-	weight := buf.sums[sumWeight]
-	c.samples = buf.used()
-	c.loss = exact.Value(buf.sums[sumLoss]) / float64(weight)
-	for _, m := range buf.sums[sumSlots:] {
-		c.metrics = append(c.metrics, float64(m)/float64(weight))
-	}
-	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
-	exact.Mean(g.flatMean, buf.gradient, weight)
-	g.samples = buf.loaded(g.samples)
-	if err := r.update(c.epoch, g.samples, g.mean); err != nil {
-		return commit{}, err
-	}
-	c.update = time.Since(updating)
+	c := commit{changing: buf.changing(), compute: computed, assignment: g.assignment}
 	c.wait = max(0, min(reduced, time.Duration(slowest(buf.times))-computed))
 	c.reduce = reduced - c.wait
-	g.assignment = schedule.Next(g.assignment, buf.times)
-	g.stepTimes.saw(time.Since(began))
 	return c, nil
 }
 
@@ -118,7 +151,7 @@ func (g *generation) compute(ctx context.Context) error {
 				if err != nil {
 					fault = errors.Join(fault, err)
 				} else {
-					g.buffer.add(&l.batch, l.flat, sums)
+					g.buffer.add(&l.batch, l.flat, g.exponents, sums)
 				}
 				mu.Unlock()
 			}

@@ -99,7 +99,7 @@ func (m *member) Update(mean [][]float32, step int64) error {
 type fresh struct{}
 
 func (fresh) FromCoordinator(context.Context, string, string, int64) (*state.State, error) {
-	layout, err := state.NewLayout(example.NewSoftmax().Tensors())
+	layout, err := state.OfJob(example.NewSoftmax().Tensors())
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 	world := await(t, c.events, "a world", anyOf[progress.World])
 	start := await(t, c.events, "the start", anyOf[progress.Start])
 
-	layout, err := state.NewLayout(example.NewSoftmax().Tensors())
+	layout, err := state.OfJob(example.NewSoftmax().Tensors())
 	if err != nil {
 		t.Fatal(err)
 	}

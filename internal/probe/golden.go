@@ -29,17 +29,18 @@ const (
 	mostParts = 1000 // more are left out, so that records stay small
 )
 
-// Numerics is the golden probe: the SHA-256 of what Gradients gives for the first micro-batch of a plan and of what
-// Update makes of it, in the middle of the schedule, where a learning rate shows. The state is filled by a hash of its
-// places, so the probe depends on the model's arithmetic and the data alone. Afterwards the model's state is undefined.
+// Numerics is the golden probe: the SHA-256 of what Gradients gives for the first micro-batch of a plan and of the
+// state after a step of that micro-batch alone, in the middle of the schedule, where a learning rate shows. The model's
+// state is filled by a hash of its places, so the probe depends on the model's arithmetic, the sum's and the data
+// alone. Afterwards the model's state is undefined.
 func Numerics(model evenweave.Model, data evenweave.Data, plan schedule.Plan, total int64) (Golden, error) {
-	layout, err := state.NewLayout(model.Tensors())
+	layout, err := state.OfJob(model.Tensors())
 	if err != nil {
 		return Golden{}, err
 	}
-	s := state.New(layout, plan.Samples)
+	s, live := state.New(layout, plan.Samples), layout.Live(model)
 	fill(s)
-	if err := layout.WriteImage(model, s.Image); err != nil {
+	if err := layout.WriteImage(live, s.Image); err != nil {
 		return Golden{}, err
 	}
 	b := &evenweave.Batch{Samples: make([]int32, plan.MicroBatch), Seed: plan.Seed}
@@ -63,16 +64,21 @@ func Numerics(model evenweave.Model, data evenweave.Data, plan schedule.Plan, to
 	}, p.whole)
 	for _, grad := range grads {
 		p.part(func(w io.Writer) {
-			for i, g := range grad {
+			for _, g := range grad {
 				write(w, uint64(math.Float32bits(g)))
-				grad[i] = g / float32(max(sums.Weight, 1))
 			}
 		}, p.whole)
 	}
-	if err := model.Update(grads, total/2); err != nil {
+	mean := make([]float32, len(flat))
+	_, bad := layout.Blocks().Step(mean, [][]float32{flat}, live.Exponents, max(sums.Weight, 1), total/2)
+	if bad >= 0 { // it is in the hash; such a step makes no update
+		clear(mean)
+		clear(live.Exponents)
+	}
+	if err := model.Update(layout.Split(mean), total/2); err != nil {
 		return Golden{}, err
 	}
-	if err := layout.ReadImage(model, 0, s.Image); err != nil {
+	if err := layout.ReadImage(live, 0, s.Image); err != nil {
 		return Golden{}, err
 	}
 	for i := range layout.Tensors {

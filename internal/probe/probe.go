@@ -11,13 +11,14 @@ import (
 	"evenweave/internal/state"
 )
 
-// Initial is the state of step 0: what the model's Init makes of the seed. The model holds it afterwards.
+// Initial is the state of step 0: what the model's Init makes of the seed, and zeros in the tool's own tensors. The
+// model holds it afterwards.
 func Initial(model evenweave.Model, layout *state.Layout, seed uint64, samples int) (*state.State, error) {
 	if err := model.Init(seed); err != nil {
 		return nil, fmt.Errorf("initial weights of seed %d: %w", seed, err)
 	}
 	s := state.New(layout, samples)
-	return s, layout.ReadImage(model, 0, s.Image)
+	return s, layout.ReadImage(layout.Live(model), 0, s.Image)
 }
 
 // WeightsSHA256 is the hexadecimal SHA-256 of the tensors of role trained, then of those of role averaged, in their

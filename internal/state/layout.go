@@ -9,7 +9,7 @@ import (
 	"evenweave"
 )
 
-// Reserved begins the names of the tool's own tensors, which follow the model's and have role Kept.
+// Reserved begins the names of the tool's own tensors, which follow the model's and have role Kept (see OfJob).
 const Reserved = "evenweave/"
 
 const (

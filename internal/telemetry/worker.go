@@ -16,6 +16,7 @@ type Worker struct {
 
 	phases                                   *prometheus.HistogramVec
 	steps, microBatches, sent, heals, panics prometheus.Counter
+	repeated                                 prometheus.Counter
 	generation, rank, worldSize, step, share prometheus.Gauge
 	skipped, otherProtocol                   prometheus.Gauge
 	broken                                   *prometheus.CounterVec
@@ -31,6 +32,8 @@ func NewWorker(member string) *Worker {
 		"Time of committed steps by phase: compute (own micro-batches), wait (for slower ranks), reduce (the "+
 			"all-reduce without that), update.", stepBuckets), []string{"phase"}))
 	w.steps = f.counter("steps_total", "Steps that this member committed.")
+	w.repeated = f.counter("steps_repeated_total", "Times that a step was computed again, because gradients had "+
+		"outgrown their exponents.")
 	w.microBatches = f.counter("micro_batches_total", "Micro-batches that this member computed for committed steps.")
 	w.sent = f.counter("ring_sent_bytes_total", "Payload of committed all-reduces that this member sent to its "+
 		"right neighbour.")
@@ -97,6 +100,9 @@ func (w *Worker) Broken(kind string) { w.broken.WithLabelValues(kind).Inc() }
 
 // Healed implements worker.Observer.
 func (w *Worker) Healed() { w.heals.Inc() }
+
+// Repeated implements worker.Observer.
+func (w *Worker) Repeated() { w.repeated.Inc() }
 
 // Panicked implements worker.Observer.
 func (w *Worker) Panicked() { w.panics.Inc() }

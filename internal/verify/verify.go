@@ -84,6 +84,9 @@ type run struct {
 	tensors []evenweave.Tensor
 	summed  []evenweave.Tensor
 	trace   Trace
+
+	blocks    *exact.Blocks
+	exponents []int32 // of the next step
 }
 
 // layout checks what Tensors returns.
@@ -110,6 +113,12 @@ func (r *run) layout() error {
 	if len(r.summed) == 0 {
 		return errors.New("no tensor of the model is trained")
 	}
+	var elements []int
+	for _, t := range r.summed {
+		elements = append(elements, t.Elements())
+	}
+	r.blocks = exact.NewBlocks(elements)
+	r.exponents = make([]int32, r.blocks.Count())
 	return nil
 }
 
@@ -238,7 +247,7 @@ func (r *run) step(ctx context.Context, step int64) error {
 	for v := range n {
 		r.trace = append(r.trace, want[v]...)
 	}
-	mean, err := r.mean(results)
+	mean, err := r.mean(step, results)
 	if err != nil {
 		return fmt.Errorf("step %d: %w", step+1, err)
 	}
@@ -274,7 +283,7 @@ func (r *run) sideBySide(step int64, want []Trace) error {
 }
 
 // mean sums the results exactly, as the ring does.
-func (r *run) mean(results []result) (mean [][]float32, err error) {
+func (r *run) mean(step int64, results []result) (mean [][]float32, err error) {
 	weight := int64(0)
 	for _, res := range results {
 		weight += res.sums.Weight
@@ -283,18 +292,23 @@ func (r *run) mean(results []result) (mean [][]float32, err error) {
 		return nil, fmt.Errorf("its micro-batches have weight %d in all: Sums.Weight counts what is not padding",
 			weight)
 	}
-	for i, t := range r.summed {
-		sum := make([]int64, t.Elements())
-		for v, res := range results {
-			if bad := exact.Accumulate(sum, res.grads[i], len(results)); bad >= 0 {
-				return nil,
-					fmt.Errorf("micro-batch %d: the gradient of %s[%d] is %v: not finite, or beyond the fixed-point "+
-						"range", v, t.Name, bad, res.grads[i][bad])
+	flat := make([][]float32, len(results))
+	for v, res := range results {
+		flat[v] = slices.Concat(res.grads...)
+	}
+	means := make([]float32, len(flat[0]))
+	if v, bad := r.blocks.Step(means, flat, r.exponents, weight, step); bad >= 0 {
+		value, at := flat[v][bad], bad
+		for i, t := range r.summed {
+			if at < t.Elements() {
+				return nil, fmt.Errorf("micro-batch %d: the gradient of %s[%d] is %v: not finite, or grown too much "+
+					"in one step", v, r.summed[i].Name, at, value)
 			}
+			at -= t.Elements()
 		}
-		out := make([]float32, t.Elements())
-		exact.Mean(out, sum, weight)
-		mean = append(mean, out)
+	}
+	for _, t := range r.summed {
+		mean, means = append(mean, means[:t.Elements()]), means[t.Elements():]
 	}
 	return mean, nil
 }
