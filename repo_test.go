@@ -30,7 +30,8 @@ var layers = [][]string{
 	{"internal/example"},
 	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors",
 		"gomlx/backend/avx2"},
-	{"internal/regular", "internal/picture", "internal/options", "internal/safetensors", "internal/onnx"},
+	{"internal/regular", "internal/picture", "internal/sheet", "internal/terminal",
+		"internal/options", "internal/safetensors", "internal/onnx"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests
 }

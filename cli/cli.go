@@ -166,7 +166,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 	bench := benchCommand()
 	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), etcdCommand(p.asked), healthCommand(),
 		statusCommand(), scaleCommand(), blameCommand(), reportCommand(), checkpointCommand(), p.exportCommand(), bench,
-		p.chaosCommand(), p.verifyCommand(), p.inspectCommand(), p.versionCommand())
+		p.chaosCommand(), p.verifyCommand(), p.inspectCommand(), p.versionCommand(), p.dataCommand())
 	return root, p.addOwn(root, bench)
 }
 
@@ -181,7 +181,7 @@ func about(t *evenweave.Task) string {
 // addOwn adds the task's commands, and those of the tool that a task may replace.
 func (p *program) addOwn(root, bench *cobra.Command) error {
 	commands := slices.Clone(p.task.Commands)
-	for _, c := range []evenweave.Command{p.evaluate(), p.data()} {
+	for _, c := range []evenweave.Command{p.evaluate()} {
 		if !slices.ContainsFunc(commands, func(own evenweave.Command) bool { return own.Name == c.Name }) {
 			commands = append(commands, c)
 		}

@@ -222,36 +222,3 @@ func printFigures(c *evenweave.Invocation, figures []evenweave.Figure) error {
 	}
 	return nil
 }
-
-// data is the command that opens the task's data and says what they are.
-func (p *program) data() evenweave.Command {
-	return evenweave.Command{
-		Name: "data", About: "Open the task's data, check them and say what they are",
-		Data: true, Options: p.task.Options,
-		Run: func(_ context.Context, c *evenweave.Invocation) error {
-			sets, err := p.task.Data(c.Dir)
-			if err != nil {
-				return err
-			}
-			for _, set := range []struct {
-				name string
-				data evenweave.Data
-			}{{"train", sets.Train}, {"held_out", sets.HeldOut}, {"test", sets.Test}} {
-				switch {
-				case set.data == nil:
-				case c.JSON:
-					err = json.NewEncoder(c.Stdout).Encode(map[string]any{"event": "data", "time": time.Now(),
-						"set":     set.name,
-						"samples": set.data.Len(), "digest": set.data.Digest()})
-				default:
-					_, err = fmt.Fprintf(c.Stdout, "%-9s %8d samples  %s\n", set.name, set.data.Len(),
-						job.Clean(set.data.Digest()))
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
-}

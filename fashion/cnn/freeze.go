@@ -1,7 +1,6 @@
 package cnn
 
 import (
-	"cmp"
 	"fmt"
 	"path"
 	"strings"
@@ -9,11 +8,11 @@ import (
 
 // Frozen returns the parameters whose names match one of the patterns of path.Match, separated by commas: "conv*/*" is
 // all convolutions. A pattern that matches nothing is an error, and so is freezing everything.
-func Frozen(patterns string, classes int) ([]Tensor, error) {
+func Frozen(patterns string) ([]Tensor, error) {
 	if patterns == "" {
 		return nil, nil
 	}
-	all := parameters(cmp.Or(classes, defaultClasses))
+	all := parameters()
 	chosen := make([]bool, len(all))
 	for pattern := range strings.SplitSeq(patterns, ",") {
 		matched := false

@@ -12,9 +12,6 @@ import (
 	"evenweave"
 )
 
-// classes are those of the networks that most tests build.
-const classes = defaultClasses
-
 // open compiles a model, or skips the test where XLA's plug-in is missing.
 func open(t *testing.T, o Options) *Model {
 	t.Helper()
@@ -47,7 +44,7 @@ func TestModel(t *testing.T) {
 			if err := m.Close(); err != nil {
 				t.Error(err)
 			}
-			if _, err := m.Gradients(someBatch(4, 1), m.split(make([]float32, numParameters(classes)))); err == nil {
+			if _, err := m.Gradients(someBatch(4, 1), m.split(make([]float32, NumParameters))); err == nil {
 				t.Error("a closed model computes")
 			}
 		})
@@ -120,7 +117,7 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 		}
 	}
 	compare := func(what string, flat []float32) {
-		for _, tensor := range parameters(classes) {
+		for _, tensor := range parameters() {
 			part := flat[tensor.Offset : tensor.Offset+tensor.Size()]
 			norm, sum := take(1)[0], take(1)[0]
 			var square, total float64
@@ -141,7 +138,7 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 		}
 	}
 
-	p := numParameters(classes)
+	const p = NumParameters
 	params := scaled(unit(1, p), 0.5, 0.125)
 	state := slices.Concat(params, scaled(unit(2, p), 0.5, 1.0/512), scaled(unit(3, p), 0, 1.0/(1<<18)))
 	m.setState(state)
@@ -186,7 +183,7 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 // compareChange checks the parameters' change to the rounding of the parameters.
 func compareChange(t *testing.T, change []float32, rest *[]float64) {
 	t.Helper()
-	for _, tensor := range parameters(classes) {
+	for _, tensor := range parameters() {
 		*rest = (*rest)[2:]
 		for i := 0; i < tensor.Size(); i += max(1, tensor.Size()/512) {
 			got, want := float64(change[tensor.Offset+i]), (*rest)[0]
@@ -268,7 +265,7 @@ func stateIsTheOneSourceOfTruth(t *testing.T, m *Model) {
 	if m.state[40] != math.Float32frombits(math.Float32bits(before[40])^1<<22) {
 		t.Fatal("another bit was flipped")
 	}
-	whole := make([]float32, numParameters(classes))
+	whole := make([]float32, NumParameters)
 	if _, err := m.Gradients(batch, m.split(whole)); err != nil {
 		t.Fatal(err)
 	}
@@ -342,11 +339,11 @@ func initialStateAndLayout(t *testing.T, m *Model) {
 		t.Fatal(err)
 	}
 	// Pinned: a change breaks the promise that a seed gives one result.
-	hash := hashFloats(m.state[:numParameters(classes)])
+	hash := hashFloats(m.state[:NumParameters])
 	if got := hash; got != "406bc7b271fe51bfae4c8cc88de69ed44a381c82cde1dd561baacbd3acd00da1" {
 		t.Errorf("initial weights of seed 1 have hash %s", got)
 	}
-	if err := m.Init(2); err != nil || hashFloats(m.state[:numParameters(classes)]) == hash {
+	if err := m.Init(2); err != nil || hashFloats(m.state[:NumParameters]) == hash {
 		t.Errorf("two seeds give the same weights: %v", err)
 	}
 	end := 0
@@ -361,9 +358,8 @@ func initialStateAndLayout(t *testing.T, m *Model) {
 	for _, layer := range m.Layers() {
 		total += layer.Parameters
 	}
-	if end != len(m.state) || total != numParameters(classes) {
-		t.Errorf("layout covers %d of %d values, layers %d of %d parameters", end, len(m.state), total,
-			numParameters(classes))
+	if end != len(m.state) || total != NumParameters {
+		t.Errorf("layout covers %d of %d values, layers %d of %d parameters", end, len(m.state), total, NumParameters)
 	}
 }
 

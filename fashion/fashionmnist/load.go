@@ -80,9 +80,7 @@ func holds(dir string, f file) bool {
 // Load reads and verifies the four files in dir, or in dir/FashionMNIST/raw, which is where torchvision puts them.
 func Load(dir string) (train, test *Dataset, err error) {
 	trainImages, trainLabels, testImages, testLabels := files()
-	if raw := filepath.Join(dir, "FashionMNIST", "raw"); !holds(dir, trainImages) && holds(raw, trainImages) {
-		dir = raw
-	}
+	dir = below(dir)
 	if train, err = loadPair(dir, trainImages, trainLabels); err != nil {
 		return nil, nil, err
 	}
@@ -92,16 +90,27 @@ func Load(dir string) (train, test *Dataset, err error) {
 	return train, test, nil
 }
 
-// Holds says whether a directory has at least one of the four files as it must be: then the others belong to it, and
-// one that differs is damaged.
-func Holds(dir string) bool {
-	trainImages, trainLabels, testImages, testLabels := files()
-	for _, f := range []file{trainLabels, testLabels, testImages, trainImages} {
-		if _, err := f.read(dir); err == nil {
-			return true
-		}
+// below is dir, or the folder in it where torchvision puts the files.
+func below(dir string) string {
+	first, _, _, _ := files()
+	if raw := filepath.Join(dir, "FashionMNIST", "raw"); !holds(dir, first) && holds(raw, first) {
+		return raw
 	}
-	return false
+	return dir
+}
+
+// Files are the paths that Load reads: images and labels to train on, then those to test on.
+func Files(dir string) (paths []string) {
+	dir = below(dir)
+	a, b, c, d := files()
+	for _, f := range []file{a, b, c, d} {
+		path := filepath.Join(dir, f.name)
+		if _, err := os.Stat(path); err != nil {
+			path += ".gz"
+		}
+		paths = append(paths, path)
+	}
+	return paths
 }
 
 func loadPair(dir string, images, labels file) (*Dataset, error) {
@@ -115,7 +124,7 @@ func loadPair(dir string, images, labels file) (*Dataset, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(images.sha256 + labels.sha256))
-	return &Dataset{Images: i, Labels: l, Hash: hex.EncodeToString(sum[:]), Number: NumClasses}, nil
+	return &Dataset{Images: i, Labels: l, Hash: hex.EncodeToString(sum[:])}, nil
 }
 
 // read returns the verified payload of f, from dir/name or dir/name.gz.
