@@ -71,7 +71,7 @@ func (v *view) status() []string {
 		fields = append(fields, job.Clean(m.Name)+" "+text)
 	}
 	if s := v.meter.speed(); s.images > 0 {
-		fields = append(fields, fmt.Sprintf("%.0f images/s", s.images))
+		fields = append(fields, fmt.Sprintf("%.0f samples/s", s.images))
 	}
 	return append(fields, count(v.workers(), "worker"))
 }
@@ -219,7 +219,7 @@ func describeDone(e Done) []string {
 	}
 	place := fmt.Sprintf("step %d, epoch %d", e.Step, e.Epoch)
 	head += strings.Join(append([]string{place}, listFigures("test", e.Figures)...), ", ")
-	out := []string{head, fmt.Sprintf("%s on %s, backend %s, %.0f images/s",
+	out := []string{head, fmt.Sprintf("%s on %s, backend %s, %.0f samples/s",
 		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), job.Clean(e.Backend),
 		e.SamplesPerSecond)}
 	if e.WeightsSHA256 != "" {
