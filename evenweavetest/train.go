@@ -141,17 +141,17 @@ func end(pid int) error {
 
 // resultOf reads the last line of a run.
 func resultOf(line []byte) (r Result, err error) {
-	done := struct {
-		Event   string
-		Weights string `json:"weights_sha256"`
-		*Result
-	}{Result: &r}
+	var done struct {
+		Event                            string
+		Step, Epoch, Workers, Generation int
+		Weights                          string `json:"weights_sha256"`
+	}
 	if err := json.Unmarshal(line, &done); err != nil {
 		return r, err
 	}
 	if done.Event != "done" || done.Weights == "" {
 		return r, fmt.Errorf("the event is %q, expected done with weights", done.Event)
 	}
-	r.Weights = done.Weights
-	return r, nil
+	return Result{Step: done.Step, Epoch: done.Epoch, Workers: done.Workers, Generation: done.Generation,
+		Weights: done.Weights}, nil
 }
