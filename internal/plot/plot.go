@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
+	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -18,8 +19,10 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
+	"gonum.org/v1/plot/vg/vgsvg"
 
 	"evenweave/internal/progress"
+	"evenweave/internal/regular"
 )
 
 const (
@@ -34,7 +37,8 @@ const (
 // ErrNoCurve is the error of Curve without any step or evaluation.
 var ErrNoCurve = errors.New("no step and no evaluation to draw")
 
-// Curve draws the learning curve that records hold as a PNG file at path, over epochs: loss, and below it each metric
+// Curve draws the learning curve that records hold as a file at path, SVG if its name ends in .svg and else PNG, over
+// epochs, each marked: loss, and below it each metric
 // and figure by its name, of training (light for single steps, bold for their moving mean) and of the test set. What
 // training shows is measured before each update and with dropout, the test set without. The file appears whole or not
 // at all. Records may be in any order; other kinds are ignored.
@@ -52,17 +56,28 @@ func Curve(path string, records []progress.Record) error {
 	for _, p := range panels[1:] {
 		p[0].Legend = plot.NewLegend() // one legend is enough
 	}
-	height := vg.Length(len(panels)) * panelHeight
-	image := vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(plotDPI))
+	picture := newPicture(path, vg.Length(len(panels))*panelHeight)
 	tiles := draw.Tiles{Rows: len(panels), Cols: 1, PadX: vg.Inch / 4, PadY: vg.Inch / 5,
 		PadTop: vg.Inch / 6, PadBottom: vg.Inch / 6, PadLeft: vg.Inch / 6, PadRight: vg.Inch / 4}
-	for i, canvases := range plot.Align(panels, tiles, draw.New(image)) {
+	for i, canvases := range plot.Align(panels, tiles, draw.New(picture)) {
 		panels[i][0].Draw(canvases[0])
 	}
-	if err := writePNG(path, vgimg.PngCanvas{Canvas: image}); err != nil {
+	err := regular.ReplaceBy(path, func(w io.Writer) error {
+		_, err := picture.WriteTo(w)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("plot %s: %w", path, err)
 	}
 	return nil
+}
+
+// newPicture is a canvas of the file's format.
+func newPicture(path string, height vg.Length) vg.CanvasWriterTo {
+	if strings.EqualFold(filepath.Ext(path), ".svg") {
+		return vgsvg.New(plotWidth, height)
+	}
+	return vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(plotWidth, height), vgimg.UseDPI(plotDPI))}
 }
 
 // course is one number over the steps, in training and on the test set.
@@ -169,6 +184,7 @@ var (
 	lightColor = color.NRGBA{0x1f, 0x77, 0xb4, 0x48}
 	testColor  = color.NRGBA{0xd6, 0x5f, 0x0e, 0xff}
 	gridColor  = color.NRGBA{0, 0, 0, 0x1c}
+	epochColor = color.NRGBA{0, 0, 0, 0x60}
 )
 
 // panel is one part of the picture. Colors above are never written to.
@@ -210,7 +226,27 @@ func (c course) panel(label string) *plot.Plot {
 	}
 	p.X.Min = 0
 	c.focus(p)
+	if label == "epoch" {
+		p.Add(epochs{})
+	}
 	return p
+}
+
+// epochs marks where epochs end, while there is room for it.
+type epochs struct{}
+
+const maxMarks = 60
+
+// Plot implements plot.Plotter.
+func (epochs) Plot(c draw.Canvas, p *plot.Plot) {
+	if p.X.Max > maxMarks {
+		return
+	}
+	x, _ := p.Transforms(&c)
+	style := draw.LineStyle{Color: epochColor, Width: 0.7, Dashes: []vg.Length{3, 3}}
+	for e := 1.0; e <= p.X.Max; e++ {
+		c.StrokeLine2(style, x(e), c.Min.Y, x(e), c.Max.Y)
+	}
 }
 
 // smooth is the mean of the points around each.
@@ -260,23 +296,4 @@ func ticks(low, high float64) []plot.Tick {
 		}
 	}
 	return out
-}
-
-// writePNG replaces the picture in one rename.
-func writePNG(path string, picture vgimg.PngCanvas) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = picture.WriteTo(f)
-	err = errors.Join(err, f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -1,10 +1,13 @@
 package plot
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"image/png"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -105,5 +108,30 @@ func TestTimelineFindsTheEpochs(t *testing.T) {
 	}
 	if _, label := timeline(steps[:469]); label != "step" {
 		t.Errorf("one epoch shows no length, but the axis is %q", label)
+	}
+}
+
+// TestSVGNamesAxesAndMarksEpochs: the picture as text has what a reader looks for.
+func TestSVGNamesAxesAndMarksEpochs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "curve.SVG")
+	if err := Curve(path, training()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for decoder := xml.NewDecoder(bytes.NewReader(text)); ; {
+		if _, err := decoder.Token(); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for want, times := range map[string]int{">epoch</text>": 2, ">loss</text>": 1, ">accuracy (%)</text>": 1,
+		">test set</text>": 1, "stroke-dasharray": 2 * 10} {
+		if got := bytes.Count(text, []byte(want)); got != times {
+			t.Errorf("%q is there %d times, want %d", want, got, times)
+		}
 	}
 }
