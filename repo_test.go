@@ -30,7 +30,7 @@ var layers = [][]string{
 	{"internal/example"},
 	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors",
 		"gomlx/backend/avx2"},
-	{"internal/regular", "internal/picture", "internal/sheet", "internal/terminal",
+	{"internal/regular", "dataset/picture", "internal/sheet", "internal/terminal",
 		"internal/options", "internal/safetensors", "internal/onnx"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests
@@ -148,6 +148,27 @@ func moduleName(t *testing.T) string {
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
 	return strings.TrimPrefix(first, "module ")
+}
+
+// The built-in task is made of what a user's task can have: no package of it imports an internal one, but for those
+// that remain.
+func TestTheBuiltInTaskIsAUsersTask(t *testing.T) {
+	inside, seen := moduleName(t)+"/internal/", 0
+	remain := []string{"onnx"} // fashion/cnn writes its layers by it; gomlx should, for any model
+	for _, s := range sources(t) {
+		if !s.within([]string{"fashion", "fashion/*"}) || s.test {
+			continue
+		}
+		seen++
+		for _, p := range s.imports() {
+			if name, internal := strings.CutPrefix(p, inside); internal && !slices.Contains(remain, name) {
+				t.Errorf("%s imports %s, which a task in another module cannot", s.path, p)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("fashion has no files")
+	}
 }
 
 func TestImportsPointDownwards(t *testing.T) {
@@ -371,7 +392,7 @@ func TestOnlyChosenImageFormatsAreDecoded(t *testing.T) {
 		ast.Inspect(s.File, func(n ast.Node) bool {
 			if sel, ok := n.(*ast.SelectorExpr); ok && (sel.Sel.Name == "Decode" || sel.Sel.Name == "DecodeConfig") {
 				if p, ok := sel.X.(*ast.Ident); ok && p.Name == "image" {
-					t.Errorf("%s: image.%s: use internal/picture, which chooses the formats",
+					t.Errorf("%s: image.%s: use dataset/picture, which chooses the formats",
 						s.positions.Position(n.Pos()), sel.Sel.Name)
 				}
 			}

@@ -2,6 +2,7 @@
 // knows tasks by the types of package evenweave alone. Each command assembles the packages that do the work.
 //
 //	cli.go        Main, Run; the commands; logs and signals
+//	name.go       the program's own name in all that it says
 //	task.go       a task's options, data and model for the commands
 //	spec.go       the flags that say what is trained
 //	variables.go  EVENWEAVE_* variables
@@ -20,7 +21,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -61,7 +61,7 @@ func Main(t *evenweave.Task) {
 	signal.Ignore(syscall.SIGPIPE) // the reader of our output may end: the training goes on
 	out := &output{to: os.Stdout}
 	err := out.also(run(context.Background(), t, asked, out, os.Args[1:]))
-	os.Exit(report(os.Stderr, programName(), err))
+	os.Exit(report(namedWriter{os.Stderr, programName()}, programName(), err))
 }
 
 // Run runs one command line of a task in this process, and returns how it ended: nil where Main would exit with 0. A
@@ -77,11 +77,10 @@ func run(ctx context.Context, t *evenweave.Task, asked <-chan struct{}, out io.W
 	if err != nil {
 		return err
 	}
-	root, err := p.root()
+	root, err := p.commandLine(out, os.Stderr)
 	if err != nil {
 		return err
 	}
-	root.SetOut(out)
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
@@ -96,15 +95,6 @@ func report(w io.Writer, name string, err error) int {
 		}
 	}
 	return code
-}
-
-// programName is that of the executable, for messages.
-func programName() string {
-	name := filepath.Base(os.Args[0])
-	for _, end := range []string{".exe", ".test"} {
-		name = strings.TrimSuffix(name, end)
-	}
-	return name
 }
 
 // printError prints an error, which may quote others; its further lines are indented, so that none looks like one of

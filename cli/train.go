@@ -56,6 +56,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
 	cmd.Flags().StringVar(&page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free "+
 		"one; empty: no page")
+	_ = cmd.Flags().SetAnnotation("http", mayBeEmpty, []string{})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		began := time.Now()
 		if workers < 1 {
@@ -141,7 +142,7 @@ func renderer(ctx context.Context, cmd *cobra.Command, output string) (show prog
 	if output == "json" {
 		screen = progress.NewJSON(cmd.OutOrStdout())
 	} else if fd := int(os.Stderr.Fd()); drawable(os.Stderr, os.Getenv("TERM")) {
-		bar := progress.NewBar(os.Stderr, func() int {
+		bar := progress.NewBar(cmd.ErrOrStderr(), func() int {
 			width, _, err := term.GetSize(fd)
 			if err != nil {
 				return 80

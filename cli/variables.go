@@ -37,7 +37,7 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 				return
 			}
 		}
-		if f.Changed && isEmpty(f.Value.String()) && !isEmpty(f.DefValue) {
+		if f.Changed && isEmpty(f.Value.String()) && !isEmpty(f.DefValue) && f.Annotations[mayBeEmpty] == nil {
 			errs = append(errs, fmt.Errorf("%s is empty: give it a value, or leave it out for %s", from, f.DefValue))
 		}
 	})
@@ -46,6 +46,9 @@ func fromEnvironment(flags *pflag.FlagSet) error {
 	}
 	return nil
 }
+
+// mayBeEmpty marks a flag with a default whose empty value means something of its own.
+const mayBeEmpty = "may be empty"
 
 // isEmpty is for a flag's value as pflag writes it, lists in brackets.
 func isEmpty(value string) bool { return strings.Trim(value, "[]") == "" }

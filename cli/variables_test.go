@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -39,6 +40,10 @@ func TestEmptyVariablesAreNamed(t *testing.T) {
 				}
 			})
 		}
+	}
+	train, _, _ := commands(t).Find([]string{"train"})
+	if err := errors.Join(train.Flags().Parse([]string{"--http", ""}), fromEnvironment(train.Flags())); err != nil {
+		t.Errorf("%v, want no page", err)
 	}
 	t.Setenv("EVENWEAVE_HTTP", "")
 	cmd, _, _ := commands(t).Find([]string{"worker"})

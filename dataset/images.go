@@ -17,7 +17,7 @@ import (
 	"golang.org/x/image/draw"
 
 	"evenweave"
-	"evenweave/internal/picture"
+	"evenweave/dataset/picture"
 )
 
 // Pictures says what becomes of the pictures of a folder.

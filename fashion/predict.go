@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"evenweave"
+	"evenweave/dataset"
 	"evenweave/fashion/evaluate"
 	"evenweave/fashion/fashionmnist"
-	"evenweave/internal/regular"
 )
 
 // predictOptions are the flags of `predict`.
@@ -100,7 +100,7 @@ func (o *predictOptions) guess(ctx context.Context, c *evenweave.Invocation, nam
 	guesses []evaluate.Guess, err error) {
 	from := c.Stdin
 	if name != "-" {
-		f, _, err := regular.Open(name)
+		f, err := dataset.Open(name)
 		if err != nil {
 			return read, nil, err
 		}

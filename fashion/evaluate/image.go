@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/image/draw"
 
-	"evenweave/internal/picture"
+	"evenweave/dataset/picture"
 )
 
 // ImageSide is the width and height of the images of Fashion-MNIST.

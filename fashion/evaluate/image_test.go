@@ -15,7 +15,7 @@ import (
 	"strings"
 	"testing"
 
-	"evenweave/internal/picture"
+	"evenweave/dataset/picture"
 )
 
 // boot is a dark ankle boot on white paper, 120 x 90: its shaft gets brighter to the right, its foot to the lower

@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"evenweave/internal/regular"
+	"evenweave/dataset"
 )
 
 // remedy ends every message about a bad or missing file.
@@ -145,7 +145,7 @@ func (f file) read(dir string) ([]byte, error) {
 
 func (f file) open(dir string) (path string, raw []byte, err error) {
 	path = filepath.Join(dir, f.name)
-	raw, err = regular.Read(path, int64(f.size())+1) // one byte more, so that check names a file that is too long
+	raw, err = dataset.ReadFile(path, int64(f.size())+1) // one byte more, so that check names a file that is too long
 	if err == nil {
 		return path, raw, nil
 	}
@@ -153,7 +153,7 @@ func (f file) open(dir string) (path string, raw []byte, err error) {
 		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
 	}
 	// Incompressible data has a few bytes more when it is packed.
-	packed, err := regular.Read(path+".gz", int64(f.size()+f.size()/1000+4096))
+	packed, err := dataset.ReadFile(path+".gz", int64(f.size()+f.size()/1000+4096))
 	if errors.Is(err, fs.ErrNotExist) {
 		return path, nil, fmt.Errorf("%s: neither it nor %s.gz is there%s: %s", path, f.name, f.similar(dir), remedy)
 	}
