@@ -4,7 +4,8 @@ import "testing"
 
 // A run's last line is read whole, and what is none is refused.
 func TestResultOf(t *testing.T) {
-	r, err := resultOf([]byte(`{"event":"done","step":5,"epoch":1,"workers":2,"generation":3,"weights_sha256":"ab","figures":[{"name":"a","value":1}]}`))
+	r, err := resultOf([]byte(`{"event":"done","step":5,"epoch":1,"workers":2,"generation":3,` +
+		`"weights_sha256":"ab","figures":[{"name":"a","value":1}]}`))
 	if err != nil || r.Step != 5 || r.Epoch != 1 || r.Workers != 2 || r.Generation != 3 || r.Weights != "ab" {
 		t.Errorf("%+v, %v", r, err)
 	}
