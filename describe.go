@@ -9,6 +9,12 @@ type Describer interface {
 	Schedule() string
 }
 
+// Scheduler may be implemented by a Model whose learning rate is a function of the step, to show it to people.
+type Scheduler interface {
+	// LearningRate is that of an update; the first is 0. It must not depend on the state.
+	LearningRate(step int64) float64
+}
+
 // Layer is one row of the table shown at the start.
 type Layer struct {
 	Name       string

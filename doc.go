@@ -28,7 +28,7 @@
 //	details.go   DetailedEvaluator, Details: what people look at after an evaluation
 //	export.go    Exporter: a model that can write itself for other programs
 //	show.go      Classed, Pictured, Located: what people are shown of data
-//	describe.go  Describer, Layer: what people are shown of a model
+//	describe.go  Describer, Scheduler, Layer: what people are shown of a model
 //	command.go   Command: commands of a program's own
 //	random.go    Key, Generator: random numbers that are a pure function of their purpose
 //

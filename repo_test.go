@@ -22,7 +22,8 @@ var layers = [][]string{
 	{"cli", "fashion"}, // so that neither imports the other: the command line knows no task, a task no command line
 	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
-	{"internal/telemetry", "internal/web", "internal/plot", "evenweavetest", "gomlx"},
+	{"internal/telemetry", "internal/mlflow", "internal/tensorboard", "internal/web", "internal/plot", "evenweavetest",
+		"gomlx"},
 	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist",
 		"checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
 	{"internal/security"},

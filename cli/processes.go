@@ -11,11 +11,13 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"evenweave/coordinator"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
+	"evenweave/internal/mlflow"
 	"evenweave/internal/progress"
 	"evenweave/internal/telemetry"
 	"evenweave/worker"
@@ -73,6 +75,7 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f := cmd.Flags()
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
+	mlflowFlag(f, &cfg.MLflow)
 	f.StringVar(&cfg.HTTP, "http", "", "address of the live page, the status pages and metrics; empty: none")
 	f.StringVar(&cfg.Dir, "dir", "./run", "directory for checkpoints and metrics")
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
@@ -84,7 +87,8 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := errors.Join(spec.check(), c.check(), checkOutput(*output), checkWhenDone(whenDone)); err != nil {
+		if err := errors.Join(spec.check(), c.check(), checkOutput(*output), checkWhenDone(whenDone),
+			checkMLflow(cfg.MLflow)); err != nil {
 			return err
 		}
 		log, err := logs.logger(cmd.ErrOrStderr())
@@ -153,6 +157,20 @@ func coordinatorSignals(parent context.Context, asked <-chan struct{}) (ctx cont
 	ctx, halt, stopHalt := interrupts(parent, os.Interrupt)
 	ctx, resign := signal.NotifyContext(ctx, append(hangup(), syscall.SIGTERM)...)
 	return ctx, halt, func() { resign(); stopHalt() }
+}
+
+func mlflowFlag(f *pflag.FlagSet, address *string) {
+	f.StringVar(address, "mlflow", "", "address of an MLflow tracking server to report to: http://HOST:PORT")
+}
+
+func checkMLflow(address string) error {
+	if address == "" {
+		return nil
+	}
+	if err := mlflow.CheckURL(address); err != nil {
+		return usagef("--mlflow %w", err)
+	}
+	return nil
 }
 
 func checkWhenDone(w string) error {

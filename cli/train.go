@@ -33,6 +33,7 @@ func (p *program) trainCommand() *cobra.Command {
 		pin         bool
 		dir         string
 		page        string
+		tracking    string
 	)
 	cmd := &cobra.Command{
 		Use:   "train",
@@ -54,6 +55,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 	// Two flags: with a pin the system decides where a worker's threads run, with --parallelism how many there are.
 	cmd.Flags().BoolVar(&pin, "pin", true, "each worker on processors of its own, where there are enough (Linux)")
 	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
+	mlflowFlag(cmd.Flags(), &tracking)
 	cmd.Flags().StringVar(&page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free "+
 		"one; empty: no page")
 	_ = cmd.Flags().SetAnnotation("http", mayBeEmpty, []string{})
@@ -69,7 +71,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		if err != nil {
 			return usagef("--http %w", err)
 		}
-		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
+		if err := errors.Join(spec.check(), checkOutput(*output), checkMLflow(tracking)); err != nil {
 			return err
 		}
 		// before anything is started; the coordinator prepares again
@@ -99,7 +101,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		err = local.Run(ctx, local.Config{
 			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
 			Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-				"output": "json", "extend": strconv.FormatBool(spec.extend), "http": page,
+				"output": "json", "extend": strconv.FormatBool(spec.extend), "http": page, "mlflow": tracking,
 				"expect-workers": strconv.Itoa(workers),
 				"started":        strconv.FormatInt(began.UnixNano(), 10)}),
 			Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption),

@@ -73,6 +73,7 @@ type Config struct {
 	HTTP      string   // host:port of the page and the status pages; "": none
 	PageOnly  bool     // HTTP serves the page and nothing else, and training goes on if it cannot
 	Stay      bool     // wait after the job's end
+	MLflow    string   // address of a tracking server to report to; "": none
 }
 
 // Coordinator outlives its terms: it campaigns again after it has lost the leadership.
@@ -127,6 +128,9 @@ func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store,
 		status: newStatusPage(), page: web.New(), healed: map[string]int64{}, over: client.Transport()}
 	c.pool.Options = c.over.Options()
 	c.journal = &journal{dir: cfg.Dir, log: cfg.Log, observer: progress.Multi(cfg.Observer, c.status, c.page)}
+	if m, has := cfg.Model.(evenweave.Scheduler); has {
+		c.journal.rate = m.LearningRate
+	}
 	c.archive = &archive{Store: store, layout: layout, samples: cfg.Spec.Samples, keep: cfg.Keep, log: cfg.Log}
 	c.evaluator = &evaluator{evaluations: newEvaluations(), layout: layout, test: cfg.Test, heldOut: cfg.HeldOut,
 		entries: c.archive, events: c.journal, details: c.page, log: cfg.Log}

@@ -1,12 +1,14 @@
 package coordinator
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"path/filepath"
 	"time"
 
 	"evenweave/internal/progress"
+	"evenweave/internal/tensorboard"
 )
 
 // emitter takes events: [journal] is one.
@@ -20,6 +22,40 @@ type journal struct {
 	log      *slog.Logger
 	metrics  *progress.Metrics // nil outside of a term
 	lacking  error             // what the file lacks
+	rate     func(step int64) float64
+	curve    *eventFiles // nil outside of a term, and where it cannot be opened
+}
+
+// eventFiles is what TensorBoard reads, behind a queue: its disk may stall.
+type eventFiles struct {
+	*progress.Detached
+	files *tensorboard.Writer
+}
+
+func (j *journal) openEventFiles() {
+	files, err := tensorboard.Open(filepath.Join(j.dir, tensorboard.Folder), j.rate)
+	if err != nil {
+		j.log.Warn("there are no event files for TensorBoard", "err", err)
+		return
+	}
+	j.curve = &eventFiles{progress.Detach(files), files}
+}
+
+// eventFilesWait bounds how long the end of a term waits for a disk that stalls.
+const eventFilesWait = 2 * time.Second
+
+func (j *journal) closeEventFiles() {
+	if j.curve == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), eventFilesWait)
+	defer cancel()
+	if !j.curve.Close(ctx) {
+		j.log.Warn("the event files for TensorBoard lack the newest steps: the disk stalls")
+	} else if err := j.curve.files.Close(); err != nil {
+		j.log.Warn("the event files for TensorBoard lack steps", "err", err)
+	}
+	j.curve = nil
 }
 
 func (j *journal) path() string { return filepath.Join(j.dir, "metrics.jsonl") }
@@ -31,6 +67,9 @@ func (j *journal) emit(e progress.Event) {
 	if j.metrics != nil {
 		j.metrics.Observe(r)
 	}
+	if j.curve != nil {
+		j.curve.Observe(r)
+	}
 }
 
 // open takes over metrics.jsonl, with what earlier leaders wrote, until close.
@@ -40,11 +79,14 @@ func (j *journal) open() (earlier []progress.Record, err error) {
 	}
 	if earlier, _, err = progress.ReadMetrics(j.path()); err != nil {
 		j.close()
+		return earlier, err
 	}
-	return earlier, err
+	j.openEventFiles()
+	return earlier, nil
 }
 
 func (j *journal) close() {
+	j.closeEventFiles()
 	j.lacking = errors.Join(j.lacking, j.metrics.Close())
 	j.metrics = nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/mlflow"
 	"evenweave/internal/progress"
 	"evenweave/internal/serving"
 	"evenweave/internal/telemetry"
@@ -42,6 +43,11 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	var c *Coordinator
 	metrics := telemetry.NewCoordinator(func() telemetry.Facts { return c.facts() })
 	cfg.Observer = progress.Multi(cfg.Observer, metrics)
+	if cfg.MLflow != "" {
+		var closeTracking func()
+		cfg.Observer, closeTracking = tracked(cfg)
+		defer closeTracking()
+	}
 	if c, err = New(cfg, client); err != nil {
 		return err
 	}
@@ -75,6 +81,22 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 		return nil // resigned
 	}
 	return err
+}
+
+// trackingWait bounds how long the end of the process waits for a tracking server.
+const trackingWait = 10 * time.Second
+
+// tracked reports to MLflow beside the observer, until closeTracking.
+func tracked(cfg Config) (_ progress.Observer, closeTracking func()) {
+	run := mlflow.Begin(mlflow.Config{URL: cfg.MLflow, Experiment: cfg.Name, Params: mlflow.Params(cfg.Spec),
+		Log: cfg.Log})
+	return progress.Multi(cfg.Observer, run), func() {
+		ctx, cancel := context.WithTimeout(context.Background(), trackingWait)
+		defer cancel()
+		if err := run.Close(ctx); err != nil {
+			cfg.Log.Warn("the tracking server is behind", "err", err)
+		}
+	}
 }
 
 // self is the record of this process, with the address that others reach it at.

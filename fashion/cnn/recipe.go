@@ -56,6 +56,9 @@ func (r Recipe) rate(step, total int64) float64 {
 	return r.LearningRate
 }
 
+// LearningRate implements evenweave.Scheduler.
+func (m *Model) LearningRate(step int64) float64 { return m.recipe.rate(step, m.options.TotalSteps) }
+
 // factors are what an update multiplies by: Adam's quotient of moments by `moment`, Muon's direction by `rate`, the
 // weights by `keep`. Adam's bias corrections, m/(1-beta1^t) and v/(1-beta2^t), are folded into the first.
 func (r Recipe) factors(step, total int64) (moment, rate, keep float32) {
