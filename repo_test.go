@@ -22,7 +22,8 @@ var layers = [][]string{
 	{"cli", "fashion"}, // so that neither imports the other: the command line knows no task, a task no command line
 	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
-	{"internal/telemetry", "internal/mlflow", "internal/tensorboard", "internal/web", "internal/plot", "evenweavetest",
+	{"internal/telemetry", "internal/tracing", "internal/mlflow", "internal/tensorboard",
+		"internal/web", "internal/plot", "evenweavetest",
 		"gomlx"},
 	{"internal/policy", "internal/probe", "fashion/evaluate", "fashion/cnn", "fashion/fashionmnist",
 		"checkpoint", "internal/cluster", "internal/progress", "allreduce/grpclink", "allreduce/allreducetest"},
@@ -48,6 +49,7 @@ var homes = []struct {
 		"allreduce/bench",
 		"internal/cluster", "worker", "coordinator", "cli"}},
 	{"github.com/prometheus/", []string{"internal/telemetry"}},
+	{"go.opentelemetry.io/", []string{"internal/tracing"}},
 	{"github.com/spf13/", []string{"cli"}},
 	{"gonum.org/", []string{"internal/plot"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and

@@ -64,7 +64,8 @@ type Config struct {
 	Observer      progress.Observer
 	Log           *slog.Logger
 
-	Self job.Leader // set by Serve
+	Self   job.Leader              // set by Serve
+	traces progress.MemberObserver // likewise; nil: none are wanted
 
 	// For Serve alone.
 	Endpoints []string // of etcd

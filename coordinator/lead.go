@@ -89,7 +89,7 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 		members: newRoster(view, c.healed, c.journal),
 		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout, metrics: len(c.MetricNames),
 			samples: c.archive.samples},
-		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status}, steps: c.steps,
+		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status, c.traces}, steps: c.steps,
 		condition: &c.condition, inputs: make(inbox, 256), tasks: &sync.WaitGroup{}, halt: c.halt, lost: c.lostRecord,
 		log: c.Log, uuid: uuid,
 	}

@@ -28,6 +28,15 @@ func (c *Coordinator) openPage(mux *http.ServeMux, l net.Listener) {
 type pages struct {
 	*web.Page
 	status *statusPage
+	traces progress.MemberObserver // nil: none are wanted
+}
+
+// ObserveMember implements progress.MemberObserver.
+func (p pages) ObserveMember(now time.Time, r progress.MemberReport) {
+	p.Page.ObserveMember(now, r)
+	if p.traces != nil {
+		p.traces.ObserveMember(now, r)
+	}
 }
 
 func (p pages) ledger(l *proto.Ledger) { p.status.setLedger(l) }

@@ -17,6 +17,7 @@ import (
 	"evenweave/internal/progress"
 	"evenweave/internal/serving"
 	"evenweave/internal/telemetry"
+	"evenweave/internal/tracing"
 )
 
 // Serve is a coordinator process's whole part in a job: it hands checkpoints to members, shows its pages, and leads
@@ -43,11 +44,7 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	var c *Coordinator
 	metrics := telemetry.NewCoordinator(func() telemetry.Facts { return c.facts() })
 	cfg.Observer = progress.Multi(cfg.Observer, metrics)
-	if cfg.MLflow != "" {
-		var closeTracking func()
-		cfg.Observer, closeTracking = tracked(cfg)
-		defer closeTracking()
-	}
+	defer cfg.track(ctx)()
 	if c, err = New(cfg, client); err != nil {
 		return err
 	}
@@ -83,18 +80,33 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	return err
 }
 
-// trackingWait bounds how long the end of the process waits for a tracking server.
+// trackingWait bounds how long the end of the process waits for those that are reported to.
 const trackingWait = 10 * time.Second
 
-// tracked reports to MLflow beside the observer, until closeTracking.
-func tracked(cfg Config) (_ progress.Observer, closeTracking func()) {
-	run := mlflow.Begin(mlflow.Config{URL: cfg.MLflow, Experiment: cfg.Name, Params: mlflow.Params(cfg.Spec),
-		Log: cfg.Log})
-	return progress.Multi(cfg.Observer, run), func() {
+// track reports to MLflow and to a receiver of traces beside the observer, if they are wanted, until stop.
+func (cfg *Config) track(ctx context.Context) (stop func()) {
+	var closers []func(context.Context) error
+	if cfg.MLflow != "" {
+		run := mlflow.Begin(mlflow.Config{URL: cfg.MLflow, Experiment: cfg.Name, Params: mlflow.Params(cfg.Spec),
+			Log: cfg.Log})
+		cfg.Observer, closers = progress.Multi(cfg.Observer, run), append(closers, run.Close)
+	}
+	if tracing.Wanted(os.Getenv) {
+		traces, err := tracing.Open(ctx, os.Getenv, cfg.Name, cfg.Log)
+		if err != nil {
+			cfg.Log.Warn("there are no traces", "err", err)
+		} else {
+			cfg.Observer, cfg.traces = progress.Multi(cfg.Observer, traces), traces
+			closers = append(closers, traces.Close)
+		}
+	}
+	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), trackingWait)
 		defer cancel()
-		if err := run.Close(ctx); err != nil {
-			cfg.Log.Warn("the tracking server is behind", "err", err)
+		for _, closeOne := range closers {
+			if err := closeOne(ctx); err != nil {
+				cfg.Log.Warn("what the job is reported to is behind", "err", err)
+			}
 		}
 	}
 }
