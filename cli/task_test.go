@@ -13,6 +13,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/example"
+	"evenweave/internal/processors"
 )
 
 // beProgram makes this test binary a program of the tiny task: `train` starts its children from its own executable.
@@ -94,6 +95,7 @@ func TestRunIsACommandLine(t *testing.T) {
 		{[]string{"verify", "--steps", "1"}, exitDone},
 		{[]string{"verify", "--steps", "0"}, exitUsage},
 		{[]string{"verify", "--points", "0"}, exitUsage},
+		{[]string{"verify", "--as", "zx80"}, exitUsage},
 		{[]string{"evaluate", "--dir", t.TempDir()}, exitFailed},
 	} {
 		if c.args[0] == "verify" && c.code == exitDone {
@@ -102,5 +104,16 @@ func TestRunIsACommandLine(t *testing.T) {
 		if err := Run(t.Context(), tiny(), c.args...); exitCode(err) != c.code {
 			t.Errorf("%v ends with %v, want exit code %d", c.args, err, c.code)
 		}
+	}
+}
+
+// What `verify --as` cannot try it says, with the reason.
+func TestVerifyAsAnotherProcessor(t *testing.T) {
+	t.Setenv(beProgram, "1")
+	_, cannot := processors.Emulate(t.Context(), "zen3", t.TempDir())
+	err := Run(t.Context(), tiny(), "verify", "--steps", "1", "--as", "zen3")
+	if cannot == nil && err != nil || cannot != nil && (exitCode(err) != exitFailed ||
+		!strings.Contains(err.Error(), "on another processor (zen3, emulated): "+cannot.Error())) {
+		t.Errorf("%v; the emulator says %v", err, cannot)
 	}
 }

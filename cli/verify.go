@@ -3,15 +3,19 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"evenweave/internal/job"
+	"evenweave/internal/processors"
 	"evenweave/internal/verify"
 )
 
@@ -20,6 +24,7 @@ type verification struct {
 	specFlags
 	options verify.Options
 	trace   bool
+	as      string
 }
 
 func (p *program) verifyCommand() *cobra.Command {
@@ -27,7 +32,8 @@ func (p *program) verifyCommand() *cobra.Command {
 	v.program, v.spec.Epochs = p, 1
 	cmd := &cobra.Command{Use: "verify", Short: "Try whether the task computes the same bits every time", Args: noArgs,
 		Long: `Trains a few steps, and computes each micro-batch again, on several lanes, from padding alone, and all of it
-in another process. The first tensor that differs is named: the number of workers would change the weights.`}
+in another process. The first tensor that differs is named: the number of workers would change the weights.
+With --as it tries another processor too: a worker on such a machine would be refused, or not.`}
 	f := cmd.Flags()
 	f.Uint64Var(&v.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
 	f.IntVar(&v.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
@@ -36,6 +42,8 @@ in another process. The first tensor that differs is named: the number of worker
 	f.IntVar(&v.options.Steps, "steps", 2, "updates to try")
 	f.IntVar(&v.options.Most, "micro-batches", 4, "micro-batches of each step to try")
 	f.IntVar(&v.options.Lanes, "lanes", 3, "micro-batches to compute side by side")
+	f.StringVar(&v.as, "as", "", "another processor to try too, where this machine can: "+
+		strings.Join(processors.Models(), ", "))
 	f.BoolVar(&v.trace, "trace", false, "print the hash of everything that is computed, instead of comparing")
 	_ = f.MarkHidden("trace") // for the other process
 	p.backendFlag(f, &v.backend)
@@ -51,8 +59,11 @@ func (v *verification) run(cmd *cobra.Command) error {
 	if v.options.Steps < 1 || v.options.Most < 1 || v.options.Lanes < 1 {
 		return usagef("--steps, --micro-batches and --lanes must be at least 1")
 	}
+	if v.as != "" && !slices.Contains(processors.Models(), v.as) {
+		return usagef("--as %q: must be one of %s", v.as, strings.Join(processors.Models(), ", "))
+	}
 	v.keep = 1
-	if err := v.check(); err != nil {
+	if err := errors.Join(v.check(), processors.CheckEmulated()); err != nil {
 		return err
 	}
 	cmd.SetContext(ctx)
@@ -63,16 +74,42 @@ func (v *verification) run(cmd *cobra.Command) error {
 	if v.trace {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(trace)
 	}
-	other, err := v.elsewhere(cmd)
-	if err == nil {
-		err = verify.Differ(trace, other, "in another process")
+	where := "in another process"
+	err = v.compare(cmd, trace, where)
+	if err == nil && v.as != "" {
+		processor := "on another processor (" + v.as + ", emulated)"
+		err = v.compareAs(cmd, trace, processor)
+		where += " and " + processor
 	}
 	if err != nil {
 		return unlessInterrupted(ctx, fmt.Errorf("task %q: %w", v.program.task.Name, err))
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "equal: %d values, gradients and states of %d steps, computed again, on %d lanes "+
-		"and in another process\n", len(trace), v.options.Steps, v.options.Lanes)
+	fmt.Fprintf(cmd.OutOrStdout(), "equal: %d values, gradients and states of %d steps, computed again, on %d lanes, "+
+		"%s\n", len(trace), v.options.Steps, v.options.Lanes, where)
 	return nil
+}
+
+// compare has another process compute the same.
+func (v *verification) compare(cmd *cobra.Command, trace verify.Trace, where string, variables ...string) error {
+	other, err := v.elsewhere(cmd, variables)
+	if err != nil {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	return verify.Differ(trace, other, where)
+}
+
+// compareAs is compare as on another processor.
+func (v *verification) compareAs(cmd *cobra.Command, trace verify.Trace, where string) error {
+	dir, err := os.MkdirTemp("", "evenweave-cpuid-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	variables, err := processors.Emulate(cmd.Context(), v.as, dir)
+	if err != nil {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	return v.compare(cmd, trace, where, variables...)
 }
 
 // compute is the part of one process.
@@ -106,7 +143,7 @@ func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
 }
 
 // elsewhere has another process of this program compute the same.
-func (v *verification) elsewhere(cmd *cobra.Command) (verify.Trace, error) {
+func (v *verification) elsewhere(cmd *cobra.Command, variables []string) (verify.Trace, error) {
 	executable, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -122,14 +159,15 @@ func (v *verification) elsewhere(cmd *cobra.Command) (verify.Trace, error) {
 		}
 	}
 	child := exec.CommandContext(cmd.Context(), executable, args...)
+	child.Env = append(os.Environ(), variables...)
 	var out bytes.Buffer
 	child.Stdout, child.Stderr = &out, cmd.ErrOrStderr()
 	if err := child.Run(); err != nil {
-		return nil, fmt.Errorf("in another process: %w", err)
+		return nil, err
 	}
 	var trace verify.Trace
 	if err := json.Unmarshal(out.Bytes(), &trace); err != nil {
-		return nil, fmt.Errorf("what another process printed: %w", err)
+		return nil, fmt.Errorf("what it printed: %w", err)
 	}
 	return trace, nil
 }

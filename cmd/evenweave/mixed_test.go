@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"evenweave/internal/local"
+	"evenweave/internal/processors"
 )
 
 // TestProcessorsMix: a worker on an emulated AVX2 processor (AMD's Zen 3) and one on this processor, in one world, end
@@ -66,25 +65,14 @@ func running(t *testing.T, dir string) local.Record {
 // EVENWEAVE_TEST_QEMU is set, for it is slow.
 func emulator(t *testing.T) func(*exec.Cmd) {
 	t.Helper()
-	library := filepath.Join(t.TempDir(), "cpuid.so")
-	reason := ""
-	if out, err := exec.Command("cc", "-O1", "-shared", "-fPIC", "../../fashion/cnn/testdata/cpuid.c",
-		"-o", library, "-ldl").CombinedOutput(); err != nil {
-		reason = "no C compiler: " + err.Error() + " " + string(out)
-	} else {
-		zen3 := []string{"EVENWEAVE_CPUID=amd 0xa00f11 32 512 32768 avx2", "LD_PRELOAD=" + library}
-		try := exec.Command("true")
-		try.Env = append(os.Environ(), zen3...)
-		if out, err := try.CombinedOutput(); err == nil {
-			return func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, zen3...) }
-		} else {
-			reason = strings.TrimSpace(string(out))
-		}
+	zen3, reason := processors.Emulate(t.Context(), "zen3", t.TempDir())
+	if reason == nil {
+		return func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, zen3...) }
 	}
 	qemu, err := exec.LookPath("qemu-x86_64")
 	if err != nil || os.Getenv("EVENWEAVE_TEST_QEMU") == "" {
 		t.Skipf(
-			"no other processor can be emulated: %s; install qemu-user and set EVENWEAVE_TEST_QEMU=1 for a slow one",
+			"%v; install qemu-user and set EVENWEAVE_TEST_QEMU=1 for a slow one",
 			reason)
 	}
 	return func(cmd *exec.Cmd) {

@@ -1,0 +1,63 @@
+package processors
+
+import (
+	"context"
+	_ "embed" // the emulator's source
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/cpu"
+	"golang.org/x/sys/unix"
+)
+
+//go:embed cpuid/cpuid.c
+var emulator []byte
+
+// Emulate returns variables with which a process that is linked dynamically, and those that it starts, find another
+// processor than the machine has: kernels are chosen for it, and run at full speed. It compiles a library into dir,
+// which must stay until those processes have ended. The error says what this machine lacks: a C compiler, CPUID that
+// can fault (Intel's processors, and not always in a virtual machine), or the vectors of that processor.
+func Emulate(ctx context.Context, name, dir string) (variables []string, err error) {
+	m, err := modelNamed(name)
+	if err != nil {
+		return nil, err
+	}
+	lacks := map[string]bool{"avx2": !cpu.X86.HasAVX2 || !cpu.X86.HasFMA, "avx512": !cpu.X86.HasAVX512F,
+		"amx": !cpu.X86.HasAMXTile}
+	if lacks[m.vectors] {
+		return nil, fmt.Errorf("this machine cannot compute as %s: it has no %s", name, strings.ToUpper(m.vectors))
+	}
+	source, library := filepath.Join(dir, "cpuid.c"), filepath.Join(dir, "cpuid.so")
+	if err := os.WriteFile(source, emulator, 0o600); err != nil {
+		return nil, err
+	}
+	if out, err := exec.CommandContext(ctx, "cc", "-O1", "-shared", "-fPIC", source, "-o", library,
+		"-ldl").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("the emulator cannot be compiled, which needs a C compiler, cc: %w %s", err,
+			strings.TrimSpace(string(out)))
+	}
+	variables = []string{"EVENWEAVE_CPUID=" + m.answers + " " + m.vectors, "LD_PRELOAD=" + library}
+	try := exec.CommandContext(ctx, "/bin/true")
+	try.Env = append(os.Environ(), variables...)
+	if out, err := try.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("no other processor can be emulated here: %w %s", err, strings.TrimSpace(string(out)))
+	}
+	return variables, nil
+}
+
+// CheckEmulated is for a process that Emulate's variables were given to: an error says that they have no effect.
+func CheckEmulated() error {
+	const arch, get = unix.SYS_ARCH_PRCTL, 0x1011 // ARCH_GET_CPUID: 0 where CPUID faults
+	if os.Getenv("EVENWEAVE_CPUID") == "" {
+		return nil
+	}
+	if runs, _, errno := unix.RawSyscall(arch, get, 0, 0); errno != 0 || runs != 0 {
+		return errors.New("no other processor is emulated in this process: it must be linked dynamically (build it " +
+			"with cgo)")
+	}
+	return nil
+}

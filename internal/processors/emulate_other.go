@@ -1,0 +1,16 @@
+//go:build !(linux && amd64)
+
+package processors
+
+import (
+	"context"
+	"errors"
+)
+
+// Emulate is for Linux on x86-64.
+func Emulate(context.Context, string, string) ([]string, error) {
+	return nil, errors.New("another processor can be emulated on Linux on x86-64 only")
+}
+
+// CheckEmulated does nothing.
+func CheckEmulated() error { return nil }
