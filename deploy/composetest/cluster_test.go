@@ -250,11 +250,11 @@ func outcomeOf(d progress.Done) outcome {
 }
 
 // calm trains the same spec with `evenweave train` on this machine.
-func calm(t *testing.T, env []string) outcome {
+func calm(t *testing.T, program string, env []string) outcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bin/evenweave", "train", "-o", "json", "--dir", t.TempDir())
+	cmd := exec.CommandContext(ctx, program, "train", "-o", "json", "--dir", t.TempDir())
 	cmd.Dir, cmd.Env = "../..", append(os.Environ(), env...)
 	out, err := cmd.Output()
 	if err != nil {

@@ -162,7 +162,7 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	}
 
 	t.Log("--- the calm run on the host")
-	if want := calm(t, spec); outcomeOf(done) != want {
+	if want := calm(t, "bin/evenweave", spec); outcomeOf(done) != want {
 		t.Errorf("compose gives %+v,\nthe host %+v", outcomeOf(done), want)
 	} else {
 		t.Logf("equal: %+v", want)
