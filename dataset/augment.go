@@ -48,17 +48,19 @@ func (a *augmented) Load(b *evenweave.Batch) error {
 			a.digest)
 	}
 	shape := append(slices.Clone(c.Inputs[0].Shape), 1)
-	image := pixels{height: shape[0], width: shape[1], channels: shape[2]}
-	scratch := make([]byte, image.height*image.width*image.channels)
 	for i, sample := range b.Samples {
-		if sample == evenweave.Padding {
-			continue
+		if sample != evenweave.Padding {
+			a.Change(b, sample, c.Inputs[0].Sample(i), shape[0], shape[1], shape[2])
 		}
-		image.bytes = c.Inputs[0].Sample(i)
-		key := evenweave.Key(b.Seed, evenweave.PurposeAugment, uint64(b.Epoch), uint64(sample))
-		a.change(image, scratch, evenweave.NewGenerator(key))
 	}
 	return nil
+}
+
+// Change changes the image of one sample of a batch in place, as Augmented does: for data that are not of this package.
+func (a Augmentation) Change(b *evenweave.Batch, sample int32, image []byte, height, width, channels int) {
+	key := evenweave.Key(b.Seed, evenweave.PurposeAugment, uint64(b.Epoch), uint64(sample))
+	a.Shift, a.Erase = max(a.Shift, 0), max(a.Erase, 0)
+	a.change(pixels{image, height, width, channels}, slices.Clone(image), evenweave.NewGenerator(key))
 }
 
 // pixels is an image, row by row.
@@ -70,17 +72,17 @@ type pixels struct {
 // at returns the bytes of a pixel.
 func (p pixels) at(y, x int) []byte { return p.bytes[(y*p.width+x)*p.channels:][:p.channels] }
 
-// change draws the same numbers whatever is switched on, so that one change can be left out without changing others.
-func (a Augmentation) change(p pixels, scratch []byte, random *evenweave.Generator) {
+// change makes an image of what it was before. It draws the same numbers whatever is switched on, so that one change
+// can be left out without changing others.
+func (a Augmentation) change(p pixels, before []byte, random *evenweave.Generator) {
 	below := func(n int) int { return int(random.Below(uint64(n))) }
 	mirror, down, right := below(2) == 1, below(2*a.Shift+1)-a.Shift, below(2*a.Shift+1)-a.Shift
 	erase := below(2) == 1
 	h, w := 1+below(max(1, min(a.Erase, p.height))), 1+below(max(1, min(a.Erase, p.width)))
 	top, left := below(p.height-h+1), below(p.width-w+1)
 
-	copy(scratch, p.bytes)
 	from := p
-	from.bytes = scratch
+	from.bytes = before
 	for y := range p.height {
 		for x := range p.width {
 			to, fy, fx := p.at(y, x), y-down, x-right

@@ -168,7 +168,7 @@ func TestEveryBadTableIsNamed(t *testing.T) {
 		"each once":               change(func(w *Table) { w.Words = []string{"age"} }),
 		"below 1":                 change(func(w *Table) { w.Test, w.HeldOut = 0.5, 0.5 }),
 		"0 or more":               change(func(w *Table) { w.Test = math.NaN() }),
-		`no column "nothing"`:      change(func(w *Table) { w.Key = "nothing" }),
+		`no column "nothing"`:     change(func(w *Table) { w.Key = "nothing" }),
 		"no row of the test part": change(func(w *Table) { w.Test = 1e-9 }),
 	} {
 		if _, _, err := CSV(filepath.Join(root, "p.csv"), table); err == nil || !strings.Contains(err.Error(), says) {

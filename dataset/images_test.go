@@ -184,12 +184,12 @@ func TestAugmentationMovesPixels(t *testing.T) {
 	for seed := range uint64(200) {
 		original := pixels{[]byte{1, 2, 3, 4, 5, 6}, 2, 3, 1}
 		got := pixels{bytes.Clone(original.bytes), 2, 3, 1}
-		Augmentation{Mirror: true}.change(got, make([]byte, 6), evenweave.NewGenerator(seed))
+		Augmentation{Mirror: true}.change(got, original.bytes, evenweave.NewGenerator(seed))
 		if s := fmt.Sprint(got.bytes); s != "[1 2 3 4 5 6]" && s != "[3 2 1 6 5 4]" {
 			t.Fatalf("mirrored: %s", s)
 		}
 		got.bytes = bytes.Clone(original.bytes)
-		Augmentation{Shift: 9, Erase: 99}.change(got, make([]byte, 6), evenweave.NewGenerator(seed))
+		Augmentation{Shift: 9, Erase: 99}.change(got, original.bytes, evenweave.NewGenerator(seed))
 		for _, v := range got.bytes {
 			if v > 6 || v != 0 && bytes.Count(got.bytes, []byte{v}) != 1 {
 				t.Fatalf("shifted: %v", got.bytes)

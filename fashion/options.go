@@ -1,10 +1,12 @@
 package fashion
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"evenweave"
 	"evenweave/checkpoint"
@@ -23,32 +25,23 @@ type options struct {
 	InitFrom string `flag:"init-from" spec:"-,create" help:"checkpoint to take the first weights from"`
 	Init     string `spec:"init"` // SHA-256 of those weights; "": the seed's
 
+	Outputs int `spec:"outputs"` // classes of a data set that is not Fashion-MNIST; 0: it is
+
 	weights map[string][]byte // of InitFrom, by tensor; nil: the seed's
 }
 
-// Validate implements evenweave.Validator. It leaves no number of samples open: 0 becomes all that there are.
+// Validate implements evenweave.Validator. How many samples and classes there are, only the data can say.
 func (o *options) Validate() error {
 	if _, err := cnn.RecipeNamed(o.Recipe); err != nil {
 		return err
 	}
-	classes, err := fashionmnist.ParseClasses(o.Classes)
-	if err != nil {
+	if _, err := fashionmnist.ParseClasses(o.Classes, cnn.MaxClasses); err != nil {
 		return fmt.Errorf("--%w", err)
 	}
 	if o.Samples < 0 || o.Holdout < 0 {
 		return fmt.Errorf("--samples %d --holdout %d: must be 0 or more", o.Samples, o.Holdout)
 	}
-	have := fashionmnist.TrainSize / fashionmnist.NumClasses * len(classes)
-	switch left := have - o.Holdout; {
-	case left < 1:
-		return fmt.Errorf("--holdout %d leaves no sample to train on", o.Holdout)
-	case o.Samples > left:
-		return fmt.Errorf("--samples %d: there are %d, %d of them held out: choose at most %d",
-			o.Samples, have, o.Holdout, left)
-	case o.Samples == 0:
-		o.Samples = left
-	}
-	if _, err := cnn.Frozen(o.Freeze); err != nil {
+	if _, err := cnn.Frozen(o.Freeze, 0); err != nil {
 		return fmt.Errorf("--%w", err)
 	}
 	return nil
@@ -74,17 +67,16 @@ func (o *options) Prepare(ctx context.Context) (notes []string, err error) {
 		notes = append(skipped, fmt.Sprintf("starting from the weights of %s (step %d, %s)",
 			path, from.Manifest.Step, from.WeightsSHA256))
 	}
-	frozen, err := cnn.Frozen(o.Freeze)
+	frozen, err := cnn.Frozen(o.Freeze, 0)
 	if err != nil {
 		return nil, err
 	}
-	fixed := 0
-	for _, t := range frozen {
-		fixed += t.Size()
-	}
-	if fixed > 0 {
-		notes = append(notes,
-			fmt.Sprintf("frozen: %d of %d parameters, those of %s", fixed, cnn.NumParameters, o.Freeze))
+	if len(frozen) > 0 {
+		var names []string
+		for _, t := range frozen {
+			names = append(names, t.Name)
+		}
+		notes = append(notes, "frozen: "+strings.Join(names, ", "))
 	}
 	return notes, nil
 }
@@ -107,10 +99,14 @@ func checkpointAt(ctx context.Context, path string) (file string, skipped []stri
 	return newest.Path, skipped, nil
 }
 
-// weightsOf takes the network's parameters from a checkpoint, of which only they are needed.
+// weightsOf takes a network's parameters from a checkpoint, of which only they are needed. The network has as many
+// classes as the checkpoint's.
 func weightsOf(from *checkpoint.Checkpoint) (map[string][]byte, error) {
-	weights := map[string][]byte{}
-	for _, t := range new(cnn.Model).Tensors() {
+	weights, classes := map[string][]byte{}, 0
+	if bias, err := from.Bytes(lastBias); err == nil {
+		classes = len(bias) / evenweave.Float32.Size()
+	}
+	for _, t := range cnn.Tensors(classes) {
 		if t.Role != evenweave.Trained {
 			continue
 		}
@@ -124,4 +120,34 @@ func weightsOf(from *checkpoint.Checkpoint) (map[string][]byte, error) {
 		weights[t.Name] = b
 	}
 	return weights, nil
+}
+
+// lastBias has an element for each class.
+const lastBias = "dense/bias"
+
+// fits says whether the weights to start from are of a network for the data's classes.
+func (o *options) fits() error {
+	if o.weights == nil {
+		return nil
+	}
+	have, want := len(o.weights[lastBias])/evenweave.Float32.Size(), o.outputs()
+	if have != want {
+		return fmt.Errorf("--init-from: its network is for %d classes, the data have %d", have, want)
+	}
+	return nil
+}
+
+// outputs is the number of classes.
+func (o *options) outputs() int { return cmp.Or(o.Outputs, fashionmnist.NumClasses) }
+
+// names are those of the classes.
+func (o *options) names() []string {
+	if o.Outputs == 0 {
+		return fashionmnist.Classes()
+	}
+	names := make([]string, o.Outputs)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
+	}
+	return names
 }

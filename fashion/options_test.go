@@ -43,7 +43,7 @@ func saved(t *testing.T, tensors []evenweave.Tensor) string {
 // The network starts from the weights of --init-from, and from no moments; a checkpoint of other tensors is refused by
 // name.
 func TestInitFrom(t *testing.T) {
-	good := new(cnn.Model).Tensors()
+	good := cnn.Tensors(0)
 	task := Task()
 	o := task.Options.(*options)
 	o.InitFrom = saved(t, good)
@@ -85,26 +85,19 @@ func TestInitFrom(t *testing.T) {
 	}
 }
 
-// What cannot be trained is said by the flag's name; the number of samples is settled.
+// What cannot be trained is said by the flag's name.
 func TestValidate(t *testing.T) {
 	for says, o := range map[string]options{
-		"--holdout 60000":      {Recipe: "fast", Holdout: 60000},
-		"choose at most 50000": {Recipe: "fast", Holdout: 10000, Samples: 50001},
-		"--samples -1":         {Recipe: "fast", Samples: -1},
-		"cake":                 {Recipe: "cake"},
-		`--classes "x"`:        {Recipe: "fast", Classes: "x"},
-		`--freeze "y"`:         {Recipe: "fast", Freeze: "y"},
+		"--samples -1":  {Recipe: "fast", Samples: -1},
+		"cake":          {Recipe: "cake"},
+		`--classes "x"`: {Recipe: "fast", Classes: "x"},
+		`--freeze "y"`:  {Recipe: "fast", Freeze: "y"},
 	} {
 		if err := o.Validate(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%+v: %v, want %q", o, err, says)
 		}
 	}
-	for want, o := range map[int]*options{
-		60000: {Recipe: "fast"}, 5: {Recipe: "fast", Samples: 5},
-		11000: {Recipe: "fast", Classes: "3,7", Holdout: 1000},
-	} {
-		if err := o.Validate(); err != nil || o.Samples != want {
-			t.Errorf("%+v: %v, want %d samples", o, err, want)
-		}
+	if err := (&options{Recipe: "fast", Classes: "3,255", Holdout: 1000}).Validate(); err != nil {
+		t.Error(err)
 	}
 }

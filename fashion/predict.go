@@ -12,6 +12,7 @@ import (
 
 	"evenweave"
 	"evenweave/dataset"
+	"evenweave/fashion/cnn"
 	"evenweave/fashion/evaluate"
 	"evenweave/fashion/fashionmnist"
 )
@@ -26,8 +27,8 @@ type predictOptions struct {
 func (o *predictOptions) Validate() error {
 	all := []evaluate.Polarity{evaluate.Auto, evaluate.DarkOnLight, evaluate.LightOnDark}
 	switch {
-	case o.Top < 1 || o.Top > fashionmnist.NumClasses:
-		return fmt.Errorf("--top %d: expected 1 to %d", o.Top, fashionmnist.NumClasses)
+	case o.Top < 1 || o.Top > cnn.MaxClasses:
+		return fmt.Errorf("--top %d: expected 1 to %d", o.Top, cnn.MaxClasses)
 	case !slices.Contains(all, evaluate.Polarity(o.Polarity)):
 		return fmt.Errorf("--polarity %q: expected one of %v", o.Polarity, all)
 	}
@@ -91,7 +92,7 @@ func (o *predictOptions) text(name string, read evaluate.Reading, guesses []eval
 	}
 	text := fmt.Sprintf("%s: %s %.1f%%; %s\n", name, guesses[0].Name, 100*guesses[0].Probability, read)
 	if o.Top > 1 {
-		text += evaluate.FormatGuesses(guesses[:o.Top])
+		text += evaluate.FormatGuesses(guesses[:min(o.Top, len(guesses))])
 	}
 	return text
 }
@@ -111,10 +112,11 @@ func (o *predictOptions) guess(ctx context.Context, c *evenweave.Invocation, nam
 	if err != nil {
 		return read, nil, err
 	}
-	scores := make([]float32, fashionmnist.NumClasses)
-	if err := c.Model.(*network).Logits(read.Pixels, scores); err != nil {
+	network := c.Model.(*network)
+	scores := make([]float32, len(network.classes))
+	if err := network.Logits(read.Pixels, scores); err != nil {
 		return read, nil, err
 	}
-	guesses, err = evaluate.Top(scores, fashionmnist.Classes(), len(scores))
+	guesses, err = evaluate.Top(scores, network.classes, len(scores))
 	return read, guesses, err
 }

@@ -43,17 +43,18 @@ func Task() *evenweave.Task {
 func (o *options) model(s evenweave.Setup) (evenweave.Model, error) {
 	m, err := cnn.Open(cnn.Options{
 		Backend: s.Backend, Recipe: o.Recipe, MicroBatch: s.MicroBatch, TotalSteps: s.TotalSteps, Freeze: o.Freeze,
-		EvaluateOnly: s.EvaluateOnly,
+		EvaluateOnly: s.EvaluateOnly, Classes: o.outputs(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &network{m, o.weights}, nil
+	return &network{m, o.names(), o.weights}, nil
 }
 
-// network is the CNN with the weights to start from.
+// network is the CNN with the names of its classes and the weights to start from.
 type network struct {
 	*cnn.Model
+	classes []string
 	weights map[string][]byte // nil: the seed's
 }
 
@@ -103,7 +104,7 @@ func (n *network) measure(ctx context.Context, data evenweave.Data) (evaluate.Re
 
 func (n *network) compare(ctx context.Context, c *cnn.Content) (evaluate.Result, error) {
 	logits := func(images []byte, _ int, dst []float32) error { return n.Logits(images, dst) }
-	return evaluate.Evaluate(ctx, logits, c.Images, fashionmnist.Pixels, c.Labels, fashionmnist.Classes())
+	return evaluate.Evaluate(ctx, logits, c.Images, fashionmnist.Pixels, c.Labels, n.classes)
 }
 
 // contentOf loads all samples.

@@ -25,7 +25,7 @@ func zeroes(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layout, err := state.NewLayout(new(cnn.Model).Tensors())
+	layout, err := state.NewLayout(cnn.Tensors(0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func TestTransfer(t *testing.T) {
 		return c
 	}
 	before, after := load(source), load(dirs[0])
-	for _, tensor := range new(cnn.Model).Tensors() {
+	for _, tensor := range cnn.Tensors(0) {
 		frozen := strings.Contains(tensor.Name, "conv1/") || strings.HasSuffix(tensor.Name, "conv2/kernel")
 		then, err1 := before.Float32s(tensor.Name)
 		now, err2 := after.Float32s(tensor.Name)

@@ -167,13 +167,13 @@ func newBenchTrainer(m *Model, o BenchOptions) *benchTrainer {
 			for i := range image {
 				image[i] = byte(random.Uint64())
 			}
-			c.Add(image, uint8(random.Below(classes)))
+			c.Add(image, uint8(random.Below(uint64(m.classes))))
 		}
 		t.batches = append(t.batches, &evenweave.Batch{Content: c})
 	}
 	for range o.Parallelism {
-		t.grads, t.sums = append(t.grads, make([]float32, NumParameters)),
-			append(t.sums, make([]float32, NumParameters))
+		t.grads, t.sums = append(t.grads, make([]float32, m.size())),
+			append(t.sums, make([]float32, m.size()))
 	}
 	return t
 }

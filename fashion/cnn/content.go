@@ -7,7 +7,7 @@ func Metrics() []string { return []string{"accuracy"} }
 // Content is what a batch holds for this model: one sample after the other.
 type Content struct {
 	Images  []byte    // 784 bytes a sample
-	Labels  []uint8   // below 10
+	Labels  []uint8   // below the number of classes
 	Weights []float32 // 1, or 0 for padding
 }
 
@@ -24,3 +24,6 @@ func (c *Content) Pad() {
 	var blank [pixels]byte
 	c.Images, c.Labels, c.Weights = append(c.Images, blank[:]...), append(c.Labels, 0), append(c.Weights, 0)
 }
+
+// Image returns the pixels of a sample.
+func (c *Content) Image(i int) []byte { return c.Images[i*pixels : (i+1)*pixels] }

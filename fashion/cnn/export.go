@@ -31,7 +31,7 @@ func (m *Model) graph() onnx.Graph {
 		c := onnx.Tensor{Name: t.Name, Shape: t.Shape, Values: values}
 		switch {
 		case t.Name == "dense/kernel": // its rows are those of a flattened image of 12x12x64: here it is 64x12x12
-			c.Values = transposed(values, features/filters2, filters2, classes)
+			c.Values = transposed(values, features/filters2, filters2, m.classes)
 		case len(t.Shape) == 4: // [3, 3, in, out]
 			in, out := t.Shape[2], t.Shape[3]
 			c.Shape = []int{out, in, 3, 3}
@@ -47,7 +47,7 @@ func (m *Model) graph() onnx.Graph {
 	return onnx.Graph{
 		Name:      "cnn",
 		Inputs:    []onnx.Value{{Name: "images", Type: onnx.Uint8, Shape: []any{"batch", 1, side, side}}},
-		Outputs:   []onnx.Value{{Name: "logits", Type: onnx.Float, Shape: []any{"batch", classes}}},
+		Outputs:   []onnx.Value{{Name: "logits", Type: onnx.Float, Shape: []any{"batch", m.classes}}},
 		Constants: constants,
 		Nodes: []onnx.Node{
 			step("Cast", "bytes", map[string]any{"to": int(onnx.Float)}, "images"),

@@ -1,6 +1,7 @@
 package cnn
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"strings"
@@ -8,11 +9,11 @@ import (
 
 // Frozen returns the parameters whose names match one of the patterns of path.Match, separated by commas: "conv*/*" is
 // all convolutions. A pattern that matches nothing is an error, and so is freezing everything.
-func Frozen(patterns string) ([]Tensor, error) {
+func Frozen(patterns string, classes int) ([]Tensor, error) {
 	if patterns == "" {
 		return nil, nil
 	}
-	all := parameters()
+	all := parameters(cmp.Or(classes, defaultClasses))
 	chosen := make([]bool, len(all))
 	for pattern := range strings.SplitSeq(patterns, ",") {
 		matched := false

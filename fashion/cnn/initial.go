@@ -6,10 +6,10 @@ import (
 	"evenweave"
 )
 
-// initialParameters fills dst (NumParameters long) with Glorot-uniform kernels and zero biases, as Keras does. The
-// numbers depend on the seed alone: not on backend, rank or order of calls.
+// initialParameters fills dst (of a network's parameters) with Glorot-uniform kernels and zero biases, as Keras does.
+// The numbers depend on the seed alone: not on backend, rank or order of calls.
 func initialParameters(seed uint64, dst []float32) {
-	for i, t := range parameters() {
+	for i, t := range parameters(classesOf(len(dst))) {
 		part := dst[t.Offset : t.Offset+t.Size()]
 		if len(t.Shape) == 1 {
 			clear(part)

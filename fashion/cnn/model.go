@@ -1,6 +1,7 @@
 package cnn
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -24,6 +25,7 @@ type Options struct {
 	Backend    string // "auto", "xla", "xla:cuda" or "go"
 	Recipe     string // "tutorial", "fast" or "augment"; empty means the first
 	MicroBatch int    // samples of one Gradients call
+	Classes    int    // of the labels; 0: 10
 	TotalSteps int64  // length of the schedule, for recipes that have one
 	Freeze     string // patterns of the tensors that Update leaves alone, see Frozen
 	// neither Gradients nor Update will be called: nothing is loaded or compiled before its first use
@@ -40,6 +42,7 @@ type Options struct {
 type Model struct {
 	options Options
 	recipe  Recipe
+	classes int
 	all     []Tensor // that are trained
 	frozen  []Tensor
 	device  func() (*device, error)
@@ -69,14 +72,18 @@ func Open(options Options) (*Model, error) {
 	if options.noDropout {
 		recipe.Dropout = 0
 	}
-	frozen, err := Frozen(options.Freeze)
+	classes := cmp.Or(options.Classes, defaultClasses)
+	if classes < 1 || classes > MaxClasses {
+		return nil, fmt.Errorf("%d classes: must be 1 to %d", classes, MaxClasses)
+	}
+	frozen, err := Frozen(options.Freeze, classes)
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{options: options, recipe: recipe, all: parameters(), frozen: frozen,
-		device: lazyDevice(options.Backend)}
-	m.state, m.next = make([]float32, 3*NumParameters), make([]float32, 3*NumParameters)
-	initialParameters(0, m.state[:NumParameters])
+	m := &Model{options: options, recipe: recipe, classes: classes, all: parameters(classes),
+		frozen: frozen, device: lazyDevice(options.Backend)}
+	m.state, m.next = make([]float32, 3*m.size()), make([]float32, 3*m.size())
+	initialParameters(0, m.state[:m.size()])
 	on := func(compile func(compute.Backend) (*backend.Program, error)) func() (*backend.Program, error) {
 		return func() (*backend.Program, error) {
 			d, err := m.device()
@@ -87,10 +94,13 @@ func Open(options Options) (*Model, error) {
 		}
 	}
 	m.gradients.Compile = on(func(b compute.Backend) (*backend.Program, error) {
-		return compileGradients(b, options.MicroBatch, recipe)
+		return compileGradients(b, options.MicroBatch, m.size(), recipe)
 	})
-	m.update.Compile = on(func(b compute.Backend) (*backend.Program, error) { return compileUpdate(b, recipe) })
-	m.evaluate.Compile = on(compileLogits)
+	m.update.Compile = on(func(b compute.Backend) (*backend.Program,
+		error) {
+		return compileUpdate(b, m.size(), recipe)
+	})
+	m.evaluate.Compile = on(func(b compute.Backend) (*backend.Program, error) { return compileLogits(b, m.size()) })
 	if options.EvaluateOnly {
 		return m, nil
 	}
@@ -99,6 +109,9 @@ func Open(options Options) (*Model, error) {
 	}
 	return m, nil
 }
+
+// size is the number of parameters.
+func (m *Model) size() int { return numParameters(m.classes) }
 
 // A device is an open backend.
 type device struct {
@@ -120,7 +133,7 @@ func lazyDevice(want string) func() (*device, error) {
 // warmUp runs the programs that training needs, on samples of no weight.
 func (m *Model) warmUp() error {
 	n := m.options.MicroBatch
-	grad := make([]float32, NumParameters)
+	grad := make([]float32, m.size())
 	content := &Content{Images: make([]byte, n*pixels), Labels: make([]uint8, n), Weights: make([]float32, n)}
 	if _, err := m.gradientsAt(content, 0, grad); err != nil {
 		return err
@@ -130,9 +143,9 @@ func (m *Model) warmUp() error {
 
 // compileGradients: (parameters, images [n,784], labels [n], weights [n], key low, key high) give (gradient of the
 // weighted sum of losses, [that sum, number of samples of weight above 0 that are classified right]).
-func compileGradients(b compute.Backend, n int, recipe Recipe) (*backend.Program, error) {
+func compileGradients(b compute.Backend, n, p int, recipe Recipe) (*backend.Program, error) {
 	inputs := []shapes.Shape{
-		vector(NumParameters), shapes.Make(dtypes.Uint8, n, pixels), shapes.Make(dtypes.Uint8, n), vector(n),
+		vector(p), shapes.Make(dtypes.Uint8, n, pixels), shapes.Make(dtypes.Uint8, n), vector(n),
 		scalar(dtypes.Uint32), scalar(dtypes.Uint32),
 	}
 	return backend.Compile(b, "gradients", inputs, func(in []*Node) []*Node {
@@ -155,8 +168,7 @@ func compileGradients(b compute.Backend, n int, recipe Recipe) (*backend.Program
 }
 
 // compileUpdate: (state, mean gradient, moment, rate, keep) give the new state.
-func compileUpdate(b compute.Backend, recipe Recipe) (*backend.Program, error) {
-	const p = NumParameters
+func compileUpdate(b compute.Backend, p int, recipe Recipe) (*backend.Program, error) {
 	f := scalar(dtypes.Float32)
 	return backend.Compile(b, "update", []shapes.Shape{vector(3 * p), vector(p), f, f, f}, func(in []*Node) []*Node {
 		part := func(i int) *Node { return Slice(in[0], AxisRange(i*p, (i+1)*p)) }
@@ -164,9 +176,9 @@ func compileUpdate(b compute.Backend, recipe Recipe) (*backend.Program, error) {
 	})
 }
 
-// compileLogits: (parameters, images [16,784]) give [16,10].
-func compileLogits(b compute.Backend) (*backend.Program, error) {
-	inputs := []shapes.Shape{vector(NumParameters), shapes.Make(dtypes.Uint8, evaluationBatch, pixels)}
+// compileLogits: (parameters, images [16,784]) give [16,classes].
+func compileLogits(b compute.Backend, p int) (*backend.Program, error) {
+	inputs := []shapes.Shape{vector(p), shapes.Make(dtypes.Uint8, evaluationBatch, pixels)}
 	return backend.Compile(b, "logits", inputs, func(in []*Node) []*Node {
 		return []*Node{Transpose(forward(in[0], in[1], nil).logits, 0, 1)}
 	})
@@ -200,7 +212,7 @@ func (m *Model) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums
 	return sums, err
 }
 
-// gradientsAt computes one micro-batch with the live state: grad (NumParameters long) becomes the gradient of the
+// gradientsAt computes one micro-batch with the live state: grad (of all parameters) becomes the gradient of the
 // weighted sum of the samples' losses.
 func (m *Model) gradientsAt(c *Content, key uint64, grad []float32) (sums evenweave.Sums, err error) {
 	n := m.options.MicroBatch
@@ -211,12 +223,12 @@ func (m *Model) gradientsAt(c *Content, key uint64, grad []float32) (sums evenwe
 		return sums, fmt.Errorf("micro-batch of %d labels, %d weights, %d bytes: the model was opened for %d "+
 			"samples of %d bytes",
 			len(c.Labels), len(c.Weights), len(c.Images), n, pixels)
-	case len(grad) != NumParameters:
-		return sums, fmt.Errorf("gradient buffer has %d elements, expected %d", len(grad), NumParameters)
+	case len(grad) != m.size():
+		return sums, fmt.Errorf("gradient buffer has %d elements, expected %d", len(grad), m.size())
 	}
 	var results [2]float32
 	err = m.gradients.Run([]any{grad, results[:]},
-		[]any{m.state[:NumParameters], c.Images, c.Labels, c.Weights, []uint32{uint32(key)},
+		[]any{m.state[:m.size()], c.Images, c.Labels, c.Weights, []uint32{uint32(key)},
 			[]uint32{uint32(key >> 32)}})
 	for _, w := range c.Weights {
 		if w > 0 {
@@ -250,12 +262,12 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 	switch {
 	case m.closed:
 		return errClosed
-	case len(mean) != NumParameters:
-		return fmt.Errorf("mean gradient has %d elements, expected %d", len(mean), NumParameters)
+	case len(mean) != m.size():
+		return fmt.Errorf("mean gradient has %d elements, expected %d", len(mean), m.size())
 	case step < 0:
 		return fmt.Errorf("step %d is negative", step)
 	}
-	const p = NumParameters
+	p := m.size()
 	moment, rate, keep := m.recipe.factors(step, m.options.TotalSteps)
 	err := m.update.Run([]any{to}, []any{from, mean, []float32{moment}, []float32{rate}, []float32{keep}})
 	for _, t := range m.frozen {
@@ -266,7 +278,8 @@ func (m *Model) step(to, from, mean []float32, step int64) error {
 	return err
 }
 
-// Logits evaluates the network without dropout on the live state: n images of 784 bytes give n x 10 numbers in dst.
+// Logits evaluates the network without dropout on the live state: n images of 784 bytes give n x classes numbers in
+// dst.
 func (m *Model) Logits(images []byte, dst []float32) error {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -274,19 +287,19 @@ func (m *Model) Logits(images []byte, dst []float32) error {
 	switch {
 	case m.closed:
 		return errClosed
-	case len(images) != n*pixels || len(dst) != n*classes:
+	case len(images) != n*pixels || len(dst) != n*m.classes:
 		return fmt.Errorf(
 			"%d image bytes and %d results: expected multiples of %d and %d for the same number of images",
-			len(images), len(dst), pixels, classes)
+			len(images), len(dst), pixels, m.classes)
 	}
 	batch := make([]byte, evaluationBatch*pixels)
-	out := make([]float32, evaluationBatch*classes)
+	out := make([]float32, evaluationBatch*m.classes)
 	for at := 0; at < n; at += evaluationBatch {
 		clear(batch[copy(batch, images[at*pixels:]):])
-		if err := m.evaluate.Run([]any{out}, []any{m.state[:NumParameters], batch}); err != nil {
+		if err := m.evaluate.Run([]any{out}, []any{m.state[:m.size()], batch}); err != nil {
 			return err
 		}
-		copy(dst[at*classes:], out)
+		copy(dst[at*m.classes:], out)
 	}
 	return nil
 }

@@ -12,6 +12,9 @@ import (
 	"evenweave"
 )
 
+// classes are those of the networks that most tests build.
+const classes = defaultClasses
+
 // open compiles a model, or skips the test where XLA's plug-in is missing.
 func open(t *testing.T, o Options) *Model {
 	t.Helper()
@@ -44,7 +47,7 @@ func TestModel(t *testing.T) {
 			if err := m.Close(); err != nil {
 				t.Error(err)
 			}
-			if _, err := m.Gradients(someBatch(4, 1), m.split(make([]float32, NumParameters))); err == nil {
+			if _, err := m.Gradients(someBatch(4, 1), m.split(make([]float32, numParameters(classes)))); err == nil {
 				t.Error("a closed model computes")
 			}
 		})
@@ -117,7 +120,7 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 		}
 	}
 	compare := func(what string, flat []float32) {
-		for _, tensor := range parameters() {
+		for _, tensor := range parameters(classes) {
 			part := flat[tensor.Offset : tensor.Offset+tensor.Size()]
 			norm, sum := take(1)[0], take(1)[0]
 			var square, total float64
@@ -138,7 +141,7 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 		}
 	}
 
-	const p = NumParameters
+	p := numParameters(classes)
 	params := scaled(unit(1, p), 0.5, 0.125)
 	state := slices.Concat(params, scaled(unit(2, p), 0.5, 1.0/512), scaled(unit(3, p), 0, 1.0/(1<<18)))
 	m.setState(state)
@@ -183,7 +186,7 @@ func agreesWithKeras(t *testing.T, m *Model, reference []float64) {
 // compareChange checks the parameters' change to the rounding of the parameters.
 func compareChange(t *testing.T, change []float32, rest *[]float64) {
 	t.Helper()
-	for _, tensor := range parameters() {
+	for _, tensor := range parameters(classes) {
 		*rest = (*rest)[2:]
 		for i := 0; i < tensor.Size(); i += max(1, tensor.Size()/512) {
 			got, want := float64(change[tensor.Offset+i]), (*rest)[0]
@@ -265,7 +268,7 @@ func stateIsTheOneSourceOfTruth(t *testing.T, m *Model) {
 	if m.state[40] != math.Float32frombits(math.Float32bits(before[40])^1<<22) {
 		t.Fatal("another bit was flipped")
 	}
-	whole := make([]float32, NumParameters)
+	whole := make([]float32, numParameters(classes))
 	if _, err := m.Gradients(batch, m.split(whole)); err != nil {
 		t.Fatal(err)
 	}
@@ -339,11 +342,11 @@ func initialStateAndLayout(t *testing.T, m *Model) {
 		t.Fatal(err)
 	}
 	// Pinned: a change breaks the promise that a seed gives one result.
-	hash := hashFloats(m.state[:NumParameters])
+	hash := hashFloats(m.state[:numParameters(classes)])
 	if got := hash; got != "406bc7b271fe51bfae4c8cc88de69ed44a381c82cde1dd561baacbd3acd00da1" {
 		t.Errorf("initial weights of seed 1 have hash %s", got)
 	}
-	if err := m.Init(2); err != nil || hashFloats(m.state[:NumParameters]) == hash {
+	if err := m.Init(2); err != nil || hashFloats(m.state[:numParameters(classes)]) == hash {
 		t.Errorf("two seeds give the same weights: %v", err)
 	}
 	end := 0
@@ -358,8 +361,9 @@ func initialStateAndLayout(t *testing.T, m *Model) {
 	for _, layer := range m.Layers() {
 		total += layer.Parameters
 	}
-	if end != len(m.state) || total != NumParameters {
-		t.Errorf("layout covers %d of %d values, layers %d of %d parameters", end, len(m.state), total, NumParameters)
+	if end != len(m.state) || total != numParameters(classes) {
+		t.Errorf("layout covers %d of %d values, layers %d of %d parameters", end, len(m.state), total,
+			numParameters(classes))
 	}
 }
 

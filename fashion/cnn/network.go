@@ -11,10 +11,14 @@ import (
 )
 
 const (
-	side    = 28          // pixels along each edge of an image
-	pixels  = side * side // of one image
-	classes = 10
+	side   = 28          // pixels along each edge of an image
+	pixels = side * side // of one image
+
+	defaultClasses = 10
 )
+
+// MaxClasses is how many a network may have: a label is a byte.
+const MaxClasses = 256
 
 // A Tensor is one named part of a flat vector.
 type Tensor struct {
@@ -33,7 +37,7 @@ func (t Tensor) Size() int {
 }
 
 // parameters lists the network's tensors in the documented order, in which gradients, checkpoints and hashes hold them.
-func parameters() []Tensor {
+func parameters(classes int) []Tensor {
 	tensors := []Tensor{
 		{Name: "conv1/kernel", Shape: []int{3, 3, 1, filters1}},
 		{Name: "conv1/bias", Shape: []int{filters1}},
@@ -50,8 +54,11 @@ func parameters() []Tensor {
 	return tensors
 }
 
-// NumParameters is the length of a gradient.
-const NumParameters = 110_986
+// numParameters is the length of a gradient; classesOf is the number of classes that it is for.
+func numParameters(classes int) int { return convolutionParameters + (features+1)*classes }
+func classesOf(parameters int) int  { return (parameters - convolutionParameters) / (features + 1) }
+
+const convolutionParameters = (3*3+1)*filters1 + (3*3*filters1+1)*filters2
 
 // Layers implements evenweave.Describer: the network as the recipe trains it.
 func (m *Model) Layers() []evenweave.Layer {
@@ -62,7 +69,7 @@ func (m *Model) Layers() []evenweave.Layer {
 		{Name: "max-pool 2x2", Output: "12x12x64"},
 		{Name: fmt.Sprintf("dropout %g", m.recipe.Dropout), Output: "12x12x64"},
 		{Name: "flatten", Output: "9216"},
-		{Name: "dense", Output: "10", Parameters: 92_170},
+		{Name: "dense", Output: fmt.Sprint(m.classes), Parameters: (features + 1) * m.classes},
 	}
 }
 
@@ -84,10 +91,10 @@ type network struct {
 	features *Node   // [32, 288, n]
 	scale    float64 // of features that dropout keeps
 	dense    denseLayer
-	logits   *Node // [10, n]
+	logits   *Node // [classes, n]
 }
 
-// forward is the network: images [n, 784] of bytes in, logits [10, n] out. A nil key turns dropout off.
+// forward is the network: images [n, 784] of bytes in, logits [classes, n] out. A nil key turns dropout off.
 func forward(params, images *Node, key *dropoutKey) *network {
 	n := images.Shape().Dimensions[0]
 	w := split(params)
@@ -108,11 +115,11 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	}
 	net.dense = dense(net.features, w["dense/kernel"], w["dense/bias"])
 	net.logits = net.dense.output
-	net.logits.AssertDims(classes, n)
+	net.logits.AssertDims(classesOf(params.Shape().Size()), n)
 	return net
 }
 
-// gradient of a loss by all parameters, from that by the logits, [10, n].
+// gradient of a loss by all parameters, from that by the logits, [classes, n].
 func (net *network) gradient(d *Node) *Node {
 	by := map[string]*Node{}
 	x, kernel, bias := net.dense.back(d)
@@ -127,18 +134,19 @@ func (net *network) gradient(d *Node) *Node {
 	by["conv2/kernel"] = kernel
 	by["conv1/kernel"], by["conv1/bias"] = net.conv1.back(patches)
 	var flat []*Node
-	for _, t := range parameters() {
+	for _, t := range parameters(d.Shape().Dimensions[0]) {
 		flat = append(flat, Reshape(by[t.Name], t.Size()))
 	}
 	return Concatenate(flat, 0)
 }
 
-// crossEntropy gives the weighted sum of the samples' losses, and its gradient by the logits, [10, n]. With smoothing e
-// the target is 1-e on the label and e spread evenly over all classes.
+// crossEntropy gives the weighted sum of the samples' losses, and its gradient by the logits, [classes, n]. With
+// smoothing e the target is 1-e on the label and e spread evenly over all classes.
 func crossEntropy(logits, labels, weights *Node, smoothing float64) (loss, d *Node) {
+	classes := logits.Shape().Dimensions[0]
 	target := Transpose(OneHot(labels, classes, dtypes.Float32), 0, 1)
 	if smoothing > 0 {
-		target = AddScalar(MulScalar(target, 1-smoothing), smoothing/classes)
+		target = AddScalar(MulScalar(target, 1-smoothing), smoothing/float64(classes))
 	}
 	x := Sub(logits, ReduceAndKeep(logits, ReduceMax, 0)) // its exponentials do not overflow
 	exponentials := Exp(x)
@@ -151,7 +159,7 @@ func crossEntropy(logits, labels, weights *Node, smoothing float64) (loss, d *No
 // split cuts the flat parameters into tensors by name.
 func split(flat *Node) map[string]*Node {
 	parts := map[string]*Node{}
-	for _, t := range parameters() {
+	for _, t := range parameters(classesOf(flat.Shape().Size())) {
 		parts[t.Name] = Reshape(Slice(flat, AxisRange(t.Offset, t.Offset+t.Size())), t.Shape...)
 	}
 	return parts

@@ -26,7 +26,7 @@ func (m *Model) numerics() (string, error) {
 	if err := m.Init(1); err != nil {
 		return "", err
 	}
-	grad := make([]float32, NumParameters)
+	grad := make([]float32, numParameters(classes))
 	sums, err := m.Gradients(b, m.split(grad))
 	if err != nil {
 		return "", err

@@ -32,7 +32,7 @@ func optimize(muon bool, params, m, v, gradient, moment, rate, keep *Node) []*No
 	if muon {
 		ahead := Add(MulScalar(m, beta1), MulScalar(gradient, 1-beta1)) // Nesterov's momentum
 		var parts []*Node
-		for _, t := range parameters() {
+		for _, t := range parameters(classesOf(params.Shape().Size())) {
 			within := AxisRange(t.Offset, t.Offset+t.Size())
 			part := Slice(step, within)
 			if len(t.Shape) > 1 {

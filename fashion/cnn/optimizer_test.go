@@ -20,7 +20,8 @@ func TestMuonAgreesWithNaiveArithmetic(t *testing.T) {
 }
 
 func muonAgrees(t *testing.T, m *Model, scale float64) {
-	const p, step = NumParameters, 30
+	const step = 30
+	p := numParameters(classes)
 	before := slices.Concat(scaled(unit(1, p), 0.5, 0.125), scaled(unit(2, p), 0.5, scale/512),
 		scaled(unit(3, p), 0, scale*scale/(1<<18)))
 	gradient := scaled(unit(6, p), 0.5, scale/256)
@@ -47,7 +48,7 @@ func muonAgrees(t *testing.T, m *Model, scale float64) {
 		means[i] = beta1*float64(before[p+i]) + (1-beta1)*float64(g)
 		squares[i] = beta2*float64(before[2*p+i]) + (1-beta2)*float64(g)*float64(g)
 	}
-	for _, tensor := range parameters() {
+	for _, tensor := range parameters(classes) {
 		size, out := tensor.Size(), tensor.Shape[len(tensor.Shape)-1]
 		in := size / out
 		want := make([]float64, size)

@@ -244,25 +244,25 @@ func TestPlainFormsOnGPUs(t *testing.T) {
 	recipe := recipes()[slices.IndexFunc(recipes(), func(r Recipe) bool { return r.Name == "fast" })]
 	batch := someContent(n)
 	gradients := func(b compute.Backend) (*backend.Program, []any, []any) {
-		p, err := compileGradients(b, n, recipe)
+		p, err := compileGradients(b, n, numParameters(classes), recipe)
 		if err != nil {
 			t.Fatal(err)
 		}
-		params := make([]float32, NumParameters)
+		params := make([]float32, numParameters(classes))
 		initialParameters(1, params)
-		return p, []any{make([]float32, NumParameters), make([]float32, 2)},
+		return p, []any{make([]float32, numParameters(classes)), make([]float32, 2)},
 			[]any{params, batch.Images, batch.Labels, batch.Weights, []uint32{1}, []uint32{2}}
 	}
 	update := func(b compute.Backend) (*backend.Program, []any, []any) {
-		p, err := compileUpdate(b, recipe)
+		p, err := compileUpdate(b, numParameters(classes), recipe)
 		if err != nil {
 			t.Fatal(err)
 		}
-		state, gradient := make([]float32, 3*NumParameters), make([]float32, NumParameters)
-		initialParameters(1, state[:NumParameters])
+		state, gradient := make([]float32, 3*numParameters(classes)), make([]float32, numParameters(classes))
+		initialParameters(1, state[:numParameters(classes)])
 		initialParameters(2, gradient)
 		one := []float32{1}
-		return p, []any{make([]float32, 3*NumParameters)}, []any{state, gradient, one, one, one}
+		return p, []any{make([]float32, 3*numParameters(classes))}, []any{state, gradient, one, one, one}
 	}
 	for name, program := range map[string]func(compute.Backend) (*backend.Program, []any, []any){"gradients": gradients,
 		"update": update} {

@@ -1,6 +1,7 @@
 package cnn
 
 import (
+	"cmp"
 	"fmt"
 
 	"evenweave"
@@ -10,11 +11,14 @@ import (
 // then Adam's moments (for kernels that take Muon's steps, its momentum and zeros).
 func parts() []string { return []string{"", "adam/m/", "adam/v/"} }
 
-// Tensors implements evenweave.Model: the tensors of the network in the documented order, then both moments of each.
-func (m *Model) Tensors() []evenweave.Tensor {
+// Tensors implements evenweave.Model.
+func (m *Model) Tensors() []evenweave.Tensor { return Tensors(m.classes) }
+
+// Tensors are those of a network for a number of classes, 0: 10, in the documented order, then both moments of each.
+func Tensors(classes int) []evenweave.Tensor {
 	var all []evenweave.Tensor
 	for i, part := range parts() {
-		for _, t := range parameters() {
+		for _, t := range parameters(cmp.Or(classes, defaultClasses)) {
 			role := evenweave.Trained
 			if i > 0 {
 				role = evenweave.Kept
@@ -30,8 +34,8 @@ func (m *Model) Tensors() []evenweave.Tensor {
 func (m *Model) Init(seed uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	initialParameters(seed, m.state[:NumParameters])
-	clear(m.state[NumParameters:])
+	initialParameters(seed, m.state[:m.size()])
+	clear(m.state[m.size():])
 	return nil
 }
 
@@ -63,7 +67,7 @@ func (m *Model) tensor(i int) (evenweave.Floats, error) {
 		return nil, fmt.Errorf("tensor %d of %d", i, n)
 	}
 	t := m.all[i%len(m.all)]
-	at := i/len(m.all)*NumParameters + t.Offset
+	at := i/len(m.all)*m.size() + t.Offset
 	return m.state[at : at+t.Size()], nil
 }
 
@@ -79,14 +83,14 @@ func (m *Model) join(grads [][]float32) (flat []float32, whole bool, err error) 
 				t.Name, len(grads[i]), t.Size())
 		}
 	}
-	if cap(grads[0]) >= NumParameters {
-		flat, whole = grads[0][:NumParameters], true
+	if cap(grads[0]) >= m.size() {
+		flat, whole = grads[0][:m.size()], true
 		for i, t := range m.all {
 			whole = whole && &flat[t.Offset] == &grads[i][0]
 		}
 	}
 	if !whole {
-		flat = make([]float32, NumParameters)
+		flat = make([]float32, m.size())
 	}
 	return flat, whole, nil
 }

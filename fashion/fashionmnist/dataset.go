@@ -30,8 +30,9 @@ func Classes() []string {
 // Dataset is a list of labelled images. It is read-only once loaded and safe for concurrent reads.
 type Dataset struct {
 	Images []byte  // Len() x Pixels grey values, row by row, 0 is background
-	Labels []uint8 // Len() labels, each below NumClasses
-	Hash   string  // hex SHA-256 that identifies images, labels and their order
+	Labels []uint8 // Len() labels
+	Hash   string  // names images, labels and their order: for Fashion-MNIST a SHA-256 in hexadecimal
+	Number int     // of classes; every label is below it
 }
 
 // Len is the number of samples.
@@ -42,11 +43,11 @@ func (d *Dataset) Image(i int) []byte { return d.Images[i*Pixels : (i+1)*Pixels]
 
 // Only returns the samples of some classes, in their order and with their labels. For all classes it returns d.
 func (d *Dataset) Only(classes []uint8) *Dataset {
-	if len(classes) == 0 || len(classes) == NumClasses {
+	if len(classes) == 0 || len(classes) == d.Number {
 		return d
 	}
 	h := sha256.Sum256(fmt.Appendf(nil, "%s only %v", d.Hash, classes))
-	part := &Dataset{Hash: hex.EncodeToString(h[:])}
+	part := &Dataset{Hash: hex.EncodeToString(h[:]), Number: d.Number}
 	for i, label := range d.Labels {
 		if slices.Contains(classes, label) {
 			part.Images, part.Labels = append(part.Images, d.Image(i)...), append(part.Labels, label)
@@ -55,12 +56,13 @@ func (d *Dataset) Only(classes []uint8) *Dataset {
 	return part
 }
 
-// ParseClasses reads labels and ranges of them, such as "0-4,7", into ascending order. An empty list means all.
-func ParseClasses(list string) ([]uint8, error) {
+// ParseClasses reads labels below a number, and ranges of them, such as "0-4,7", into ascending order. An empty list
+// means all.
+func ParseClasses(list string, number int) ([]uint8, error) {
 	var classes []uint8
 	for item := range strings.SplitSeq(list, ",") {
 		if list == "" {
-			item = fmt.Sprintf("0-%d", NumClasses-1)
+			item = fmt.Sprintf("0-%d", number-1)
 		}
 		first, last, isRange := strings.Cut(strings.TrimSpace(item), "-")
 		if !isRange {
@@ -68,9 +70,9 @@ func ParseClasses(list string) ([]uint8, error) {
 		}
 		from, err1 := strconv.ParseUint(first, 10, 8)
 		to, err2 := strconv.ParseUint(last, 10, 8)
-		if err1 != nil || err2 != nil || from > to || to >= NumClasses {
+		if err1 != nil || err2 != nil || from > to || to >= uint64(number) {
 			return nil, fmt.Errorf("classes %q: expected labels from 0 to %d and ranges of them, such as 0-4,7",
-				list, NumClasses-1)
+				list, number-1)
 		}
 		for c := from; c <= to; c++ {
 			classes = append(classes, uint8(c))
@@ -89,7 +91,7 @@ func (d *Dataset) Split(n int) (rest, held *Dataset, err error) {
 	part := func(name string, from, to int) *Dataset {
 		h := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d", d.Hash, name, from, to))
 		return &Dataset{Images: d.Images[from*Pixels : to*Pixels], Labels: d.Labels[from:to],
-			Hash: hex.EncodeToString(h[:])}
+			Hash: hex.EncodeToString(h[:]), Number: d.Number}
 	}
 	if n == 0 {
 		return d, part("held", cut, cut), nil

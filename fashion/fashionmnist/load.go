@@ -113,6 +113,18 @@ func Files(dir string) (paths []string) {
 	return paths
 }
 
+// Holds says whether a directory has at least one of the four files as it must be: then the others belong to it, and
+// one that differs is damaged.
+func Holds(dir string) bool {
+	trainImages, trainLabels, testImages, testLabels := files()
+	for _, f := range []file{trainLabels, testLabels, testImages, trainImages} {
+		if _, err := f.read(below(dir)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 func loadPair(dir string, images, labels file) (*Dataset, error) {
 	// Labels first: they are small, so a wrong directory shows at once.
 	l, err := labels.read(dir)
@@ -124,7 +136,7 @@ func loadPair(dir string, images, labels file) (*Dataset, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256([]byte(images.sha256 + labels.sha256))
-	return &Dataset{Images: i, Labels: l, Hash: hex.EncodeToString(sum[:])}, nil
+	return &Dataset{Images: i, Labels: l, Hash: hex.EncodeToString(sum[:]), Number: NumClasses}, nil
 }
 
 // read returns the verified payload of f, from dir/name or dir/name.gz.

@@ -136,7 +136,7 @@ func TestSplitKeepsEverySampleOnce(t *testing.T) {
 }
 
 func TestOnlyKeepsTheSamplesOfItsClasses(t *testing.T) {
-	d := &Dataset{Hash: "all"}
+	d := &Dataset{Hash: "all", Number: NumClasses}
 	for i := range 40 {
 		d.Labels = append(d.Labels, uint8(i*7%NumClasses))
 		d.Images = append(d.Images, bytes.Repeat([]byte{byte(i)}, Pixels)...)
@@ -155,7 +155,7 @@ func TestOnlyKeepsTheSamplesOfItsClasses(t *testing.T) {
 	if part.Len() != at || part.Hash == d.Hash || part.Hash == d.Only([]uint8{2, 6}).Hash {
 		t.Errorf("%d samples, want %d; hash %s", part.Len(), at, part.Hash)
 	}
-	if all, _ := ParseClasses(""); d.Only(all) != d {
+	if all, _ := ParseClasses("", NumClasses); d.Only(all) != d {
 		t.Error("all classes are not the data set itself")
 	}
 }
@@ -163,12 +163,12 @@ func TestOnlyKeepsTheSamplesOfItsClasses(t *testing.T) {
 func TestParseClasses(t *testing.T) {
 	for list, want := range map[string][]uint8{"": {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, "0-4,7": {0, 1, 2, 3, 4, 7},
 		" 7, 3-4,4": {3, 4, 7}, "9": {9}} {
-		if got, err := ParseClasses(list); err != nil || !slices.Equal(got, want) {
+		if got, err := ParseClasses(list, NumClasses); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q: %v, %v", list, got, err)
 		}
 	}
 	for _, list := range []string{"10", "4-2", "a", "1,,2", "-1", "0-10", "1-2-3", "300"} {
-		if got, err := ParseClasses(list); err == nil {
+		if got, err := ParseClasses(list, NumClasses); err == nil {
 			t.Errorf("%q gives %v", list, got)
 		}
 	}
