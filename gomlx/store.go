@@ -1,10 +1,14 @@
 package gomlx
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"evenweave"
@@ -62,15 +66,49 @@ func (m *Model) Export(dir string) (err error) {
 	return handler.Save()
 }
 
-// initFrom takes the model's own variables from a GoMLX checkpoint. Its variables get a store of their own: a store
-// that has them as its loader takes each for trainable.
-func (m *Model) initFrom(dir string) (err error) {
-	defer backend.RecoverInto(&err, "Config.InitFrom: "+dir)
+// storeOf reads the newest of a directory of GoMLX checkpoints into a store of its own: a store that has them as its
+// loader takes each variable for trainable.
+func storeOf(dir string) (store *model.Store, err error) {
+	defer backend.RecoverInto(&err, "reading "+dir)
 	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("Config.InitFrom: %w", err)
+		return nil, err
 	}
-	store := model.NewStore()
-	if _, err := checkpoint.Load(store).Dir(dir).Immediate().Done(); err != nil {
+	store = model.NewStore()
+	_, err = checkpoint.Load(store).Dir(dir).Immediate().Done()
+	return store, err
+}
+
+// HashOf is the SHA-256, in hexadecimal, of what the newest of a directory of GoMLX checkpoints holds: for an option
+// that pins what Config.InitFrom names in a job's spec. "" for no directory.
+func HashOf(dir string) (string, error) {
+	if dir == "" {
+		return "", nil
+	}
+	store, err := storeOf(dir)
+	if err != nil {
+		return "", err
+	}
+	defer store.Finalize()
+	values := map[string]*tensors.Tensor{}
+	for v := range store.IterVariables() {
+		if v.HasValue() {
+			values[v.Path()] = v.MustValue()
+		}
+	}
+	h := sha256.New()
+	for _, path := range slices.Sorted(maps.Keys(values)) {
+		fmt.Fprintf(h, "%q %s\n", path, values[path].Shape())
+		if err := values[path].ConstFlatData(func(flat any) { h.Write(bytesOf(flat)) }); err != nil {
+			return "", fmt.Errorf("%s: %s: %w", dir, path, err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// initFrom takes the model's own variables from a GoMLX checkpoint.
+func (m *Model) initFrom(dir string) (err error) {
+	store, err := storeOf(dir)
+	if err != nil {
 		return fmt.Errorf("Config.InitFrom: %w", err)
 	}
 	defer store.Finalize()

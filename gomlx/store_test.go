@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -189,5 +190,35 @@ func right(t *testing.T, m *Model, d evenweave.Data, out dataset.Flat) {
 	}
 	if got := figures[0].Value; math.Abs(got-total/20) > 1e-5 {
 		t.Errorf("the loss is %v, that of the predictions %v", got, total/20)
+	}
+}
+
+// TestHashOf: the hash of an exported state is a function of what it holds.
+func TestHashOf(t *testing.T) {
+	m := open(t, evenweave.Setup{Backend: "go", MicroBatch: 16},
+		network{}.config(nil, map[string]any{optimizer.ParamLearningRate: 0.1}))
+	var hashes []string
+	for i, seed := range []uint64{1, 1, 2} {
+		if err := m.Init(seed); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), strconv.Itoa(i))
+		if err := m.Export(dir); err != nil {
+			t.Fatal(err)
+		}
+		h, err := HashOf(dir)
+		if err != nil || len(h) != 64 {
+			t.Fatalf("hash %q, %v", h, err)
+		}
+		hashes = append(hashes, h)
+	}
+	if hashes[0] != hashes[1] || hashes[0] == hashes[2] {
+		t.Errorf("hashes of seeds 1, 1 and 2: %q", hashes)
+	}
+	if h, err := HashOf(""); err != nil || h != "" {
+		t.Errorf("no directory has the hash %q, %v", h, err)
+	}
+	if _, err := HashOf("/nowhere"); err == nil {
+		t.Error("a directory that is not there has a hash")
 	}
 }

@@ -34,6 +34,10 @@ type table struct {
 	Most    int     `flag:"vocabulary" help:"most different words of a column"`
 	Scale   float64 `flag:"scale" help:"usual size of the label: what an output of 1 stands for"`
 	Rate    float64 `flag:"rate" help:"learning rate"`
+
+	Freeze   string `flag:"freeze" help:"weights that stay as they are: words/*,hidden0/*/*"`
+	InitFrom string `flag:"init-from" spec:"-,create" help:"directory of a GoMLX checkpoint to start from"`
+	Init     string `spec:"init"` // the hash of what is there
 }
 
 // Validate implements evenweave.Validator.
@@ -54,7 +58,10 @@ func task() *evenweave.Task {
 		Model:    t.model,
 		Backends: []string{"xla", "xla:cuda"}, // GoMLX's "go" backend has no batch normalisation
 		Backend:  gomlx.Resolve,
-		Commands: []evenweave.Command{{Name: "generate", Args: "FILE", About: "Write a table of flats", Run: generate}},
+		Commands: []evenweave.Command{
+			{Name: "generate", Args: "FILE", About: "Write a table of flats", Run: generate},
+			{Name: "to-gomlx", Args: "DIR", About: "Write a GoMLX checkpoint", Checkpoint: true, Run: export},
+		},
 	}
 }
 
@@ -77,6 +84,8 @@ func (t *table) model(setup evenweave.Setup) (evenweave.Model, error) {
 		Model:     t.network,
 		Loss:      t.loss,
 		Optimizer: optimizer.Adam().Done(),
+		Freeze:    t.Freeze,
+		InitFrom:  t.InitFrom,
 		Params:    map[string]any{optimizer.ParamLearningRate: t.Rate},
 		Inputs:    []shapes.Shape{shapes.Make(dtypes.Float32, numbers), shapes.Make(dtypes.Int32, words)},
 		Labels:    []shapes.Shape{shapes.Make(dtypes.Float32, 1)},
