@@ -138,7 +138,7 @@ func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
 		return nil, err
 	}
 	defer model.Close()
-	v.options.Plan = v.spec.Plan()
+	v.options.Plan, v.options.Metrics = v.spec.Plan(), p.task.Metrics
 	return verify.Run(ctx, model, sets.Train, v.options)
 }
 

@@ -80,7 +80,8 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 		t.Context(),
 		m,
 		sets.Train,
-		verify.Options{Plan: plan, Steps: steps, Most: microBatches, Lanes: lanes},
+		verify.Options{Plan: plan, Steps: steps, Most: microBatches, Lanes: lanes,
+			Metrics: task.Metrics},
 	)
 	if err != nil {
 		t.Fatalf("evenweave: task %q: %v", task.Name, err)

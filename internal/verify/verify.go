@@ -24,6 +24,8 @@ type Options struct {
 	Steps int // updates
 	Most  int // micro-batches of each step
 	Lanes int // micro-batches computed side by side
+	// Metrics are the task's: the model reports as many numbers.
+	Metrics []string
 }
 
 // Line is the hash of one thing that was computed.
@@ -199,6 +201,10 @@ func (r *run) compute(b *evenweave.Batch) (out result, err error) {
 	out.sums, err = r.model.Gradients(b, out.grads)
 	if err != nil {
 		return out, fmt.Errorf("gradients of micro-batch %d of step %d: %w", b.MicroBatch, b.Step+1, err)
+	}
+	if n := len(out.sums.Metrics); n != len(r.Metrics) {
+		return out, fmt.Errorf("micro-batch %d of step %d: the model gave %d metrics, the task names %d: %q",
+			b.MicroBatch, b.Step+1, n, len(r.Metrics), r.Metrics)
 	}
 	return out, nil
 }

@@ -133,6 +133,15 @@ func TestACorrectModelPasses(t *testing.T) {
 	}
 }
 
+func TestMetricsAreCounted(t *testing.T) {
+	o := options
+	o.Metrics = []string{"perplexity", "mae"}
+	_, err := Run(t.Context(), &line{}, numbers{float32(math.NaN())}, o)
+	if err == nil || !strings.Contains(err.Error(), `the task names 2: ["perplexity" "mae"]`) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Each fault that breaks exactness is found, and what it breaks is named.
 func TestFaultsAreNamed(t *testing.T) {
 	count := 0 // of faults that outlive a model, as the clock does
