@@ -48,6 +48,8 @@ var homes = []struct {
 	{"google.golang.org/grpc", []string{"proto", "internal/serving", "internal/security", "allreduce/grpclink",
 		"allreduce/bench",
 		"internal/cluster", "worker", "coordinator", "cli"}},
+	{"crypto/tls", []string{"internal/security"}},
+	{"crypto/x509", []string{"internal/security"}},
 	{"github.com/prometheus/", []string{"internal/telemetry"}},
 	{"go.opentelemetry.io/", []string{"internal/tracing"}},
 	{"github.com/spf13/", []string{"cli"}},

@@ -16,6 +16,7 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
+	"evenweave/internal/security"
 	"evenweave/proto"
 )
 
@@ -24,12 +25,14 @@ type whereFlags struct {
 	dir  string
 	etcd []string
 	job  string
+	secureFlags
 }
 
 func (w *whereFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&w.dir, "dir", "./run", "run directory of a local cluster")
 	cmd.Flags().StringSliceVar(&w.etcd, "etcd", nil, "etcd's client URLs, instead of --dir")
 	cmd.Flags().StringVar(&w.job, "job", "evenweave", "name of the job in etcd")
+	w.secureFlags.register(cmd.Flags())
 }
 
 func (w *whereFlags) dial() (*cluster.Client, error) {
@@ -37,7 +40,11 @@ func (w *whereFlags) dial() (*cluster.Client, error) {
 		if err := checkCluster(&w.etcd, w.job); err != nil {
 			return nil, err
 		}
-		return cluster.Dial(w.etcd, w.job)
+		over, err := w.transport(w.etcd, security.Operator, w.job)
+		if err != nil {
+			return nil, err
+		}
+		return cluster.DialOver(over, w.etcd, w.job)
 	}
 	r, err := local.Find(w.dir)
 	if err != nil {
@@ -91,7 +98,7 @@ func askAll[R any](ctx context.Context, c *cluster.Client, v cluster.View,
 	ask func(context.Context, proto.MemberClient) (R, error)) []answer[R] {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	pool := &proto.Pool{Options: c.Transport().Options()}
+	pool := &proto.Pool{Options: c.Transport().Options(security.Worker)}
 	defer pool.Close()
 	answers := make([]answer[R], len(v.Members))
 	var asking sync.WaitGroup

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -19,6 +20,7 @@ import (
 	"evenweave/internal/local"
 	"evenweave/internal/mlflow"
 	"evenweave/internal/progress"
+	"evenweave/internal/security"
 	"evenweave/internal/telemetry"
 	"evenweave/worker"
 )
@@ -28,16 +30,39 @@ type clusterFlags struct {
 	etcd []string
 	job  string
 	ttl  time.Duration
+	secureFlags
 }
 
 func (c *clusterFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&c.etcd, "etcd", []string{"http://127.0.0.1:2379"}, "etcd's client URLs")
 	cmd.Flags().StringVar(&c.job, "job", "evenweave", "name of the job; its keys in etcd stand under it")
+	c.secureFlags.register(cmd.Flags())
 	cmd.Flags().DurationVar(&c.ttl, "ttl", 5*time.Second, "lease time of registrations and of the leadership")
 }
 
 // check finds bad usage, and writes the endpoints as they are meant.
 func (c *clusterFlags) check() error { return checkCluster(&c.etcd, c.job) }
+
+// start returns the transport of a process, and warns if there is no protection.
+func (c *clusterFlags) start(role security.Role, https string, log *slog.Logger) (*security.Transport, error) {
+	over, err := c.transport(c.etcd, role, c.job)
+	if err != nil {
+		return nil, err
+	}
+	if https != "" && over.Keys() == nil {
+		return nil, usagef("--https needs --tls-ca, --tls-cert and --tls-key")
+	}
+	warnInsecure(log, over)
+	return over, nil
+}
+
+// listen is where a process listens: as asked, else beside etcd if that is at a socket.
+func (c *clusterFlags) listen(f *pflag.FlagSet, asked, id string) string {
+	if _, local := security.SocketPath(c.etcd[0]); local && !f.Changed("listen") {
+		return "unix:" + id + ".sock"
+	}
+	return asked
+}
 
 func checkCluster(etcd *[]string, name string) (err error) {
 	if *etcd, err = cluster.Endpoints(*etcd); err != nil {
@@ -76,7 +101,10 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
 	mlflowFlag(f, &cfg.MLflow)
-	f.StringVar(&cfg.HTTP, "http", "", "address of the live page, the status pages and metrics; empty: none")
+	f.StringVar(&cfg.HTTP, "http", "", "address of the live page and of probes, with --insecure of status, checkpoint "+
+		"and metrics too; empty: none")
+	f.StringVar(&cfg.HTTPS, "https", "", "address of status, checkpoint and metrics over TLS, for the roles operator "+
+		"and metrics; empty: none")
 	f.StringVar(&cfg.Dir, "dir", "./run", "directory for checkpoints and metrics")
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
 	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
@@ -95,6 +123,10 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		if err != nil {
 			return err
 		}
+		if cfg.Over, err = c.start(security.Coordinator, cfg.HTTPS, log); err != nil {
+			return err
+		}
+		cfg.Listen = c.listen(f, cfg.Listen, "coordinator")
 		began := time.Now()
 		if started > 0 {
 			began = time.Unix(0, started)
@@ -200,7 +232,8 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 	f := cmd.Flags()
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the ring and the member service")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address that others reach it at (default: worked out from --listen)")
-	f.StringVar(&cfg.HTTP, "http", "", "address of the status pages and metrics; empty: none")
+	f.StringVar(&cfg.HTTP, "http", "", "address of probes, with --insecure of metrics too; empty: none")
+	f.StringVar(&cfg.HTTPS, "https", "", "address of metrics over TLS, for the roles operator and metrics; empty: none")
 	f.IntVar(&cfg.Parallelism, "parallelism", 0, "micro-batches computed side by side; 0: one for each core")
 	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to leave")
 	f.StringVar(&cfg.ID, "id", "", "name of this member (default: host name and a random suffix)")
@@ -235,10 +268,15 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 			return err
 		}
 		cfg.Log = log.With("job", c.job, "member", cfg.ID)
+		if cfg.Over, err = c.start(security.Worker, cfg.HTTPS, cfg.Log); err != nil {
+			return err
+		}
+		cfg.Listen = c.listen(f, cfg.Listen, cfg.ID)
 		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
 		cfg.Open, cfg.MetricNames = p.openJob(data, cfg.Log), p.task.Metrics
 		cfg.Faults = takesFaults(p.asked != nil)
 		metrics := telemetry.NewWorker(cfg.ID)
+		metrics.Secured(cfg.Over)
 		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
 		if p.asked != nil {
 			signal.Ignore(syscall.SIGHUP) // of the terminal: its parent answers that
@@ -271,7 +309,7 @@ func etcdCommand(asked <-chan struct{}) *cobra.Command {
 				ctx, end = context.WithCancel(cmd.Context())
 				go func() { <-asked; end() }()
 			}
-			return local.ServeEtcd(ctx, dir, listen, cmd.OutOrStdout())
+			return local.ServeEtcd(ctx, dir, listen, security.Files{}, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "data directory")

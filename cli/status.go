@@ -35,6 +35,7 @@ type snapshot struct {
 	Coordinator      *leaderStatus  `json:"coordinator"`
 	Ledger           *ledgerStatus  `json:"ledger"`
 	Reason           string         `json:"reason"`
+	Insecure         bool           `json:"insecure,omitempty"`        // every process that reaches a port is served
 	Skipped          []string       `json:"skipped_records,omitempty"` // why each cannot be used
 	OtherProtocol    int            `json:"other_protocol_members,omitempty"`
 	Done             *job.Done      `json:"done,omitempty"`
@@ -85,7 +86,7 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 	for _, bad := range v.Skipped {
 		s.Skipped = append(s.Skipped, bad.Error())
 	}
-	s.OtherProtocol = v.OtherProtocol()
+	s.OtherProtocol, s.Insecure = v.OtherProtocol(), c.Transport().Open()
 	if v.World != nil {
 		s.Generation, s.Reason = v.World.Generation, v.World.Reason
 	}
@@ -174,6 +175,9 @@ func (s snapshot) show(w io.Writer) {
 	if l := s.Ledger; l != nil {
 		fmt.Fprintf(w, "ledger       %d epochs complete, each sample once; %d of %d samples used in the open one\n",
 			l.Epoch, l.Used, l.Samples)
+	}
+	if s.Insecure {
+		fmt.Fprintln(w, "security     none (--insecure): every process that reaches a port is served")
 	}
 	if n := len(s.Skipped); n > 0 {
 		fmt.Fprintf(w, "skipped      records that cannot be used: %d; %s\n", n, s.Skipped[0])

@@ -68,13 +68,15 @@ type Config struct {
 	traces progress.MemberObserver // likewise; nil: none are wanted
 
 	// For Serve alone.
-	Endpoints []string // of etcd
-	Listen    string   // of the gRPC service: host:port (0: a free one), or unix:NAME.sock beside etcd's
-	Advertise string   // how members reach it; "": worked out from Listen
-	HTTP      string   // host:port of the page and the status pages; "": none
-	PageOnly  bool     // HTTP serves the page and nothing else, and training goes on if it cannot
-	Stay      bool     // wait after the job's end
-	MLflow    string   // address of a tracking server to report to; "": none
+	Endpoints []string            // of etcd
+	Listen    string              // of the gRPC service: host:port (0: a free one), or unix:NAME.sock beside etcd's
+	Advertise string              // how members reach it; "": worked out from Listen
+	HTTP      string              // host:port of the page and probes, and without TLS of all other pages; "": none
+	HTTPS     string              // host:port of status, checkpoint and metrics, for roles that may see them; "": none
+	Over      *security.Transport // how others are reached, and reach this process; nil: as Endpoints say, without TLS
+	PageOnly  bool                // HTTP serves the page and nothing else, and training goes on if it cannot
+	Stay      bool                // wait after the job's end
+	MLflow    string              // address of a tracking server to report to; "": none
 }
 
 // Coordinator outlives its terms: it campaigns again after it has lost the leadership.
@@ -127,7 +129,7 @@ func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store,
 	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log),
 		steps:  &summary{metrics: cfg.MetricNames},
 		status: newStatusPage(), page: web.New(), healed: map[string]int64{}, over: client.Transport()}
-	c.pool.Options = c.over.Options()
+	c.pool.Options = c.over.Options(security.Worker)
 	c.journal = &journal{dir: cfg.Dir, log: cfg.Log, observer: progress.Multi(cfg.Observer, c.status, c.page)}
 	if m, has := cfg.Model.(evenweave.Scheduler); has {
 		c.journal.rate = m.LearningRate

@@ -28,12 +28,13 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	if cfg.Limits.Max == 0 || cfg.Limits.Max > v {
 		cfg.Limits.Max = v
 	}
-	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
+	client, err := cluster.DialOver(cfg.Over, cfg.Endpoints, cfg.Name)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	listener, err := client.Transport().Listen(cfg.Listen)
+	over := client.Transport()
+	listener, err := over.Listen(cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listening: %w; choose another --listen", err)
 	}
@@ -43,6 +44,7 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	}
 	var c *Coordinator
 	metrics := telemetry.NewCoordinator(func() telemetry.Facts { return c.facts() })
+	metrics.Secured(over)
 	cfg.Observer = progress.Multi(cfg.Observer, metrics)
 	defer cfg.track(ctx)()
 	if c, err = New(cfg, client); err != nil {
@@ -55,7 +57,10 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	}()
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	server := serving.NewServer(cfg.Log, metrics.Panicked)
+	if keys := over.Keys(); keys != nil {
+		go keys.Watch(running, cfg.Log)
+	}
+	server := serving.NewServer(cfg.Log, metrics.Panicked, over.ServerOptions()...)
 	c.Serve(server)
 	go func() {
 		if err := server.Serve(serving.Limited(listener, v)); err != nil {
@@ -63,7 +68,7 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 		}
 	}()
 	defer server.Stop()
-	if cfg.HTTP != "" {
+	if cfg.HTTP != "" || cfg.HTTPS != "" {
 		closePages, err := c.servePages(metrics.Handler(), fail)
 		if err != nil {
 			return err
@@ -127,32 +132,51 @@ func (cfg Config) self(listening net.Addr) (job.Leader, error) {
 
 // servePages serves the page, and the status pages and metrics unless only the page is wanted, until they are closed.
 // It calls fail if they end before.
-func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseFunc) (closePages func() error,
-	err error) {
-	l, err := net.Listen("tcp", c.HTTP)
-	if err != nil && c.PageOnly {
-		c.journal.emit(progress.Warning{Message: "there is no page: " + err.Error()})
-		return func() error { return nil }, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
-	}
-	mux := http.NewServeMux()
-	if !c.PageOnly {
-		mux.Handle("/", c.Handler())
-		mux.Handle("GET /metrics", metrics)
-	}
-	c.openPage(mux, l)
-	pages := serving.NewPages(mux)
-	go func() {
-		if err := serving.ServePages(l, pages); !errors.Is(err, http.ErrServerClosed) {
-			fail(fmt.Errorf("serving the status pages: %w", err))
-		}
-	}()
-	return func() error {
+func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseFunc) (closePages func(), err error) {
+	all := http.NewServeMux()
+	all.Handle("/", c.Handler())
+	all.Handle("GET /metrics", metrics)
+	var open []*http.Server
+	closePages = func() {
 		c.page.Finish(time.Second) // so that an open page shows the end
-		return pages.Close()
-	}, nil
+		for _, pages := range open {
+			_ = pages.Close()
+		}
+	}
+	serve := func(l net.Listener, h http.Handler) {
+		pages := serving.NewPages(h)
+		open = append(open, pages)
+		go func() {
+			if err := serving.ServePages(l, pages); !errors.Is(err, http.ErrServerClosed) {
+				fail(fmt.Errorf("serving the status pages: %w", err))
+			}
+		}()
+	}
+	if c.HTTP != "" {
+		l, err := net.Listen("tcp", c.HTTP)
+		switch {
+		case err != nil && c.PageOnly:
+			c.journal.emit(progress.Warning{Message: "there is no page: " + err.Error()})
+		case err != nil:
+			return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
+		default:
+			mux := http.NewServeMux()
+			if !c.PageOnly {
+				mux.Handle("/", c.over.Plain(all))
+			}
+			c.openPage(mux, l)
+			serve(l, mux)
+		}
+	}
+	if c.HTTPS != "" {
+		l, err := c.over.ListenHTTPS(c.HTTPS)
+		if err != nil {
+			closePages()
+			return nil, fmt.Errorf("listening for pages over TLS: %w; choose another --https", err)
+		}
+		serve(l, c.over.Pages(all))
+	}
+	return closePages, nil
 }
 
 // stay keeps the pages up after the end of the job, until this process is asked to end.

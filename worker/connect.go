@@ -25,7 +25,8 @@ type Rings struct {
 
 // NewRings prepares a member's end for a job. learn gets newer worlds from peers; it must not block.
 func NewRings(self, jobUUID string, over *security.Transport, learn func(job.World)) *Rings {
-	r := &Rings{self: self, job: jobUUID, dialer: grpclink.Dialer{Connect: over.Dial, Refused: security.Refused}}
+	r := &Rings{self: self, job: jobUUID, dialer: grpclink.Dialer{Connect: over.Dial, Refused: security.Refused,
+		Credentials: over.Credentials(security.Worker)}}
 	r.server = grpclink.NewServer(r.check, func(record []byte) {
 		var w job.World
 		if json.Unmarshal(record, &w) == nil { // check has validated it

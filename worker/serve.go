@@ -17,6 +17,7 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/probe"
+	"evenweave/internal/security"
 	"evenweave/internal/serving"
 	"evenweave/internal/state"
 	"evenweave/proto"
@@ -24,12 +25,16 @@ import (
 
 // Config is how one worker process takes part in a job.
 type Config struct {
-	Endpoints   []string
-	Name        string // of the job
-	ID          string
-	Listen      string // for peers and the coordinator: host:port (0: a free one), or unix:NAME.sock beside etcd's
-	Advertise   string // the address for them; "": derived from Listen
-	HTTP        string // host:port of the status pages; "": none
+	Endpoints []string
+	Name      string // of the job
+	ID        string
+	// for peers and the coordinator: host:port (0: a free one), or unix:NAME.sock beside etcd's
+	Listen    string
+	Advertise string // the address for them; "": derived from Listen
+	HTTP      string // host:port of the probes, and without TLS of metrics; "": none
+	HTTPS     string // host:port of metrics, for roles that may see them; "": none
+	// how others are reached, and reach this process; nil: as Endpoints say, without TLS
+	Over        *security.Transport
 	Parallelism int
 	Stay        bool          // wait after the job's end
 	Grace       time.Duration // how long leaving may take
@@ -53,7 +58,7 @@ type Opened struct {
 // Serve is a worker process's whole part in a job: servers, registration and training. It returns when the job is done
 // or ctx ends. When leaving is closed, the member leaves in good order.
 func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
-	client, err := cluster.Dial(cfg.Endpoints, cfg.Name)
+	client, err := cluster.DialOver(cfg.Over, cfg.Endpoints, cfg.Name)
 	if err != nil {
 		return err
 	}
@@ -67,14 +72,16 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	tasks.Go(func() { views.Run(ctx, client) })
 	var pages atomic.Pointer[http.Handler] // from the start: a worker that waits for its job is healthy too
 	pages.Store(new(openingPages(cfg.Metrics)))
-	if cfg.HTTP != "" {
-		web, err := serveHTTP(cfg.HTTP,
-			http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*pages.Load()).ServeHTTP(w, r) }),
-			&tasks, cancel)
-		if err != nil {
-			return err
-		}
-		defer web.Close()
+	over := client.Transport()
+	if keys := over.Keys(); keys != nil {
+		tasks.Go(func() { keys.Watch(ctx, cfg.Log) })
+	}
+	closePages, err := cfg.servePages(over, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		(*pages.Load()).ServeHTTP(w, r)
+	}), &tasks, cancel)
+	defer closePages()
+	if err != nil {
+		return err
 	}
 
 	j, err := awaitJob(ctx, views, leaving, cfg)
@@ -85,7 +92,6 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil || opened.Model == nil {
 		return err
 	}
-	over := client.Transport()
 	listener, err := over.Listen(cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for peers: %w; choose another --listen", err)
@@ -107,15 +113,17 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil {
 		return fmt.Errorf("the model's state: %w", err)
 	}
-	pool := &proto.Pool{Options: over.Options()}
-	defer pool.Close()
+	members := &proto.Pool{Options: over.Options(security.Worker)}
+	defer members.Close()
+	coordinators := &proto.Pool{Options: over.Options(security.Coordinator)}
+	defer coordinators.Close()
 	rings := NewRings(cfg.ID, j.UUID, over, views.Learn)
 	loop := &Loop{
 		ID: cfg.ID, Job: *j, Model: opened.Model, Data: opened.Data, MetricNames: cfg.MetricNames,
 		Parallelism: cfg.Parallelism,
 		Views:       views,
-		Connect:     retaining(pool, rings.Connect),
-		Fetch:       Fetcher{Dial: pool.Dial, Layout: layout, Samples: j.Spec.Samples},
+		Connect:     retaining(rings.Connect, members, coordinators),
+		Fetch:       Fetcher{Dial: members.Dial, Lead: coordinators.Dial, Layout: layout, Samples: j.Spec.Samples},
 		Leave:       func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
 		Stay:        cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
 	}
@@ -123,7 +131,8 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		return err
 	}
 
-	server := serving.NewServer(cfg.Log, loop.Observer.Panicked, grpclink.ServerOptions()...)
+	server := serving.NewServer(cfg.Log, loop.Observer.Panicked, append(over.ServerOptions(),
+		grpclink.ServerOptions()...)...)
 	rings.Server().Register(server)
 	loop.Serve(server)
 	tasks.Go(func() {
@@ -178,13 +187,15 @@ func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) 
 }
 
 // retaining closes the connections to processes outside a world before it connects the world.
-func retaining(pool *proto.Pool, connect Connect) Connect {
+func retaining(connect Connect, pools ...*proto.Pool) Connect {
 	return func(ctx context.Context, w job.World, rank int) (Collective, error) {
 		addresses := []string{w.Coordinator}
 		for _, p := range w.Peers {
 			addresses = append(addresses, p.Address)
 		}
-		pool.Retain(addresses)
+		for _, pool := range pools {
+			pool.Retain(addresses)
+		}
 		return connect(ctx, w, rank)
 	}
 }
@@ -227,17 +238,37 @@ func awaitJob(ctx context.Context, views *cluster.Watcher, leaving <-chan struct
 	}
 }
 
-func serveHTTP(address string, h http.Handler, tasks *sync.WaitGroup, cancel context.CancelCauseFunc) (*http.Server,
-	error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
-	}
-	s := serving.NewPages(h)
-	tasks.Go(func() {
-		if err := serving.ServePages(l, s); !errors.Is(err, http.ErrServerClosed) {
-			cancel(fmt.Errorf("serving status pages: %w", err))
+// servePages serves the pages until they are closed. It cancels if they end before.
+func (cfg Config) servePages(over *security.Transport, pages http.Handler, tasks *sync.WaitGroup,
+	cancel context.CancelCauseFunc) (closePages func(), err error) {
+	var open []*http.Server
+	closePages = func() {
+		for _, s := range open {
+			_ = s.Close()
 		}
-	})
-	return s, nil
+	}
+	serve := func(l net.Listener, h http.Handler) {
+		s := serving.NewPages(h)
+		open = append(open, s)
+		tasks.Go(func() {
+			if err := serving.ServePages(l, s); !errors.Is(err, http.ErrServerClosed) {
+				cancel(fmt.Errorf("serving status pages: %w", err))
+			}
+		})
+	}
+	if cfg.HTTP != "" {
+		l, err := net.Listen("tcp", cfg.HTTP)
+		if err != nil {
+			return closePages, fmt.Errorf("listening for status pages: %w; choose another --http", err)
+		}
+		serve(l, over.Plain(pages))
+	}
+	if cfg.HTTPS != "" {
+		l, err := over.ListenHTTPS(cfg.HTTPS)
+		if err != nil {
+			return closePages, fmt.Errorf("listening for pages over TLS: %w; choose another --https", err)
+		}
+		serve(l, over.Pages(pages))
+	}
+	return closePages, nil
 }

@@ -51,7 +51,7 @@ func TestLeavingWhileCompiling(t *testing.T) {
 
 // TestConnectionsEndWithTheirWorld: a member keeps no connections to processes outside its world.
 func TestConnectionsEndWithTheirWorld(t *testing.T) {
-	pool := &proto.Pool{Options: security.For(nil).Options()}
+	pool := &proto.Pool{Options: security.For(nil).Options(security.Worker)}
 	defer pool.Close()
 	states := map[string]func() connectivity.State{}
 	for _, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"} {
@@ -62,11 +62,10 @@ func TestConnectionsEndWithTheirWorld(t *testing.T) {
 		states[address] = c.GetState
 	}
 	connected := false
-	connect := retaining(pool, func(context.Context, job.World, int) (Collective, error) {
+	connect := retaining(func(context.Context, job.World, int) (Collective, error) {
 		connected = true
-		return nil,
-			nil
-	})
+		return nil, nil
+	}, pool)
 	if _, err := connect(t.Context(), job.World{Coordinator: "127.0.0.1:1",
 		Peers: []job.Peer{{ID: "b", Address: "127.0.0.1:3"}}}, 0); err != nil || !connected {
 		t.Fatalf("connected %v: %v", connected, err)

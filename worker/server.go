@@ -131,9 +131,10 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 
 // Fetcher reads states over gRPC through one shared set of connections.
 type Fetcher struct {
-	Dial    func(address string) (*grpc.ClientConn, error)
-	Layout  *state.Layout // of the states
-	Samples int           // that they are trained on
+	Dial    func(address string) (*grpc.ClientConn, error) // a member
+	Lead    func(address string) (*grpc.ClientConn, error) // the coordinator
+	Layout  *state.Layout                                  // of the states
+	Samples int                                            // that they are trained on
 }
 
 // FromPeer fetches the state of a step from a member.
@@ -151,7 +152,7 @@ func (f Fetcher) FromPeer(ctx context.Context, address, job string, step int64) 
 
 // FromCoordinator fetches the checkpoint of a step.
 func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error) {
-	conn, err := f.Dial(address)
+	conn, err := f.Lead(address)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -49,6 +50,7 @@ const (
 type Dialer struct {
 	// Connect connects to an address; nil: over TCP. It says by Refused that nothing listens there.
 	Connect func(ctx context.Context, address string) (net.Conn, error)
+	Credentials credentials.TransportCredentials // nil: plain text
 	// Refused says that an error of Connect means that nothing listens there; nil: ECONNREFUSED.
 	Refused func(error) bool
 }
@@ -125,8 +127,12 @@ func (d *dialer) dial(ctx context.Context, address string) (conn net.Conn, err e
 }
 
 func (d *dialer) options() []grpc.DialOption {
+	secured := d.Credentials
+	if secured == nil {
+		secured = insecure.NewCredentials()
+	}
 	return append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(secured),
 		grpc.WithContextDialer(d.dial),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: pause / 2, Multiplier: 1,
 			MaxDelay: pause / 2}, MinConnectTimeout: time.Hour}),

@@ -25,6 +25,7 @@ import (
 	"evenweave/internal/policy"
 	"evenweave/internal/probe"
 	"evenweave/internal/progress"
+	"evenweave/internal/security"
 	"evenweave/worker"
 )
 
@@ -75,7 +76,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	switch command {
 	case "etcd":
-		return local.ServeEtcd(ctx, *dir, *listen, os.Stdout)
+		return local.ServeEtcd(ctx, *dir, *listen, security.Files{}, os.Stdout)
 	case "worker":
 		return worker.Serve(context.Background(), worker.Config{
 			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1,

@@ -9,6 +9,7 @@ import (
 
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/security"
 	"evenweave/proto"
 )
 
@@ -72,7 +73,7 @@ func (w *watcher) run(ctx context.Context, jobName string) error {
 		}
 	}
 	defer client.Close()
-	pool := &proto.Pool{Options: client.Transport().Options()}
+	pool := &proto.Pool{Options: client.Transport().Options(security.Worker)}
 	defer pool.Close()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()

@@ -41,6 +41,14 @@ type Client struct {
 
 // Dial prepares a client for the job of the given name. It does not wait for etcd: requests do, within their deadlines.
 func Dial(endpoints []string, name string) (*Client, error) {
+	return DialOver(security.For(endpoints), endpoints, name)
+}
+
+// DialOver is Dial over a given transport; nil: that of the endpoints, without TLS.
+func DialOver(over *security.Transport, endpoints []string, name string) (*Client, error) {
+	if over == nil {
+		over = security.For(endpoints)
+	}
 	endpoints, err := Endpoints(endpoints)
 	if err != nil {
 		return nil, err
@@ -60,13 +68,13 @@ func Dial(endpoints []string, name string) (*Client, error) {
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2,
 				MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
-		}), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second})},
+		}), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
+			grpc.WithTransportCredentials(over.Credentials(security.Etcd))},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("etcd %v: %w", endpoints, err)
 	}
-	return &Client{etcd: c, keys: keys{prefix: "/evenweave/" + name}, endpoints: endpoints,
-		over: security.For(endpoints)}, nil
+	return &Client{etcd: c, keys: keys{prefix: "/evenweave/" + name}, endpoints: endpoints, over: over}, nil
 }
 
 // Transport is how the processes of the job are reached. That of no client is TCP.

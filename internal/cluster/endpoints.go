@@ -90,23 +90,23 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	defer cancel()
 	var why []string
 	for _, e := range c.endpoints {
-		why = append(why, e+": "+diagnose(ctx, e))
+		why = append(why, e+": "+c.diagnose(ctx, e))
 	}
 	return fmt.Errorf("etcd does not answer: %s (%w)", strings.Join(why, "; "), err)
 }
 
 // diagnose asks an endpoint for its health and returns the finding in words.
-func diagnose(ctx context.Context, endpoint string) string {
+func (c *Client) diagnose(ctx context.Context, endpoint string) string {
 	if path, ok := security.SocketPath(endpoint); ok {
 		if _, err := os.Stat(path); err != nil {
 			return err.Error()
 		}
 		return "no answer"
 	}
-	status, body, err := health(ctx, endpoint)
+	status, body, err := c.health(ctx, endpoint)
 	if err != nil {
 		if plain, ok := strings.CutPrefix(endpoint, "https://"); ok {
-			if _, _, err := health(ctx, "http://"+plain); err == nil {
+			if _, _, err := c.health(ctx, "http://"+plain); err == nil {
 				return "it speaks plain HTTP: write http:// instead of https://"
 			}
 		}
@@ -127,9 +127,10 @@ func diagnose(ctx context.Context, endpoint string) string {
 }
 
 // health asks without a proxy.
-func health(ctx context.Context, endpoint string) (status int, body string, err error) {
+func (c *Client) health(ctx context.Context, endpoint string) (status int, body string, err error) {
 	transport := &http.Transport{DialContext: (&net.Dialer{}).DialContext, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
+	transport.TLSClientConfig = c.over.HTTPClient(security.Etcd)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint+"/health", nil)
 	if err != nil {
 		return 0, "", err

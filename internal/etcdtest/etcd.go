@@ -16,6 +16,7 @@ import (
 // Server is an etcd that a test may stop and start again on its data.
 type Server struct {
 	endpoint string
+	files    security.Files // of its certificate
 
 	t    testing.TB
 	dir  string
@@ -45,14 +46,25 @@ func Start(t testing.TB, dir string) *Server {
 // StartTCP is Start at a free port of loopback, for tests of what is particular to TCP.
 func StartTCP(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: t.TempDir()}
+	return startTCP(t, "http", security.Files{})
+}
+
+// StartTLS is StartTCP over TLS, with the files of the role etcd.
+func StartTLS(t testing.TB, files security.Files) *Server {
+	t.Helper()
+	return startTCP(t, "https", files)
+}
+
+func startTCP(t testing.TB, scheme string, files security.Files) *Server {
+	t.Helper()
+	s := &Server{t: t, dir: t.TempDir(), files: files}
 	t.Cleanup(s.Halt)
 	for {
 		free, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.endpoint = "http://" + free.Addr().String()
+		s.endpoint = scheme + "://" + free.Addr().String()
 		_ = free.Close()
 		if err = s.serve(); err == nil {
 			return s
@@ -91,7 +103,7 @@ func (s *Server) serve() error {
 	ctx, stop := context.WithCancel(context.Background())
 	ready := make(signal)
 	done := make(chan error, 1)
-	go func() { done <- local.ServeEtcd(ctx, s.dir, s.endpoint, ready) }()
+	go func() { done <- local.ServeEtcd(ctx, s.dir, s.endpoint, s.files, ready) }()
 	select {
 	case <-ready:
 		s.stop, s.done = stop, done

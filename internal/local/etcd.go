@@ -15,8 +15,9 @@ import (
 )
 
 // ServeEtcd runs a single etcd server with its data in dir until ctx ends. Clients reach it at the endpoint, unix:PATH
-// or http://HOST:PORT; as it is alone it listens for no peers. It writes a line to ready once the endpoint is its own.
-func ServeEtcd(ctx context.Context, dir, endpoint string, ready io.Writer) error {
+// or http://HOST:PORT, or https://HOST:PORT with files: then it serves those that the same authority vouches for. As it
+// is alone it listens for no peers. It writes a line to ready once the endpoint is its own.
+func ServeEtcd(ctx context.Context, dir, endpoint string, tls security.Files, ready io.Writer) error {
 	client, err := url.Parse(endpoint)
 	if err != nil {
 		return fmt.Errorf("embedded etcd: %w", err)
@@ -29,6 +30,10 @@ func ServeEtcd(ctx context.Context, dir, endpoint string, ready io.Writer) error
 	cfg.LogLevel = "warn"
 	cfg.ListenClientUrls = []url.URL{*client}
 	cfg.AdvertiseClientUrls = cfg.ListenClientUrls
+	info := &cfg.ClientTLSInfo
+	info.CertFile, info.KeyFile, info.TrustedCAFile, info.ClientCertAuth = tls.Cert, tls.Key, tls.CA,
+		tls != security.Files{}
+	cfg.TlsMinVersion = "TLS1.3"
 	cfg.ListenPeerUrls = nil
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: "none"}}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)

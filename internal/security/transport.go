@@ -1,9 +1,22 @@
-// Package security decides over what the processes of a job talk to each other. On one machine these are Unix sockets
-// in a directory that only their user can enter; a process beyond it is reached over TCP.
+// Package security decides over what the processes of a job talk to each other, and which role may ask for what. It is
+// the one home of TLS.
+//
+//	transport.go  how a process is reached, and listens
+//	sockets.go    the directory of a cluster on one machine, which only its user can enter
+//	identity.go   the role and the job in a certificate's name
+//	keys.go       a process's certificate files, read again when they change
+//	handshake.go  mutual TLS 1.3
+//	access.go     which role may call which method, or see which page
+//	authority.go  an authority of one's own: makes and renews certificates
+//
+// On one machine processes talk over Unix sockets, which the kernel guards. Beyond it they talk over TLS: both ends
+// show a certificate whose one name is ROLE.JOB.evenweave.internal. The client asks for the role and job that it
+// expects, the server looks up the caller's role in one table.
 package security
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +27,7 @@ import (
 	"syscall"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"evenweave/internal/job"
@@ -22,6 +36,7 @@ import (
 // Transport reaches the processes of one cluster, and listens for them. It is safe for concurrent use.
 type Transport struct {
 	sockets string // the directory of the cluster's Unix sockets; "": it has none
+	keys    *Keys  // nil: no TLS
 }
 
 // For returns the transport of the cluster whose etcd has these endpoints. If etcd is at a Unix socket, the other
@@ -35,6 +50,15 @@ func For(endpoints []string) *Transport {
 	}
 	return t
 }
+
+// Over returns the transport of a cluster over TLS.
+func Over(keys *Keys) *Transport { return &Transport{keys: keys} }
+
+// Keys are those of a transport over TLS, else nil.
+func (t *Transport) Keys() *Keys { return t.keys }
+
+// Open says that every process that reaches a port of the cluster is served.
+func (t *Transport) Open() bool { return t.keys == nil && t.sockets == "" }
 
 // SocketPath returns the absolute path in an endpoint unix:PATH or unix://PATH.
 func SocketPath(endpoint string) (path string, ok bool) {
@@ -76,12 +100,39 @@ func (t *Transport) Dial(ctx context.Context, address string) (net.Conn, error) 
 	return new(net.Dialer).DialContext(ctx, network, at)
 }
 
-// Options are what a gRPC client needs to reach an address over this transport, with "passthrough:///" as its resolver.
-func (t *Transport) Options() []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(t.Dial),
+// Options are what a gRPC client needs to reach processes of a role, with "passthrough:///" as its resolver.
+func (t *Transport) Options(to Role) []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithTransportCredentials(t.Credentials(to)), grpc.WithContextDialer(t.Dial)}
+}
+
+// Credentials are what a process of a role is dialled with.
+func (t *Transport) Credentials(to Role) credentials.TransportCredentials {
+	if t.keys == nil {
+		return insecure.NewCredentials()
 	}
+	return clientCredentials{t.keys, to}
+}
+
+// HTTPClient returns the settings of an HTTP client of a role; nil: of one without keys.
+func (t *Transport) HTTPClient(of Role) *tls.Config {
+	if t.keys == nil {
+		return nil
+	}
+	c := t.keys.client(of)
+	c.NextProtos = nil
+	return c
+}
+
+// ListenHTTPS listens for pages over TLS. A caller may come without a certificate: see Pages.
+func (t *Transport) ListenHTTPS(address string) (net.Listener, error) {
+	if t.keys == nil {
+		return nil, errors.New("no certificate is given")
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return tls.NewListener(l, t.keys.server(tls.VerifyClientCertIfGiven, "http/1.1")), nil
 }
 
 // locate says where an address leads. A socket's name cannot lead out of the directory: see job.CheckAddress.

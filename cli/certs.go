@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"evenweave/internal/job"
+	"evenweave/internal/security"
+)
+
+// authorityDir holds an authority, beside the directories of the roles.
+const authorityDir = "ca"
+
+type certsFlags struct {
+	dir, job string
+	days     int
+}
+
+func (c *certsFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.dir, "dir", "./certs",
+		"directory of the authority (ca) and of one set of files for each role")
+	cmd.Flags().StringVar(&c.job, "job", "evenweave", "name of the job: a certificate counts in no other")
+	cmd.Flags().IntVar(&c.days, "days", 90, "how long certificates are valid")
+}
+
+func (c *certsFlags) check() error {
+	if err := job.CheckName(c.job); err != nil {
+		return usagef("--job %w", err)
+	}
+	if c.days < 1 || c.days > 3650 {
+		return usagef("--days %d: must be from 1 to 3650", c.days)
+	}
+	return nil
+}
+
+func (c *certsFlags) life() time.Duration { return time.Duration(c.days) * 24 * time.Hour }
+
+// authority opens the authority, or makes it.
+func (c *certsFlags) authority(cmd *cobra.Command) (*security.Authority, error) {
+	a, made, err := security.OpenAuthority(filepath.Join(c.dir, authorityDir), c.job, time.Now())
+	if made && err == nil {
+		fmt.Fprintf(cmd.ErrOrStderr(),
+			"made an authority for job %s in %s: with its key a process can be any of the "+
+				"job\n", c.job, filepath.Join(c.dir, authorityDir))
+	}
+	return a, err
+}
+
+func certsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "certs", Short: "Make, renew and show the certificates of a cluster's processes",
+		Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(certsInit(), certsIssue(), certsShow())
+	return cmd
+}
+
+func certsInit() *cobra.Command {
+	var c certsFlags
+	cmd := &cobra.Command{Use: "init", Args: noArgs,
+		Short: "Make an authority and a certificate for each role; renew those that have a third of their time left",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.check(); err != nil {
+				return err
+			}
+			a, err := c.authority(cmd)
+			if err != nil {
+				return err
+			}
+			for _, role := range security.Roles() {
+				dir := filepath.Join(c.dir, string(role))
+				made, err := a.Issue(dir, role, c.life())
+				if err != nil {
+					return err
+				}
+				if made {
+					fmt.Fprintf(cmd.ErrOrStderr(), "made a certificate for role %s in %s\n", role, dir)
+				}
+			}
+			return nil
+		}}
+	c.register(cmd)
+	return cmd
+}
+
+func certsIssue() *cobra.Command {
+	var c certsFlags
+	var role, out string
+	cmd := &cobra.Command{Use: "issue", Args: noArgs,
+		Short: "Make one more certificate, for example of a worker that shares none",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.check(); err != nil {
+				return err
+			}
+			if !slices.Contains(security.Roles(), security.Role(role)) {
+				return usagef("--role %q: must be one of %v", job.Clean(role), security.Roles())
+			}
+			if out == "" {
+				return usagef("--out is empty: name the directory that gets the files")
+			}
+			a, err := c.authority(cmd)
+			if err != nil {
+				return err
+			}
+			made, err := a.Issue(out, security.Role(role), c.life())
+			if err == nil && !made {
+				fmt.Fprintf(cmd.ErrOrStderr(), "the certificate in %s is good for a while: not replaced\n", out)
+			}
+			return err
+		}}
+	c.register(cmd)
+	cmd.Flags().StringVar(&role, "role", string(security.Worker), "what its holder may do")
+	cmd.Flags().StringVar(&out, "out", "", "directory that gets the files")
+	return cmd
+}
+
+func certsShow() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{Use: "show", Args: noArgs, Short: "Show names and times of the certificates in a directory"}
+	cmd.Flags().StringVar(&dir, "dir", "./certs", "as of `certs init`")
+	output := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkOutput(*output); err != nil {
+			return err
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "*", "c*.pem"))
+		if err != nil {
+			return usagef("--dir: %w", err)
+		}
+		if len(files) == 0 {
+			return fmt.Errorf("no certificates are in %s: make them with `evenweave certs init --dir %s`", dir, dir)
+		}
+		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		for _, file := range files {
+			s, err := security.Show(file, time.Now())
+			if err != nil {
+				return err
+			}
+			if *output == "json" {
+				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(s); err != nil {
+					return err
+				}
+				continue
+			}
+			note := s.Problem
+			if note == "" {
+				note = fmt.Sprintf("%d days left", int(time.Until(s.NotAfter).Hours()/24))
+			}
+			fmt.Fprintf(t, "%s\t%s\tuntil %s\t%s\n", s.File, s.Name, s.NotAfter.Format(time.DateOnly), note)
+		}
+		return t.Flush()
+	}
+	return cmd
+}

@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"evenweave/internal/security"
+)
+
+// secureFlags say how the processes of a cluster prove their roles.
+type secureFlags struct {
+	files    security.Files
+	insecure bool
+}
+
+func (s *secureFlags) register(f *pflag.FlagSet) {
+	f.StringVar(&s.files.CA, "tls-ca", "",
+		"certificates of the authorities that the cluster's processes are vouched by, PEM")
+	f.StringVar(&s.files.Cert, "tls-cert", "", "this process's certificate, PEM")
+	f.StringVar(&s.files.Key, "tls-key", "", "its private key, PEM")
+	f.BoolVar(&s.insecure, "insecure", false, "no TLS: every process that reaches a port is served")
+}
+
+// given says that a certificate is given.
+func (s *secureFlags) given() bool { return s.files != security.Files{} }
+
+// transport is how the cluster at these endpoints is reached by a process of a role in a job. It refuses plain TCP
+// unless that is asked for.
+func (s *secureFlags) transport(endpoints []string, role security.Role, job string) (*security.Transport, error) {
+	over := security.For(endpoints)
+	local := !over.Open() // sockets: the kernel guards them
+	var plain string
+	for _, e := range endpoints {
+		if strings.HasPrefix(e, "http://") {
+			plain = e
+		}
+	}
+	switch f := s.files; {
+	case s.given() && s.insecure:
+		return nil, usagef("--insecure and --tls-*: choose one")
+	case s.given() && local:
+		return nil, usagef("--tls-*: a cluster at a Unix socket has no TLS; leave them out")
+	case s.given() && (f.CA == "" || f.Cert == "" || f.Key == ""):
+		return nil, usagef("--tls-ca, --tls-cert and --tls-key go together: give all three")
+	case s.given() && plain != "":
+		return nil, usagef("--etcd %s is not over TLS: write https://, or leave out --tls-* and accept the risk with "+
+			"--insecure", plain)
+	case s.given():
+		keys, err := security.Load(f, security.Identity{Role: role, Job: job})
+		if err != nil {
+			return nil, errors.Join(errors.New("the certificate cannot be used"), err)
+		}
+		return security.Over(keys), nil
+	case local || s.insecure:
+		return over, nil
+	}
+	return nil, usagef("a cluster over TCP needs certificates: give --tls-ca, --tls-cert and --tls-key (`evenweave " +
+		"certs init` makes them), or accept with --insecure that every process that reaches a port is served")
+}
+
+const insecureWarning = "--insecure: every process that reaches a port of this cluster reads its weights, writes its " +
+	"records " +
+	"and " +
+	"stops it"
+
+// warn says at each start that there is no protection.
+func warnInsecure(log *slog.Logger, over *security.Transport) {
+	if over.Open() {
+		log.Warn(insecureWarning)
+	}
+}

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"bytes"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"evenweave/internal/security"
+)
+
+// TestPlainTCPNeedsToBeAskedFor: a cluster over TCP, loopback too, has certificates or is called insecure; what cannot
+// go together is bad usage. A cluster at a socket needs neither.
+func TestPlainTCPNeedsToBeAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	a, _, err := security.OpenAuthority(filepath.Join(dir, "ca"), "job", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Issue(dir, security.Worker, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	good := security.FilesIn(dir)
+	for _, c := range []struct {
+		etcd  string
+		flags secureFlags
+		role  security.Role
+		names string // of the error; "": none
+		open  bool
+	}{
+		{"http://127.0.0.1:2379", secureFlags{}, security.Worker, "--insecure", false},
+		{"https://10.0.0.1:2379", secureFlags{}, security.Worker, "--tls-ca", false},
+		{"http://127.0.0.1:2379", secureFlags{insecure: true}, security.Worker, "", true},
+		{"https://10.0.0.1:2379", secureFlags{files: good}, security.Worker, "", false},
+		{"http://10.0.0.1:2379", secureFlags{files: good}, security.Worker, "https://", false},
+		{"https://10.0.0.1:2379", secureFlags{files: good, insecure: true}, security.Worker, "choose one", false},
+		{"https://10.0.0.1:2379", secureFlags{files: security.Files{CA: good.CA}}, security.Worker, "--tls-key", false},
+		{"https://10.0.0.1:2379", secureFlags{files: good}, security.Operator, "expected operator.job", false},
+		{"unix:/run/evenweave/etcd.sock", secureFlags{}, security.Worker, "", false},
+		{"unix:/run/evenweave/etcd.sock", secureFlags{files: good}, security.Worker, "socket", false},
+	} {
+		over, err := c.flags.transport([]string{c.etcd}, c.role, "job")
+		if c.names != "" {
+			if err == nil || !strings.Contains(err.Error(), c.names) {
+				t.Errorf("%s %+v: %v, want an error with %q", c.etcd, c.flags, err, c.names)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s %+v: %v", c.etcd, c.flags, err)
+			continue
+		}
+		var said bytes.Buffer
+		warnInsecure(slog.New(slog.NewTextHandler(&said, nil)), over)
+		if warned := strings.Contains(said.String(), "--insecure"); over.Open() != c.open || warned != c.open {
+			t.Errorf("%s: open %v, said %q", c.etcd, over.Open(), said.String())
+		}
+	}
+	for _, args := range [][]string{{"worker", "--etcd", "http://127.0.0.1:1"},
+		{"status", "--etcd", "http://127.0.0.1:1"},
+		{"worker", "--etcd", "http://127.0.0.1:1", "--insecure", "--https", "127.0.0.1:0"}} {
+		if _, err := said(t, args...); exitCode(err) != exitUsage {
+			t.Errorf("%v: %v, want exit code %d", args, err, exitUsage)
+		}
+	}
+	var out bytes.Buffer
+	snapshot{Insecure: true}.show(&out)
+	if !strings.Contains(out.String(), "--insecure") {
+		t.Errorf("status does not say that there is no protection:\n%s", out.Bytes())
+	}
+}
+
+// said is what a command line prints.
+func said(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	root := commands(t)
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetErr(&out)
+	root.SetArgs(args)
+	err := root.Execute()
+	return out.String(), err
+}
+
+// TestCertsMakesWhatTheProcessesTake, renews nothing before its time, and shows it.
+func TestCertsMakesWhatTheProcessesTake(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "certs")
+	run := func(args ...string) (string, error) {
+		return said(t, append([]string{"certs"}, args...)...)
+	}
+	if out, err := run("init", "--dir", dir, "--job", "mine"); err != nil || strings.Count(out, "made") != 6 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := run("init", "--dir", dir, "--job", "mine"); err != nil || out != "" {
+		t.Errorf("again: %v\n%s", err, out)
+	}
+	for _, role := range security.Roles() {
+		files := security.FilesIn(filepath.Join(dir, string(role)))
+		if _, err := security.Load(files, security.Identity{Role: role, Job: "mine"}); err != nil {
+			t.Error(err)
+		}
+	}
+	if out, err := run("show", "--dir", dir); err != nil || !strings.Contains(out, "worker.mine.evenweave.internal") ||
+		!strings.Contains(out, "89 days left") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	extra := filepath.Join(t.TempDir(), "w")
+	if out, err := run("issue", "--dir", dir, "--job", "mine", "--out", extra); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := security.Load(security.FilesIn(extra), security.Identity{Role: security.Worker,
+		Job: "mine"}); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range [][]string{{"init", "--job", "a/b"}, {"init", "--days", "0"},
+		{"issue", "--role", "root", "--out", "x"},
+		{"issue"}, {"init", "--dir", dir, "--job", "other"}, {"show", "--dir", t.TempDir()}} {
+		if out, err := run(bad...); err == nil {
+			t.Errorf("%v: no error\n%s", bad, out)
+		}
+	}
+}

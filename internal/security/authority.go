@@ -1,0 +1,211 @@
+package security
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"evenweave/internal/job"
+	"evenweave/internal/regular"
+)
+
+const (
+	authorityLife = 10 * 365 * 24 * time.Hour
+	skew          = time.Hour // that the clock of another machine may be slow
+	serialBits    = 127
+)
+
+// The files of a role's directory, and the authority's own.
+const (
+	caFile, certFile, keyFile = "ca.pem", "cert.pem", "key.pem"
+	authorityKey              = "ca.key"
+)
+
+// FilesIn are the files of a directory that Issue has written.
+func FilesIn(dir string) Files {
+	return Files{filepath.Join(dir, caFile), filepath.Join(dir, certFile), filepath.Join(dir, keyFile)}
+}
+
+// Authority vouches for the processes of one job. Its key makes a process any of them.
+type Authority struct {
+	job    string // its name
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	bundle []byte // its certificate, and the ones before that still count
+	now    time.Time
+}
+
+// OpenAuthority reads the authority in a directory, or makes one. made: it is new, alone or beside the one before,
+// which has used up two thirds of its time.
+func OpenAuthority(dir, job string, now time.Time) (a *Authority, made bool, err error) {
+	a, err = readAuthority(dir, job, now)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, false, err
+	}
+	if err == nil && now.Before(renewAt(a.cert)) {
+		return a, false, nil
+	}
+	var before []byte
+	if err == nil {
+		before = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	}
+	a, err = newAuthority(job, now)
+	if err != nil {
+		return nil, false, err
+	}
+	a.bundle = append(a.bundle, before...)
+	key, err := encodeKey(a.key)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, false, err
+	}
+	return a, true, errors.Join(regular.Replace(filepath.Join(dir, authorityKey), key),
+		regular.Replace(filepath.Join(dir, caFile),
+			a.bundle))
+}
+
+func readAuthority(dir, job string, now time.Time) (*Authority, error) {
+	content, err := regular.Read(filepath.Join(dir, caFile), maxPEM)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := firstCertificate(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, caFile), err)
+	}
+	if want := job + domain; len(cert.PermittedDNSDomains) != 1 || cert.PermittedDNSDomains[0] != want {
+		return nil, fmt.Errorf("%s is the authority of another job: expected one of %s; choose another directory",
+			filepath.Join(dir, caFile), want)
+	}
+	name := filepath.Join(dir, authorityKey)
+	text, err := regular.Read(name, maxPEM)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("%s holds no key: expected PEM", name)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, fmt.Errorf("%s is not the key of %s", name, filepath.Join(dir, caFile))
+	}
+	return &Authority{job: job, cert: cert, key: key, bundle: content, now: now}, nil
+}
+
+func newAuthority(job string, now time.Time) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	// It can vouch for names of this job alone, should a system come to trust it for more.
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "Evenweave authority of " + job}, IsCA: true,
+		BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{job + domain},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(authorityLife)}
+	der, err := sign(template, template, &key.PublicKey, key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return &Authority{job: job, cert: cert, key: key, now: now,
+		bundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, err
+}
+
+func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, by *ecdsa.PrivateKey) ([]byte, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), serialBits))
+	if err != nil {
+		return nil, err
+	}
+	template.SerialNumber = serial
+	return x509.CreateCertificate(rand.Reader, template, parent, public, by)
+}
+
+// Issue writes a key, its certificate for a role and the authority's bundle into a directory, unless what is there is
+// good for another third of its time. made: it was written.
+func (a *Authority) Issue(dir string, role Role, life time.Duration) (made bool, err error) {
+	files := FilesIn(dir)
+	bundle, _ := regular.Read(files.CA, maxPEM)
+	k := &Keys{files: files, want: Identity{role, a.job}, now: func() time.Time { return a.now }}
+	if s, err := k.read(); err == nil && bytes.Equal(bundle, a.bundle) && a.now.Before(renewAt(s.pair.Leaf)) {
+		return false, nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return false, err
+	}
+	i := Identity{role, a.job}
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: string(role) + ":" + a.job},
+		DNSNames: []string{i.Name()}, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		NotBefore:   a.now.Add(-skew), NotAfter: a.now.Add(life)}
+	der, err := sign(template, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		return false, err
+	}
+	text, err := encodeKey(key)
+	if err != nil {
+		return false, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return false, err
+	}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return true, errors.Join(regular.Replace(files.CA, a.bundle), regular.Replace(files.Key, text),
+		regular.Replace(files.Cert, cert))
+}
+
+// renewAt is when a third of a certificate's time is left.
+func renewAt(c *x509.Certificate) time.Time { return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3) }
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+}
+
+// Shown is what a certificate says.
+type Shown struct {
+	File      string    `json:"file"`
+	Name      string    `json:"name"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	Problem   string    `json:"problem,omitempty"`
+}
+
+// Show reads the first certificate of a file.
+func Show(file string, now time.Time) (Shown, error) {
+	content, err := regular.Read(file, maxPEM)
+	if err != nil {
+		return Shown{}, err
+	}
+	c, err := firstCertificate(content)
+	if err != nil {
+		return Shown{}, fmt.Errorf("%s: %w", file, err)
+	}
+	name := shown(c)
+	if c.IsCA {
+		name = job.Clean(c.Subject.CommonName)
+	}
+	s := Shown{File: file, Name: name, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+	if err := inTime(c, now); err != nil {
+		s.Problem = err.Error()
+	}
+	return s, nil
+}
