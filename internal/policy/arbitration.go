@@ -44,7 +44,7 @@ func (p *Policy) tick(now time.Time) []any {
 			out = append(out, p.unreached(now, id)...)
 		}
 		if p.world != nil && p.world.Rank(id) < 0 {
-			out = append(out, p.wedged(now, id)...)
+			out = append(out, p.hung(now, id)...)
 		}
 		if s.suspect || joining || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
 			out = append(out, p.probe(now, id)...)

@@ -19,10 +19,10 @@ const (
 	provenSteps = 100
 	// maxVoid failures in a row that only paused members report double the deadlines.
 	maxVoid = 3
-	// maxFruitless worlds in a row that do not open are published at once; later ones wait for a pause that doubles.
-	maxFruitless   = 3
-	fruitlessPause = 100 * time.Millisecond
-	fruitlessMost  = 10 * time.Second
+	// maxUnopened worlds in a row that do not open are published at once; later ones wait for a pause that doubles.
+	maxUnopened   = 3
+	unopenedPause = 100 * time.Millisecond
+	unopenedMost  = 10 * time.Second
 )
 
 // ownFaults counts, by member, the errors at one step that were no peer's fault. A commit ends the count.
@@ -67,14 +67,14 @@ func (p *Policy) dismiss(id, why string) {
 
 // pause is how long a world must wait after the last if the worlds before it never opened.
 func (p *Policy) pause() time.Duration {
-	if p.fruitless < maxFruitless {
+	if p.unopened < maxUnopened {
 		return 0
 	}
-	return min(fruitlessPause<<min(p.fruitless-maxFruitless, 10), fruitlessMost)
+	return min(unopenedPause<<min(p.unopened-maxUnopened, 10), unopenedMost)
 }
 
-// wedged notes a member that answers but never rests: it hangs in its step, and a person must end it.
-func (p *Policy) wedged(now time.Time, id string) []any {
+// hung names a member that answers probes and never leaves its step: a person must end its process.
+func (p *Policy) hung(now time.Time, id string) []any {
 	s := p.standing(id)
 	if s.report.Resting || !s.reached || s.report.Member == "" {
 		s.unrested = time.Time{}

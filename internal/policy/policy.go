@@ -132,7 +132,7 @@ type Policy struct {
 	fetches      map[string]map[string]bool // by suspect ("": the coordinator): which members could not fetch from it
 	failure      string                     // the job's; no world is published any more
 	voids        int                        // failures in a row that only paused members reported
-	fruitless    int                        // worlds in a row that did not open
+	unopened     int                        // worlds in a row that did not open
 	published    time.Time                  // when the last world was published
 	waitingSince time.Time                  // since when a forced world waits for reports; zero: none waits
 	dismissed    map[string]string          // by registered member: why it must end
@@ -290,7 +290,7 @@ func (p *Policy) open() {
 	if p.opened != p.world.Generation {
 		return
 	}
-	p.fruitless, p.voids = 0, 0
+	p.unopened, p.voids = 0, 0
 	clear(p.fetches)
 	for i, peer := range p.world.Peers {
 		s := p.standing(peer.ID)

@@ -82,7 +82,7 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 	}
 	p.published = now
 	if p.world != nil && p.opened != p.world.Generation {
-		p.fruitless++
+		p.unopened++
 	}
 	w := job.World{
 		Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.durableStep, Coordinator: p.address,
@@ -155,7 +155,7 @@ func (p *Policy) trusted(peers []job.Peer) []job.Peer {
 // policy waits no longer than one TTL.
 func (p *Policy) early(now time.Time, peers []job.Peer) bool {
 	unknown := func(peer job.Peer) bool { return p.present(peer) && p.unreported(peer) }
-	if p.world == nil || !slices.ContainsFunc(p.peers(), unknown) && !p.headless(peers) {
+	if p.world == nil || !slices.ContainsFunc(p.peers(), unknown) && !p.stateless(peers) {
 		p.waitingSince = time.Time{}
 		return false
 	}
@@ -171,8 +171,8 @@ func (p *Policy) unreported(peer job.Peer) bool {
 	return p.found == p.world.Generation && p.opened != p.found && p.standing(peer.ID).report.Member == ""
 }
 
-// headless reports whether none of these peers holds the state, although a registered holder may be alive.
-func (p *Policy) headless(peers []job.Peer) bool {
+// stateless reports whether none of these peers holds the state, although a registered holder may be alive.
+func (p *Policy) stateless(peers []job.Peer) bool {
 	holders := p.holders()
 	if slices.ContainsFunc(peers, func(peer job.Peer) bool { return slices.Contains(holders, peer) }) {
 		return false

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,5 +89,16 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s differs; read the output, and if it is right run the test with -update\ngot:\n%s", path, got)
+	}
+}
+
+// A task without backends has no empty place for one.
+func TestNoBackendIsNotNamed(t *testing.T) {
+	var out strings.Builder
+	p := NewPlain(&out, time.UTC)
+	p.Observe(Record{Event: Start{Job: "x", Steps: 1}})
+	p.Observe(Record{Event: Done{Step: 1, Complete: true}})
+	if strings.Contains(out.String(), "backend") {
+		t.Errorf("it says:\n%s", out.String())
 	}
 }

@@ -141,7 +141,7 @@ func describeStart(e Start) []string {
 		second += ", " + count(e.Workers, "worker")
 	}
 	out := []string{
-		fmt.Sprintf("%s, seed %d, backend %s", first, e.Seed, job.Clean(e.Backend)),
+		fmt.Sprintf("%s, seed %d%s", first, e.Seed, onBackend(e.Backend)),
 		second,
 		fmt.Sprintf("%s of %d samples, micro-batches of %d", count(e.Steps, "step"), e.GlobalBatch, e.MicroBatch),
 	}
@@ -187,6 +187,14 @@ func describeWorld(e World) string {
 	return text
 }
 
+// onBackend is ", backend xla"; "" for a task that has no choice of backends.
+func onBackend(name string) string {
+	if name == "" {
+		return ""
+	}
+	return ", backend " + job.Clean(name)
+}
+
 func describeFailure(e Failure) []string {
 	var where []string
 	add := func(known bool, format string, value any) {
@@ -219,8 +227,8 @@ func describeDone(e Done) []string {
 	}
 	place := fmt.Sprintf("step %d, epoch %d", e.Step, e.Epoch)
 	head += strings.Join(append([]string{place}, listFigures("test", e.Figures)...), ", ")
-	out := []string{head, fmt.Sprintf("%s on %s, backend %s, %.0f samples/s",
-		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), job.Clean(e.Backend),
+	out := []string{head, fmt.Sprintf("%s on %s%s, %.0f samples/s",
+		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), onBackend(e.Backend),
 		e.SamplesPerSecond)}
 	if e.WeightsSHA256 != "" {
 		out = append(out, "weights_sha256 "+job.Clean(e.WeightsSHA256))
