@@ -19,6 +19,8 @@ type Command struct {
 	// Checkpoint gives the command the flags --checkpoint, --dir and, if the task has a choice, --backend, and Run the
 	// model with the state of the checkpoint that they name (the newest of --dir).
 	Checkpoint bool
+	// Outputs are what -o takes beside text and json.
+	Outputs []string
 	// Data gives it --data, for Invocation.Dir.
 	Data bool
 	// Run does the work. A UsageError exits with 2, other errors with 1.
@@ -30,10 +32,13 @@ type Invocation struct {
 	Args           []string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	// JSON: the user asked for -o json.
-	JSON bool
+	// Output is what -o names, JSON whether that is json.
+	Output string
+	JSON   bool
 	// Dir is what --data names, "" by default.
 	Dir string
+	// Draw writes a PNG file with a row of pictures for each gallery.
+	Draw func(path string, rows []Gallery) error
 	// Loaded is the model that the command's checkpoint holds, opened for evaluation; the job's options are in
 	// Task.Options. It is closed after Run. nil for a command without Checkpoint.
 	*Loaded

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,15 +40,23 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 		dataFlag(cmd.Flags(), &dir)
 	}
 	output := outputFlag(cmd)
+	if len(c.Outputs) > 0 {
+		cmd.Flags().Lookup("output").Usage = "text, json, " + strings.Join(c.Outputs, ", ")
+	}
 	addFlags(cmd.Flags(), set, everyOption)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if err := errors.Join(checkOutput(*output), validateOptions(c.Options)); err != nil {
+		if !slices.Contains(c.Outputs, *output) {
+			if err := checkOutput(*output); err != nil {
+				return err
+			}
+		}
+		if err := validateOptions(c.Options); err != nil {
 			return err
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		i := &evenweave.Invocation{Args: args, Stdin: input{ctx, cmd.InOrStdin()}, Stdout: cmd.OutOrStdout(),
-			Stderr: cmd.ErrOrStderr(), JSON: *output == "json", Dir: dir}
+			Stderr: cmd.ErrOrStderr(), Draw: drawRows, Output: *output, JSON: *output == "json", Dir: dir}
 		if c.Checkpoint {
 			l, err := from.load(ctx, cmd.ErrOrStderr())
 			if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
 	"image/png"
 	"io"
 	"os"
@@ -183,7 +184,7 @@ func (p *program) showSamples(out io.Writer, data evenweave.Data, kind terminal.
 	}
 	m := sheet.Draw(rows)
 	if pngFile != "" {
-		err = regular.ReplaceBy(pngFile, func(w io.Writer) error { return png.Encode(w, m) })
+		err = writePNG(pngFile, m)
 	}
 	columns, _, sizeErr := term.GetSize(int(os.Stdout.Fd()))
 	if sizeErr != nil {
@@ -204,4 +205,20 @@ func inlineKind(flag, output string) (terminal.Kind, error) {
 		return kind, usagef("--inline %q: must be auto, kitty, iterm2, blocks or none", flag)
 	}
 	return kind, nil
+}
+
+func writePNG(path string, m image.Image) error {
+	return regular.ReplaceBy(path, func(w io.Writer) error { return png.Encode(w, m) })
+}
+
+// drawRows implements Invocation.Draw.
+func drawRows(path string, galleries []evenweave.Gallery) error {
+	rows := make([]sheet.Row, len(galleries))
+	for i, g := range galleries {
+		rows[i].Name = g.Title
+		for _, p := range g.Pictures {
+			rows[i].Tiles = append(rows[i].Tiles, sheet.Tile{Picture: p.Image, Caption: p.Caption})
+		}
+	}
+	return writePNG(path, sheet.Draw(rows))
 }

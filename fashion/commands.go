@@ -3,7 +3,10 @@ package fashion
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"image"
+	"slices"
 	"time"
 
 	"evenweave"
@@ -13,12 +16,15 @@ import (
 
 func (o *options) commands() []evenweave.Command {
 	step := &benchOptions{Backend: "auto", MicroBatch: 16, Batch: 128, Parallelism: 1, Time: 5 * time.Second}
+	measure := &evaluateOptions{}
 	return []evenweave.Command{
 		{
 			Name: "evaluate", About: "Measure a checkpoint on the 10,000 test images", Checkpoint: true, Data: true,
-			Run: o.evaluate,
-			Long: `Prints accuracy, loss, a table by class and the confusion matrix of a checkpoint on them;
-of a run with --classes, on the test images of these.`,
+			Outputs: []string{"table", "html"}, Options: measure,
+			Run: func(ctx context.Context, c *evenweave.Invocation) error { return o.evaluate(ctx, c, measure.PNG) },
+			Long: `Prints accuracy, loss, how far confidence can be trusted, a table by class and the confusion matrix of a checkpoint;
+of a run with --classes, on the test images of these. The most confident mistakes are on -o html, which is one page
+without other files, and in --png.`,
 		},
 		predictCommand(),
 		{
@@ -30,16 +36,37 @@ which is the machine's limit.`,
 	}
 }
 
-func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation) error {
+// evaluateOptions are the flags of `evaluate`.
+type evaluateOptions struct {
+	PNG string `flag:"png" help:"file for a picture of the most confident mistakes"`
+}
+
+func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile string) error {
 	sets, err := o.data(c.Dir)
 	if err != nil {
 		return err
 	}
-	r, err := c.Model.(*network).measure(ctx, sets.Test)
+	if sets.Test == nil {
+		return errors.New("there are no test images beside those to train on: name a directory that has them with " +
+			"--data")
+	}
+	content, err := contentOf(sets.Test)
 	if err != nil {
 		return err
 	}
-	if c.JSON {
+	r, err := c.Model.(*network).compare(ctx, content)
+	if err != nil {
+		return err
+	}
+	mistakes := details(r, content.Images).Galleries[0].Pictures
+	if pngFile != "" {
+		if err := c.Draw(pngFile, byClass(r, mistakes)); err != nil {
+			return fmt.Errorf("--png: %w", err)
+		}
+	}
+	about := fmt.Sprintf("step %d, weights %s", c.Step, c.WeightsSHA256)
+	switch {
+	case c.JSON:
 		return json.NewEncoder(c.Stdout).Encode(struct {
 			Event   string    `json:"event"`
 			Time    time.Time `json:"time"`
@@ -47,9 +74,23 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation) error {
 			Weights string    `json:"weights_sha256"`
 			evaluate.Result
 		}{"evaluation", time.Now(), c.Step, c.WeightsSHA256, r})
+	case c.Output == "html":
+		return r.WriteHTML(c.Stdout, about, func(i int) image.Image { return mistakes[i].Image })
 	}
-	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", c.Step, c.WeightsSHA256)
+	fmt.Fprintln(c.Stdout, about)
 	return r.WriteTable(c.Stdout)
+}
+
+// byClass are the mistakes in rows by the class that they are of, each with what it was taken for.
+func byClass(r evaluate.Result, pictures []evenweave.Picture) []evenweave.Gallery {
+	rows := make([]evenweave.Gallery, len(r.Classes))
+	for i, m := range r.Mistakes {
+		row := &rows[m.Label]
+		row.Title = r.Classes[m.Label].Name
+		row.Pictures = append(row.Pictures, evenweave.Picture{Image: pictures[i].Image,
+			Caption: r.Classes[m.Predicted].Name})
+	}
+	return slices.DeleteFunc(rows, func(g evenweave.Gallery) bool { return len(g.Pictures) == 0 })
 }
 
 // benchOptions are the flags of `bench step`.

@@ -16,10 +16,10 @@ import (
 	"evenweave/internal/state"
 )
 
-// zeroes saves a checkpoint of the network with all weights 0.
-func zeroes(t *testing.T) string {
+// zeroes saves a checkpoint of the network with all weights 0, of a job on some classes ("": all).
+func zeroes(t *testing.T, classes string) string {
 	t.Helper()
-	spec := `{"task":"fashion","options":{"recipe":"tutorial","classes":"","samples":100,"holdout":0,"freeze":"","init":""},"data":"d",
+	spec := `{"task":"fashion","options":{"recipe":"tutorial","classes":"` + classes + `","samples":100,"holdout":0,"freeze":"","init":"","outputs":0},"data":"d",
 		"samples":100,"global_batch":32,"micro_batch":8,"epochs":1}`
 	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
 	if err != nil {
@@ -63,7 +63,7 @@ func TestPredictGoesOnAfterABadPicture(t *testing.T) {
 	good, blank := path("good.png", thing, ""), path("blank.png", image.NewGray(image.Rect(0, 0, 40, 30)), "")
 	bad := path("bad.png", nil, "II*\x00 no picture")
 	run := func(args ...string) (out, errors string, err error) {
-		cmd := program(t, append([]string{"predict", "--backend", "go", "--checkpoint", zeroes(t)}, args...)...)
+		cmd := program(t, append([]string{"predict", "--backend", "go", "--checkpoint", zeroes(t, "")}, args...)...)
 		cmd.Stdin, err = os.Open(good)
 		if err != nil {
 			t.Fatal(err)
@@ -104,5 +104,31 @@ func TestPredictGoesOnAfterABadPicture(t *testing.T) {
 		if _, errors, err := run(args...); err == nil || !strings.Contains(errors, "--help") {
 			t.Errorf("%v: %v\n%s", args, err, errors)
 		}
+	}
+}
+
+// What evaluate measures comes as a table, as JSON, as a page, and as a picture of the mistakes.
+func TestEvaluateWritesWhatIsAsked(t *testing.T) {
+	if testing.Short() {
+		t.Skip("measures 1,000 images: skipped by -short")
+	}
+	mistakes := filepath.Join(t.TempDir(), "mistakes.png")
+	from := zeroes(t, "3") // a tenth of the images
+	for output, want := range map[string]string{"table": "macro F1", "text": "calibration error",
+		"html": "<!doctype html>",
+		"json": `"ece":`, "yaml": "--help"} {
+		out, err := program(t, "evaluate", "--backend", "go", "--checkpoint", from, "-o", output, "--png",
+			mistakes).CombinedOutput()
+		if !strings.Contains(string(out), want) || (err != nil) != (output == "yaml") {
+			t.Errorf("-o %s: %v\n%.500s", output, err, out)
+		}
+	}
+	f, err := os.Open(mistakes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if m, err := png.Decode(f); err != nil || m.Bounds().Dx() < 200 {
+		t.Errorf("%v: no picture of the mistakes", err)
 	}
 }

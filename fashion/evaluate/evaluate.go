@@ -19,7 +19,12 @@ type Result struct {
 	Images   int     `json:"images"`
 	Accuracy float64 `json:"accuracy"` // 0 to 1
 	Loss     float64 `json:"loss"`     // mean cross-entropy, in nats
-	Classes  []Class `json:"classes"`
+	MacroF1  float64 `json:"macro_f1"` // the mean F1 of the classes that are there
+	// ECE is the expected calibration error, 0 to 1: how far the network's confidence is from the share of right
+	// answers, over the Bins, weighted by their images.
+	ECE     float64 `json:"ece"`
+	Bins    []Bin   `json:"calibration"`
+	Classes []Class `json:"classes"`
 	// Confusion[l][p] is how many images of label l were predicted as p.
 	Confusion [][]int `json:"confusion"`
 	// Mistakes are the most confident ones, the worst first: at most MaxMistakes.
@@ -54,7 +59,51 @@ type Class struct {
 	Name      string  `json:"name"`
 	Precision float64 `json:"precision"` // the share of correct ones among those predicted as it
 	Recall    float64 `json:"recall"`    // the share predicted as it among those that are it
+	F1        float64 `json:"f1"`        // the harmonic mean of both
 	Support   int     `json:"support"`   // images of the class
+}
+
+// numBins is as in Guo et al., On Calibration of Modern Neural Networks (2017).
+const numBins = 15
+
+// Bin is the images whose predicted class has a probability in (From, To].
+type Bin struct {
+	From       float64 `json:"from"`
+	To         float64 `json:"to"`
+	Images     int     `json:"images"`
+	Confidence float64 `json:"confidence"` // their mean probability
+	Accuracy   float64 `json:"accuracy"`   // the share of right answers
+}
+
+// calibration collects what bins are made of.
+type calibration struct {
+	images, right [numBins]int
+	confidence    [numBins]float64
+}
+
+func (c *calibration) add(probability float64, right bool) {
+	b := min(numBins-1, max(0, int(math.Ceil(probability*numBins))-1))
+	c.images[b]++
+	c.confidence[b] += probability
+	if right {
+		c.right[b]++
+	}
+}
+
+// bins are those with images, and the expected calibration error.
+func (c *calibration) bins() (bins []Bin, ece float64) {
+	total := 0
+	for b, n := range c.images {
+		total += n
+		if n > 0 {
+			bins = append(bins, Bin{float64(b) / numBins, float64(b+1) / numBins, n, c.confidence[b] / float64(n),
+				ratio(c.right[b], n)})
+		}
+	}
+	for _, b := range bins {
+		ece += float64(b.Images) / float64(total) * math.Abs(b.Accuracy-b.Confidence)
+	}
+	return bins, ece
 }
 
 // Evaluate gives every image to logits exactly once, in order, and compares the predictions with labels.
@@ -73,7 +122,7 @@ func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float
 	for i := range confusion {
 		confusion[i] = make([]int, k)
 	}
-	loss, mistakes := 0.0, []Mistake{}
+	loss, mistakes, sure := 0.0, []Mistake{}, calibration{}
 	dst := make([]float32, BatchSize*k)
 	for at := 0; at < len(labels); at += BatchSize {
 		if err := ctx.Err(); err != nil {
@@ -91,6 +140,7 @@ func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float
 			}
 			loss -= p[label]
 			confusion[label][best]++
+			sure.add(math.Exp(p[best]), best == label)
 			if best != label {
 				mistakes = keep(mistakes, Mistake{at + i, label, best, math.Exp(p[best])})
 			}
@@ -98,6 +148,7 @@ func Evaluate(ctx context.Context, logits func(images []byte, n int, dst []float
 	}
 	r := summarize(confusion, loss, classes)
 	r.Mistakes = mistakes
+	r.Bins, r.ECE = sure.bins()
 	return r, nil
 }
 
@@ -142,7 +193,7 @@ func softmax(scores []float32) (logs []float64, best int, err error) {
 
 func summarize(confusion [][]int, loss float64, classes []string) Result {
 	r := Result{Confusion: confusion, Classes: make([]Class, len(classes))}
-	right := 0
+	right, there := 0, 0
 	for c, name := range classes {
 		support, predicted := 0, 0
 		for other := range classes {
@@ -151,10 +202,15 @@ func summarize(confusion [][]int, loss float64, classes []string) Result {
 		}
 		hits := confusion[c][c]
 		r.Classes[c] = Class{Name: name, Precision: ratio(hits, predicted), Recall: ratio(hits, support),
-			Support: support}
+			F1: ratio(2*hits, predicted+support), Support: support}
+		if support+predicted > 0 { // else the class is not part of the data
+			r.MacroF1 += r.Classes[c].F1
+			there++
+		}
 		r.Images += support
 		right += hits
 	}
+	r.MacroF1 /= float64(max(1, there))
 	r.Accuracy, r.Loss = ratio(right, r.Images), loss/float64(r.Images)
 	return r
 }
@@ -180,10 +236,12 @@ func (r Result) Table() string {
 	for _, c := range r.Classes {
 		widest = max(widest, len([]rune(c.Name)))
 	}
-	fmt.Fprintf(&b, "test accuracy %.2f%%, test loss %.4f, %d images\n\n", 100*r.Accuracy, r.Loss, r.Images)
-	fmt.Fprintf(&b, "   %-*s  precision  recall  support\n", widest, "class")
+	fmt.Fprintf(&b, "test accuracy %.2f%%, test loss %.4f, %d images\n", 100*r.Accuracy, r.Loss, r.Images)
+	fmt.Fprintf(&b, "macro F1 %.2f%%, calibration error %.2f%%\n\n", 100*r.MacroF1, 100*r.ECE)
+	fmt.Fprintf(&b, "   %-*s  precision  recall      F1  support\n", widest, "class")
 	for i, c := range r.Classes {
-		fmt.Fprintf(&b, "%2d %-*s  %8.1f%% %6.1f%%  %7d\n", i, widest, c.Name, 100*c.Precision, 100*c.Recall, c.Support)
+		fmt.Fprintf(&b, "%2d %-*s  %8.1f%% %6.1f%% %6.1f%%  %7d\n", i, widest, c.Name, 100*c.Precision, 100*c.Recall,
+			100*c.F1, c.Support)
 	}
 	cell := len(fmt.Sprint(r.Images/max(1, len(r.Classes)))) + 2
 	fmt.Fprintf(&b, "\n   %-*s  predicted as\n   %-*s", widest, "label", widest, "")

@@ -115,13 +115,20 @@ func compare(t *testing.T, r Result, labels []uint8) {
 		}
 	}
 	for c, got := range r.Classes {
-		want := Class{clothes[c], 0, 0, support[c]}
+		want := Class{clothes[c], 0, 0, 0, support[c]}
 		if predicted[c] > 0 {
 			want.Precision = float64(truePositive[c]) / float64(predicted[c])
 		}
 		if support[c] > 0 {
 			want.Recall = float64(truePositive[c]) / float64(support[c])
 		}
+		if want.Precision+want.Recall > 0 {
+			want.F1 = 2 * want.Precision * want.Recall / (want.Precision + want.Recall)
+		}
+		if math.Abs(got.F1-want.F1) > 1e-12 {
+			t.Errorf("class %d: F1 %g, want %g", c, got.F1, want.F1)
+		}
+		got.F1 = want.F1
 		if got != want {
 			t.Errorf("class %d: got %+v, want %+v", c, got, want)
 		}
@@ -254,5 +261,60 @@ func TestTop(t *testing.T) {
 		if g, err := Top(scores, clothes[:4], 1); err == nil {
 			t.Errorf("%v gave %v", scores, g)
 		}
+	}
+}
+
+// TestFiguresAgainstScikitLearn: 200 images of 4 classes, whose scores are a formula. The figures were computed by
+// NumPy and scikit-learn 1.9 from the same formula: precision_recall_fscore_support, confusion_matrix, log_loss, and
+// the calibration error over 15 bins of equal width by its definition.
+func TestFiguresAgainstScikitLearn(t *testing.T) {
+	const n, k = 200, 4
+	scores, labels := make([]float32, n*k), make([]uint8, n)
+	for i := range n {
+		for c := range k {
+			scores[i*k+c] = float32(float64((i*7919+c*104729+i*c*31)%1000) / 100)
+		}
+		labels[i] = uint8((i*13 + 5) / 7 % k)
+		scores[i*k+int(labels[i])] += 3
+	}
+	at := 0
+	r, err := Evaluate(t.Context(), func(_ []byte, n int, dst []float32) error {
+		at += copy(dst, scores[at:at+n*k])
+		return nil
+	}, make([]byte, n), 1, labels, clothes[:k])
+	if err != nil {
+		t.Fatal(err)
+	}
+	near := func(what string, got, want float64) {
+		if math.Abs(got-want) > 1e-12 {
+			t.Errorf("%s is %.16g, want %.16g", what, got, want)
+		}
+	}
+	near("accuracy", r.Accuracy, 0.595)
+	near("loss", r.Loss, 1.3912465760409694)
+	near("macro F1", r.MacroF1, 0.595358517184582)
+	near("ECE", r.ECE, 0.2275731825316207)
+	if want := [][]int{{28, 10, 7, 6}, {1, 30, 9, 9}, {7, 9, 32, 3}, {6, 5, 9, 29}}; !reflect.DeepEqual(r.Confusion,
+		want) {
+		t.Errorf("confusion %v, want %v", r.Confusion, want)
+	}
+	for c, want := range []Class{
+		{clothes[0], 0.6666666666666666, 0.5490196078431373, 0.6021505376344086, 51},
+		{clothes[1], 0.5555555555555556, 0.6122448979591837, 0.5825242718446602, 49},
+		{clothes[2], 0.5614035087719298, 0.6274509803921569, 0.5925925925925926, 51},
+		{clothes[3], 0.6170212765957447, 0.5918367346938775, 0.6041666666666666, 49},
+	} {
+		near("precision", r.Classes[c].Precision, want.Precision)
+		near("recall", r.Classes[c].Recall, want.Recall)
+		near("F1", r.Classes[c].F1, want.F1)
+		if r.Classes[c].Support != want.Support {
+			t.Errorf("class %d: %d images, want %d", c, r.Classes[c].Support, want.Support)
+		}
+	}
+	if last := r.Bins[len(r.Bins)-1]; len(r.Bins) != 9 || last.Images != 62 {
+		t.Errorf("%+v: want 9 bins with images, 62 in the last", r.Bins)
+	} else {
+		near("confidence", last.Confidence, 0.978699817685911)
+		near("accuracy of the surest", last.Accuracy, 0.8225806451612904)
 	}
 }

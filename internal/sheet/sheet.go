@@ -24,7 +24,7 @@ type Row struct {
 }
 
 const (
-	side   = 64 // of a tile; pictures are enlarged by whole numbers where they are smaller
+	side   = 84 // of a tile; pictures are enlarged by whole numbers where they are smaller
 	gap    = 4
 	line   = 15 // height of a line of text
 	letter = 7  // width of a letter
