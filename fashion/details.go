@@ -16,6 +16,9 @@ func figures(r evaluate.Result) []evenweave.Figure {
 	}
 }
 
+// maxMatrix is how many classes a confusion matrix is drawn for: people cannot read a larger one, and views refuse it.
+const maxMatrix = 64
+
 // details are the confusion matrix and the most confident mistakes. images are those that were measured.
 func details(r evaluate.Result, images []byte) evenweave.Details {
 	matrix := evenweave.Table{
@@ -39,7 +42,11 @@ func details(r evaluate.Result, images []byte) evenweave.Details {
 				100*m.Probability),
 		})
 	}
-	return evenweave.Details{Tables: []evenweave.Table{matrix}, Galleries: []evenweave.Gallery{mistakes}}
+	out := evenweave.Details{Galleries: []evenweave.Gallery{mistakes}}
+	if len(r.Classes) <= maxMatrix {
+		out.Tables = []evenweave.Table{matrix}
+	}
+	return out
 }
 
 func pictureOf(pixels []byte) image.Image {

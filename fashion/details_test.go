@@ -33,3 +33,13 @@ func TestDetailsShowWhatWasMeasured(t *testing.T) {
 		}
 	}
 }
+
+// Of more classes than a table may have columns no matrix is shown.
+func TestAMatrixThatIsTooLargeIsLeftOut(t *testing.T) {
+	for classes, tables := range map[int]int{64: 1, 65: 0, 256: 0} {
+		r := evaluate.Result{Classes: make([]evaluate.Class, classes), Confusion: make([][]int, classes)}
+		if d := details(r, nil); len(d.Tables) != tables || len(d.Galleries) != 1 {
+			t.Errorf("%d classes: %d tables and %d galleries", classes, len(d.Tables), len(d.Galleries))
+		}
+	}
+}
