@@ -136,7 +136,7 @@ func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store,
 	}
 	c.archive = &archive{Store: store, layout: layout, samples: cfg.Spec.Samples, keep: cfg.Keep, log: cfg.Log}
 	c.evaluator = &evaluator{evaluations: newEvaluations(), layout: layout, test: cfg.Test, heldOut: cfg.HeldOut,
-		entries: c.archive, events: c.journal, details: c.page, log: cfg.Log}
+		entries: c.archive, events: c.journal, details: detailed{c.page, c.journal}, log: cfg.Log}
 	if m, able := cfg.Model.(evaluated); able && cfg.Evaluate && cfg.Test != nil {
 		c.evaluator.model = m
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"evenweave/internal/progress"
@@ -23,7 +24,7 @@ type journal struct {
 	metrics  *progress.Metrics // nil outside of a term
 	lacking  error             // what the file lacks
 	rate     func(step int64) float64
-	curve    *eventFiles // nil outside of a term, and where it cannot be opened
+	curve    atomic.Pointer[eventFiles] // nil outside of a term, and where it cannot be opened
 }
 
 // eventFiles is what TensorBoard reads, behind a queue: its disk may stall.
@@ -38,24 +39,38 @@ func (j *journal) openEventFiles() {
 		j.log.Warn("there are no event files for TensorBoard", "err", err)
 		return
 	}
-	j.curve = &eventFiles{progress.Detach(files), files}
+	j.curve.Store(&eventFiles{progress.Detach(files), files})
 }
 
 // eventFilesWait bounds how long the end of a term waits for a disk that stalls.
 const eventFilesWait = 2 * time.Second
 
 func (j *journal) closeEventFiles() {
-	if j.curve == nil {
+	curve := j.curve.Swap(nil)
+	if curve == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), eventFilesWait)
 	defer cancel()
-	if !j.curve.Close(ctx) {
+	if !curve.Close(ctx) {
 		j.log.Warn("the event files for TensorBoard lack the newest steps: the disk stalls")
-	} else if err := j.curve.files.Close(); err != nil {
+	} else if err := curve.files.Close(); err != nil {
 		j.log.Warn("the event files for TensorBoard lack steps", "err", err)
 	}
-	j.curve = nil
+}
+
+// detailed passes what an evaluation shows on to the page and to TensorBoard. Any goroutine may call it.
+type detailed struct {
+	progress.DetailsObserver
+	journal *journal
+}
+
+// ObserveDetails implements progress.DetailsObserver.
+func (d detailed) ObserveDetails(at time.Time, shown progress.Details) {
+	d.DetailsObserver.ObserveDetails(at, shown)
+	if curve := d.journal.curve.Load(); curve != nil {
+		curve.Observe(progress.Record{Time: at, Event: tensorboard.Pictures{Details: shown}})
+	}
 }
 
 func (j *journal) path() string { return filepath.Join(j.dir, "metrics.jsonl") }
@@ -67,8 +82,8 @@ func (j *journal) emit(e progress.Event) {
 	if j.metrics != nil {
 		j.metrics.Observe(r)
 	}
-	if j.curve != nil {
-		j.curve.Observe(r)
+	if curve := j.curve.Load(); curve != nil {
+		curve.Observe(r)
 	}
 }
 

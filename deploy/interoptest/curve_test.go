@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +45,18 @@ func TestCurve(t *testing.T) {
 		wanted["cluster/world_size"] = append(wanted["cluster/world_size"], [2]float64{float64(n), 1})
 	}
 	compare(t, "TensorBoard", events, wanted)
+	pictures := 0
+	for tag, sizes := range events {
+		if strings.HasPrefix(tag, "pictures/") && slices.ContainsFunc(sizes, func(at [2]float64) bool {
+			return at[0] == 12 && at[1] >= 28*28
+		}) {
+			pictures++
+		}
+	}
+	if pictures == 0 {
+		t.Error("TensorBoard has no picture of the last evaluation")
+	}
+	t.Log("TensorBoard pictures of step 12:", pictures)
 
 	var runs []struct {
 		Status       string

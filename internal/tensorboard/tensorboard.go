@@ -36,6 +36,7 @@ type Writer struct {
 	last int // step of the newest scalar of a step
 	seen map[int]bool
 	file *os.File // nil until there is something to write
+	drew int      // bytes of pictures
 	err  error    // of the first write that failed: nothing is written after it
 }
 
@@ -69,6 +70,8 @@ func (w *Writer) Observe(r progress.Record) {
 			w.last = e.Step
 			w.write(r.Time, e.Step, w.step(e))
 		}
+	case Pictures:
+		w.draw(r.Time, e.Details)
 	case progress.Evaluation:
 		if !w.seen[e.Step] {
 			w.seen[e.Step] = true
@@ -118,15 +121,19 @@ func evaluation(e progress.Evaluation) (all []scalar) {
 }
 
 func (w *Writer) write(at time.Time, step int, scalars []scalar) {
-	if w.err != nil || len(scalars) == 0 {
-		return
+	if len(scalars) > 0 {
+		w.put(at, event(at, step, summary(scalars)))
 	}
-	if w.file == nil {
-		if w.err = w.begin(at); w.err != nil {
-			return
-		}
+}
+
+// put writes an event, in a file that begins with the first.
+func (w *Writer) put(at time.Time, data []byte) {
+	if w.err == nil && w.file == nil {
+		w.err = w.begin(at)
 	}
-	_, w.err = w.file.Write(record(event(at, step, summary(scalars))))
+	if w.err == nil {
+		_, w.err = w.file.Write(record(data))
+	}
 }
 
 // begin makes the file.
@@ -238,7 +245,7 @@ func readRecord(r io.Reader) ([]byte, error) {
 
 // note finds out what step an event is of, and whether of training or of an evaluation.
 func (w *Writer) note(data []byte) {
-	step, first := 0, ""
+	step, first, size := 0, "", len(data)
 	for len(data) > 0 {
 		field, kind, n := protowire.ConsumeTag(data)
 		if n < 0 {
@@ -258,7 +265,9 @@ func (w *Writer) note(data []byte) {
 		}
 		data = data[n:]
 	}
-	if strings.HasPrefix(first, "train/") {
+	if strings.HasPrefix(first, pictureTag) {
+		w.drew += size
+	} else if strings.HasPrefix(first, "train/") {
 		w.last = max(w.last, step)
 	} else if first != "" {
 		w.seen[step] = true

@@ -3,6 +3,8 @@ package tensorboard
 import (
 	"bytes"
 	"errors"
+	"image"
+	pngs "image/png"
 	"io"
 	"os"
 	"path/filepath"
@@ -120,6 +122,34 @@ func TestLongRunsAreThinnedOut(t *testing.T) {
 	}
 	if n > 50_000 || n < 20_000 || !kept(1) || !kept(9_999) || !kept(10_000_000) || kept(10_001) {
 		t.Errorf("%d steps are kept", n)
+	}
+}
+
+// An evaluation's pictures are written until a run has enough of them, restarts counted in.
+func TestPicturesAreBounded(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), Folder)
+	var png bytes.Buffer
+	if err := pngs.Encode(&png, image.NewGray(image.Rect(0, 0, 3, 2))); err != nil {
+		t.Fatal(err)
+	}
+	if width, height, ok := sizeOf(png.Bytes()); !ok || width != 3 || height != 2 {
+		t.Errorf("%d x %d, %v", width, height, ok)
+	}
+	shown := progress.Record{Time: time.Unix(3, 0), Event: Pictures{progress.Details{Step: 5,
+		Galleries: []progress.Gallery{{Title: "mistakes", Pictures: []progress.Picture{{PNG: png.Bytes()}, {}}}}}}}
+	w := opened(t, dir)
+	w.Observe(shown)
+	if err := w.Close(); err != nil || w.drew == 0 {
+		t.Fatal(err, w.drew)
+	}
+	again := opened(t, dir)
+	if again.drew < w.drew || again.last != 0 || len(again.seen) != 0 {
+		t.Errorf("%+v after %+v", again, w)
+	}
+	again.drew = maxDrawn
+	again.Observe(shown)
+	if again.file != nil || again.Close() != nil {
+		t.Error("pictures beyond the bound were written")
 	}
 }
 
