@@ -20,6 +20,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/regular"
 	"evenweave/internal/safetensors"
+	"evenweave/internal/state"
 )
 
 // tensorsFormat is the format that every task's checkpoints are exported in.
@@ -101,7 +102,7 @@ func exportTensors(ctx context.Context, from checkpointFlags, out string, all bo
 	}
 	var tensors []safetensors.Tensor
 	for i, t := range c.State.Layout.Tensors {
-		if all || t.Role != evenweave.Kept {
+		if (all || t.Role != evenweave.Kept) && !strings.HasPrefix(t.Name, state.Reserved) {
 			tensors = append(tensors, safetensors.Tensor{Tensor: t, Data: c.State.Tensor(i)})
 		}
 	}
