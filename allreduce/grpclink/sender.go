@@ -49,7 +49,7 @@ const (
 // Dialer opens streams over a transport. The zero value dials TCP, in plain text.
 type Dialer struct {
 	// Connect connects to an address; nil: over TCP. It says by Refused that nothing listens there.
-	Connect func(ctx context.Context, address string) (net.Conn, error)
+	Connect     func(ctx context.Context, address string) (net.Conn, error)
 	Credentials credentials.TransportCredentials // nil: plain text
 	// Refused says that an error of Connect means that nothing listens there; nil: ECONNREFUSED.
 	Refused func(error) bool

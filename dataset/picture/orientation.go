@@ -95,7 +95,7 @@ func orientationOfTIFF(data []byte) int {
 func Upright(m *image.RGBA, orientation int) *image.RGBA {
 	w, h := m.Rect.Dx(), m.Rect.Dy()
 	right, bottom := w-1, h-1
-	from := func(x, y int) (int, int) { return x, y } // where the pixel at x, y of the result comes from
+	var from func(x, y int) (int, int) // where the pixel at x, y of the result comes from
 	switch orientation {
 	case 2:
 		from = func(x, y int) (int, int) { return right - x, y }
