@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/internal/plot"
-	"evenweave/internal/progress"
 )
 
 func plotCommand() *cobra.Command {
@@ -30,16 +27,9 @@ Blue is training, orange the test set: the color-blind see the difference.`,
 		if end := strings.ToLower(filepath.Ext(out)); !slices.Contains([]string{".png", ".svg"}, end) {
 			return usagef("--out %q: expected a name that ends in .png or .svg", out)
 		}
-		records, damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s holds no run: there is no metrics.jsonl; name a run directory with --dir", dir)
-		}
+		records, err := readCurve(cmd, dir)
 		if err != nil {
 			return err
-		}
-		if len(damaged) > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d damaged lines of metrics.jsonl are left out, the first is "+
-				"line %d\n", len(damaged), damaged[0])
 		}
 		if err := plot.Curve(out, records); err != nil {
 			return err

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -29,23 +28,15 @@ file that needs no server and no network. The run may be over, or go on.`,
 		if out == "" {
 			out = filepath.Join(dir, "report.html")
 		}
-		records, damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s holds no run: there is no metrics.jsonl; name a run directory with --dir", dir)
-		}
+		records, err := readCurve(cmd, dir)
 		if err != nil {
 			return err
-		}
-		if len(damaged) > 0 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d damaged lines of metrics.jsonl are left out, the first is "+
-				"line %d\n",
-				len(damaged), damaged[0])
 		}
 		page := web.New()
 		if err := page.Read(dir, records); err != nil {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
 		}
-		if err := writeReport(page, out); err != nil {
+		if err := regular.ReplaceBy(out, page.WriteReport); err != nil {
 			return err
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), out)
@@ -54,14 +45,18 @@ file that needs no server and no network. The run may be over, or go on.`,
 	return cmd
 }
 
-// writeReport puts the file in place in one go.
-func writeReport(page *web.Page, path string) error {
-	f, err := regular.Create(path + ".new")
+// readCurve reads the learning curve of a run, and warns of damaged lines.
+func readCurve(cmd *cobra.Command, dir string) ([]progress.Record, error) {
+	records, damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s holds no run: there is no metrics.jsonl; name a run directory with --dir", dir)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err = errors.Join(page.WriteReport(f), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+	if len(damaged) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d damaged lines of metrics.jsonl are left out, the first is "+
+			"line %d\n", len(damaged), damaged[0])
 	}
-	return os.Rename(f.Name(), path)
+	return records, nil
 }
