@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"evenweave"
@@ -131,18 +130,23 @@ func (g *generation) compute(ctx context.Context) error {
 	defer r.computing.Unlock()
 	lo, hi := g.assignment.Range(g.rank)
 	var (
-		next  atomic.Int64
-		mu    sync.Mutex
-		fault error
-		lanes sync.WaitGroup
+		taking, mu sync.Mutex
+		fault      error
+		lanes      sync.WaitGroup
 	)
-	next.Store(int64(lo))
-	working := g.lanes[:min(len(g.lanes), hi-lo)]
+	next, working := lo, g.lanes[:min(len(g.lanes), hi-lo)]
+	take := func() (v int) { // and announce before another lane can take what is announced: nothing is loaded twice
+		taking.Lock()
+		defer taking.Unlock()
+		if v, next = next, next+1; v < hi {
+			g.announce(v+len(working), lo, hi)
+		}
+		return v
+	}
 	for _, l := range working {
 		lanes.Go(func() {
-			for v := int(next.Add(1)) - 1; v < hi && ctx.Err() == nil; v = int(next.Add(1)) - 1 {
-				announce := func() { g.announce(v+len(working), lo, hi) }
-				sums, err := l.gradients(r, g.sampler, g.data, v, announce)
+			for v := take(); v < hi && ctx.Err() == nil; v = take() {
+				sums, err := l.gradients(r, g.sampler, g.data, v)
 				if err == nil && len(sums.Metrics) != len(g.names.metrics) {
 					err = fmt.Errorf("the model gave %d metrics, the task names %d: %v",
 						len(sums.Metrics), len(g.names.metrics), g.names.metrics)
@@ -162,8 +166,7 @@ func (g *generation) compute(ctx context.Context) error {
 }
 
 // announce says to data that load ahead what a lane will load next, so that reading overlaps with computing: v, or
-// beyond
-// this rank's last one that of the next step, if the assignment stays as it is.
+// beyond this rank's last one that of the next step, if the assignment stays as it is.
 func (g *generation) announce(v, lo, hi int) {
 	data, ok := g.data.(evenweave.Prefetcher)
 	step := g.replica.step
@@ -194,14 +197,12 @@ type lane struct {
 	grads [][]float32 // flat, cut into tensors
 }
 
-// gradients computes a micro-batch; between loading and computing it calls loaded.
-func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data evenweave.Data, v int,
-	loaded func()) (evenweave.Sums, error) {
+// gradients loads and computes a micro-batch.
+func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data evenweave.Data, v int) (evenweave.Sums, error) {
 	r.name(&l.batch, sampler, r.step, v)
 	if err := data.Load(&l.batch); err != nil {
 		return evenweave.Sums{}, err
 	}
-	loaded()
 	return r.model.Gradients(&l.batch, l.grads)
 }
 

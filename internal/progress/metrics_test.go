@@ -168,7 +168,9 @@ func TestMetricsOutliveAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	disk := &fullDisk{m.file.(*os.File), 1000}
+	m.writing.Lock()
 	m.file = disk
+	m.writing.Unlock()
 	for i := range 50 {
 		m.Observe(step(i + 1))
 		m.Flush()
@@ -177,7 +179,9 @@ func TestMetricsOutliveAFullDisk(t *testing.T) {
 	if err != nil || len(damaged) > 0 || len(records) == 0 || len(records) == 50 {
 		t.Fatalf("full: %d lines, damaged %v, %v", len(records), damaged, err)
 	}
+	m.writing.Lock() // the writer reads it
 	disk.free = 1 << 30
+	m.writing.Unlock()
 	m.Observe(step(51))
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
