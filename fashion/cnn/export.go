@@ -5,7 +5,7 @@ import (
 	"io"
 	"slices"
 
-	"evenweave/internal/onnx"
+	"evenweave/onnx"
 )
 
 // Exports implements evenweave.Exporter.

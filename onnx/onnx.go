@@ -1,5 +1,6 @@
-// Package onnx encodes a computation as an ONNX model (https://onnx.ai): a protocol buffer, of which this package
-// writes what a network for inference needs. Field numbers are those of onnx.proto.
+// Package onnx encodes a computation as an ONNX model (https://onnx.ai). A task's model that implements
+// evenweave.Exporter lists its operators and weights as a Graph, and Encode gives the bytes of the file. The package
+// writes the part of onnx.proto, with its field numbers, that a network for inference needs.
 package onnx
 
 import (
