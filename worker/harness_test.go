@@ -36,6 +36,7 @@ type crew struct {
 	alive   []string       // the last world's members
 	backoff int            // of future worlds
 	data    evenweave.Data // of members that start from now on; nil: points, each slowly
+	cutOff  bool           // no request to leave arrives
 	parted  [2]string      // no stream opens from the first to the second
 	running sync.WaitGroup
 }
@@ -137,6 +138,16 @@ func (c *crew) change(f func(v *cluster.View)) {
 	c.changed = make(chan struct{})
 }
 
+// request records that a member asks to leave, unless it cannot reach the cluster.
+func (c *crew) request(id string) {
+	if c.cutOff {
+		return
+	}
+	c.change(func(v *cluster.View) {
+		v.Members = append(v.Members[:len(v.Members):len(v.Members)], job.Member{ID: id, Leaving: true})
+	})
+}
+
 // publish makes these members the next world; planned: after the next commit.
 func (c *crew) publish(planned bool, ids ...string) {
 	c.change(func(v *cluster.View) {
@@ -224,7 +235,7 @@ func (c *crew) start(id string, parallelism int, before func(*evenweave.Batch)) 
 	h.Loop = &Loop{
 		ID: id, Job: c.job, Model: h.model, Data: data, MetricNames: example.Metrics(),
 		Parallelism: parallelism, Views: c, Connect: c.connect,
-		Fetch: c, Leave: func() {}, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
+		Fetch: c, Leave: func() { c.request(id) }, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
 	}
 	if err := h.Init(); err != nil {
 		c.t.Fatal(err)

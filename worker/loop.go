@@ -87,7 +87,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	for {
 		view, changed := l.Views.View()
 		l.Observer.Saw(len(view.Skipped), view.OtherProtocol())
-		due, acknowledged := l.replica.outstanding()
+		due, acknowledged := l.replica.outstanding() // the other members may lack the due states
 		world := view.World
 		switch {
 		case view.Job == nil && view.Revision != 0:
@@ -105,7 +105,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			l.Log.Info("the job is done", "step", view.Done.Step, "complete", view.Done.Complete, "checkpoint",
 				view.Done.Checkpoint)
 			return nil
-		case left && (world == nil || world.Rank(l.ID) < 0) && due == 0: // other members may lack the due states
+		case left && (world == nil || world.Rank(l.ID) < 0) && due == 0 && l.released(view):
 			l.Log.Info("left", "generation", generation)
 			return nil
 		case l.dismissed(first.World, world) != "":
@@ -135,6 +135,14 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			l.Log.Info("still " + l.phaseNow())
 		}
 	}
+}
+
+// released reports whether no world may count on this member's state: it has none, or the cluster holds its request to
+// leave. A member that was cut off sees old worlds, and a newer one may include it again.
+func (l *Loop) released(view cluster.View) bool {
+	m, _ := view.Member(l.ID)
+	step, _, _ := l.replica.progress()
+	return m.Leaving || step < 0
 }
 
 // dismissed says why the world ends this member, if it does.

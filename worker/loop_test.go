@@ -133,6 +133,35 @@ func TestALeaverKeepsDueStates(t *testing.T) {
 	})
 }
 
+// TestALeaverWaitsUntilItsRequestIsKnown: a member that was cut off sees a world without it, while a newer world may
+// count on its state.
+func TestALeaverWaitsUntilItsRequestIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		a, b := c.start("a", 1, nil), c.start("b", 1, nil)
+		c.publish(false, "a", "b")
+		b.until(3)
+		c.publish(true, "a")
+		a.until(8)
+		synctest.Wait()
+		c.cutOff = true
+		close(b.leaving)
+		synctest.Wait()
+		select {
+		case <-b.ended:
+			t.Errorf("b has left, and no coordinator can know it: %v", b.err)
+		default:
+		}
+		c.cutOff = false
+		c.request("b")
+		<-b.ended
+		if b.err != nil {
+			t.Error(b.err)
+		}
+		c.finish("a")
+	})
+}
+
 // TestHoldingIsReportedAfterDueStates: a coordinator that knows only the last state saves it and skips the due ones,
 // which are then never evaluated.
 func TestHoldingIsReportedAfterDueStates(t *testing.T) {

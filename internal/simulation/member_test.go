@@ -144,7 +144,7 @@ func (m *member) loop() {
 		}
 	case m.view.done != nil:
 		m.exit("the job is done")
-	case m.leaving && (w == nil || w.Rank(m.id) < 0):
+	case m.leaving && (w == nil || w.Rank(m.id) < 0) && m.released():
 		m.exit("left")
 	case w != nil && w.Generation > m.generation && w.Rank(m.id) >= 0:
 		m.generation = w.Generation
@@ -152,6 +152,13 @@ func (m *member) loop() {
 		m.sim.enter(m, w)
 		m.report()
 	}
+}
+
+// released reports whether etcd holds the request to leave, or there is no state to wait with.
+func (m *member) released() bool {
+	return !m.known || m.sim.bug == blindLeaver || slices.ContainsFunc(m.view.members, func(r job.Member) bool {
+		return r.ID == m.id && r.Leaving
+	})
 }
 
 func (m *member) stateStep() int64 {

@@ -16,6 +16,7 @@ const (
 	checkpointWins     // a generation opens from the newest checkpoint although a member has a newer state
 	eagerCommit        // a step is committed although its collective failed
 	hastyLeaver        // a leaving member does not wait for a world without it
+	blindLeaver        // a leaving member goes although no coordinator can know that it leaves
 	earlyEnd           // the end is written before the last checkpoint is durable
 	openNotDoubled     // the opening's deadline does not grow with the backoff
 	endlessFaults      // an error that every member gets does not end the job

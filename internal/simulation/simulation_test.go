@@ -147,3 +147,21 @@ func search(first uint64, n int, planted bug, limit int) map[uint64]string {
 	workers.Wait()
 	return found
 }
+
+// TestRareBugsAreFound on the schedules that showed them: too few of the first seeds do.
+func TestRareBugsAreFound(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		planted bug
+		seed    uint64
+	}{
+		{"a leaving member goes by an old world", blindLeaver, 88198},
+	} {
+		if simulate(c.seed, c.planted, nil) == "" {
+			t.Errorf("%s: seed %d does not find it", c.name, c.seed)
+		}
+		if failed := simulate(c.seed, noBug, nil); failed != "" {
+			t.Errorf("seed %d fails without the bug too: %s", c.seed, failed)
+		}
+	}
+}
