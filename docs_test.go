@@ -17,6 +17,7 @@ import (
 	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/cli"
+	"evenweave/evenweavetest"
 	"evenweave/fashion"
 	"evenweave/internal/state"
 )
@@ -28,6 +29,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beEvenweave) != "" {
 		cli.Main(fashion.Task())
 	}
+	evenweavetest.ClearVariables()
 	os.Exit(m.Run())
 }
 

@@ -397,6 +397,21 @@ func TestNoTestSleeps(t *testing.T) {
 	}
 }
 
+// Commands under test read none of the variables of the process that runs the test.
+func TestNoVariableReachesATest(t *testing.T) {
+	module := moduleName(t)
+	for _, s := range sources(t) {
+		main := slices.ContainsFunc(s.Decls, func(d ast.Decl) bool {
+			f, ok := d.(*ast.FuncDecl)
+			return ok && f.Name.Name == "TestMain"
+		})
+		commands := s.within([]string{"cli", "cmd/*"}) || slices.Contains(s.imports(), module+"/cli")
+		if main && commands && !slices.Contains(s.imports(), module+"/evenweavetest") {
+			t.Errorf("%s: TestMain runs tests without evenweavetest.ClearVariables", s.path)
+		}
+	}
+}
+
 // image.Decode uses whatever formats the packages of the program register: plots bring TIFF, which takes memory without
 // bound.
 func TestOnlyChosenImageFormatsAreDecoded(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave"
+	"evenweave/evenweavetest"
 	"evenweave/internal/example"
 	"evenweave/internal/processors"
 )
@@ -23,6 +24,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beProgram) != "" {
 		Main(tiny())
 	}
+	evenweavetest.ClearVariables()
 	os.Exit(m.Run())
 }
 

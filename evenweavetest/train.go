@@ -19,7 +19,19 @@ func Main(m *testing.M, program func()) {
 		program()
 		return
 	}
+	ClearVariables()
 	os.Exit(m.Run())
+}
+
+// ClearVariables removes the EVENWEAVE_ variables from the environment, but for those of tests: the commands that a
+// test runs would read them. Main does this; call it in another TestMain, which is the program itself in some way.
+func ClearVariables() {
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, "EVENWEAVE_") && !strings.HasPrefix(name, "EVENWEAVE_TEST_") {
+			os.Unsetenv(name)
+		}
+	}
 }
 
 // Result is how a run ended.

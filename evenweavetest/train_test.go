@@ -1,6 +1,9 @@
 package evenweavetest
 
-import "testing"
+import (
+	"os"
+	"testing"
+)
 
 // A run's last line is read whole, and what is none is refused.
 func TestResultOf(t *testing.T) {
@@ -12,6 +15,17 @@ func TestResultOf(t *testing.T) {
 	for _, line := range []string{"", "x", `{"event":"step"}`, `{"event":"done"}`} {
 		if _, err := resultOf([]byte(line)); err == nil {
 			t.Errorf("%q is taken for a run's end", line)
+		}
+	}
+}
+
+func TestClearVariables(t *testing.T) {
+	for name, stays := range map[string]bool{"EVENWEAVE_WORKERS": false, "EVENWEAVE_UNKNOWN": false,
+		"EVENWEAVE_TEST_X": true, "OTHER_X": true} {
+		t.Setenv(name, "1")
+		ClearVariables()
+		if _, there := os.LookupEnv(name); there != stays {
+			t.Errorf("%s is there: %v, want %v", name, there, stays)
 		}
 	}
 }

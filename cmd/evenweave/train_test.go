@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"evenweave/evenweavetest"
 	"evenweave/fashion/fashionmnist"
 	"evenweave/internal/cluster"
 	"evenweave/internal/etcdtest"
@@ -40,6 +41,7 @@ func TestMain(m *testing.M) {
 		neighbour(os.Args[2], os.Args[3])
 		return
 	}
+	evenweavetest.ClearVariables()
 	os.Exit(m.Run())
 }
 

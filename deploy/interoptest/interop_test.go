@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"evenweave/cli"
+	"evenweave/evenweavetest"
 	"evenweave/fashion"
 )
 
@@ -19,6 +20,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beEvenweave) != "" {
 		cli.Main(fashion.Task())
 	}
+	evenweavetest.ClearVariables()
 	os.Exit(m.Run())
 }
 
