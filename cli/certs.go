@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -18,13 +19,15 @@ import (
 const authorityDir = "ca"
 
 type certsFlags struct {
-	dir, job string
-	days     int
+	dir, own, job string
+	days          int
 }
 
 func (c *certsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.dir, "dir", "./certs",
-		"directory of the authority (ca) and of one set of files for each role")
+		"directory of one set of files for each role")
+	cmd.Flags().StringVar(&c.own, "authority", "",
+		"directory of the authority, whose key belongs out of the cluster's reach (default: ca in --dir)")
 	cmd.Flags().StringVar(&c.job, "job", "evenweave", "name of the job: a certificate counts in no other")
 	cmd.Flags().IntVar(&c.days, "days", 90, "how long certificates are valid")
 }
@@ -43,11 +46,11 @@ func (c *certsFlags) life() time.Duration { return time.Duration(c.days) * 24 * 
 
 // authority opens the authority, or makes it.
 func (c *certsFlags) authority(cmd *cobra.Command) (*security.Authority, error) {
-	a, made, err := security.OpenAuthority(filepath.Join(c.dir, authorityDir), c.job, time.Now())
+	dir := cmp.Or(c.own, filepath.Join(c.dir, authorityDir))
+	a, made, err := security.OpenAuthority(dir, c.job, time.Now())
 	if made && err == nil {
 		fmt.Fprintf(cmd.ErrOrStderr(),
-			"made an authority for job %s in %s: with its key a process can be any of the "+
-				"job\n", c.job, filepath.Join(c.dir, authorityDir))
+			"made an authority for job %s in %s: with its key a process can be any of the job\n", c.job, dir)
 	}
 	return a, err
 }

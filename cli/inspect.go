@@ -40,7 +40,8 @@ func (w *whereFlags) dial() (*cluster.Client, error) {
 		if err := checkCluster(&w.etcd, w.job); err != nil {
 			return nil, err
 		}
-		over, err := w.transport(w.etcd, security.Operator, w.job)
+		// A coordinator may ask what an operator may: so a person may ask beside it, in its container for example.
+		over, err := w.transport(w.etcd, w.job, security.Operator, security.Coordinator)
 		if err != nil {
 			return nil, err
 		}

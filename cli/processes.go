@@ -45,7 +45,7 @@ func (c *clusterFlags) check() error { return checkCluster(&c.etcd, c.job) }
 
 // start returns the transport of a process, and warns if there is no protection.
 func (c *clusterFlags) start(role security.Role, https string, log *slog.Logger) (*security.Transport, error) {
-	over, err := c.transport(c.etcd, role, c.job)
+	over, err := c.transport(c.etcd, c.job, role)
 	if err != nil {
 		return nil, err
 	}

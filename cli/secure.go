@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"strings"
@@ -27,9 +28,10 @@ func (s *secureFlags) register(f *pflag.FlagSet) {
 // given says that a certificate is given.
 func (s *secureFlags) given() bool { return s.files != security.Files{} }
 
-// transport is how the cluster at these endpoints is reached by a process of a role in a job. It refuses plain TCP
-// unless that is asked for.
-func (s *secureFlags) transport(endpoints []string, role security.Role, job string) (*security.Transport, error) {
+// transport is how the cluster at these endpoints is reached by a process of one of the roles in a job. It refuses
+// plain TCP unless that is asked for.
+func (s *secureFlags) transport(endpoints []string, job string, roles ...security.Role) (
+	*security.Transport, error) {
 	over := security.For(endpoints)
 	local := !over.Open() // sockets: the kernel guards them
 	var plain string
@@ -49,11 +51,15 @@ func (s *secureFlags) transport(endpoints []string, role security.Role, job stri
 		return nil, usagef("--etcd %s is not over TLS: write https://, or leave out --tls-* and accept the risk with "+
 			"--insecure", plain)
 	case s.given():
-		keys, err := security.Load(f, security.Identity{Role: role, Job: job})
-		if err != nil {
-			return nil, errors.Join(errors.New("the certificate cannot be used"), err)
+		var wrong error // with the role that is expected first
+		for _, role := range roles {
+			keys, err := security.Load(f, security.Identity{Role: role, Job: job})
+			if err == nil {
+				return security.Over(keys), nil
+			}
+			wrong = cmp.Or(wrong, err)
 		}
-		return security.Over(keys), nil
+		return nil, errors.Join(errors.New("the certificate cannot be used"), wrong)
 	case local || s.insecure:
 		return over, nil
 	}

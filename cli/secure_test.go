@@ -23,25 +23,27 @@ func TestPlainTCPNeedsToBeAskedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := security.FilesIn(dir)
+	worker, operator := []security.Role{security.Worker}, []security.Role{security.Operator, security.Coordinator}
 	for _, c := range []struct {
 		etcd  string
 		flags secureFlags
-		role  security.Role
+		roles []security.Role
 		names string // of the error; "": none
 		open  bool
 	}{
-		{"http://127.0.0.1:2379", secureFlags{}, security.Worker, "--insecure", false},
-		{"https://10.0.0.1:2379", secureFlags{}, security.Worker, "--tls-ca", false},
-		{"http://127.0.0.1:2379", secureFlags{insecure: true}, security.Worker, "", true},
-		{"https://10.0.0.1:2379", secureFlags{files: good}, security.Worker, "", false},
-		{"http://10.0.0.1:2379", secureFlags{files: good}, security.Worker, "https://", false},
-		{"https://10.0.0.1:2379", secureFlags{files: good, insecure: true}, security.Worker, "choose one", false},
-		{"https://10.0.0.1:2379", secureFlags{files: security.Files{CA: good.CA}}, security.Worker, "--tls-key", false},
-		{"https://10.0.0.1:2379", secureFlags{files: good}, security.Operator, "expected operator.job", false},
-		{"unix:/run/evenweave/etcd.sock", secureFlags{}, security.Worker, "", false},
-		{"unix:/run/evenweave/etcd.sock", secureFlags{files: good}, security.Worker, "socket", false},
+		{"http://127.0.0.1:2379", secureFlags{}, worker, "--insecure", false},
+		{"https://10.0.0.1:2379", secureFlags{}, worker, "--tls-ca", false},
+		{"http://127.0.0.1:2379", secureFlags{insecure: true}, worker, "", true},
+		{"https://10.0.0.1:2379", secureFlags{files: good}, worker, "", false},
+		{"http://10.0.0.1:2379", secureFlags{files: good}, worker, "https://", false},
+		{"https://10.0.0.1:2379", secureFlags{files: good, insecure: true}, worker, "choose one", false},
+		{"https://10.0.0.1:2379", secureFlags{files: security.Files{CA: good.CA}}, worker, "--tls-key", false},
+		{"https://10.0.0.1:2379", secureFlags{files: good}, operator, "expected operator.job", false},
+		{"https://10.0.0.1:2379", secureFlags{files: good}, append(operator, security.Worker), "", false},
+		{"unix:/run/evenweave/etcd.sock", secureFlags{}, worker, "", false},
+		{"unix:/run/evenweave/etcd.sock", secureFlags{files: good}, worker, "socket", false},
 	} {
-		over, err := c.flags.transport([]string{c.etcd}, c.role, "job")
+		over, err := c.flags.transport([]string{c.etcd}, "job", c.roles...)
 		if c.names != "" {
 			if err == nil || !strings.Contains(err.Error(), c.names) {
 				t.Errorf("%s %+v: %v, want an error with %q", c.etcd, c.flags, err, c.names)
@@ -105,6 +107,15 @@ func TestCertsMakesWhatTheProcessesTake(t *testing.T) {
 	if out, err := run("show", "--dir", dir); err != nil || !strings.Contains(out, "worker.mine.evenweave.internal") ||
 		!strings.Contains(out, "89 days left") {
 		t.Errorf("%v\n%s", err, out)
+	}
+	apart := filepath.Join(t.TempDir(), "keys", "second") // another job's, kept elsewhere, takes the place of the first
+	if out, err := run("init", "--dir", dir, "--job", "second", "--authority", apart); err != nil ||
+		strings.Count(out, "made") != 6 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := security.Load(security.FilesIn(filepath.Join(dir, "worker")), security.Identity{Role: security.Worker,
+		Job: "second"}); err != nil {
+		t.Error(err)
 	}
 	extra := filepath.Join(t.TempDir(), "w")
 	if out, err := run("issue", "--dir", dir, "--job", "mine", "--out", extra); err != nil {

@@ -147,7 +147,7 @@ func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseF
 		pages := serving.NewPages(h)
 		open = append(open, pages)
 		go func() {
-			if err := serving.ServePages(l, pages); !errors.Is(err, http.ErrServerClosed) {
+			if err := pages.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				fail(fmt.Errorf("serving the status pages: %w", err))
 			}
 		}()
@@ -165,11 +165,11 @@ func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseF
 				mux.Handle("/", c.over.Plain(all))
 			}
 			c.openPage(mux, l)
-			serve(l, mux)
+			serve(serving.LimitPages(l), mux)
 		}
 	}
 	if c.HTTPS != "" {
-		l, err := c.over.ListenHTTPS(c.HTTPS)
+		l, err := c.over.ListenHTTPS(c.HTTPS, serving.LimitPages)
 		if err != nil {
 			closePages()
 			return nil, fmt.Errorf("listening for pages over TLS: %w; choose another --https", err)

@@ -251,7 +251,7 @@ func (cfg Config) servePages(over *security.Transport, pages http.Handler, tasks
 		s := serving.NewPages(h)
 		open = append(open, s)
 		tasks.Go(func() {
-			if err := serving.ServePages(l, s); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 				cancel(fmt.Errorf("serving status pages: %w", err))
 			}
 		})
@@ -261,10 +261,10 @@ func (cfg Config) servePages(over *security.Transport, pages http.Handler, tasks
 		if err != nil {
 			return closePages, fmt.Errorf("listening for status pages: %w; choose another --http", err)
 		}
-		serve(l, over.Plain(pages))
+		serve(serving.LimitPages(l), over.Plain(pages))
 	}
 	if cfg.HTTPS != "" {
-		l, err := over.ListenHTTPS(cfg.HTTPS)
+		l, err := over.ListenHTTPS(cfg.HTTPS, serving.LimitPages)
 		if err != nil {
 			return closePages, fmt.Errorf("listening for pages over TLS: %w; choose another --https", err)
 		}

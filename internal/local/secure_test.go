@@ -153,6 +153,19 @@ func TestTrainingOverTLS(t *testing.T) {
 	}
 	_ = stranger.Close()
 
+	for page, role := range map[string]security.Role{"/status": security.Operator, "/metrics": security.Metrics} {
+		client := &http.Client{Timeout: deadline, Transport: &http.Transport{DisableKeepAlives: true,
+			TLSClientConfig: a.over("reader", role, "test").HTTPClient(security.Coordinator)}}
+		answer, err := client.Get("https://" + pages + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Errorf("%s is answered to role %s with %s", page, role, answer.Status)
+		}
+	}
+
 	generation := records(t, operator, endpoint).World.Generation
 	for i := range 2 { // renewed twice, while the steps go on
 		life := time.Duration(i+1) * time.Hour

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -247,7 +248,7 @@ func TestPagesAreForTheirRoles(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "secret")
 	})
-	l, err := over.ListenHTTPS("127.0.0.1:0")
+	l, err := over.ListenHTTPS("127.0.0.1:0", func(l net.Listener) net.Listener { return netutil.LimitListener(l, 8) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,8 +123,9 @@ func (t *Transport) HTTPClient(of Role) *tls.Config {
 	return c
 }
 
-// ListenHTTPS listens for pages over TLS. A caller may come without a certificate: see Pages.
-func (t *Transport) ListenHTTPS(address string) (net.Listener, error) {
+// ListenHTTPS listens for pages over TLS, to as many connections as limited allows. A caller may come without a
+// certificate: see Pages.
+func (t *Transport) ListenHTTPS(address string, limited func(net.Listener) net.Listener) (net.Listener, error) {
 	if t.keys == nil {
 		return nil, errors.New("no certificate is given")
 	}
@@ -132,7 +133,7 @@ func (t *Transport) ListenHTTPS(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tls.NewListener(l, t.keys.server(tls.VerifyClientCertIfGiven, "http/1.1")), nil
+	return tls.NewListener(limited(l), t.keys.server(tls.VerifyClientCertIfGiven, "http/1.1")), nil
 }
 
 // locate says where an address leads. A socket's name cannot lead out of the directory: see job.CheckAddress.

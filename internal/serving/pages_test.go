@@ -44,7 +44,7 @@ func TestPagesHaveLimits(t *testing.T) {
 					}
 				}
 				served := make(chan error, 1)
-				go func() { served <- ServePages(l, pages) }()
+				go func() { served <- pages.Serve(LimitPages(l)) }()
 				conn, err := l.DialContext(t.Context())
 				if err != nil {
 					t.Fatal(err)

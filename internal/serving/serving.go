@@ -69,12 +69,10 @@ func (g guard) recovered(method string, err *error) {
 	}
 }
 
-// ServePages serves status pages until they are closed, to a bounded number of connections at once.
-func ServePages(l net.Listener, pages *http.Server) error {
-	return pages.Serve(netutil.LimitListener(l, maxPages))
-}
+// LimitPages bounds the connections of status pages. TLS comes on top: a server of pages must see its connections.
+func LimitPages(l net.Listener) net.Listener { return netutil.LimitListener(l, maxPages) }
 
-// NewPages returns a server for ServePages, with limits of time and size on what it reads and writes.
+// NewPages returns a server of status pages, with limits of time and size on what it reads and writes.
 func NewPages(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: handshake, ReadTimeout: handshake, WriteTimeout: time.Minute,
