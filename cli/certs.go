@@ -2,8 +2,12 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"text/tabwriter"
@@ -15,12 +19,22 @@ import (
 	"evenweave/internal/security"
 )
 
-// authorityDir holds an authority, beside the directories of the roles.
-const authorityDir = "ca"
+const (
+	authorityDir = "ca"     // holds an authority, beside the directories of the roles
+	peersDir     = "-peers" // after it: the authority of etcd's nodes
+	etcdPeer     = "etcd-peer"
+)
 
 type certsFlags struct {
 	dir, own, job string
 	days          int
+}
+
+// initFlags are those of `certs init` alone.
+type initFlags struct {
+	certsFlags
+	peers, secrets string
+	every          time.Duration
 }
 
 func (c *certsFlags) register(cmd *cobra.Command) {
@@ -44,9 +58,11 @@ func (c *certsFlags) check() error {
 
 func (c *certsFlags) life() time.Duration { return time.Duration(c.days) * 24 * time.Hour }
 
+func (c *certsFlags) authorityDir() string { return cmp.Or(c.own, filepath.Join(c.dir, authorityDir)) }
+
 // authority opens the authority, or makes it.
 func (c *certsFlags) authority(cmd *cobra.Command) (*security.Authority, error) {
-	dir := cmp.Or(c.own, filepath.Join(c.dir, authorityDir))
+	dir := c.authorityDir()
 	a, made, err := security.OpenAuthority(dir, c.job, time.Now())
 	if made && err == nil {
 		fmt.Fprintf(cmd.ErrOrStderr(),
@@ -63,31 +79,122 @@ func certsCommand() *cobra.Command {
 }
 
 func certsInit() *cobra.Command {
-	var c certsFlags
+	var c initFlags
 	cmd := &cobra.Command{Use: "init", Args: noArgs,
 		Short: "Make an authority and a certificate for each role; renew those that have a third of their time left",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := c.check(); err != nil {
 				return err
 			}
-			a, err := c.authority(cmd)
-			if err != nil {
-				return err
+			ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
+			defer stop()
+			if c.every == 0 {
+				return c.keep(ctx, cmd)
 			}
-			for _, role := range security.Roles() {
-				dir := filepath.Join(c.dir, string(role))
-				made, err := a.Issue(dir, role, c.life())
-				if err != nil {
+			tick := time.NewTicker(c.every)
+			defer tick.Stop()
+			for {
+				if err := c.keep(ctx, cmd); err != nil && ctx.Err() == nil {
 					return err
 				}
-				if made {
-					fmt.Fprintf(cmd.ErrOrStderr(), "made a certificate for role %s in %s\n", role, dir)
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-tick.C:
 				}
 			}
-			return nil
 		}}
 	c.register(cmd)
+	f := cmd.Flags()
+	f.StringVar(&c.peers, "etcd-peers", "", "make a set for etcd's nodes among themselves too, whose names are below "+
+		"this one")
+	f.StringVar(&c.secrets, "secrets", "",
+		"keep all of it in the Secrets of this pod's namespace that begin with this "+
+			"name")
+	f.DurationVar(&c.every, "every", 0, "do it again after this time, until asked to end; 0: once")
 	return cmd
+}
+
+func (c *initFlags) check() error {
+	if c.every != 0 && c.every < time.Minute {
+		return usagef("--every %v: must be a minute or more", c.every)
+	}
+	if c.secrets != "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return usagef("--secrets: this is not a pod of a Kubernetes cluster")
+	}
+	for _, name := range []string{c.peers, c.secrets} {
+		if name != "" && job.CheckID(name) != nil {
+			return usagef("%q: must be a name of letters, digits and hyphens", job.Clean(name))
+		}
+	}
+	return c.certsFlags.check()
+}
+
+// keep makes and renews everything once, in the Secrets too if there are any.
+func (c *initFlags) keep(ctx context.Context, cmd *cobra.Command) error {
+	if c.secrets == "" {
+		return c.make(cmd)
+	}
+	store, err := security.PodSecrets(net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"),
+		os.Getenv("KUBERNETES_SERVICE_PORT")))
+	if err != nil {
+		return err
+	}
+	return security.Kept(ctx, store, c.layout(), func() error { return c.make(cmd) })
+}
+
+// layout says which Secret holds which files: the authorities' first, without which the others are worth nothing.
+func (c *initFlags) layout() []security.Secret {
+	own := security.AuthorityIn(c.authorityDir())
+	all := []security.Secret{{Name: c.secrets + "-ca", Files: map[string]string{
+		"job." + c.job + ".crt": own.Cert, "job." + c.job + ".key": own.Key}}}
+	sets := security.Roles()
+	if c.peers != "" {
+		peers := security.AuthorityIn(c.authorityDir() + peersDir)
+		all[0].Files["peers.crt"], all[0].Files["peers.key"] = peers.Cert, peers.Key
+		sets = append(sets, etcdPeer)
+	}
+	for _, role := range sets {
+		files := security.FilesIn(filepath.Join(c.dir, string(role)))
+		all = append(all, security.Secret{Name: c.secrets + "-" + string(role), Files: map[string]string{
+			"ca.crt": files.CA, "tls.crt": files.Cert, "tls.key": files.Key}})
+	}
+	return all
+}
+
+// make makes and renews all files.
+func (c *initFlags) make(cmd *cobra.Command) error {
+	a, err := c.authority(cmd)
+	if err != nil {
+		return err
+	}
+	say := func(made bool, role security.Role, dir string) {
+		if made {
+			fmt.Fprintf(cmd.ErrOrStderr(), "made a certificate for role %s in %s\n", role, dir)
+		}
+	}
+	for _, role := range security.Roles() {
+		dir := filepath.Join(c.dir, string(role))
+		made, err := a.Issue(dir, role, c.life())
+		if err != nil {
+			return err
+		}
+		say(made, role, dir)
+	}
+	if c.peers == "" {
+		return nil
+	}
+	peers, _, err := security.OpenPeerAuthority(c.authorityDir()+peersDir, c.peers, time.Now())
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(c.dir, etcdPeer)
+	made, err := peers.IssuePeer(dir, c.life())
+	if err != nil {
+		return err
+	}
+	say(made, etcdPeer, dir)
+	return nil
 }
 
 func certsIssue() *cobra.Command {

@@ -88,6 +88,7 @@ func said(t *testing.T, args ...string) (string, error) {
 
 // TestCertsMakesWhatTheProcessesTake, renews nothing before its time, and shows it.
 func TestCertsMakesWhatTheProcessesTake(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	dir := filepath.Join(t.TempDir(), "certs")
 	run := func(args ...string) (string, error) {
 		return said(t, append([]string{"certs"}, args...)...)
@@ -108,6 +109,12 @@ func TestCertsMakesWhatTheProcessesTake(t *testing.T) {
 		!strings.Contains(out, "89 days left") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	for _, made := range []int{1, 0} {
+		out, err := run("init", "--dir", dir, "--job", "mine", "--etcd-peers", "peers")
+		if err != nil || strings.Count(out, "made") != made {
+			t.Errorf("a set for etcd's nodes: %v\n%s", err, out)
+		}
+	}
 	apart := filepath.Join(t.TempDir(), "keys", "second") // another job's, kept elsewhere, takes the place of the first
 	if out, err := run("init", "--dir", dir, "--job", "second", "--authority", apart); err != nil ||
 		strings.Count(out, "made") != 6 {
@@ -126,6 +133,8 @@ func TestCertsMakesWhatTheProcessesTake(t *testing.T) {
 		t.Error(err)
 	}
 	for _, bad := range [][]string{{"init", "--job", "a/b"}, {"init", "--days", "0"},
+		{"init", "--dir", dir, "--every", "1s"}, {"init", "--dir", dir, "--secrets", "x"},
+		{"init", "--dir", dir, "--etcd-peers", "*.x"},
 		{"issue", "--role", "root", "--out", "x"},
 		{"issue"}, {"init", "--dir", dir, "--job", "other"}, {"show", "--dir", t.TempDir()}} {
 		if out, err := run(bad...); err == nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -37,6 +38,11 @@ func FilesIn(dir string) Files {
 	return Files{filepath.Join(dir, caFile), filepath.Join(dir, certFile), filepath.Join(dir, keyFile)}
 }
 
+// AuthorityIn are the files of an authority's directory: its certificates and its key.
+func AuthorityIn(dir string) Files {
+	return Files{Cert: filepath.Join(dir, caFile), Key: filepath.Join(dir, authorityKey)}
+}
+
 // Authority vouches for the processes of one job. Its key makes a process any of them.
 type Authority struct {
 	job    string // its name
@@ -49,7 +55,18 @@ type Authority struct {
 // OpenAuthority reads the authority in a directory, or makes one. made: it is new, alone or beside the one before,
 // which has used up two thirds of its time.
 func OpenAuthority(dir, job string, now time.Time) (a *Authority, made bool, err error) {
-	a, err = readAuthority(dir, job, now)
+	return openAuthority(dir, job, job+domain, now)
+}
+
+// OpenPeerAuthority is OpenAuthority for the nodes of an etcd, which are found by names below a domain of their own and
+// prove themselves to each other, whatever the job.
+func OpenPeerAuthority(dir, peers string, now time.Time) (a *Authority, made bool, err error) {
+	return openAuthority(dir, peers, peers, now)
+}
+
+// openAuthority opens an authority for names below a domain.
+func openAuthority(dir, job, below string, now time.Time) (a *Authority, made bool, err error) {
+	a, err = readAuthority(dir, job, below, now)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, false, err
 	}
@@ -60,7 +77,7 @@ func OpenAuthority(dir, job string, now time.Time) (a *Authority, made bool, err
 	if err == nil {
 		before = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 	}
-	a, err = newAuthority(job, now)
+	a, err = newAuthority(job, below, now)
 	if err != nil {
 		return nil, false, err
 	}
@@ -77,7 +94,7 @@ func OpenAuthority(dir, job string, now time.Time) (a *Authority, made bool, err
 			a.bundle))
 }
 
-func readAuthority(dir, job string, now time.Time) (*Authority, error) {
+func readAuthority(dir, job, below string, now time.Time) (*Authority, error) {
 	content, err := regular.Read(filepath.Join(dir, caFile), maxPEM)
 	if err != nil {
 		return nil, err
@@ -86,9 +103,9 @@ func readAuthority(dir, job string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, caFile), err)
 	}
-	if want := job + domain; len(cert.PermittedDNSDomains) != 1 || cert.PermittedDNSDomains[0] != want {
+	if len(cert.PermittedDNSDomains) != 1 || cert.PermittedDNSDomains[0] != below {
 		return nil, fmt.Errorf("%s is the authority of another job: expected one of %s; choose another directory",
-			filepath.Join(dir, caFile), want)
+			filepath.Join(dir, caFile), below)
 	}
 	name := filepath.Join(dir, authorityKey)
 	text, err := regular.Read(name, maxPEM)
@@ -110,7 +127,7 @@ func readAuthority(dir, job string, now time.Time) (*Authority, error) {
 	return &Authority{job: job, cert: cert, key: key, bundle: content, now: now}, nil
 }
 
-func newAuthority(job string, now time.Time) (*Authority, error) {
+func newAuthority(job, below string, now time.Time) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -118,7 +135,7 @@ func newAuthority(job string, now time.Time) (*Authority, error) {
 	// It can vouch for names of this job alone, should a system come to trust it for more.
 	template := &x509.Certificate{Subject: pkix.Name{CommonName: "Evenweave authority of " + job}, IsCA: true,
 		BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{job + domain},
+		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{below},
 		NotBefore: now.Add(-skew), NotAfter: now.Add(authorityLife)}
 	der, err := sign(template, template, &key.PublicKey, key)
 	if err != nil {
@@ -147,28 +164,49 @@ func (a *Authority) Issue(dir string, role Role, life time.Duration) (made bool,
 	if s, err := k.read(); err == nil && bytes.Equal(bundle, a.bundle) && a.now.Before(renewAt(s.pair.Leaf)) {
 		return false, nil
 	}
+	return true, a.issue(files, leafOf(Identity{role, a.job}, a.now, life))
+}
+
+// IssuePeer is Issue for all nodes of an etcd, by an authority of OpenPeerAuthority.
+func (a *Authority) IssuePeer(dir string, life time.Duration) (made bool, err error) {
+	files := FilesIn(dir)
+	bundle, _ := regular.Read(files.CA, maxPEM)
+	if pair, err := tls.LoadX509KeyPair(files.Cert, files.Key); err == nil && bytes.Equal(bundle, a.bundle) &&
+		a.now.Before(renewAt(pair.Leaf)) {
+		return false, nil
+	}
+	leaf := leafOf(Identity{"etcd-peer", a.job}, a.now, life)
+	leaf.DNSNames = []string{"*." + a.job}
+	return true, a.issue(files, leaf)
+}
+
+// leafOf is the certificate of a process, to be signed.
+func leafOf(i Identity, now time.Time, life time.Duration) *x509.Certificate {
+	return &x509.Certificate{Subject: pkix.Name{CommonName: string(i.Role) + ":" + i.Job}, DNSNames: []string{i.Name()},
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		NotBefore:   now.Add(-skew), NotAfter: now.Add(life)}
+}
+
+// issue writes a key, the certificate for it, and the authority's bundle.
+func (a *Authority) issue(files Files, leaf *x509.Certificate) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return false, err
+		return err
 	}
-	i := Identity{role, a.job}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: string(role) + ":" + a.job},
-		DNSNames: []string{i.Name()}, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		NotBefore:   a.now.Add(-skew), NotAfter: a.now.Add(life)}
-	der, err := sign(template, a.cert, &key.PublicKey, a.key)
+	der, err := sign(leaf, a.cert, &key.PublicKey, a.key)
 	if err != nil {
-		return false, err
+		return err
 	}
 	text, err := encodeKey(key)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return false, err
+	if err := os.MkdirAll(filepath.Dir(files.Cert), 0o700); err != nil {
+		return err
 	}
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return true, errors.Join(regular.Replace(files.CA, a.bundle), regular.Replace(files.Key, text),
+	return errors.Join(regular.Replace(files.CA, a.bundle), regular.Replace(files.Key, text),
 		regular.Replace(files.Cert, cert))
 }
 

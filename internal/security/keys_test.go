@@ -219,7 +219,7 @@ func TestCertificatesAreRenewedInTime(t *testing.T) {
 // FuzzFiles: no content of the three files causes a panic.
 func FuzzFiles(f *testing.F) {
 	dir := f.TempDir()
-	a, err := newAuthority("job", time.Now())
+	a, err := newAuthority("job", "job"+domain, time.Now())
 	if _, again := a.Issue(dir, Worker, time.Hour); err != nil || again != nil {
 		f.Fatal(errors.Join(err, again))
 	}

@@ -32,7 +32,7 @@ const limit = 3 * time.Minute // only a hang takes so long, however busy the mac
 // authority is a new one.
 func authority(t *testing.T, job string) *Authority {
 	t.Helper()
-	a, err := newAuthority(job, time.Now())
+	a, err := newAuthority(job, job+domain, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,10 @@ package serving
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -13,6 +15,20 @@ import (
 
 	"google.golang.org/grpc/test/bufconn"
 )
+
+// TestStrangersFillNoLog: a failed handshake is no line, a handler that panics is one.
+func TestStrangersFillNoLog(t *testing.T) {
+	var said bytes.Buffer
+	l := log.New(withoutHandshakes{&said}, "", 0)
+	l.Printf("http: TLS handshake error from %s: EOF", "10.0.0.1:99")
+	l.Print("http: panic serving 10.0.0.1:99")
+	if said.String() != "http: panic serving 10.0.0.1:99\n" {
+		t.Errorf("logged %q", said.String())
+	}
+	if _, ok := NewPages(nil).ErrorLog.Writer().(withoutHandshakes); !ok {
+		t.Error("pages log each handshake that fails")
+	}
+}
 
 // TestPagesHaveLimits: the server gives up a caller that sends its header or body slowly, reads nothing, or stays after
 // its request.

@@ -3,10 +3,14 @@
 package serving
 
 import (
+	"bytes"
 	"context"
+	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -76,6 +80,18 @@ func LimitPages(l net.Listener) net.Listener { return netutil.LimitListener(l, m
 func NewPages(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: handshake, ReadTimeout: handshake, WriteTimeout: time.Minute,
-		IdleTimeout: pageIdle, MaxHeaderBytes: 8 << 10,
+		IdleTimeout: pageIdle, MaxHeaderBytes: 8 << 10, ErrorLog: log.New(withoutHandshakes{os.Stderr}, "",
+			log.LstdFlags),
 	}
+}
+
+// withoutHandshakes leaves out the lines that say why a stranger's handshake has failed: anything that reaches the port
+// can make as many as it likes.
+type withoutHandshakes struct{ io.Writer }
+
+func (w withoutHandshakes) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("TLS handshake error from")) {
+		return len(line), nil
+	}
+	return w.Writer.Write(line)
 }
