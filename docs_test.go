@@ -194,7 +194,7 @@ func TestManualNamesEveryFlag(t *testing.T) {
 // Each flag of the two processes of a cluster can be set for `docker compose up`, but for those that Compose decides.
 func TestComposePassesVariablesOn(t *testing.T) {
 	compose := read(t, "docker-compose.yml")
-	decided := []string{"--help", "--data", "--id", "--advertise", "--when-done"}
+	decided := []string{"--help", "--data", "--id", "--advertise", "--when-done", "--insecure"}
 	for _, process := range []string{"coordinator", "worker"} {
 		_, service, _ := strings.Cut(compose, "\n  "+process+":\n")
 		service, _, _ = strings.Cut(service, "\n\n")

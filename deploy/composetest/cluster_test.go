@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"evenweave/internal/progress"
+	"evenweave/internal/security"
 )
 
 // bound limits each command, and each wait for an event while no step is committed. It is generous: test machines are
@@ -28,6 +29,7 @@ type stack struct {
 	t       *testing.T
 	project string
 	env     []string
+	roles   map[security.Role]*security.Transport // as the stack made them
 
 	stream  *stream // the coordinator's events
 	readers sync.WaitGroup
@@ -43,7 +45,8 @@ type stream struct {
 }
 
 func newStack(t *testing.T, env ...string) *stack {
-	s := &stack{t: t, project: fmt.Sprintf("evenweave-test-%d", os.Getpid()), env: append(os.Environ(), env...)}
+	s := &stack{t: t, project: fmt.Sprintf("evenweave-test-%d", os.Getpid()), env: append(os.Environ(), env...),
+		roles: map[security.Role]*security.Transport{}}
 	t.Cleanup(func() {
 		s.readers.Wait() // the test's context is over: they end
 		if out, err := s.command(context.Background(), "--profile", "monitoring", "down", "-v", "--timeout",
@@ -226,14 +229,11 @@ func (s *stack) murder(id string) {
 	}
 }
 
-// place asks a worker for its generation and step, by the command that health checks use.
+// place asks a worker for its generation and step.
 func (s *stack) place(worker string) (generation, step int) {
 	s.t.Helper()
-	line := docker(s.t, "exec", worker, "/usr/local/bin/evenweave", "health")
-	if _, err := fmt.Sscanf(line, "ok: generation %d, step %d", &generation, &step); err != nil {
-		s.t.Fatalf("%q: %v", line, err)
-	}
-	return generation, step
+	return int(s.gauge(worker, security.Worker, "evenweave_worker_generation")),
+		int(s.gauge(worker, security.Worker, "evenweave_worker_step"))
 }
 
 // outcome is what two runs of one spec must have in common.

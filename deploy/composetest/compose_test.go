@@ -44,7 +44,7 @@ func TestPromtoolProvesTheRules(t *testing.T) {
 	}
 	promtool := []string{"run", "--rm", "--network", "none", "-v", files + ":/m:ro", "--entrypoint", "/bin/promtool",
 		prometheusImage}
-	t.Log(docker(t, append(promtool, "check", "config", "/m/prometheus.yml")...))
+	t.Log(docker(t, append(promtool, "check", "config", "--syntax-only", "/m/prometheus.yml")...))
 	t.Log(docker(t, append(promtool, "test", "rules", "/m/rules_test.yml")...))
 }
 
@@ -73,6 +73,9 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	if watched {
 		s.compose("up", "-d", "--no-deps", "prometheus")
 	}
+
+	t.Log("--- renew all certificates")
+	s.renew()
 
 	t.Log("--- scale to 5 and back to 2")
 	s.compose("up", "-d", "--no-build", "--scale", "worker=5")
@@ -132,10 +135,12 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	s.awaitTraining(2, before.Generation)
 
 	if watched {
-		t.Log("--- what Prometheus and the status page say meanwhile")
+		t.Log("--- what Prometheus and the status say meanwhile")
 		checkMonitoring(t, s)
 	}
 	checkContainers(t, s)
+	t.Log("--- what answers which callers on the bridge")
+	checkPorts(t, s)
 
 	t.Log("--- kill all workers, then `up`, which returns at the job's end")
 	before = s.world
@@ -222,10 +227,10 @@ func get(t *testing.T, address string) []byte {
 // checkMonitoring sends the running Prometheus all queries of the dashboard.
 func checkMonitoring(t *testing.T, s *stack) {
 	t.Helper()
-	var page map[string]any
-	decodeJSON(t, get(t, "http://"+s.compose("port", "coordinator", "8080")+"/status"), &page)
-	if page["step"] == nil || page["world"] == nil {
-		t.Errorf("status page: %v", page)
+	var seen map[string]any
+	decodeJSON(t, []byte(s.compose("exec", "-T", "coordinator", "evenweave", "status", "-o", "json")), &seen)
+	if seen["step"] == nil || seen["members"] == nil {
+		t.Errorf("status: %v", seen)
 	}
 	prometheus := "http://" + s.compose("port", "prometheus", "9090")
 	ask := func(query string) (n int, text string) {
