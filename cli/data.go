@@ -56,7 +56,7 @@ func describe(name string, data evenweave.Data) dataset {
 		for _, name := range c.Classes() {
 			d.Classes = append(d.Classes, classCount{Name: job.Clean(name)})
 		}
-		for i := range data.Len() {
+		for i := range data.Len() * min(1, len(d.Classes)) {
 			if class := c.Class(i); class >= 0 && class < len(d.Classes) {
 				d.Classes[class].Samples++
 			}
@@ -65,13 +65,19 @@ func describe(name string, data evenweave.Data) dataset {
 	return d
 }
 
-const barWidth = 30 // of the largest class
+const (
+	barWidth  = 30 // of the largest class
+	mostFiles = 12 // that people are shown
+)
 
 func (d dataset) show(w io.Writer) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%-9s %8d samples  %s\n", d.Set, d.Samples, d.Digest)
-	for _, f := range d.Files {
+	for _, f := range d.Files[:min(len(d.Files), mostFiles)] {
 		fmt.Fprintf(&text, "          %s\n", f)
+	}
+	if more := len(d.Files) - mostFiles; more > 0 {
+		fmt.Fprintf(&text, "          and %d more\n", more)
 	}
 	widest, largest := 0, 1
 	for _, c := range d.Classes {

@@ -19,11 +19,12 @@ type Augmentation struct {
 func Augmented(d evenweave.Data, a Augmentation) evenweave.Data {
 	a.Shift, a.Erase = max(a.Shift, 0), max(a.Erase, 0)
 	about := fmt.Sprintf("augmented %t %d %d", a.Mirror, a.Shift, a.Erase)
-	return &augmented{d, a, digestOf(d.Digest(), about)}
+	return &augmented{d, shown{data: d}, a, digestOf(d.Digest(), about)}
 }
 
 type augmented struct {
 	evenweave.Data
+	shown
 	Augmentation
 	digest string
 }

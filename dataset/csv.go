@@ -276,7 +276,7 @@ func (r *rows) sets() (sets evenweave.Sets, words map[string][]string, err error
 		trainPart: &sets.Train, testPart: &sets.Test, heldOutPart: &sets.HeldOut,
 	} {
 		if wanted[part] {
-			*to, err = r.data(part)
+			*to, err = r.data(part, words[r.Label])
 		}
 		if err != nil {
 			return sets, nil, err
@@ -316,8 +316,8 @@ func (r *rows) number(numbers [][]int32) error {
 	return nil
 }
 
-// data are the rows of a part.
-func (r *rows) data(part uint8) (evenweave.Data, error) {
+// data are the rows of a part; names are those of the classes, if Label is one.
+func (r *rows) data(part uint8, names []string) (evenweave.Data, error) {
 	var numbers, labels []float32
 	var words, classes []int32
 	n := 0
@@ -348,5 +348,31 @@ func (r *rows) data(part uint8) (evenweave.Data, error) {
 	if r.Classes {
 		m.labels = []Flat{Of(classes, 1)}
 	}
-	return New(m)
+	t := &table{memory: m, files: r.files}
+	if r.Classes {
+		t.names, t.class = names, classes
+	}
+	return New(t)
 }
+
+// table is the source of a part: its rows are in memory.
+type table struct {
+	*memory
+	files *Files
+	names []string // of the classes
+	class []int32  // of each row
+}
+
+// Classes implements evenweave.Classed.
+func (t *table) Classes() []string { return t.names }
+
+// Class implements evenweave.Classed.
+func (t *table) Class(sample int) int {
+	if t.class == nil {
+		return -1
+	}
+	return int(t.class[sample])
+}
+
+// Files implements evenweave.Located.
+func (t *table) Files() []string { return t.files.paths() }

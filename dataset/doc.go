@@ -9,6 +9,7 @@
 //	augment.go   Augmented: changes by seed, epoch and sample
 //	text.go      Text: windows of text or tokens from files larger than memory
 //	files.go     Files: files of any size, checked as they are read; manifest.go: the sums that they are checked by
+//	show.go      what data show to people: classes, pictures, files
 //	parts.go     Split, Range, Shuffle: parts of a set, by index alone
 //	prefetch.go  Prefetched: loads what the trainer announces while the step before computes
 //

@@ -97,6 +97,14 @@ func (f *Files) Size(i int) int64 { return f.files[i].size }
 // Digest is the hash of the manifest: of the files' names, order and bytes.
 func (f *Files) Digest() string { return f.digest }
 
+func (f *Files) paths() []string {
+	all := make([]string, len(f.files))
+	for i := range all {
+		all[i] = f.path(i)
+	}
+	return all
+}
+
 func (f *Files) path(i int) string { return filepath.Join(f.root, f.files[i].name) }
 
 // ReadAt fills p with the bytes of file i from offset on.

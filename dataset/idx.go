@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"evenweave"
@@ -51,6 +52,7 @@ func IDX(dir string) (sets evenweave.Sets, classes int, err error) {
 		return sets, 0, fmt.Errorf("%s: the test part has images of %v and labels to %d, the training part %v and %d",
 			dir, test.shape, test.classes-1, train.shape, train.classes-1)
 	}
+	test.classes = train.classes
 	sets.Test, err = New(test)
 	return sets, train.classes, err
 }
@@ -93,7 +95,7 @@ func findIDX(dir string) (map[string]string, error) {
 
 // idxSource is a source of labelled images.
 type idxSource struct {
-	digest  string
+	files   *Files
 	images  func(p []byte, offset int64) error
 	labels  []byte
 	shape   []int // of an image
@@ -106,7 +108,7 @@ func openIDX(dir, images, labels string) (*idxSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &idxSource{digest: files.Digest()}
+	s := &idxSource{files: files}
 	// Labels first: they are small, so a wrong file shows at once.
 	axes, read, err := readIDX(files, 1)
 	if err == nil && len(axes) != 1 {
@@ -215,7 +217,22 @@ func unpackIDX(packed io.Reader) (axes []int, payload []byte, err error) {
 }
 
 func (s *idxSource) Len() int       { return len(s.labels) }
-func (s *idxSource) Digest() string { return s.digest }
+func (s *idxSource) Digest() string { return s.files.Digest() }
+
+// Classes implements evenweave.Classed.
+func (s *idxSource) Classes() []string {
+	names := make([]string, s.classes)
+	for i := range names {
+		names[i] = strconv.Itoa(i)
+	}
+	return names
+}
+
+// Class implements evenweave.Classed.
+func (s *idxSource) Class(sample int) int { return int(s.labels[sample]) }
+
+// Files implements evenweave.Located.
+func (s *idxSource) Files() []string { return s.files.paths() }
 
 func (s *idxSource) Layout() (inputs, labels []Flat) {
 	return []Flat{{Type: evenweave.Uint8, Shape: s.shape}}, []Flat{{Type: evenweave.Int32, Shape: []int{1}}}

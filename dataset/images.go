@@ -72,7 +72,7 @@ func openImages(dir string, p Pictures, classes []string) (evenweave.Data, []str
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &imageSource{Pictures: p, classes: make([]uint32, len(names)), order: make([]int, len(names))}
+	s := &imageSource{Pictures: p, dir: dir, classes: make([]uint32, len(names)), order: make([]int, len(names))}
 	folders, keys := make([]string, len(names)), make([][sha256.Size]byte, len(names))
 	for i, name := range names {
 		name = filepath.ToSlash(name)
@@ -98,7 +98,8 @@ func openImages(dir string, p Pictures, classes []string) (evenweave.Data, []str
 		return nil, nil, fmt.Errorf("%s: no pictures: expected .png, .jpg or .jpeg in folders named as their classes",
 			dir)
 	}
-	if s.Files, err = OpenFiles(dir, names...); err != nil {
+	s.names = classes
+	if s.files, err = OpenFiles(dir, names...); err != nil {
 		return nil, nil, err
 	}
 	d, err := New(s)
@@ -107,14 +108,27 @@ func openImages(dir string, p Pictures, classes []string) (evenweave.Data, []str
 
 // imageSource is a source of pictures.
 type imageSource struct {
-	*Files
 	Pictures
+	files   *Files
+	dir     string
+	names   []string // of the classes
 	classes []uint32 // of each file
 	order   []int    // the file of each sample
 }
 
+func (s *imageSource) Len() int { return s.files.Len() }
+
+// Classes implements evenweave.Classed.
+func (s *imageSource) Classes() []string { return s.names }
+
+// Class implements evenweave.Classed.
+func (s *imageSource) Class(sample int) int { return int(s.classes[s.order[sample]]) }
+
+// Files implements evenweave.Located. The pictures are too many to name.
+func (s *imageSource) Files() []string { return []string{s.dir} }
+
 func (s *imageSource) Digest() string {
-	return digestOf(s.Files.Digest(), fmt.Sprintf("images %dx%dx%d", s.Height, s.Width, s.channels()))
+	return digestOf(s.files.Digest(), fmt.Sprintf("images %dx%dx%d", s.Height, s.Width, s.channels()))
 }
 
 func (s *imageSource) channels() int {
@@ -131,17 +145,18 @@ func (s *imageSource) Layout() (inputs, labels []Flat) {
 
 func (s *imageSource) Read(i int, inputs, labels [][]byte) (float32, error) {
 	file := s.order[i]
-	if s.Size(file) > picture.MaxBytes {
-		return 0, fmt.Errorf("%s has %d bytes: expected at most %d; scale it down", s.path(file), s.Size(file),
+	if s.files.Size(file) > picture.MaxBytes {
+		return 0, fmt.Errorf("%s has %d bytes: expected at most %d; scale it down", s.files.path(file),
+			s.files.Size(file),
 			picture.MaxBytes)
 	}
-	data := make([]byte, s.Size(file))
-	if err := s.ReadAt(file, data, 0); err != nil {
+	data := make([]byte, s.files.Size(file))
+	if err := s.files.ReadAt(file, data, 0); err != nil {
 		return 0, err
 	}
 	decoded, err := picture.Decode(context.Background(), data)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", s.path(file), err)
+		return 0, fmt.Errorf("%s: %w", s.files.path(file), err)
 	}
 	s.scale(inputs[0], decoded)
 	binary.LittleEndian.PutUint32(labels[0], s.classes[file])

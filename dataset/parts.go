@@ -30,7 +30,7 @@ func Range(d evenweave.Data, from, to int) (evenweave.Data, error) {
 			from, to-1, d.Len(), d.Len()-1)
 	}
 	at := func(i int32) int32 { return int32(from) + i }
-	return &part{d, digestOf(d.Digest(), fmt.Sprintf("%d-%d", from, to-1)), to - from, at}, nil
+	return &part{shown{d, at}, d, digestOf(d.Digest(), fmt.Sprintf("%d-%d", from, to-1)), to - from}, nil
 }
 
 // Shuffle returns the samples of d in another order, which is a pure function of the seed. It takes 4 bytes of memory
@@ -43,8 +43,8 @@ func Shuffle(d evenweave.Data, seed uint64) evenweave.Data {
 		order[i] = order[j]
 		order[j] = int32(i)
 	}
-	return &part{d, digestOf(d.Digest(), fmt.Sprintf("shuffled by %d", seed)), len(order),
-		func(i int32) int32 { return order[i] }}
+	return &part{shown{d, func(i int32) int32 { return order[i] }}, d,
+		digestOf(d.Digest(), fmt.Sprintf("shuffled by %d", seed)), len(order)}
 }
 
 // digestOf names what was made of data with a digest: readable at its end, of a bounded length however often it is
@@ -55,10 +55,10 @@ func digestOf(digest, what string) string {
 
 // part is data whose sample i is another index of whole.
 type part struct {
+	shown
 	whole   evenweave.Data
 	digest  string
 	samples int
-	at      func(int32) int32
 }
 
 func (p *part) Len() int       { return p.samples }

@@ -12,11 +12,13 @@ import (
 // most batches, the newest ones, loaded or on their way. It loads on at most as many goroutines as there are
 // processors; they end when nothing is left to load. What was not announced, or failed, is loaded when it is asked for.
 func Prefetched(d evenweave.Data, batches int) evenweave.Data {
-	return &prefetched{Data: d, most: max(batches, 1), lanes: min(max(batches, 1), runtime.GOMAXPROCS(0))}
+	return &prefetched{Data: d, shown: shown{data: d}, most: max(batches, 1),
+		lanes: min(max(batches, 1), runtime.GOMAXPROCS(0))}
 }
 
 type prefetched struct {
 	evenweave.Data
+	shown
 	most, lanes int
 
 	mu      sync.Mutex

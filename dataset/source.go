@@ -22,7 +22,9 @@ type Source interface {
 	Read(i int, inputs, labels [][]byte) (weight float32, err error)
 }
 
-// New returns data that loads the samples of a source into a *Content. The source's layout is checked.
+// New returns data that loads the samples of a source into a *Content. The source's layout is checked. What the source
+// shows of itself (evenweave.Classed, Pictured, Located) the data do too; samples whose one input is bytes of the shape
+// [height width] or [height width channels] are shown as pictures.
 func New(s Source) (evenweave.Data, error) {
 	if n := s.Len(); n < 1 || n > math.MaxInt32 {
 		return nil, fmt.Errorf("dataset: %d samples: expected 1 to %d", n, math.MaxInt32)
@@ -38,12 +40,13 @@ func New(s Source) (evenweave.Data, error) {
 			}
 		}
 	}
-	return &indexed{s, inputs, labels}, nil
+	return &indexed{s, shown{data: s}, inputs, labels}, nil
 }
 
 // indexed is data whose samples do not depend on each other.
 type indexed struct {
 	Source
+	shown
 	inputs, labels []Flat // the layout
 }
 

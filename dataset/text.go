@@ -140,6 +140,9 @@ type windows struct {
 func (w *windows) Len() int       { return w.samples }
 func (w *windows) Digest() string { return w.digest }
 
+// Files implements evenweave.Located.
+func (w *windows) Files() []string { return w.stream.paths() }
+
 func (w *windows) Layout() (inputs, labels []Flat) {
 	return []Flat{{Type: evenweave.Int32, Shape: []int{w.Length}}},
 		[]Flat{{Type: evenweave.Int32, Shape: []int{w.Length, 1}}}
