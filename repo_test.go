@@ -22,6 +22,7 @@ var layers = [][]string{
 	{"cli", "fashion"}, // so that neither imports the other: the command line knows no task, a task no command line
 	{"internal/chaos", "internal/simulation", "internal/etcdtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
+	{"internal/transfer"},
 	{"internal/telemetry", "internal/tracing", "internal/mlflow", "internal/tensorboard",
 		"internal/web", "internal/plot", "evenweavetest",
 		"gomlx"},
@@ -47,7 +48,7 @@ var homes = []struct {
 	{"go.etcd.io/", []string{"internal/cluster", "internal/local"}},
 	{"google.golang.org/grpc", []string{"proto", "internal/serving", "internal/security", "allreduce/grpclink",
 		"allreduce/bench",
-		"internal/cluster", "worker", "coordinator", "cli"}},
+		"internal/cluster", "internal/transfer", "worker", "coordinator", "cli"}},
 	{"crypto/tls", []string{"internal/security"}},
 	{"crypto/x509", []string{"internal/security"}},
 	{"github.com/prometheus/", []string{"internal/telemetry"}},

@@ -297,6 +297,39 @@ func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser,
 	}{p, f}, nil
 }
 
+// ReadRange is Read for a part of the payload, from an offset on; length 0: all that follows. What a part holds is not
+// hashed again: the caller compares it with the hashes of the state's blocks.
+func (s *Store) ReadRange(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
+	f, err := s.fs.Open(path)
+	if err != nil {
+		return nil, &DamagedError{path, err}
+	}
+	part, err := s.part(ctx, path, f, offset, length)
+	if err != nil {
+		return nil, &DamagedError{path, errors.Join(err, f.Close())}
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{part, f}, nil
+}
+
+func (s *Store) part(ctx context.Context, path string, f io.ReadSeeker, offset, length int64) (io.Reader, error) {
+	_, all, err := s.examine(ctx, path, f)
+	if err != nil || offset == 0 && length == 0 {
+		return all, err
+	}
+	e, err := unwrap(f)
+	if err != nil {
+		return nil, err
+	}
+	if offset = min(max(offset, 0), e.payload); length <= 0 || length > e.payload-offset {
+		length = e.payload - offset
+	}
+	_, err = f.Seek(int64(len(e.head))+offset, io.SeekStart)
+	return io.LimitReader(f, length), err
+}
+
 func (s *Store) examine(ctx context.Context, path string, f io.ReadSeeker) (Manifest, io.Reader, error) {
 	if known, ok := s.recall(path, f); ok {
 		return known.manifest, &unread{f: f}, nil

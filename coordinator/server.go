@@ -24,24 +24,8 @@ func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
 		streams: make(chan struct{}, maxStreams)})
 }
 
-const streamTimeout = 60 * time.Second // as long as a member may take to fetch
-
-// sendWithin sends a payload and closes it. A caller that does not read is given up: the end of the handler ends the
-// Send that it blocks.
-func sendWithin(limit time.Duration, payload io.ReadCloser, stream grpc.ServerStreamingServer[proto.Block]) error {
-	sent := make(chan error, 1)
-	go func() {
-		defer payload.Close()
-		_, err := io.Copy(proto.BlockWriter(stream.Send), payload)
-		sent <- err
-	}()
-	select {
-	case err := <-sent:
-		return err
-	case <-time.After(limit):
-		return status.Error(codes.DeadlineExceeded, "the checkpoint was not read in time")
-	}
-}
+// streamQuiet is how long a caller may take to read a block, after which it is given up.
+const streamQuiet = 60 * time.Second
 
 // maxStreams bounds the checkpoints that are sent at once. Members ask again.
 const maxStreams = 4
@@ -54,11 +38,16 @@ type server struct {
 	streams chan struct{} // one entry a stream
 }
 
-// Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state.
+// Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state, or
+// a range of it.
 // What it answers names neither job nor directory: the caller may belong to neither.
 func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
 	if view := s.view(); view.Job == nil || r.Job != view.Job.UUID {
 		return status.Error(codes.FailedPrecondition, "this coordinator leads another job")
+	}
+	if r.Offset < 0 || r.Length < 0 {
+		return status.Errorf(codes.InvalidArgument, "%d bytes from offset %d: neither can be negative", r.Length,
+			r.Offset)
 	}
 	select {
 	case s.streams <- struct{}{}:
@@ -75,12 +64,16 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 		if e.Step != r.Step {
 			continue
 		}
-		_, payload, err := s.store.Read(stream.Context(), e.Path)
+		payload, err := s.store.ReadRange(stream.Context(), e.Path, r.Offset, r.Length)
 		if err != nil {
 			s.log.Warn("damaged checkpoint skipped", "path", e.Path, "err", err)
 			continue
 		}
-		return sendWithin(streamTimeout, payload, stream)
+		defer payload.Close()
+		return proto.SendBlocks(stream.Send, streamQuiet, func(w io.Writer) error {
+			_, err := io.Copy(w, payload)
+			return err
+		})
 	}
 	return status.Errorf(codes.NotFound, "no valid checkpoint of step %d", r.Step)
 }

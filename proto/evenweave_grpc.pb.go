@@ -39,7 +39,8 @@ type MemberClient interface {
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Status], error)
 	// Probe answers at once if the process runs. The coordinator uses it to check a report against a member.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*Status, error)
-	// State streams a state held by this member: the live one or a due snapshot.
+	// State streams the encoding of a state held by this member, or a range of it: of the live one, of a due snapshot, or
+	// of one that it is fetching itself, whose blocks it passes on as they arrive.
 	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Block], error)
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeReply, error)
@@ -134,7 +135,8 @@ type MemberServer interface {
 	Follow(*FollowRequest, grpc.ServerStreamingServer[Status]) error
 	// Probe answers at once if the process runs. The coordinator uses it to check a report against a member.
 	Probe(context.Context, *ProbeRequest) (*Status, error)
-	// State streams a state held by this member: the live one or a due snapshot.
+	// State streams the encoding of a state held by this member, or a range of it: of the live one, of a due snapshot, or
+	// of one that it is fetching itself, whose blocks it passes on as they arrive.
 	State(*StateRequest, grpc.ServerStreamingServer[Block]) error
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeReply, error)

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"math"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenweave/internal/state"
+	"evenweave/internal/transfer"
 	"evenweave/proto"
 )
 
@@ -31,6 +31,7 @@ type server struct {
 
 const (
 	maxStates  = 4                // sent at the same time; members ask again
+	fetchQuiet = 4 * time.Second  // without a block, after which a fetch is given up
 	stateQuiet = 60 * time.Second // the time for a reader to take a block, after which it is given up
 )
 
@@ -113,6 +114,10 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 	if err := s.fence(r.Job); err != nil {
 		return err
 	}
+	if r.Offset < 0 || r.Length < 0 {
+		return status.Errorf(codes.InvalidArgument, "%d bytes from offset %d: neither can be negative", r.Length,
+			r.Offset)
+	}
 	select {
 	case s.streams <- struct{}{}:
 		defer func() { <-s.streams }()
@@ -124,52 +129,38 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 		return status.Error(codes.NotFound, err.Error())
 	}
 	return proto.SendBlocks(stream.Send, stateQuiet, func(w io.Writer) error {
-		_, err := held.WriteTo(w)
+		length := held.Size() - r.Offset
+		if r.Length > 0 {
+			length = min(length, r.Length)
+		}
+		_, err := io.Copy(w, io.NewSectionReader(held, r.Offset, max(length, 0)))
 		return err
 	})
 }
 
 // Fetcher reads states over gRPC through one shared set of connections.
 type Fetcher struct {
-	Dial    func(address string) (*grpc.ClientConn, error) // a member
-	Lead    func(address string) (*grpc.ClientConn, error) // the coordinator
-	Layout  *state.Layout                                  // of the states
-	Samples int                                            // that they are trained on
+	Dial    transfer.Dial // a member
+	Lead    transfer.Dial // the coordinator
+	Layout  *state.Layout // of the states
+	Samples int           // that they are trained on
 }
 
 // FromPeer fetches the state of a step from a member.
 func (f Fetcher) FromPeer(ctx context.Context, address, job string, step int64) (*state.State, error) {
-	conn, err := f.Dial(address)
-	if err != nil {
-		return nil, err
-	}
-	stream, err := proto.NewMemberClient(conn).State(ctx, &proto.StateRequest{Job: job, Step: step})
-	if err != nil {
-		return nil, err
-	}
-	return f.read(stream.Recv, step)
+	return f.from(ctx, step, transfer.Member(f.Dial, address, job, step))
 }
 
 // FromCoordinator fetches the checkpoint of a step.
 func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error) {
-	conn, err := f.Lead(address)
-	if err != nil {
-		return nil, err
-	}
-	stream, err := proto.NewCoordinatorClient(conn).Checkpoint(ctx, &proto.CheckpointRequest{Job: job, Step: step})
-	if err != nil {
-		return nil, err
-	}
-	return f.read(stream.Recv, step)
+	return f.from(ctx, step, transfer.Coordinator(f.Lead, address, job, step))
 }
 
-func (f Fetcher) read(recv func() (*proto.Block, error), step int64) (*state.State, error) {
-	s, err := state.Read(proto.BlockReader(recv), f.Layout, f.Samples, nil)
+func (f Fetcher) from(ctx context.Context, step int64, source transfer.Source) (*state.State, error) {
+	s, err := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: step, Sources: []transfer.Source{source},
+		Quiet: fetchQuiet}.Run(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if s.Step != step {
-		return nil, fmt.Errorf("asked for the state of step %d, got step %d", step, s.Step)
 	}
 	return s.State, nil
 }

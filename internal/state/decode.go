@@ -24,23 +24,63 @@ const Any = -1
 // that it must have; nil: any. The head is verified before the image is read, each block as it arrives. An error wraps
 // ErrDamaged if the bytes are not such a state, or else what r returned.
 func Read(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Sealed, error) {
-	head, err := readHead(r, layout, samples)
+	h, err := ReadHead(r, layout, samples, sum)
 	if err != nil {
 		return nil, err
 	}
-	found := sha256.Sum256(head)
-	if sum != nil && found != *sum {
-		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, found, *sum)
-	}
-	ledger, err := decodeLedger(head, samples)
+	image, err := readImage(r, layout, table(h.Bytes))
 	if err != nil {
 		return nil, err
 	}
-	s := &State{Step: int64(field(head, 2)), Ledger: ledger, Layout: layout}
-	if s.Image, err = readImage(r, layout, table(head)); err != nil {
+	return h.With(image), nil
+}
+
+// Head is all of a state's encoding before its image: it names the state, and says whether a block belongs to it.
+type Head struct {
+	Bytes  []byte
+	SHA256 [sha256.Size]byte
+	Step   int64
+	Ledger *schedule.Ledger
+	Layout *Layout
+}
+
+// ReadHead reads and verifies the head of a state, as Read does, and nothing after it.
+func ReadHead(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Head, error) {
+	b, err := readHead(r, layout, samples)
+	if err != nil {
 		return nil, err
 	}
-	return &Sealed{State: s, Head: head, SHA256: found}, nil
+	h := &Head{Bytes: b, SHA256: sha256.Sum256(b), Step: int64(field(b, 2)), Layout: layout}
+	if sum != nil && h.SHA256 != *sum {
+		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, h.SHA256, *sum)
+	}
+	h.Ledger, err = decodeLedger(b, samples)
+	return h, err
+}
+
+// Blocks is how many blocks the image has.
+func (h *Head) Blocks() int { return int(blocks(h.Layout.Size)) }
+
+// Range is the part of the image that a block covers.
+func (h *Head) Range(block int) (first, end int64) {
+	first = int64(block) * BlockSize
+	return first, min(first+BlockSize, h.Layout.Size)
+}
+
+// ReadBlock reads a block into p, which has its size, and verifies it. An error wraps ErrDamaged if it is another, or
+// what r returned.
+func (h *Head) ReadBlock(r io.Reader, block int, p []byte) error {
+	first, _ := h.Range(block)
+	if err := h.Layout.readBlock(r, first, p, table(h.Bytes)); err != nil {
+		return err
+	}
+	return h.Layout.checkGaps(p, first)
+}
+
+// With is the state of an image of which all blocks are verified.
+func (h *Head) With(image []byte) *Sealed {
+	return &Sealed{State: &State{Step: h.Step, Ledger: h.Ledger, Layout: h.Layout, Image: image}, Head: h.Bytes,
+		SHA256: h.SHA256}
 }
 
 // readHead reads all before the image.

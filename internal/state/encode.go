@@ -21,16 +21,17 @@ const (
 func blocks(image int64) int64 { return (image + BlockSize - 1) / BlockSize }
 
 // EncodedSize returns the length in bytes of the encoding of a state that was trained on that many samples.
-func (l *Layout) EncodedSize(samples int) int64 { return l.headSize(samples) + l.Size }
+func (l *Layout) EncodedSize(samples int) int64 { return l.HeadSize(samples) + l.Size }
 
-func (l *Layout) headSize(samples int) int64 {
+// HeadSize returns the length in bytes of what is before the image in that encoding.
+func (l *Layout) HeadSize(samples int) int64 {
 	return headerSize + int64(schedule.LedgerSize(samples)) + sha256.Size*blocks(l.Size)
 }
 
 // head is the encoding up to the image.
 func (s *State) head() []byte {
 	ledger := schedule.LedgerSize(s.Ledger.Samples())
-	b := make([]byte, 0, s.Layout.headSize(s.Ledger.Samples()))
+	b := make([]byte, 0, s.Layout.HeadSize(s.Ledger.Samples()))
 	b = append(b, magic...)
 	for _, field := range []int64{version, s.Step, int64(ledger), blocks(s.Layout.Size), s.Layout.Size} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(field))
@@ -68,4 +69,23 @@ func (s *Sealed) WriteTo(w io.Writer) (int64, error) {
 		err = fmt.Errorf("state: writing step %d: %w", s.Step, err)
 	}
 	return total, err
+}
+
+// Size is the length of the encoding in bytes.
+func (s *Sealed) Size() int64 { return int64(len(s.Head) + len(s.Image)) }
+
+// ReadAt implements io.ReaderAt over the encoding.
+func (s *Sealed) ReadAt(p []byte, at int64) (n int, err error) {
+	for _, part := range [][]byte{s.Head, s.Image} {
+		if size := int64(len(part)); at >= size {
+			at -= size
+			continue
+		}
+		n += copy(p[n:], part[at:])
+		at = 0
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
 }

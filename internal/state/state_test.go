@@ -63,7 +63,7 @@ func encode(t testing.TB, s *State) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	n, err := Seal(s).WriteTo(&b)
-	if want := s.Layout.headSize(s.Ledger.Samples()) + s.Layout.Size; err != nil || n != int64(b.Len()) || n != want {
+	if want := s.Layout.HeadSize(s.Ledger.Samples()) + s.Layout.Size; err != nil || n != int64(b.Len()) || n != want {
 		t.Fatalf("wrote %d, counted %d, expected %d: %v", b.Len(), n, want, err)
 	}
 	return b.Bytes()
@@ -143,7 +143,7 @@ func TestDamagedBlocksAreNamed(t *testing.T) {
 		tensor("second", evenweave.Uint8, evenweave.Kept, 2*BlockSize))
 	s := random(rand.New(rand.NewPCG(3, 3)), l, 10)
 	b := encode(t, s)
-	head := int(l.headSize(10))
+	head := int(l.HeadSize(10))
 	for at, want := range map[int]string{0: "block 1 of 4, bytes 0 to 1048575 of the tensors, from first on",
 		BlockSize:        "block 2 of 4",
 		2 * BlockSize:    "block 3 of 4, bytes 2097152 to 3145727 of the tensors, from second on",
@@ -210,7 +210,7 @@ func TestMemoryIsTakenAsDataArrives(t *testing.T) {
 	for _, field := range []int64{7, int64(schedule.LedgerSize(100)), blocks(l.Size), l.Size} {
 		head = binary.LittleEndian.AppendUint64(head, uint64(field))
 	}
-	head = append(head, make([]byte, l.headSize(100)-headerSize)...)
+	head = append(head, make([]byte, l.HeadSize(100)-headerSize)...)
 	binary.LittleEndian.PutUint64(head[headerSize:], 100) // samples of the ledger
 	for _, arrives := range []int{len(head), len(head) + 3*BlockSize/2} {
 		var err error

@@ -1,0 +1,279 @@
+// Package transfer moves states between processes, in blocks that are verified one by one as they arrive: from several
+// processes at once, and past those that die, are slow or send damaged blocks. What has arrived is passed on at once.
+//
+//	download.go  Download: a state, from several sources
+//	assembly.go  Assembly: a state of which some blocks have arrived
+//	source.go    Source: where bytes of a state come from
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"evenweave/internal/state"
+)
+
+const (
+	unit    = 16 // blocks that a source is asked for at a time
+	tail    = 2  // likewise, of those that another source was asked for and has not sent
+	again   = 100 * time.Millisecond
+	reserve = 3 // the reserve is asked after this part of Quiet
+)
+
+// Download fetches a state in memory. Its deadline is one of progress: how long no block may arrive.
+type Download struct {
+	Layout  *state.Layout
+	Samples int      // that it was trained on
+	Step    int64    // that it must be of
+	Head    []Source // give the head; empty: Sources do
+	Sources []Source // all are asked at once
+	Reserve []Source // asked when the others have sent nothing for a while
+	Quiet   time.Duration
+	Resume  *Assembly        // an earlier attempt, whose blocks are kept if it is the same state; may be nil
+	Began   func(*Assembly)  // called when the head is there; may be nil
+	Arrived func(blocks int) // called when blocks have arrived: how many there are; may be nil
+	Dropped func(int, error) // called for a source that sent a damaged block, by its number; may be nil
+}
+
+// Run fetches the state. The error of a download without progress wraps that of the last try.
+func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
+	r := &run{Download: d, claims: map[int]int{}}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.watchdog = time.AfterFunc(d.Quiet, func() { cancel(errQuiet) })
+	defer r.watchdog.Stop()
+	if err := r.begin(ctx); err != nil {
+		return nil, r.explain(ctx, err)
+	}
+	var asking sync.WaitGroup
+	for i, from := range append(d.Sources[:len(d.Sources):len(d.Sources)], d.Reserve...) {
+		asking.Go(func() {
+			if i >= len(d.Sources) && !r.wanted(ctx) {
+				return
+			}
+			if err := r.ask(ctx, from); err != nil {
+				r.drop(i, err)
+			}
+		})
+	}
+	asking.Wait()
+	if r.assembly.Missing() > 0 {
+		return nil, r.explain(ctx, r.failure())
+	}
+	return r.assembly.Whole(), nil
+}
+
+var errQuiet = errors.New("no block has arrived for too long")
+
+// run is a download in progress.
+type run struct {
+	Download
+	assembly *Assembly
+	watchdog *time.Timer
+
+	mu     sync.Mutex
+	claims map[int]int // by block: how many sources were asked for it and have not failed
+	last   error
+}
+
+// begin gets the head, from the first source that gives it.
+func (r *run) begin(ctx context.Context) error {
+	from := r.Head
+	if len(from) == 0 {
+		from = r.Sources
+	}
+	for i := 0; ; i++ {
+		head, err := r.head(ctx, from[i%len(from)])
+		if err == nil {
+			r.watchdog.Reset(r.Quiet)
+			if r.assembly = r.Resume; r.assembly == nil || r.assembly.SHA256 != head.SHA256 {
+				r.assembly = NewAssembly(head)
+			}
+			if r.Began != nil {
+				r.Began(r.assembly)
+			}
+			return nil
+		}
+		r.failed(err)
+		if (i+1)%len(from) == 0 && !pause(ctx, again) {
+			return err
+		}
+	}
+}
+
+func (r *run) head(ctx context.Context, from Source) (*state.Head, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	b, err := from(ctx, 0, r.Layout.HeadSize(r.Samples))
+	if err != nil {
+		return nil, err
+	}
+	h, err := state.ReadHead(b, r.Layout, r.Samples, nil)
+	if err == nil && h.Step != r.Step {
+		err = fmt.Errorf("asked for the state of step %d, got step %d", r.Step, h.Step)
+	}
+	return h, err
+}
+
+// ask asks one source for blocks until none is missing. The error says why the source is given up.
+func (r *run) ask(ctx context.Context, from Source) error {
+	block := make([]byte, min(r.Layout.Size, state.BlockSize))
+	for {
+		first, n, grown := r.claim()
+		if r.assembly.Missing() == 0 {
+			return nil
+		}
+		if n == 0 {
+			select {
+			case <-grown:
+			case <-time.After(again):
+			case <-ctx.Done():
+				return nil
+			}
+			continue
+		}
+		err := r.receive(ctx, from, first, n, block)
+		r.release(first, n)
+		if errors.Is(err, state.ErrDamaged) {
+			return err
+		}
+		if err != nil {
+			r.failed(err)
+			if !pause(ctx, again) {
+				return nil
+			}
+		}
+	}
+}
+
+// claim chooses blocks to ask for: the first that no source was asked for, or else the last that one was asked for.
+func (r *run) claim() (first, n int, grown <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.assembly.mu.Lock()
+	defer r.assembly.mu.Unlock()
+	open := func(i, claims int) bool { return !r.assembly.have[i] && r.claims[i] == claims }
+	blocks := r.assembly.Blocks()
+	for first < blocks && !open(first, 0) {
+		first++
+	}
+	for n < unit && first+n < blocks && open(first+n, 0) {
+		n++
+	}
+	if n == 0 {
+		for first = blocks; first > 0 && !open(first-1, 1); {
+			first--
+		}
+		for n < tail && first > 0 && open(first-1, 1) {
+			first, n = first-1, n+1
+		}
+	}
+	for i := range n {
+		r.claims[first+i]++
+	}
+	return first, n, r.assembly.grown
+}
+
+func (r *run) release(first, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range n {
+		r.claims[first+i]--
+	}
+}
+
+// receive reads some blocks from a source.
+func (r *run) receive(ctx context.Context, from Source, first, n int, buffer []byte) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a := r.assembly
+	lo, _ := a.Range(first)
+	_, hi := a.Range(first + n - 1)
+	b, err := from(ctx, int64(len(a.Bytes))+lo, hi-lo)
+	for i := first; err == nil && i < first+n; i++ {
+		at, end := a.Range(i)
+		if err = a.ReadBlock(b, i, buffer[:end-at]); err == nil && a.put(i, buffer) {
+			r.watchdog.Reset(r.Quiet)
+			if r.Arrived != nil {
+				r.Arrived(a.Blocks() - a.Missing())
+			}
+		}
+	}
+	if err != nil && a.Missing() == 0 { // another source has sent the rest
+		return nil
+	}
+	return err
+}
+
+// wanted waits until the sources before the reserve have sent nothing for a while, and reports whether blocks are
+// missing.
+func (r *run) wanted(ctx context.Context) bool {
+	for missing := r.assembly.Missing(); missing > 0; {
+		if !pause(ctx, r.Quiet/reserve) {
+			return false
+		}
+		before := missing
+		if missing = r.assembly.Missing(); missing == before {
+			return true
+		}
+	}
+	return false
+}
+
+// drop gives up a source.
+func (r *run) drop(i int, err error) {
+	r.failed(err)
+	if r.Dropped != nil {
+		r.Dropped(i, err)
+	}
+}
+
+func (r *run) failed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, errQuiet) {
+		r.last = err
+	}
+}
+
+func (r *run) failure() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.last
+}
+
+// explain says why a download ended without the state.
+func (r *run) explain(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if last := r.failure(); last != nil {
+		err = last
+	}
+	if errors.Is(cause, errQuiet) {
+		cause = fmt.Errorf("%w (%v)", errQuiet, r.Quiet)
+	}
+	if r.assembly != nil && cause != nil {
+		cause = fmt.Errorf("%w; %d of %d blocks are missing", cause, r.assembly.Missing(), r.assembly.Blocks())
+	}
+	switch {
+	case cause == nil:
+		return err
+	case err == nil:
+		return cause
+	}
+	return fmt.Errorf("%w: %w", cause, err)
+}
+
+// pause waits; false: ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
