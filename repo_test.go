@@ -54,7 +54,6 @@ var homes = []struct {
 	{"github.com/prometheus/", []string{"internal/telemetry"}},
 	{"go.opentelemetry.io/", []string{"internal/tracing"}},
 	{"github.com/spf13/", []string{"cli"}},
-	{"gonum.org/", []string{"internal/plot"}},
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and
 	// chooses ports.
 	{"math/rand", []string{"internal/chaos", "internal/local/page.go", "worker/fault.go", "allreduce/allreducetest",
@@ -245,11 +244,14 @@ func linked(t *testing.T, packages ...string) (others []string) {
 	return others
 }
 
-// What a cluster's processes are made of holds no library of pictures, and the page nothing but the standard library.
+// A user's program pays for what it uses: the command line links no library of plots and no GoMLX. The page is made of
+// the standard library alone.
 func TestWhatIsLinked(t *testing.T) {
-	for _, p := range linked(t, "./coordinator", "./worker") {
-		if strings.HasPrefix(p, "gonum.org/") {
-			t.Errorf("coordinator or worker links %s", p)
+	for _, p := range linked(t, "./cli") {
+		for _, heavy := range []string{"gonum.org/", "github.com/gomlx/"} {
+			if strings.HasPrefix(p, heavy) {
+				t.Errorf("cli links %s", p)
+			}
 		}
 	}
 	if others := linked(t, "./internal/web"); len(others) > 0 {
@@ -413,8 +415,8 @@ func TestNoVariableReachesATest(t *testing.T) {
 	}
 }
 
-// image.Decode uses whatever formats the packages of the program register: plots bring TIFF, which takes memory without
-// bound.
+// image.Decode uses whatever formats the packages of the program register: a library may bring TIFF, which takes memory
+// without bound.
 func TestOnlyChosenImageFormatsAreDecoded(t *testing.T) {
 	for _, s := range sources(t) {
 		ast.Inspect(s.File, func(n ast.Node) bool {
