@@ -30,6 +30,7 @@ type clusterFlags struct {
 	etcd []string
 	job  string
 	ttl  time.Duration
+	seal string // directory of the key that seals records, of a cluster at a Unix socket; "": they have no seals
 	secureFlags
 }
 
@@ -37,6 +38,9 @@ func (c *clusterFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&c.etcd, "etcd", []string{"http://127.0.0.1:2379"}, "etcd's client URLs")
 	cmd.Flags().StringVar(&c.job, "job", "evenweave", "name of the job; its keys in etcd stand under it")
 	c.secureFlags.register(cmd.Flags())
+	// Hidden: of `train`, for its children.
+	cmd.Flags().StringVar(&c.seal, "seal", "", "directory of the key that seals records")
+	_ = cmd.Flags().MarkHidden("seal")
 	cmd.Flags().DurationVar(&c.ttl, "ttl", 5*time.Second, "lease time of registrations and of the leadership")
 }
 
@@ -53,6 +57,9 @@ func (c *clusterFlags) start(role security.Role, https string, log *slog.Logger)
 		return nil, usagef("--https needs --tls-ca, --tls-cert and --tls-key")
 	}
 	warnInsecure(log, over)
+	if c.seal != "" && over.Keys() == nil {
+		return over.SealedBy(c.seal, c.job)
+	}
 	return over, nil
 }
 

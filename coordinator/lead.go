@@ -62,7 +62,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 		case d.Complete && step >= d.Step:
 			return c.conclude(ctx, *newest, *d)
 		}
-		if err := etcd.Reopen(ctx); err != nil {
+		if err := etcd.Reopen(ctx, view); err != nil {
 			return errors.Join(errTermOver, err)
 		}
 	}

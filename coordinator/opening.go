@@ -18,6 +18,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/probe"
 	"evenweave/internal/progress"
+	"evenweave/internal/security"
 	"evenweave/internal/state"
 )
 
@@ -30,6 +31,9 @@ import (
 //	both are empty                           step 0: the only place where weights are initialised
 func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64, error) {
 	view, err := c.client.Read(ctx)
+	if errors.Is(err, security.ErrNotSealed) {
+		return job.Job{}, 0, err
+	}
 	if err != nil {
 		return job.Job{}, 0, errors.Join(errTermOver, err)
 	}
@@ -46,7 +50,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 		return job.Job{}, 0, c.lostRecord(c.job)
 	}
 	if view.Job == nil {
-		return c.create(ctx, t, newest)
+		return c.create(ctx, t, view, newest)
 	}
 	if newest == nil {
 		return job.Job{}, 0, c.lacks(recorded(view), "none")
@@ -67,13 +71,11 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 		return job.Job{}, 0, fmt.Errorf("job %q runs on backend %q, this coordinator has %q: another backend gives "+
 			"other bits; use --backend %s", c.Name, j.Backend, c.Backend, j.Backend)
 	}
-	every := j.CheckpointEvery
 	j.Spec, j.CheckpointEvery = spec, c.CheckpointEvery
-	switch {
-	case spec.TotalSteps() > view.Job.Spec.TotalSteps():
+	if spec.TotalSteps() > view.Job.Spec.TotalSteps() {
 		err = t.Extend(ctx, view, j)
-	case every != c.CheckpointEvery:
-		err = t.ReplaceJob(ctx, view, j)
+	} else {
+		err = t.ReplaceJob(ctx, view, j) // if nothing has changed, too: this leader's seal is on all records then
 	}
 	if err != nil {
 		return job.Job{}, 0, errors.Join(errTermOver, err)
@@ -151,7 +153,9 @@ func (c *Coordinator) sameJob(newest checkpoint.Entry, recorded job.Spec) error 
 }
 
 // create writes a new job record, on the newest checkpoint if there is one, else on fresh weights.
-func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *checkpoint.Entry) (job.Job, int64, error) {
+func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.View,
+	newest *checkpoint.Entry) (job.Job,
+	int64, error) {
 	j := job.Job{UUID: uuid.NewString(), Spec: c.Spec, Backend: c.Backend, CheckpointEvery: c.CheckpointEvery}
 	step := int64(0)
 	if newest != nil {
@@ -179,7 +183,7 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, newest *check
 			return job.Job{}, 0, err
 		}
 	}
-	if err := t.CreateJob(ctx, j); err != nil {
+	if err := t.CreateJob(ctx, view, j); err != nil {
 		return job.Job{}, 0, errors.Join(errTermOver, err)
 	}
 	return j, step, nil

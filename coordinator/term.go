@@ -53,7 +53,7 @@ type term struct {
 type records interface {
 	PublishWorld(ctx context.Context, read cluster.View, w job.World) error
 	ReplaceJob(ctx context.Context, read cluster.View, j job.Job) error
-	Finish(ctx context.Context, d job.Done) error
+	Finish(ctx context.Context, read cluster.View, d job.Done) error
 }
 
 // views is how a term sees etcd: the newest view, and one read now.
@@ -98,6 +98,7 @@ func (t *term) run(ctx context.Context) error {
 			halt, t.halting = nil, true
 			t.feed(ctx, policy.Halt{})
 		case <-ticker.C:
+			t.repair(ctx)
 			t.reportSteps(reportWait)
 			t.feed(ctx, policy.Tick{})
 		case <-changed:
@@ -292,6 +293,15 @@ func (t *term) feed(ctx context.Context, input any) {
 	}
 }
 
+// repair writes again what a stranger has replaced or damaged.
+func (t *term) repair(ctx context.Context) {
+	if v := t.members.view; v.Spoilt() {
+		if err := t.records.ReplaceJob(ctx, v, *v.Job); err != nil {
+			t.log.Warn("cannot write the damaged records again", "err", err)
+		}
+	}
+}
+
 func (t *term) publish(ctx context.Context, w job.World) {
 	if err := t.records.PublishWorld(ctx, t.members.view, w); err != nil {
 		t.log.Warn("cannot publish a world", "generation", w.Generation, "err", err)
@@ -321,7 +331,13 @@ func (t *term) finish(ctx context.Context, failure string, complete bool) error 
 	if w := t.members.view.World; w != nil {
 		d.Generation = w.Generation
 	}
-	if err := t.records.Finish(ctx, d); err != nil {
+	err := t.records.Finish(ctx, t.members.view, d)
+	if errors.Is(err, cluster.ErrFenced) { // the view may be older than this term's own writes
+		if fresh, unread := t.views.read(ctx); unread == nil {
+			err = t.records.Finish(ctx, fresh, d)
+		}
+	}
+	if err != nil {
 		return errors.Join(errTermOver, err)
 	}
 	if failure != "" {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -18,18 +17,21 @@ import (
 // Rings connects the collectives of worlds over gRPC: one stream from the left neighbour, one to the right.
 type Rings struct {
 	self, job string
+	open      func(record []byte) (job.World, error) // a world as the coordinator has published it
 	dialer    grpclink.Dialer
 	server    *grpclink.Server
 	world     atomic.Pointer[job.World] // the one that was connected last
 }
 
-// NewRings prepares a member's end for a job. learn gets newer worlds from peers; it must not block.
-func NewRings(self, jobUUID string, over *security.Transport, learn func(job.World)) *Rings {
-	r := &Rings{self: self, job: jobUUID, dialer: grpclink.Dialer{Connect: over.Dial, Refused: security.Refused,
+// NewRings prepares a member's end for a job. open reads and verifies the record of a world; learn gets newer worlds
+// from peers. Neither may block.
+func NewRings(self, jobUUID string, over *security.Transport, open func([]byte) (job.World, error),
+	learn func(job.World)) *Rings {
+	r := &Rings{self: self, job: jobUUID, open: open, dialer: grpclink.Dialer{Connect: over.Dial,
+		Refused:     security.Refused,
 		Credentials: over.Credentials(security.Worker)}}
 	r.server = grpclink.NewServer(r.check, func(record []byte) {
-		var w job.World
-		if json.Unmarshal(record, &w) == nil { // check has validated it
+		if w, err := open(record); err == nil {
 			learn(w)
 		}
 	})
@@ -49,12 +51,9 @@ func (r *Rings) check(h grpclink.Hello) error {
 		return errors.New("another member than the one dialled answers here: two of them advertise one address; " +
 			"give each its own with --advertise")
 	}
-	var w job.World
-	if err := json.Unmarshal(h.World, &w); err != nil {
-		return fmt.Errorf("the hello's world cannot be read: %w", err)
-	}
-	if err := w.Validate(); err != nil {
-		return fmt.Errorf("the hello's world is invalid: %w", err)
+	w, err := r.open(h.World)
+	if err != nil {
+		return fmt.Errorf("the hello's world cannot be used: %w", err)
 	}
 	if w.Job != h.Job || w.Generation != h.Generation {
 		return errors.New("the hello's world is of another job or generation than the hello")
@@ -74,9 +73,9 @@ func (r *Rings) Server() *grpclink.Server { return r.server }
 
 // Connect implements the worker's Connect. The error names the neighbour that could not be reached.
 func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective, error) {
-	record, err := json.Marshal(w)
-	if err != nil {
-		return nil, err
+	record := w.Record
+	if record == nil {
+		return nil, errors.New("a world without its record cannot be connected")
 	}
 	r.world.Store(&w)
 	r.server.SetCurrent(w.Job, w.Generation, record)

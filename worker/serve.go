@@ -117,7 +117,7 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer members.Close()
 	coordinators := &proto.Pool{Options: over.Options(security.Coordinator)}
 	defer coordinators.Close()
-	rings := NewRings(cfg.ID, j.UUID, over, views.Learn)
+	rings := NewRings(cfg.ID, j.UUID, over, client.OpenWorld, views.Learn)
 	loop := &Loop{
 		ID: cfg.ID, Job: *j, Model: opened.Model, Data: opened.Data, MetricNames: cfg.MetricNames,
 		Parallelism: cfg.Parallelism,

@@ -7,7 +7,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -102,8 +101,7 @@ type View struct {
 	Workers  int          // wanted worker count of a local run; 0: not set
 	Skipped  []error      // unusable records, named by their keys: the job goes on without them
 
-	worldRevision int64
-	jobRevision   int64
+	origin
 }
 
 // Member returns the registered member of that id.
@@ -125,13 +123,4 @@ func (c *Client) SetWorkers(ctx context.Context, n int) (revision int64, err err
 		return 0, err
 	}
 	return r.Header.Revision, nil
-}
-
-// encode cannot fail: the records are plain values.
-func encode(record any) string {
-	b, err := json.Marshal(record)
-	if err != nil {
-		panic(err)
-	}
-	return string(b)
 }

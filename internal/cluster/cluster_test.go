@@ -103,10 +103,10 @@ func TestTheSecondLeaderFencesTheFirst(t *testing.T) {
 	ctx := within(t)
 	old, young := dial(t, s), dial(t, s)
 	first := campaign(t, old, "first")
-	if err := first.CreateJob(ctx, created("u")); err != nil {
+	if err := first.CreateJob(ctx, cluster.View{}, created("u")); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.CreateJob(ctx, created("again")); !errors.Is(err, cluster.ErrFenced) {
+	if err := first.CreateJob(ctx, cluster.View{}, created("again")); !errors.Is(err, cluster.ErrFenced) {
 		t.Errorf("a job was created over another: %v", err)
 	}
 	read, err := old.Read(ctx)
@@ -125,7 +125,7 @@ func TestTheSecondLeaderFencesTheFirst(t *testing.T) {
 	for name, err := range map[string]error{
 		"a world": first.PublishWorld(ctx, read, known(1)),
 		"the job": first.ReplaceJob(ctx, read, created("u")),
-		"the end": first.Finish(ctx, job.Done{Job: "u"}),
+		"the end": first.Finish(ctx, read, job.Done{Job: "u"}),
 	} {
 		if !errors.Is(err, cluster.ErrFenced) {
 			t.Errorf("the old leader wrote %s: %v", name, err)
@@ -145,7 +145,7 @@ func TestAMemberOutlivesEtcd(t *testing.T) {
 	ctx := within(t)
 	c := dial(t, s)
 	term := campaign(t, c, "leader")
-	if err := term.CreateJob(ctx, created("u")); err != nil {
+	if err := term.CreateJob(ctx, cluster.View{}, created("u")); err != nil {
 		t.Fatal(err)
 	}
 	watcher := watch(t, c)

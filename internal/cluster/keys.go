@@ -11,3 +11,6 @@ func (k keys) workers() string         { return k.prefix + "/workers" }
 func (k keys) members() string         { return k.prefix + "/members/" }
 func (k keys) member(id string) string { return k.prefix + "/members/" + id }
 func (k keys) election() string        { return k.prefix + "/leader" }
+
+// sealed are the keys of the coordinator's records.
+func (k keys) sealed() [3]string { return [3]string{k.job(), k.world(), k.done()} }

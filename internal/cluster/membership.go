@@ -97,7 +97,8 @@ func (m *Membership) hold(ctx context.Context) error {
 		record := m.record
 		m.mu.Unlock()
 		c, cancel := context.WithTimeout(ctx, requestTimeout)
-		_, err := m.client.etcd.Put(c, m.client.keys.member(record.ID), encode(record), clientv3.WithLease(lease))
+		_, err := m.client.etcd.Put(c, m.client.keys.member(record.ID), string(encode(record)),
+			clientv3.WithLease(lease))
 		cancel()
 		if err != nil {
 			return err

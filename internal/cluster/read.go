@@ -26,10 +26,14 @@ const (
 // other unusable record is an error.
 func (c *Client) Read(ctx context.Context) (View, error) {
 	v, err := c.read(ctx)
+	if err == nil && v.Spoilt() {
+		return View{}, v.spoilt[0]
+	}
 	return v, c.explain(ctx, err)
 }
 
-// read is Read without the explanation of why etcd does not answer, which may take a second.
+// read is Read without the explanation of why etcd does not answer, which may take a second. It skips and names
+// unusable records of the coordinator too.
 func (c *Client) read(ctx context.Context) (View, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -51,16 +55,10 @@ func (c *Client) read(ctx context.Context) (View, error) {
 		return nil
 	}
 	v := View{Revision: r.Header.Revision}
-	if v.Job, v.jobRevision, err = record[job.Job](get(0)); err != nil {
-		return View{}, err
-	}
-	if v.World, v.worldRevision, err = record[job.World](get(1)); err != nil {
-		return View{}, err
-	}
-	if v.Done, _, err = record[job.Done](get(2)); err != nil {
-		return View{}, err
-	}
-	if v.Leader, _, err = record[job.Leader](get(4)); err != nil {
+	held := openRecords(c.over, [3]*mvccpb.KeyValue{get(0), get(1), get(2)})
+	v.Job, v.World, v.Done, v.origin = held.Job, held.World, held.Done, held.origin
+	v.Skipped = append(v.Skipped, v.spoilt...)
+	if v.Leader, err = record[job.Leader](get(4)); err != nil {
 		return View{}, err
 	}
 	v.workers(get(3))
@@ -80,15 +78,15 @@ func (v View) OtherProtocol() int {
 }
 
 // record decodes and validates the record under a key; nil if there is none.
-func record[T interface{ Validate() error }](kv *mvccpb.KeyValue) (*T, int64, error) {
+func record[T interface{ Validate() error }](kv *mvccpb.KeyValue) (*T, error) {
 	if kv == nil {
-		return nil, 0, nil
+		return nil, nil
 	}
 	var r T
 	if err := decode(kv, &r); err != nil {
-		return nil, 0, &BadRecord{Key: string(kv.Key), Cause: err}
+		return nil, &BadRecord{Key: string(kv.Key), Cause: err}
 	}
-	return &r, kv.ModRevision, nil
+	return &r, nil
 }
 
 // decode ignores fields that it does not know: a newer build may write more.

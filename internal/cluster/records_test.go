@@ -49,7 +49,7 @@ func TestABadMemberIsSkippedAndNamed(t *testing.T) {
 	c, stranger := dial(t, s), raw(t, s)
 	term := campaign(t, c, "leader")
 	defer term.Resign(within(t))
-	if err := term.CreateJob(within(t), created("u")); err != nil {
+	if err := term.CreateJob(within(t), cluster.View{}, created("u")); err != nil {
 		t.Fatal(err)
 	}
 	bad := map[string]string{
@@ -201,7 +201,7 @@ func TestAPeersWorldCountsOnlyWhileEtcdIsAway(t *testing.T) {
 	ctx := within(t)
 	c := dial(t, s)
 	term := campaign(t, c, "leader")
-	if err := term.CreateJob(ctx, created("u")); err != nil {
+	if err := term.CreateJob(ctx, cluster.View{}, created("u")); err != nil {
 		t.Fatal(err)
 	}
 	read, err := c.Read(ctx)

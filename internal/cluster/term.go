@@ -39,7 +39,7 @@ func (c *Client) Campaign(ctx context.Context, leader job.Leader, ttl time.Durat
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(session.Ctx(), cancel)()
-	if err := t.election.Campaign(waiting, encode(leader)); err != nil {
+	if err := t.election.Campaign(waiting, string(encode(leader))); err != nil {
 		t.Resign(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("campaign: %w", errors.Join(err, context.Cause(ctx)))
 	}
@@ -64,69 +64,77 @@ func (t *Term) leads() clientv3.Cmp {
 	return clientv3.Compare(clientv3.CreateRevision(t.election.Key()), "=", t.election.Rev())
 }
 
-func (t *Term) commit(ctx context.Context, condition clientv3.Cmp, ops ...clientv3.Op) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	r, err := t.client.etcd.Txn(ctx).If(t.leads(), condition).Then(ops...).Commit()
+// write puts records in the place of those of the view that was read, if none of them has changed since.
+func (t *Term) write(ctx context.Context, read View, r records) error {
+	ops, err := r.puts(t.client.over, t.client.keys, time.Now())
 	if err != nil {
 		return err
 	}
-	if !r.Succeeded {
-		return ErrFenced
+	conditions := []clientv3.Cmp{t.leads()}
+	for i, key := range t.client.keys.sealed() {
+		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(key), "=", read.revisions[i]))
 	}
-	return nil
-}
-
-func (t *Term) unchanged(key string, revision int64) clientv3.Cmp {
-	return clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	answer, err := t.client.etcd.Txn(ctx).If(conditions...).Then(ops...).Commit()
+	if err == nil && !answer.Succeeded {
+		err = ErrFenced
+	}
+	return err
 }
 
 // CreateJob writes the job record. If there is one already, it returns ErrFenced.
-func (t *Term) CreateJob(ctx context.Context, j job.Job) error {
-	k := t.client.keys
-	return t.commit(ctx, t.unchanged(k.job(), 0), clientv3.OpPut(k.job(), encode(j)), clientv3.OpDelete(k.world()),
-		clientv3.OpDelete(k.done()))
+func (t *Term) CreateJob(ctx context.Context, read View, j job.Job) error {
+	read.revisions[0] = 0
+	return t.write(ctx, read, records{Job: &j, origin: read.origin})
 }
 
-// ReplaceJob updates the job record that was read in the view.
+// ReplaceJob updates the job record that was read in the view. It seals the other records again, too: the leader's
+// first transaction, and its answer to records that a stranger has written.
 func (t *Term) ReplaceJob(ctx context.Context, read View, j job.Job) error {
-	return t.commit(ctx, t.unchanged(t.client.keys.job(), read.jobRevision),
-		clientv3.OpPut(t.client.keys.job(), encode(j)))
+	r := read.records()
+	r.Job = &j
+	return t.write(ctx, read, r)
 }
 
 // Extend gives a job that was read in the view more to do: it updates the job's record, takes the end back, and has the
 // world stand as one that was halted, so that the next one goes on.
 func (t *Term) Extend(ctx context.Context, read View, j job.Job) error {
-	k := t.client.keys
-	ops := []clientv3.Op{clientv3.OpPut(k.job(), encode(j)), clientv3.OpDelete(k.done())}
+	r := read.records()
+	r.Job, r.Done = &j, nil
 	if read.World != nil {
 		w := *read.World
 		w.Halt = true
-		ops = append(ops, clientv3.OpPut(k.world(), encode(w)))
+		r.World = &w
 	}
-	return t.commit(ctx, t.unchanged(k.job(), read.jobRevision), ops...)
+	return t.write(ctx, read, r)
 }
 
 // PublishWorld replaces the world that was read in the view.
 func (t *Term) PublishWorld(ctx context.Context, read View, w job.World) error {
-	k := t.client.keys
 	w.Reason = job.Clean(w.Reason) // it quotes members
 	if err := w.Validate(); err != nil {
 		return fmt.Errorf("the world's record: %w", err)
 	}
-	return t.commit(ctx, t.unchanged(k.world(), read.worldRevision), clientv3.OpPut(k.world(), encode(w)))
+	r := read.records()
+	r.World = &w
+	return t.write(ctx, read, r)
 }
 
 // Finish writes the end of the job, or of this part of it.
-func (t *Term) Finish(ctx context.Context, d job.Done) error {
+func (t *Term) Finish(ctx context.Context, read View, d job.Done) error {
 	d.Failure = job.Clean(d.Failure)
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("the record of the job's end: %w", err)
 	}
-	return t.commit(ctx, t.leads(), clientv3.OpPut(t.client.keys.done(), encode(d)))
+	r := read.records()
+	r.Done = &d
+	return t.write(ctx, read, r)
 }
 
 // Reopen deletes the record of the end, so that a stopped job goes on.
-func (t *Term) Reopen(ctx context.Context) error {
-	return t.commit(ctx, t.leads(), clientv3.OpDelete(t.client.keys.done()))
+func (t *Term) Reopen(ctx context.Context, read View) error {
+	r := read.records()
+	r.Done = nil
+	return t.write(ctx, read, r)
 }

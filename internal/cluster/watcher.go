@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -19,7 +20,8 @@ type Watcher struct {
 	lastRead time.Time // when etcd last answered
 	away     error     // why it does not answer now; nil: it does
 	claim    *job.World
-	fromPeer bool // view.World is from a peer: etcd was away
+	fromPeer bool  // view.World is from a peer: etcd was away
+	highest  int64 // number of the coordinator's records
 	changed  chan struct{}
 	ask      chan struct{} // wakes Run up to read at once
 	logged   map[string]bool
@@ -110,6 +112,22 @@ func (w *Watcher) missed(err error, claim *job.World) {
 	w.claim = nil
 }
 
+// accept has the records of a view that cannot be used stand as they were. Nor can those be used that are older than
+// what has been read: somebody has put them back. An error: there is no job to go on with.
+func (w *Watcher) accept(v *View, sealed bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if v.Job != nil && sealed && v.number < w.highest {
+		v.spoil(fmt.Errorf("it has number %d, and %d was there before: an old record has been put back", v.number,
+			w.highest))
+	}
+	w.highest = max(w.highest, v.number)
+	if v.keepRecords(w.view); v.Job == nil && v.Spoilt() {
+		return v.spoilt[0]
+	}
+	return nil
+}
+
 // set takes etcd's answer. Reads are linearizable: a world that a peer has sent before the read and that the answer
 // lacks was never published.
 func (w *Watcher) set(v View) {
@@ -142,6 +160,9 @@ func (w *Watcher) Run(ctx context.Context, c *Client) {
 		v, err := c.read(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil {
+			err = w.accept(&v, c.over.Sealed())
 		}
 		if err != nil {
 			w.missed(err, claim) // at once: finding the cause takes longer

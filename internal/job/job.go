@@ -29,7 +29,7 @@ func (j Job) Due(step int64) bool {
 // Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change
 // of those would make a process of the version before misunderstand one of this version. Members of different numbers
 // never train together.
-const Protocol = 3
+const Protocol = 4
 
 // Member is a live worker process, registered once it is loaded, compiled and warm.
 type Member struct {
@@ -84,6 +84,9 @@ type World struct {
 	// Halt: take no further step, serve the state.
 	Halt   bool   `json:"halt,omitempty"`
 	Reason string `json:"reason"`
+
+	// Record is the world as the coordinator has published it, with its seal: for members that pass it on.
+	Record []byte `json:"-"`
 }
 
 // Rank returns the member's rank, or -1 when the world does not use it.

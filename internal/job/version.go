@@ -7,7 +7,7 @@ import (
 
 // RecordVersion is the version of the records in etcd. It rises when a record of a version before would be
 // misunderstood.
-const RecordVersion = 1
+const RecordVersion = 2
 
 // Version is the field "version" of a record: written as RecordVersion, and refused by name where it is higher. A
 // record without it is of version 1.

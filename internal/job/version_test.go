@@ -14,21 +14,21 @@ func TestRecordsOfALaterVersionAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		const now = `{"version":1,`
+		const now, first, later = `{"version":2,`, `{"version":1,`, `{"version":3,`
 		if !strings.HasPrefix(string(b), now) {
 			t.Errorf("%T is written as %s", record, b)
 		}
 		with := func(version string) error {
 			return json.Unmarshal([]byte(strings.Replace(string(b), now, version, 1)), record)
 		}
-		for _, good := range []string{now, "{"} {
+		for _, good := range []string{now, first, "{"} {
 			if err := with(good); err != nil {
 				t.Errorf("%T %s: %v", record, good, err)
 			}
 		}
-		if err := with(`{"version":2,`); err == nil || !strings.Contains(err.Error(), "version 2") ||
+		if err := with(later); err == nil || !strings.Contains(err.Error(), "version 3") ||
 			!strings.Contains(err.Error(), "newer") {
-			t.Errorf("%T of version 2: %v", record, err)
+			t.Errorf("%T of version 3: %v", record, err)
 		}
 		for _, bad := range []string{`{"version":0,`, `{"version":-1,`, `{"version":"1",`, `{"version":null,`,
 			`{"version":1e99,`} {

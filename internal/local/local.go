@@ -80,6 +80,9 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 		return err
 	}
 	defer security.RemoveSockets(sockets)
+	if err := security.KeepSeal(filepath.Join(cfg.Dir, "seal"), cfg.Job, time.Now()); err != nil {
+		return fmt.Errorf("the key that seals the run's records: %w", err)
+	}
 	s, err := newSupervisor(cfg)
 	if err != nil {
 		return err
@@ -96,7 +99,7 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 	}
 	defer dir.forget()
 
-	where := map[string]string{"etcd": endpoint, "job": cfg.Job}
+	where := map[string]string{"etcd": endpoint, "job": cfg.Job, "seal": filepath.Join(cfg.Dir, "seal")}
 	s.keep("coordinator", cfg.Coordinator.With(where, map[string]string{"dir": cfg.Dir,
 		"listen": "unix:coordinator.sock"}), cfg.Events)
 	worker := cfg.Worker.With(where)

@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -167,6 +170,7 @@ func TestTrainingOverTLS(t *testing.T) {
 	}
 
 	generation := records(t, operator, endpoint).World.Generation
+	steal(t, a.over("thief", security.Worker, "test"), operator, endpoint)
 	for i := range 2 { // renewed twice, while the steps go on
 		life := time.Duration(i+1) * time.Hour
 		for process, role := range map[string]security.Role{"a": security.Worker, "b": security.Worker,
@@ -196,6 +200,52 @@ func TestTrainingOverTLS(t *testing.T) {
 		t.Errorf("ended with %+v, a calm run with %+v", d, want)
 	}
 	wholeCurve(t, dir, steps)
+}
+
+// steal uses a worker's certificate and etcd: neither makes a world, nor the end of the job, and the coordinator writes
+// its records again.
+func steal(t *testing.T, thief, operator *security.Transport, endpoint string) {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{
+			grpc.WithTransportCredentials(thief.Credentials(security.Etcd))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	before := records(t, operator, endpoint)
+	if _, err := thief.Seal("world", 1<<50, []byte("{}")); err == nil {
+		t.Error("a worker's certificate seals a world")
+	}
+	forged := map[string]string{
+		"world": fmt.Sprintf(`{"job":%q,"generation":%d,"since":1,"peers":[],"reason":"stolen"}`, before.Job.UUID,
+			before.World.Generation+1),
+		"done": fmt.Sprintf(`{"job":%q,"complete":true}`, before.Job.UUID),
+		"job":  `{"uuid":"stolen"}`,
+	}
+	for key, value := range forged {
+		put, err := c.Put(t.Context(), "/evenweave/test/"+key, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		within := time.After(deadline)
+		for mended := false; !mended; {
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-within:
+				t.Fatalf("the stolen record %s stands", key)
+			}
+			r, err := c.Get(t.Context(), "/evenweave/test/"+key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mended = len(r.Kvs) == 0 || r.Kvs[0].ModRevision > put.Header.Revision
+		}
+	}
+	if after := records(t, operator, endpoint); after.Job.UUID != before.Job.UUID || after.Done != nil ||
+		after.World.Generation != before.World.Generation {
+		t.Errorf("the records are %+v, before %+v", after, before)
+	}
 }
 
 // renew makes new files of a process, as `certs init` does when it is time.

@@ -7,6 +7,7 @@
 //	keys.go       a process's certificate files, read again when they change
 //	handshake.go  mutual TLS 1.3
 //	access.go     which role may call which method, or see which page
+//	seal.go       the coordinator's signature on its records
 //	authority.go  an authority of one's own: makes and renews certificates
 //
 // On one machine processes talk over Unix sockets, which the kernel guards. Beyond it they talk over TLS: both ends
@@ -37,6 +38,7 @@ import (
 type Transport struct {
 	sockets string // the directory of the cluster's Unix sockets; "": it has none
 	keys    *Keys  // nil: no TLS
+	seals   *Keys  // of records where there is no TLS; nil: they have no seals
 }
 
 // For returns the transport of the cluster whose etcd has these endpoints. If etcd is at a Unix socket, the other

@@ -1,0 +1,153 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"evenweave/internal/cluster"
+	"evenweave/internal/etcdtest"
+	"evenweave/internal/job"
+	"evenweave/internal/security"
+)
+
+// dialSealed is a client of a cluster whose records are sealed by the key in a directory.
+func dialSealed(t *testing.T, s *etcdtest.Server, dir string) *cluster.Client {
+	t.Helper()
+	if err := security.KeepSeal(dir, "test", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	over, err := security.For([]string{s.Endpoint()}).SealedBy(dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.DialOver(over, []string{s.Endpoint()}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestEtcdNeedNotBeBelieved: what a process that can write to etcd puts in the place of a sealed record is named, and
+// the record before stands: one of its own, one that is damaged, an old one of this job, or one of another key. The
+// leader's next transaction writes over it.
+func TestEtcdNeedNotBeBelieved(t *testing.T) {
+	s := etcdtest.Start(t, "")
+	key := filepath.Join(t.TempDir(), "seal")
+	c, stranger := dialSealed(t, s, key), raw(t, s)
+	term := campaign(t, c, "leader")
+	defer term.Resign(within(t))
+	read := func() cluster.View {
+		t.Helper()
+		v, err := c.Read(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	keep := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	values := func() map[string]string {
+		t.Helper()
+		all := map[string]string{}
+		for _, key := range []string{"job", "world", "done"} {
+			r, err := stranger.Get(within(t), "/evenweave/test/"+key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Kvs) > 0 {
+				all[key] = string(r.Kvs[0].Value)
+			}
+		}
+		return all
+	}
+	keep("create", term.CreateJob(within(t), cluster.View{}, created("u")))
+	keep("world", term.PublishWorld(within(t), read(), known(1)))
+	keep("end", term.Finish(within(t), read(), job.Done{Job: "u", Step: 5}))
+	before := values()
+	keep("reopen", term.Reopen(within(t), read()))
+	keep("the next world", term.PublishWorld(within(t), read(), known(2)))
+	now := values()
+	if len(before) != 3 || len(now) != 2 || now["job"] == before["job"] {
+		t.Fatalf("records %d, then %d: all are written together", len(before), len(now))
+	}
+
+	log := &lines{}
+	watcher := cluster.NewWatcher(slog.New(slog.NewTextHandler(log, nil)))
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { watcher.Run(ctx, c) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	await(t, watcher, "the world", func(v cluster.View) bool { return v.World != nil })
+
+	mine := dialSealed(t, s, filepath.Join(t.TempDir(), "seal"))
+	plain := dial(t, s)
+	for _, c := range []struct {
+		names string
+		do    func()
+	}{
+		{"world: it has no seal", func() { put(t, stranger, "world", `{"job":"u","generation":9,"peers":[]}`) }},
+		{"world: invalid character", func() { put(t, stranger, "world", "{x") }},
+		{"world: its seal is damaged", func() {
+			put(t, stranger, "world", strings.Replace(now["world"], `"generation":2`, `"generation":8`, 1))
+		}},
+		{"world: its seal is damaged", func() { put(t, stranger, "world", now["job"]) }},
+		{"world: it has number", func() { put(t, stranger, "world", before["world"]) }},
+		{"done: it has number", func() { put(t, stranger, "done", before["done"]) }},
+		{"job: it has no seal", func() { put(t, stranger, "job", `{"uuid":"v"}`) }},
+		{"job: it has number", func() {
+			for key, value := range before {
+				put(t, stranger, key, value)
+			}
+		}},
+	} {
+		c.do()
+		v := await(t, watcher, c.names, func(v cluster.View) bool {
+			return v.Spoilt() && strings.Contains(errors.Join(v.Skipped...).Error(), "/evenweave/test/"+c.names)
+		})
+		if v.Job == nil || v.Job.UUID != "u" || v.World == nil || v.World.Generation != 2 || v.Done != nil {
+			t.Fatalf("%s: the view is %+v", c.names, v)
+		}
+		err := term.ReplaceJob(within(t), v, *v.Job)
+		for errors.Is(err, cluster.ErrFenced) { // the view was between two of the stranger's writes
+			v, changed := watcher.View()
+			if err = term.ReplaceJob(within(t), v, *v.Job); err != nil {
+				<-changed
+			}
+		}
+		keep("repair after "+c.names, err)
+		v = await(t, watcher, "the repair after "+c.names, func(v cluster.View) bool { return !v.Spoilt() })
+		if v.World == nil || v.World.Generation != 2 || v.Done != nil || read().World.Generation != 2 {
+			t.Fatalf("%s: repaired to %+v", c.names, v)
+		}
+	}
+	if log.count("cannot be used") == 0 {
+		t.Error("nothing was named in the log")
+	}
+	for name, client := range map[string]*cluster.Client{"another key": mine, "no key": plain} {
+		v, err := client.Read(within(t))
+		if name == "no key" && (err != nil || v.World.Generation != 2) {
+			t.Errorf("without a key: %+v, %v", v, err)
+		}
+		if name == "another key" && (err == nil || !strings.Contains(err.Error(), "vouches")) {
+			t.Errorf("a process of another run reads %+v, %v", v, err)
+		}
+	}
+	world := await(t, watcher, "the world", func(v cluster.View) bool { return true }).World
+	if w, err := c.OpenWorld(world.Record); err != nil || w.Generation != 2 {
+		t.Errorf("passed on: %+v, %v", w, err)
+	}
+	if _, err := c.OpenWorld([]byte(`{"job":"u","generation":3}`)); err == nil {
+		t.Error("a world without a seal was taken from a peer")
+	}
+}
