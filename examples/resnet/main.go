@@ -65,7 +65,7 @@ func (r *resnet) data(dir string) (evenweave.Sets, error) {
 	if classes > r.Classes {
 		return sets, fmt.Errorf("the data have %d classes: add --classes %d", classes, classes)
 	}
-	sets.Train = dataset.Augmented(sets.Train, dataset.Augmentation{Mirror: true, Shift: 2, Erase: 10})
+	sets.Train = dataset.Augmented(sets.Train, dataset.Augmentation{Mirror: true, Shift: 1})
 	return sets, nil
 }
 
