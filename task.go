@@ -35,7 +35,7 @@ type Task struct {
 	// names of its other fields ("loss", "step", ...) are refused.
 	Metrics []string
 	// Defaults are values of the trainer's own flags in place of its defaults: epochs, steps, seed, global-batch,
-	// micro-batch, checkpoint-every, keep and evaluate, without dashes.
+	// micro-batch, checkpoint-every, keep, evaluate and on-nonfinite, without dashes.
 	Defaults map[string]string
 	// Short are values of options, by flag, with which an epoch is short: the defaults of `chaos`, for which each end
 	// of an epoch is a moment to test.

@@ -245,6 +245,9 @@ func printCheckpoint(w io.Writer, l checkpointLine, m checkpoint.Manifest) error
 		fmt.Fprintf(out, "data\t%s (%d samples)\n", job.Clean(spec.Data), spec.Samples)
 		fmt.Fprintf(out, "seed\t%d\nglobal batch\t%d in micro-batches of %d\nlength\t%d epochs, %d steps\n", spec.Seed,
 			spec.GlobalBatch, spec.MicroBatch, spec.Epochs, spec.TotalSteps())
+		if spec.OnNonfinite != "" {
+			fmt.Fprintf(out, "on nonfinite\t%s\n", job.Clean(spec.OnNonfinite))
+		}
 		for _, name := range slices.Sorted(maps.Keys(spec.Options)) {
 			fmt.Fprintf(out, "option %s\t%s\n", job.Clean(name), job.Clean(string(spec.Options[name])))
 		}

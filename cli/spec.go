@@ -22,6 +22,7 @@ type specFlags struct {
 	data            string
 	checkpointEvery int64
 	keep            int
+	onNonfinite     string
 	evaluate        bool
 	extend          bool
 }
@@ -43,6 +44,8 @@ func (s *specFlags) trainerFlags(f *pflag.FlagSet) {
 	f.IntVar(&s.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
 	f.IntVar(&s.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
 	f.Int64Var(&s.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints, beside each epoch's end; 0: none")
+	f.StringVar(&s.onNonfinite, "on-nonfinite", stopAtNonfinite, "what a step whose gradient or loss is not finite "+
+		"does: stop ends the job, skip leaves the weights as they are and goes on")
 	f.IntVar(&s.keep, "keep", 3, "checkpoints to keep")
 	f.BoolVar(&s.evaluate, "evaluate", true, "evaluate on the test set at each epoch's end")
 }
@@ -70,6 +73,7 @@ func (s *specFlags) settings() map[string]string {
 		"epochs": s.spec.Epochs, "steps": s.spec.Steps, "seed": s.spec.Seed, "global-batch": s.spec.GlobalBatch,
 		"micro-batch": s.spec.MicroBatch,
 		"data":        s.data, "checkpoint-every": s.checkpointEvery, "keep": s.keep, "evaluate": s.evaluate,
+		"on-nonfinite": s.onNonfinite,
 	} {
 		settings[name] = fmt.Sprint(value)
 	}
@@ -78,6 +82,9 @@ func (s *specFlags) settings() map[string]string {
 	}
 	return settings
 }
+
+// stopAtNonfinite is the default of --on-nonfinite.
+const stopAtNonfinite = "stop"
 
 // check finds bad usage before anything is started.
 func (s *specFlags) check() error {
@@ -89,6 +96,10 @@ func (s *specFlags) check() error {
 	}
 	if s.flags != nil && s.flags.Changed("epochs") && !s.flags.Changed("steps") {
 		s.spec.Steps = 0 // where the task's default is a number of steps
+	}
+	s.spec.OnNonfinite = s.onNonfinite
+	if s.onNonfinite == stopAtNonfinite { // specs of before do not say it
+		s.spec.OnNonfinite = ""
 	}
 	if err := s.spec.ValidateFlags(); err != nil {
 		return usageError{err}

@@ -108,6 +108,7 @@ func (c *Coordinator) openJournal() (closeJournal func(), err error) {
 		return nil, err
 	}
 	c.evaluator.recall(earlier)
+	c.steps.recall(earlier)
 	if err := c.page.Read(c.Dir, earlier); err != nil {
 		c.Log.Warn(err.Error())
 	}
@@ -163,7 +164,7 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 		Step: int(m.Step), Epoch: int(m.Epoch), Workers: c.steps.size(), Generation: uint64(d.Generation),
 		WeightsSHA256: m.WeightsSHA256, Fingerprint: m.Fingerprint,
 		SamplesPerSecond: c.steps.rate(), WallSeconds: time.Since(c.Started).Seconds(), Backend: c.Backend,
-		Complete: d.Complete, Checkpoint: last.Path,
+		Complete: d.Complete, Checkpoint: last.Path, Skipped: c.steps.skipped(),
 	}
 	if ev, ok := c.evaluator.at(m.Step); ok {
 		e.Figures = ev.Figures

@@ -21,6 +21,8 @@ type summary struct {
 	lastTime  int64
 	firstTime int64
 	samples   int64 // committed after the first commit seen
+	skips     int   // skipped steps, also those that metrics.jsonl holds of before
+	lastSkip  int64
 	workers   int
 	entered   int64
 }
@@ -48,6 +50,30 @@ func (s *summary) begin(step int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = max(s.last, step)
+}
+
+// recall counts the skipped steps that were reported before.
+func (s *summary) recall(earlier []progress.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range earlier {
+		if e, ok := r.Event.(progress.Step); ok && e.Skipped != "" {
+			s.skip(int64(e.Step))
+		}
+	}
+}
+
+// skip counts a skipped step, once. s.mu is held.
+func (s *summary) skip(step int64) {
+	if step > s.lastSkip {
+		s.skips, s.lastSkip = s.skips+1, step
+	}
+}
+
+func (s *summary) skipped() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.skips
 }
 
 // maxEarly bounds the commits that wait for others.
@@ -117,6 +143,9 @@ func (s *summary) event(spec job.Spec, c *proto.Commit) progress.Step {
 		seconds = float64(c.TimeNanos-s.lastTime) / 1e9
 	}
 	s.last, s.lastTime, s.workers = c.Step, c.TimeNanos, int(c.Workers)
+	if c.Skipped != "" {
+		s.skip(c.Step)
+	}
 	rate := 0.0
 	if seconds > 0 {
 		rate = float64(c.Samples) / seconds
@@ -130,7 +159,7 @@ func (s *summary) event(spec job.Spec, c *proto.Commit) progress.Step {
 		Generation: uint64(c.Generation), Workers: int(c.Workers),
 		Images: images, Seconds: seconds, SamplesPerSecond: rate,
 		ComputeMS: ms(c.ComputeNanos), ReduceMS: ms(c.ReduceNanos), WaitMS: ms(c.WaitNanos),
-		UpdateMS: ms(c.UpdateNanos),
+		UpdateMS: ms(c.UpdateNanos), Skipped: c.Skipped, Skips: s.skips,
 	}
 }
 

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,6 +120,28 @@ func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
 		if member, step, _, ok := one.saver.next(now); !ok || member != "b" || step != 10 || len(events.all) != 10 {
 			t.Errorf("saves step %d of %q, %v; reported %v, want 10 steps", step, member, ok, events.all)
 		}
+	}
+}
+
+// Skipped steps are counted once, also those that an earlier leader reported, and are no part of a curve's numbers.
+func TestSkippedStepsAreCountedAndNamed(t *testing.T) {
+	one, events := leading(t)
+	one.steps.recall([]progress.Record{{Event: progress.Step{Step: 2, Skipped: "the loss"}}, {Event: progress.Step{
+		Step: 3}}})
+	all := commits(1, 150)
+	for _, c := range all[1:149] {
+		c.Skipped = "micro-batch 3 of 8: the loss is not finite"
+	}
+	one.enter(2, "b")
+	one.members.statuses["b"] = &proto.Status{Member: "b", Step: 150}
+	one.reportSteps(time.Hour, all...)
+	w := events.warnings()
+	if n := one.steps.skipped(); n != 148 || len(w) != saidSkips+1 {
+		t.Fatalf("%d steps are skipped, with %d warnings: %q", n, len(w), w)
+	}
+	if want := "step 3 is skipped and changes no weight (skipped so far: 2): micro-batch 3"; !strings.Contains(w[1],
+		want) {
+		t.Errorf("the warning is %q, expected %q", w[1], want)
 	}
 }
 

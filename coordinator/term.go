@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -250,11 +251,18 @@ func (t *term) saved(ctx context.Context, in saved) (end bool, err error) {
 	return t.ended(ctx)
 }
 
+// saidSkips is how many skipped steps are warned of, each by name; then each hundredth.
+const saidSkips = 20
+
 // reportSteps reports committed steps in order. It waits for a step that no member has reported yet.
 func (t *term) reportSteps(wait time.Duration, commits ...*proto.Commit) {
 	now := time.Now()
 	for _, e := range t.steps.take(t.members.job().Spec, now, wait, t.members.committed(now), commits...) {
 		t.events.emit(e)
+		if n := e.Skips; e.Skipped != "" && (n <= saidSkips || n%100 == 0) {
+			t.events.emit(progress.Warning{Message: fmt.Sprintf("step %d is skipped and changes no weight (skipped "+
+				"so far: %d): %s", e.Step, n, e.Skipped)})
+		}
 	}
 }
 

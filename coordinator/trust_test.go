@@ -215,6 +215,7 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 		"time":         with(func(c *proto.Commit) { c.ComputeNanos = -1e12 }),
 		"loss":         with(func(c *proto.Commit) { c.Loss = math.NaN() }),
 		"metric":       with(func(c *proto.Commit) { c.Metrics[1] = math.NaN() }),
+		"skipped":      with(func(c *proto.Commit) { c.Skipped = "the loss" }),
 		"one metric":   with(func(c *proto.Commit) { c.Metrics = c.Metrics[:1] }),
 		"more metrics": with(func(c *proto.Commit) { c.Metrics = make([]float64, 3) }),
 		"step":         with(func(c *proto.Commit) { c.Step = 1001 }),
@@ -247,6 +248,12 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 	if err := checkCommit(good(), job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000},
 		1, 2); err != nil {
 		t.Errorf("a good commit is dropped, so the bad ones show nothing: %v", err)
+	}
+	if err := checkCommit(&proto.Commit{Step: 41, Workers: 1, Samples: 10, Metrics: []float64{0, 0},
+		Skipped: "the loss"},
+		job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000, OnNonfinite: job.Skip}, 1,
+		2); err != nil {
+		t.Errorf("a job that skips steps has skipped one: %v", err)
 	}
 	one, _ := three(t)
 	s := &proto.Status{Member: "b", Generation: 1, Step: 40, Phase: "\x1b[2Jx\u202e",

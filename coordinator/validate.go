@@ -50,6 +50,7 @@ func checkStatus(s *proto.Status, j job.Job, member string, metrics int) error {
 			return fmt.Errorf("commits out of order after step %d", last)
 		}
 		last = c.Step
+		c.Skipped = job.Lines(c.Skipped)[0]
 		if err := checkCommit(c, j.Spec, plan.MicroBatches(), metrics); err != nil {
 			return fmt.Errorf("commit of step %d: %w", c.Step, err)
 		}
@@ -94,6 +95,8 @@ func checkCommit(c *proto.Commit, spec job.Spec, microBatches, metrics int) erro
 	case !finite(c.Loss) || slices.ContainsFunc(c.Metrics, func(m float64) bool { return !finite(m) }) ||
 		c.Samples < 1 || c.Samples > int64(spec.GlobalBatch):
 		return fmt.Errorf("loss %v, metrics %v of %d samples", c.Loss, c.Metrics, c.Samples)
+	case c.Skipped != "" && spec.OnNonfinite != job.Skip:
+		return fmt.Errorf("skipped (%s): this job skips no step", c.Skipped)
 	case !nanos(c.TimeNanos) || !nanos(c.ComputeNanos) || !nanos(c.ReduceNanos) || !nanos(c.WaitNanos) ||
 		!nanos(c.UpdateNanos):
 		return fmt.Errorf("times of %d, %d, %d, %d and %d ns", c.TimeNanos, c.ComputeNanos, c.ReduceNanos, c.WaitNanos,

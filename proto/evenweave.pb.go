@@ -434,7 +434,9 @@ type Commit struct {
 	// How many micro-batches each rank computed.
 	Assignment []int32 `protobuf:"varint,13,rep,packed,name=assignment,proto3" json:"assignment,omitempty"`
 	// Means over the samples, in the order of the task's metrics.
-	Metrics       []float64 `protobuf:"fixed64,14,rep,packed,name=metrics,proto3" json:"metrics,omitempty"`
+	Metrics []float64 `protobuf:"fixed64,14,rep,packed,name=metrics,proto3" json:"metrics,omitempty"`
+	// Why the step changed nothing but ledger and step count: what was not finite in it. "": it was applied.
+	Skipped       string `protobuf:"bytes,15,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,6 +560,13 @@ func (x *Commit) GetMetrics() []float64 {
 		return x.Metrics
 	}
 	return nil
+}
+
+func (x *Commit) GetSkipped() string {
+	if x != nil {
+		return x.Skipped
+	}
+	return ""
 }
 
 // Accusation is one edge of the wait-for graph: the reporting member waited for the suspect.
@@ -1155,7 +1164,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x06Ledger\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x18\n" +
-	"\asamples\x18\x03 \x01(\x03R\asamples\"\x83\x03\n" +
+	"\asamples\x18\x03 \x01(\x03R\asamples\"\x9d\x03\n" +
 	"\x06Commit\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x1e\n" +
@@ -1176,7 +1185,8 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\n" +
 	"assignment\x18\r \x03(\x05R\n" +
 	"assignment\x12\x18\n" +
-	"\ametrics\x18\x0e \x03(\x01R\ametricsJ\x04\b\x06\x10\a\"\xed\x01\n" +
+	"\ametrics\x18\x0e \x03(\x01R\ametrics\x12\x18\n" +
+	"\askipped\x18\x0f \x01(\tR\askippedJ\x04\b\x06\x10\a\"\xed\x01\n" +
 	"\n" +
 	"Accusation\x12\x1e\n" +
 	"\n" +

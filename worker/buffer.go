@@ -2,6 +2,8 @@ package worker
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"evenweave"
 	"evenweave/internal/exact"
@@ -18,12 +20,13 @@ import (
 //	           metrics    M    likewise, in the order of the task's names
 //	coverage   V               1 from the rank that computed the micro-batch
 //	verdict    V               1 + index of the first of P gradient elements that is not finite;
-//	                           P+1: the loss, P+2: the weight, from P+3 on: the metrics,
-//	                           which are not finite or too large
+//	                           P+1: the loss, P+2: the weight, from P+3 on: the metrics;
+//	                           negative: it is finite and beyond what sums hold
 //	samples    global batch    1 + dataset index of the sample loaded there; 0 for padding
 //	fingerprints 2 a rank      fingerprint of the rank's state
 //	times      1 a rank        compute time, nanoseconds
 //	changes    1 a rank        1: this rank knows of a newer world
+//	skips      1 a rank        how many steps in a row this rank has skipped up to now
 type buffer struct {
 	words []int64
 
@@ -36,6 +39,7 @@ type buffer struct {
 	fingerprints []int64
 	times        []int64
 	changes      []int64
+	skips        []int64
 
 	blocks     *exact.Blocks
 	elements   int // of the gradient
@@ -51,7 +55,7 @@ const (
 func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan, size int) *buffer {
 	v := plan.MicroBatches()
 	b := &buffer{blocks: blocks, elements: elements, microBatch: plan.MicroBatch}
-	b.words = make([]int64, blocks.Words()+blocks.Count()+sumSlots+metrics+2*v+plan.GlobalBatch+4*size)
+	b.words = make([]int64, blocks.Words()+blocks.Count()+sumSlots+metrics+2*v+plan.GlobalBatch+5*size)
 	rest := b.words
 	take := func(n int) []int64 {
 		var s []int64
@@ -60,7 +64,7 @@ func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan, 
 	}
 	b.gradient, b.bounds, b.sums = take(blocks.Words()), take(blocks.Count()), take(sumSlots+metrics)
 	b.coverage, b.verdict, b.samples = take(v), take(v), take(plan.GlobalBatch)
-	b.fingerprints, b.times, b.changes = take(2*size), take(size), take(size)
+	b.fingerprints, b.times, b.changes, b.skips = take(2*size), take(size), take(size), take(size)
 	return b
 }
 
@@ -77,13 +81,14 @@ func (b *buffer) add(batch *evenweave.Batch, grad []float32, exponents []int32, 
 	if !ok {
 		loss = exact.Limit(n)
 	}
+	if math.IsNaN(sums.Loss) || math.IsInf(sums.Loss, 0) {
+		b.verdict[v] = int64(b.elements+sumLoss) + 1
+		return
+	}
 	for i, q := range append([]int64{loss, sums.Weight}, sums.Metrics...) {
-		limit := exact.Limit(n)
-		if i == sumWeight {
-			limit = maxWeight / int64(n)
-		}
+		limit := limitOf(i, n)
 		if q >= limit || q <= -limit || i == sumWeight && q < 0 {
-			b.verdict[v] = int64(b.elements+i) + 1
+			b.verdict[v] = -int64(b.elements+i) - 1
 			return
 		}
 	}
@@ -125,6 +130,9 @@ func (b *buffer) changing() bool {
 	return false
 }
 
+// skipsInARow is how many steps before this one were skipped. A member that has fetched its state knows of none.
+func (b *buffer) skipsInARow() int64 { return slices.Max(b.skips) }
+
 // Verdict is an error that every rank finds in the same buffer. A retry would find it again, so it ends the job.
 type Verdict struct{ Message string }
 
@@ -150,28 +158,67 @@ func (n names) verdict(i, elements int) string {
 	return "a metric"
 }
 
-// check reads the summed buffer: the verdicts, and whether each micro-batch was computed exactly once.
-func (b *buffer) check(step int64, n names) error {
+// nonfinite says what of the first micro-batch that has a verdict cannot be summed, and what to do about it.
+func (b *buffer) nonfinite(n names) (what, advice string) {
 	for v, index := range b.verdict {
-		if index == 0 {
-			continue
+		total := len(b.verdict)
+		where := fmt.Sprintf("micro-batch %d of %d: ", v, total)
+		switch i := int(-index) - 1 - b.elements; {
+		case index > 0:
+			return where + n.verdict(int(index)-1, b.elements) + " is not finite", diverged
+		case index < 0 && i == sumLoss:
+			return fmt.Sprintf("%sthe loss, summed over its samples, is beyond %.0f, the most that %d micro-batches "+
+				"may each add", where, exact.Value(exact.Limit(total)), total), tooLarge
+		case index < 0:
+			return fmt.Sprintf("%s%s is negative or beyond %d, the most that %d micro-batches may each add", where,
+				n.verdict(i+b.elements, b.elements), limitOf(i, total), total), theTasks
 		}
-		what := n.verdict(int(index)-1, b.elements)
-		return &Verdict{fmt.Sprintf("step %d, micro-batch %d of %d: %s is not finite or exceeds the fixed-point "+
-			"range: training has diverged; "+
-			"resume cannot help, start again with another recipe or seed", step+1, v, len(b.verdict), what)}
 	}
+	return "", ""
+}
+
+const (
+	diverged = "training has diverged; resume cannot help, start again with another recipe or seed"
+	tooLarge = "if labels are large numbers, divide labels and predictions by their usual size in the loss, which " +
+		"should be of the order of 1; else training has diverged: start again with another recipe or seed"
+	theTasks = "mend what the task's Gradients returns"
+)
+
+// limitOf bounds what one of v micro-batches may add to a sum.
+func limitOf(sum, v int) int64 {
+	if sum == sumWeight {
+		return maxWeight / int64(v)
+	}
+	return exact.Limit(v)
+}
+
+// check says whether each micro-batch was computed exactly once, and whether there is a mean.
+func (b *buffer) check(step int64) error {
 	for v, n := range b.coverage {
 		if n != 1 {
 			return &Verdict{fmt.Sprintf("step %d: micro-batch %d of %d was computed %d times instead of once",
 				step+1, v, len(b.coverage), n)}
 		}
 	}
-	if b.sums[sumWeight] < 1 {
+	if weight := b.sums[sumWeight]; weight < 1 && !b.damaged() {
 		return &Verdict{fmt.Sprintf("step %d: the weights of all micro-batches sum to %d: there is no mean",
-			step+1, b.sums[sumWeight])}
+			step+1, weight)}
 	}
 	return nil
+}
+
+// damaged reports whether a micro-batch cannot be summed: the sums are then those of the others.
+func (b *buffer) damaged() bool {
+	return slices.ContainsFunc(b.verdict, func(index int64) bool { return index != 0 })
+}
+
+// means are those of the loss and the metrics; zeros if no micro-batch could be summed.
+func (b *buffer) means() (loss float64, metrics []float64) {
+	weight := float64(max(b.sums[sumWeight], 1))
+	for _, m := range b.sums[sumSlots:] {
+		metrics = append(metrics, float64(m)/weight)
+	}
+	return exact.Value(b.sums[sumLoss]) / weight, metrics
 }
 
 // used counts the samples that were loaded, without padding.

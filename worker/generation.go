@@ -314,6 +314,7 @@ func (g *generation) reportCommit(c commit) {
 		Metrics: c.metrics, Samples: c.samples, TimeNanos: time.Now().UnixNano(), ComputeNanos: c.compute.Nanoseconds(),
 		ReduceNanos: c.reduce.Nanoseconds(),
 		WaitNanos:   c.wait.Nanoseconds(), UpdateNanos: c.update.Nanoseconds(), Assignment: assignment,
+		Skipped: c.skipped,
 	}
 	g.report.commit(commit, g.ledger(epochs, used))
 	g.observer.Committed(commit, 2*8*len(g.buffer.words)*(g.world.Size()-1)/g.world.Size())

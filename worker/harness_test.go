@@ -72,6 +72,7 @@ type faulty struct {
 	*example.Softmax
 	poison func(b *evenweave.Batch, grad []float32) // changes a gradient
 	skew   func(step int64) bool                    // whether this update goes wrong
+	loss   func(b *evenweave.Batch) float64         // is added
 }
 
 func (m *faulty) Update(mean [][]float32, step int64) error {
@@ -86,6 +87,9 @@ func (m *faulty) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sum
 	sums, err := m.Softmax.Gradients(b, grads)
 	if m.poison != nil {
 		m.poison(b, grads[0])
+	}
+	if m.loss != nil {
+		sums.Loss += m.loss(b)
 	}
 	return sums, err
 }

@@ -35,7 +35,8 @@ type replica struct {
 	ledger *schedule.Ledger
 	// of the state after the last update: if the live state has another, memory has changed by itself
 	expected state.Fingerprint
-	broken   bool // memory has changed; the member has no state until it adopts one
+	skips    int64 // steps in a row that were skipped last, of those that this member knows
+	broken   bool  // memory has changed; the member has no state until it adopts one
 
 	changes int64      // counts changes of the live state
 	copying sync.Mutex // one copy for peers at a time
@@ -95,7 +96,7 @@ func (r *replica) adopt(s *state.State) (err error) {
 	if err != nil {
 		return fmt.Errorf("state of step %d: %w", s.Step, err)
 	}
-	r.step, r.ledger = s.Step, s.Ledger
+	r.step, r.ledger, r.skips = s.Step, s.Ledger, 0
 	if r.expected, err = r.fingerprint(); err != nil {
 		return err
 	}
@@ -116,6 +117,22 @@ func (r *replica) invalidate() {
 // update commits a step: the ledger, the model's update, the exponents, the step count, and the snapshot if one is due.
 // On an error nothing has changed.
 func (r *replica) update(epoch int64, samples []int32, mean [][]float32, exponents []int32) error {
+	return r.commit(epoch, samples, func() error {
+		if err := r.model.Update(mean, r.step); err != nil {
+			return err
+		}
+		copy(r.live.Exponents, exponents)
+		r.skips = 0
+		return nil
+	})
+}
+
+// skip commits a step that leaves model and exponents as they are.
+func (r *replica) skip(epoch int64, samples []int32) error {
+	return r.commit(epoch, samples, func() error { r.skips++; return nil })
+}
+
+func (r *replica) commit(epoch int64, samples []int32, change func() error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ledger := r.ledger.Clone()
@@ -126,11 +143,10 @@ func (r *replica) update(epoch int64, samples []int32, mean [][]float32, exponen
 	if err != nil {
 		return err
 	}
-	if err := r.model.Update(mean, r.step); err != nil {
+	if err := change(); err != nil {
 		return err
 	}
 	intact := before == r.expected
-	copy(r.live.Exponents, exponents)
 	r.ledger = ledger
 	r.step++
 	r.moved()

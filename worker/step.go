@@ -10,6 +10,7 @@ import (
 	"evenweave"
 
 	"evenweave/internal/exact"
+	"evenweave/internal/job"
 	"evenweave/internal/schedule"
 )
 
@@ -24,8 +25,9 @@ type commit struct {
 	samples                       int64
 	compute, reduce, wait, update time.Duration
 	assignment                    schedule.Assignment
-	changing                      bool // a rank knows of a newer world: leave this one now
-	verified                      bool // a due snapshot became readable
+	changing                      bool   // a rank knows of a newer world: leave this one now
+	verified                      bool   // a due snapshot became readable
+	skipped                       string // what was not finite; the step counts and has changed nothing else
 }
 
 // step computes, sums, checks and applies one update. The state changes only in the update, near the end.
@@ -40,17 +42,18 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	}
 	began := time.Now()
 	g.report.phase(phaseUpdate)
-	weight := buf.sums[sumWeight]
 	c.samples = buf.used()
-	c.loss = exact.Value(buf.sums[sumLoss]) / float64(weight)
-	for _, m := range buf.sums[sumSlots:] {
-		c.metrics = append(c.metrics, float64(m)/float64(weight))
-	}
+	c.loss, c.metrics = buf.means()
 	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
-	r.blocks.Mean(g.flatMean, buf.gradient, g.exponents, weight)
-	r.blocks.Next(g.exponents, buf.bounds, r.step)
 	g.samples = buf.loaded(g.samples)
-	if err := r.update(c.epoch, g.samples, g.mean, g.exponents); err != nil {
+	if c.skipped != "" {
+		err = r.skip(c.epoch, g.samples)
+	} else {
+		r.blocks.Mean(g.flatMean, buf.gradient, g.exponents, buf.sums[sumWeight])
+		r.blocks.Next(g.exponents, buf.bounds, r.step)
+		err = r.update(c.epoch, g.samples, g.mean, g.exponents)
+	}
+	if err != nil {
 		return commit{}, err
 	}
 	c.update = time.Since(began)
@@ -62,14 +65,13 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 // reduce computes and sums until the sum is exact: with the exponents of the state first. If a bound of the sum is too
 // large, which all ranks see alike, the step is computed again with those that the bounds ask for; the state does not
 // know of it.
-func (g *generation) reduce(ctx context.Context) (commit, error) {
+func (g *generation) reduce(ctx context.Context) (c commit, err error) {
 	r, buf := g.replica, g.buffer
 	g.exponents = append(g.exponents[:0], r.live.Exponents...)
 	what := ""
 	for range 1 + exact.Repeats {
-		c, err := g.attempt(ctx)
-		if err != nil {
-			return commit{}, err
+		if c, err = g.attempt(ctx); err != nil || c.skipped != "" {
+			return c, err
 		}
 		first := r.blocks.Raise(g.exponents, buf.bounds)
 		if first < 0 {
@@ -79,9 +81,28 @@ func (g *generation) reduce(ctx context.Context) (commit, error) {
 		g.log.Info("computing a step again: gradients have outgrown their exponents", "step", r.step+1, "from", what)
 		g.observer.Repeated()
 	}
-	return commit{}, &Verdict{fmt.Sprintf("step %d: the gradient of the block of %s has grown too much in one step, "+
-		"in which it was computed %d times: training has diverged; resume cannot help, start again with another "+
-		"recipe or seed", r.step+1, what, 1+exact.Repeats)}
+	c.skipped, err = g.nonfinite(fmt.Sprintf("the gradient of the block of %s has grown too much in one step, in "+
+		"which it was computed %d times", what, 1+exact.Repeats), diverged)
+	return c, err
+}
+
+// maxSkips is how many steps in a row may be skipped. A model whose weights are of no use would else go on for ever.
+const maxSkips = 20
+
+// nonfinite decides what becomes of a step that cannot be applied, by what all ranks read in the buffer: the job ends,
+// or the step is skipped.
+func (g *generation) nonfinite(what, advice string) (skipped string, err error) {
+	row, step := g.buffer.skipsInARow(), g.replica.step+1
+	switch {
+	case g.replica.job.Spec.OnNonfinite != job.Skip:
+		return "", &Verdict{fmt.Sprintf("step %d: %s: %s", step, what, advice)}
+	case row >= maxSkips:
+		return "", &Verdict{fmt.Sprintf("step %d: %d steps in a row were skipped, and this one cannot be applied "+
+			"either: %s: %s", step, row, what, advice)}
+	}
+	g.log.Warn("a step is skipped", "step", step, "because", what)
+	g.report.event("skipped", fmt.Sprintf("step %d: %s", step, what))
+	return what, nil
 }
 
 // attempt computes, sums and checks once.
@@ -99,6 +120,7 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 	}
 	buf.setFingerprint(g.rank, fingerprint)
 	buf.times[g.rank] = computed.Nanoseconds()
+	buf.skips[g.rank] = r.skips
 	if g.newer() {
 		buf.changes[g.rank] = 1
 	}
@@ -113,13 +135,16 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 	if !buf.agreed() || fingerprint != r.expected { // before any verdict: a damaged replica must not fail the job
 		return commit{}, errDiverged
 	}
-	if err := buf.check(r.step, g.names); err != nil {
+	if err := buf.check(r.step); err != nil {
 		return commit{}, err
 	}
 	c := commit{changing: buf.changing(), compute: computed, assignment: g.assignment}
 	c.wait = max(0, min(reduced, time.Duration(slowest(buf.times))-computed))
 	c.reduce = reduced - c.wait
-	return c, nil
+	if what, advice := buf.nonfinite(g.names); what != "" {
+		c.skipped, err = g.nonfinite(what, advice)
+	}
+	return c, err
 }
 
 // compute adds this rank's micro-batches to the buffer, several lanes side by side. Integer sums make their order

@@ -17,17 +17,22 @@ import (
 // Spec is what a job trains: everything that changes a bit of the result, and nothing else. The worker count is not in
 // it. It is written once, when the job is created, and pinned from then on; only its length may be extended.
 type Spec struct {
-	Task        string      `json:"task"`              // name of the task
-	Options     Options     `json:"options,omitempty"` // the task's own
-	Data        string      `json:"data"`              // digest of the training data
-	Samples     int         `json:"samples"`           // training samples
-	Seed        uint64      `json:"seed"`
-	GlobalBatch int         `json:"global_batch"`
-	MicroBatch  int         `json:"micro_batch"`
-	Epochs      int         `json:"epochs"`
-	Steps       int64       `json:"steps"`             // 0: as many as the epochs have
+	Task        string  `json:"task"`              // name of the task
+	Options     Options `json:"options,omitempty"` // the task's own
+	Data        string  `json:"data"`              // digest of the training data
+	Samples     int     `json:"samples"`           // training samples
+	Seed        uint64  `json:"seed"`
+	GlobalBatch int     `json:"global_batch"`
+	MicroBatch  int     `json:"micro_batch"`
+	Epochs      int     `json:"epochs"`
+	Steps       int64   `json:"steps"` // 0: as many as the epochs have
+	// OnNonfinite says what becomes of a step whose sums are not finite: "", it ends the job, or Skip.
+	OnNonfinite string      `json:"on_nonfinite,omitempty"`
 	History     []Extension `json:"history,omitempty"` // how Epochs and Steps came to be
 }
+
+// Skip as Spec.OnNonfinite: the step counts, and its samples are used; the model does not learn of it.
+const Skip = "skip"
 
 // Options are a task's own part of the spec: texts, numbers and booleans as JSON, by name.
 type Options map[string]json.RawMessage
@@ -106,6 +111,7 @@ func (s Spec) diffApartFromLength(theirs Spec) (diff []string) {
 	return differing(diff, []setting{
 		{"data", s.Data, theirs.Data}, {"samples", s.Samples, theirs.Samples}, {"seed", s.Seed, theirs.Seed},
 		{"global_batch", s.GlobalBatch, theirs.GlobalBatch}, {"micro_batch", s.MicroBatch, theirs.MicroBatch},
+		{"on_nonfinite", cmp.Or(s.OnNonfinite, "stop"), cmp.Or(theirs.OnNonfinite, "stop")},
 	})
 }
 
@@ -261,6 +267,8 @@ func (s Spec) ValidateFlags() error {
 		return fmt.Errorf("--epochs %d: must be at most %d", s.Epochs, int64(MaxStep))
 	case s.Steps == 0 && s.Epochs < 1:
 		return fmt.Errorf("--epochs %d: must be at least 1", s.Epochs)
+	case s.OnNonfinite != "" && s.OnNonfinite != Skip:
+		return fmt.Errorf("--on-nonfinite %q: must be stop or skip", clip(s.OnNonfinite))
 	}
 	return nil
 }

@@ -62,6 +62,25 @@ func TestDiffNamesEachSettingOfAText(t *testing.T) {
 	}
 }
 
+// A spec that stops at what is not finite is as it was before there was a choice, so that older runs go on.
+func TestOnNonfiniteIsNamed(t *testing.T) {
+	encoded, err := json.Marshal(spec)
+	if err != nil || strings.Contains(string(encoded), "nonfinite") {
+		t.Errorf("%s, %v", encoded, err)
+	}
+	skip := changed(spec, func(s *job.Spec) { s.OnNonfinite = job.Skip })
+	if got, want := skip.Diff(spec), []string{"on_nonfinite: here skip, there stop"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if err := skip.Validate(); err != nil {
+		t.Error(err)
+	}
+	skip.OnNonfinite = "ignore"
+	if err := skip.Validate(); err == nil || !strings.Contains(err.Error(), "must be stop or skip") {
+		t.Errorf("%v", err)
+	}
+}
+
 // The number of samples is named once, also when an option of the task says it too.
 func TestSamplesAreNamedOnce(t *testing.T) {
 	few := changed(spec, func(s *job.Spec) { s.Samples, s.Options = 100, options(`{"samples":100}`) })

@@ -71,9 +71,11 @@ func (r *Run) Observe(record progress.Record) {
 		r.start, r.status = &e, ""
 	case progress.Step:
 		step := int64(e.Step)
-		r.add("train/loss", e.Loss, at, step)
-		for _, m := range e.Metrics {
-			r.add("train/"+m.Name, m.Value, at, step)
+		if e.Skipped == "" {
+			r.add("train/loss", e.Loss, at, step)
+			for _, m := range e.Metrics {
+				r.add("train/"+m.Name, m.Value, at, step)
+			}
 		}
 		r.add("world_size", float64(e.Workers), at, step)
 		r.add("samples_per_second", e.SamplesPerSecond, at, step)

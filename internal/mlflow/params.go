@@ -14,6 +14,9 @@ func Params(s job.Spec) map[string]string {
 		"global_batch": fmt.Sprint(s.GlobalBatch), "micro_batch": fmt.Sprint(s.MicroBatch),
 		"epochs": fmt.Sprint(s.Epochs), "steps": fmt.Sprint(s.TotalSteps()),
 	}
+	if s.OnNonfinite != "" {
+		params["on_nonfinite"] = s.OnNonfinite
+	}
 	for name, value := range s.Options {
 		if len(params) < maxParams {
 			params["option/"+name] = strings.Trim(string(value), `"`)

@@ -75,6 +75,9 @@ func curves(steps []progress.Step, evaluations []progress.Evaluation, x func(int
 		return &all[i]
 	}
 	for _, s := range steps {
+		if s.Skipped != "" {
+			continue
+		}
 		all[0].train = with(all[0].train, x(s.Step), s.Loss)
 		for _, m := range s.Metrics {
 			c := of(m.Name)

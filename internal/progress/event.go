@@ -61,6 +61,10 @@ type Step struct {
 	ReduceMS  float64 `json:"reduce_ms"`
 	WaitMS    float64 `json:"wait_ms"`
 	UpdateMS  float64 `json:"update_ms"`
+	// Skipped says what was not finite in a step that changed nothing but the position in the data; Loss and Metrics
+	// are those of what was finite in it, which may be nothing.
+	Skipped string `json:"skipped,omitempty"`
+	Skips   int    `json:"skips,omitempty"` // skipped steps so far, this one included
 	// Means over the step's samples, like Loss, in the order of the task's names. In JSON each is a field of its name.
 	Metrics []Metric `json:"-"`
 }
@@ -151,8 +155,9 @@ type Done struct {
 	SamplesPerSecond float64 `json:"samples_per_second"` // first to last committed step
 	WallSeconds      float64 `json:"wall_seconds"`
 	Backend          string  `json:"backend"`
-	Complete         bool    `json:"complete"`   // false: stopped early, to be resumed
-	Checkpoint       string  `json:"checkpoint"` // path of the last one
+	Skipped          int     `json:"skipped,omitempty"` // steps that were not finite, of those in metrics.jsonl
+	Complete         bool    `json:"complete"`          // false: stopped early, to be resumed
+	Checkpoint       string  `json:"checkpoint"`        // path of the last one
 }
 
 // Unknown is an event of a kind that only another version knows. It keeps the whole line, so that passing it on loses

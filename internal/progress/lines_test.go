@@ -29,6 +29,23 @@ func TestTranscripts(t *testing.T) {
 	golden(t, "story.jsonl", asJSON.Bytes())
 }
 
+// A skipped step is counted, and its loss is not among those that are shown.
+func TestSkippedStepsAreShown(t *testing.T) {
+	var out bytes.Buffer
+	p := NewPlain(&out, time.UTC)
+	p.Observe(Record{noon, Start{Steps: 3}})
+	for i, s := range []Step{{Step: 1, Loss: 2}, {Step: 2, Loss: 1e9, Skipped: "the loss", Skips: 1},
+		{Step: 3, Loss: 4, Skips: 1}} {
+		p.Observe(Record{noon.Add(time.Duration(i) * time.Minute), s})
+	}
+	p.Observe(Record{noon, Done{Step: 3, Skipped: 1, Complete: true}})
+	for _, want := range []string{"step 3/3  loss 3.0000", "1 skipped", "1 step skipped: not finite"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+}
+
 func TestPlainIsQuietButNotSilent(t *testing.T) {
 	for _, test := range []struct {
 		each time.Duration

@@ -42,7 +42,9 @@ func (m *meter) add(at time.Time, s Step) {
 	for len(m.points) > ratePoints && at.Sub(m.points[0].at) > rateWindow {
 		m.points = m.points[1:]
 	}
-	m.recent = append(m.recent, s)
+	if s.Skipped == "" {
+		m.recent = append(m.recent, s)
+	}
 	if len(m.recent) > recentSteps {
 		m.recent = m.recent[1:]
 	}

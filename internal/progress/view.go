@@ -73,7 +73,11 @@ func (v *view) status() []string {
 	if s := v.meter.speed(); s.images > 0 {
 		fields = append(fields, fmt.Sprintf("%.0f samples/s", s.images))
 	}
-	return append(fields, count(v.workers(), "worker"))
+	fields = append(fields, count(v.workers(), "worker"))
+	if v.step.Skips > 0 {
+		fields = append(fields, fmt.Sprintf("%d skipped", v.step.Skips))
+	}
+	return fields
 }
 
 // eta is when training ends at this speed, in words; "": unknown.
@@ -230,6 +234,9 @@ func describeDone(e Done) []string {
 	out := []string{head, fmt.Sprintf("%s on %s%s, %.0f samples/s",
 		short(time.Duration(e.WallSeconds*float64(time.Second))), count(e.Workers, "worker"), onBackend(e.Backend),
 		e.SamplesPerSecond)}
+	if e.Skipped > 0 {
+		out = append(out, count(e.Skipped, "step")+" skipped: not finite")
+	}
 	if e.WeightsSHA256 != "" {
 		out = append(out, "weights_sha256 "+job.Clean(e.WeightsSHA256))
 	}

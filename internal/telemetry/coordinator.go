@@ -42,7 +42,7 @@ type Coordinator struct {
 	metrics, figures                                                                   *prometheus.GaugeVec
 	checkpointSize                                                                     prometheus.Gauge
 	recoveries, changes, worlds                                                        *prometheus.CounterVec
-	warnings, failures, panics                                                         prometheus.Counter
+	warnings, failures, panics, skipped                                                prometheus.Counter
 
 	mu         sync.Mutex
 	world      *progress.World
@@ -59,6 +59,8 @@ func NewCoordinator(facts func() Facts) *Coordinator {
 	c.productive = f.counter("productive_seconds_total", "Time spent in steps that were committed. Its rate is the "+
 		"goodput: 1 minus the share of recoveries, switches and waits for workers.")
 	c.panics = f.counter("panics_total", "Calls of members to this process that panicked.")
+	c.skipped = f.counter("steps_skipped_total", "Committed steps that changed no weight, because their sums were not "+
+		"finite.")
 	c.step = f.gauge("step", "The last committed step.")
 	c.target = f.gauge("target_step", "The job's last step.")
 	c.epoch = f.gauge("epoch", "The epoch of the last committed step, from 1.")
@@ -137,18 +139,27 @@ func (c *Coordinator) Observe(r progress.Record) {
 	}
 }
 
-func (c *Coordinator) committed(e progress.Step) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.steps.Inc()
-	c.step.Set(float64(e.Step))
-	c.epoch.Set(float64(e.Epoch))
+// measured takes the numbers of a step that was applied.
+func (c *Coordinator) measured(e progress.Step) {
 	c.loss.Set(e.Loss)
 	for _, m := range e.Metrics {
 		c.metrics.WithLabelValues(m.Name).Set(m.Value)
 		if m.Name == "accuracy" {
 			c.accuracy.Set(m.Value)
 		}
+	}
+}
+
+func (c *Coordinator) committed(e progress.Step) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.steps.Inc()
+	c.step.Set(float64(e.Step))
+	c.epoch.Set(float64(e.Epoch))
+	if e.Skipped == "" {
+		c.measured(e)
+	} else {
+		c.skipped.Inc()
 	}
 	if c.images > 0 && e.Images > c.images {
 		c.samples.Add(float64(e.Images - c.images))

@@ -97,9 +97,12 @@ type scalar struct {
 }
 
 func (w *Writer) step(e progress.Step) []scalar {
-	all := []scalar{{"train/loss", e.Loss}}
-	for _, m := range e.Metrics {
-		all = append(all, scalar{"train/" + m.Name, m.Value})
+	var all []scalar
+	if e.Skipped == "" {
+		all = append(all, scalar{"train/loss", e.Loss})
+		for _, m := range e.Metrics {
+			all = append(all, scalar{"train/" + m.Name, m.Value})
+		}
 	}
 	if w.rate != nil {
 		all = append(all, scalar{"train/learning_rate", w.rate(int64(e.Step) - 1)})

@@ -103,7 +103,11 @@ func (h *history) step(at time.Time, e progress.Step) {
 		took = min(took, e.Seconds)
 	}
 	p := point{e.Step, e.Seconds, took, e.SamplesPerSecond * e.Seconds, nil}
-	if !h.curve.add(p, append([]progress.Metric{{Name: "loss", Value: e.Loss}}, e.Metrics...)) {
+	measured := append([]progress.Metric{{Name: "loss", Value: e.Loss}}, e.Metrics...)
+	if e.Skipped != "" {
+		measured = nil
+	}
+	if !h.curve.add(p, measured) {
 		return
 	}
 	h.job.State, h.job.Step, h.job.Epoch, h.job.Workers = "training", e.Step, e.Epoch, e.Workers
