@@ -57,7 +57,7 @@ var homes = []struct {
 	// Randomness that is no function of an explicit key has no place where bits are decided: it makes faults, and
 	// chooses ports.
 	{"math/rand", []string{"internal/chaos", "internal/local/page.go", "worker/fault.go", "allreduce/allreducetest",
-		"internal/simulation"}},
+		"internal/simulation", "internal/tracing"}},
 }
 
 // pure packages and files do no I/O, read no clock and start no goroutine.

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -39,12 +41,16 @@ type ended struct {
 	Evaluated   int               `json:"evaluated_step,omitempty"`
 	Figures     []progress.Figure `json:"figures,omitempty"` // of the last evaluation
 
-	dir string
+	dir     string
+	program string // that goes on with it: train or coordinator
 }
 
 // howItEnded reads a run directory in which nothing runs; warnings are for what cannot be read there.
 func howItEnded(ctx context.Context, dir string, warn io.Writer) ended {
-	e := ended{Event: "status", Time: time.Now(), Members: []memberStatus{}, dir: dir}
+	e := ended{Event: "status", Time: time.Now(), Members: []memberStatus{}, dir: dir, program: "train"}
+	if coordinators(dir) {
+		e.program = "coordinator"
+	}
 	records, _, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintln(warn, "warning:", err)
@@ -73,6 +79,32 @@ func howItEnded(ctx context.Context, dir string, warn io.Writer) ended {
 	e.State, e.Reason = outcome(o, last, err == nil)
 	e.Reason = job.Clean(e.Reason)
 	return e
+}
+
+// coordinators says whether the directory is that of a cluster's coordinator: a run of `train` has a lock there.
+func coordinators(dir string) bool {
+	_, noLock := os.Lstat(filepath.Join(dir, "lock"))
+	_, noPage := os.Lstat(filepath.Join(dir, web.FileName))
+	return errors.Is(noLock, fs.ErrNotExist) && noPage == nil
+}
+
+// coordinatorEnded says whether the job that a coordinator keeps in a directory is over, by what it wrote there at the
+// end. Else the error says what was written last: only etcd knows whether the job goes on.
+func coordinatorEnded(dir string) (bool, error) {
+	if !coordinators(dir) {
+		return false, nil
+	}
+	page := web.New()
+	if err := page.Read(dir, nil); err != nil {
+		return false, err
+	}
+	o := page.Outcome()
+	if slices.Contains([]string{"done", "stopped", "failed"}, o.State) {
+		return true, nil
+	}
+	return false,
+		fmt.Errorf("%s is the directory of a coordinator, which wrote there last that job %s is at step %d: %s; "+
+			"whether it goes on etcd knows: name it with --etcd", dir, o.Name, o.Step, o.State)
 }
 
 // outcome weighs what the job's page says against what the process that ran it has written at its end, if it has.
@@ -117,9 +149,9 @@ func (e ended) show(w io.Writer) error {
 		row("checkpoint", "%s", e.Checkpoint)
 	}
 	if e.State == "done" {
-		row("next", "`evenweave train --dir %s --extend` with more --epochs or --steps goes on", e.dir)
+		row("next", "`evenweave %s --dir %s --extend` with more --epochs or --steps goes on", e.program, e.dir)
 	} else {
-		row("next", "`evenweave train --dir %s` goes on from the newest checkpoint", e.dir)
+		row("next", "`evenweave %s --dir %s` goes on from the newest checkpoint", e.program, e.dir)
 	}
 	return t.Flush()
 }

@@ -3,12 +3,18 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"evenweave/internal/etcdtest"
 	"evenweave/internal/local"
 	"evenweave/internal/web"
 )
@@ -56,6 +62,58 @@ func TestStatusSaysHowARunEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	status("done") // what the page kept still says so
+}
+
+// A coordinator's directory says how its job ended too; while it goes on, only etcd can say. The coordinator and the
+// worker of the job send traces.
+func TestStatusOfACoordinatorsDirectory(t *testing.T) {
+	var mu sync.Mutex
+	var sent strings.Builder
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		sent.Write(b)
+	}))
+	defer receiver.Close()
+	endpoint, dir := etcdtest.Start(t, "").Endpoint(), t.TempDir()
+	run := func(args ...string) *exec.Cmd {
+		cmd := command(t, append(args, "--etcd", endpoint, "--insecure")...)
+		cmd.Env = append(cmd.Env, "OTEL_EXPORTER_OTLP_ENDPOINT="+receiver.URL)
+		return cmd
+	}
+	worker := run("worker", "--id", "worker-of-this-test")
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("coordinator", "--dir", dir, "--steps", "5").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := worker.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := command(t, "status", "--dir", dir).CombinedOutput()
+	for _, want := range []string{dir + " is over: done", "5 of 5", "coordinator --dir " + dir + " --extend"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%v: %q is missing:\n%s", err, want, out)
+		}
+	}
+	history := filepath.Join(dir, web.FileName)
+	b, err := os.ReadFile(history)
+	open := strings.Replace(string(b), `"state":"done"`, `"state":"training"`, 1)
+	if err = errors.Join(err, os.WriteFile(history, []byte(open), 0o600)); err != nil || open == string(b) {
+		t.Fatalf("%v: %.200s", err, b)
+	}
+	cmd := command(t, "status", "--dir", dir)
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitFailed ||
+		!strings.Contains(string(out), "at step 5: training") || !strings.Contains(string(out), "--etcd") {
+		t.Errorf("exit code %d: %s", cmd.ProcessState.ExitCode(), out)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if s := sent.String(); strings.Count(s, "member step") != 5 || !strings.Contains(s, "worker-of-this-test") {
+		t.Errorf("%d spans of a member's steps in %d bytes", strings.Count(s, "member step"), len(s))
+	}
 }
 
 func TestOutcomes(t *testing.T) {

@@ -62,9 +62,16 @@ func (w *whereFlags) dialFor(output string) (*cluster.Client, error) {
 	return w.dial()
 }
 
-// isOver says whether the run that was asked for is over, if that is why it does not answer.
-func (w *whereFlags) isOver(err error) bool {
-	return err != nil && !errors.As(err, &usageError{}) && len(w.etcd) == 0 && local.Over(w.dir) != nil
+// isOver says whether the run that was asked for is over, if that is why it does not answer. The error is why that
+// cannot be said.
+func (w *whereFlags) isOver(err error) (bool, error) {
+	if err == nil || errors.As(err, &usageError{}) || len(w.etcd) > 0 {
+		return false, nil
+	}
+	if local.Over(w.dir) != nil {
+		return true, nil
+	}
+	return coordinatorEnded(w.dir)
 }
 
 // explain says that the run is over, if that is why it does not answer.

@@ -22,6 +22,8 @@ import (
 	"evenweave/internal/progress"
 	"evenweave/internal/security"
 	"evenweave/internal/telemetry"
+	"evenweave/internal/tracing"
+	"evenweave/proto"
 	"evenweave/worker"
 )
 
@@ -285,6 +287,15 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		metrics := telemetry.NewWorker(cfg.ID)
 		metrics.Secured(cfg.Over)
 		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
+		if tracing.Wanted(os.Getenv) {
+			traces, err := tracing.Open(cmd.Context(), os.Getenv, c.job, cfg.ID, cfg.Log)
+			if err != nil {
+				cfg.Log.Warn("there are no traces", "err", err)
+			} else {
+				cfg.Observer = traced{metrics, traces}
+				defer closeTraces(traces, cfg.Log)
+			}
+		}
 		if p.asked != nil {
 			signal.Ignore(syscall.SIGHUP) // of the terminal: its parent answers that
 		}
@@ -293,6 +304,33 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		return worker.Serve(ctx, cfg, leaving)
 	}
 	return cmd
+}
+
+// traced is a worker's observer that traces its steps too.
+type traced struct {
+	*telemetry.Worker
+	traces *tracing.Tracer
+}
+
+// Entered implements worker.Observer.
+func (t traced) Entered(w job.World, rank int) {
+	t.Worker.Entered(w, rank)
+	t.traces.Entered(w, rank)
+}
+
+// Committed implements worker.Observer.
+func (t traced) Committed(c *proto.Commit, sent int) {
+	t.Worker.Committed(c, sent)
+	t.traces.Committed(c)
+}
+
+// closeTraces sends the last of them. The member has left its job: only the end of this process waits for it.
+func closeTraces(t *tracing.Tracer, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	if err := t.Close(ctx); err != nil {
+		log.Warn("what the job is reported to is behind", "err", err)
+	}
 }
 
 // takesFaults says whether this worker may be damaged on purpose: a child of `evenweave chaos` only, never a process of

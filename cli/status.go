@@ -224,7 +224,11 @@ func statusCommand() *cobra.Command {
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		over := func(err error) error {
-			if where.isOver(err) {
+			is, unsure := where.isOver(err)
+			if unsure != nil {
+				return unsure
+			}
+			if is {
 				return printEnded(ctx, where.dir, *output, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			return err

@@ -97,7 +97,7 @@ func (cfg *Config) track(ctx context.Context) (stop func()) {
 		cfg.Observer, closers = progress.Multi(cfg.Observer, run), append(closers, run.Close)
 	}
 	if tracing.Wanted(os.Getenv) {
-		traces, err := tracing.Open(ctx, os.Getenv, cfg.Name, cfg.Log)
+		traces, err := tracing.Open(ctx, os.Getenv, cfg.Name, "coordinator", cfg.Log)
 		if err != nil {
 			cfg.Log.Warn("there are no traces", "err", err)
 		} else {

@@ -30,9 +30,11 @@ func (t *Tracer) Observe(r progress.Record) {
 	t.recovery.mu.Lock()
 	defer t.recovery.mu.Unlock()
 	switch e := r.Event.(type) {
+	case progress.Start:
+		t.place.job = e.UUID
 	case progress.Step:
 		step := stepSpan(r.Time, e)
-		t.record(context.Background(), step)
+		t.record(inStep(t.place.job, e.Generation, int64(e.Step)), step)
 		if w := t.recovery.broken; w != nil && e.Generation >= w.Generation {
 			t.record(context.Background(), t.recovery.span(step.begin, e))
 			t.recovery.reset()
@@ -51,18 +53,17 @@ func stepSpan(committed time.Time, e progress.Step) span {
 		attribute.Int("evenweave.step", e.Step), attribute.Int("evenweave.epoch", e.Epoch),
 		attribute.Int64("evenweave.generation", int64(e.Generation)), attribute.Int("evenweave.world_size", e.Workers),
 		attribute.Float64("evenweave.loss", e.Loss)}}
-	phases := []struct {
-		name string
-		ms   float64
-	}{{"compute", e.ComputeMS}, {"wait", e.WaitMS}, {"reduce", e.ReduceMS}, {"update", e.UpdateMS}}
-	s.begin = committed
-	for _, p := range phases {
-		s.begin = s.begin.Add(-milliseconds(p.ms))
-	}
-	at := s.begin
-	for _, p := range phases {
-		end := at.Add(milliseconds(p.ms))
-		s.within, at = append(s.within, span{name: p.name, begin: at, end: end}), end
+	return s.of(milliseconds(e.ComputeMS), milliseconds(e.WaitMS), milliseconds(e.ReduceMS), milliseconds(e.UpdateMS))
+}
+
+// of is the span with the phases of a step within it. They follow one another, and the last ends with it.
+func (s span) of(compute, wait, reduce, update time.Duration) span {
+	at := s.end.Add(-compute - wait - reduce - update)
+	s.begin = at
+	for i, took := range []time.Duration{compute, wait, reduce, update} {
+		end := at.Add(took)
+		s.within = append(s.within, span{name: []string{"compute", "wait", "reduce", "update"}[i], begin: at, end: end})
+		at = end
 	}
 	return s
 }

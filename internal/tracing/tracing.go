@@ -1,6 +1,6 @@
-// Package tracing turns a job's events into OpenTelemetry traces: a trace for each step, with its phases, and one for
-// each recovery, with its parts. It is on only where the standard OTEL_* variables say so, and the one home of
-// OpenTelemetry.
+// Package tracing turns a job's events into OpenTelemetry traces: a trace for each step, with its phases as the
+// coordinator sees them and as each member does, and one for each recovery, with its parts. It is on only where the
+// standard OTEL_* variables say so, and the one home of OpenTelemetry.
 package tracing
 
 import (
@@ -55,21 +55,25 @@ type Tracer struct {
 	ended    atomic.Int64
 	log      *slog.Logger
 	recovery recovery
+	place    place
 }
 
-// Open makes the exporter that the variables describe. The caller must Close the tracer.
-func Open(ctx context.Context, getenv func(string) string, job string, log *slog.Logger) (*Tracer, error) {
+// Open makes the exporter that the variables describe, for a process of a job: a member's ID, or "coordinator". The
+// caller must Close the tracer.
+func Open(ctx context.Context, getenv func(string) string, job, process string, log *slog.Logger) (*Tracer, error) {
 	exporter, err := newExporter(ctx, getenv)
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
 	about, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "evenweave"),
-		attribute.String("evenweave.job", job)), resource.WithFromEnv()) // the variables come last: they win
+		// the variables come last: they win
+		attribute.String("evenweave.job", job), attribute.String("service.instance.id", process)),
+		resource.WithFromEnv())
 	if err != nil {
 		return nil, fmt.Errorf("tracing: OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
 	c := &counting{SpanExporter: exporter, log: log}
-	provider := sdk.NewTracerProvider(sdk.WithBatcher(c), sdk.WithResource(about))
+	provider := sdk.NewTracerProvider(sdk.WithBatcher(c), sdk.WithResource(about), sdk.WithIDGenerator(generator{}))
 	return &Tracer{provider: provider, spans: provider.Tracer("evenweave"), exporter: c, log: log}, nil
 }
 

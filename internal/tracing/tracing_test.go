@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,9 +16,11 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
+	protobuf "google.golang.org/protobuf/proto"
 
+	"evenweave/internal/job"
 	"evenweave/internal/progress"
+	"evenweave/proto"
 )
 
 // receiver takes spans by gRPC and by HTTP.
@@ -45,7 +48,7 @@ func (r *receiver) Export(_ context.Context, request *collector.ExportTraceServi
 func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	var sent collector.ExportTraceServiceRequest
 	body, err := io.ReadAll(request.Body)
-	if err != nil || proto.Unmarshal(body, &sent) != nil || request.URL.Path != "/v1/traces" {
+	if err != nil || protobuf.Unmarshal(body, &sent) != nil || request.URL.Path != "/v1/traces" {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
@@ -120,6 +123,7 @@ func TestAReceiverGetsStepsAndRecoveries(t *testing.T) {
 		t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
 		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment=test")
 		tracer, err := Open(t.Context(), variables(map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}), "j",
+			"p",
 			slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
@@ -148,6 +152,58 @@ func TestAReceiverGetsStepsAndRecoveries(t *testing.T) {
 	}
 }
 
+// What a member sends of a step is in the trace that the coordinator's view of it is in, with the member's own phases.
+func TestAMembersPhasesAreInTheTraceOfTheStep(t *testing.T) {
+	r := &receiver{}
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
+	open := func(process string) *Tracer {
+		tracer, err := Open(t.Context(), variables(nil), "j", process, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tracer
+	}
+	coordinator, member := open("coordinator"), open("w1")
+	coordinator.Observe(progress.Record{Event: progress.Start{UUID: "u"}})
+	member.Entered(job.World{Job: "u"}, 1)
+	for step := range 3 {
+		coordinator.Observe(progress.Record{Time: time.Unix(1000, 0), Event: progress.Step{Step: step, Generation: 2}})
+		member.Committed(&proto.Commit{Step: int64(step), Generation: 2, Assignment: []int32{3, 5},
+			TimeNanos: time.Unix(1000, 0).UnixNano(), ComputeNanos: 7e6, WaitNanos: 2e6, ReduceNanos: 1e6,
+			UpdateNanos: 4e6})
+	}
+	for _, tracer := range []*Tracer{coordinator, member} {
+		if err := tracer.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(r.resource, `"w1"`) {
+		t.Errorf("the last resource does not name the member: %s", r.resource)
+	}
+	steps, members, traces := r.roots("step"), r.roots("member step"), map[string]bool{}
+	if len(steps) != 3 || len(members) != 3 {
+		t.Fatalf("%d steps, %d of members", len(steps), len(members))
+	}
+	for i, s := range members {
+		if got := strings.Join(r.children(s), ", "); got != "compute 7ms, wait 2ms, reduce 1ms, update 4ms" {
+			t.Errorf("a member's step has %s", got)
+		}
+		if string(s.TraceId) != string(steps[i].TraceId) || string(s.SpanId) == string(steps[i].SpanId) {
+			t.Errorf("step %d is in the traces %x and %x", i, s.TraceId, steps[i].TraceId)
+		}
+		if about := fmt.Sprint(s.Attributes); !strings.Contains(about, "micro_batches") ||
+			!strings.Contains(about, "int_value:5") {
+			t.Errorf("step %d: %s", i, about)
+		}
+		traces[string(s.TraceId)] = true
+	}
+	if len(traces) != 3 {
+		t.Errorf("three steps are in %d traces", len(traces))
+	}
+}
+
 // A receiver that hangs holds nothing up; what it did not take is counted.
 func TestAReceiverThatHangs(t *testing.T) {
 	release := make(chan struct{})
@@ -160,7 +216,7 @@ func TestAReceiverThatHangs(t *testing.T) {
 	}))
 	t.Cleanup(func() { close(release); server.Close() })
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.URL)
-	tracer, err := Open(t.Context(), variables(nil), "j", slog.New(slog.DiscardHandler))
+	tracer, err := Open(t.Context(), variables(nil), "j", "p", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +246,7 @@ func TestWanted(t *testing.T) {
 			t.Errorf("%v: %v", is.set, got)
 		}
 	}
-	if _, err := Open(t.Context(), variables(map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "smoke"}), "",
+	if _, err := Open(t.Context(), variables(map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "smoke"}), "", "",
 		nil); err == nil ||
 		!strings.Contains(err.Error(), `"smoke"`) {
 		t.Errorf("an unknown protocol: %v", err)

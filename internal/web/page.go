@@ -16,8 +16,10 @@ import (
 	"evenweave/internal/regular"
 )
 
+// FileName is what pages keep in a run directory.
+const FileName = "history.json"
+
 const (
-	fileName  = "history.json"   // in a run directory
 	maxFile   = 16 << 20         // bytes of it; about one is usual
 	lookEvery = time.Second / 5  // whether something rare happened, which is saved at once
 	saveEvery = 10 * time.Second // what happens all the time
@@ -92,7 +94,7 @@ func (p *Page) since(c cursor) ([]byte, cursor, error) {
 
 // Read adds what a run directory holds: the records of its metrics.jsonl, and what pages kept there.
 func (p *Page) Read(dir string, metrics []progress.Record) error {
-	kept, err := readHistory(filepath.Join(dir, fileName))
+	kept, err := readHistory(filepath.Join(dir, FileName))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.history.curve.step() > 0 { // this process led before, and knows all of it
@@ -155,7 +157,7 @@ func (p *Page) Keep(dir string, log *slog.Logger) (stop func()) {
 		defer close(stopped)
 		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
-		path, saved, at := filepath.Join(dir, fileName), 0, time.Now()
+		path, saved, at := filepath.Join(dir, FileName), 0, time.Now()
 		for last := false; !last; {
 			select {
 			case <-tick.C:

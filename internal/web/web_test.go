@@ -382,7 +382,7 @@ func TestADamagedHistoryIsNamed(t *testing.T) {
 		"numbers": `{"version":1,"laps":{"items":["x"]}}`,
 	} {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, fileName), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, FileName), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		p := New()
