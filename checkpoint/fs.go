@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"errors"
 	"io"
 	"os"
 
@@ -58,10 +57,4 @@ func (OS) List(dir string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-func (OS) SyncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
+func (OS) SyncDir(dir string) error { return regular.SyncDir(dir) }

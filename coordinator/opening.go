@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/probe"
 	"evenweave/internal/progress"
+	"evenweave/internal/regular"
 	"evenweave/internal/security"
 	"evenweave/internal/state"
 )
@@ -171,7 +171,7 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.
 		step = newest.Manifest.Step
 	} else {
 		// What another run left under this name is not this one's curve.
-		err := os.Rename(c.journal.path(), filepath.Join(c.Dir, "metrics-before-"+j.UUID+".jsonl"))
+		err := regular.Rename(c.journal.path(), filepath.Join(c.Dir, "metrics-before-"+j.UUID+".jsonl"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return job.Job{}, 0, err
 		}

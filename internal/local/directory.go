@@ -79,16 +79,7 @@ func (d directory) write(name string, content any) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.path, name)
-	f, err := regular.Create(path + ".new")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return os.Rename(f.Name(), path)
+	return regular.Replace(filepath.Join(d.path, name), b)
 }
 
 // tidy removes the sockets of a run that was killed here.

@@ -118,7 +118,9 @@ func (r *raster) fill(c color.NRGBA, polygons ...[]point) {
 		return
 	}
 	z := vector.NewRasterizer(part.Dx(), part.Dy())
-	at := func(p point) (x, y float32) { return float32(p.x) - float32(part.Min.X), float32(p.y) - float32(part.Min.Y) }
+	at := func(p point) (x, y float32) {
+		return float32(p.x) - float32(part.Min.X), float32(p.y) - float32(part.Min.Y)
+	}
 	for _, corners := range polygons {
 		z.MoveTo(at(corners[0]))
 		for _, p := range corners[1:] {

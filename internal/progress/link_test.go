@@ -1,6 +1,7 @@
 package progress
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,7 +16,7 @@ func TestMetricsFollowNoLink(t *testing.T) {
 	if err := os.WriteFile(precious, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{path, path + ".new"} {
+	for _, name := range []string{path, fmt.Sprintf("%s.%d.tmp", path, os.Getpid())} {
 		if err := os.Symlink(precious, name); err != nil {
 			t.Fatal(err)
 		}

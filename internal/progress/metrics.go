@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"evenweave/internal/regular"
@@ -85,7 +84,8 @@ func OpenMetrics(path string) (*Metrics, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
 	}
-	if own, err := replace(path, lines); err == nil { // otherwise the disk is full: append to the old file
+	own, _ := regular.ReplaceOpen(path, func(w io.Writer) error { _, err := w.Write(lines); return err })
+	if own != nil { // otherwise the disk is full: append to the old file
 		_ = f.Close()
 		m.file = own
 	}
@@ -111,33 +111,6 @@ func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
 	}
 	m.size = int64(len(lines))
 	return lines, f.Truncate(m.size)
-}
-
-// replace replaces the file at path by a new one with this content and returns that, open.
-func replace(path string, content []byte) (*os.File, error) {
-	f, err := regular.Create(path + ".new")
-	if err != nil {
-		return nil, err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		_ = errors.Join(f.Close(), os.Remove(f.Name()))
-		return nil, err
-	}
-	_ = syncDir(filepath.Dir(path)) // without it the rename may be lost in a crash, no more
-	return f, nil
-}
-
-// syncDir makes a rename in dir survive a crash of the machine.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Observe appends r if it belongs to the curve and is not in the file yet. It never waits for the disk. Lines that a

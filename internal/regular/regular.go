@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -79,8 +80,8 @@ func Create(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// Replace writes a file for the caller alone: a reader of the path finds what was there before or all of b, never
-// a part, also after a crash.
+// Replace writes a file for the caller alone, durably: a reader of the path finds what was there before or all of b,
+// never a part, also after a crash.
 func Replace(path string, b []byte) error {
 	return ReplaceBy(path, func(w io.Writer) error {
 		_, err := w.Write(b)
@@ -90,20 +91,48 @@ func Replace(path string, b []byte) error {
 
 // ReplaceBy is Replace for what write writes; if that fails, what was there before stays.
 func ReplaceBy(path string, write func(io.Writer) error) error {
+	f, err := ReplaceOpen(path, write)
+	if f != nil {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// ReplaceOpen is ReplaceBy, and returns the new file, open at its end: what is appended to it never reaches a file that
+// replaces this one. The file is nil if it is not in place; with a file, an error says that a crash may undo the
+// rename.
+func ReplaceOpen(path string, write func(io.Writer) error) (*os.File, error) {
 	temporary := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
 	f, err := Create(temporary)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	buffered := bufio.NewWriter(f)
 	if err = write(buffered); err == nil {
 		err = buffered.Flush()
 	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(err, f.Sync()); err == nil {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(temporary))
+		return nil, errors.Join(err, f.Close(), os.Remove(temporary))
 	}
-	return nil
+	return f, SyncDir(filepath.Dir(path))
+}
+
+// Rename gives a file another name, durably.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(to))
+}
+
+// SyncDir makes what was created, renamed and removed in a directory durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -107,6 +107,19 @@ func TestReplaceIsAllOrNothing(t *testing.T) {
 			t.Errorf("mode %s, %q, %v; want %q", info.Mode(), b, err, want)
 		}
 	}
+	first, err := ReplaceOpen(path, func(io.Writer) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(path, []byte("second")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.WriteString("late"); errors.Join(err, first.Close()) != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "second" {
+		t.Errorf("what was appended to the replaced file reached its successor: %q, %v", b, err)
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "dir", "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func Token(dir string) (string, error) {
 	secret := make([]byte, tokenBytes)
 	_, _ = rand.Read(secret) // never fails
 	token = base64.RawURLEncoding.EncodeToString(secret)
-	if err := replace(path, []byte(token+"\n")); err != nil {
+	if err := regular.Replace(path, []byte(token+"\n")); err != nil {
 		return "", fmt.Errorf("keeping the page's token: %w", err)
 	}
 	return token, nil

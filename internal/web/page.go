@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -169,7 +168,7 @@ func (p *Page) Keep(dir string, log *slog.Logger) (stop func()) {
 				continue
 			}
 			data, _, err := p.since(cursor{})
-			if err = errors.Join(err, replace(path, data)); err != nil {
+			if err = errors.Join(err, regular.Replace(path, data)); err != nil {
 				log.Debug("keeping the page's history", "err", err)
 			}
 			saved, at = rare, time.Now()
@@ -184,17 +183,4 @@ func (p *Page) rare() int {
 	defer p.mu.Unlock()
 	h := p.history
 	return h.worlds.total + h.recoveries.total + h.notes.total + h.checkpoints.total + h.waits.total + h.detailed
-}
-
-// replace puts a file in place in one go. It is not synced: a crash of the machine costs a part of a timeline.
-func replace(path string, content []byte) error {
-	f, err := regular.Create(path + ".new")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return os.Rename(f.Name(), path)
 }
