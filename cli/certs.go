@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,8 +25,9 @@ const (
 )
 
 type certsFlags struct {
-	dir, own, job string
-	days          int
+	dir, job string
+	any      bool // the authority is of no job in particular
+	days     int
 }
 
 // initFlags are those of `certs init` alone.
@@ -39,9 +39,9 @@ type initFlags struct {
 
 func (c *certsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.dir, "dir", "./certs",
-		"directory of one set of files for each role")
-	cmd.Flags().StringVar(&c.own, "authority", "",
-		"directory of the authority, whose key belongs out of the cluster's reach (default: ca in --dir)")
+		"directory of the authority (ca) and of one set of files for each role")
+	cmd.Flags().BoolVar(&c.any, "any-job", false,
+		"the authority may vouch for processes of any job: for a cluster that runs one job after the other")
 	cmd.Flags().StringVar(&c.job, "job", "evenweave", "name of the job: a certificate counts in no other")
 	cmd.Flags().IntVar(&c.days, "days", 90, "how long certificates are valid")
 }
@@ -58,15 +58,19 @@ func (c *certsFlags) check() error {
 
 func (c *certsFlags) life() time.Duration { return time.Duration(c.days) * 24 * time.Hour }
 
-func (c *certsFlags) authorityDir() string { return cmp.Or(c.own, filepath.Join(c.dir, authorityDir)) }
+func (c *certsFlags) authorityDir() string { return filepath.Join(c.dir, authorityDir) }
 
 // authority opens the authority, or makes it.
 func (c *certsFlags) authority(cmd *cobra.Command) (*security.Authority, error) {
 	dir := c.authorityDir()
-	a, made, err := security.OpenAuthority(dir, c.job, time.Now())
+	open, of := security.OpenAuthority, "job "+c.job
+	if c.any {
+		open, of = security.OpenAuthorityOfAll, "any job"
+	}
+	a, made, err := open(dir, c.job, time.Now())
 	if made && err == nil {
 		fmt.Fprintf(cmd.ErrOrStderr(),
-			"made an authority for job %s in %s: with its key a process can be any of the job\n", c.job, dir)
+			"made an authority for %s in %s: with its key a process can be any of the job\n", of, dir)
 	}
 	return a, err
 }
@@ -147,7 +151,7 @@ func (c *initFlags) keep(ctx context.Context, cmd *cobra.Command) error {
 func (c *initFlags) layout() []security.Secret {
 	own := security.AuthorityIn(c.authorityDir())
 	all := []security.Secret{{Name: c.secrets + "-ca", Files: map[string]string{
-		"job." + c.job + ".crt": own.Cert, "job." + c.job + ".key": own.Key}}}
+		"ca.crt": own.Cert, "ca.key": own.Key}}}
 	sets := security.Roles()
 	if c.peers != "" {
 		peers := security.AuthorityIn(c.authorityDir() + peersDir)

@@ -17,6 +17,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+const certManagerModule = "github.com/cert-manager/cert-manager@v1.21.2"
+
 // limit bounds each wait for something that takes seconds on an idle machine: test machines are busy.
 const limit = 5 * time.Minute
 
@@ -185,10 +187,34 @@ func (t trial) admission(dir string) {
 	if _, err := kubectl(t.ctx, "apply", "-f", "base/namespace.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range []string{"overlays/dev", "overlays/production", "overlays/gpu", dir} {
+	overlays := []string{"overlays/dev", "overlays/production", "overlays/gpu", dir}
+	if t.certManager() {
+		overlays = append(overlays, withCertManager(t.T))
+	}
+	for _, d := range overlays {
 		out := t.do("apply", "--dry-run=server", "-k", d)
 		t.Logf("%s: %d objects accepted, no warning", d, strings.Count(out, "(server dry run)"))
 	}
+}
+
+// certManager gives the cluster the schemas of cert-manager's objects, from its Go module; false: they cannot be had.
+func (t trial) certManager() bool {
+	out, err := exec.CommandContext(t.ctx, "go", "mod", "download", "-json", certManagerModule).Output()
+	var module struct{ Dir string }
+	if err != nil || json.Unmarshal(out, &module) != nil {
+		t.Logf("%s cannot be fetched here: its objects are not validated by its schemas", certManagerModule)
+		return false
+	}
+	var files []string
+	for _, kind := range []string{"certificates", "issuers"} {
+		files = append(files, "-f", filepath.Join(module.Dir, "deploy", "crds", "cert-manager.io_"+kind+".yaml"))
+	}
+	t.do(append([]string{"apply", "--server-side"}, files...)...)
+	t.Cleanup(func() { _, _ = kubectl(context.Background(), append([]string{"delete"}, files...)...) })
+	for _, kind := range []string{"certificates", "issuers"} {
+		t.do("wait", "--for=condition=Established", "--timeout=60s", "crd/"+kind+".cert-manager.io")
+	}
+	return true
 }
 
 // volumes runs the command EVENWEAVE_TEST_VOLUMES, before any pod needs the volumes: on some test clusters they belong

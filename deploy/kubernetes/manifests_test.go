@@ -1,6 +1,8 @@
 // Package kubernetes holds no code, only manifests and the tests that keep them correct.
 //
 //	manifests_test.go  every overlay, offline: schemas, Pod Security, references, flags
+//	schemas_test.go    the kinds that manifests may have
+//	certificates_test.go  which pod holds which key
 //	network_test.go    which pods the policies let connect
 //	cluster_test.go    the dev overlay on a real cluster (`make test-kubernetes`)
 package kubernetes
@@ -43,57 +45,6 @@ type deployment struct {
 	objects   []metav1.Object
 	kinds     []string
 	workloads []workload
-}
-
-// podMonitor is the part of the Prometheus operator's schema that we use.
-type podMonitor struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata"`
-	Spec              struct {
-		Selector            metav1.LabelSelector `json:"selector"`
-		PodTargetLabels     []string             `json:"podTargetLabels,omitempty"`
-		PodMetricsEndpoints []struct {
-			Port, Path, Interval string
-		} `json:"podMetricsEndpoints"`
-	} `json:"spec"`
-}
-
-// prometheusRule holds the groups of a rules file as they stand there.
-type prometheusRule struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata"`
-	Spec              struct {
-		Groups []any `json:"groups"`
-	} `json:"spec"`
-}
-
-// typed returns an empty object of the kind, or nil where no manifest should have such a kind.
-func typed(kind string) metav1.Object {
-	switch kind {
-	case "v1/Namespace":
-		return &corev1.Namespace{}
-	case "v1/ServiceAccount":
-		return &corev1.ServiceAccount{}
-	case "v1/ConfigMap":
-		return &corev1.ConfigMap{}
-	case "v1/Service":
-		return &corev1.Service{}
-	case "v1/PersistentVolumeClaim":
-		return &corev1.PersistentVolumeClaim{}
-	case "apps/v1/Deployment":
-		return &appsv1.Deployment{}
-	case "apps/v1/StatefulSet":
-		return &appsv1.StatefulSet{}
-	case "policy/v1/PodDisruptionBudget":
-		return &policyv1.PodDisruptionBudget{}
-	case "networking.k8s.io/v1/NetworkPolicy":
-		return &networkingv1.NetworkPolicy{}
-	case "monitoring.coreos.com/v1/PodMonitor":
-		return &podMonitor{}
-	case "monitoring.coreos.com/v1/PrometheusRule":
-		return &prometheusRule{}
-	}
-	return nil
 }
 
 // render builds a kustomization and decodes it strictly: an unknown field or a wrong type is an error.
@@ -139,11 +90,34 @@ func render(t *testing.T, dir string) deployment {
 
 // withMonitoring returns the directory of a kustomization of the dev overlay with the monitoring component.
 func withMonitoring(t *testing.T) string {
-	return kustomization(t, "resources: [OVERLAY]\ncomponents: [COMPONENT]\n")
+	return kustomization(t, "resources: [OVERLAY]\ncomponents: [COMPONENTS/monitoring]\n")
 }
 
-// kustomization writes one into a new directory; OVERLAY and COMPONENT stand for the relative paths of overlays/dev and
-// components/monitoring.
+// withCertManager returns the directory of a copy of the dev overlay that takes its certificates from cert-manager.
+func withCertManager(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, part := range []string{"base", "etcd", "components", "overlays"} {
+		if err := os.CopyFS(filepath.Join(dir, part), os.DirFS(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir = filepath.Join(dir, "overlays", "dev")
+	name := filepath.Join(dir, "kustomization.yaml")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = bytes.Replace(b, []byte("- ../../components/tls-evenweave #"), []byte("- ../../components/tls-cert-manager #"),
+		1)
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// kustomization writes one into a new directory; OVERLAY and COMPONENTS stand for the relative paths of overlays/dev
+// and components.
 func kustomization(t *testing.T, body string) string {
 	t.Helper()
 	here, err := os.Getwd()
@@ -152,7 +126,7 @@ func kustomization(t *testing.T, body string) string {
 	}
 	dir := t.TempDir()
 	body = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: evenweave\n" + body
-	for word, path := range map[string]string{"OVERLAY": "overlays/dev", "COMPONENT": "components/monitoring"} {
+	for word, path := range map[string]string{"OVERLAY": "overlays/dev", "COMPONENTS": "components"} {
 		relative, err := filepath.Rel(dir, filepath.Join(here, path))
 		if err != nil {
 			t.Fatal(err)
@@ -167,7 +141,7 @@ func kustomization(t *testing.T, body string) string {
 
 func TestManifests(t *testing.T) {
 	dirs := map[string]string{"dev": "overlays/dev", "production": "overlays/production", "gpu": "overlays/gpu",
-		"monitoring": withMonitoring(t)}
+		"monitoring": withMonitoring(t), "cert-manager": withCertManager(t)}
 	for name, dir := range dirs {
 		t.Run(name, func(t *testing.T) {
 			d := render(t, dir)
@@ -176,6 +150,7 @@ func TestManifests(t *testing.T) {
 			t.Run("habits", d.testHabits)
 			t.Run("network", func(t *testing.T) { d.testNetwork(t, name == "monitoring") })
 			t.Run("flags", d.testFlags)
+			t.Run("certificates", d.testCertificates)
 		})
 	}
 }
@@ -193,8 +168,8 @@ func (d deployment) testSecurity(t *testing.T) {
 				t.Errorf("%s: %s: %s", w.name, r.ForbiddenReason, r.ForbiddenDetail)
 			}
 		}
-		if token := w.pod.AutomountServiceAccountToken; token == nil || *token {
-			t.Errorf("%s: mounts a token of the Kubernetes API that it does not need", w.name)
+		if token := w.pod.AutomountServiceAccountToken; token == nil || *token != (w.component() == "certs") {
+			t.Errorf("%s: the pod of certificates alone needs a token of the Kubernetes API", w.name)
 		}
 		for _, c := range w.pod.Containers {
 			if s := c.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
@@ -230,6 +205,9 @@ func (d deployment) testReferences(t *testing.T) {
 			t.Errorf("%s: no ServiceAccount %q", w.name, w.pod.ServiceAccountName)
 		}
 		for _, v := range w.pod.Volumes {
+			if s := v.Secret; s != nil && d.keptIn(s.SecretName) == "" {
+				t.Errorf("%s: nothing makes Secret %q", w.name, s.SecretName)
+			}
 			if c := v.PersistentVolumeClaim; c != nil && !names["v1/PersistentVolumeClaim/"+c.ClaimName] {
 				t.Errorf("%s: no PersistentVolumeClaim %q", w.name, c.ClaimName)
 			}
@@ -245,6 +223,9 @@ func (d deployment) testReferences(t *testing.T) {
 			if !names["v1/ConfigMap/"+e.ConfigMapRef.Name] {
 				t.Errorf("%s: no ConfigMap %q", w.name, e.ConfigMapRef.Name)
 			}
+		}
+		if w.component() == "certs" {
+			continue // it serves nothing
 		}
 		for what, p := range map[string]*corev1.Probe{"startup": c.StartupProbe, "readiness": c.ReadinessProbe,
 			"liveness": c.LivenessProbe} {
@@ -321,7 +302,7 @@ func (d deployment) testHabits(t *testing.T) {
 		if _, tag, ok := strings.Cut(c.Image, ":"); !ok || tag == "latest" || tag == "" {
 			t.Errorf("%s: image %q has no fixed tag", w.name, c.Image)
 		}
-		if !budgeted[w.name] && !(w.component() == "etcd" && d.replicas(w.name) == 1) {
+		if !budgeted[w.name] && !(d.replicas(w.name) == 1 && w.component() != "coordinator") {
 			t.Errorf("%s: no PodDisruptionBudget", w.name)
 		}
 	}
@@ -364,8 +345,8 @@ func (d deployment) testFlags(t *testing.T) {
 	}
 	known := map[string]bool{}
 	flags := map[string]map[string]bool{}
-	for _, command := range []string{"coordinator", "worker"} {
-		help, err := exec.Command(binary, command, "--help").CombinedOutput()
+	for _, command := range []string{"coordinator", "worker", "certs init"} {
+		help, err := exec.Command(binary, append(strings.Fields(command), "--help")...).CombinedOutput()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -395,10 +376,14 @@ func (d deployment) testFlags(t *testing.T) {
 		for _, e := range c.Env {
 			variable(w.name, e.Name)
 		}
+		command := ""
 		for _, arg := range c.Args {
 			name, isFlag := strings.CutPrefix(arg, "--")
-			if name, _, _ = strings.Cut(name, "="); isFlag && !flags[c.Args[0]][name] {
-				t.Errorf("%s: evenweave %s has no flag --%s", w.name, c.Args[0], name)
+			if !isFlag {
+				command = strings.TrimSpace(command + " " + arg)
+			}
+			if name, _, _ = strings.Cut(name, "="); isFlag && !flags[command][name] {
+				t.Errorf("%s: evenweave %s has no flag --%s", w.name, command, name)
 			}
 		}
 	}

@@ -34,7 +34,7 @@ func (d deployment) testNetwork(t *testing.T, monitoring bool) {
 		t.Errorf("policies allow\n  %v\nthe processes need\n  %v", got, want)
 	}
 	slices.Sort(fromOutside)
-	pages := []string{"coordinator:http", "etcd:metrics", "worker:http"}
+	pages := []string{"coordinator:https", "etcd:metrics", "worker:https"}
 	if monitoring && !reflect.DeepEqual(fromOutside, pages) || !monitoring && len(fromOutside) > 0 {
 		t.Errorf("Prometheus may reach %v", fromOutside)
 	}

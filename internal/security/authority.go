@@ -58,6 +58,11 @@ func OpenAuthority(dir, job string, now time.Time) (a *Authority, made bool, err
 	return openAuthority(dir, job, job+domain, now)
 }
 
+// OpenAuthorityOfAll is OpenAuthority for one that vouches for any job; what it issues now is for the given one.
+func OpenAuthorityOfAll(dir, job string, now time.Time) (a *Authority, made bool, err error) {
+	return openAuthority(dir, job, domain[1:], now)
+}
+
 // OpenPeerAuthority is OpenAuthority for the nodes of an etcd, which are found by names below a domain of their own and
 // prove themselves to each other, whatever the job.
 func OpenPeerAuthority(dir, peers string, now time.Time) (a *Authority, made bool, err error) {
@@ -104,7 +109,8 @@ func readAuthority(dir, job, below string, now time.Time) (*Authority, error) {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, caFile), err)
 	}
 	if len(cert.PermittedDNSDomains) != 1 || cert.PermittedDNSDomains[0] != below {
-		return nil, fmt.Errorf("%s is the authority of another job: expected one of %s; choose another directory",
+		return nil, fmt.Errorf("%s is the authority of another job: expected one of %s; choose another "+
+			"directory",
 			filepath.Join(dir, caFile), below)
 	}
 	name := filepath.Join(dir, authorityKey)
