@@ -7,7 +7,7 @@ BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
 RACE := -race -gcflags=all=-d=checkptr=0
 
-.PHONY: help setup setup-cuda build run test test-compose test-browser test-interop test-kubernetes race fuzz bench lint proto cross rename clean
+.PHONY: help setup setup-cuda build run test test-compose test-browser test-interop test-kubernetes race fuzz bench lint sbom licenses vuln pin proto cross rename clean
 help: ## what can be made
 	@awk -F': .*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -70,6 +70,25 @@ lint: ## gofmt, vet and the linters of .golangci.yml
 cross: ## the other platforms build, on the "go" backend at least
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/evenweave
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/evenweave
+
+sbom: build ## bin/sbom.json: what the program and its image are made of (CycloneDX)
+	@GO="$(GO)" deploy/sbom.sh $(BIN) bin/sbom.json
+	@echo "bin/sbom.json: $$(grep -c '"purl"' bin/sbom.json) parts"
+
+# The two that have texts of their own, read: svgo CC BY 4.0, freetype the FreeType licence. Both ask to be named only.
+LICENSES := Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT,MPL-2.0
+licenses: ## the licences of all modules in the program are among those that are allowed
+	$(GO) run github.com/google/go-licenses@v1.6.0 check ./cmd/evenweave --allowed_licenses=$(LICENSES) \
+		--ignore github.com/ajstarks/svgo --ignore github.com/golang/freetype 2>bin/licenses.log || { grep -v '^W' bin/licenses.log; exit 1; }
+
+# The database is at vuln.go.dev, or in a copy: make vuln GOVULNDB=file:///DIR
+vuln: ## published faults in what the program uses; fails where the database cannot be had
+	@mkdir -p bin; $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(if $(GOVULNDB),-db $(GOVULNDB)) ./... >bin/vuln.log 2>&1 || failed=1; \
+	cat bin/vuln.log; ! grep -q 'fetching vulnerabilities' bin/vuln.log || \
+		echo "vuln: NOT CHECKED: the database of published faults cannot be had here"; exit $${failed:-0}
+
+pin: ## write the digests of all images into the Compose file, the Dockerfile and the manifests
+	@deploy/pin.sh
 
 proto: ## generate proto/*.pb.go (needs protoc)
 	GOBIN=$(CURDIR)/bin $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
