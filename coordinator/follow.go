@@ -52,8 +52,14 @@ type dialer struct {
 	over    *security.Transport // that the pool dials by
 	job     string              // UUID
 	layout  *state.Layout
-	samples int // of the training data
-	metrics int // of a commit
+	samples int                          // of the training data
+	metrics int                          // of a commit
+	keys    func(member string) []string // that the member has registered
+}
+
+// to are the options of a call that only this member is to answer.
+func (d *dialer) to(member string) []grpc.CallOption {
+	return append(d.over.To(d.keys(member)), grpc.MaxCallRecvMsgSize(maxStatus))
 }
 
 // follower is the stream from one member.
@@ -93,7 +99,7 @@ func (d *dialer) stream(ctx context.Context, j job.Job, member, address string, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: d.job, AfterStep: *after},
-		grpc.MaxCallRecvMsgSize(maxStatus))
+		d.to(member)...)
 	if err != nil {
 		return 0, err
 	}
@@ -167,8 +173,8 @@ func pausedUntil(ctx context.Context) (paused bool) {
 func (d *dialer) ask(ctx context.Context, member, address string) policy.Outcome {
 	for ctx.Err() == nil {
 		if conn, err := d.pool.Dial(address); err == nil {
-			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: d.job}, grpc.WaitForReady(true),
-				grpc.MaxCallRecvMsgSize(maxStatus))
+			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: d.job},
+				append(d.to(member), grpc.WaitForReady(true))...)
 			switch {
 			case err == nil && s.Member == member:
 				return policy.Alive

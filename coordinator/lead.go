@@ -88,9 +88,10 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 		policy:  policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
 		members: newRoster(view, c.healed, c.journal),
 		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout, metrics: len(c.MetricNames),
-			samples: c.archive.samples},
+			samples: c.archive.samples, keys: c.keysOf},
 		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status, c.traces}, steps: c.steps,
-		condition: &c.condition, inputs: make(inbox, 256), tasks: &sync.WaitGroup{}, halt: c.halt, lost: c.lostRecord,
+		condition: &c.condition, sealedBy: c.over.Registered(), inputs: make(inbox, 256), tasks: &sync.WaitGroup{},
+		halt: c.halt, lost: c.lostRecord,
 		log: c.Log, uuid: uuid,
 	}
 	t.saver = &saver{
@@ -99,6 +100,12 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 		avoid: map[string]time.Time{}, forged: map[string]bool{}, doubted: map[int64]bool{},
 	}
 	return t
+}
+
+// keysOf are the keys of a member by the newest view.
+func (c *Coordinator) keysOf(member string) []string {
+	v, _ := c.views.View()
+	return v.Keys(member)
 }
 
 // openJournal takes over what earlier leaders recorded, until the function that it returns is called.

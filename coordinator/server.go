@@ -11,6 +11,7 @@ import (
 
 	"evenweave/checkpoint"
 	"evenweave/internal/cluster"
+	"evenweave/internal/security"
 	"evenweave/proto"
 )
 
@@ -20,7 +21,7 @@ func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
 		v, _ := c.views.View()
 		return v
 	}
-	proto.RegisterCoordinatorServer(s, &server{store: c.archive.Store, log: c.Log, view: view,
+	proto.RegisterCoordinatorServer(s, &server{store: c.archive.Store, log: c.Log, view: view, over: c.over,
 		streams: make(chan struct{}, maxStreams)})
 }
 
@@ -35,6 +36,7 @@ type server struct {
 	store   *checkpoint.Store
 	log     *slog.Logger
 	view    func() cluster.View
+	over    *security.Transport
 	streams chan struct{} // one entry a stream
 }
 
@@ -44,6 +46,8 @@ type server struct {
 func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
 	if view := s.view(); view.Job == nil || r.Job != view.Job.UUID {
 		return status.Error(codes.FailedPrecondition, "this coordinator leads another job")
+	} else if err := s.over.FromMember(stream.Context(), view.Keys("")); err != nil {
+		return err
 	}
 	if r.Offset < 0 || r.Length < 0 {
 		return status.Errorf(codes.InvalidArgument, "%d bytes from offset %d: neither can be negative", r.Length,

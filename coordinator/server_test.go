@@ -14,6 +14,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/security"
 	"evenweave/proto"
 )
 
@@ -48,7 +49,7 @@ func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	leads := func() cluster.View { return cluster.View{Job: &job.Job{UUID: "mine"}} }
-	s := &server{
+	s := &server{over: security.For(nil),
 		store: store, log: slog.New(slog.DiscardHandler), view: leads,
 		streams: make(chan struct{}, maxStreams),
 	}

@@ -44,10 +44,11 @@ type term struct {
 	lost      func(uuid string) error // explains that etcd has lost the job
 	log       *slog.Logger
 
-	uuid    string // of the job, for its goroutines: the record itself belongs to the loop
-	halting bool
-	failure string    // the policy's verdict on the job
-	done    *job.Done // what the term has recorded as the job's end
+	uuid     string   // of the job, for its goroutines: the record itself belongs to the loop
+	sealedBy []string // keys of this process, when it last wrote all records again
+	halting  bool
+	failure  string    // the policy's verdict on the job
+	done     *job.Done // what the term has recorded as the job's end
 }
 
 // records is what a term writes to etcd, in transactions that fail once the term is over; *cluster.Term is one.
@@ -301,13 +302,18 @@ func (t *term) feed(ctx context.Context, input any) {
 	}
 }
 
-// repair writes again what a stranger has replaced or damaged.
+// repair writes again what a stranger has replaced or damaged, and all records once this process has another
+// certificate: the authority of the one before may be about to go.
 func (t *term) repair(ctx context.Context) {
-	if v := t.members.view; v.Spoilt() {
-		if err := t.records.ReplaceJob(ctx, v, *v.Job); err != nil {
-			t.log.Warn("cannot write the damaged records again", "err", err)
-		}
+	v, keys := t.members.view, t.dialer.over.Registered()
+	if !v.Spoilt() && slices.Equal(keys, t.sealedBy) {
+		return
 	}
+	if err := t.records.ReplaceJob(ctx, v, *v.Job); err != nil {
+		t.log.Warn("cannot write the records again", "err", err)
+		return
+	}
+	t.sealedBy = keys
 }
 
 func (t *term) publish(ctx context.Context, w job.World) {

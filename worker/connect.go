@@ -18,7 +18,7 @@ import (
 type Rings struct {
 	self, job string
 	open      func(record []byte) (job.World, error) // a world as the coordinator has published it
-	dialer    grpclink.Dialer
+	over      *security.Transport
 	server    *grpclink.Server
 	world     atomic.Pointer[job.World] // the one that was connected last
 }
@@ -27,9 +27,7 @@ type Rings struct {
 // from peers. Neither may block.
 func NewRings(self, jobUUID string, over *security.Transport, open func([]byte) (job.World, error),
 	learn func(job.World)) *Rings {
-	r := &Rings{self: self, job: jobUUID, open: open, dialer: grpclink.Dialer{Connect: over.Dial,
-		Refused:     security.Refused,
-		Credentials: over.Credentials(security.Worker)}}
+	r := &Rings{self: self, job: jobUUID, open: open, over: over}
 	r.server = grpclink.NewServer(r.check, func(record []byte) {
 		if w, err := open(record); err == nil {
 			learn(w)
@@ -40,7 +38,7 @@ func NewRings(self, jobUUID string, over *security.Transport, open func([]byte) 
 
 // check returns why a Hello is refused, before anything in it is used: it must come from this member's left neighbour
 // in a valid world of its generation. Any caller may get the error.
-func (r *Rings) check(h grpclink.Hello) error {
+func (r *Rings) check(ctx context.Context, h grpclink.Hello) error {
 	switch {
 	case h.Job != r.job:
 		return errors.New("this member works on another job")
@@ -65,7 +63,7 @@ func (r *Rings) check(h grpclink.Hello) error {
 		h.ToRank != to {
 		return errors.New("by the world of this generation the caller is not this member's left neighbour")
 	}
-	return nil
+	return r.over.From(ctx, w.Keys[h.From])
 }
 
 // Server must be registered on the member's gRPC server.
@@ -76,6 +74,9 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 	record := w.Record
 	if record == nil {
 		return nil, errors.New("a world without its record cannot be connected")
+	}
+	if keys := r.over.Keys(); keys != nil {
+		keys.Use(w.Keys[r.self])
 	}
 	r.world.Store(&w)
 	r.server.SetCurrent(w.Job, w.Generation, record)
@@ -101,7 +102,9 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 	pending.Go(func() {
 		hello := grpclink.Hello{Job: w.Job, Generation: w.Generation, From: r.self, To: w.Peers[right].ID,
 			FromRank: rank, ToRank: right, World: record}
-		if out, outErr = r.dialer.Dial(ctx, w.Peers[right].Address, hello); outErr != nil {
+		dialer := grpclink.Dialer{Connect: r.over.Dial, Refused: security.Refused,
+			Credentials: r.over.Credentials(security.Worker), Options: r.over.To(w.Keys[w.Peers[right].ID])}
+		if out, outErr = dialer.Dial(ctx, w.Peers[right].Address, hello); outErr != nil {
 			cancel(outErr)
 		}
 	})

@@ -73,7 +73,7 @@ func TestHellosAreCheckedBeforeUse(t *testing.T) {
 			h, w := good()
 			c.change(&h, &w)
 			h.World, _ = json.Marshal(w)
-			err := r.check(h)
+			err := r.check(t.Context(), h)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, expected %q", err, c.want)
 			}

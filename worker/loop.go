@@ -34,6 +34,8 @@ type Loop struct {
 	Fetch       fetcher
 	// Leave asks the cluster for a world without this member.
 	Leave func()
+	// Known says why a caller may not have the state; nil: every caller may.
+	Known func(ctx context.Context) error
 	// Stay: wait after the job's end until ctx is over, instead of returning.
 	Stay     bool
 	Observer Observer // may be nil

@@ -74,6 +74,7 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	pages.Store(new(openingPages(cfg.Metrics)))
 	over := client.Transport()
 	if keys := over.Keys(); keys != nil {
+		keys.Wait()
 		tasks.Go(func() { keys.Watch(ctx, cfg.Log) })
 	}
 	closePages, err := cfg.servePages(over, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -107,7 +108,7 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	membership := cluster.NewMembership(client, job.Member{
 		ID: cfg.ID, Job: j.UUID, Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid(),
 		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: opened.Numerics.Hash,
-		NumericsParts: opened.Numerics.Parts, Protocol: job.Protocol,
+		NumericsParts: opened.Numerics.Parts, Protocol: job.Protocol, Keys: over.Registered(),
 	}, cfg.TTL, cfg.Log)
 	layout, err := state.OfJob(opened.Model.Tensors())
 	if err != nil {
@@ -125,7 +126,11 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		Connect:     retaining(rings.Connect, members, coordinators),
 		Fetch:       Fetcher{Dial: members.Dial, Lead: coordinators.Dial, Layout: layout, Samples: j.Spec.Samples},
 		Leave:       func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
-		Stay:        cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
+		Known: func(ctx context.Context) error {
+			v, _ := views.View()
+			return over.FromMember(ctx, v.Keys(""))
+		},
+		Stay: cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
 	}
 	if err := loop.Init(); err != nil {
 		return err
@@ -143,6 +148,9 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer server.Stop()
 	pages.Store(new(loop.Handler(cfg.Metrics, membership.Registered)))
 	tasks.Go(func() { membership.Run(ctx) })
+	if over.Keys() != nil {
+		tasks.Go(func() { cfg.register(ctx, over, views, membership) })
+	}
 	if cfg.Faults {
 		tasks.Go(func() { loop.flips(ctx) })
 	}

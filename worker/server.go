@@ -18,7 +18,7 @@ import (
 // Serve registers the Member service of an initialised loop.
 func (l *Loop) Serve(s grpc.ServiceRegistrar) {
 	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID,
-		streams: make(chan struct{}, maxStates)})
+		known: l.Known, streams: make(chan struct{}, maxStates)})
 }
 
 type server struct {
@@ -26,7 +26,8 @@ type server struct {
 	replica *replica
 	report  *report
 	job     string
-	streams chan struct{} // one entry a State stream
+	known   func(context.Context) error // of Loop
+	streams chan struct{}               // one entry a State stream
 }
 
 const (
@@ -113,6 +114,11 @@ func (s *server) Blame(_ context.Context, r *proto.BlameRequest) (*proto.BlameRe
 func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
 	if err := s.fence(r.Job); err != nil {
 		return err
+	}
+	if s.known != nil {
+		if err := s.known(stream.Context()); err != nil {
+			return err
+		}
 	}
 	if r.Offset < 0 || r.Length < 0 {
 		return status.Errorf(codes.InvalidArgument, "%d bytes from offset %d: neither can be negative", r.Length,

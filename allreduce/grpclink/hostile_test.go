@@ -100,7 +100,7 @@ func TestParkedStreamsAreBounded(t *testing.T) {
 func TestParkedStreamThatTheNewWorldContradictsIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var refusal error
-		s := NewServer(func(Hello) error { return refusal }, nil)
+		s := NewServer(func(context.Context, Hello) error { return refusal }, nil)
 		s.SetCurrent("job", 1, nil)
 		ended := make(chan error, 1)
 		go func() { ended <- handled(s, `{"job":"job","generation":2,"from":"a","to":"b"}`) }()

@@ -53,6 +53,7 @@ type Dialer struct {
 	Credentials credentials.TransportCredentials // nil: plain text
 	// Refused says that an error of Connect means that nothing listens there; nil: ECONNREFUSED.
 	Refused func(error) bool
+	Options []grpc.CallOption // of the stream
 }
 
 // Dial is [Dialer.Dial] over TCP.
@@ -84,7 +85,7 @@ func (d Dialer) Dial(ctx context.Context, target string, hello Hello) (allreduce
 	}
 	var last error // before ctx ended: what it waited for
 	for try := 1; ; try++ {
-		s, err := open(ctx, conn, first)
+		s, err := open(ctx, conn, first, d.Options)
 		if err == nil {
 			return s, nil
 		}
@@ -141,11 +142,12 @@ func (d *dialer) options() []grpc.DialOption {
 }
 
 // open opens one stream and waits for its admission.
-func open(ctx context.Context, conn *grpc.ClientConn, hello []byte) (*sender, error) {
+func open(ctx context.Context, conn *grpc.ClientConn, hello []byte, options []grpc.CallOption) (*sender, error) {
 	life, cancel := context.WithCancelCause(context.Background())
 	release := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	desc := &grpc.StreamDesc{StreamName: streamName, ClientStreams: true, ServerStreams: true}
-	stream, err := conn.NewStream(life, desc, "/"+serviceName+"/"+streamName, grpc.CallContentSubtype(codecName))
+	stream, err := conn.NewStream(life, desc, "/"+serviceName+"/"+streamName,
+		append(options, grpc.CallContentSubtype(codecName))...)
 	if err != nil {
 		cancel(err)
 		return nil, err

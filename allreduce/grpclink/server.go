@@ -29,7 +29,7 @@ const (
 
 // Server accepts the streams of left neighbours and parks each until its ring is opened. It is safe for concurrent use.
 type Server struct {
-	check   func(Hello) error
+	check   func(context.Context, Hello) error
 	onWorld func(world []byte)
 
 	mu         sync.Mutex
@@ -48,9 +48,10 @@ type parkKey struct {
 }
 
 // NewServer returns a server without a generation: it parks every stream that passes check (nil: all), and calls check
-// again while a stream waits. The caller gets the error of check, which must therefore hold no secret of this member.
-// onWorld, if not nil, gets the world record of each admitted Hello of a newer generation. Neither may block.
-func NewServer(check func(Hello) error, onWorld func(world []byte)) *Server {
+// again while a stream waits, with its context. The caller gets the error of check, which must therefore hold no secret
+// of this member. onWorld, if not nil, gets the world record of each admitted Hello of a newer generation. Neither may
+// block.
+func NewServer(check func(context.Context, Hello) error, onWorld func(world []byte)) *Server {
 	return &Server{check: check, onWorld: onWorld, parked: map[parkKey]*receiver{}, changed: make(chan struct{})}
 }
 
@@ -72,14 +73,15 @@ func (s *Server) SetCurrent(job string, generation int64, world []byte) {
 	defer s.mu.Unlock()
 	s.job, s.generation, s.world = job, generation, world
 	for key, r := range s.parked {
-		if err := s.admissible(r.hello); err != nil {
+		if err := s.admissible(r); err != nil {
 			s.drop(key, err)
 		}
 	}
 }
 
 // admissible returns why a stream may not wait here, or nil. s.mu is held.
-func (s *Server) admissible(hello Hello) error {
+func (s *Server) admissible(r *receiver) error {
+	hello := r.hello
 	switch {
 	case s.job != "" && hello.Job != s.job:
 		return status.Error(codes.FailedPrecondition, "this member works on another job")
@@ -87,7 +89,7 @@ func (s *Server) admissible(hello Hello) error {
 		return status.Errorf(codes.Aborted, "generation %d is over: this member is at %d",
 			hello.Generation, s.generation)
 	case s.check != nil:
-		if err := s.check(hello); err != nil {
+		if err := s.check(r.stream.Context(), hello); err != nil {
 			return status.Error(codes.InvalidArgument, shorten(err.Error()))
 		}
 	}
@@ -205,7 +207,7 @@ func parseHello(in incoming) (Hello, error) {
 func (s *Server) park(key parkKey, r *receiver) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.admissible(r.hello); err != nil {
+	if err := s.admissible(r); err != nil {
 		return err
 	}
 	if old := s.parked[key]; key == s.taken || old != nil && old.stream.Context().Err() == nil {

@@ -114,6 +114,23 @@ func (v View) Member(id string) (job.Member, bool) {
 	return job.Member{}, false
 }
 
+// Keys are those of a member, by its record and by the world; "": of all members.
+func (v View) Keys(member string) (keys []string) {
+	for _, m := range v.Members {
+		if member == "" || m.ID == member {
+			keys = append(keys, m.Keys...)
+		}
+	}
+	if v.World != nil {
+		for id, known := range v.World.Keys {
+			if member == "" || id == member {
+				keys = append(keys, known...)
+			}
+		}
+	}
+	return keys
+}
+
 // SetWorkers writes the wanted worker count of a local run. It returns the first revision of a View that has it.
 func (c *Client) SetWorkers(ctx context.Context, n int) (revision int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

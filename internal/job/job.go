@@ -46,6 +46,8 @@ type Member struct {
 	// NumericsParts: as in Job.
 	NumericsParts string `json:"numerics_parts,omitempty"`
 	Protocol      int    `json:"protocol"`
+	// Keys are the public keys of its certificate, two while it is renewed: see package security. None without TLS.
+	Keys []string `json:"keys,omitempty"`
 	// Leaving asks for a world without this member.
 	Leaving bool `json:"leaving,omitempty"`
 }
@@ -84,6 +86,8 @@ type World struct {
 	// Halt: take no further step, serve the state.
 	Halt   bool   `json:"halt,omitempty"`
 	Reason string `json:"reason"`
+	// Keys are those of the peers' records, by member.
+	Keys map[string][]string `json:"keys,omitempty"`
 
 	// Record is the world as the coordinator has published it, with its seal: for members that pass it on.
 	Record []byte `json:"-"`

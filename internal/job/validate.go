@@ -154,7 +154,20 @@ func (m Member) Validate() error {
 		text("host", m.Host, maxAddress), within("pid", m.PID, 0, 1<<31-1),
 		within("parallelism", m.Parallelism, 0, MaxPeers),
 		text("backend", m.Backend, maxWord), text("numerics", m.Numerics, maxWord),
-		text("numerics_parts", m.NumericsParts, maxParts))
+		text("numerics_parts", m.NumericsParts, maxParts), checkKeys(m.Keys))
+}
+
+// checkKeys bounds the keys of a member.
+func checkKeys(keys []string) error {
+	if len(keys) > 2 {
+		return fmt.Errorf("%d keys: expected at most 2", len(keys))
+	}
+	for _, k := range keys {
+		if err := text("a key", k, maxWord); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Speaks returns nil if the member's protocol is this process's, else an error that says what to do.
@@ -191,6 +204,11 @@ func (w World) Validate() error {
 			return fmt.Errorf("peer %d: %q is in the world twice", rank, p.ID)
 		}
 		seen[p.ID] = true
+	}
+	for id, keys := range w.Keys {
+		if err := checkKeys(keys); !seen[id] || err != nil {
+			return fmt.Errorf("keys: %q is not in the world, or has keys that cannot be: %w", clip(id), err)
+		}
 	}
 	for _, id := range w.Fresh {
 		if !seen[id] {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"evenweave/allreduce/grpclink"
 	"evenweave/coordinator"
 	"evenweave/internal/cluster"
 	"evenweave/internal/etcdtest"
@@ -177,6 +179,10 @@ func TestTrainingOverTLS(t *testing.T) {
 			"coordinator": security.Coordinator} {
 			renew(t, a, process, role, life)
 		}
+		before := map[string][]string{}
+		for _, m := range records(t, operator, endpoint).Members {
+			before[m.ID] = m.Keys
+		}
 		for _, over := range append(transports, lead) {
 			within := time.After(deadline)
 			for until := time.Now().Add(life - time.Minute); over.Keys().NotAfter().Before(until); {
@@ -187,9 +193,23 @@ func TestTrainingOverTLS(t *testing.T) {
 				}
 			}
 		}
-		if v := records(t, operator, endpoint); v.World.Generation != generation {
-			t.Errorf("the renewal cost a generation: %d, %d before", v.World.Generation, generation)
+		within := time.After(deadline)
+		for renewed := false; !renewed; { // each has its new key alone in the record, and in the world
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-within:
+				t.Fatalf("the keys are %+v in a world with %v", v.Members, v.World.Keys)
+			}
+			v = records(t, operator, endpoint)
+			renewed = true
+			for _, m := range v.Members {
+				renewed = renewed && len(m.Keys) == 1 && !slices.Equal(m.Keys, before[m.ID]) &&
+					slices.Equal(m.Keys, v.World.Keys[m.ID])
+			}
 		}
+	}
+	if v.World.Generation == generation {
+		t.Error("no world came of the renewed certificates: the ring stands on the old ones")
 	}
 	close(released)
 	ended(t, "coordinator", done, nil)
@@ -200,6 +220,11 @@ func TestTrainingOverTLS(t *testing.T) {
 		t.Errorf("ended with %+v, a calm run with %+v", d, want)
 	}
 	wholeCurve(t, dir, steps)
+	for _, e := range events.all {
+		if w, ok := e.(progress.World); ok && int64(w.Generation) > generation && !w.Planned {
+			t.Errorf("the renewal broke a step: %+v", w)
+		}
+	}
 }
 
 // steal uses a worker's certificate and etcd: neither makes a world, nor the end of the job, and the coordinator writes
@@ -214,6 +239,7 @@ func steal(t *testing.T, thief, operator *security.Transport, endpoint string) {
 	}
 	defer c.Close()
 	before := records(t, operator, endpoint)
+	impersonate(t, thief, before)
 	if _, err := thief.Seal("world", 1<<50, []byte("{}")); err == nil {
 		t.Error("a worker's certificate seals a world")
 	}
@@ -245,6 +271,56 @@ func steal(t *testing.T, thief, operator *security.Transport, endpoint string) {
 	if after := records(t, operator, endpoint); after.Job.UUID != before.Job.UUID || after.Done != nil ||
 		after.World.Generation != before.World.Generation {
 		t.Errorf("the records are %+v, before %+v", after, before)
+	}
+}
+
+// impersonate claims to be a member with another worker's certificate: the key in the record is another.
+func impersonate(t *testing.T, thief *security.Transport, v cluster.View) {
+	t.Helper()
+	w := v.World
+	from, to := w.Peers[0], w.Peers[1]
+	ctx, stop := context.WithTimeout(t.Context(), deadline)
+	defer stop()
+	dialer := grpclink.Dialer{Connect: thief.Dial, Refused: security.Refused,
+		Credentials: thief.Credentials(security.Worker)}
+	_, err := dialer.Dial(ctx, to.Address, grpclink.Hello{Job: w.Job, Generation: w.Generation, From: from.ID,
+		To:       to.ID,
+		FromRank: 0, ToRank: 1, World: w.Record})
+	if err == nil || !strings.Contains(err.Error(), "the key that is registered") {
+		t.Errorf("a ring under another member's name: %v", err)
+	}
+	forged := fmt.Sprintf(`{"job":%q,"generation":%d,"peers":[{"id":%q,"address":%q},{"id":%q,"address":%q}]}`, w.Job,
+		w.Generation+1, from.ID, from.Address, to.ID, to.Address)
+	_, err = dialer.Dial(ctx, to.Address, grpclink.Hello{Job: w.Job, Generation: w.Generation + 1, From: from.ID,
+		To: to.ID, FromRank: 0, ToRank: 1, World: []byte(forged)})
+	if err == nil || !strings.Contains(err.Error(), "no seal") {
+		t.Errorf("a world of its own: %v", err)
+	}
+	for _, at := range []struct {
+		role    security.Role
+		address string
+		ask     func(c *grpc.ClientConn) (interface{ Recv() (*proto.Block, error) }, error)
+	}{
+		{security.Worker, to.Address, func(c *grpc.ClientConn) (interface{ Recv() (*proto.Block, error) }, error) {
+			return proto.NewMemberClient(c).State(ctx, &proto.StateRequest{Job: w.Job, Step: 1})
+		}},
+		{security.Coordinator, v.Leader.Address, func(c *grpc.ClientConn) (interface{ Recv() (*proto.Block, error) },
+			error) {
+			return proto.NewCoordinatorClient(c).Checkpoint(ctx, &proto.CheckpointRequest{Job: w.Job})
+		}},
+	} {
+		c, err := grpc.NewClient("passthrough:///"+at.address, thief.Options(at.role)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := at.ask(c)
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "registered") {
+			t.Errorf("a worker that is not registered asks %s: %v", at.role, err)
+		}
+		_ = c.Close()
 	}
 }
 

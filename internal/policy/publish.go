@@ -36,7 +36,7 @@ func (p *Policy) gather(now time.Time) []any {
 // publishPlanned publishes a world that members enter after their next commit, if the facts ask for a new one.
 func (p *Policy) publishPlanned(now time.Time) []any {
 	peers, halt := p.desired(now, false)
-	if halt == p.world.Halt && slices.Equal(peers, p.world.Peers) {
+	if halt == p.world.Halt && slices.Equal(peers, p.world.Peers) && !p.renewed() {
 		return nil
 	}
 	if len(peers) < p.limits.Min && len(peers) > 0 && !halt {
@@ -63,6 +63,8 @@ func (p *Policy) changes(peers []job.Peer, halt bool) string {
 		parts = append(parts, "halting")
 	case p.world.Halt && !halt && len(peers) > 0:
 		parts = append(parts, "going on")
+	case len(parts) == 0 && slices.Equal(peers, p.world.Peers):
+		parts = append(parts, "certificates renewed")
 	case len(parts) == 0:
 		parts = append(parts, "another order")
 	}
@@ -90,6 +92,7 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 		Reason: cut(reason),
 		Fresh:  job.World{Peers: without(peers, p.trusted(peers))}.IDs(), Away: without(p.holders(), peers),
 	}
+	w.Keys = p.keys(peers)
 	w.Away = w.Away[:min(len(w.Away), job.MaxPeers)]
 	if len(p.dismissed) > 0 {
 		w.Dismissed = maps.Clone(p.dismissed)
@@ -111,6 +114,30 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 	p.pending = w.Generation
 	p.noted = ""
 	return []any{Publish{w}}
+}
+
+// keys are those that the peers have registered, or had when the present world was published; nil: they have none.
+func (p *Policy) keys(peers []job.Peer) map[string][]string {
+	keys := map[string][]string{}
+	for _, peer := range peers {
+		m, registered := p.member(peer.ID)
+		switch {
+		case registered && m.Peer() == peer && len(m.Keys) > 0:
+			keys[peer.ID] = m.Keys
+		case p.world != nil && slices.Contains(p.world.Peers, peer) && len(p.world.Keys[peer.ID]) > 0:
+			keys[peer.ID] = p.world.Keys[peer.ID]
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return keys
+}
+
+// renewed reports whether a member of the present world has registered other keys than the world names. The next
+// world's ring is dialled with those.
+func (p *Policy) renewed() bool {
+	return !maps.EqualFunc(p.keys(p.world.Peers), p.world.Keys, slices.Equal)
 }
 
 // cut bounds a reason, which every member reads and logs.

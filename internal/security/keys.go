@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,9 @@ type Keys struct {
 	want     Identity
 	now      func() time.Time
 	set      atomic.Pointer[set]
+	waits    atomic.Bool         // a renewed key is not used before Use
+	next     atomic.Pointer[set] // the one that waits
+	changed  chan struct{}       // a signal: keys have come or are in use
 	failures atomic.Int64
 }
 
@@ -44,7 +48,7 @@ type set struct {
 
 // Load reads the files, which must hold the identity.
 func Load(files Files, want Identity) (*Keys, error) {
-	k := &Keys{files: files, want: want, now: time.Now}
+	k := &Keys{files: files, want: want, now: time.Now, changed: make(chan struct{}, 1)}
 	s, err := k.read()
 	if err != nil {
 		return nil, err
@@ -81,9 +85,21 @@ func (k *Keys) look(log *slog.Logger, said string) string {
 	old := k.set.Load()
 	switch {
 	case err == nil && s.content == old.content:
+		if next := k.next.Load(); next != nil && k.now().After(old.pair.Leaf.NotAfter) { // better than none
+			k.Use([]string{keyOf(next.pair.Leaf)})
+		}
 		return warnExpiry(log, said, old.pair.Leaf, k.now())
+	case err == nil && k.waits.Load() && keyOf(s.pair.Leaf) != keyOf(old.pair.Leaf) &&
+		k.now().Before(old.pair.Leaf.NotAfter):
+		k.next.Store(s)
+		k.set.Store(&set{pair: old.pair, roots: s.roots, content: s.content})
+		k.signal()
+		log.Info("renewed certificate: it is used once its key is registered", "file", k.files.Cert)
+		return ""
 	case err == nil:
+		k.next.Store(nil)
 		k.set.Store(s)
+		k.signal()
 		log.Info("renewed certificate in use", "file", k.files.Cert, "not_after", s.pair.Leaf.NotAfter)
 		return ""
 	case err.Error() != said:
@@ -92,6 +108,29 @@ func (k *Keys) look(log *slog.Logger, said string) string {
 			old.pair.Leaf.NotAfter)
 	}
 	return err.Error()
+}
+
+// Wait has a renewed key wait until its member's record, or the world, names it: see Use. Call it before Watch.
+func (k *Keys) Wait() { k.waits.Store(true) }
+
+// Use takes the renewed key that waits into use if it is one of those that others know by now.
+func (k *Keys) Use(known []string) {
+	next := k.next.Load()
+	if next == nil || !slices.Contains(known, keyOf(next.pair.Leaf)) || !k.next.CompareAndSwap(next, nil) {
+		return
+	}
+	k.set.Store(next)
+	k.signal()
+}
+
+// Changed gets a signal when Registered has changed.
+func (k *Keys) Changed() <-chan struct{} { return k.changed }
+
+func (k *Keys) signal() {
+	select {
+	case k.changed <- struct{}{}:
+	default:
+	}
 }
 
 // warnExpiry says once that a certificate that is in use is about to expire, or has.

@@ -12,6 +12,8 @@ import (
 	"time"
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 // cluster is a directory as `certs init` makes it.
 func cluster(t *testing.T, now time.Time) (string, *Authority) {
 	t.Helper()

@@ -6,6 +6,7 @@
 //	identity.go   the role and the job in a certificate's name
 //	keys.go       a process's certificate files, read again when they change
 //	handshake.go  mutual TLS 1.3
+//	bound.go      a connection is bound to the key in a member's record
 //	access.go     which role may call which method, or see which page
 //	seal.go       the coordinator's signature on its records
 //	authority.go  an authority of one's own: makes and renews certificates

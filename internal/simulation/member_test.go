@@ -3,6 +3,7 @@ package simulation
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -104,7 +105,7 @@ func (m *member) register() {
 			e.changed()
 		}
 		l := e.members[i]
-		if l.member != record {
+		if !reflect.DeepEqual(l.member, record) {
 			l.member, l.owner = record, m.process
 			e.changed()
 		}

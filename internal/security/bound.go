@@ -1,0 +1,101 @@
+package security
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+)
+
+// A member's record and the world name the public key of its certificate. The other end of a connection is that member
+// only if it has proved that key; a certificate of its role alone makes it any member.
+
+// keyOf is the name of a certificate's public key in records.
+func keyOf(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// Registered are the keys that this process's record has to name: the one in use, and a renewed one that waits; nil
+// without TLS.
+func (t *Transport) Registered() []string {
+	if t.keys == nil {
+		return nil
+	}
+	keys := []string{keyOf(t.keys.set.Load().pair.Leaf)}
+	if next := t.keys.next.Load(); next != nil {
+		keys = append(keys, keyOf(next.pair.Leaf))
+	}
+	return keys
+}
+
+var errOtherKey = status.Error(codes.Unauthenticated, "the other end has not the key that is registered")
+
+// To are the options of a call to a member with these keys: it fails, before anything is sent, if the other end has
+// another one.
+func (t *Transport) To(keys []string) []grpc.CallOption {
+	if t.keys == nil {
+		return nil
+	}
+	return []grpc.CallOption{grpc.PerRPCCredentials(expected(keys))}
+}
+
+type expected []string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (e expected) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	info, _ := credentials.RequestInfoFromContext(ctx)
+	return nil, proved(info.AuthInfo, e)
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials.
+func (expected) RequireTransportSecurity() bool { return true }
+
+// proved says why the other end has none of these keys.
+func proved(info credentials.AuthInfo, keys []string) error {
+	secure, ok := info.(credentials.TLSInfo)
+	if !ok || len(secure.State.PeerCertificates) == 0 ||
+		!slices.Contains(keys, keyOf(secure.State.PeerCertificates[0])) {
+		return errOtherKey
+	}
+	return nil
+}
+
+// From says why the caller of a served method is not a member with these keys.
+func (t *Transport) From(ctx context.Context, keys []string) error {
+	if t.keys == nil {
+		return nil
+	}
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return errOtherKey
+	}
+	return proved(p.AuthInfo, keys)
+}
+
+// FromMember is From for what the coordinator may have, too.
+func (t *Transport) FromMember(ctx context.Context, keys []string) error {
+	if t.keys == nil {
+		return nil
+	}
+	p, _ := peer.FromContext(ctx)
+	if p == nil {
+		return errOtherKey
+	}
+	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+		if i, err := t.keys.caller(info.State.PeerCertificates); err == nil && i.Role == Coordinator {
+			return nil
+		}
+	}
+	if err := proved(p.AuthInfo, keys); err != nil {
+		return status.Error(codes.PermissionDenied, "no registered member has the caller's key")
+	}
+	return nil
+}
