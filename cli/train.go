@@ -21,6 +21,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/plot"
+	"evenweave/internal/processors"
 	"evenweave/internal/progress"
 )
 
@@ -93,6 +94,13 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		if err != nil {
 			return err
 		}
+		var gpus []string
+		if spec.backend == "xla:cuda" {
+			if gpus = processors.GPUs(); len(gpus) > 0 && workers > len(gpus) {
+				log.Warn("workers share GPUs: they take turns, and each needs memory of its own", "workers", workers,
+					"gpus", len(gpus))
+			}
+		}
 		passed := logs.passed()
 		var hold <-chan struct{}
 		if spec.extend {
@@ -107,7 +115,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 			Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption),
 				map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
 			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
-			Finished: last.finished, Hold: hold, Pin: pin,
+			Finished: last.finished, Hold: hold, Pin: pin, GPUs: gpus,
 		}, interrupt)
 		draw(dir, log)
 		if exitCode(err) == exitInterrupted && !last.finished() {

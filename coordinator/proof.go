@@ -19,10 +19,16 @@ const (
 
 // proofs keeps the hash of each due state that a strict majority of the world that agreed on it has reported.
 type proofs struct {
-	worlds  []job.World          // of this term, oldest first
+	worlds  []usedWorld          // of this term, oldest first
 	agreed  map[int64]string     // SHA-256 by step
 	offered map[int64]time.Time  // since when a state without a proof is on offer
 	silent  map[string]time.Time // by member of the present world that does not report: since when
+}
+
+// usedWorld is a world and the processes that it uses: every status asks for some of every member.
+type usedWorld struct {
+	job.World
+	peers map[job.Peer]bool
 }
 
 func newProofs() *proofs {
@@ -34,7 +40,17 @@ func (p *proofs) present() (w job.World, ok bool) {
 	if len(p.worlds) == 0 {
 		return job.World{}, false
 	}
-	return p.worlds[len(p.worlds)-1], true
+	return p.worlds[len(p.worlds)-1].World, true
+}
+
+// of returns the world of a generation, or one that uses no process.
+func (p *proofs) of(generation int64) (w usedWorld) {
+	for _, w := range slices.Backward(p.worlds) {
+		if w.Generation == generation {
+			return w
+		}
+	}
+	return usedWorld{}
 }
 
 // enter takes a newer world.
@@ -42,7 +58,11 @@ func (p *proofs) enter(w job.World, now time.Time) {
 	if last, ok := p.present(); ok && last.Generation >= w.Generation {
 		return
 	}
-	p.worlds = append(p.worlds, w)
+	peers := make(map[job.Peer]bool, w.Size())
+	for _, peer := range w.Peers {
+		peers[peer] = true
+	}
+	p.worlds = append(p.worlds, usedWorld{w, peers})
 	if len(p.worlds) > maxWorlds {
 		p.worlds = slices.Delete(p.worlds, 0, 1)
 	}
@@ -54,8 +74,7 @@ func (p *proofs) enter(w job.World, now time.Time) {
 
 // used says whether a world of this term used that process.
 func (p *proofs) used(generation int64, member, address string) bool {
-	i := slices.IndexFunc(p.worlds, func(w job.World) bool { return w.Generation == generation })
-	return i >= 0 && slices.Contains(p.worlds[i].Peers, job.Peer{ID: member, Address: address})
+	return p.of(generation).peers[job.Peer{ID: member, Address: address}]
 }
 
 // saved forgets what a durable step makes void.
@@ -84,8 +103,8 @@ func (p *proofs) count(claims []claim) {
 	}
 	votes, voted := map[state]int{}, map[vote]bool{}
 	for _, c := range claims {
-		i := slices.IndexFunc(p.worlds, func(w job.World) bool { return w.Generation == c.held.Generation })
-		if i < 0 || !slices.Contains(p.worlds[i].Peers, job.Peer{ID: c.member, Address: c.address}) {
+		w := p.of(c.held.Generation)
+		if !w.peers[job.Peer{ID: c.member, Address: c.address}] {
 			continue
 		}
 		s := state{c.held.Step, c.held.Generation, string(c.held.Sha256)}
@@ -93,7 +112,7 @@ func (p *proofs) count(claims []claim) {
 			continue
 		}
 		voted[vote{s, c.member}] = true
-		if votes[s]++; 2*votes[s] > p.worlds[i].Size() {
+		if votes[s]++; 2*votes[s] > w.Size() {
 			if _, known := p.agreed[s.step]; !known {
 				p.agreed[s.step] = s.hash
 			}
@@ -113,7 +132,7 @@ func (p *proofs) alone(claims []claim, reporting int, committed int64, now time.
 		if string(c.held.Sha256) != hash {
 			return "", false
 		}
-		if slices.Contains(w.Peers, job.Peer{ID: c.member, Address: c.address}) {
+		if p.used(w.Generation, c.member, c.address) {
 			members[c.member] = true
 		}
 		standing = standing || c.held.Generation == w.Generation

@@ -41,7 +41,7 @@ func TestFollowersGetChangesAtOnceAndCommitsInTime(t *testing.T) {
 		<-f.statuses // the first
 
 		for i := range 200 {
-			<-time.After(pace * time.Duration(i%3)) // at once; just as the follower looks
+			<-time.After(shortestPace * time.Duration(i%3)) // at once; just as the follower looks
 			verdict, reported := fmt.Sprint(i), time.Now()
 			r.set(func(s *proto.Status) { s.Verdict = verdict })
 			for s := range f.statuses {
@@ -58,12 +58,13 @@ func TestFollowersGetChangesAtOnceAndCommitsInTime(t *testing.T) {
 		for step := range int64(10) {
 			r.commit(&proto.Commit{Step: step + 1}, nil)
 		}
-		if s := <-f.statuses; len(s.Commits) != 10 || time.Since(begun) > pace {
-			t.Errorf("%d commits were sent after %v, expected 10 within %v", len(s.Commits), time.Since(begun), pace)
+		if s := <-f.statuses; len(s.Commits) != 10 || time.Since(begun) > shortestPace {
+			t.Errorf("%d commits were sent after %v, expected 10 within %v", len(s.Commits), time.Since(begun),
+				shortestPace)
 		}
 		begun = time.Now()
 		if s := <-f.statuses; len(s.Commits) != 0 || time.Since(begun) < signOfLife ||
-			time.Since(begun) > signOfLife+2*pace {
+			time.Since(begun) > signOfLife+2*shortestPace {
 			t.Errorf("the sign of life came after %v with %d commits", time.Since(begun), len(s.Commits))
 		}
 		stop()

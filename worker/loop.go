@@ -201,6 +201,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		s.Generation, s.Accusation, s.Holding, s.Held, s.Fingerprint, s.Verdict, s.Phase = world.Generation, nil, false,
 			nil, "", "", phaseConnect
 	})
+	l.report.among(world.Size())
 	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(),
 		world.Reason))
 

@@ -39,6 +39,8 @@ type report struct {
 
 	dueMu sync.Mutex // so that of two concurrent reports of due states the later one is kept
 
+	size int // of the world: all its members report the same commits
+
 	moved   time.Time     // when the member last made progress
 	allowed time.Duration // how long ago that may be; 0: any time
 }
@@ -72,6 +74,20 @@ func (r *report) phase(p string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status.Phase = p
+}
+
+// among records the size of the world that this member is in.
+func (r *report) among(size int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.size = size
+}
+
+// pace is the time between two messages that hold only commits.
+func (r *report) pace() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return min(shortestPace*time.Duration(max(r.size, fewMembers))/fewMembers, signOfLife)
 }
 
 // commit records a committed step and the ledger after it; a repeated step replaces all later ones. It wakes no

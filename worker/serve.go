@@ -69,6 +69,7 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	defer cancel(nil)
 
 	views := cluster.NewWatcher(cfg.Log)
+	views.Member = cfg.ID
 	tasks.Go(func() { views.Run(ctx, client) })
 	var pages atomic.Pointer[http.Handler] // from the start: a worker that waits for its job is healthy too
 	pages.Store(new(openingPages(cfg.Metrics)))

@@ -73,14 +73,15 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 		case <-changed:
 		case <-stream.Context().Done():
 			return stream.Context().Err()
-		case <-time.After(pace):
+		case <-time.After(s.report.pace()):
 		}
 	}
 }
 
 const (
-	pace       = 50 * time.Millisecond // between messages that hold only commits
-	signOfLife = time.Second
+	shortestPace = 50 * time.Millisecond // between messages that hold only commits
+	signOfLife   = time.Second           // the longest between any two
+	fewMembers   = 16                    // beyond, the pace grows with the world, so the coordinator gets no more
 )
 
 func (s *server) Probe(_ context.Context, r *proto.ProbeRequest) (*proto.Status, error) {

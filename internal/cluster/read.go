@@ -25,7 +25,7 @@ const (
 // Read fetches the whole view, at one revision. It skips an unusable member's record and names it in the view; any
 // other unusable record is an error.
 func (c *Client) Read(ctx context.Context) (View, error) {
-	v, err := c.read(ctx)
+	v, err := c.read(ctx, "")
 	if err == nil && v.Spoilt() {
 		return View{}, v.spoilt[0]
 	}
@@ -33,17 +33,21 @@ func (c *Client) Read(ctx context.Context) (View, error) {
 }
 
 // read is Read without the explanation of why etcd does not answer, which may take a second. It skips and names
-// unusable records of the coordinator too.
-func (c *Client) read(ctx context.Context) (View, error) {
+// unusable records of the coordinator too. If only names a member, the view has no other's record.
+func (c *Client) read(ctx context.Context, only string) (View, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	k := c.keys
+	members := clientv3.OpGet(k.members(), clientv3.WithPrefix(), clientv3.WithLimit(memberPage))
+	if only != "" {
+		members = clientv3.OpGet(k.member(only))
+	}
 	oldest := clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)
 	r, err := c.etcd.Txn(ctx).Then(
 		clientv3.OpGet(k.job()), clientv3.OpGet(k.world()), clientv3.OpGet(k.done()), clientv3.OpGet(k.workers()),
 		// The others are candidates that wait.
 		clientv3.OpGet(k.election()+"/", clientv3.WithPrefix(), oldest, clientv3.WithLimit(1)),
-		clientv3.OpGet(k.members(), clientv3.WithPrefix(), clientv3.WithLimit(memberPage)),
+		members,
 	).Commit()
 	if err != nil {
 		return View{}, err

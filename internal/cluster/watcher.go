@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +17,10 @@ import (
 
 // Watcher keeps the newest View and signals each change of it. It is safe for concurrent use.
 type Watcher struct {
+	// Member, if it is set before Run, is the only member whose record must be new: the others' are as old as the poll
+	// interval. N members that each read N records at every change of one would read N^3 while they join.
+	Member string
+
 	log      *slog.Logger
 	mu       sync.Mutex
 	view     View
@@ -149,15 +156,32 @@ func (w *Watcher) publish() {
 // pollInterval bounds how stale a view can get if a watch falls silent without an error.
 const pollInterval = 2 * time.Second
 
+// pollFor is the interval for a member of so many: beyond manyMembers, what all of them read grows no faster than their
+// number.
+func pollFor(members int) time.Duration {
+	return min(pollInterval*time.Duration(max(members, manyMembers))/manyMembers, longestPoll)
+}
+
+const (
+	manyMembers = 64
+	longestPoll = time.Minute
+)
+
 // maxReported bounds how many bad records of one view are logged.
 const maxReported = 20
 
 // Run keeps the view up to date until ctx ends; the caller owns the goroutine. While etcd is away the last view stays.
 func (w *Watcher) Run(ctx context.Context, c *Client) {
 	retry := 50 * time.Millisecond
+	poll, whole := pollInterval, time.Time{} // when all records were read
 	for ctx.Err() == nil {
 		claim := w.takeClaim()
-		v, err := c.read(ctx)
+		began := time.Now()
+		only := w.Member
+		if began.Sub(whole) >= poll {
+			only = ""
+		}
+		v, err := c.read(ctx, only)
 		if ctx.Err() != nil {
 			return
 		}
@@ -177,9 +201,30 @@ func (w *Watcher) Run(ctx context.Context, c *Client) {
 			continue
 		}
 		retry = 50 * time.Millisecond
+		if only == "" {
+			whole = began
+		} else {
+			before, _ := w.View()
+			v.renew(before, c.keys, only)
+		}
 		w.set(v)
 		w.report("a record cannot be used: going on without it", v.Skipped...)
-		w.await(ctx, c, v.Revision)
+		if w.Member != "" {
+			poll = pollFor(len(v.Members))
+		}
+		w.await(ctx, c, v.Revision, poll-time.Since(whole))
+	}
+}
+
+// renew completes a view that has no other member's record than that one's with those of the view before.
+func (v *View) renew(before View, k keys, only string) {
+	v.Members = append(slices.DeleteFunc(slices.Clone(before.Members), func(m job.Member) bool { return m.ID == only }),
+		v.Members...)
+	for _, err := range before.Skipped {
+		if bad, ok := errors.AsType[*BadRecord](err); ok && strings.HasPrefix(bad.Key, k.members()) &&
+			bad.Key != k.member(only) {
+			v.Skipped = append(v.Skipped, err)
+		}
 	}
 }
 
@@ -195,16 +240,25 @@ func (w *Watcher) report(what string, errs ...error) {
 	w.logged = now
 }
 
-// await returns at the first event after the revision, at a peer's claim, or after the poll interval.
-func (w *Watcher) await(ctx context.Context, c *Client, revision int64) {
-	ctx, cancel := context.WithTimeout(ctx, pollInterval)
+// concerns reports whether the change of a key must be read at once.
+func (w *Watcher) concerns(k keys, key string) bool {
+	id, member := strings.CutPrefix(key, k.members())
+	return !member || w.Member == "" || id == w.Member
+}
+
+// await returns at the first event after the revision that concerns this watcher, at a peer's claim, or when it is time
+// to poll.
+func (w *Watcher) await(ctx context.Context, c *Client, revision int64, poll time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, poll)
 	defer cancel()
 	events := c.etcd.Watch(ctx, c.keys.all(), clientv3.WithPrefix(), clientv3.WithRev(revision+1),
 		clientv3.WithFragment())
 	for {
 		select {
 		case r, ok := <-events:
-			if !ok || len(r.Events) > 0 || r.Err() != nil {
+			if !ok || r.Err() != nil || slices.ContainsFunc(r.Events, func(e *clientv3.Event) bool {
+				return w.concerns(c.keys, string(e.Kv.Key))
+			}) {
 				return
 			}
 		case <-w.ask:

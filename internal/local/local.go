@@ -34,6 +34,8 @@ type Config struct {
 	Hold <-chan struct{}
 	Log  *slog.Logger
 	Pin  bool // each worker on processors of its own, where there are enough
+	// GPUs are shared out among the workers, one each and then in turn; none: each worker sees what this process does.
+	GPUs []string
 
 	// For fault injection; nil: nothing. Adapt may change the settings of a process before each start, Started gets its
 	// pid. Both are called from one goroutine.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,7 +124,7 @@ func (s *supervisor) launch(p *process) error {
 		what = s.cfg.Adapt(p.name, what)
 	}
 	p.cmd = exec.Command(s.cfg.Executable, what.args()...)
-	p.cmd.Env = append(append(os.Environ(), s.cfg.Env...), LifelineVariable+"=3")
+	p.cmd.Env = slices.Concat(os.Environ(), s.cfg.Env, s.gpu(p.name), []string{LifelineVariable + "=3"})
 	p.cmd.ExtraFiles = []*os.File{s.lifeline}
 	p.cmd.Stderr = log
 	if info, err := log.Stat(); err == nil {
@@ -191,6 +192,15 @@ func workerNumber(name string) int {
 
 func (s *supervisor) logPath(name string) string {
 	return filepath.Join(s.cfg.Dir, "logs", name+".log")
+}
+
+// gpu is the environment that shows a worker its GPU.
+func (s *supervisor) gpu(name string) []string {
+	i, n := workerNumber(name), len(s.cfg.GPUs)
+	if i == 0 || n == 0 {
+		return nil
+	}
+	return []string{processors.VisibleGPUs + "=" + s.cfg.GPUs[(i-1)%n]}
 }
 
 // scale starts or retires workers until there are n.

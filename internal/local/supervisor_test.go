@@ -282,3 +282,17 @@ func TestReason(t *testing.T) {
 		}
 	}
 }
+
+// TestWorkersGetGPUs: one each, then in turn; another process gets none.
+func TestWorkersGetGPUs(t *testing.T) {
+	s := &supervisor{cfg: Config{GPUs: []string{"2", "GPU-8f6b"}}}
+	for name, want := range map[string]string{"worker-1": "CUDA_VISIBLE_DEVICES=2",
+		"worker-2": "CUDA_VISIBLE_DEVICES=GPU-8f6b", "worker-3": "CUDA_VISIBLE_DEVICES=2", "coordinator": ""} {
+		if got := strings.Join(s.gpu(name), " "); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if got := (&supervisor{}).gpu("worker-1"); got != nil {
+		t.Errorf("%q where there is no GPU", got)
+	}
+}

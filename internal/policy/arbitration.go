@@ -39,11 +39,11 @@ func (p *Policy) tick(now time.Time) []any {
 		if !s.probing.IsZero() && now.Sub(s.probing) > probeLost {
 			p.probed(now, Probed{id, Silent})
 		}
-		joining := !s.reached && (p.world == nil || p.world.Rank(id) < 0)
+		joining := !s.reached && (p.world == nil || p.rank(id) < 0)
 		if joining {
 			out = append(out, p.unreached(now, id)...)
 		}
-		if p.world != nil && p.world.Rank(id) < 0 {
+		if p.world != nil && p.rank(id) < 0 {
 			out = append(out, p.hung(now, id)...)
 		}
 		if s.suspect || joining || !s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL {
@@ -57,7 +57,7 @@ func (p *Policy) tick(now time.Time) []any {
 		examine(peer.ID)
 	}
 	for _, m := range p.members {
-		if p.world == nil || p.world.Rank(m.ID) < 0 {
+		if p.world == nil || p.rank(m.ID) < 0 {
 			examine(m.ID)
 		}
 	}
@@ -70,7 +70,7 @@ func (p *Policy) tick(now time.Time) []any {
 // waits reports whether this member of the world has reported that its collective takes long.
 func (p *Policy) waits(id string) bool {
 	t := p.standing(id).report
-	return p.world != nil && p.world.Rank(id) >= 0 && t.Generation == p.world.Generation && t.Accusation != nil &&
+	return p.world != nil && p.rank(id) >= 0 && t.Generation == p.world.Generation && t.Accusation != nil &&
 		t.Accusation.Kind == KindWaiting
 }
 
@@ -123,7 +123,7 @@ func (p *Policy) probe(now time.Time, id string) []any {
 	if m, ok := p.member(id); ok {
 		return []any{Probe{id, m.Address}}
 	}
-	return []any{Probe{id, p.world.Peers[p.world.Rank(id)].Address}}
+	return []any{Probe{id, p.world.Peers[p.rank(id)].Address}}
 }
 
 // probed takes a probe's result. Outside an arbitration only these evict: a refused connection, and silence while
@@ -135,7 +135,7 @@ func (p *Policy) probed(now time.Time, in Probed) {
 	switch {
 	case in.Outcome == Alive:
 		s.suspect, s.silent, s.reached, s.answered = false, false, true, now
-	case in.Outcome == Refused, p.world == nil || p.world.Rank(in.Member) < 0,
+	case in.Outcome == Refused, p.world == nil || p.rank(in.Member) < 0,
 		!s.absent.IsZero() && now.Sub(s.absent) > p.limits.TTL, p.hangs(in.Member, sent):
 		s.suspect, s.silent = true, in.Outcome == Silent
 	}
@@ -288,7 +288,7 @@ func (f *findings) fault(id, why string) {
 
 // weigh adds one member's accusation to the findings.
 func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
-	suspect := p.world.Rank(a.Suspect)
+	suspect := p.rank(a.Suspect)
 	switch {
 	case a.Kind == KindOther && suspect < 0:
 		f.fault(reporter.ID, fmt.Sprintf("%s could not go on (%s)", reporter.ID, job.Clean(a.Detail)))

@@ -120,6 +120,8 @@ type Policy struct {
 	durableStep int64
 	halting     bool
 	known       map[string]*standing // by member, registered or in the world
+	places      map[string]int       // in members, by id: every report asks for every member
+	ranks       map[string]int       // in world
 
 	since        time.Time // when the first member was ready, before this term's first world
 	found        int64     // the generation at the beginning of this term; 0: none
@@ -196,7 +198,10 @@ func (p *Policy) Step(now time.Time, input any) []any {
 }
 
 func (p *Policy) observe(now time.Time, in Observed) []any {
-	p.members = in.Members
+	p.members, p.places = in.Members, make(map[string]int, len(in.Members))
+	for i, m := range in.Members {
+		p.places[m.ID] = i
+	}
 	if in.Numerics != "" {
 		p.numerics, p.adopting = in.Numerics, false
 	}
@@ -204,7 +209,10 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		if p.world == nil && p.pending == 0 {
 			p.found = w.Generation
 		}
-		p.world, p.arbitration = w, nil
+		p.world, p.arbitration, p.ranks = w, nil, make(map[string]int, w.Size())
+		for rank, peer := range w.Peers {
+			p.ranks[peer.ID] = rank
+		}
 		for _, m := range in.Members { // dismissed by an earlier term
 			if why := w.Dismissed[m.ID]; why != "" {
 				p.dismissed[m.ID] = why
@@ -264,7 +272,7 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 		in.Committed = in.Committed || s.report.Committed
 	}
 	s.report, s.reached, s.reborn = in, true, s.reborn || in.Generation < s.report.Generation
-	if in.Committed && p.world != nil && p.world.Rank(in.Member) >= 0 && in.Step > p.own.step {
+	if in.Committed && p.world != nil && p.rank(in.Member) >= 0 && in.Step > p.own.step {
 		p.own = ownFaults{}
 	}
 	if in.Committed && in.Step >= s.quarantinedAt+provenSteps {
@@ -342,11 +350,19 @@ func (p *Policy) peers() []job.Peer {
 }
 
 func (p *Policy) member(id string) (job.Member, bool) {
-	i := slices.IndexFunc(p.members, func(m job.Member) bool { return m.ID == id })
-	if i < 0 {
+	i, ok := p.places[id]
+	if !ok {
 		return job.Member{}, false
 	}
 	return p.members[i], true
+}
+
+// rank returns a member's rank in the present world, or -1.
+func (p *Policy) rank(id string) int {
+	if rank, ok := p.ranks[id]; ok {
+		return rank
+	}
+	return -1
 }
 
 // standing returns a member's standing; of a stranger, a new one that is not kept.

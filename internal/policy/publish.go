@@ -49,7 +49,7 @@ func (p *Policy) publishPlanned(now time.Time) []any {
 func (p *Policy) changes(peers []job.Peer, halt bool) string {
 	var parts []string
 	for _, peer := range peers {
-		if p.world.Rank(peer.ID) < 0 {
+		if p.rank(peer.ID) < 0 {
 			parts = append(parts, peer.ID+" joins")
 		}
 	}

@@ -21,17 +21,18 @@ const (
 // its state stays, or the state is on disk: after a failure the holders are unknown.
 func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt bool) {
 	var stay, all []job.Peer // without and with the leaving members
-	for _, peer := range p.peers() {
+	in := make([]bool, len(p.peers()))
+	for rank, peer := range p.peers() {
 		m, registered := p.member(peer.ID)
 		if !p.present(peer) || !p.standing(peer.ID).quarantined.IsZero() || registered && m.Numerics != p.numerics {
 			continue
 		}
-		all = append(all, peer)
+		all, in[rank] = append(all, peer), true
 		if !registered || !m.Leaving {
 			stay = append(stay, peer)
 		}
 	}
-	joiners := p.joiners(all)
+	joiners := p.joiners(in)
 	if p.halting && len(all) > 0 {
 		joiners = nil
 	}
@@ -53,16 +54,25 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 	return p.reorder(now, peers), p.halting
 }
 
-// joiners are the candidates that are not in yet; holders of the state come first.
-func (p *Policy) joiners(in []job.Peer) []job.Peer {
-	var out, others []job.Peer
-	holders := p.holders()
+// joiners are the candidates that are not in yet; holders of the state come first. in says which ranks are.
+func (p *Policy) joiners(in []bool) []job.Peer {
+	var fresh, out, others []job.Peer
 	for _, m := range p.candidates() {
-		switch peer := m.Peer(); {
-		case slices.ContainsFunc(in, func(q job.Peer) bool { return q.ID == m.ID }):
-		case slices.Contains(holders, peer):
+		if rank := p.rank(m.ID); rank < 0 || !in[rank] {
+			fresh = append(fresh, m.Peer())
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	holders := map[job.Peer]bool{}
+	for _, peer := range p.holders() {
+		holders[peer] = true
+	}
+	for _, peer := range fresh {
+		if holders[peer] {
 			out = append(out, peer)
-		default:
+		} else {
 			others = append(others, peer)
 		}
 	}
@@ -118,7 +128,7 @@ func (p *Policy) bad(a, b job.Peer) bool { return p.linkFailures[pairOf(a, b)] >
 // fits reports whether all neighbours in this ring can reach each other.
 func (p *Policy) fits(ring []job.Peer) bool {
 	for i := range ring {
-		if len(ring) > 1 && p.bad(ring[i], ring[(i+1)%len(ring)]) {
+		if len(p.linkFailures) > 0 && len(ring) > 1 && p.bad(ring[i], ring[(i+1)%len(ring)]) {
 			return false
 		}
 	}
