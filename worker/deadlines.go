@@ -9,10 +9,7 @@ import (
 	"evenweave/internal/policy"
 )
 
-const (
-	restorePause = 200 * time.Millisecond
-	seenSteps    = 33
-)
+const seenSteps = 33
 
 // stepTimes turns recent step times into deadlines. The loop owns it.
 type stepTimes struct {

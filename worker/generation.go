@@ -43,14 +43,9 @@ type generation struct {
 	log        *slog.Logger
 	sealing    *sync.WaitGroup
 
-	furthest  int64 // step that ranks have reported
-	exchanges int   // exchanges since then
-}
-
-// fetcher reads a state: from a member by its address, or the checkpoint of that step from the coordinator.
-type fetcher interface {
-	FromPeer(ctx context.Context, address, job string, step int64) (*state.State, error)
-	FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error)
+	fetching  *fetching // a state, while the ranks go on with their exchanges; nil: none
+	furthest  int64     // step that ranks have reported
+	exchanges int       // exchanges since then
 }
 
 // maxExchanges bounds the exchanges without progress. A replay takes two.
@@ -88,6 +83,7 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 // checkpoint. They repeat this until one exchange shows agreement. After too many exchanges without progress, a member
 // that others outvote or that cannot keep a state is unfit, and a tie is a verdict.
 func (g *generation) open(ctx context.Context) error {
+	defer g.stopFetching()
 	for {
 		g.report.phase(phaseOpen)
 		slots, err := g.known()
@@ -98,9 +94,10 @@ func (g *generation) open(ctx context.Context) error {
 		if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
 			return err
 		}
-		choice := policy.Choose(policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep,
-			Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()})
-		stuck := g.exchanged(slots)
+		exchange := policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep,
+			Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()}
+		choice := policy.Choose(exchange)
+		stuck := !exchange.Fetching() && g.exchanged(slots)
 		for _, r := range choice.Void {
 			g.log.Warn("a member reports a step outside the schedule: void", "member", g.world.Peers[r].ID, "word",
 				slots[policy.SlotWords*r])
@@ -116,6 +113,7 @@ func (g *generation) open(ctx context.Context) error {
 			}
 			step, epochs, used := g.replica.progress()
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
+			g.replica.partial.Store(nil)
 			return nil
 		case choice.Has(g.rank) && !g.endless(): // the next exchange waits for the members that fetch
 			continue
@@ -143,6 +141,12 @@ func (g *generation) known() ([]int64, error) {
 	slots := make([]int64, policy.SlotWords*g.world.Size())
 	mine := slots[policy.SlotWords*g.rank:]
 	mine[3] = g.replica.durableStep()
+	if f := g.fetching; f != nil {
+		mine[4] = 1 + f.blocks.Load()
+		if f.restoring { // its state will be replaced, whatever the others have done already
+			return slots, nil
+		}
+	}
 	if r := g.replica; r.known {
 		fingerprint, err := r.fingerprint()
 		if err != nil {
@@ -207,32 +211,6 @@ type Unfit struct{ message string }
 
 func (u *Unfit) Error() string { return u.message }
 
-// obtain replaces this member's state by the chosen one.
-func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64) error {
-	g.report.phase(phaseFetch)
-	ctx, cancel := context.WithTimeout(ctx, g.deadlines().Fetch)
-	defer cancel()
-	if len(c.Holders) == 0 {
-		return g.restore(ctx, c.Step)
-	}
-	peer := g.world.Peers[c.Source(g.rank, g.world.Generation)]
-	s, err := g.fetch.FromPeer(ctx, peer.Address, g.world.Job, c.Step)
-	if err != nil {
-		return &blamed{suspect: peer.ID, kind: policy.KindFetch, err: fmt.Errorf("state of step %d from %s: %w",
-			c.Step, peer.ID, err)}
-	}
-	if f := s.Fingerprint(); f != state.Fingerprint(c.Fingerprint) {
-		return &blamed{suspect: peer.ID, kind: policy.KindProtocol, err: fmt.Errorf("state of step %d from %s has "+
-			"fingerprint %s, it announced %s", c.Step, peer.ID, f, state.Fingerprint(c.Fingerprint))}
-	}
-	if differs := slots[policy.SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
-		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", peer.ID, len(c.Holders), g.world.Size()))
-	} else {
-		g.log.Info("caught up", "step", c.Step, "from", peer.ID)
-	}
-	return g.replica.adopt(s)
-}
-
 // healed reports that this member's state was damaged and is replaced.
 func (g *generation) healed(by string) {
 	what := "had another state than its peers"
@@ -245,29 +223,6 @@ func (g *generation) healed(by string) {
 	g.observer.Healed()
 	g.report.event("healed", detail)
 	g.report.set(func(s *proto.Status) { s.Heals++; s.Heal = detail })
-}
-
-// restore loads the checkpoint of a step from the present leader. It waits for a coordinator that restarts.
-func (g *generation) restore(ctx context.Context, step int64) error {
-	for {
-		from := g.leader()
-		g.log.Info("loading the checkpoint", "step", step, "from", from)
-		s, err := g.fetch.FromCoordinator(ctx, from, g.world.Job, step)
-		if err == nil {
-			// no other member has it, or a tie; otherwise no member had one as new
-			if r := g.replica; r.broken || r.known && r.step >= step {
-				g.healed(fmt.Sprintf("the checkpoint of step %d", step))
-			}
-			g.replica.acknowledge(step)
-			return g.replica.adopt(s)
-		}
-		select {
-		case <-ctx.Done():
-			return &blamed{kind: policy.KindFetch, err: fmt.Errorf("checkpoint of step %d from the coordinator at "+
-				"%s: %w", step, from, err)}
-		case <-time.After(restorePause):
-		}
-	}
 }
 
 // opening is the step of an exchange of (step, fingerprint), in which the ranks' own steps may differ.

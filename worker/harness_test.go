@@ -38,6 +38,7 @@ type crew struct {
 	data    evenweave.Data // of members that start from now on; nil: points, each slowly
 	cutOff  bool           // no request to leave arrives
 	parted  [2]string      // no stream opens from the first to the second
+	large   time.Duration  // that a state takes to fetch
 	running sync.WaitGroup
 }
 
@@ -207,26 +208,42 @@ func (c *crew) parts(w job.World, rank int) (self, other string) {
 	return self, ""
 }
 
-// FromPeer implements fetcher.
-func (c *crew) FromPeer(ctx context.Context, address, _ string, step int64) (*state.State, error) {
+// Fetch implements fetcher.
+func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
+	for left := c.large; left > 0 && ctx.Err() == nil; left -= time.Second {
+		time.Sleep(time.Second) // virtual
+		w.Arrived(int((c.large - left) / time.Second))
+	}
+	for {
+		s, err := c.fetch(ctx, w)
+		if err == nil {
+			return s.Clone(), nil
+		}
+		select {
+		case <-time.After(fetchPoll):
+		case <-ctx.Done():
+			return nil, err
+		}
+		if w.Quiet -= fetchPoll; w.Quiet <= 0 {
+			return nil, err
+		}
+	}
+}
+
+func (c *crew) fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	c.mu.Lock()
-	m := c.members[address]
-	c.mu.Unlock()
-	s, err := m.replica.at(ctx, step)
+	defer c.mu.Unlock()
+	if w.Coordinator != nil {
+		if s, ok := c.states[w.Step]; ok {
+			return s, nil
+		}
+		return nil, fmt.Errorf("no checkpoint of step %d", w.Step)
+	}
+	s, err := c.members[w.Peers[0]].replica.at(ctx, w.Step)
 	if err != nil {
 		return nil, err
 	}
-	return s.Clone(), nil
-}
-
-// FromCoordinator implements fetcher.
-func (c *crew) FromCoordinator(_ context.Context, _, _ string, step int64) (*state.State, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s, ok := c.states[step]; ok {
-		return s.Clone(), nil
-	}
-	return nil, fmt.Errorf("no checkpoint of step %d", step)
+	return s.State, nil
 }
 
 // start runs a member until the job ends or the test does.

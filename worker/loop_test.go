@@ -447,3 +447,26 @@ func TestFenced(t *testing.T) {
 		})
 	}
 }
+
+// TestALargeStateIsWaitedFor: a state that takes many times as long to fetch as any deadline breaks no world, while its
+// blocks arrive: neither when all load the checkpoint nor when one joins.
+func TestALargeStateIsWaitedFor(t *testing.T) {
+	want := calm(t, 30)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 30)
+		c.large = 100 * time.Second
+		a := c.start("a", 1, nil)
+		b := c.start("b", 1, nil)
+		c.publish(false, "a", "b")
+		a.until(10)
+		late := c.start("late", 1, nil)
+		c.publish(true, "a", "b", "late")
+		if got := c.finish("a", "b", "late"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
+		}
+		view, _ := c.View()
+		if view.World.Generation != 2 || a.heals+b.heals+late.heals > 0 {
+			t.Errorf("generation %d, %d heals: expected two worlds", view.World.Generation, a.heals+b.heals+late.heals)
+		}
+	})
+}

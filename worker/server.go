@@ -10,8 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"evenweave/internal/state"
-	"evenweave/internal/transfer"
 	"evenweave/proto"
 )
 
@@ -30,11 +28,7 @@ type server struct {
 	streams chan struct{}               // one entry a State stream
 }
 
-const (
-	maxStates  = 4                // sent at the same time; members ask again
-	fetchQuiet = 4 * time.Second  // without a block, after which a fetch is given up
-	stateQuiet = 60 * time.Second // the time for a reader to take a block, after which it is given up
-)
+const maxStates = 4 // sent at the same time; members ask again
 
 // fence refuses callers of another job: an old process, or one that found this address in another cluster.
 func (s *server) fence(job string) error {
@@ -131,43 +125,28 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 	default:
 		return status.Errorf(codes.ResourceExhausted, "%d states are being sent: ask again", maxStates)
 	}
-	held, err := s.replica.at(stream.Context(), r.Step)
+	encoding, err := s.encoding(stream.Context(), r)
 	if err != nil {
 		return status.Error(codes.NotFound, err.Error())
 	}
 	return proto.SendBlocks(stream.Send, stateQuiet, func(w io.Writer) error {
-		length := held.Size() - r.Offset
-		if r.Length > 0 {
-			length = min(length, r.Length)
-		}
-		_, err := io.Copy(w, io.NewSectionReader(held, r.Offset, max(length, 0)))
+		_, err := io.Copy(w, encoding)
 		return err
 	})
 }
 
-// Fetcher reads states over gRPC through one shared set of connections.
-type Fetcher struct {
-	Dial    transfer.Dial // a member
-	Lead    transfer.Dial // the coordinator
-	Layout  *state.Layout // of the states
-	Samples int           // that they are trained on
-}
-
-// FromPeer fetches the state of a step from a member.
-func (f Fetcher) FromPeer(ctx context.Context, address, job string, step int64) (*state.State, error) {
-	return f.from(ctx, step, transfer.Member(f.Dial, address, job, step))
-}
-
-// FromCoordinator fetches the checkpoint of a step.
-func (f Fetcher) FromCoordinator(ctx context.Context, address, job string, step int64) (*state.State, error) {
-	return f.from(ctx, step, transfer.Coordinator(f.Lead, address, job, step))
-}
-
-func (f Fetcher) from(ctx context.Context, step int64, source transfer.Source) (*state.State, error) {
-	s, err := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: step, Sources: []transfer.Source{source},
-		Quiet: fetchQuiet}.Run(ctx)
+// encoding is the part of a state that is asked for: of one that this member holds, or is fetching.
+func (s *server) encoding(ctx context.Context, r *proto.StateRequest) (io.Reader, error) {
+	length := int64(math.MaxInt64) - r.Offset
+	if r.Length > 0 {
+		length = r.Length
+	}
+	if part := s.replica.partial.Load(); part != nil && part.Step == r.Step {
+		return io.LimitReader(part.Reader(ctx, r.Offset), length), nil
+	}
+	held, err := s.replica.at(ctx, r.Step)
 	if err != nil {
 		return nil, err
 	}
-	return s.State, nil
+	return io.NewSectionReader(held, r.Offset, length), nil
 }

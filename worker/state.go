@@ -11,6 +11,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/schedule"
 	"evenweave/internal/state"
+	"evenweave/internal/transfer"
 	"evenweave/proto"
 )
 
@@ -38,7 +39,9 @@ type replica struct {
 	skips    int64 // steps in a row that were skipped last, of those that this member knows
 	broken   bool  // memory has changed; the member has no state until it adopts one
 
-	changes int64      // counts changes of the live state
+	changes int64                             // counts changes of the live state
+	partial atomic.Pointer[transfer.Assembly] // a state that this member fetches, or has just fetched; nil: none
+
 	copying sync.Mutex // one copy for peers at a time
 	shared  atomic.Pointer[sharedCopy]
 

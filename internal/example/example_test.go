@@ -2,7 +2,6 @@ package example_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -98,16 +97,12 @@ func (m *member) Update(mean [][]float32, step int64) error {
 // fresh gives the state of step 0, which the coordinator otherwise writes as the first checkpoint.
 type fresh struct{}
 
-func (fresh) FromCoordinator(context.Context, string, string, int64) (*state.State, error) {
+func (fresh) Fetch(context.Context, worker.Wanted) (*state.State, error) {
 	layout, err := state.OfJob(example.NewSoftmax().Tensors())
 	if err != nil {
 		return nil, err
 	}
 	return state.New(layout, 300), nil
-}
-
-func (fresh) FromPeer(context.Context, string, string, int64) (*state.State, error) {
-	return nil, errors.New("no member joins late in this example")
 }
 
 // records are what the members know of the cluster, and their rings.

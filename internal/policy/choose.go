@@ -7,8 +7,8 @@ type Fingerprint struct{ Hi, Lo int64 }
 
 // Exchange is what all ranks report when a generation opens, with the world record's part.
 type Exchange struct {
-	// Slots holds SlotWords words for each rank: its step + 1 (0: it has no state), its fingerprint, and the newest
-	// step that it knows to be durable.
+	// Slots holds SlotWords words for each rank: its step + 1 (0: it has no state), its fingerprint, the newest step
+	// that it knows to be durable, and while it fetches a state 1 + the number of blocks that have arrived.
 	Slots       []int64
 	DurableStep int64  // the newest durable step in the world record
 	Total       int64  // the schedule's length
@@ -16,7 +16,7 @@ type Exchange struct {
 }
 
 // SlotWords is the number of words of a rank.
-const SlotWords = 4
+const SlotWords = 5
 
 // Choice is the result of an exchange: the state that a generation goes on from.
 type Choice struct {
@@ -94,6 +94,16 @@ func Choose(x Exchange) Choice {
 	}
 	c.Agreed = len(c.Holders) == x.size()
 	return c
+}
+
+// Fetching reports whether a rank is fetching the state that an earlier exchange chose.
+func (x Exchange) Fetching() bool {
+	for r := range x.size() {
+		if x.Slots[SlotWords*r+4] > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (x Exchange) size() int { return len(x.Slots) / SlotWords }

@@ -12,7 +12,7 @@ type claim struct{ step, fingerprint, durable int64 }
 func exchange(durableStep int64, ranks ...claim) Exchange {
 	x := Exchange{DurableStep: durableStep, Total: 100}
 	for _, r := range ranks {
-		x.Slots = append(x.Slots, r.step+1, r.fingerprint, 0, r.durable)
+		x.Slots = append(x.Slots, r.step+1, r.fingerprint, 0, r.durable, 0)
 	}
 	return x
 }

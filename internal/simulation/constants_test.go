@@ -18,7 +18,7 @@ const (
 	reportWait     = 5 * time.Second
 	saveRetry      = 3 * time.Second
 	fetchTimeout   = 60 * time.Second
-	restorePause   = 200 * time.Millisecond
+	restorePause   = 50 * time.Millisecond
 	pauseFor       = 5 * time.Second // how long a member's reports are void after it was paused
 )
 
@@ -34,7 +34,7 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"coordinator/term.go", "tickEvery", tickEvery},
 		{"internal/cluster/client.go", "requestTimeout", requestTimeout},
 		{"internal/cluster/watcher.go", "pollInterval", pollInterval},
-		{"worker/deadlines.go", "restorePause", restorePause},
+		{"internal/transfer/download.go", "again", restorePause},
 		{"worker/deadlines.go", "pauseFor", pauseFor},
 	} {
 		if got := constant(t, filepath.Join("..", "..", c.file), c.name); got != c.want {

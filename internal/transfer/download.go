@@ -19,7 +19,7 @@ import (
 const (
 	unit    = 16 // blocks that a source is asked for at a time
 	tail    = 2  // likewise, of those that another source was asked for and has not sent
-	again   = 100 * time.Millisecond
+	again   = 50 * time.Millisecond
 	reserve = 3 // the reserve is asked after this part of Quiet
 )
 

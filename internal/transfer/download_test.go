@@ -94,8 +94,13 @@ func TestWhateverHoldersDo(t *testing.T) {
 			return []Source{holder(s, nil), holder(s, nil),
 				holder(s, nil)}
 		},
-		"one dies":       func(context.Context) []Source { return []Source{holder(s, die), holder(s, nil)} },
-		"one is damaged": func(context.Context) []Source { return []Source{holder(s, damage), holder(s, nil)} },
+		"one dies": func(context.Context) []Source { return []Source{holder(s, die), holder(s, nil)} },
+		"one is damaged": func(context.Context) []Source {
+			return []Source{holder(s, damage), holder(s, func(int64, []byte) error {
+				time.Sleep(time.Millisecond) // virtual: the other sends its damaged block before
+				return nil
+			})}
+		},
 		"all but one die": func(context.Context) []Source {
 			return []Source{holder(s, die), holder(s, die),
 				holder(s, nil)}

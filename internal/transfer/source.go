@@ -32,10 +32,11 @@ func Member(dial Dial, address, job string, step int64) Source {
 	}
 }
 
-// Coordinator is the checkpoint of a step that the coordinator at an address has.
-func Coordinator(dial Dial, address, job string, step int64) Source {
+// Coordinator is the checkpoint of a step that the coordinator has; its address is asked for each time, since another
+// process may lead by then.
+func Coordinator(dial Dial, address func() string, job string, step int64) Source {
 	return func(ctx context.Context, offset, length int64) (io.Reader, error) {
-		conn, err := dial(address)
+		conn, err := dial(address())
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,169 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"evenweave/internal/policy"
+	"evenweave/internal/state"
+	"evenweave/internal/transfer"
+)
+
+const (
+	// fetchPoll is how long the others wait for a member that fetches before the ranks exchange states again: so they
+	// need no deadline for a state, however large it is.
+	fetchPoll  = 200 * time.Millisecond
+	mostPeers  = 3 // that send a state at once
+	twoCopies  = 4 // members from which on the coordinator sends two copies of a checkpoint
+	stateQuiet = 60 * time.Second
+)
+
+// fetcher reads a state.
+type fetcher interface {
+	Fetch(ctx context.Context, w Wanted) (*state.State, error)
+}
+
+// Wanted is a state to fetch, and where it is.
+type Wanted struct {
+	Job   string
+	Step  int64
+	Peers []string // addresses of members that hold it, or fetch it themselves
+	// the address of the coordinator, which has it as a checkpoint; nil: it is not asked
+	Coordinator func() string
+	Quiet       time.Duration      // without a block, after which it is given up
+	Resume      *transfer.Assembly // of an earlier attempt; may be nil
+	Began       func(*transfer.Assembly)
+	Arrived     func(blocks int)
+}
+
+// fetching is a fetch in progress.
+type fetching struct {
+	step      int64
+	restoring bool   // a checkpoint, which all members load
+	from      string // id of the member that is blamed for it; "": the coordinator
+	blocks    atomic.Int64
+	cancel    context.CancelFunc
+	done      chan struct{}
+	state     *state.State
+	err       error
+}
+
+// obtain replaces this member's state by the chosen one, or fetches on for a while: nil says that the ranks are to
+// exchange their states again.
+func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64) error {
+	g.report.phase(phaseFetch)
+	// While members load a checkpoint they report no state, so the others' choice says nothing.
+	if f := g.fetching; f == nil || f.step != c.Step && !f.restoring {
+		g.stopFetching()
+		g.startFetching(ctx, c)
+	}
+	f := g.fetching
+	select {
+	case <-f.done:
+	case <-time.After(fetchPoll):
+		return nil
+	}
+	g.fetching = nil
+	if f.err != nil {
+		return &blamed{suspect: f.from, kind: policy.KindFetch, err: fmt.Errorf("state of step %d from %s: %w",
+			f.step, orCoordinator(f.from), f.err)}
+	}
+	if f.restoring {
+		// no other member has it, or a tie; otherwise no member had one as new
+		if r := g.replica; r.broken || r.known && r.step >= f.step {
+			g.healed(fmt.Sprintf("the checkpoint of step %d", f.step))
+		}
+		g.replica.acknowledge(f.step)
+		return g.replica.adopt(f.state)
+	}
+	if len(c.Holders) > 0 {
+		if found := f.state.Fingerprint(); found != state.Fingerprint(c.Fingerprint) {
+			return &blamed{suspect: f.from, kind: policy.KindProtocol, err: fmt.Errorf("state of step %d from %s has "+
+				"fingerprint %s, it announced %s", c.Step, f.from, found, state.Fingerprint(c.Fingerprint))}
+		}
+	}
+	if differs := slots[policy.SlotWords*g.rank] == c.Step+1; differs || g.replica.broken {
+		g.healed(fmt.Sprintf("that of %s (%d of %d agree)", f.from, len(c.Holders), g.world.Size()))
+	} else {
+		g.log.Info("caught up", "step", c.Step, "from", f.from)
+	}
+	return g.replica.adopt(f.state)
+}
+
+func orCoordinator(member string) string {
+	if member == "" {
+		return "the coordinator"
+	}
+	return member
+}
+
+// startFetching fetches the chosen state from members that hold it. If none does, each member gets the checkpoint from
+// the one before it, block by block as they arrive there, and the first from the coordinator: however many they are,
+// it sends one copy, or two.
+func (g *generation) startFetching(ctx context.Context, c policy.Choice) {
+	r := g.replica
+	w := Wanted{Job: g.world.Job, Step: c.Step, Quiet: g.deadlines().Fetch, Resume: r.partial.Load(),
+		Began: func(a *transfer.Assembly) { r.partial.Store(a) }}
+	f := &fetching{step: c.Step, restoring: len(c.Holders) == 0, done: make(chan struct{})}
+	w.Arrived = func(blocks int) { f.blocks.Store(int64(blocks)) }
+	for i := range min(len(c.Holders), mostPeers) {
+		w.Peers = append(w.Peers, g.world.Peers[c.Source(g.rank, g.world.Generation+int64(i))].Address)
+	}
+	if f.restoring {
+		w.Coordinator = g.leader
+		if n := g.world.Size(); g.rank > 0 && (n < twoCopies || g.rank != n/2) {
+			w.Peers = []string{g.world.Peers[g.rank-1].Address}
+		}
+		g.log.Info("loading the checkpoint", "step", c.Step, "from", append(w.Peers, g.leader())[0])
+	} else {
+		f.from = g.world.Peers[c.Source(g.rank, g.world.Generation)].ID
+	}
+	ctx, f.cancel = context.WithCancel(ctx)
+	g.fetching = f
+	go func() {
+		defer close(f.done)
+		f.state, f.err = g.fetch.Fetch(ctx, w)
+	}()
+}
+
+// stopFetching ends the fetch in progress, if there is one. What has arrived stays for the next.
+func (g *generation) stopFetching() {
+	if f := g.fetching; f != nil {
+		f.cancel()
+		<-f.done
+		g.fetching = nil
+	}
+}
+
+// Fetcher reads states over gRPC through shared sets of connections.
+type Fetcher struct {
+	Dial    transfer.Dial // a member
+	Lead    transfer.Dial // the coordinator
+	Layout  *state.Layout // of the states
+	Samples int           // that they are trained on
+}
+
+// Fetch gets a state: its blocks from the members, and the head too unless the coordinator has it, which is asked for
+// blocks if there are no members, or they send nothing.
+func (f Fetcher) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
+	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Resume: w.Resume,
+		Began: w.Began, Arrived: w.Arrived}
+	for _, address := range w.Peers {
+		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step))
+	}
+	if w.Coordinator != nil {
+		lead := []transfer.Source{transfer.Coordinator(f.Lead, w.Coordinator, w.Job, w.Step)}
+		if d.Head = lead; len(d.Sources) == 0 {
+			d.Sources = lead
+		} else {
+			d.Reserve = lead
+		}
+	}
+	s, err := d.Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.State, nil
+}
