@@ -44,13 +44,8 @@ type Config struct {
 	// any.
 	ClipNorm float64
 
-	// Freeze leaves variables as they are: patterns of their names, as path.Match has them, separated by commas. The
-	// averages of a frozen batch normalisation still move.
-	Freeze string
-	// InitFrom is a directory of GoMLX checkpoints: Init takes the model's variables from the newest, by path. What is
-	// not there is initialized as always, as are optimizer and schedules. A job's spec must pin what it holds
-	// (evenweave.Preparer).
-	InitFrom string
+	// Tuning says what the model starts from, and what is not trained.
+	Tuning Tuning
 
 	// Counts are what Task.Metrics names, in that order.
 	Counts []Count

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"evenweave/checkpoint"
+	"evenweave/internal/probe"
 	"evenweave/internal/state"
 )
 
@@ -28,7 +29,8 @@ func Save(ctx context.Context, m *Model, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return store.Save(ctx, checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(layout)},
+	return store.Save(ctx, checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(layout),
+		WeightsSHA256: probe.WeightsSHA256(s)},
 		func(w io.Writer) error {
 			_, err := state.Seal(s).WriteTo(w)
 			return err

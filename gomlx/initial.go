@@ -32,8 +32,8 @@ func (m *Model) Init(seed uint64) error {
 		}
 	}
 	store.Finalize()
-	if m.config.InitFrom != "" {
-		return m.initFrom(m.config.InitFrom)
+	if from := m.config.Tuning; from.InitFrom != "" {
+		return m.start(from)
 	}
 	return nil
 }

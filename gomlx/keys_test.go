@@ -67,7 +67,7 @@ func TestACheckpointOfTheTrainersIsAStart(t *testing.T) {
 	if err := handler.Save(); err != nil {
 		t.Fatal(err)
 	}
-	c.InitFrom = dir
+	c.Tuning.InitFrom = dir
 	from := open(t, setup, c)
 	if err := from.Init(2); err != nil {
 		t.Fatal(err)

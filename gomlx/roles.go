@@ -97,7 +97,7 @@ func (b *builder) roles(f *forward) (all []*variable) {
 	inOrder(all)
 	for pattern := range b.config.patterns() {
 		if !b.frozen[pattern] {
-			panic(fmt.Errorf("Config.Freeze: %q matches no weight of the model; Tensors lists their names", pattern))
+			panic(fmt.Errorf("freeze: %q matches no weight of the model; `inspect` lists their names", pattern))
 		}
 	}
 	if len(all) == 0 || all[0].Role != evenweave.Trained {
@@ -112,10 +112,10 @@ func schedules() []string {
 		optimizer.GlobalStepVariableName}
 }
 
-// patterns are those of Freeze.
+// patterns are those of Tuning.Freeze.
 func (c *Config) patterns() iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for p := range strings.SplitSeq(c.Freeze, ",") {
+		for p := range strings.SplitSeq(c.Tuning.Freeze, ",") {
 			if p = strings.TrimSpace(p); p != "" && !yield(p) {
 				return
 			}
@@ -129,7 +129,7 @@ func (b *builder) freeze() {
 		for v := range b.store.IterVariables() {
 			matches, err := path.Match(pattern, nameOf(v.Path()))
 			if err != nil {
-				panic(fmt.Errorf("Config.Freeze: %q: %w", pattern, err))
+				panic(fmt.Errorf("freeze: %q: %w", pattern, err))
 			}
 			if matches && v.Trainable {
 				v.SetTrainable(false)

@@ -1,15 +1,10 @@
 package gomlx
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 
 	"evenweave"
 	"evenweave/gomlx/backend"
@@ -76,63 +71,4 @@ func storeOf(dir string) (store *model.Store, err error) {
 	store = model.NewStore()
 	_, err = checkpoint.Load(store).Dir(dir).Immediate().Done()
 	return store, err
-}
-
-// HashOf is the SHA-256, in hexadecimal, of what the newest of a directory of GoMLX checkpoints holds: for an option
-// that pins what Config.InitFrom names in a job's spec. "" for no directory.
-func HashOf(dir string) (string, error) {
-	if dir == "" {
-		return "", nil
-	}
-	store, err := storeOf(dir)
-	if err != nil {
-		return "", err
-	}
-	defer store.Finalize()
-	values := map[string]*tensors.Tensor{}
-	for v := range store.IterVariables() {
-		if v.HasValue() {
-			values[v.Path()] = v.MustValue()
-		}
-	}
-	h := sha256.New()
-	for _, path := range slices.Sorted(maps.Keys(values)) {
-		fmt.Fprintf(h, "%q %s\n", path, values[path].Shape())
-		if err := values[path].ConstFlatData(func(flat any) { h.Write(bytesOf(flat)) }); err != nil {
-			return "", fmt.Errorf("%s: %s: %w", dir, path, err)
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// initFrom takes the model's own variables from a GoMLX checkpoint.
-func (m *Model) initFrom(dir string) (err error) {
-	store, err := storeOf(dir)
-	if err != nil {
-		return fmt.Errorf("Config.InitFrom: %w", err)
-	}
-	defer store.Finalize()
-	var missing []string
-	taken := 0
-	for _, t := range m.state {
-		if !t.own {
-			continue
-		}
-		v := store.GetVariable(t.path)
-		if v == nil || !v.HasValue() {
-			missing = append(missing, t.Name)
-			continue
-		}
-		if err := t.copyFrom(v.MustValue()); err != nil {
-			return fmt.Errorf("Config.InitFrom: %s: %w", dir, err)
-		}
-		taken++
-	}
-	if taken == 0 {
-		return fmt.Errorf("Config.InitFrom: %s has none of the model's variables", dir)
-	}
-	if len(missing) > 0 {
-		m.setup.Log.Warn("not in the checkpoint, and initialized as always: " + strings.Join(missing, ", "))
-	}
-	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -36,7 +35,7 @@ func TestCheckpointsOfGoMLX(t *testing.T) {
 		t.Errorf("exported over another checkpoint: %v", err)
 	}
 
-	c.InitFrom = dir
+	c.Tuning.InitFrom = dir
 	from := open(t, evenweave.Setup{Backend: "go", MicroBatch: 16}, c)
 	if err := from.Init(2); err != nil {
 		t.Fatal(err)
@@ -75,8 +74,8 @@ func TestCheckpointsOfGoMLX(t *testing.T) {
 		t.Errorf("the trainer is at step %d, expected 6; its generator had %d states in 3 steps", step, len(states))
 	}
 
-	for dir, says := range map[string]string{"/nowhere": "no such file", t.TempDir(): "Config.InitFrom"} {
-		from.config.InitFrom = dir
+	for dir, says := range map[string]string{"/nowhere": "no such file", t.TempDir(): "init-from"} {
+		from.config.Tuning.InitFrom = dir
 		if err := from.Init(1); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("InitFrom %s: %v, expected an error with %q", dir, err, says)
 		}
@@ -86,7 +85,7 @@ func TestCheckpointsOfGoMLX(t *testing.T) {
 // TestFreeze: what is frozen keeps its values, and gets no gradient.
 func TestFreeze(t *testing.T) {
 	c := network{batchNorm: true}.config(nil, map[string]any{optimizer.ParamLearningRate: 0.1})
-	c.Freeze = "dense/*/*, norm/*/*"
+	c.Tuning.Freeze = "dense/*/*, norm/*/*"
 	m, d := open(t, evenweave.Setup{MicroBatch: 16}, c), data(t, 64)
 	if err := m.Init(1); err != nil {
 		t.Fatal(err)
@@ -110,7 +109,7 @@ func TestFreeze(t *testing.T) {
 	for freeze, says := range map[string]string{"nothing/*": "matches no weight", "[": "syntax error",
 		"*/*/*": "nothing to train"} {
 		c := network{}.config(nil, nil)
-		c.Freeze = freeze
+		c.Tuning.Freeze = freeze
 		if _, err := New(evenweave.Setup{Backend: "go", MicroBatch: 1}, c); err == nil ||
 			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, expected an error with %q", freeze, err, says)
@@ -190,35 +189,5 @@ func right(t *testing.T, m *Model, d evenweave.Data, out dataset.Flat) {
 	}
 	if got := figures[0].Value; math.Abs(got-total/20) > 1e-5 {
 		t.Errorf("the loss is %v, that of the predictions %v", got, total/20)
-	}
-}
-
-// TestHashOf: the hash of an exported state is a function of what it holds.
-func TestHashOf(t *testing.T) {
-	m := open(t, evenweave.Setup{Backend: "go", MicroBatch: 16},
-		network{}.config(nil, map[string]any{optimizer.ParamLearningRate: 0.1}))
-	var hashes []string
-	for i, seed := range []uint64{1, 1, 2} {
-		if err := m.Init(seed); err != nil {
-			t.Fatal(err)
-		}
-		dir := filepath.Join(t.TempDir(), strconv.Itoa(i))
-		if err := m.Export(dir); err != nil {
-			t.Fatal(err)
-		}
-		h, err := HashOf(dir)
-		if err != nil || len(h) != 64 {
-			t.Fatalf("hash %q, %v", h, err)
-		}
-		hashes = append(hashes, h)
-	}
-	if hashes[0] != hashes[1] || hashes[0] == hashes[2] {
-		t.Errorf("hashes of seeds 1, 1 and 2: %q", hashes)
-	}
-	if h, err := HashOf(""); err != nil || h != "" {
-		t.Errorf("no directory has the hash %q, %v", h, err)
-	}
-	if _, err := HashOf("/nowhere"); err == nil {
-		t.Error("a directory that is not there has a hash")
 	}
 }

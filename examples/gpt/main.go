@@ -32,6 +32,7 @@ type options struct {
 	Context int          `flag:"context" help:"bytes that the network sees"`
 	Match   string       `flag:"match" help:"names of the files that are text"`
 	Params  gomlx.Params `flag:"set" help:"hyperparameters of GoMLX"`
+	gomlx.Tuning
 }
 
 // Validate implements evenweave.Validator.
@@ -69,6 +70,7 @@ func (o *options) network(scope *model.Scope, text *graph.Node) *graph.Node {
 func (o *options) model(setup evenweave.Setup) (evenweave.Model, error) {
 	return gomlx.New(setup, gomlx.Config{
 		Model: o.network, Loss: loss.SparseCategoricalCrossEntropyLogits, Params: o.Params, ClipNorm: 1,
+		Tuning:  o.Tuning,
 		Inputs:  []shapes.Shape{shapes.Make(dtypes.Int32, o.Context)},
 		Labels:  []shapes.Shape{shapes.Make(dtypes.Int32, o.Context, 1)},
 		Metrics: []metric.Interface{gomlx.Perplexity()},

@@ -31,6 +31,7 @@ type resnet struct {
 	Depth   int     `flag:"depth" help:"residual blocks of each stage"`
 	Rate    float64 `flag:"rate" help:"highest learning rate, which falls to 0 along a cosine"`
 	Classes int     `flag:"classes" help:"of the data; labels are below it"`
+	gomlx.Tuning
 }
 
 // Validate implements evenweave.Validator.
@@ -59,10 +60,10 @@ func main() { cli.Main(task()) }
 
 func (r *resnet) data(dir string) (evenweave.Sets, error) {
 	sets, classes, err := dataset.IDX(cmp.Or(dir, "../../.evenweave/data"))
-	if err != nil {
+	switch {
+	case err != nil:
 		return sets, fmt.Errorf("%w; `make setup` fetches Fashion-MNIST, --data names another set", err)
-	}
-	if classes > r.Classes {
+	case classes > r.Classes:
 		return sets, fmt.Errorf("the data have %d classes: add --classes %d", classes, classes)
 	}
 	sets.Train = dataset.Augmented(sets.Train, dataset.Augmentation{Mirror: true, Shift: 1})
@@ -71,6 +72,7 @@ func (r *resnet) data(dir string) (evenweave.Sets, error) {
 
 func (r *resnet) model(setup evenweave.Setup) (evenweave.Model, error) {
 	return gomlx.New(setup, gomlx.Config{
+		Tuning:    r.Tuning,
 		Model:     r.network,
 		Loss:      loss.SparseCategoricalCrossEntropyLogits,
 		Optimizer: optimizer.Adam().WeightDecay(0.05).Done(),
@@ -112,7 +114,6 @@ func residual(scope *model.Scope, x *graph.Node, channels, stride int) *graph.No
 	return graph.Add(x, convolution(scope.In("conv_b"), y, channels, 3, 1))
 }
 
-func convolution(scope *model.Scope, x *graph.Node, channels, size, stride int) *graph.Node {
-	layer := layers.Convolution(scope, x).Channels(channels).KernelSize(size).Strides(stride)
-	return layer.UseBias(false).PadSame().Done()
+func convolution(scope *model.Scope, x *graph.Node, out, size, stride int) *graph.Node {
+	return layers.Convolution(scope, x).Channels(out).KernelSize(size).Strides(stride).UseBias(false).PadSame().Done()
 }

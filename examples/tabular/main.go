@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,10 +35,7 @@ type table struct {
 	Most    int     `flag:"vocabulary" help:"most different words of a column"`
 	Scale   float64 `flag:"scale" help:"usual size of the label: what an output of 1 stands for"`
 	Rate    float64 `flag:"rate" help:"learning rate"`
-
-	Freeze   string `flag:"freeze" help:"weights that stay as they are: words/*,hidden0/*/*"`
-	InitFrom string `flag:"init-from" spec:"-,create" help:"directory of a GoMLX checkpoint to start from"`
-	Init     string `spec:"init"` // the hash of what is there
+	gomlx.Tuning
 }
 
 // Validate implements evenweave.Validator.
@@ -84,8 +82,7 @@ func (t *table) model(setup evenweave.Setup) (evenweave.Model, error) {
 		Model:     t.network,
 		Loss:      t.loss,
 		Optimizer: optimizer.Adam().Done(),
-		Freeze:    t.Freeze,
-		InitFrom:  t.InitFrom,
+		Tuning:    t.Tuning,
 		Params:    map[string]any{optimizer.ParamLearningRate: t.Rate},
 		Inputs:    []shapes.Shape{shapes.Make(dtypes.Float32, numbers), shapes.Make(dtypes.Int32, words)},
 		Labels:    []shapes.Shape{shapes.Make(dtypes.Float32, 1)},
@@ -109,6 +106,11 @@ func (t *table) network(scope *model.Scope, numbers, words *graph.Node) *graph.N
 func (t *table) loss(labels, predictions []*graph.Node) *graph.Node {
 	return loss.MeanSquaredError([]*graph.Node{graph.DivScalar(labels[0], t.Scale)},
 		[]*graph.Node{graph.DivScalar(predictions[0], t.Scale)})
+}
+
+// export writes a checkpoint that GoMLX reads, and --init-from.
+func export(_ context.Context, c *evenweave.Invocation) error {
+	return c.Model.(*gomlx.Model).Export(c.Args[0])
 }
 
 func absolute(_ *model.Scope, labels, predictions []*graph.Node) *graph.Node {

@@ -51,6 +51,13 @@ func TestFineTuning(t *testing.T) {
 			t.Errorf("%s of %d bytes: unchanged is %v", name, len(before[name]), same)
 		}
 	}
+	// from a run's own checkpoint too, without a way through GoMLX
+	again := filepath.Join(dir, "again")
+	run("train", "--data", flats, "--dir", again, "--workers", "1", "--steps", "20", "--init-from", first,
+		"--freeze", "words/*,hidden0/*/*")
+	if other := weights(t, again); !bytes.Equal(other["output/dense/weights"], after["output/dense/weights"]) {
+		t.Error("a checkpoint of GoMLX and one of Evenweave with the same weights are other starts")
+	}
 	err := cli.Run(t.Context(), task(), "train", "--data", flats, "--dir", tuned, "--workers", "1", "--steps", "20",
 		"--freeze", "words/*,hidden0/*/*")
 	if err == nil {

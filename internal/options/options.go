@@ -37,26 +37,42 @@ func Of(pointer any) (*Set, error) {
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
 		return nil, fmt.Errorf("options of type %T: expected a pointer to a struct", pointer)
 	}
-	s, t := &Set{}, v.Elem().Type()
+	s := &Set{}
+	if err := s.add(v.Elem()); err != nil {
+		return nil, err
+	}
+	if len(s.fields) > maxFields {
+		return nil, fmt.Errorf("options %s: %d fields, expected at most %d", v.Elem().Type(), len(s.fields), maxFields)
+	}
+	return s, nil
+}
+
+// add reads the fields of a struct, and of those that it embeds.
+func (s *Set) add(v reflect.Value) error {
+	t := v.Type()
 	for i := range t.NumField() {
-		f, err := read(t.Field(i), v.Elem().Field(i))
+		field := t.Field(i)
+		if field.Anonymous && field.Tag == "" && field.IsExported() && field.Type.Kind() == reflect.Struct {
+			if err := s.add(v.Field(i)); err != nil {
+				return err
+			}
+			continue
+		}
+		f, err := read(field, v.Field(i))
 		if err != nil {
-			return nil, fmt.Errorf("options %s, field %s: %w", t, t.Field(i).Name, err)
+			return fmt.Errorf("options %s, field %s: %w", t, field.Name, err)
 		}
 		if f == nil {
 			continue
 		}
 		for _, other := range s.fields {
 			if f.Flag != "" && f.Flag == other.Flag || f.Spec != "" && f.Spec == other.Spec {
-				return nil, fmt.Errorf("options %s: fields %s and %s have the same name", t, other.name, f.name)
+				return fmt.Errorf("options %s: fields %s and %s have the same name", t, other.name, f.name)
 			}
 		}
 		s.fields = append(s.fields, f)
 	}
-	if len(s.fields) > maxFields {
-		return nil, fmt.Errorf("options %s: %d fields, expected at most %d", t, len(s.fields), maxFields)
-	}
-	return s, nil
+	return nil
 }
 
 const aName = "at most 40 characters a-z, 0-9 and - that begin with a letter"

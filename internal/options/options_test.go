@@ -117,6 +117,34 @@ func TestSpecHoldsWhatTheTagsSay(t *testing.T) {
 	}
 }
 
+// Common is embedded by options of several tasks.
+type Common struct {
+	From string `flag:"from" spec:"-,create" help:"where it starts"`
+	Hash string `spec:"hash"`
+}
+
+// Fields of a struct that the options embed are options too; a name that both have is refused.
+func TestEmbeddedOptions(t *testing.T) {
+	o := &struct {
+		Rate float64 `flag:"rate" help:"real"`
+		Common
+	}{Common: Common{Hash: "ab"}}
+	s := of(t, o)
+	if spec := s.Spec(); len(s.Fields()) != 3 || len(spec) != 2 || string(spec["hash"]) != `"ab"` {
+		t.Errorf("%d fields, spec %s", len(s.Fields()), spec)
+	}
+	if err := s.Fields()[1].Set("there"); err != nil || o.From != "there" {
+		t.Errorf("from is %q, %v", o.From, err)
+	}
+	_, err := options.Of(&struct {
+		From string `flag:"from" help:"twice"`
+		Common
+	}{})
+	if err == nil || !strings.Contains(err.Error(), "From and From have the same name") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Whatever a spec holds, loading it sets every value or says which name is wrong.
 func FuzzLoad(f *testing.F) {
 	f.Add(`{"count":0,"hash":"","long-number":0,"own":"","pause":"0s","rate":0,"text":"","width":0,"yes":false}`)
