@@ -37,8 +37,10 @@ type Invocation struct {
 	JSON   bool
 	// Dir is what --data names, "" by default.
 	Dir string
-	// Draw writes a PNG file with a row of pictures for each gallery.
+	// Draw writes a PNG file with rows of pictures for each gallery.
 	Draw func(path string, rows []Gallery) error
+	// Page writes what an evaluation found as one page of HTML that needs no other file; about says what was measured.
+	Page func(w io.Writer, about string, figures []Figure, d Details) error
 	// Loaded is the model that the command's checkpoint holds, opened for evaluation; the job's options are in
 	// Task.Options. It is closed after Run. nil for a command without Checkpoint.
 	*Loaded

@@ -42,6 +42,8 @@ type Gallery struct {
 	Title    string
 	About    string
 	Pictures []Picture
+	// Charts says that the pictures are charts: they are shown in full size.
+	Charts bool
 }
 
 // Picture is one picture of a Gallery. The caption also stands for it where it is not seen.

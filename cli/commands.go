@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +19,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
 	"evenweave/internal/options"
+	"evenweave/internal/sheet"
 	"evenweave/internal/state"
 )
 
@@ -56,7 +56,8 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
 		defer stop()
 		i := &evenweave.Invocation{Args: args, Stdin: input{ctx, cmd.InOrStdin()}, Stdout: cmd.OutOrStdout(),
-			Stderr: cmd.ErrOrStderr(), Draw: drawRows, Output: *output, JSON: *output == "json", Dir: dir}
+			Stderr: cmd.ErrOrStderr(), Draw: drawRows, Page: sheet.WritePage, Output: *output, JSON: *output == "json",
+			Dir: dir}
 		if c.Checkpoint {
 			l, err := from.load(ctx, cmd.ErrOrStderr())
 			if err != nil {
@@ -189,45 +190,4 @@ func readCheckpoint(ctx context.Context, path string) (*checkpoint.Checkpoint, j
 			path, got, spec.Samples)
 	}
 	return c, spec, nil
-}
-
-// evaluate is the command of that name for tasks that have none of their own.
-func (p *program) evaluate() evenweave.Command {
-	return evenweave.Command{
-		Name: "evaluate", About: "Measure a checkpoint on the test data", Checkpoint: true, Data: true,
-		Run: func(ctx context.Context, c *evenweave.Invocation) error {
-			sets, err := p.task.Data(c.Dir)
-			if err != nil {
-				return err
-			}
-			model, ok := c.Model.(evenweave.Evaluator)
-			if !ok || sets.Test == nil {
-				return fmt.Errorf("task %q cannot be evaluated: its model is no Evaluator, or it has no test data",
-					p.task.Name)
-			}
-			figures, err := model.Evaluate(ctx, sets.Test)
-			if err != nil {
-				return err
-			}
-			return printFigures(c, figures)
-		},
-	}
-}
-
-func printFigures(c *evenweave.Invocation, figures []evenweave.Figure) error {
-	if c.JSON {
-		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": c.Step,
-			"weights_sha256": c.WeightsSHA256}
-		for _, f := range figures {
-			line["test_"+f.Name] = f.Value
-		}
-		return json.NewEncoder(c.Stdout).Encode(line)
-	}
-	fmt.Fprintf(c.Stdout, "step %d, weights %s\n", c.Step, c.WeightsSHA256)
-	for _, f := range figures {
-		if _, err := fmt.Fprintf(c.Stdout, "test %-20s %.4f\n", f.Name, f.Value); err != nil {
-			return err
-		}
-	}
-	return nil
 }

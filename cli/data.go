@@ -219,12 +219,20 @@ func writePNG(path string, m image.Image) error {
 
 // drawRows implements Invocation.Draw.
 func drawRows(path string, galleries []evenweave.Gallery) error {
-	rows := make([]sheet.Row, len(galleries))
-	for i, g := range galleries {
-		rows[i].Name = g.Title
+	return writePNG(path, sheet.Draw(rowsOf(galleries)))
+}
+
+// rowsOf are the pictures of galleries, so many in a row that a person can look at it.
+func rowsOf(galleries []evenweave.Gallery) (rows []sheet.Row) {
+	for _, g := range galleries {
+		row := sheet.Row{Name: g.Title, Full: g.Charts}
 		for _, p := range g.Pictures {
-			rows[i].Tiles = append(rows[i].Tiles, sheet.Tile{Picture: p.Image, Caption: p.Caption})
+			if len(row.Tiles) == sheetColumns {
+				rows, row = append(rows, row), sheet.Row{Full: g.Charts}
+			}
+			row.Tiles = append(row.Tiles, sheet.Tile{Picture: p.Image, Caption: p.Caption})
 		}
+		rows = append(rows, row)
 	}
-	return writePNG(path, sheet.Draw(rows))
+	return rows
 }

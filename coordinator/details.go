@@ -41,7 +41,7 @@ func encoded(d evenweave.Details) (out progress.Details) {
 			Shaded: t.Shaded})
 	}
 	for _, g := range d.Galleries {
-		gallery := progress.Gallery{Title: g.Title, About: g.About}
+		gallery := progress.Gallery{Title: g.Title, About: g.About, Charts: g.Charts}
 		for _, p := range g.Pictures[:min(len(g.Pictures), progress.MaxPictures+1)] {
 			gallery.Pictures = append(gallery.Pictures, progress.Picture{PNG: pngOf(p), Caption: p.Caption})
 		}

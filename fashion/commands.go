@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image"
 	"slices"
 	"time"
 
@@ -23,8 +22,8 @@ func (o *options) commands() []evenweave.Command {
 			Outputs: []string{"table", "html"}, Options: measure,
 			Run: func(ctx context.Context, c *evenweave.Invocation) error { return o.evaluate(ctx, c, measure.PNG) },
 			Long: `Prints accuracy, loss, how far confidence can be trusted, a table by class and the confusion matrix of a checkpoint;
-of a run with --classes, on the test images of these. The most confident mistakes are on -o html, which is one page
-without other files, and in --png.`,
+of a run with --classes, on the test images of these. The most confident mistakes and the reliability diagram are on
+-o html, which is one page without other files, and in --png.`,
 		},
 		predictCommand(),
 		{
@@ -38,7 +37,7 @@ which is the machine's limit.`,
 
 // evaluateOptions are the flags of `evaluate`.
 type evaluateOptions struct {
-	PNG string `flag:"png" help:"file for a picture of the most confident mistakes"`
+	PNG string `flag:"png" help:"file for a picture of the most confident mistakes and of calibration"`
 }
 
 func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile string) error {
@@ -58,9 +57,9 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile
 	if err != nil {
 		return err
 	}
-	mistakes := details(r, content.Images).Galleries[0].Pictures
+	shown := details(r, content.Images)
 	if pngFile != "" {
-		if err := c.Draw(pngFile, byClass(r, mistakes)); err != nil {
+		if err := c.Draw(pngFile, append(byLabel(r, shown.Galleries[0].Pictures), reliability(r))); err != nil {
 			return fmt.Errorf("--png: %w", err)
 		}
 	}
@@ -72,17 +71,20 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile
 			Time    time.Time `json:"time"`
 			Step    int64     `json:"step"`
 			Weights string    `json:"weights_sha256"`
+			// as the events of a run and `evaluate` of other tasks name them, beside accuracy and loss of Result
+			TestAccuracy float64 `json:"test_accuracy"`
+			TestLoss     float64 `json:"test_loss"`
 			evaluate.Result
-		}{"evaluation", time.Now(), c.Step, c.WeightsSHA256, r})
+		}{"evaluation", time.Now(), c.Step, c.WeightsSHA256, r.Accuracy, r.Loss, r})
 	case c.Output == "html":
-		return r.WriteHTML(c.Stdout, about, func(i int) image.Image { return mistakes[i].Image })
+		return c.Page(c.Stdout, about, figures(r), shown)
 	}
 	fmt.Fprintln(c.Stdout, about)
 	return r.WriteTable(c.Stdout)
 }
 
-// byClass are the mistakes in rows by the class that they are of, each with what it was taken for.
-func byClass(r evaluate.Result, pictures []evenweave.Picture) []evenweave.Gallery {
+// byLabel are the mistakes in rows by the class that they are of, each with what it was taken for.
+func byLabel(r evaluate.Result, pictures []evenweave.Picture) []evenweave.Gallery {
 	rows := make([]evenweave.Gallery, len(r.Classes))
 	for i, m := range r.Mistakes {
 		row := &rows[m.Label]

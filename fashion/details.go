@@ -3,6 +3,7 @@ package fashion
 import (
 	"fmt"
 	"image"
+	"math"
 
 	"evenweave"
 	"evenweave/fashion/evaluate"
@@ -42,11 +43,34 @@ func details(r evaluate.Result, images []byte) evenweave.Details {
 				100*m.Probability),
 		})
 	}
-	out := evenweave.Details{Galleries: []evenweave.Gallery{mistakes}}
+	out := evenweave.Details{Galleries: []evenweave.Gallery{mistakes, reliability(r)}}
 	if len(r.Classes) <= maxMatrix {
-		out.Tables = []evenweave.Table{matrix}
+		out.Tables = []evenweave.Table{matrix, byClass(r)}
 	}
 	return out
+}
+
+// byClass are the ratios of each class.
+func byClass(r evaluate.Result) evenweave.Table {
+	t := evenweave.Table{Title: "Classes", Columns: []string{"class", "precision %", "recall %", "F1 %", "images"},
+		About: fmt.Sprintf("How many of those taken for a class are of it (precision), and how many of it were taken "+
+			"for "+
+			"it (recall). The mean of F1, which joins both, is %.1f%%.", 100*r.MacroF1)}
+	percent := func(x float64) float64 { return math.Round(1000*x) / 10 }
+	for _, c := range r.Classes {
+		t.Rows = append(t.Rows, evenweave.Row{Name: c.Name, Cells: []float64{percent(c.Precision), percent(c.Recall),
+			percent(c.F1), float64(c.Support)}})
+	}
+	return t
+}
+
+// reliability is the diagram of how far confidence can be trusted.
+func reliability(r evaluate.Result) evenweave.Gallery {
+	return evenweave.Gallery{Title: "Calibration", Charts: true,
+		About: "How often the network was right when it was that sure. Bars that end on the diagonal: as often as it " +
+			"said.",
+		Pictures: []evenweave.Picture{{Image: evaluate.Reliability(r.Bins),
+			Caption: fmt.Sprintf("expected calibration error %.1f%%", 100*r.ECE)}}}
 }
 
 func pictureOf(pixels []byte) image.Image {

@@ -116,7 +116,7 @@ func TestEvaluateWritesWhatIsAsked(t *testing.T) {
 	from := zeroes(t, "3") // a tenth of the images
 	for output, want := range map[string]string{"table": "macro F1", "text": "calibration error",
 		"html": "<!doctype html>",
-		"json": `"ece":`, "yaml": "--help"} {
+		"json": `"test_loss":2.3`, "yaml": "--help"} {
 		out, err := program(t, "evaluate", "--backend", "go", "--checkpoint", from, "-o", output, "--png",
 			mistakes).CombinedOutput()
 		if !strings.Contains(string(out), want) || (err != nil) != (output == "yaml") {

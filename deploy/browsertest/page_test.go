@@ -293,24 +293,25 @@ func restart(b *browser, r *run) {
 // diagonal, and each mistake is a picture with a caption that is read aloud.
 func details(b *browser) {
 	b.t.Helper()
-	b.until(`document.querySelector("#details .matrix") !== null`)
-	sum := b.text(`[...document.querySelectorAll("#details .matrix tbody td")]
+	b.until(`document.querySelector("#details .wide:first-of-type .matrix") !== null`)
+	sum := b.text(`[...document.querySelectorAll("#details .wide:first-of-type .matrix tbody td")]
 		.reduce((sum, cell) => sum + Number(cell.textContent.replace(",", "")), 0)`)
-	right := b.text(`[...document.querySelectorAll("#details .matrix tbody tr")]
+	right := b.text(`[...document.querySelectorAll("#details .wide:first-of-type .matrix tbody tr")]
 		.reduce((sum, row, i) => sum + Number(row.querySelectorAll("td")[i].textContent.replace(",", "")), 0) / 10000`)
 	accuracy := b.text(`model.evaluations.tail.find((e) => e[row.step] === model.details.step)[row.values +
 		model.evaluations.metrics.indexOf("accuracy")]`)
-	heads := b.text(`[document.querySelectorAll('#details .matrix th[scope="col"]').length,
-		document.querySelectorAll('#details .matrix tbody th[scope="row"]').length,
-		document.querySelectorAll("#details .matrix caption").length].join(" ")`)
+	heads := b.text(`[document.querySelectorAll('#details .wide:first-of-type .matrix th[scope="col"]').length,
+		document.querySelectorAll('#details .wide:first-of-type .matrix tbody th[scope="row"]').length,
+		document.querySelectorAll("#details .wide:first-of-type .matrix caption").length].join(" ")`)
 	if sum != "10000" || right != accuracy || heads != "11 10 1" {
 		b.t.Errorf("the matrix holds %s images, %s of them right, with accuracy %s; heads %s", sum, right, accuracy,
 			heads)
 	}
-	b.until(`[...document.querySelectorAll("#details img")].every((i) => i.complete)`)
-	bad := b.text(`[...document.querySelectorAll("#details img")].filter((i) => i.naturalWidth !== 28 ||
+	b.until(`[...document.querySelectorAll("#details .gallery:not(.charts) img")].every((i) => i.complete)`)
+	bad := b.text(`[...document.querySelectorAll("#details .gallery:not(.charts) img")].filter((i) =>
+		i.naturalWidth !== 28 ||
 		!/^[A-Z].*, taken for [A-Z].* \(\d+\.\d%\)$/.test(i.alt)).map((i) => i.outerHTML).join("")`)
-	if n := b.text(`document.querySelectorAll("#details img").length`); n != "24" || bad != "" {
+	if n := b.text(`document.querySelectorAll("#details .gallery:not(.charts) img").length`); n != "24" || bad != "" {
 		b.t.Errorf("%s pictures of mistakes, these are bad: %.300s", n, bad)
 	}
 }
@@ -324,9 +325,9 @@ func pictures(b *browser) {
 	b.picture("page-light.png", 1080, 1100, "light")
 	b.picture("page-dark.png", 1080, 1100, "dark")
 	b.picture("page-narrow.png", 400, 1900, "light")
-	b.pictureFrom("#details", "page-details.png", 1080, 860, "light")
-	b.pictureFrom("#details", "page-details-dark.png", 1080, 860, "dark")
-	b.pictureFrom("#details", "page-details-narrow.png", 400, 1100, "light")
+	b.pictureFrom("#details", "page-details.png", 1080, 1640, "light")
+	b.pictureFrom("#details", "page-details-dark.png", 1080, 1640, "dark")
+	b.pictureFrom("#details", "page-details-narrow.png", 400, 2500, "light")
 	b.window(1080, 1250, "light")
 }
 

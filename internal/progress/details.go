@@ -39,6 +39,7 @@ type Gallery struct {
 	Title    string    `json:"title"`
 	About    string    `json:"about,omitempty"`
 	Pictures []Picture `json:"pictures"`
+	Charts   bool      `json:"charts,omitempty"`
 }
 
 // Picture is a PNG file and what it shows.
@@ -84,7 +85,7 @@ func (d Details) Bounded() (out Details, leftOut []string) {
 			without("gallery", g.Title, fmt.Errorf("more than %d galleries", maxGalleries))
 			continue
 		}
-		kept := Gallery{Title: job.Clean(g.Title), About: job.Clean(g.About)}
+		kept := Gallery{Title: job.Clean(g.Title), About: job.Clean(g.About), Charts: g.Charts}
 		for i, p := range g.Pictures {
 			err := checkPNG(p.PNG)
 			if pictures == MaxPictures || size+len(p.PNG) > maxPNG {

@@ -21,6 +21,8 @@ type Tile struct {
 type Row struct {
 	Name  string
 	Tiles []Tile
+	// Full keeps the size of pictures, up to 256 pixels a side: they are charts.
+	Full bool
 }
 
 const (
@@ -30,13 +32,15 @@ const (
 	letter = 7  // width of a letter
 	widest = 24 // letters of a name
 	long   = 200
+	chart  = 256
 )
 
 // Draw draws rows below each other, dark on light. Texts are cut to the places that they have; only ASCII has letters.
 func Draw(rows []Row) *image.RGBA {
-	name, columns := 0, 0
+	name, width := 0, 0
 	for _, r := range rows[:min(len(rows), long)] {
-		name, columns = max(name, min(len(r.Name), widest)), max(columns, min(len(r.Tiles), long))
+		name = max(name, min(len(r.Name), widest))
+		width = max(width, min(len(r.Tiles), long)*(r.side()+gap))
 	}
 	left := gap
 	if name > 0 {
@@ -46,32 +50,40 @@ func Draw(rows []Row) *image.RGBA {
 	for _, r := range rows[:min(len(rows), long)] {
 		height += r.height()
 	}
-	sheet := image.NewRGBA(image.Rect(0, 0, left+columns*(side+gap), max(height, 1)))
+	sheet := image.NewRGBA(image.Rect(0, 0, left+width, max(height, 1)))
 	draw.Draw(sheet, sheet.Rect, image.White, image.Point{}, draw.Src)
 	y := gap
 	for _, r := range rows[:min(len(rows), long)] {
-		write(sheet, gap, y+side/2+4, r.Name, widest)
+		write(sheet, gap, y+r.side()/2+4, r.Name, widest)
 		for i, t := range r.Tiles[:min(len(r.Tiles), long)] {
-			x := left + i*(side+gap)
-			place(sheet, x, y, t.Picture)
-			write(sheet, x, y+side+line-3, t.Caption, side/letter)
+			x := left + i*(r.side()+gap)
+			place(sheet, x, y, r.side(), t.Picture)
+			write(sheet, x, y+r.side()+line-3, t.Caption, r.side()/letter)
 		}
 		y += r.height()
 	}
 	return sheet
 }
 
+// side is that of the row's tiles.
+func (r Row) side() int {
+	if r.Full {
+		return chart
+	}
+	return side
+}
+
 func (r Row) height() int {
 	for _, t := range r.Tiles {
 		if t.Caption != "" {
-			return side + line + gap
+			return r.side() + line + gap
 		}
 	}
-	return side + gap
+	return r.side() + gap
 }
 
 // place fits a picture into the tile at x, y.
-func place(sheet *image.RGBA, x, y int, m image.Image) {
+func place(sheet *image.RGBA, x, y, side int, m image.Image) {
 	if m == nil || m.Bounds().Empty() {
 		return
 	}

@@ -19,7 +19,8 @@ function matrix(t) {
 
 // gallery is a list of pictures. The caption is what is read aloud for each, once.
 function gallery(g) {
-  return element("ul", { class: "gallery" }, ...g.pictures.map((p) => element("li", {}, element("figure", {},
+  const shape = g.charts ? "gallery charts" : "gallery";
+  return element("ul", { class: shape }, ...g.pictures.map((p) => element("li", {}, element("figure", {},
     element("img", { src: "data:image/png;base64," + p.png, alt: p.caption }),
     element("figcaption", { "aria-hidden": "true" }, p.caption)))));
 }
@@ -37,7 +38,7 @@ function showDetails() {
   }
   for (const g of d.galleries || []) {
     const about = element("p", { class: "about" }, (g.pictures || []).length ? g.about || "" : "none");
-    parts.push(element("h3", {}, g.title), about, gallery({ pictures: g.pictures || [] }));
+    parts.push(element("h3", {}, g.title), about, gallery({ charts: g.charts, pictures: g.pictures || [] }));
   }
   document.getElementById("details-content").replaceChildren(...parts);
 }

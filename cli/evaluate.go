@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"evenweave"
+	"evenweave/internal/job"
+)
+
+// evaluateOptions are the flags of `evaluate`.
+type evaluateOptions struct {
+	PNG string `flag:"png" help:"file for the pictures that the evaluation shows"`
+}
+
+// evaluate is the command of that name for tasks that have none of their own.
+func (p *program) evaluate() evenweave.Command {
+	o := &evaluateOptions{}
+	return evenweave.Command{
+		Name: "evaluate", About: "Measure a checkpoint on the test data", Checkpoint: true, Data: true, Options: o,
+		Outputs: []string{"table", "html"},
+		Long: `Prints the figures of a checkpoint on the test data, and the tables that the model has to show beside them;
+-o html is one page without other files, with its pictures too, and --png has these alone.`,
+		Run: func(ctx context.Context, c *evenweave.Invocation) error {
+			sets, err := p.task.Data(c.Dir)
+			if err != nil {
+				return err
+			}
+			model, ok := c.Model.(evenweave.Evaluator)
+			if !ok || sets.Test == nil {
+				return fmt.Errorf("task %q cannot be evaluated: its model is no Evaluator, or it has no test data",
+					p.task.Name)
+			}
+			figures, d, err := measure(ctx, model, sets.Test)
+			if err != nil {
+				return err
+			}
+			if o.PNG != "" {
+				if len(d.Galleries) == 0 {
+					return fmt.Errorf("--png: the evaluation of task %q shows no pictures", p.task.Name)
+				}
+				if err := c.Draw(o.PNG, d.Galleries); err != nil {
+					return fmt.Errorf("--png: %w", err)
+				}
+			}
+			return printEvaluation(c, figures, d)
+		},
+	}
+}
+
+// measure evaluates a model, with what it has to show if it can.
+func measure(ctx context.Context, model evenweave.Evaluator, test evenweave.Data) (figures []evenweave.Figure,
+	d evenweave.Details, err error) {
+	if detailed, ok := model.(evenweave.DetailedEvaluator); ok {
+		return detailed.EvaluateDetails(ctx, test)
+	}
+	figures, err = model.Evaluate(ctx, test)
+	return figures, d, err
+}
+
+func printEvaluation(c *evenweave.Invocation, figures []evenweave.Figure, d evenweave.Details) error {
+	about := fmt.Sprintf("step %d, weights %s", c.Step, c.WeightsSHA256)
+	switch {
+	case c.JSON:
+		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": c.Step,
+			"weights_sha256": c.WeightsSHA256}
+		for _, f := range figures {
+			line["test_"+f.Name] = f.Value
+		}
+		if len(d.Tables) > 0 {
+			line["tables"] = tablesOf(d.Tables)
+		}
+		return json.NewEncoder(c.Stdout).Encode(line)
+	case c.Output == "html":
+		return c.Page(c.Stdout, about, figures, d)
+	}
+	var text strings.Builder
+	fmt.Fprintln(&text, about)
+	for _, f := range figures {
+		fmt.Fprintf(&text, "test %-20s %.4f\n", job.Clean(f.Name), f.Value)
+	}
+	for _, t := range d.Tables {
+		writeTable(&text, t)
+	}
+	_, err := io.WriteString(c.Stdout, text.String())
+	return err
+}
+
+// table is an evenweave.Table as JSON has it.
+type table struct {
+	Title   string   `json:"title"`
+	Columns []string `json:"columns"` // the head of the rows' names first
+	Rows    []row    `json:"rows"`
+}
+
+type row struct {
+	Name  string    `json:"name"`
+	Cells []float64 `json:"cells"`
+}
+
+func tablesOf(all []evenweave.Table) (out []table) {
+	for _, t := range all {
+		rows := make([]row, len(t.Rows))
+		for i, r := range t.Rows {
+			rows[i] = row(r)
+		}
+		out = append(out, table{t.Title, t.Columns, rows})
+	}
+	return out
+}
+
+func writeTable(w io.Writer, t evenweave.Table) {
+	fmt.Fprintf(w, "\n%s\n", job.Clean(t.Title))
+	aligned := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, name := range t.Columns {
+		fmt.Fprintf(aligned, "%s\t", job.Clean(name))
+	}
+	fmt.Fprintln(aligned)
+	for _, r := range t.Rows {
+		fmt.Fprintf(aligned, "%s\t", job.Clean(r.Name))
+		for _, x := range r.Cells {
+			fmt.Fprintf(aligned, "%.5g\t", x)
+		}
+		fmt.Fprintln(aligned)
+	}
+	_ = aligned.Flush()
+}
