@@ -39,6 +39,7 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 	f.DurationVar(&o.Time, "time", time.Second, "to spend on each figure")
 	f.IntVar(&o.Segment, "segment", 0, "bytes of a segment; 0: the ring's default")
 	f.IntVar(&o.Window, "window", 0, "bytes under way; 0: the ring's default")
+	f.BoolVar(&o.Secure, "tls", false, "measure the ring over TLS and over Unix sockets too, in turn")
 	f.BoolVar(&o.Pin, "pin", false, "each member on a processor of its own")
 	f.StringVarP(&o.Output, "output", "o", "table", "table or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -26,6 +26,7 @@ type Options struct {
 	Network         string        // "" for loopback processes; "lan" or "wan" to emulate one
 	Time            time.Duration // to spend on each figure, about; 0: one second
 	Segment, Window int           // bytes; 0: the ring's defaults
+	Secure          bool          // measure the ring over TLS and Unix sockets, too
 	Pin             bool          // give every member a processor of its own, in turn (Linux)
 	Child           []string      // the command that runs Child in a process of its own
 }
@@ -37,6 +38,9 @@ func (o Options) Check() error {
 	}
 	if _, ok := networks[o.Network]; !ok && o.Network != "" {
 		return fmt.Errorf("bench: network %q, expected lan or wan", o.Network)
+	}
+	if o.Network != "" && o.Secure {
+		return errors.New("bench: --tls is measured over loopback: leave out --net")
 	}
 	if o.Network == "" && (o.Segment > grpclink.MaxSegmentBytes || o.Window > grpclink.MaxWindowBytes) {
 		return fmt.Errorf("bench: segments of %d bytes and a window of %d: expected at most %d and %d, what a "+
@@ -72,6 +76,14 @@ type Row struct {
 	TCPCPUPerGB   float64   `json:"tcp_cpu_s_per_gb,omitempty"`   // the same for plain TCP
 	Allocated     float64   `json:"allocated_bytes,omitempty"`    // by one member a sum, gRPC's included
 	Objects       float64   `json:"allocated_objects,omitempty"`  //
+
+	// With Options.Secure: the ring over TLS and over Unix sockets, in turn with the plain one.
+	TLSMillis    float64 `json:"tls_ms,omitempty"`
+	TLSTimes     float64 `json:"tls_times_plain,omitempty"`
+	TLSCPUPerGB  float64 `json:"tls_cpu_s_per_gb,omitempty"`
+	UnixMillis   float64 `json:"unix_ms,omitempty"`
+	UnixTimes    float64 `json:"unix_times_plain,omitempty"`
+	UnixCPUPerGB float64 `json:"unix_cpu_s_per_gb,omitempty"`
 }
 
 // Run measures every combination. It writes each row at once, and after each world size the cost model that fits its
@@ -107,16 +119,26 @@ const rounds = 4
 
 // loopback measures a world of processes.
 func loopback(ctx context.Context, o Options, size int, out *printer) error {
-	w, err := start(ctx, o, size)
+	secure := ""
+	works := []string{overTCP, "tcp"}
+	if o.Secure {
+		dir, err := certify()
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		secure, works = dir, append(works, overTLS, overUnix)
+	}
+	w, err := start(ctx, o, size, secure)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
 	for _, bytes := range o.Bytes {
 		row := Row{Network: "loopback", Type: o.Type, Workers: size, Bytes: bytes}
-		var sum, tcp series
+		took := map[string]*series{}
 		times := map[string]int{}
-		for _, work := range []string{"sum", "tcp"} { // Warm up, and see how many fit.
+		for _, work := range works { // Warm up, and see how many fit.
 			var trial series
 			for range 2 {
 				if err := w.order(order{work, bytes, 3}, &trial); err != nil {
@@ -126,20 +148,29 @@ func loopback(ctx context.Context, o Options, size int, out *printer) error {
 			times[work] = int(max(5, min(2000, o.Time.Nanoseconds()/rounds/max(1, trial.quantile(0.5)))))
 		}
 		for round := range 1 + rounds {
-			if round == 1 { // Drop the first round: it fills pools and caches.
-				sum, tcp = series{}, series{}
-			}
-			if err := errors.Join(w.order(order{"sum", bytes, times["sum"]}, &sum),
-				w.order(order{"tcp", bytes, times["tcp"]}, &tcp)); err != nil {
-				return err
+			for _, work := range works {
+				if round <= 1 { // Drop the first round: it fills pools and caches.
+					took[work] = &series{}
+				}
+				if err := w.order(order{work, bytes, times[work]}, took[work]); err != nil {
+					return err
+				}
 			}
 		}
+		sum, tcp := took[overTCP], took["tcp"]
 		row.fill(sum.nanos)
 		sent := float64(bytes) / 1e9 * 2 * float64(size-1) // by all members
 		row.TCPMillis = float64(tcp.quantile(0.5)) / 1e6
 		row.TimesTCP = row.Millis / row.TCPMillis
 		row.CPUPerGB = sum.cpu / float64(len(sum.nanos)) / sent
 		row.TCPCPUPerGB = tcp.cpu / float64(len(tcp.nanos)) / sent
+		if o.Secure {
+			tls, unix := took[overTLS], took[overUnix]
+			row.TLSMillis, row.UnixMillis = float64(tls.quantile(0.5))/1e6, float64(unix.quantile(0.5))/1e6
+			row.TLSTimes, row.UnixTimes = row.TLSMillis/row.Millis, row.UnixMillis/row.Millis
+			row.TLSCPUPerGB = tls.cpu / float64(len(tls.nanos)) / sent
+			row.UnixCPUPerGB = unix.cpu / float64(len(unix.nanos)) / sent
+		}
 		row.Allocated = float64(sum.allocated) / float64(len(sum.nanos)*size)
 		row.Objects = float64(sum.objects) / float64(len(sum.nanos)*size)
 		if err := out.row(row); err != nil {
@@ -182,7 +213,7 @@ type world struct {
 }
 
 // start runs the children and joins them in a ring.
-func start(ctx context.Context, o Options, size int) (_ *world, err error) {
+func start(ctx context.Context, o Options, size int, secure string) (_ *world, err error) {
 	w := &world{}
 	defer func() {
 		if err != nil {
@@ -211,7 +242,7 @@ func start(ctx context.Context, o Options, size int) (_ *world, err error) {
 		t := newTalk(out, in)
 		w.children, w.inputs, w.talks = append(w.children, cmd), append(w.inputs, in), append(w.talks, t)
 		if err := t.write(setup{Rank: rank, Size: size, Type: o.Type, Segment: o.Segment, Window: o.Window,
-			Processors: runtime.NumCPU()}); err != nil {
+			Processors: runtime.NumCPU(), Secure: secure}); err != nil {
 			return nil, err
 		}
 		if err := t.read(&where[rank]); err != nil {

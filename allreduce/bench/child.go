@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
-
-	"google.golang.org/grpc"
 
 	"evenweave/allreduce"
 	"evenweave/allreduce/grpclink"
@@ -26,13 +26,17 @@ type (
 		Rank, Size      int
 		Type            string
 		Segment, Window int
-		Processors      int // of the machine
+		Processors      int    // of the machine
+		Secure          string // of certify
 	}
-	addresses struct{ Ring, TCP string }
-	peers     struct{ Right addresses }
-	ready     struct{}
-	order     struct {
-		Work  string // "sum" or "tcp"
+	addresses struct {
+		Rings map[string]string // by transport
+		TCP   string
+	}
+	peers struct{ Right addresses }
+	ready struct{}
+	order struct {
+		Work  string // over which transport to sum, or "tcp": the bytes alone
 		Bytes int
 		Times int
 	}
@@ -74,36 +78,47 @@ func (t talk) read(v any) error  { return t.in.Decode(v) }
 func (t talk) write(v any) error { return t.out.Encode(v) }
 
 func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
-	var sockets [2]net.Listener
-	for i := range sockets {
-		socket, err := net.Listen("tcp", "127.0.0.1:0")
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	over, err := transports(s.Secure)
+	if err != nil {
+		return err
+	}
+	here, ends := addresses{TCP: socket.Addr().String(), Rings: map[string]string{}}, map[string]*end{}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for name, o := range over {
+		at := "127.0.0.1:0"
+		if name == overUnix {
+			at = fmt.Sprintf("unix:rank-%d.sock", s.Rank)
+		}
+		e, err := listen(o, at, &serving)
 		if err != nil {
 			return err
 		}
-		defer socket.Close()
-		sockets[i] = socket
+		defer e.server.Stop()
+		ends[name], here.Rings[name] = e, e.address
 	}
-	server := grpc.NewServer(grpclink.ServerOptions()...)
-	links := grpclink.NewServer(nil, nil)
-	links.Register(server)
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(sockets[0]) })
-	defer serving.Wait()
-	defer server.Stop()
-
-	if err := talk.write(addresses{sockets[0].Addr().String(), sockets[1].Addr().String()}); err != nil {
+	if err := talk.write(here); err != nil {
 		return err
 	}
 	var p peers
 	if err := talk.read(&p); err != nil {
 		return err
 	}
-	ring, err := openRing[T](ctx, links, p.Right.Ring, s)
-	if err != nil {
-		return err
+	rings := map[string]*allreduce.Ring[T]{}
+	for _, name := range slices.Sorted(maps.Keys(ends)) {
+		ring, err := openRing[T](ctx, ends[name], p.Right.Rings[name], s)
+		if err != nil {
+			return err
+		}
+		defer ring.Abort(errors.New("the benchmark is over"))
+		rings[name] = ring
 	}
-	defer ring.Abort(errors.New("the benchmark is over"))
-	plain, err := openTCP(sockets[1], p.Right.TCP, s.Size)
+	plain, err := openTCP(socket, p.Right.TCP, s.Size)
 	if err != nil {
 		return err
 	}
@@ -111,30 +126,30 @@ func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 	if err := talk.write(ready{}); err != nil {
 		return err
 	}
-	return obey(ctx, talk, ring, plain)
+	return obey(ctx, talk, rings, plain)
 }
 
-func openRing[T allreduce.Element](ctx context.Context, links *grpclink.Server, right string,
-	s setup) (*allreduce.Ring[T], error) {
+func openRing[T allreduce.Element](ctx context.Context, e *end, right string, s setup) (*allreduce.Ring[T], error) {
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	id := func(rank int) string { return fmt.Sprint("rank-", (rank+s.Size)%s.Size) }
-	to, err := grpclink.Dial(ctx, right, grpclink.Hello{Job: "bench", Generation: 1, From: id(s.Rank),
+	to, err := e.dial(ctx, right, grpclink.Hello{Job: benchJob, Generation: 1, From: id(s.Rank),
 		To: id(s.Rank + 1), FromRank: s.Rank, ToRank: (s.Rank + 1) % s.Size})
 	if err != nil {
 		return nil, err
 	}
-	from, err := links.Accept(ctx, "bench", 1, id(s.Rank-1))
+	from, err := e.links.Accept(ctx, benchJob, 1, id(s.Rank-1))
 	if err != nil {
 		to.Abort(err)
 		return nil, err
 	}
-	return allreduce.New[T](allreduce.Config{Job: "bench", Generation: 1, Rank: s.Rank, Size: s.Size,
+	return allreduce.New[T](allreduce.Config{Job: benchJob, Generation: 1, Rank: s.Rank, Size: s.Size,
 		SegmentBytes: s.Segment, WindowBytes: s.Window}, from, to)
 }
 
 // obey does what the parent orders until the parent closes the input.
-func obey[T allreduce.Element](ctx context.Context, talk talk, ring *allreduce.Ring[T], plain *tcpRing) error {
+func obey[T allreduce.Element](ctx context.Context, talk talk, rings map[string]*allreduce.Ring[T],
+	plain *tcpRing) error {
 	var zero T
 	width := 8
 	if _, ok := any(zero).(float32); ok {
@@ -153,7 +168,7 @@ func obey[T allreduce.Element](ctx context.Context, talk talk, ring *allreduce.R
 			step++
 			ctx, stop := context.WithTimeout(ctx, limit)
 			defer stop()
-			return ring.Sum(ctx, step, buf)
+			return rings[o.Work].Sum(ctx, step, buf)
 		}
 		if o.Work == "tcp" {
 			plain.resize(o.Bytes)

@@ -33,7 +33,7 @@ func (p *printer) row(r Row) error {
 		p.head = true
 		fmt.Fprintf(p.out, "%-8s %-7s %3s %8s %9s %19s %8s %8s %8s %6s %9s %9s %9s\n",
 			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp",
-			"cpu s/GB", "tcp s/GB", "alloc B")
+			"cpu s/GB", "tcp s/GB", "alloc B"+r.secureHead())
 	}
 	fmt.Fprintf(p.out, "%-8s %-7s %3d %8s %9.3f %19s %8.3f %8.3f", r.Network, r.Type, r.Workers, size(r.Bytes),
 		r.Millis, fmt.Sprintf("(%.3f - %.3f)", r.Low, r.High), r.AlgorithmGBps, r.BusGBps)
@@ -41,8 +41,20 @@ func (p *printer) row(r Row) error {
 		fmt.Fprintf(p.out, " %8.3f %6.2f %9.2f %9.2f %9.0f", r.TCPMillis, r.TimesTCP, r.CPUPerGB,
 			r.TCPCPUPerGB, r.Allocated)
 	}
+	if r.TLSMillis > 0 {
+		fmt.Fprintf(p.out, " %8.3f %7.2f %9.2f %8.3f %7.2f %9.2f", r.TLSMillis, r.TLSTimes, r.TLSCPUPerGB, r.UnixMillis,
+			r.UnixTimes, r.UnixCPUPerGB)
+	}
 	_, err := fmt.Fprintln(p.out)
 	return err
+}
+
+// secureHead heads the columns of TLS and Unix sockets, if they were measured; "x" is how many times the plain ring's.
+func (r Row) secureHead() string {
+	if r.TLSMillis == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %8s %7s %9s %8s %7s %9s", "tls ms", "x ring", "tls s/GB", "unix ms", "x ring", "unix s/GB")
 }
 
 // model prints the cost model of the world whose rows were printed last.
