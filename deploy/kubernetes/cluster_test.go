@@ -17,8 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-const certManagerModule = "github.com/cert-manager/cert-manager@v1.21.2"
-
 // limit bounds each wait for something that takes seconds on an idle machine: test machines are busy.
 const limit = 5 * time.Minute
 
@@ -44,6 +42,10 @@ func jobFlags(steps int) map[string]string {
 
 // overlay writes a kustomization: the dev overlay with this test's image and job.
 func overlay(t *testing.T, name string, steps int) string {
+	return overlayOf(t, "overlays/dev", name, steps)
+}
+
+func overlayOf(t *testing.T, dir, name string, steps int) string {
 	image, tag, _ := strings.Cut(os.Getenv("EVENWEAVE_IMAGE"), ":")
 	var b strings.Builder
 	fmt.Fprintf(&b, "resources: [OVERLAY]\nimages: [{name: evenweave, newName: %s, newTag: %q}]\n", image, tag)
@@ -52,7 +54,7 @@ func overlay(t *testing.T, name string, steps int) string {
 	for flag, value := range jobFlags(steps) {
 		fmt.Fprintf(&b, "  - EVENWEAVE_%s=%s\n", strings.ReplaceAll(strings.ToUpper(flag), "-", "_"), value)
 	}
-	return kustomization(t, b.String())
+	return kustomizationOf(t, dir, b.String())
 }
 
 // reference trains the same spec on this machine, with one worker, and returns the hash of its weights.
@@ -147,11 +149,31 @@ func (t trial) longest(after int) (gap time.Duration) {
 }
 
 func TestCluster(t *testing.T) {
+	steps := setting(t, "EVENWEAVE_TEST_STEPS", 3000)
+	deletions := setting(t, "EVENWEAVE_TEST_DELETIONS", 2)
+	x := newTrial(t)
+	dir := overlay(t, "first", steps)
+	x.admission(dir)
+	x.volumes()
+	x.do("apply", "-k", dir)
+	first := x.trainsWith(1, 0)
+	t.Logf("training: step %d", first.Step)
+
+	x.scale()
+	x.deletions(deletions)
+	x.coordinator()
+	x.eviction()
+	x.rollout()
+	x.finish(steps)
+	x.next()
+}
+
+// newTrial follows what is deployed into the namespace, and deletes that in the end.
+func newTrial(t *testing.T) trial {
+	t.Helper()
 	if os.Getenv("EVENWEAVE_IMAGE") == "" {
 		t.Skip("needs a cluster: `make test-kubernetes`")
 	}
-	steps := setting(t, "EVENWEAVE_TEST_STEPS", 3000)
-	deletions := setting(t, "EVENWEAVE_TEST_DELETIONS", 2)
 	ctx, cancel := context.WithCancel(t.Context())
 	x := trial{t, ctx, newJournal(t)}
 	done := make(chan struct{})
@@ -165,21 +187,7 @@ func TestCluster(t *testing.T) {
 		}
 		_, _ = kubectl(context.Background(), "delete", "namespace", namespace, "--wait=true")
 	})
-
-	dir := overlay(t, "first", steps)
-	x.admission(dir)
-	x.volumes(dir)
-	x.do("apply", "-k", dir)
-	first := x.trainsWith(1, 0)
-	t.Logf("training: step %d", first.Step)
-
-	x.scale()
-	x.deletions(deletions)
-	x.coordinator()
-	x.eviction()
-	x.rollout()
-	x.finish(steps)
-	x.next()
+	return x
 }
 
 // admission: the API server accepts every overlay without a warning, under the restricted standard.
@@ -197,29 +205,9 @@ func (t trial) admission(dir string) {
 	}
 }
 
-// certManager gives the cluster the schemas of cert-manager's objects, from its Go module; false: they cannot be had.
-func (t trial) certManager() bool {
-	out, err := exec.CommandContext(t.ctx, "go", "mod", "download", "-json", certManagerModule).Output()
-	var module struct{ Dir string }
-	if err != nil || json.Unmarshal(out, &module) != nil {
-		t.Logf("%s cannot be fetched here: its objects are not validated by its schemas", certManagerModule)
-		return false
-	}
-	var files []string
-	for _, kind := range []string{"certificates", "issuers"} {
-		files = append(files, "-f", filepath.Join(module.Dir, "deploy", "crds", "cert-manager.io_"+kind+".yaml"))
-	}
-	t.do(append([]string{"apply", "--server-side"}, files...)...)
-	t.Cleanup(func() { _, _ = kubectl(context.Background(), append([]string{"delete"}, files...)...) })
-	for _, kind := range []string{"certificates", "issuers"} {
-		t.do("wait", "--for=condition=Established", "--timeout=60s", "crd/"+kind+".cert-manager.io")
-	}
-	return true
-}
-
 // volumes runs the command EVENWEAVE_TEST_VOLUMES, before any pod needs the volumes: on some test clusters they belong
 // to root, whatever fsGroup says, and it changes that.
-func (t trial) volumes(dir string) {
+func (t trial) volumes() {
 	command := os.Getenv("EVENWEAVE_TEST_VOLUMES")
 	if command == "" {
 		return
@@ -343,7 +331,9 @@ func (t trial) rollout() {
 }
 
 // finish: the job ends with the weights of a run on one machine, and says where they are.
-func (t trial) finish(steps int) {
+func (t trial) finish(steps int) { t.finishAs("first", steps) }
+
+func (t trial) finishAs(job string, steps int) {
 	var end event
 	t.journal.await(t.ctx, "end of the job", 3*limit, func() bool {
 		end = t.journal.newest("done")
@@ -352,7 +342,7 @@ func (t trial) finish(steps int) {
 	if end.Step != steps || !end.Complete {
 		t.Fatalf("done at step %d, complete %v; want step %d", end.Step, end.Complete, steps)
 	}
-	if !strings.HasPrefix(end.Checkpoint, "/data/first/") {
+	if !strings.HasPrefix(end.Checkpoint, "/data/"+job+"/") {
 		t.Errorf("the checkpoint is reported as %q", end.Checkpoint)
 	}
 	finished := t.workers()

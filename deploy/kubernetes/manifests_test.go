@@ -1,6 +1,7 @@
 // Package kubernetes holds no code, only manifests and the tests that keep them correct.
 //
 //	manifests_test.go  every overlay, offline: schemas, Pod Security, references, flags
+//	certmanager_test.go  cert-manager for real, and its schemas
 //	schemas_test.go    the kinds that manifests may have
 //	certificates_test.go  which pod holds which key
 //	network_test.go    which pods the policies let connect
@@ -118,7 +119,9 @@ func withCertManager(t *testing.T) string {
 
 // kustomization writes one into a new directory; OVERLAY and COMPONENTS stand for the relative paths of overlays/dev
 // and components.
-func kustomization(t *testing.T, body string) string {
+func kustomization(t *testing.T, body string) string { return kustomizationOf(t, "overlays/dev", body) }
+
+func kustomizationOf(t *testing.T, overlay, body string) string {
 	t.Helper()
 	here, err := os.Getwd()
 	if err != nil {
@@ -126,8 +129,11 @@ func kustomization(t *testing.T, body string) string {
 	}
 	dir := t.TempDir()
 	body = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: evenweave\n" + body
-	for word, path := range map[string]string{"OVERLAY": "overlays/dev", "COMPONENTS": "components"} {
-		relative, err := filepath.Rel(dir, filepath.Join(here, path))
+	for word, path := range map[string]string{"OVERLAY": overlay, "COMPONENTS": "components"} {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(here, path)
+		}
+		relative, err := filepath.Rel(dir, path)
 		if err != nil {
 			t.Fatal(err)
 		}

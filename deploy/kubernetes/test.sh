@@ -5,6 +5,7 @@
 #   EVENWEAVE_KUBERNETES_KIT=DIR                a cluster that the scripts in DIR start (DIR/kubernetes/up.sh, load-image.sh, down.sh;
 #                                               DIR/docker/up.sh where no container engine runs), with an image built here
 #   EVENWEAVE_TEST_DELETIONS=20 EVENWEAVE_TEST_STEPS=12000    measure more
+#   EVENWEAVE_TEST_CERT_MANAGER=1    with cert-manager too, whose controllers it builds (3 to 15 minutes the first time)
 #
 # It uses the namespace `evenweave` and deletes it in the end.
 set -euo pipefail
@@ -33,4 +34,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
 fi
 : "${EVENWEAVE_IMAGE:?an image that the cluster of KUBECONFIG can get, NAME:TAG}"
 kubectl version >/dev/null 2>&1 || skip "the cluster of $KUBECONFIG does not answer"
-GOEXPERIMENT=simd go test ./deploy/kubernetes -run TestCluster -count=1 -v -timeout 60m
+if [ "${EVENWEAVE_TEST_CERT_MANAGER:-}" = 1 ]; then
+	export EVENWEAVE_CERT_MANAGER=$PWD/bin/certmanager
+	go build -C deploy/kubernetes/certmanager -o "$EVENWEAVE_CERT_MANAGER" .
+fi
+GOEXPERIMENT=simd go test ./deploy/kubernetes -run 'TestCluster|TestCertManager' -count=1 -v -timeout 60m
