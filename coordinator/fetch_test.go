@@ -20,12 +20,16 @@ type serves struct {
 	change func(p []byte) []byte
 }
 
-func (s serves) State(_ *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
+func (s serves) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
 	var encoded strings.Builder
 	if _, err := state.Seal(s.state).WriteTo(&encoded); err != nil {
 		return err
 	}
-	_, err := proto.BlockWriter(stream.Send).Write(s.change([]byte(encoded.String())))
+	part := s.change([]byte(encoded.String()))[r.Offset:]
+	if r.Length > 0 {
+		part = part[:min(r.Length, int64(len(part)))]
+	}
+	_, err := proto.BlockWriter(stream.Send).Write(part)
 	return err
 }
 

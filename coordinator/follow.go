@@ -9,11 +9,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/security"
 	"evenweave/internal/state"
+	"evenweave/internal/transfer"
 	"evenweave/proto"
 )
 
@@ -213,22 +216,14 @@ var errForged = errors.New("it is not the state that the members agreed on")
 
 // fetch gets a state: its head, which must have the agreed hash, and then block by block, each verified as it arrives.
 func (d *dialer) fetch(ctx context.Context, address string, step int64, hash string) (*state.Sealed, error) {
-	conn, err := d.pool.Dial(address)
-	if err != nil {
-		return nil, err
-	}
-	stream, err := proto.NewMemberClient(conn).State(ctx, &proto.StateRequest{Job: d.job, Step: step})
-	if err != nil {
-		return nil, err
-	}
 	var sum [sha256.Size]byte
 	copy(sum[:], hash)
-	s, err := state.Read(proto.BlockReader(stream.Recv), d.layout, d.samples, &sum)
+	s, err := transfer.Download{Layout: d.layout, Samples: d.samples, Step: step, Sum: &sum, Quiet: fetchQuiet,
+		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step)},
+		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
+	}.Run(ctx)
 	if errors.Is(err, state.ErrDamaged) {
 		return nil, fmt.Errorf("%w: %w", errForged, err)
-	}
-	if err == nil && s.Step != step {
-		err = fmt.Errorf("it sent step %d", s.Step)
 	}
 	return s, err
 }

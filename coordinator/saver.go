@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	fetchTimeout = 60 * time.Second
-	saveRetry    = 3 * time.Second
+	fetchQuiet = 10 * time.Second // without a block
+	saveRetry  = 3 * time.Second
 	// how long a new term waits for reports of older due states, and any term for reports of earlier steps
 	reportWait = 5 * time.Second
 )
@@ -97,8 +97,6 @@ func (s *saver) save(ctx context.Context) {
 
 func (s *saver) fetchAndWrite(ctx context.Context, j job.Job, address string, step int64, hash string) saved {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
 	sealed, err := s.source.fetch(ctx, address, step, hash)
 	if err != nil {
 		return saved{step: step, err: fmt.Errorf("fetching the state of step %d from %s: %w", step, address, err)}

@@ -15,8 +15,18 @@ import (
 	"evenweave/proto"
 )
 
-// maxSnapshots bounds the due snapshots kept while no coordinator saves them; beyond it the oldest is dropped.
-const maxSnapshots = 32
+// Due snapshots are kept while no coordinator saves them, in so many bytes and no more than so many; beyond it the
+// oldest is dropped. Two are kept of any size: one is saved while the next falls due.
+const (
+	snapshotBytes = 1 << 30
+	maxSnapshots  = 32
+	minSnapshots  = 2
+)
+
+// mostSnapshots is how many states of a size are kept.
+func mostSnapshots(size int64) int {
+	return int(min(max(snapshotBytes/max(size, 1), minSnapshots), maxSnapshots))
+}
 
 // replica is this member's copy of the job's state, and the due snapshots of it. The loop changes it; the Member
 // service reads it.
@@ -177,7 +187,7 @@ func (r *replica) keep() error {
 		r.order = append(r.order, r.step)
 	}
 	r.snapshots[r.step] = &snapshot{state: live, fingerprint: r.expected}
-	for len(r.order) > maxSnapshots {
+	for len(r.order) > mostSnapshots(r.layout.Size) {
 		delete(r.snapshots, r.order[0])
 		r.order = r.order[1:]
 	}

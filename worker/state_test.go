@@ -101,3 +101,21 @@ func TestUpdateWaitsForNoCopy(t *testing.T) {
 		t.Errorf("update: %v", err)
 	}
 }
+
+// TestDueSnapshotsAreBounded: due states that no coordinator saves take a bounded number of bytes, and the newest stay.
+func TestDueSnapshotsAreBounded(t *testing.T) {
+	for size, want := range map[int64]int{1: 32, 1 << 20: 32, 306 << 20: 3, 1200 << 20: 2, 1 << 40: 2} {
+		if got := mostSnapshots(size); got != want {
+			t.Errorf("%d snapshots of %d bytes, expected %d", got, size, want)
+		}
+	}
+	r, _ := live(t)
+	for r.step = 100; r.step < 100+2*maxSnapshots; r.step++ {
+		if err := r.keep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(r.order); n != maxSnapshots || len(r.snapshots) != n || r.order[n-1] != r.step-1 {
+		t.Errorf("%d snapshots, up to step %d", n, r.order[n-1])
+	}
+}

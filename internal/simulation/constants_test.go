@@ -17,7 +17,7 @@ const (
 	tickEvery      = 500 * time.Millisecond
 	reportWait     = 5 * time.Second
 	saveRetry      = 3 * time.Second
-	fetchTimeout   = 60 * time.Second
+	fetchQuiet     = 10 * time.Second
 	restorePause   = 50 * time.Millisecond
 	pauseFor       = 5 * time.Second // how long a member's reports are void after it was paused
 )
@@ -30,7 +30,7 @@ func TestConstantsAreTheProducts(t *testing.T) {
 	}{
 		{"coordinator/saver.go", "reportWait", reportWait},
 		{"coordinator/saver.go", "saveRetry", saveRetry},
-		{"coordinator/saver.go", "fetchTimeout", fetchTimeout},
+		{"coordinator/saver.go", "fetchQuiet", fetchQuiet},
 		{"coordinator/term.go", "tickEvery", tickEvery},
 		{"internal/cluster/client.go", "requestTimeout", requestTimeout},
 		{"internal/cluster/watcher.go", "pollInterval", pollInterval},

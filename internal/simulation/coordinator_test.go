@@ -315,7 +315,7 @@ func (l *leader) save() {
 	}
 	var fingerprint uint64
 	var has bool
-	l.in(fetchTimeout, func() { finish(0, false) })
+	l.in(fetchQuiet, func() { finish(0, false) })
 	wanted := func() bool { return !over }
 	s.transfer(l.process, m.process, wanted, func() { fingerprint, has = m.at(step) },
 		func() { finish(fingerprint, has) }, func() {

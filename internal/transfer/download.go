@@ -8,8 +8,10 @@ package transfer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,15 +28,17 @@ const (
 // Download fetches a state in memory. Its deadline is one of progress: how long no block may arrive.
 type Download struct {
 	Layout  *state.Layout
-	Samples int      // that it was trained on
-	Step    int64    // that it must be of
-	Head    []Source // give the head; empty: Sources do
-	Sources []Source // all are asked at once
-	Reserve []Source // asked when the others have sent nothing for a while
+	Samples int                // that it was trained on
+	Step    int64              // that it must be of
+	Sum     *[sha256.Size]byte // that it must have; nil: any
+	Head    []Source           // give the head; empty: Sources do
+	Sources []Source           // all are asked at once
+	Reserve []Source           // asked when the others have sent nothing for a while
 	Quiet   time.Duration
 	Resume  *Assembly        // an earlier attempt, whose blocks are kept if it is the same state; may be nil
 	Began   func(*Assembly)  // called when the head is there; may be nil
 	Arrived func(blocks int) // called when blocks have arrived: how many there are; may be nil
+	Gone    func(error) bool // whether an error says that a source lacks the state: it is not asked again; may be nil
 	Dropped func(int, error) // called for a source that sent a damaged block, by its number; may be nil
 }
 
@@ -85,22 +89,37 @@ func (r *run) begin(ctx context.Context) error {
 	if len(from) == 0 {
 		from = r.Sources
 	}
-	for i := 0; ; i++ {
-		head, err := r.head(ctx, from[i%len(from)])
-		if err == nil {
-			r.watchdog.Reset(r.Quiet)
-			if r.assembly = r.Resume; r.assembly == nil || r.assembly.SHA256 != head.SHA256 {
-				r.assembly = NewAssembly(head)
+	from = slices.Clone(from)
+	for {
+		for i := 0; i < len(from); i++ {
+			head, err := r.head(ctx, from[i])
+			if err == nil {
+				r.take(head)
+				return nil
 			}
-			if r.Began != nil {
-				r.Began(r.assembly)
+			if r.failed(err); r.final(err) {
+				from = slices.Delete(from, i, i+1)
+				i--
 			}
-			return nil
 		}
-		r.failed(err)
-		if (i+1)%len(from) == 0 && !pause(ctx, again) {
-			return err
+		if len(from) == 0 || !pause(ctx, again) {
+			return r.failure()
 		}
+	}
+}
+
+// final says whether the source of an error is not asked again.
+func (r *run) final(err error) bool {
+	return errors.Is(err, state.ErrDamaged) || r.Gone != nil && r.Gone(err)
+}
+
+func (r *run) take(head *state.Head) {
+	r.watchdog.Reset(r.Quiet)
+	if r.assembly = r.Resume; r.assembly == nil || r.assembly.SHA256 != head.SHA256 {
+		r.assembly = NewAssembly(head)
+	}
+	if r.Began != nil {
+		r.Began(r.assembly)
 	}
 }
 
@@ -111,7 +130,7 @@ func (r *run) head(ctx context.Context, from Source) (*state.Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := state.ReadHead(b, r.Layout, r.Samples, nil)
+	h, err := state.ReadHead(b, r.Layout, r.Samples, r.Sum)
 	if err == nil && h.Step != r.Step {
 		err = fmt.Errorf("asked for the state of step %d, got step %d", r.Step, h.Step)
 	}
@@ -137,7 +156,7 @@ func (r *run) ask(ctx context.Context, from Source) error {
 		}
 		err := r.receive(ctx, from, first, n, block)
 		r.release(first, n)
-		if errors.Is(err, state.ErrDamaged) {
+		if err != nil && r.final(err) {
 			return err
 		}
 		if err != nil {

@@ -261,10 +261,22 @@ func TestAnotherHeadIsRefused(t *testing.T) {
 		if _, err := d.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "got step 7") {
 			t.Errorf("another step: %v", err)
 		}
+		d, began := of(s), time.Now()
+		d.Sources = []Source{holder(s, func(_ int64, p []byte) error { p[0] ^= 1; return nil })}
+		if _, err := d.Run(t.Context()); !errors.Is(err, state.ErrDamaged) || time.Since(began) > 0 {
+			t.Errorf("a damaged head, after %v: %v", time.Since(began), err)
+		}
 		d = of(s)
-		d.Sources = []Source{holder(s, func(at int64, p []byte) error { p[0] ^= 1; return nil })}
+		d.Sum = new([32]byte)
+		d.Sources = []Source{holder(s, nil)}
 		if _, err := d.Run(t.Context()); !errors.Is(err, state.ErrDamaged) {
-			t.Errorf("a damaged head: %v", err)
+			t.Errorf("another state: %v", err)
+		}
+		d = of(s)
+		d.Gone = func(err error) bool { return errors.Is(err, errDead) }
+		d.Sources = []Source{holder(s, func(int64, []byte) error { return errDead })}
+		if _, err := d.Run(t.Context()); !errors.Is(err, errDead) || time.Since(began) > 0 {
+			t.Errorf("a source that lacks the state, after %v: %v", time.Since(began), err)
 		}
 	})
 }
