@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	"image/gif"
 	"image/jpeg"
 	"image/png"
@@ -21,9 +22,10 @@ import (
 const MaxBytes = 64 << 20
 
 const (
-	maxSide       = 1 << 14
-	maxPixels     = 16 << 20 // 256 MB while decoded, at worst: the coefficients of a progressive JPEG
-	maxDecodeTime = 5 * time.Second
+	maxSide       = 1 << 15
+	maxPixels     = 128 << 20 // cameras have 12 to 108 million
+	maxMemory     = 512 << 20 // bytes while decoded: of 128 Mi pixels a camera's JPEG takes less than half of it
+	maxDecodeTime = 20 * time.Second
 	decodeStep    = 64 // bytes that a decoder gets at a time: a few make a progressive JPEG work on all pixels
 )
 
@@ -64,8 +66,9 @@ func (f format) matches(data []byte) bool {
 }
 
 // Decode decodes a PNG, a JPEG, a WebP without animation, or the first frame of a GIF, as its pixels are stored: see
-// Orientation. It takes memory for the pixels that the header announces. Files over 64 MiB and pictures over 16 Mi
-// pixels or 16384 a side are refused first; decoding ends with ctx, and after 5 s.
+// Orientation. It takes memory for the pixels that the header announces. Files over 64 MiB, pictures over 128 Mi pixels
+// or 32768 a side, and those that would take over 512 MiB while they are decoded are refused first: a camera's JPEG
+// takes 1.5 to 3 bytes a pixel, a progressive one up to 15, a PNG up to 8. Decoding ends with ctx, and after 20 s.
 func Decode(ctx context.Context, data []byte) (image.Image, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxDecodeTime,
 		fmt.Errorf("decoding takes over %s: save the picture again, as a plain PNG or JPEG", maxDecodeTime))
@@ -132,7 +135,45 @@ func header(data []byte) (f format, w, h int, err error) {
 			fmt.Errorf("the %s image has %d x %d pixels, expected at most %d in all and %d a side; scale it down",
 				f.name, w, h, maxPixels, maxSide)
 	}
+	if each := bytesOfPixel(f.name, config.ColorModel, data); w*h > maxMemory/each {
+		return f, w, h, fmt.Errorf("the %s image has %d x %d pixels, of which each takes up to %d bytes while it is "+
+			"decoded, expected at most %d MiB in all; scale it down, or save it as a plain JPEG", f.name, w, h, each,
+			maxMemory>>20)
+	}
 	return f, w, h, nil
+}
+
+// bytesOfPixel is how much memory a pixel takes at most while it is decoded. A progressive JPEG is collected as
+// coefficients of four bytes beside its pixels.
+func bytesOfPixel(format string, model color.Model, data []byte) int {
+	channels, progressive := jpegFrame(data)
+	switch {
+	case format == "JPEG" && progressive:
+		return 5 * channels
+	case format == "JPEG":
+		return channels
+	case model == color.RGBA64Model, model == color.NRGBA64Model:
+		return 8
+	}
+	return 4
+}
+
+// jpegFrame reads how many channels a JPEG has, and whether it is progressive; of what is no JPEG it returns 4, true.
+func jpegFrame(data []byte) (channels int, progressive bool) {
+	for data = data[min(2, len(data)):]; len(data) >= 10 && data[0] == 0xff; {
+		marker, length := data[1], int(data[2])<<8|int(data[3])
+		switch {
+		case marker == 0xff: // padding
+			data = data[1:]
+			continue
+		case marker >= 0xc0 && marker <= 0xc2: // SOF0 to SOF2: those that are decoded
+			return max(1, min(4, int(data[9]))), marker == 0xc2
+		case length < 2 || 2+length > len(data):
+			return 4, true
+		}
+		data = data[2+length:]
+	}
+	return 4, true
 }
 
 // deadlineReader ends a decoder's work with a context.

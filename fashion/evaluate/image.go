@@ -72,8 +72,8 @@ func (r Reading) String() string {
 //   - the object is cut out, scaled until its longer side fits and its brightest part is white, and centred on black.
 //
 // A picture of ImageSide x ImageSide pixels on black or white is only inverted if need be, so one of the set itself
-// comes out unchanged. A picture on which nothing differs from its background is an error. Files over 64 MiB and
-// pictures over 16 Mi pixels or 16384 a side are refused before decoding. Decoding ends with ctx, and after 5 s.
+// comes out unchanged. A picture on which nothing differs from its background is an error. Files and pictures that are
+// too large are refused before decoding, which takes at most 512 MiB: see picture.Decode.
 func Decode(ctx context.Context, r io.Reader, polarity Polarity) (Reading, error) {
 	data, err := io.ReadAll(io.LimitReader(r, picture.MaxBytes+1))
 	if err != nil {
@@ -83,8 +83,10 @@ func Decode(ctx context.Context, r io.Reader, polarity Polarity) (Reading, error
 	if err != nil {
 		return Reading{}, err
 	}
+	width, height := decoded.Bounds().Dx(), decoded.Bounds().Dy()
+	decoded = picture.Shrunk(decoded) // what is decoded is garbage from here on
 	out := Reading{Format: picture.Format(data), Orientation: picture.Orientation(data), Polarity: polarity,
-		Width: decoded.Bounds().Dx(), Height: decoded.Bounds().Dy()}
+		Width: width, Height: height}
 	if out.Orientation >= 5 {
 		out.Width, out.Height = out.Height, out.Width
 	}
