@@ -27,7 +27,7 @@ of a run with --classes, on the test images of these. The most confident mistake
 		},
 		predictCommand(),
 		{
-			Name: "bench step", About: "Measure gradients and updates of the model on this machine", Options: step,
+			Name: "bench model", About: "Measure gradients and updates of the model on this machine", Options: step,
 			Run: step.run,
 			Long: `Measures images/s and ms of a gradient call and an update, beside a matrix product of the same run,
 which is the machine's limit.`,
@@ -95,7 +95,7 @@ func byLabel(r evaluate.Result, pictures []evenweave.Picture) []evenweave.Galler
 	return slices.DeleteFunc(rows, func(g evenweave.Gallery) bool { return len(g.Pictures) == 0 })
 }
 
-// benchOptions are the flags of `bench step`.
+// benchOptions are the flags of `bench model`.
 type benchOptions struct {
 	Backend     string        `flag:"backend" help:"auto, xla, xla:cuda or go"`
 	MicroBatch  int           `flag:"micro-batch" help:"samples of one gradient call"`

@@ -71,8 +71,22 @@ func (m *memory) changed() error {
 	return old.Finalize()
 }
 
-// take makes the result of a program the content.
-func (m *memory) take(result compute.Buffer) error {
+// take makes the result of a program the content. Where host and device share memory that is the result itself; inUse
+// says which memory others have.
+func (m *memory) take(result compute.Buffer, inUse map[*byte]bool) error {
+	if m.device.HasSharedBuffers() {
+		flat, err := result.Data()
+		if err != nil {
+			return errors.Join(err, result.Finalize())
+		}
+		bytes := bytesOf(flat)
+		if len(bytes) == len(m.bytes) && !inUse[unsafe.SliceData(bytes)] {
+			old := m.buffer
+			inUse[unsafe.SliceData(bytes)] = true
+			m.buffer, m.flat, m.bytes = result, flat, bytes
+			return old.Finalize()
+		}
+	}
 	if err := result.ToFlatData(m.flat); err != nil {
 		return errors.Join(err, result.Finalize())
 	}

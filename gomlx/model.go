@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"unsafe"
 
 	"evenweave"
 	"evenweave/dataset"
@@ -344,8 +345,12 @@ func (m *Model) Update(mean [][]float32, _ int64) error {
 	if err != nil {
 		return err
 	}
+	inUse := map[*byte]bool{}
+	for _, t := range m.state {
+		inUse[unsafe.SliceData(t.bytes)] = true
+	}
 	for i, path := range m.step.changed {
-		err = errors.Join(err, m.byPath[path].take(results[i]))
+		err = errors.Join(err, m.byPath[path].take(results[i], inUse))
 	}
 	return err
 }

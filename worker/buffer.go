@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 
 	"evenweave"
 	"evenweave/internal/exact"
@@ -44,7 +45,13 @@ type buffer struct {
 	blocks     *exact.Blocks
 	elements   int // of the gradient
 	microBatch int
+
+	slots sync.Mutex           // all but gradient and bounds, while lanes add
+	parts [addParts]sync.Mutex // the same for those: each part of the blocks
 }
+
+// addParts is into how many parts the gradient is cut, so that lanes can add at the same time.
+const addParts = 16
 
 const (
 	sumLoss = iota
@@ -70,30 +77,22 @@ func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan, 
 
 func (b *buffer) reset() { clear(b.words) }
 
-// add adds one micro-batch's results. What cannot be quantised or summed becomes a verdict, which every rank reads.
+// add adds one micro-batch's results. What cannot be quantised or summed becomes a verdict, which every rank reads. Any
+// number of lanes may add at the same time.
 func (b *buffer) add(batch *evenweave.Batch, grad []float32, exponents []int32, sums evenweave.Sums) {
 	v, n := batch.MicroBatch, len(b.coverage)
+	loss, verdict := b.quantised(sums, n)
+	if verdict == 0 {
+		verdict = int64(b.addGradient(v, grad, exponents, n)) + 1
+	}
+	b.slots.Lock()
+	defer b.slots.Unlock()
 	b.coverage[v]++
 	for i, s := range batch.Samples {
 		b.samples[v*b.microBatch+i] += int64(s) + 1
 	}
-	loss, ok := exact.Quantise(sums.Loss)
-	if !ok {
-		loss = exact.Limit(n)
-	}
-	if math.IsNaN(sums.Loss) || math.IsInf(sums.Loss, 0) {
-		b.verdict[v] = int64(b.elements+sumLoss) + 1
-		return
-	}
-	for i, q := range append([]int64{loss, sums.Weight}, sums.Metrics...) {
-		limit := limitOf(i, n)
-		if q >= limit || q <= -limit || i == sumWeight && q < 0 {
-			b.verdict[v] = -int64(b.elements+i) - 1
-			return
-		}
-	}
-	if bad := b.blocks.Accumulate(b.gradient, b.bounds, grad, exponents, n); bad >= 0 {
-		b.verdict[v] = int64(bad) + 1
+	if verdict != 0 {
+		b.verdict[v] = verdict
 		return
 	}
 	b.sums[sumLoss] += loss
@@ -101,6 +100,41 @@ func (b *buffer) add(batch *evenweave.Batch, grad []float32, exponents []int32, 
 	for i, m := range sums.Metrics {
 		b.sums[sumSlots+i] += m
 	}
+}
+
+// quantised is the loss of one of n micro-batches in quanta, and the verdict on its sums, 0 if they are fit.
+func (b *buffer) quantised(sums evenweave.Sums, n int) (loss, verdict int64) {
+	if math.IsNaN(sums.Loss) || math.IsInf(sums.Loss, 0) {
+		return 0, int64(b.elements+sumLoss) + 1
+	}
+	loss, ok := exact.Quantise(sums.Loss)
+	if !ok {
+		loss = exact.Limit(n)
+	}
+	for i, q := range append([]int64{loss, sums.Weight}, sums.Metrics...) {
+		limit := limitOf(i, n)
+		if q >= limit || q <= -limit || i == sumWeight && q < 0 {
+			return 0, -int64(b.elements+i) - 1
+		}
+	}
+	return loss, 0
+}
+
+// addGradient adds the gradient of one of n micro-batches, part by part, and returns the index of its first element
+// that is not finite, or -1. Lanes begin with different parts, so that they seldom wait for each other.
+func (b *buffer) addGradient(v int, grad []float32, exponents []int32, n int) (bad int) {
+	bad = -1
+	for i := range addParts {
+		part := (v + i) % addParts
+		lo, hi := b.blocks.Count()*part/addParts, b.blocks.Count()*(part+1)/addParts
+		b.parts[part].Lock()
+		first := b.blocks.AccumulateBlocks(lo, hi, b.gradient, b.bounds, grad, exponents, n)
+		b.parts[part].Unlock()
+		if first >= 0 && (bad < 0 || first < bad) {
+			bad = first
+		}
+	}
+	return bad
 }
 
 // maxWeight bounds a step's weight, so that a float64 holds it exactly.

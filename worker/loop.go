@@ -13,6 +13,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/probe"
 	"evenweave/internal/schedule"
+	"evenweave/internal/state"
 	"evenweave/proto"
 )
 
@@ -71,6 +72,9 @@ func (l *Loop) Init() (err error) {
 			batch: evenweave.Batch{Samples: make([]int32, plan.MicroBatch)}, flat: flat,
 			grads: l.replica.layout.Split(flat),
 		})
+	}
+	for len(l.replica.scratch) < len(l.lanes) {
+		l.replica.scratch = append(l.replica.scratch, make([]byte, state.FingerprintBlock))
 	}
 	return nil
 }
@@ -224,28 +228,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	if err != nil {
 		return l.ended(ctx, world, log, err)
 	}
-	plan, layout := l.Job.Spec.Plan(), l.replica.layout
-	elements := layout.Summed()
-	mean := make([]float32, elements)
-	g := &generation{
-		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, data: l.Data,
-		names:      names{func(i int) string { return probe.ElementName(layout, i) }, l.MetricNames},
-		assignment: schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(l.replica.blocks, elements,
-			len(l.MetricNames), plan, world.Size()),
-		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), stepTimes: &l.stepTimes, report: l.report,
-		observer: l.Observer,
-		fetch:    l.Fetch, log: log, sealing: &l.sealing,
-		newer: func() bool {
-			v, _ := l.Views.View()
-			return v.World != nil && v.World.Generation > world.Generation
-		},
-		leader: func() string {
-			if v, _ := l.Views.View(); v.Leader != nil {
-				return v.Leader.Address
-			}
-			return world.Coordinator
-		},
-	}
+	g := l.enter(world, rank, ring, log)
 	holding, err := g.train(ctx)
 	var verdict *Verdict
 	if err != nil && !errors.As(err, &verdict) {
@@ -282,6 +265,32 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		})
 	}
 	return nil
+}
+
+// enter prepares a generation.
+func (l *Loop) enter(world job.World, rank int, ring Collective, log *slog.Logger) *generation {
+	plan, layout := l.Job.Spec.Plan(), l.replica.layout
+	elements := layout.Summed()
+	mean := l.lanes[0].flat // nothing computes gradients while there is a mean
+	return &generation{
+		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, data: l.Data,
+		names:      names{func(i int) string { return probe.ElementName(layout, i) }, l.MetricNames},
+		assignment: schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(l.replica.blocks, elements,
+			len(l.MetricNames), plan, world.Size()),
+		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), stepTimes: &l.stepTimes, report: l.report,
+		observer: l.Observer,
+		fetch:    l.Fetch, log: log, sealing: &l.sealing,
+		newer: func() bool {
+			v, _ := l.Views.View()
+			return v.World != nil && v.World.Generation > world.Generation
+		},
+		leader: func() string {
+			if v, _ := l.Views.View(); v.Leader != nil {
+				return v.Leader.Address
+			}
+			return world.Coordinator
+		},
+	}
 }
 
 // watch cancels the generation when a published world does not wait for its step, and passes on the request to leave.

@@ -2,9 +2,11 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"evenweave"
 	"evenweave/internal/exact"
@@ -36,7 +38,9 @@ type replica struct {
 	layout  *state.Layout
 	blocks  *exact.Blocks
 	live    *state.Live // the model's tensors, and the exponents of the next step
-	scratch []byte      // for fingerprints, which only the loop computes
+	scratch [][]byte    // for fingerprints, which only the loop computes: one for each lane
+
+	updating time.Duration // what the model's last update took
 
 	computing sync.Mutex // held while gradients are computed: the model must not change then
 
@@ -86,14 +90,25 @@ func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
 	}
 	return &replica{
 		job: j, model: model, layout: layout, blocks: layout.Blocks(), live: layout.Live(model),
-		scratch: make([]byte, state.FingerprintBlock),
+		scratch: [][]byte{make([]byte, state.FingerprintBlock)},
 		ledger:  schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{}),
 	}, nil
 }
 
-// fingerprint hashes the live state: for the loop only, between updates.
+// fingerprint hashes the live state, a part on each lane: for the loop only, between updates.
 func (r *replica) fingerprint() (state.Fingerprint, error) {
-	return r.layout.Fingerprint(r.step, r.ledger, r.live, r.scratch)
+	sum, err := state.FingerprintHead(r.step, r.ledger)
+	if err != nil {
+		return sum, err
+	}
+	parts, errs := make([]state.Fingerprint, len(r.scratch)), make([]error, len(r.scratch))
+	sideBySide(len(r.scratch), func(i, n int) {
+		parts[i], errs[i] = r.layout.FingerprintOf(i, n, r.live, r.scratch[i])
+	})
+	for _, p := range parts {
+		sum = sum.Add(p)
+	}
+	return sum, errors.Join(errs...)
 }
 
 // adopt installs a state from a peer or a checkpoint. After an error this member has none.
@@ -129,11 +144,16 @@ func (r *replica) invalidate() {
 
 // update commits a step: the ledger, the model's update, the exponents, the step count, and the snapshot if one is due.
 // On an error nothing has changed.
+//
+// What changes in memory between the fingerprint that the ring has compared and the update shows in the next one: this
+// member's is then not that of its peers, and the majority heals it.
 func (r *replica) update(epoch int64, samples []int32, mean [][]float32, exponents []int32) error {
 	return r.commit(epoch, samples, func() error {
+		began := time.Now()
 		if err := r.model.Update(mean, r.step); err != nil {
 			return err
 		}
+		r.updating = time.Since(began)
 		copy(r.live.Exponents, exponents)
 		r.skips = 0
 		return nil
@@ -142,7 +162,7 @@ func (r *replica) update(epoch int64, samples []int32, mean [][]float32, exponen
 
 // skip commits a step that leaves model and exponents as they are.
 func (r *replica) skip(epoch int64, samples []int32) error {
-	return r.commit(epoch, samples, func() error { r.skips++; return nil })
+	return r.commit(epoch, samples, func() error { r.skips++; r.updating = 0; return nil })
 }
 
 func (r *replica) commit(epoch int64, samples []int32, change func() error) error {
@@ -152,14 +172,9 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 	if err := ledger.Commit(epoch, samples); err != nil {
 		return &Verdict{fmt.Sprintf("step %d: ledger: %v", r.step+1, err)}
 	}
-	before, err := r.fingerprint()
-	if err != nil {
-		return err
-	}
 	if err := change(); err != nil {
 		return err
 	}
-	intact := before == r.expected
 	r.ledger = ledger
 	r.step++
 	r.moved()
@@ -168,9 +183,7 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 	if err != nil {
 		return err
 	}
-	if intact { // otherwise memory changed while the ring was summing: the next exchange reports the damage
-		r.expected = after
-	}
+	r.expected = after
 	if r.job.Due(r.step) {
 		return r.keep()
 	}

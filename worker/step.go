@@ -28,11 +28,12 @@ type commit struct {
 	changing                      bool   // a rank knows of a newer world: leave this one now
 	verified                      bool   // a due snapshot became readable
 	skipped                       string // what was not finite; the step counts and has changed nothing else
+	parts                         Parts
 }
 
 // step computes, sums, checks and applies one update. The state changes only in the update, near the end.
 func (g *generation) step(ctx context.Context) (commit, error) {
-	r, buf := g.replica, g.buffer
+	r, buf, start := g.replica, g.buffer, time.Now()
 	c, err := g.reduce(ctx)
 	if err == nil {
 		c.verified, err = r.verify(r.expected, g.world.Generation)
@@ -49,14 +50,18 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	if c.skipped != "" {
 		err = r.skip(c.epoch, g.samples)
 	} else {
-		r.blocks.Mean(g.flatMean, buf.gradient, g.exponents, buf.sums[sumWeight])
+		g.meanOf(buf.sums[sumWeight])
 		r.blocks.Next(g.exponents, buf.bounds, r.step)
+		c.parts.Mean = time.Since(began)
 		err = r.update(c.epoch, g.samples, g.mean, g.exponents)
 	}
 	if err != nil {
 		return commit{}, err
 	}
 	c.update = time.Since(began)
+	c.parts.Update = r.updating
+	c.parts.Fingerprint += c.update - c.parts.Mean - c.parts.Update
+	c.parts.Reduce, c.parts.Wait, c.parts.Step = c.reduce, c.wait, time.Since(start)
 	g.assignment = schedule.Next(g.assignment, buf.times)
 	g.stepTimes.saw(c.compute + c.reduce + c.wait + c.update)
 	return c, nil
@@ -110,7 +115,8 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 	r, buf, began := g.replica, g.buffer, time.Now()
 	g.report.phase(phaseCompute)
 	buf.reset()
-	if err := g.compute(ctx); err != nil {
+	parts, err := g.compute(ctx)
+	if err != nil {
 		return commit{}, err
 	}
 	computed := time.Since(began)
@@ -127,6 +133,7 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 
 	g.report.phase(phaseReduce)
 	reducing := time.Now()
+	parts.Fingerprint = reducing.Sub(began) - computed
 	if err := g.sum(ctx, r.step, buf.words, g.deadlines().Step); err != nil {
 		return commit{}, err
 	}
@@ -138,7 +145,7 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 	if err := buf.check(r.step); err != nil {
 		return commit{}, err
 	}
-	c := commit{changing: buf.changing(), compute: computed, assignment: g.assignment}
+	c := commit{changing: buf.changing(), compute: computed, assignment: g.assignment, parts: parts}
 	c.wait = max(0, min(reduced, time.Duration(slowest(buf.times))-computed))
 	c.reduce = reduced - c.wait
 	if what, advice := buf.nonfinite(g.names); what != "" {
@@ -149,15 +156,14 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 
 // compute adds this rank's micro-batches to the buffer, several lanes side by side. Integer sums make their order
 // irrelevant.
-func (g *generation) compute(ctx context.Context) error {
+func (g *generation) compute(ctx context.Context) (Parts, error) {
 	r := g.replica
 	r.computing.Lock()
 	defer r.computing.Unlock()
 	lo, hi := g.assignment.Range(g.rank)
 	var (
-		taking, mu sync.Mutex
-		fault      error
-		lanes      sync.WaitGroup
+		taking sync.Mutex
+		lanes  sync.WaitGroup
 	)
 	next, working := lo, g.lanes[:min(len(g.lanes), hi-lo)]
 	take := func() (v int) { // and announce before another lane can take what is announced: nothing is loaded twice
@@ -168,26 +174,17 @@ func (g *generation) compute(ctx context.Context) error {
 		}
 		return v
 	}
-	for _, l := range working {
+	faults := make([]error, len(working))
+	for i, l := range working {
 		lanes.Go(func() {
+			l.took = Parts{}
 			for v := take(); v < hi && ctx.Err() == nil; v = take() {
-				sums, err := l.gradients(r, g.sampler, g.data, v)
-				if err == nil && len(sums.Metrics) != len(g.names.metrics) {
-					err = fmt.Errorf("the model gave %d metrics, the task names %d: %v",
-						len(sums.Metrics), len(g.names.metrics), g.names.metrics)
-				}
-				mu.Lock()
-				if err != nil {
-					fault = errors.Join(fault, err)
-				} else {
-					g.buffer.add(&l.batch, l.flat, g.exponents, sums)
-				}
-				mu.Unlock()
+				faults[i] = errors.Join(faults[i], l.microBatch(g, v))
 			}
 		})
 	}
 	lanes.Wait()
-	return errors.Join(fault, context.Cause(ctx))
+	return meanParts(working), errors.Join(append(faults, context.Cause(ctx))...)
 }
 
 // announce says to data that load ahead what a lane will load next, so that reading overlaps with computing: v, or
@@ -220,15 +217,31 @@ type lane struct {
 	batch evenweave.Batch
 	flat  []float32
 	grads [][]float32 // flat, cut into tensors
+	took  Parts
 }
 
-// gradients loads and computes a micro-batch.
-func (l *lane) gradients(r *replica, sampler *schedule.Sampler, data evenweave.Data, v int) (evenweave.Sums, error) {
-	r.name(&l.batch, sampler, r.step, v)
-	if err := data.Load(&l.batch); err != nil {
-		return evenweave.Sums{}, err
+// microBatch loads and computes a micro-batch, and adds it to the buffer.
+func (l *lane) microBatch(g *generation, v int) error {
+	r, began := g.replica, time.Now()
+	r.name(&l.batch, g.sampler, r.step, v)
+	if err := g.data.Load(&l.batch); err != nil {
+		return err
 	}
-	return r.model.Gradients(&l.batch, l.grads)
+	loaded := time.Now()
+	sums, err := r.model.Gradients(&l.batch, l.grads)
+	if err == nil && len(sums.Metrics) != len(g.names.metrics) {
+		err = fmt.Errorf("the model gave %d metrics, the task names %d: %v", len(sums.Metrics), len(g.names.metrics),
+			g.names.metrics)
+	}
+	if err != nil {
+		return err
+	}
+	computed := time.Now()
+	g.buffer.add(&l.batch, l.flat, g.exponents, sums)
+	l.took.Load += loaded.Sub(began)
+	l.took.Gradients += computed.Sub(loaded)
+	l.took.Quantise += time.Since(computed)
+	return nil
 }
 
 func slowest(nanos []int64) int64 {

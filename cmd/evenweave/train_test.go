@@ -241,6 +241,31 @@ func leadUnresigned(t *testing.T, dir string) {
 	}
 }
 
+// bench step trains as processes and reports each part of a step.
+func TestBenchStep(t *testing.T) {
+	cmd := program(t, "bench", "step", "--data", needData(t), "--workers", "2", "--steps", "1",
+		"--global-batch", "8", "--micro-batch", "4", "-o", "json")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	text, err := cmd.Output()
+	var f struct {
+		StepMS   float64            `json:"step_ms"`
+		MemoryMB float64            `json:"memory_mb"`
+		Parts    map[string]float64 `json:"parts_ms"`
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &f)
+	}
+	if err != nil || f.StepMS <= 0 || f.MemoryMB <= 0 {
+		t.Fatalf("%v: %s%s", err, text, &stderr)
+	}
+	for _, part := range []string{"gradients", "quantise", "fingerprint", "mean", "update"} {
+		if f.Parts[part] <= 0 {
+			t.Errorf("%s took %v ms", part, f.Parts[part])
+		}
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, c := range []struct {
 		args []string
@@ -266,7 +291,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"bench", "allreduce", "--workers", "1"}, exitUsage, "2 or more"},
 		{[]string{"bench", "allreduce", "--dtype", "int8"}, exitUsage, "int8"},
 		{[]string{"bench", "allreduce", "--net", "moon"}, exitUsage, "moon"},
-		{[]string{"bench", "step", "--batch", "24"}, exitUsage, "--batch 24"},
+		{[]string{"bench", "model", "--batch", "24"}, exitUsage, "--batch 24"},
+		{[]string{"bench", "step", "--workers", "9"}, exitUsage, "8 micro-batches"},
 		{[]string{"scale"}, exitUsage, "one number"},
 		{[]string{"status", "--dir", "/nowhere"}, exitFailed, "/nowhere"},
 		{[]string{"evaluate", "--dir", "/nowhere", "--data", "../../.evenweave/data"}, exitFailed, "/nowhere"},

@@ -81,8 +81,15 @@ func (b *Blocks) Check(exponents []int32) error {
 // bounds. It returns the index of the first element that is not finite, or -1; after such an element both are void.
 // Concurrent calls need a sum and bounds each.
 func (b *Blocks) Accumulate(sum, bounds []int64, grad []float32, exponents []int32, v int) (bad int) {
+	return b.AccumulateBlocks(0, len(b.blocks), sum, bounds, grad, exponents, v)
+}
+
+// AccumulateBlocks is Accumulate for the blocks from lo to hi. Calls for other blocks may run at the same time.
+func (b *Blocks) AccumulateBlocks(lo, hi int, sum, bounds []int64, grad []float32, exponents []int32,
+	v int) (bad int) {
 	limit := Limit(v)
-	for i, block := range b.blocks {
+	for i := lo; i < hi; i++ {
+		block := b.blocks[i]
 		part := grad[block.lo:block.hi]
 		scale := math.Ldexp(1, -Origin-int(exponents[i]))
 		top := addBlock(sum[block.word:], part, float32(scale))
@@ -146,7 +153,13 @@ func (b *Blocks) Next(exponents []int32, bounds []int64, step int64) {
 // Mean writes sum / weight to dst, as long as the gradient: each element's sum as a float64 divided once by the float64
 // weight * 2^-(exponent+Origin), rounded to float32. The total weight counts samples, and is at least 1 and below 2^53.
 func (b *Blocks) Mean(dst []float32, sum []int64, exponents []int32, weight int64) {
-	for i, block := range b.blocks {
+	b.MeanOf(0, len(b.blocks), dst, sum, exponents, weight)
+}
+
+// MeanOf is Mean for the blocks from lo to hi. Calls for other blocks may run at the same time.
+func (b *Blocks) MeanOf(lo, hi int, dst []float32, sum []int64, exponents []int32, weight int64) {
+	for i := lo; i < hi; i++ {
+		block := b.blocks[i]
 		meanBlock(dst[block.lo:block.hi], sum[block.word:], math.Ldexp(float64(weight), -Origin-int(exponents[i])))
 	}
 }

@@ -40,25 +40,44 @@ func (f Fingerprint) Add(g Fingerprint) Fingerprint { return Fingerprint{f.Hi + 
 // bytes to read into; nil: it is made.
 func (l *Layout) Fingerprint(step int64, ledger *schedule.Ledger, from Reader, scratch []byte) (f Fingerprint,
 	err error) {
-	if len(scratch) < FingerprintBlock {
-		scratch = make([]byte, FingerprintBlock)
-	}
-	head, err := ledger.AppendBinary(nil)
+	head, err := FingerprintHead(step, ledger)
 	if err != nil {
 		return f, err
 	}
-	f = part(headPart, uint64(step), head)
-	for i, t := range l.Tensors {
+	tensors, err := l.FingerprintOf(0, 1, from, scratch)
+	if err != nil {
+		return f, err
+	}
+	return head.Add(tensors), nil
+}
+
+// FingerprintOf is the i-th of n summands of the tensors' part of a fingerprint, of about equal size: calls for the
+// others may run at the same time, with a scratch of their own.
+func (l *Layout) FingerprintOf(i, n int, from Reader, scratch []byte) (f Fingerprint, err error) {
+	if len(scratch) < FingerprintBlock {
+		scratch = make([]byte, FingerprintBlock)
+	}
+	number := 0 // of a block, over all tensors
+	for k, t := range l.Tensors {
 		size := t.Bytes()
 		for index, at := int64(0), int64(0); at < size; index, at = index+1, at+FingerprintBlock {
+			if number++; number%n != i {
+				continue
+			}
 			p := scratch[:min(FingerprintBlock, size-at)]
-			if err := from.Read(i, at, p); err != nil {
+			if err := from.Read(k, at, p); err != nil {
 				return Fingerprint{}, fmt.Errorf("state: reading tensor %s: %w", t.Name, err)
 			}
-			f = f.Add(Block(i, index, p))
+			f = f.Add(Block(k, index, p))
 		}
 	}
 	return f, nil
+}
+
+// FingerprintHead is the summand of step and ledger.
+func FingerprintHead(step int64, ledger *schedule.Ledger) (Fingerprint, error) {
+	head, err := ledger.AppendBinary(nil)
+	return part(headPart, uint64(step), head), err
 }
 
 // String returns 32 hexadecimal digits, the high word first.

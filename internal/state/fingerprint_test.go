@@ -155,3 +155,24 @@ func BenchmarkFingerprint(b *testing.B) {
 		}
 	}
 }
+
+// Any number of summands, hashed in any order, give the same fingerprint.
+func TestAFingerprintIsASumOfParts(t *testing.T) {
+	l := mixed(t, false)
+	s := New(l, 10)
+	for i := range s.Image {
+		s.Image[i] = byte(i * 7)
+	}
+	want := s.Fingerprint()
+	for n := 1; n <= 5; n++ {
+		sum, err := FingerprintHead(s.Step, s.Ledger)
+		for i := n - 1; i >= 0 && err == nil; i-- {
+			var p Fingerprint
+			p, err = l.FingerprintOf(i, n, s, nil)
+			sum = sum.Add(p)
+		}
+		if err != nil || sum != want {
+			t.Errorf("%d parts: %s, %v, expected %s", n, sum, err, want)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package worker
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"testing"
+
+	"evenweave"
+	"evenweave/internal/exact"
+	"evenweave/internal/schedule"
+)
+
+// Lanes that add at the same time give the buffer that one lane gives, thousands of micro-batches too: with a verdict
+// of the first element that is not finite.
+func TestLanesAddAtTheSameTime(t *testing.T) {
+	for _, microBatches := range []int{8, 2048} {
+		plan := schedule.Plan{Samples: microBatches, Seed: 1, GlobalBatch: microBatches, MicroBatch: 1}
+		blocks := exact.NewBlocks([]int{3, 5000, 700})
+		fill := func(lanes int) *buffer {
+			b := newBuffer(blocks, 5703, 1, plan, 1)
+			exponents := make([]int32, blocks.Count())
+			var adding sync.WaitGroup
+			for lane := range lanes {
+				adding.Go(func() {
+					grad := make([]float32, 5703)
+					for v := lane; v < microBatches; v += lanes {
+						random := evenweave.NewGenerator(uint64(v))
+						for i := range grad {
+							grad[i] = float32(int32(random.Uint64())) / (1 << 50)
+						}
+						if v == 5 {
+							grad[5000], grad[77] = float32(math.Inf(1)), float32(math.NaN())
+						}
+						b.add(&evenweave.Batch{MicroBatch: v, Samples: []int32{int32(v)}}, grad, exponents,
+							evenweave.Sums{Loss: 1, Weight: 1, Metrics: []int64{int64(v)}})
+					}
+				})
+			}
+			adding.Wait()
+			return b
+		}
+		one, four := fill(1), fill(4)
+		if one.verdict[5] != 78 {
+			t.Errorf("verdict %d, expected that of element 77", one.verdict[5])
+		}
+		if !slices.Equal(one.verdict, four.verdict) || !slices.Equal(one.sums, four.sums) ||
+			!slices.Equal(one.coverage, four.coverage) || !slices.Equal(one.samples, four.samples) {
+			t.Errorf("%d micro-batches: the slots differ", microBatches)
+		}
+		if clean := one.bounds[10]; clean != four.bounds[10] || !slices.Equal(one.gradient, four.gradient) {
+			t.Errorf("%d micro-batches: the sums differ", microBatches)
+		}
+	}
+}
