@@ -343,6 +343,7 @@ func share(workers int) int { return max(1, runtime.GOMAXPROCS(0)/workers) }
 
 func etcdCommand(asked <-chan struct{}) *cobra.Command {
 	var dir, listen string
+	var secure secureFlags
 	cmd := &cobra.Command{
 		Use: "etcd", Hidden: true, Args: noArgs, Short: "Run the embedded etcd of a local cluster",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -354,10 +355,12 @@ func etcdCommand(asked <-chan struct{}) *cobra.Command {
 				ctx, end = context.WithCancel(cmd.Context())
 				go func() { <-asked; end() }()
 			}
-			return local.ServeEtcd(ctx, dir, listen, security.Files{}, cmd.OutOrStdout())
+			return local.ServeEtcd(ctx, dir, listen, secure.files, cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "data directory")
-	cmd.Flags().StringVar(&listen, "listen", "", "where clients reach it: unix:PATH")
+	cmd.Flags().StringVar(&listen, "listen", "", "where clients reach it: unix:PATH, http://HOST:PORT or, "+
+		"with --tls-*, https://HOST:PORT")
+	secure.register(cmd.Flags())
 	return cmd
 }
