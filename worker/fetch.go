@@ -75,6 +75,7 @@ func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64)
 		if r := g.replica; r.broken || r.known && r.step >= f.step {
 			g.healed(fmt.Sprintf("the checkpoint of step %d", f.step))
 		}
+		g.restored = f.step
 		g.replica.acknowledge(f.step)
 		return g.replica.adopt(f.state)
 	}

@@ -44,6 +44,7 @@ type generation struct {
 	sealing    *sync.WaitGroup
 
 	fetching  *fetching // a state, while the ranks go on with their exchanges; nil: none
+	restored  int64     // step of the checkpoint that this opening has loaded; -1: none
 	furthest  int64     // step that ranks have reported
 	exchanges int       // exchanges since then
 }
@@ -84,6 +85,7 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 // that others outvote or that cannot keep a state is unfit, and a tie is a verdict.
 func (g *generation) open(ctx context.Context) error {
 	defer g.stopFetching()
+	g.restored = -1
 	for {
 		g.report.phase(phaseOpen)
 		slots, err := g.known()
@@ -115,6 +117,8 @@ func (g *generation) open(ctx context.Context) error {
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
 			g.replica.partial.Store(nil)
 			return nil
+		case exchange.Fetching() && g.fetching == nil && len(choice.Holders) == 0 && g.restored == choice.Step:
+			continue // the others are still loading that checkpoint
 		case choice.Has(g.rank) && !g.endless(): // the next exchange waits for the members that fetch
 			continue
 		case choice.Has(g.rank):

@@ -38,7 +38,7 @@ type crew struct {
 	data    evenweave.Data // of members that start from now on; nil: points, each slowly
 	cutOff  bool           // no request to leave arrives
 	parted  [2]string      // no stream opens from the first to the second
-	large   time.Duration  // that a state takes to fetch
+	large   time.Duration  // that a state takes to fetch from a member
 	running sync.WaitGroup
 }
 
@@ -158,6 +158,9 @@ func (c *crew) publish(planned bool, ids ...string) {
 	c.change(func(v *cluster.View) {
 		c.alive = ids
 		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator", Backoff: c.backoff}
+		if v.World == nil && c.large > 0 {
+			w.Fresh = ids
+		}
 		if v.World != nil {
 			w.Generation, w.Since = v.World.Generation+1, v.World.Generation+1
 			if planned {
@@ -210,7 +213,7 @@ func (c *crew) parts(w job.World, rank int) (self, other string) {
 
 // Fetch implements fetcher.
 func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
-	for left := c.large; left > 0 && ctx.Err() == nil; left -= time.Second {
+	for left := c.large; len(w.Peers) > 0 && left > 0 && ctx.Err() == nil; left -= time.Second {
 		time.Sleep(time.Second) // virtual
 		w.Arrived(int((c.large - left) / time.Second))
 	}
