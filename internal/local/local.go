@@ -153,7 +153,7 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 }
 
 // MaxWorkers is the most that one machine is asked to run.
-func MaxWorkers() int { return max(64, 4*runtime.NumCPU()) }
+func MaxWorkers() int { return max(128, 4*runtime.NumCPU()) }
 
 // watchScale publishes n as the wanted count and sends each count that `evenweave scale` sets.
 func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Logger) (<-chan int, func(), error) {
