@@ -39,8 +39,8 @@ func TestMany(t *testing.T) {
 	}
 	seconds, now := time.Since(at).Seconds(), r.cpu()
 	pace := 0.05 * float64(max(inside, 16)) / 16
-	t.Logf("%.0f steps/s; coordinator %.1f%% of a processor for at most %.0f reports/s (members / pace of %.2f s), etcd "+
-		"%.1f%% for %.0f lease renewals/s and %.0f KB/s read (members^2 x 0.4 KB / poll of %.0f s)",
+	t.Logf("%.0f steps/s; coordinator %.1f%% of a processor for at most %.0f reports/s (members / pace of %.2f s), "+
+		"etcd %.1f%% for %.0f lease renewals/s and %.0f KB/s read (members^2 x 0.4 KB / poll of %.0f s)",
 		float64(r.step-first)/seconds, 100*(now["coordinator"]-before["coordinator"])/seconds,
 		float64(inside)/pace, pace, 100*(now["etcd"]-before["etcd"])/seconds, float64(n)*3/5,
 		float64(n*n)*0.4/(2*float64(max(n, 64))/64), 2*float64(max(n, 64))/64)
@@ -54,7 +54,9 @@ func TestMany(t *testing.T) {
 	killed := r.world.Generation
 	r.await("a step after 8 deaths", func(w world) bool { return w.Generation > killed })
 	mended := time.Since(began)
-	r.await("a full world after 8 deaths", func(w world) bool { return w.Generation > killed && len(w.Members) == inside })
+	r.await("a full world after 8 deaths", func(w world) bool {
+		return w.Generation > killed && len(w.Members) == inside
+	})
 	t.Logf("8 killed at once: the next step after %.2f s, all replaced after %.1f s", mended.Seconds(),
 		time.Since(began).Seconds())
 	for _, to := range []int{16, n} {
