@@ -12,8 +12,8 @@ import (
 	"evenweave/allreduce/bench"
 )
 
-// benchCommand stays in the program, though a cluster never runs it: machines and networks are measured with the
-// program that will train there. It brings no dependency of its own.
+// benchCommand is in the program although a cluster never runs it: a machine or a network is measured by the program
+// that will train there. It adds no dependency.
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure the parts: the ring, the step", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}

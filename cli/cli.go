@@ -50,15 +50,14 @@ type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// errInterrupted is a second interrupt, or one of a command that has nothing to save.
+// errInterrupted ends a command at the second interrupt, or at the first if it has nothing to save.
 var errInterrupted = errors.New("interrupted")
 
-// Main is a whole program: it runs the command that the process's arguments name, for a task, and exits. The program
-// starts itself again as the processes of a cluster on one machine, so main must do nothing before it that those must
-// not do.
+// Main runs the command that the process's arguments name, for a task, and exits. On one machine the program starts
+// itself again as the processes of a cluster: whatever main does before Main, each of those processes does too.
 func Main(t *evenweave.Task) {
 	asked := local.Lifeline()
-	signal.Ignore(syscall.SIGPIPE) // the reader of our output may end: the training goes on
+	signal.Ignore(syscall.SIGPIPE) // the reader of the output may exit; the training goes on
 	out := &output{to: os.Stdout}
 	err := out.also(run(context.Background(), t, asked, out, os.Args[1:]))
 	os.Exit(report(namedWriter{os.Stderr, programName()}, programName(), err))
@@ -71,7 +70,7 @@ func Run(ctx context.Context, t *evenweave.Task, args ...string) error {
 	return run(ctx, t, nil, os.Stdout, args)
 }
 
-// run is a command line. asked is not nil in a child of train.
+// run runs one command line. asked is not nil in a child of train.
 func run(ctx context.Context, t *evenweave.Task, asked <-chan struct{}, out io.Writer, args []string) error {
 	p, err := newProgram(t, programName(), asked)
 	if err != nil {
@@ -97,8 +96,8 @@ func report(w io.Writer, name string, err error) int {
 	return code
 }
 
-// printError prints an error, which may quote others; its further lines are indented, so that none looks like one of
-// ours.
+// printError prints an error. It may quote text from elsewhere, so its further lines are indented: none of them looks
+// like a message of this program.
 func printError(w io.Writer, err error) {
 	fmt.Fprintln(w, strings.Join(job.Lines("error: "+err.Error()), "\n       "))
 }
@@ -162,7 +161,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 	return root, p.addOwn(root, bench)
 }
 
-// about is the task's sentence, as the beginning of what --help says.
+// about returns the task's sentence, with which --help begins.
 func about(t *evenweave.Task) string {
 	if t.About == "" {
 		return ""
@@ -170,7 +169,7 @@ func about(t *evenweave.Task) string {
 	return strings.TrimSuffix(t.About, ".") + ".\n\n"
 }
 
-// addOwn adds the task's commands, and those of the tool that a task may replace.
+// addOwn adds the task's commands, and the tool's commands that the task does not replace.
 func (p *program) addOwn(root, bench *cobra.Command) error {
 	commands := slices.Clone(p.task.Commands)
 	for _, c := range []evenweave.Command{p.evaluate()} {
@@ -226,8 +225,8 @@ func (l *logFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
 }
 
-// passed are the settings of a child process beside its own: those of its logs, and those that a variable may set for
-// one process but not for several on one machine.
+// passed returns the settings that every child process gets beside its own: those of its logs, and those whose variable
+// would give several processes of one machine the same value.
 func (l *logFlags) passed() map[string]string {
 	return map[string]string{"log-format": l.format, "log-level": l.level, "listen": "127.0.0.1:0", "advertise": "",
 		"http": "", "when-done": "exit"}
@@ -249,8 +248,8 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	return nil, usagef("--log-format %q: must be text or json", l.format)
 }
 
-// printable is a writer of whole lines that escapes what a terminal might obey: records of other processes, and their
-// errors, are logged.
+// printable is a writer of whole lines that escapes control sequences: log lines quote records and errors of other
+// processes.
 type printable struct{ to io.Writer }
 
 func (p printable) Write(line []byte) (int, error) {
@@ -282,7 +281,7 @@ func interrupts(parent context.Context, signals ...os.Signal) (ctx context.Conte
 	return ctx, first, func() { signal.Stop(caught); cancel(nil) }
 }
 
-// unlessInterrupted is the outcome of what ctx may have cut short.
+// unlessInterrupted replaces an error by errInterrupted if ctx has ended: the interrupt is the cause.
 func unlessInterrupted(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return errInterrupted
@@ -290,8 +289,8 @@ func unlessInterrupted(ctx context.Context, err error) error {
 	return err
 }
 
-// terminate are the signals that ask a process to end: SIGHUP, of a terminal that closes, among them, unless it was
-// ignored at the start (nohup).
+// terminate returns the signals that ask a process to end. SIGHUP, which a closing terminal sends, is one of them
+// unless it was ignored at the start (nohup).
 func terminate() []os.Signal { return append(hangup(), os.Interrupt, syscall.SIGTERM) }
 
 func hangup() []os.Signal {

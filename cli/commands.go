@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,7 +22,7 @@ import (
 	"evenweave/internal/state"
 )
 
-// own makes a command of the task's. Its name in the list of commands is short, "bench step" is step.
+// own makes a cobra command of the task's command. Its Use is the last word of its name: "step" of "bench step".
 func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error) {
 	set, err := options.Of(c.Options)
 	if err != nil {
@@ -71,7 +70,8 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 	return cmd, nil
 }
 
-// argsOf checks arguments by what --help says of them: words in brackets may be left out, "..." stands for more.
+// argsOf checks the number of arguments by their description in --help: a word in brackets is optional, "..." allows
+// more.
 func argsOf(usage string) cobra.PositionalArgs {
 	least, most := 0, 0
 	for _, word := range strings.Fields(usage) {
@@ -153,16 +153,9 @@ func restore(model evenweave.Model, s *state.State) error {
 	return s.Layout.WriteImage(s.Layout.Live(model), s.Image)
 }
 
-// newestCheckpoint finds the newest valid checkpoint of a run directory; it calls warn for those that it skips.
+// newestCheckpoint finds the newest valid checkpoint of a run directory, and warns of each damaged one that it skips.
 func newestCheckpoint(ctx context.Context, dir string, warn io.Writer) (string, error) {
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"),
-		checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
-			fmt.Fprintln(warn, "skipped:", e)
-		}})
-	if err != nil {
-		return "", err
-	}
-	newest, err := store.Latest(ctx)
+	newest, err := checkpoint.Newest(ctx, dir, func(e *checkpoint.DamagedError) { fmt.Fprintln(warn, "skipped:", e) })
 	if errors.Is(err, checkpoint.ErrNone) {
 		return "", fmt.Errorf("no checkpoint in %s: train first, or name another directory or file", dir)
 	}

@@ -67,7 +67,7 @@ func describe(name string, data evenweave.Data) dataset {
 
 const (
 	barWidth  = 30 // of the largest class
-	mostFiles = 12 // that people are shown
+	mostFiles = 12 // what people see of a path
 )
 
 func (d dataset) show(w io.Writer) error {

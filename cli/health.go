@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// healthCommand is for container engines: an image without a shell has nothing else to ask a page with.
+// healthCommand is for container engines: an image without a shell has no other program that asks for a page.
 func healthCommand() *cobra.Command {
 	var web string
 	var ready bool
@@ -38,7 +38,7 @@ func askHealth(ctx context.Context, out io.Writer, address, page string) error {
 	if err != nil {
 		return usagef("--http %q: %v", address, err)
 	}
-	// as a process listens, which is how the variable is set
+	// the variable holds the address that the process listens at
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}

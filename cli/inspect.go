@@ -40,7 +40,8 @@ func (w *whereFlags) dial() (*cluster.Client, error) {
 		if err := checkCluster(&w.etcd, w.job); err != nil {
 			return nil, err
 		}
-		// A coordinator may ask what an operator may: so a person may ask beside it, in its container for example.
+		// A coordinator's certificate is accepted too, so that a person can run the command in the coordinator's
+		// container.
 		over, err := w.transport(w.etcd, w.job, security.Operator, security.Coordinator)
 		if err != nil {
 			return nil, err
@@ -62,8 +63,8 @@ func (w *whereFlags) dialFor(output string) (*cluster.Client, error) {
 	return w.dial()
 }
 
-// isOver says whether the run that was asked for is over, if that is why it does not answer. The error is why that
-// cannot be said.
+// isOver reports whether the run in the directory is over, which explains why nothing answers. An error says why this
+// cannot be decided.
 func (w *whereFlags) isOver(err error) (bool, error) {
 	if err == nil || errors.As(err, &usageError{}) || len(w.etcd) > 0 {
 		return false, nil

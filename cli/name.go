@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The packages that do the work do not know what the program is called. In their texts, and in those of this package,
-// its commands stand as `evenweave train`. Here, where texts reach a person, they get the program's own name.
+// Texts of all packages name commands as `evenweave train`, since only the command line knows the program's name. Here,
+// before a text is printed, the program's name replaces `evenweave`.
 
 const toolCommand = "`evenweave "
 
@@ -53,7 +53,7 @@ func nameHelp(cmd *cobra.Command, program string) {
 	}
 }
 
-// commandLine makes the commands, which speak of themselves by the program's name.
+// commandLine makes the commands; their texts use the program's name.
 func (p *program) commandLine(out, err io.Writer) (*cobra.Command, error) {
 	root, failed := p.root()
 	if failed != nil {

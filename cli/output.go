@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// output is the standard output of a command. It remembers what it could not write: what a user asked for must not be
-// lost without a word.
+// output is the standard output of a command. It remembers the first error of a write: the command then fails, instead
+// of losing in silence what the user asked for.
 type output struct {
 	to  io.Writer
 	mu  sync.Mutex

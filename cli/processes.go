@@ -46,10 +46,10 @@ func (c *clusterFlags) register(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&c.ttl, "ttl", 5*time.Second, "lease time of registrations and of the leadership")
 }
 
-// check finds bad usage, and writes the endpoints as they are meant.
+// check refuses bad usage and completes the endpoints.
 func (c *clusterFlags) check() error { return checkCluster(&c.etcd, c.job) }
 
-// start returns the transport of a process, and warns if there is no protection.
+// start returns the transport of a process, and warns if it has no TLS.
 func (c *clusterFlags) start(role security.Role, https string, log *slog.Logger) (*security.Transport, error) {
 	over, err := c.transport(c.etcd, c.job, role)
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *clusterFlags) start(role security.Role, https string, log *slog.Logger)
 	return over, nil
 }
 
-// listen is where a process listens: as asked, else beside etcd if that is at a socket.
+// listen returns the address to listen at: the flag's, or a socket beside etcd's if etcd listens at a socket.
 func (c *clusterFlags) listen(f *pflag.FlagSet, asked, id string) string {
 	if _, local := security.SocketPath(c.etcd[0]); local && !f.Changed("listen") {
 		return "unix:" + id + ".sock"
@@ -187,8 +187,8 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	return cmd
 }
 
-// coordinatorSignals gives two signals two meanings: the end of ctx leaves the job alone, halt stops it. A child of
-// `evenweave train` is only asked to halt, by its parent.
+// coordinatorSignals gives each signal its meaning: SIGTERM ends ctx, and the job goes on; SIGINT closes halt, and the
+// job stops. A child of `evenweave train` ignores both; its parent asks it to halt.
 func coordinatorSignals(parent context.Context, asked <-chan struct{}) (ctx context.Context, halt <-chan struct{},
 	stop func()) {
 	if asked != nil {
@@ -259,8 +259,8 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 		if cfg.Parallelism == 0 {
 			cfg.Parallelism = runtime.GOMAXPROCS(0)
 		}
-		// A gradient call holds one until the scheduler takes it away; the ring must not wait for that: 6% of a step on
-		// one processor.
+		// A gradient call keeps its thread until the scheduler interrupts it. Without another thread the ring waits for
+		// that: 6% of a step on one processor.
 		runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))
 		if cfg.ID == "" {
 			host, _ := os.Hostname()
@@ -297,7 +297,7 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 			}
 		}
 		if p.asked != nil {
-			signal.Ignore(syscall.SIGHUP) // of the terminal: its parent answers that
+			signal.Ignore(syscall.SIGHUP) // from the terminal; its parent handles it
 		}
 		ctx, leaving, stop := interrupts(cmd.Context(), terminate()...)
 		defer stop()
@@ -324,7 +324,7 @@ func (t traced) Committed(c *proto.Commit, sent int) {
 	t.traces.Committed(c)
 }
 
-// closeTraces sends the last of them. The member has left its job: only the end of this process waits for it.
+// closeTraces sends the last traces. The member has left its job by then, so nothing but this process waits.
 func closeTraces(t *tracing.Tracer, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()

@@ -11,7 +11,7 @@ import (
 	"evenweave/internal/security"
 )
 
-// secureFlags say how the processes of a cluster prove their roles.
+// secureFlags name the certificates by which a process of a cluster proves its role.
 type secureFlags struct {
 	files    security.Files
 	insecure bool
@@ -25,15 +25,15 @@ func (s *secureFlags) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.insecure, "insecure", false, "no TLS: every process that reaches a port is served")
 }
 
-// given says that a certificate is given.
+// given reports whether the flags name a certificate.
 func (s *secureFlags) given() bool { return s.files != security.Files{} }
 
-// transport is how the cluster at these endpoints is reached by a process of one of the roles in a job. It refuses
-// plain TCP unless that is asked for.
+// transport returns the transport by which a process of one of the roles reaches the cluster at these endpoints. It
+// refuses plain TCP without --insecure.
 func (s *secureFlags) transport(endpoints []string, job string, roles ...security.Role) (
 	*security.Transport, error) {
 	over := security.For(endpoints)
-	local := !over.Open() // sockets: the kernel guards them
+	local := !over.Open() // a Unix socket: the kernel checks the user
 	var plain string
 	for _, e := range endpoints {
 		if strings.HasPrefix(e, "http://") {

@@ -60,7 +60,7 @@ func (p *program) defaults(f *pflag.FlagSet) {
 	}
 }
 
-// extendFlag adds --extend, for commands that may go on with a job.
+// extendFlag adds --extend, for commands that can resume a job.
 func (s *specFlags) extendFlag(f *pflag.FlagSet) {
 	f.BoolVar(&s.extend, "extend", false, "go on with a job that was shorter: the steps or epochs asked for now "+
 		"become its length")
@@ -95,10 +95,10 @@ func (s *specFlags) check() error {
 		return usagef("--keep %d: must be at least 1", s.keep)
 	}
 	if s.flags != nil && s.flags.Changed("epochs") && !s.flags.Changed("steps") {
-		s.spec.Steps = 0 // where the task's default is a number of steps
+		s.spec.Steps = 0 // --epochs replaces a task's default number of steps
 	}
 	s.spec.OnNonfinite = s.onNonfinite
-	if s.onNonfinite == stopAtNonfinite { // specs of before do not say it
+	if s.onNonfinite == stopAtNonfinite { // the default is left out, as in specs of earlier builds
 		s.spec.OnNonfinite = ""
 	}
 	if err := s.spec.ValidateFlags(); err != nil {

@@ -73,7 +73,7 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, err
 	}
-	statuses := map[string]*proto.Status{} // by those that answer
+	statuses := map[string]*proto.Status{} // measured by the members that answer
 	for _, a := range askAll(ctx, c, v, func(ctx context.Context, m proto.MemberClient) (*proto.Status, error) {
 		return m.Probe(ctx, &proto.ProbeRequest{Job: v.Job.UUID})
 	}) {
@@ -134,7 +134,7 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 	return s, nil
 }
 
-// clean makes every text printable: others wrote them.
+// clean makes every text printable, for other processes wrote them.
 func (s *snapshot) clean() {
 	texts := []*string{&s.Job, &s.Reason}
 	for i := range s.Skipped {

@@ -59,8 +59,8 @@ func (p *program) checkDefaults() error {
 	return nil
 }
 
-// everyOption and ownOption choose options: those that have a flag where a job is created, and those that each process
-// has for itself.
+// everyOption chooses all options: they are flags where a job is created. ownOption chooses those outside the spec,
+// which each process sets for itself.
 func everyOption(f *options.Field) bool { return f.Flag != "" }
 func ownOption(f *options.Field) bool   { return f.Flag != "" && f.Spec == "" && !f.Create }
 
@@ -109,7 +109,7 @@ func validateOptions(o any) error {
 	return nil
 }
 
-// adopt gives the options the values that a job has.
+// adopt sets the options to the job's values.
 func (p *program) adopt(spec job.Spec) error {
 	if spec.Task != p.task.Name {
 		return fmt.Errorf("the job's task is %q, this program's is %q: use the program that created the job",

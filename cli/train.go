@@ -174,7 +174,7 @@ func renderer(ctx context.Context, cmd *cobra.Command, output string) (show prog
 	}
 }
 
-// flush waits until all was passed on, or ctx ends; a second if it has ended already.
+// flush waits until everything is passed on or ctx ends; if ctx has ended already, for one second.
 func flush(ctx context.Context, d *progress.Detached) bool {
 	if ctx.Err() != nil {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -192,7 +192,7 @@ func (w warner) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// finale keeps the last event of a run.
+// finale keeps the events that decide what train prints at its end.
 type finale struct {
 	done    atomic.Pointer[progress.Done]
 	started chan struct{} // closed when the job is created or gone on with

@@ -16,7 +16,7 @@ import (
 
 const variables = "EVENWEAVE_"
 
-// elsewhere are variables that are no flags: the deployment and the Makefile read them.
+// elsewhere lists variables that set no flag: the deployment and the Makefile read them.
 var elsewhere = []string{"IMAGE", "XLA", "SUDO", "WORKER_CPUS", "COORDINATOR_CPUS", "STATUS_PORT", "PROMETHEUS_PORT",
 	"GRAFANA_PORT", "CPUID", "FAULTS", "TOOLS", "LIFELINE"}
 
@@ -24,8 +24,8 @@ func variable(flag string) string {
 	return variables + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// fromEnvironment sets the flags that were not given from their variables. A text that has a default may not be empty:
-// it would be a path, an address or a choice that is none.
+// fromEnvironment sets flags that are not on the command line from their variables. It refuses an empty value for a
+// text that has a default: an empty path, address or choice means nothing.
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {

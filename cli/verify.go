@@ -89,7 +89,7 @@ func (v *verification) run(cmd *cobra.Command) error {
 	return nil
 }
 
-// compare has another process compute the same.
+// compare compares the trace with that of another process.
 func (v *verification) compare(cmd *cobra.Command, trace verify.Trace, where string, variables ...string) error {
 	other, err := v.elsewhere(cmd, variables)
 	if err != nil {
@@ -98,7 +98,7 @@ func (v *verification) compare(cmd *cobra.Command, trace verify.Trace, where str
 	return verify.Differ(trace, other, where)
 }
 
-// compareAs is compare as on another processor.
+// compareAs compares the trace with that of a process on an emulated processor.
 func (v *verification) compareAs(cmd *cobra.Command, trace verify.Trace, where string) error {
 	dir, err := os.MkdirTemp("", "evenweave-cpuid-")
 	if err != nil {
@@ -112,7 +112,7 @@ func (v *verification) compareAs(cmd *cobra.Command, trace verify.Trace, where s
 	return v.compare(cmd, trace, where, variables...)
 }
 
-// compute is the part of one process.
+// compute computes the trace in this process.
 func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
 	ctx, p := cmd.Context(), v.program
 	if _, err := v.prepare(ctx); err != nil {
@@ -142,7 +142,7 @@ func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
 	return verify.Run(ctx, model, sets.Train, v.options)
 }
 
-// elsewhere has another process of this program compute the same.
+// elsewhere starts this program again, with other variables, and returns the trace that it prints.
 func (v *verification) elsewhere(cmd *cobra.Command, variables []string) (verify.Trace, error) {
 	executable, err := os.Executable()
 	if err != nil {

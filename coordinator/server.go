@@ -12,6 +12,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/internal/cluster"
 	"evenweave/internal/security"
+	"evenweave/internal/serving"
 	"evenweave/proto"
 )
 
@@ -22,7 +23,7 @@ func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
 		return v
 	}
 	proto.RegisterCoordinatorServer(s, &server{store: c.archive.Store, log: c.Log, view: view, over: c.over,
-		streams: make(chan struct{}, maxStreams)})
+		streams: serving.NewRanges("checkpoints", maxStreams)})
 }
 
 // streamQuiet is how long a caller may take to read a block, after which it is given up.
@@ -37,7 +38,7 @@ type server struct {
 	log     *slog.Logger
 	view    func() cluster.View
 	over    *security.Transport
-	streams chan struct{} // one entry a stream
+	streams *serving.Ranges
 }
 
 // Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state, or
@@ -49,16 +50,11 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 	} else if err := s.over.FromMember(stream.Context(), view.Keys("")); err != nil {
 		return err
 	}
-	if r.Offset < 0 || r.Length < 0 {
-		return status.Errorf(codes.InvalidArgument, "%d bytes from offset %d: neither can be negative", r.Length,
-			r.Offset)
+	end, err := s.streams.Begin(r.Offset, r.Length)
+	if err != nil {
+		return err
 	}
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		return status.Errorf(codes.ResourceExhausted, "%d checkpoints are being sent: ask again", maxStreams)
-	}
+	defer end()
 	entries, err := s.store.List()
 	if err != nil {
 		s.log.Error("serving a checkpoint", "err", err)

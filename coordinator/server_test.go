@@ -15,6 +15,7 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/security"
+	"evenweave/internal/serving"
 	"evenweave/proto"
 )
 
@@ -51,7 +52,7 @@ func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 	leads := func() cluster.View { return cluster.View{Job: &job.Job{UUID: "mine"}} }
 	s := &server{over: security.For(nil),
 		store: store, log: slog.New(slog.DiscardHandler), view: leads,
-		streams: make(chan struct{}, maxStreams),
+		streams: serving.NewRanges("checkpoints", maxStreams),
 	}
 	open := make(chan struct{})
 	close(open)

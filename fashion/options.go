@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"evenweave"
@@ -52,7 +50,9 @@ func (o *options) Validate() error {
 func (o *options) Prepare(ctx context.Context) (notes []string, err error) {
 	o.Init, o.weights = "", nil
 	if o.InitFrom != "" {
-		path, skipped, err := checkpointAt(ctx, o.InitFrom)
+		path, err := checkpoint.Find(ctx, o.InitFrom, func(e *checkpoint.DamagedError) {
+			notes = append(notes, "skipped: "+e.Error())
+		})
 		if err != nil {
 			return nil, fmt.Errorf("--init-from: %w", err)
 		}
@@ -64,7 +64,7 @@ func (o *options) Prepare(ctx context.Context) (notes []string, err error) {
 			return nil, fmt.Errorf("--init-from %s: %w; choose a checkpoint of this task", path, err)
 		}
 		o.Init = from.WeightsSHA256
-		notes = append(skipped, fmt.Sprintf("starting from the weights of %s (step %d, %s)",
+		notes = append(notes, fmt.Sprintf("starting from the weights of %s (step %d, %s)",
 			path, from.Manifest.Step, from.WeightsSHA256))
 	}
 	frozen, err := cnn.Frozen(o.Freeze, 0)
@@ -79,24 +79,6 @@ func (o *options) Prepare(ctx context.Context) (notes []string, err error) {
 		notes = append(notes, "frozen: "+strings.Join(names, ", "))
 	}
 	return notes, nil
-}
-
-// checkpointAt is the path itself, or the newest valid checkpoint of a run directory; skipped names those that are
-// damaged.
-func checkpointAt(ctx context.Context, path string) (file string, skipped []string, err error) {
-	if info, err := os.Stat(path); err != nil || !info.IsDir() {
-		return path, nil, nil
-	}
-	damaged := func(e *checkpoint.DamagedError) { skipped = append(skipped, "skipped: "+e.Error()) }
-	store, err := checkpoint.Open(filepath.Join(path, "checkpoints"), checkpoint.Options{Damaged: damaged})
-	if err != nil {
-		return "", nil, err
-	}
-	newest, err := store.Latest(ctx)
-	if err != nil {
-		return "", skipped, fmt.Errorf("%s: %w", path, err)
-	}
-	return newest.Path, skipped, nil
 }
 
 // weightsOf takes a network's parameters from a checkpoint, of which only they are needed. The network has as many

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"evenweave"
@@ -26,7 +24,7 @@ func Load(ctx context.Context, path string, config Config) (_ *Model, err error)
 	case len(config.Inputs) == 0:
 		return nil, errNoInputs
 	}
-	if path, err = newest(ctx, path); err != nil {
+	if path, err = checkpoint.Find(ctx, path, nil); err != nil {
 		return nil, err
 	}
 	c, err := checkpoint.Load(ctx, path)
@@ -49,22 +47,6 @@ func Load(ctx context.Context, path string, config Config) (_ *Model, err error)
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), m.Close())
 	}
 	return m, nil
-}
-
-// newest is the file that a path means.
-func newest(ctx context.Context, path string) (string, error) {
-	if info, err := os.Stat(path); err != nil || !info.IsDir() {
-		return path, err
-	}
-	store, err := checkpoint.Open(filepath.Join(path, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		return "", err
-	}
-	entry, err := store.Latest(ctx)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	return entry.Path, nil
 }
 
 // openAlone lays out the state of the model's own variables, without what trains them.

@@ -68,7 +68,7 @@ func learnedAt(ctx context.Context, path string) (*learned, error) {
 	if info.IsDir() && other != nil {
 		return learnedOfGoMLX(path)
 	}
-	if path, err = newest(ctx, path); err != nil {
+	if path, err = checkpoint.Find(ctx, path, nil); err != nil {
 		return nil, err
 	}
 	c, err := checkpoint.Load(ctx, path)

@@ -10,13 +10,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"evenweave/internal/serving"
 	"evenweave/proto"
 )
 
 // Serve registers the Member service of an initialised loop.
 func (l *Loop) Serve(s grpc.ServiceRegistrar) {
 	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID,
-		known: l.Known, streams: make(chan struct{}, maxStates)})
+		known: l.Known, streams: serving.NewRanges("states", maxStates)})
 }
 
 type server struct {
@@ -25,7 +26,7 @@ type server struct {
 	report  *report
 	job     string
 	known   func(context.Context) error // of Loop
-	streams chan struct{}               // one entry a State stream
+	streams *serving.Ranges
 }
 
 const maxStates = 4 // sent at the same time; members ask again
@@ -115,16 +116,11 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 			return err
 		}
 	}
-	if r.Offset < 0 || r.Length < 0 {
-		return status.Errorf(codes.InvalidArgument, "%d bytes from offset %d: neither can be negative", r.Length,
-			r.Offset)
+	end, err := s.streams.Begin(r.Offset, r.Length)
+	if err != nil {
+		return err
 	}
-	select {
-	case s.streams <- struct{}{}:
-		defer func() { <-s.streams }()
-	default:
-		return status.Errorf(codes.ResourceExhausted, "%d states are being sent: ask again", maxStates)
-	}
+	defer end()
 	encoding, err := s.encoding(stream.Context(), r)
 	if err != nil {
 		return status.Error(codes.NotFound, err.Error())

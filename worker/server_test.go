@@ -15,6 +15,7 @@ import (
 	"evenweave"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
+	"evenweave/internal/serving"
 	"evenweave/proto"
 )
 
@@ -24,7 +25,8 @@ func served(t *testing.T, model evenweave.Model) *server {
 	j := job.Job{UUID: "secret-uuid", Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 10,
 		Steps: 100}, CheckpointEvery: 5}
 	r, err := newReplica(j, model)
-	s := &server{replica: r, report: newReport("w1", j.UUID), job: j.UUID, streams: make(chan struct{}, maxStates)}
+	s := &server{replica: r, report: newReport("w1", j.UUID), job: j.UUID,
+		streams: serving.NewRanges("states", maxStates)}
 	r.known = true
 	for err == nil && r.step < 20 {
 		r.step++

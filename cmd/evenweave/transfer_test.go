@@ -77,11 +77,7 @@ func TestTransfer(t *testing.T) {
 // newest is the path of the newest checkpoint of a run.
 func newest(t *testing.T, dir string) string {
 	t.Helper()
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	entry, err := store.Latest(t.Context())
+	entry, err := checkpoint.Newest(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,11 +61,7 @@ func TestONNX(t *testing.T) {
 // logits are those of the run's newest checkpoint, by the model itself.
 func logits(t *testing.T, dir string, test *fashionmnist.Dataset) []float32 {
 	t.Helper()
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	newest, err := store.Latest(t.Context())
+	newest, err := checkpoint.Newest(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,11 +68,7 @@ func TestFineTuning(t *testing.T) {
 // weights reads the tensors of a run's newest checkpoint.
 func weights(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	newest, err := store.Latest(t.Context())
+	newest, err := checkpoint.Newest(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

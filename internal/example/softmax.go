@@ -1,5 +1,7 @@
-// Package example holds a second, tiny task: softmax regression with plain SGD, in plain Go, on points of a plane. It
-// is written against package evenweave alone, as the built-in task is. See the Example.
+// Package example holds a tiny task for the tests of this module: softmax regression with plain SGD, in plain Go, on
+// points of a plane, written against package evenweave alone. It is not the program in examples/softmax, which is for
+// readers: tests here import a model (that one is a main package of another module), change its state by hand and need
+// steps of microseconds. See the Example.
 package example
 
 import (

@@ -3,7 +3,6 @@ package local_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -82,11 +81,7 @@ func TestTheNewestCheckpointIsDamaged(t *testing.T) {
 // spoil damages or removes the checkpoint of a step, the newest one.
 func spoil(t *testing.T, dir string, step int64, remove bool) {
 	t.Helper()
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	newest, err := store.Latest(t.Context())
+	newest, err := checkpoint.Newest(t.Context(), dir, nil)
 	if err != nil || newest.Step != step {
 		t.Fatal(newest, err)
 	}

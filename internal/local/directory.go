@@ -17,7 +17,7 @@ import (
 	"evenweave/internal/security"
 )
 
-// Record is what `evenweave status --dir` and its like need to find a running cluster. It lies in DIR/run.json.
+// Record is what `evenweave status --dir` and other commands need to find a running cluster. It is DIR/run.json.
 type Record struct {
 	PID  int    `json:"pid"`
 	Etcd string `json:"etcd"`
@@ -27,10 +27,10 @@ type Record struct {
 // directory is a run directory that this process has taken.
 type directory struct {
 	path string
-	held *os.File // the lock; it goes with the process, however that ends
+	held *os.File // the lock; the kernel releases it when the process ends
 }
 
-// take makes the directory, or closes it to other users, and takes it for this process.
+// take makes the directory or removes other users' access to it, and locks it for this process.
 func take(path string) (directory, error) {
 	d := directory{path: path}
 	err := own(path)
@@ -57,7 +57,7 @@ func take(path string) (directory, error) {
 	return d, nil
 }
 
-// lock tries for a moment: [Over] holds the lock for that long.
+// lock retries for 100 ms, because [Over] may hold the lock for a moment.
 func (d directory) lock() (err error) {
 	for range 10 {
 		if err = syscall.Flock(int(d.held.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
@@ -73,7 +73,7 @@ func (d directory) close() error { return d.held.Close() }
 // record publishes the run for other commands, until forget.
 func (d directory) record(r Record) error { return d.write("run.json", r) }
 
-// write puts a file in place in one go.
+// write replaces a file.
 func (d directory) write(name string, content any) error {
 	b, err := json.Marshal(content)
 	if err != nil {
@@ -96,7 +96,7 @@ func (d directory) tidy() {
 
 func (d directory) forget() { _ = os.Remove(filepath.Join(d.path, "run.json")) }
 
-// lost says that the directory is not the one that was taken any more.
+// lost returns an error if the directory at the path is no longer the one that was locked.
 func (d directory) lost() error {
 	name := filepath.Join(d.path, "lock")
 	now, err := os.Lstat(name)
@@ -114,7 +114,7 @@ func (d directory) lost() error {
 	return nil
 }
 
-// own makes the directory for the caller alone. It refuses one that others could put files into.
+// own makes the directory for this user alone. It refuses one that another user can write to.
 func own(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
@@ -139,7 +139,7 @@ func own(path string) error {
 	if err != nil {
 		return err
 	}
-	// a directory that holds other things (a home) stays open: what the run puts into it is closed
+	// a directory with other files (a home) keeps its mode; the run's own files are for this user alone
 	for _, n := range names {
 		if n.Name() == "lock" {
 			names = nil

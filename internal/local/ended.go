@@ -13,16 +13,16 @@ import (
 
 const endedFile = "ended.json"
 
-// Ended is how the last run in a directory ended. It lies in DIR/ended.json while no run goes on there; without it the
-// run was killed, or its machine stopped.
+// Ended is how the last run in a directory ended. It is DIR/ended.json. If no run is live and the file is missing, the
+// run was killed or its machine stopped.
 type Ended struct {
 	Time time.Time `json:"time"`
-	Code int       `json:"code"` // 0: done; 130: stopped, to be gone on with; others: failed
+	Code int       `json:"code"` // 0: done; 130: stopped, can be resumed; others: failed
 	// Reason says why it failed.
 	Reason string `json:"reason,omitempty"`
 }
 
-// HowEnded reads it. The error is one of fs.ErrNotExist where nothing is recorded.
+// HowEnded reads how the last run in dir ended. The error is fs.ErrNotExist if nothing is recorded.
 func HowEnded(dir string) (e Ended, err error) {
 	path := filepath.Join(dir, endedFile)
 	b, err := regular.Read(path, maxRecord)
@@ -35,7 +35,7 @@ func HowEnded(dir string) (e Ended, err error) {
 	return e, nil
 }
 
-// begin removes what the run before has left.
+// begin removes the record of the previous run's end.
 func (d directory) begin() { _ = os.Remove(filepath.Join(d.path, endedFile)) }
 
 // end records the outcome of Run, if this is still its directory.

@@ -15,8 +15,8 @@ import (
 )
 
 // ServeEtcd runs a single etcd server with its data in dir until ctx ends. Clients reach it at the endpoint, unix:PATH
-// or http://HOST:PORT, or https://HOST:PORT with files: then it serves those that the same authority vouches for. As it
-// is alone it listens for no peers. It writes a line to ready once the endpoint is its own.
+// or http://HOST:PORT, or https://HOST:PORT with files: then a client needs a certificate of the same authority. It
+// listens for no peers. It writes a line to ready once it listens at the endpoint.
 func ServeEtcd(ctx context.Context, dir, endpoint string, tls security.Files, ready io.Writer) error {
 	client, err := url.Parse(endpoint)
 	if err != nil {
@@ -37,12 +37,11 @@ func ServeEtcd(ctx context.Context, dir, endpoint string, tls security.Files, re
 	cfg.ListenPeerUrls = nil
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Host: "none"}}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	// Neither a web page nor another host's name has anything to ask here: all clients speak gRPC. An empty set would
-	// allow every origin.
+	// No web page may send requests: all clients speak gRPC. An empty set would allow every origin.
 	cfg.EnableGRPCGateway = false
 	cfg.CORS = map[string]struct{}{"none": {}}
 	cfg.HostWhitelist = map[string]struct{}{"127.0.0.1": {}, "localhost": {}}
-	// It is alone: an election may be quick.
+	// One server elects itself: a short timeout is safe.
 	cfg.TickMs, cfg.ElectionMs = 50, 500
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"
 	e, err := embed.StartEtcd(cfg)

@@ -35,9 +35,9 @@ func Find(dir string) (Record, error) {
 	return r, nil
 }
 
-// Over is an error that says so if a run was in the directory and is not any more: its lock is there, and free. The pid
-// in the record proves nothing while it exists: another process may have it, and in a container every run has the same.
-// To look takes the lock for a moment, which a run that starts just then waits for.
+// Over returns an error that says so if the directory's run is over: the lock file exists and is free. A live process
+// with the recorded pid proves nothing: pids are reused, and in a container every run has the same one. Over holds the
+// lock for a moment; a run that starts then waits for it.
 func Over(dir string) error {
 	f, _, err := regular.Open(filepath.Join(dir, "lock"))
 	if err != nil {
@@ -50,8 +50,8 @@ func Over(dir string) error {
 	return fmt.Errorf("the run in %s is over: `evenweave train --dir %s` goes on from its newest checkpoint", dir, dir)
 }
 
-// Hold keeps runs out of a directory while its files are changed from outside: it fails while one is live there. A
-// directory without a lock was never that of a run.
+// Hold locks a run directory while a command changes its files, so that no run starts. It fails if a run is live there.
+// A directory without a lock file never had a run.
 func Hold(dir string) (release func() error, err error) {
 	if _, err := os.Lstat(filepath.Join(dir, "lock")); errors.Is(err, os.ErrNotExist) {
 		return func() error { return nil }, nil

@@ -22,7 +22,7 @@ type Launch struct {
 	Settings map[string]string
 }
 
-// With returns a launch with other settings beside those of l, or in their place.
+// With returns a copy of l in which the given settings are added or replaced.
 func (l Launch) With(settings ...map[string]string) Launch {
 	all := maps.Clone(l.Settings)
 	if all == nil {
@@ -34,7 +34,7 @@ func (l Launch) With(settings ...map[string]string) Launch {
 	return Launch{l.Role, all}
 }
 
-// args is the command line of the process, after the executable's name. It is made nowhere else.
+// args returns the command line of the process, after the executable's name. No other code writes one.
 func (l Launch) args() []string {
 	args := []string{string(l.Role)}
 	for _, name := range slices.Sorted(maps.Keys(l.Settings)) {

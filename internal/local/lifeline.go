@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Lifeline ends this process when the parent that started it is gone. In a child of the supervisor asked is closed when
-// the parent asks it to end in good order; in a process that was started by hand asked is nil, and nothing happens.
+// Lifeline ends this process when its parent, the supervisor, has ended. asked is closed when the parent asks this
+// process to end in good order. In a process without such a parent asked is nil, and nothing happens.
 func Lifeline() (asked <-chan struct{}) {
 	fd, err := strconv.Atoi(os.Getenv(LifelineVariable))
 	if err != nil {
@@ -18,18 +18,18 @@ func Lifeline() (asked <-chan struct{}) {
 	_ = os.Unsetenv(LifelineVariable)
 	go func() {
 		var b [1]byte
-		_, _ = os.NewFile(uintptr(fd), "lifeline").Read(b[:]) // the parent never writes: this returns when it ends
+		// the parent never writes, so Read returns when the parent ends
+		_, _ = os.NewFile(uintptr(fd), "lifeline").Read(b[:])
 		os.Exit(137)
 	}()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		_, _ = io.Copy(io.Discard, os.Stdin) // the parent closes it to ask; a worker has none, and is asked by SIGTERM
+		_, _ = io.Copy(io.Discard, os.Stdin) // the parent closes it to ask; a worker has none, SIGTERM asks it
 	}()
 	return closed
 }
 
-// LeaveToParent has this process ignore the signals that ask a whole run to end: the parent answers them, and asks
-// through [Lifeline]. A coordinator that took one for itself would resign, and etcd would go away: nothing could save
-// the state.
+// LeaveToParent makes this process ignore the signals that ask a whole run to end. The parent handles them, and asks
+// its children through [Lifeline] in the right order: if etcd ended first, the coordinator could not save the state.
 func LeaveToParent() { signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) }

@@ -1,5 +1,5 @@
 // Package local runs a whole cluster on this machine for `evenweave train`: an embedded etcd, a coordinator and N
-// workers, each a process of its own, supervised. Nothing it starts outlives it, even when it is killed.
+// workers, each a process of its own, supervised. No process that it starts outlives it, even if it is killed.
 package local
 
 import (
@@ -29,11 +29,11 @@ type Config struct {
 	// end.
 	Events   func(io.Reader) error
 	Finished func() bool
-	// Hold, if it is not nil, is closed when the workers may be started. Until a coordinator has taken the end of a job
-	// back, workers would take it for their own.
+	// Hold, if not nil, is closed when the workers may start. A job that is extended is done until the coordinator has
+	// reopened it: workers that start earlier would exit at once.
 	Hold <-chan struct{}
 	Log  *slog.Logger
-	Pin  bool // each worker on processors of its own, where there are enough
+	Pin  bool // each worker gets its own processors, if there are enough
 	// GPUs are shared out among the workers, one each and then in turn; none: each worker sees what this process does.
 	GPUs []string
 
@@ -42,7 +42,7 @@ type Config struct {
 	Adapt   func(process string, l Launch) Launch
 	Started func(process string, pid int)
 	Env     []string // added to every process's environment
-	Faults  bool     // processes that are killed were to be, and are started again without end
+	Faults  bool     // kills are intended: killed processes start again without a limit
 }
 
 // Exit is how the coordinator's process ended the run: 0 done, 130 halted, anything else failed.
@@ -152,7 +152,7 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 	}
 }
 
-// MaxWorkers is the most that one machine is asked to run.
+// MaxWorkers bounds the workers of one machine.
 func MaxWorkers() int { return max(128, 4*runtime.NumCPU()) }
 
 // watchScale publishes n as the wanted count and sends each count that `evenweave scale` sets.
@@ -171,7 +171,7 @@ func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Log
 		for {
 			view, changed := views.View()
 			if view.Revision != 0 && since == 0 {
-				since, _ = client.SetWorkers(ctx, n) // if etcd is away, at the next change
+				since, _ = client.SetWorkers(ctx, n) // without etcd the next change sets it
 			}
 			if since != 0 && view.Revision >= since && view.Workers != last {
 				last = view.Workers

@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// PageAddress is where the live page of a run is served: on loopback, for it is plain HTTP, and on one port for the
-// whole run, so that a page that is open finds a coordinator that was started again. Port 0 becomes a free one.
+// PageAddress returns the address of a run's live page. It is on loopback, because the page is plain HTTP, and its port
+// stays the same for the whole run, so that an open page reaches a restarted coordinator. Port 0 becomes a free port.
 func PageAddress(asked string) (string, error) {
 	if asked == "" {
 		return "", nil
@@ -31,8 +31,8 @@ func PageAddress(asked string) (string, error) {
 	return l.Addr().String(), nil
 }
 
-// listenLow listens below the ports that systems give to outgoing connections, so that none of those can take the
-// page's while the coordinator is started again. It tries ports by chance: other runs choose theirs at the same time.
+// listenLow listens at a port below those of outgoing connections, so that none of them takes the page's port while the
+// coordinator restarts. It tries random ports, because other runs choose at the same time.
 func listenLow(host string) (net.Listener, error) {
 	const first, ports = 20000, 12768 // Linux gives 32768 and more
 	for range 100 {

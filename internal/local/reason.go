@@ -14,8 +14,8 @@ import (
 
 const diskFull = "no space left on device"
 
-// reason is the line of a process's log that says why it ended: its error, else what it panicked with, else the last
-// line. A full disk comes first, for what follows from it says nothing. The last line alone would be the end of a
+// reason returns the line of a process's log that says why it ended: its error, else its panic, else the last line. A
+// full disk comes before all of them, because it causes other errors. After a panic the last line is only the end of a
 // stack.
 func reason(log []byte) string {
 	lines := bytes.Split(bytes.TrimSpace(log), []byte("\n"))
@@ -52,7 +52,7 @@ func reason(log []byte) string {
 	return "it said nothing"
 }
 
-// clean takes what is for machines from a line.
+// clean returns the message and the error of a log line in JSON, and a line of text without its prefix.
 func clean(line string) string {
 	var entry struct{ Msg, Error string }
 	if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg != "" {
@@ -69,7 +69,7 @@ func describeSignal(signal syscall.Signal) string {
 	return text
 }
 
-// tail is what a process's log says of its end, for the terminal.
+// tail returns why a process ended, by its log, for the terminal.
 func (s *supervisor) tail(p *process) string {
 	const most = 256 << 10
 	path := s.logPath(p.name)

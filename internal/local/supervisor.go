@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,35 +24,23 @@ import (
 // LifelineVariable gives a child the file descriptor that ends when its parent does.
 const LifelineVariable = "EVENWEAVE_LIFELINE"
 
-const (
-	quickDeath   = 10 * time.Second // a process that ends by itself sooner did not work
-	quickDeaths  = 3                // so often in a row, and it is given up
-	quickKill    = time.Minute      // as quickDeath, for a process that a signal ends
-	quickKills   = 10
-	restartPause = 200 * time.Millisecond // doubled with every end in a row
-	longestPause = 10 * time.Second
-)
-
-// ExitUnfit is the exit code of a worker that cannot keep its state, whatever it is given: it is not started again.
-const ExitUnfit = 3
-
-// supervisor starts processes, restarts those that end, and ends them all. One goroutine uses it.
+// supervisor starts processes, replaces those that end (restart.go), and ends them all. One goroutine uses it.
 type supervisor struct {
 	cfg      Config
-	procs    map[string]*process   // those wanted, by name
-	live     map[*process]struct{} // running processes, including retiring ones whose name another has
+	procs    map[string]*process   // the wanted processes, by name
+	live     map[*process]struct{} // running processes; a retiring one is here even if its name has a new process
 	exits    chan exited
-	due      chan *process // those whose pause is over
+	due      chan *process // processes whose pause before a restart is over
 	closing  chan struct{}
 	now      func() time.Time
 	after    func(time.Duration) <-chan time.Time
 	unfit    map[string]struct{} // quarantined: not started again
 	starts   chan func()
-	alive    *os.File // children hold the other end
+	alive    *os.File // the lifeline's other end, which closes when this process ends
 	lifeline *os.File
 	readers  sync.WaitGroup
 	sockets  string // the directory of the processes' sockets
-	workers  int    // wanted now
+	workers  int    // how many are wanted now
 	halting  bool   // the coordinator was asked to save and end
 }
 
@@ -62,15 +49,15 @@ type process struct {
 	what   Launch
 	events func(io.Reader) error
 	cmd    *exec.Cmd
-	// closed to ask the process to end in good order; nil: it has been, or the process is asked by SIGTERM
+	// closing it asks the process to end in good order; nil: it is closed, or the process is a worker (SIGTERM asks it)
 	leash   *os.File
-	socket  string // of a worker, in the directory of sockets: a killed one leaves it
+	socket  string // of a worker, in the directory of sockets; removed here, as a killed worker leaves it
 	logged  int64  // bytes of the log that earlier processes wrote
 	started time.Time
-	deaths  int  // in a row, by itself
-	kills   int  // in a row, by a signal
-	paused  bool // to be started when its pause is over
-	retire  bool // do not start it again
+	deaths  int  // how often in a row it ended by itself soon after its start
+	kills   int  // how often in a row a signal ended it soon after its start
+	paused  bool // it starts again when its pause is over
+	retire  bool // it does not start again
 }
 
 type exited struct {
@@ -86,7 +73,7 @@ func newSupervisor(cfg Config) (*supervisor, error) {
 	s := &supervisor{cfg: cfg, procs: map[string]*process{}, live: map[*process]struct{}{},
 		exits: make(chan exited, 16), due: make(chan *process), closing: make(chan struct{}), now: time.Now,
 		after: time.After, unfit: map[string]struct{}{}, starts: make(chan func()), alive: w, lifeline: r}
-	go func() { // Linux ends children with the *thread* that started them: all are started by one that stays
+	go func() { // Linux ends children with the thread that started them, so one thread, which stays, starts all
 		runtime.LockOSThread()
 		for start := range s.starts {
 			start()
@@ -109,13 +96,13 @@ func (s *supervisor) start(p *process) {
 }
 
 func (s *supervisor) launch(p *process) error {
-	p.started = s.now() // also of an attempt that fails: it did not live as long as the one before
+	p.started = s.now() // before anything can fail: a failed start counts as a short life
 	log, err := regular.Append(s.logPath(p.name))
 	if err != nil {
 		return err
 	}
 	what := p.what
-	if i := workerNumber(p.name); i > 0 { // a process that comes back is a new member
+	if i := workerNumber(p.name); i > 0 { // a restarted worker is a new member
 		id := fmt.Sprintf("w%d-%s", i, uuid.NewString()[:4])
 		p.socket = id + ".sock"
 		what = what.With(map[string]string{"id": id, "listen": "unix:" + p.socket})
@@ -153,7 +140,7 @@ func (s *supervisor) launch(p *process) error {
 		return err
 	}
 	s.live[p] = struct{}{}
-	if s.halting && p.name == "coordinator" { // the one before ended without a last checkpoint
+	if s.halting && p.name == "coordinator" { // its predecessor ended before the last checkpoint
 		s.ask(p.name)
 	}
 	if s.cfg.Started != nil {
@@ -171,7 +158,7 @@ func (s *supervisor) launch(p *process) error {
 	return nil
 }
 
-// processors are those that a process shall use: each worker its own where there are enough; nil: any.
+// processors returns the processors for a process: its own for each worker if there are enough; nil: any.
 func (s *supervisor) processors(name string) []int {
 	i := workerNumber(name)
 	if !s.cfg.Pin || i == 0 || i > s.workers {
@@ -235,7 +222,7 @@ func (s *supervisor) signal(name string, sig os.Signal) {
 	}
 }
 
-// ask makes etcd or the coordinator end in good order. Unlike a signal, it reaches a process that has hardly begun.
+// ask makes etcd or the coordinator end in good order. A signal would be lost before the process handles signals.
 func (s *supervisor) ask(name string) {
 	if p := s.procs[name]; p != nil && p.leash != nil {
 		_ = p.leash.Close()
@@ -255,123 +242,7 @@ func (s *supervisor) gone(p *process) {
 	}
 }
 
-// exited decides what the end of a process means. done: the run is over.
-func (s *supervisor) exited(e exited) (done bool, err error) {
-	p := e.p
-	s.gone(p)
-	if s.procs[p.name] != p {
-		return false, nil // replaced meanwhile
-	}
-	signal, code := ending(e.err)
-	worker := workerNumber(p.name) > 0
-	switch {
-	case p.name == "coordinator" && signal == 0 && e.err == nil && s.cfg.Finished():
-		delete(s.procs, p.name)
-		return true, nil
-	case p.name == "coordinator" && code > 0: // else it resigned: the job is to go on
-		delete(s.procs, p.name)
-		return true, &Exit{Code: code, Tail: s.tail(p)}
-	case p.retire || worker && e.err == nil:
-		delete(s.procs, p.name)
-		return false, nil
-	case worker && code == ExitUnfit:
-		s.unfit[p.name] = struct{}{}
-		return s.giveUp(p, "it is unfit: "+s.tail(p))
-	}
-	return s.again(p, e.err, signal)
-}
-
-// ending is the signal that ended a process, or its exit code; -1 if it could not be started.
-func ending(err error) (signal syscall.Signal, code int) {
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	switch {
-	case err == nil:
-		return 0, 0
-	case !ok:
-		return 0, -1
-	}
-	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return status.Signal(), 0
-	}
-	return 0, exit.ExitCode()
-}
-
-// again starts a process after a pause that grows with the ends in a row, until there were too many.
-func (s *supervisor) again(p *process, cause error, signal syscall.Signal) (done bool, err error) {
-	lived := s.now().Sub(p.started)
-	if lived > quickDeath {
-		p.deaths = 0
-	}
-	if lived > quickKill {
-		p.kills = 0
-	}
-	pause := time.Duration(0)
-	if signal == 0 {
-		p.deaths++
-		pause = min(restartPause<<(p.deaths-1), longestPause)
-	} else if !s.cfg.Faults { // there kills are what is wanted
-		if p.kills++; p.kills > 1 { // one is a person's, or the kernel's: the work goes on at once
-			pause = min(restartPause<<(p.kills-2), longestPause)
-		}
-	}
-	switch {
-	case p.deaths >= quickDeaths:
-		reason := s.tail(p)
-		if _, code := ending(cause); code < 0 { // it never ran
-			reason = cause.Error()
-		}
-		return s.giveUp(p, fmt.Sprintf("failed %d times in a row: %s", p.deaths, reason))
-	case p.kills >= quickKills:
-		return s.giveUp(p, fmt.Sprintf("ended %d times in a row by %s", p.kills, describeSignal(signal)))
-	}
-	how := fmt.Sprint(cause)
-	if signal != 0 {
-		how = describeSignal(signal)
-	}
-	s.cfg.Log.Warn("starting again", "process", p.name, "after", how)
-	if pause == 0 {
-		s.start(p)
-		return false, nil
-	}
-	p.paused = true
-	s.readers.Go(func() {
-		select {
-		case <-s.after(pause):
-		case <-s.closing:
-			return
-		}
-		select {
-		case s.due <- p:
-		case <-s.closing:
-		}
-	})
-	return false, nil
-}
-
-// resume starts a process whose pause is over, if it is still wanted.
-func (s *supervisor) resume(p *process) {
-	p.paused = false
-	if s.procs[p.name] == p && !p.retire {
-		s.start(p)
-	}
-}
-
-// giveUp does without a process. The run goes on as long as a worker is left, and etcd and the coordinator are.
-func (s *supervisor) giveUp(p *process, why string) (done bool, err error) {
-	delete(s.procs, p.name)
-	why = p.name + " " + why
-	if workerNumber(p.name) > 0 {
-		for name := range s.procs {
-			if workerNumber(name) > 0 {
-				s.cfg.Log.Warn("going on without a worker", "process", p.name, "why", why)
-				return false, nil
-			}
-		}
-	}
-	return true, &Exit{Code: 1, Tail: why}
-}
-
-// wind waits for the workers, which go by themselves when the job is done, and then ends etcd.
+// wind waits for the workers, which exit when the job is done, and then ends etcd.
 func (s *supervisor) wind(ctx context.Context) {
 	limit := time.After(exitTimeout)
 	ended := false

@@ -330,11 +330,7 @@ func TestTheLastOneToLeaveIsSaved(t *testing.T) {
 	c.resign()
 	ended(t, "coordinator", c.done, context.Canceled)
 	last := c.lastStep()
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	newest, err := store.Latest(t.Context())
+	newest, err := checkpoint.Newest(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

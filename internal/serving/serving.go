@@ -95,3 +95,26 @@ func (w withoutHandshakes) Write(line []byte) (int, error) {
 	}
 	return w.Writer.Write(line)
 }
+
+// Ranges are the streams of ranges of bytes that a server sends at the same time: a bounded number.
+type Ranges struct {
+	what string
+	free chan struct{}
+}
+
+// NewRanges bounds streams of what is named, as "states".
+func NewRanges(what string, most int) *Ranges { return &Ranges{what, make(chan struct{}, most)} }
+
+// Begin begins a stream of length bytes from offset, if they can be and a place is free. The caller must call end.
+func (r *Ranges) Begin(offset, length int64) (end func(), err error) {
+	if offset < 0 || length < 0 {
+		return nil, status.Errorf(codes.InvalidArgument, "%d bytes from offset %d: neither can be negative", length,
+			offset)
+	}
+	select {
+	case r.free <- struct{}{}:
+		return func() { <-r.free }, nil
+	default:
+		return nil, status.Errorf(codes.ResourceExhausted, "%d %s are being sent: ask again", cap(r.free), r.what)
+	}
+}

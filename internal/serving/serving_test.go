@@ -202,3 +202,27 @@ func TestCallsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestRangesAreBounded: a range that cannot be is refused, and so is one more stream than there are places.
+func TestRangesAreBounded(t *testing.T) {
+	r := NewRanges("states", 2)
+	for _, bad := range [][2]int64{{-1, 0}, {0, -1}} {
+		if _, err := r.Begin(bad[0], bad[1]); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+	var end func()
+	for range 2 {
+		var err error
+		if end, err = r.Begin(0, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.Begin(0, 1); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a third of two streams: %v", err)
+	}
+	end()
+	if _, err := r.Begin(0, 1); err != nil {
+		t.Errorf("a place is free: %v", err)
+	}
+}
