@@ -75,7 +75,7 @@ func (v *verification) run(cmd *cobra.Command) error {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(trace)
 	}
 	where := "in another process"
-	err = v.compare(cmd, trace, where)
+	err = v.compare(cmd, trace, where, nil, nil)
 	if err == nil && v.as != "" {
 		processor := "on another processor (" + v.as + ", emulated)"
 		err = v.compareAs(cmd, trace, processor)
@@ -89,9 +89,9 @@ func (v *verification) run(cmd *cobra.Command) error {
 	return nil
 }
 
-// compare compares the trace with that of another process.
-func (v *verification) compare(cmd *cobra.Command, trace verify.Trace, where string, variables ...string) error {
-	other, err := v.elsewhere(cmd, variables)
+// compare compares the trace with that of another process. prefix stands before its command line.
+func (v *verification) compare(cmd *cobra.Command, trace verify.Trace, where string, prefix, variables []string) error {
+	other, err := v.elsewhere(cmd, prefix, variables)
 	if err != nil {
 		return fmt.Errorf("%s: %w", where, err)
 	}
@@ -105,11 +105,16 @@ func (v *verification) compareAs(cmd *cobra.Command, trace verify.Trace, where s
 		return err
 	}
 	defer os.RemoveAll(dir)
-	variables, err := processors.Emulate(cmd.Context(), v.as, dir)
-	if err != nil {
-		return fmt.Errorf("%s: %w", where, err)
+	variables, fast := processors.Emulate(cmd.Context(), v.as, dir)
+	if fast == nil {
+		return v.compare(cmd, trace, where, nil, variables)
 	}
-	return v.compare(cmd, trace, where, variables...)
+	prefix, slow := processors.Qemu(v.as)
+	if slow != nil {
+		return fmt.Errorf("%s: %w; %w", where, fast, slow)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%v: qemu-x86_64 computes as %s instead, slowly\n", fast, v.as)
+	return v.compare(cmd, trace, where, prefix, nil)
 }
 
 // compute computes the trace in this process.
@@ -142,13 +147,13 @@ func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
 	return verify.Run(ctx, model, sets.Train, v.options)
 }
 
-// elsewhere starts this program again, with other variables, and returns the trace that it prints.
-func (v *verification) elsewhere(cmd *cobra.Command, variables []string) (verify.Trace, error) {
+// elsewhere starts this program again, behind a prefix and with other variables, and returns the trace that it prints.
+func (v *verification) elsewhere(cmd *cobra.Command, prefix, variables []string) (verify.Trace, error) {
 	executable, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"verify", "--trace"}
+	args := append(slices.Clone(prefix), executable, "verify", "--trace")
 	for name, value := range v.program.optionSettings(everyOption) {
 		args = append(args, "--"+name+"="+value)
 	}
@@ -158,7 +163,7 @@ func (v *verification) elsewhere(cmd *cobra.Command, variables []string) (verify
 			args = append(args, "--"+name+"="+f.Value.String())
 		}
 	}
-	child := exec.CommandContext(cmd.Context(), executable, args...)
+	child := exec.CommandContext(cmd.Context(), args[0], args[1:]...)
 	child.Env = append(os.Environ(), variables...)
 	var out bytes.Buffer
 	child.Stdout, child.Stderr = &out, cmd.ErrOrStderr()

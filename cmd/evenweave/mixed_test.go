@@ -69,14 +69,14 @@ func emulator(t *testing.T) func(*exec.Cmd) {
 	if reason == nil {
 		return func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, zen3...) }
 	}
-	qemu, err := exec.LookPath("qemu-x86_64")
+	qemu, err := processors.Qemu("zen3")
 	if err != nil || os.Getenv("EVENWEAVE_TEST_QEMU") == "" {
 		t.Skipf(
 			"%v; install qemu-user and set EVENWEAVE_TEST_QEMU=1 for a slow one",
 			reason)
 	}
 	return func(cmd *exec.Cmd) {
-		cmd.Args = append([]string{qemu, "-cpu", "EPYC-Milan", cmd.Path}, cmd.Args[1:]...)
-		cmd.Path = qemu
+		cmd.Args = append(append(qemu, cmd.Path), cmd.Args[1:]...)
+		cmd.Path = qemu[0]
 	}
 }

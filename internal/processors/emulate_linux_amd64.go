@@ -49,6 +49,23 @@ func Emulate(ctx context.Context, name, dir string) (variables []string, err err
 	return variables, nil
 }
 
+// Qemu returns what to put before a command line, so that qemu-user runs it as on another processor. That is slow, and
+// needs nothing but qemu-x86_64, which has no vectors of 512 bits: the error says what is missing.
+func Qemu(name string) (prefix []string, err error) {
+	if _, err := modelNamed(name); err != nil {
+		return nil, err
+	}
+	of := map[string]string{"haswell": "Haswell", "zen2": "EPYC-Rome", "zen3": "EPYC-Milan"}
+	if of[name] == "" {
+		return nil, fmt.Errorf("qemu-x86_64 cannot compute as %s: it has no AVX-512", name)
+	}
+	qemu, err := exec.LookPath("qemu-x86_64")
+	if err != nil {
+		return nil, fmt.Errorf("%w: qemu-user can emulate a processor slowly; install it", err)
+	}
+	return []string{qemu, "-cpu", of[name]}, nil
+}
+
 // CheckEmulated is for a process that Emulate's variables were given to: an error says that they have no effect.
 func CheckEmulated() error {
 	const arch, get = unix.SYS_ARCH_PRCTL, 0x1011 // ARCH_GET_CPUID: 0 where CPUID faults
