@@ -70,7 +70,9 @@ func TestEvaluateShowsWhatAnyModelShows(t *testing.T) {
 	if m, err := png.Decode(f); err != nil || m.Bounds().Dx() < 840 || m.Bounds().Dx() > 1000 || m.Bounds().Dy() < 170 {
 		t.Errorf("%v: a picture of %v", err, m.Bounds())
 	}
-	text, err = run(detailed{shows: shows}, "json", "")
+	if text, err = run(detailed{shows: shows}, "json", ""); err != nil {
+		t.Fatal(err)
+	}
 	var line struct {
 		Accuracy float64 `json:"test_accuracy"`
 		Tables   []table

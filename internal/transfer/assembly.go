@@ -50,13 +50,6 @@ func (a *Assembly) Missing() int {
 	return a.missing
 }
 
-// lacks says whether a block has not arrived.
-func (a *Assembly) lacks(block int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return !a.have[block]
-}
-
 // Whole returns the state once no block is missing.
 func (a *Assembly) Whole() *state.Sealed { return a.With(a.image) }
 
