@@ -63,7 +63,7 @@ func (a authority) issue(process string, role security.Role, life time.Duration)
 // over is the transport of a process of a role.
 func (a authority) over(process string, role security.Role, job string) *security.Transport {
 	a.t.Helper()
-	keys, err := security.Load(a.issue(process, role, time.Minute), security.Identity{Role: role, Job: job})
+	keys, err := security.Load(a.issue(process, role, 10*time.Minute), security.Identity{Role: role, Job: job})
 	if err != nil {
 		a.t.Fatal(err)
 	}
