@@ -75,13 +75,12 @@ sbom: build ## bin/sbom.json: what the program and its image are made of (Cyclon
 	@GO="$(GO)" deploy/sbom.sh $(BIN) bin/sbom.json
 	@echo "bin/sbom.json: $$(grep -c '"purl"' bin/sbom.json) parts"
 
-# The two that have texts of their own, read: svgo CC BY 4.0, freetype the FreeType licence. Both ask to be named only.
 LICENSES := Apache-2.0,BSD-2-Clause,BSD-3-Clause,ISC,MIT,MPL-2.0
 licenses: ## the licences of all modules in the program are among those that are allowed
 	$(GO) run github.com/google/go-licenses@v1.6.0 check ./cmd/evenweave --allowed_licenses=$(LICENSES) \
-		--ignore github.com/ajstarks/svgo --ignore github.com/golang/freetype 2>bin/licenses.log || { grep -v '^W' bin/licenses.log; exit 1; }
+		2>bin/licenses.log || { grep -v '^W' bin/licenses.log; exit 1; }
 
-# The database is at vuln.go.dev, or in a copy: make vuln GOVULNDB=file:///DIR
+# The database is the Go project's, or a copy: make vuln GOVULNDB=file:///DIR
 vuln: ## published faults in what the program uses; fails where the database cannot be had
 	@mkdir -p bin; $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 $(if $(GOVULNDB),-db $(GOVULNDB)) ./... >bin/vuln.log 2>&1 || failed=1; \
 	cat bin/vuln.log; ! grep -q 'fetching vulnerabilities' bin/vuln.log || \
