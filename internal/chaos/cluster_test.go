@@ -57,6 +57,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		name      = f.String("job", "", "")
 		dir       = f.String("dir", "", "")
 		id        = f.String("id", "", "")
+		seal      = f.String("seal", "", "")
 		listen    = f.String("listen", "127.0.0.1:0", "")
 		advertise = f.String("advertise", "", "")
 		work      = f.Duration("work", 0, "") // that a micro-batch takes
@@ -74,13 +75,17 @@ func child(command string, args []string, asked <-chan struct{}) error {
 		ctx = asking
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	switch command {
-	case "etcd":
+	if command == "etcd" {
 		return local.ServeEtcd(ctx, *dir, *listen, security.Files{}, os.Stdout)
-	case "worker":
+	}
+	over, err := security.For([]string{*etcd}).SealedBy(*seal, *name)
+	if err != nil {
+		return err
+	}
+	if command == "worker" {
 		return worker.Serve(context.Background(), worker.Config{
 			Endpoints: []string{*etcd}, Name: *name, ID: *id, Listen: *listen, Advertise: *advertise, Parallelism: 1,
-			Grace: 25 * time.Second, TTL: *ttl, Log: log, MetricNames: example.Metrics(),
+			Grace: 25 * time.Second, TTL: *ttl, Log: log, Over: over, MetricNames: example.Metrics(),
 			Open: func(context.Context, job.Job) (worker.Opened, error) {
 				return worker.Opened{Model: slow{example.NewSoftmax(), *work}, Data: example.Points{},
 					Numerics: probe.Golden{Hash: "tiny"}}, nil
@@ -89,7 +94,7 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	}
 	spec := job.Spec{Task: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1,
 		Steps: *steps}
-	c, err := cluster.Dial([]string{*etcd}, *name)
+	c, err := cluster.DialOver(over, []string{*etcd}, *name)
 	if err != nil {
 		return err
 	}
