@@ -45,7 +45,7 @@ test-kubernetes: setup build ## trains on a real cluster: scaling, deletions, th
 	deploy/kubernetes/test.sh
 
 # Where goroutines share memory. Everything: make race PACKAGES=./...
-PACKAGES ?= . ./allreduce/... ./internal/chaos ./checkpoint ./cli ./internal/cluster ./coordinator ./dataset ./fashion/evaluate ./internal/local ./internal/policy ./internal/processors ./internal/progress ./proto ./internal/simulation ./internal/telemetry ./internal/verify ./internal/web ./worker
+PACKAGES ?= . ./allreduce/... ./internal/chaos ./checkpoint ./cli ./internal/cluster ./coordinator ./dataset ./fashion/evaluate ./internal/local ./internal/policy ./internal/processors ./internal/progress ./proto ./internal/security ./internal/serving ./internal/simulation ./internal/telemetry ./internal/tracing ./internal/transfer ./internal/verify ./internal/web ./worker
 race: setup ## the tests of packages with goroutines under the race detector
 	$(GO) test $(RACE) -timeout 20m $(PACKAGES)
 
