@@ -12,11 +12,11 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"evenweave/allreduce"
 	"evenweave/allreduce/grpclink"
+	"evenweave/internal/processors"
 )
 
 // Parent and child exchange JSON lines: setup, addresses, peers, ready; then order and report until the parent closes
@@ -189,7 +189,7 @@ func measure(times int, work func() error) (report, error) {
 	r := report{Nanos: make([]int64, times)}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	cpu := cpuSeconds()
+	cpu, _ := processors.Used()
 	for i := range times {
 		begun := time.Now()
 		if err := work(); err != nil {
@@ -197,16 +197,9 @@ func measure(times int, work func() error) (report, error) {
 		}
 		r.Nanos[i] = time.Since(begun).Nanoseconds()
 	}
-	r.CPU = cpuSeconds() - cpu
+	now, _ := processors.Used()
+	r.CPU = (now - cpu).Seconds()
 	runtime.ReadMemStats(&after)
 	r.Allocated, r.Objects = after.TotalAlloc-before.TotalAlloc, after.Mallocs-before.Mallocs
 	return r, nil
-}
-
-func cpuSeconds() float64 {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }

@@ -1,4 +1,4 @@
-// Package processors controls on which processors processes and threads run.
+// Package processors controls on which processors processes and threads run, and says how much of them this one used.
 //
 // Each process gets processors of its own: otherwise the kernel moves busy processes between processors, and both ends
 // of a loopback connection to the same one. And a thread that wakes up waits for its turn (Batch): XLA hands the
