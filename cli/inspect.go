@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
@@ -104,7 +105,7 @@ type answer[R any] struct {
 
 // askAll asks every member the same question, at the same time and with a deadline; answers come in the members' order.
 func askAll[R any](ctx context.Context, c *cluster.Client, v cluster.View,
-	ask func(context.Context, proto.MemberClient) (R, error)) []answer[R] {
+	ask func(context.Context, proto.MemberClient, ...grpc.CallOption) (R, error)) []answer[R] {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	pool := &proto.Pool{Options: c.Transport().Options(security.Worker)}
@@ -120,7 +121,7 @@ func askAll[R any](ctx context.Context, c *cluster.Client, v cluster.View,
 				a.err = err
 				return
 			}
-			a.reply, a.err = ask(ctx, proto.NewMemberClient(conn))
+			a.reply, a.err = ask(ctx, proto.NewMemberClient(conn), c.Transport().To(v.Keys(m.ID))...)
 		})
 	}
 	asking.Wait()
@@ -185,10 +186,9 @@ func blameCommand() *cobra.Command {
 			return where.explain(err)
 		}
 		var events []*proto.BlameEvent
-		for _, a := range askAll(cmd.Context(), c, v, func(ctx context.Context,
-			m proto.MemberClient) (*proto.BlameReply,
-			error) {
-			return m.Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID})
+		for _, a := range askAll(cmd.Context(), c, v, func(ctx context.Context, m proto.MemberClient,
+			to ...grpc.CallOption) (*proto.BlameReply, error) {
+			return m.Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID}, to...)
 		}) {
 			if a.err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s does not answer: %s\n", job.Clean(a.id), job.Clean(a.err.Error()))

@@ -42,7 +42,8 @@ func TestSilentMembersDoNotHideTheOthers(t *testing.T) {
 	}
 	defer c.Close()
 	ask := func() []answer[*proto.BlameReply] {
-		return askAll(t.Context(), c, v, func(ctx context.Context, m proto.MemberClient) (*proto.BlameReply, error) {
+		return askAll(t.Context(), c, v, func(ctx context.Context, m proto.MemberClient,
+			_ ...grpc.CallOption) (*proto.BlameReply, error) {
 			return m.Blame(ctx, &proto.BlameRequest{})
 		})
 	}

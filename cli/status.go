@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+	"google.golang.org/grpc"
 
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
@@ -74,8 +75,9 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 		return snapshot{}, err
 	}
 	statuses := map[string]*proto.Status{} // measured by the members that answer
-	for _, a := range askAll(ctx, c, v, func(ctx context.Context, m proto.MemberClient) (*proto.Status, error) {
-		return m.Probe(ctx, &proto.ProbeRequest{Job: v.Job.UUID})
+	for _, a := range askAll(ctx, c, v, func(ctx context.Context, m proto.MemberClient,
+		to ...grpc.CallOption) (*proto.Status, error) {
+		return m.Probe(ctx, &proto.ProbeRequest{Job: v.Job.UUID}, to...)
 	}) {
 		if a.err == nil {
 			statuses[a.id] = a.reply

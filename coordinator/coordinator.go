@@ -129,7 +129,7 @@ func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store,
 	c := &Coordinator{Config: cfg, client: client, views: cluster.NewWatcher(cfg.Log),
 		steps:  &summary{metrics: cfg.MetricNames},
 		status: newStatusPage(), page: web.New(), healed: map[string]int64{}, over: client.Transport()}
-	c.pool.Options = c.over.Options(security.Worker)
+	c.pool.Options, c.pool.Stale = c.over.Options(security.Worker), security.OtherKey
 	c.journal = &journal{dir: cfg.Dir, log: cfg.Log, observer: progress.Multi(cfg.Observer, c.status, c.page)}
 	if m, has := cfg.Model.(evenweave.Scheduler); has {
 		c.journal.rate = m.LearningRate

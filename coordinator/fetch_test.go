@@ -71,7 +71,7 @@ func TestFetchedBytesAreCompared(t *testing.T) {
 		server, serving := grpc.NewServer(), make(chan struct{})
 		proto.RegisterMemberServer(server, c.serves)
 		go func() { defer close(serving); _ = server.Serve(l) }()
-		s, err := d.fetch(t.Context(), l.Addr().String(), 10, string(sum[:]))
+		s, err := d.fetch(t.Context(), "a", l.Addr().String(), 10, string(sum[:]))
 		if errors.Is(err, errForged) != c.forged || (err == nil) == c.forged || err == nil &&
 			s.Fingerprint() != agreed.Fingerprint() {
 			t.Errorf("%s: %v", what, err)

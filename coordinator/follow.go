@@ -61,8 +61,11 @@ type dialer struct {
 }
 
 // to are the options of a call that only this member is to answer.
-func (d *dialer) to(member string) []grpc.CallOption {
-	return append(d.over.To(d.keys(member)), grpc.MaxCallRecvMsgSize(maxStatus))
+func (d *dialer) to(member string) []grpc.CallOption { return d.over.To(d.keys(member)) }
+
+// status are those of a call that is answered by a status.
+func (d *dialer) status(member string) []grpc.CallOption {
+	return append(d.to(member), grpc.MaxCallRecvMsgSize(maxStatus))
 }
 
 // follower is the stream from one member.
@@ -102,7 +105,7 @@ func (d *dialer) stream(ctx context.Context, j job.Job, member, address string, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: d.job, AfterStep: *after},
-		d.to(member)...)
+		d.status(member)...)
 	if err != nil {
 		return 0, err
 	}
@@ -177,7 +180,7 @@ func (d *dialer) ask(ctx context.Context, member, address string) policy.Outcome
 	for ctx.Err() == nil {
 		if conn, err := d.pool.Dial(address); err == nil {
 			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: d.job},
-				append(d.to(member), grpc.WaitForReady(true))...)
+				append(d.status(member), grpc.WaitForReady(true))...)
 			switch {
 			case err == nil && s.Member == member:
 				return policy.Alive
@@ -214,12 +217,13 @@ func awaitRefusal(ctx context.Context, over *security.Transport, address string)
 // errForged says that a member gave another state than the world agreed on.
 var errForged = errors.New("it is not the state that the members agreed on")
 
-// fetch gets a state: its head, which must have the agreed hash, and then block by block, each verified as it arrives.
-func (d *dialer) fetch(ctx context.Context, address string, step int64, hash string) (*state.Sealed, error) {
+// fetch gets a state from a member at an address: its head, which must have the agreed hash, and then block by block,
+// each verified as it arrives.
+func (d *dialer) fetch(ctx context.Context, member, address string, step int64, hash string) (*state.Sealed, error) {
 	var sum [sha256.Size]byte
 	copy(sum[:], hash)
 	s, err := transfer.Download{Layout: d.layout, Samples: d.samples, Step: step, Sum: &sum, Quiet: fetchQuiet,
-		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step)},
+		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, d.to(member)...)},
 		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
 	}.Run(ctx)
 	if errors.Is(err, state.ErrDamaged) {
@@ -230,13 +234,14 @@ func (d *dialer) fetch(ctx context.Context, address string, step int64, hash str
 
 // acknowledge lets a member drop the state of that step and older ones. A member that cannot be reached is asked when
 // it reports again.
-func (d *dialer) acknowledge(ctx context.Context, address string, step int64) error {
+func (d *dialer) acknowledge(ctx context.Context, member, address string, step int64) error {
 	ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
 	defer cancel()
 	conn, err := d.pool.Dial(address)
 	if err != nil {
 		return err
 	}
-	_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: d.job, Step: step})
+	_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: d.job, Step: step},
+		d.to(member)...)
 	return err
 }

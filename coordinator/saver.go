@@ -51,8 +51,8 @@ type saver struct {
 
 // source gives the states that members hold.
 type source interface {
-	fetch(ctx context.Context, address string, step int64, hash string) (*state.Sealed, error)
-	acknowledge(ctx context.Context, address string, step int64) error
+	fetch(ctx context.Context, member, address string, step int64, hash string) (*state.Sealed, error)
+	acknowledge(ctx context.Context, member, address string, step int64) error
 }
 
 // sink is the archive as the saver uses it.
@@ -86,7 +86,7 @@ func (s *saver) save(ctx context.Context) {
 	s.busy = true
 	j, address := *s.members.job(), s.members.followers[member].address
 	s.tasks.Go(func() {
-		r := s.fetchAndWrite(ctx, j, address, step, hash)
+		r := s.fetchAndWrite(ctx, j, member, address, step, hash)
 		r.member = member
 		s.inputs.send(ctx, r)
 		if r.err == nil { // here, since the term's loop waits for no disk
@@ -95,9 +95,10 @@ func (s *saver) save(ctx context.Context) {
 	})
 }
 
-func (s *saver) fetchAndWrite(ctx context.Context, j job.Job, address string, step int64, hash string) saved {
+func (s *saver) fetchAndWrite(ctx context.Context, j job.Job, member, address string, step int64,
+	hash string) saved {
 	began := time.Now()
-	sealed, err := s.source.fetch(ctx, address, step, hash)
+	sealed, err := s.source.fetch(ctx, member, address, step, hash)
 	if err != nil {
 		return saved{step: step, err: fmt.Errorf("fetching the state of step %d from %s: %w", step, address, err)}
 	}
@@ -176,7 +177,7 @@ func (s *saver) acknowledge(ctx context.Context, member string) {
 	}
 	s.tasks.Go(func() {
 		defer f.acknowledging.Store(false)
-		if err := s.source.acknowledge(ctx, f.address, step); err != nil {
+		if err := s.source.acknowledge(ctx, member, f.address, step); err != nil {
 			s.log.Debug("acknowledging", "member", member, "err", err)
 		}
 	})

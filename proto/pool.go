@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -14,6 +15,9 @@ import (
 // Pool shares one connection to each address among all calls of a process. It is safe for concurrent use.
 type Pool struct {
 	Options []grpc.DialOption // how addresses are reached, credentials among them
+	// Stale says of an error of a call that its connection is out of date, as after a change of keys: the next call has
+	// another. nil: none is.
+	Stale func(error) bool
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
@@ -37,6 +41,18 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second,
 			PermitWithoutStream: false}),
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, on *grpc.ClientConn,
+			invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			return p.checked(address, on, invoke(ctx, method, request, reply, on, options...))
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, on *grpc.ClientConn,
+			method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+			s, err := open(ctx, d, on, method, options...)
+			if err != nil {
+				return nil, p.checked(address, on, err)
+			}
+			return checkedStream{s, func(err error) error { return p.checked(address, on, err) }}, nil
+		}),
 	}, p.Options...)...)
 	if err != nil {
 		return nil, err
@@ -47,6 +63,28 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 	p.conns[address] = c
 	return c, nil
 }
+
+// checked closes a connection that is out of date. It returns the error that said so.
+func (p *Pool) checked(address string, conn *grpc.ClientConn, err error) error {
+	if err == nil || p.Stale == nil || !p.Stale(err) {
+		return err
+	}
+	p.mu.Lock()
+	if p.conns[address] == conn {
+		delete(p.conns, address)
+	}
+	p.mu.Unlock()
+	_ = conn.Close()
+	return err
+}
+
+type checkedStream struct {
+	grpc.ClientStream
+	checked func(error) error
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s checkedStream) RecvMsg(m any) error { return s.checked(s.ClientStream.RecvMsg(m)) }
 
 // Retain closes the connections to all addresses but these. A call in progress may dial another address again; the next
 // Retain closes that connection.

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"evenweave/internal/policy"
 	"evenweave/internal/state"
 	"evenweave/internal/transfer"
@@ -29,7 +31,8 @@ type fetcher interface {
 type Wanted struct {
 	Job   string
 	Step  int64
-	Peers []string // addresses of members that hold it, or fetch it themselves
+	Peers []string            // addresses of members that hold it, or fetch it themselves
+	Keys  map[string][]string // by address: what the peer there has registered
 	// the address of the coordinator, which has it as a checkpoint; nil: it is not asked
 	Coordinator func() string
 	Quiet       time.Duration      // without a block, after which it is given up
@@ -106,16 +109,20 @@ func orCoordinator(member string) string {
 func (g *generation) startFetching(ctx context.Context, c policy.Choice) {
 	r := g.replica
 	w := Wanted{Job: g.world.Job, Step: c.Step, Quiet: g.deadlines().Fetch, Resume: r.partial.Load(),
-		Began: func(a *transfer.Assembly) { r.partial.Store(a) }}
+		Began: func(a *transfer.Assembly) { r.partial.Store(a) }, Keys: map[string][]string{}}
 	f := &fetching{step: c.Step, restoring: len(c.Holders) == 0, done: make(chan struct{})}
 	w.Arrived = func(blocks int) { f.blocks.Store(int64(blocks)) }
+	from := func(rank int) {
+		p := g.world.Peers[rank]
+		w.Peers, w.Keys[p.Address] = append(w.Peers, p.Address), g.world.Keys[p.ID]
+	}
 	for i := range min(len(c.Holders), mostPeers) {
-		w.Peers = append(w.Peers, g.world.Peers[c.Source(g.rank, g.world.Generation+int64(i))].Address)
+		from(c.Source(g.rank, g.world.Generation+int64(i)))
 	}
 	if f.restoring {
 		w.Coordinator = g.leader
 		if n := g.world.Size(); g.rank > 0 && (n < twoCopies || g.rank != n/2) {
-			w.Peers = []string{g.world.Peers[g.rank-1].Address}
+			from(g.rank - 1)
 		}
 		g.log.Info("loading the checkpoint", "step", c.Step, "from", append(w.Peers, g.leader())[0])
 	} else {
@@ -140,10 +147,11 @@ func (g *generation) stopFetching() {
 
 // Fetcher reads states over gRPC through shared sets of connections.
 type Fetcher struct {
-	Dial    transfer.Dial // a member
-	Lead    transfer.Dial // the coordinator
-	Layout  *state.Layout // of the states
-	Samples int           // that they are trained on
+	Dial    transfer.Dial                         // a member
+	Lead    transfer.Dial                         // the coordinator
+	To      func(keys []string) []grpc.CallOption // the options of a call to a member with these keys
+	Layout  *state.Layout                         // of the states
+	Samples int                                   // that they are trained on
 }
 
 // Fetch gets a state: its blocks from the members, and the head too unless the coordinator has it, which is asked for
@@ -152,7 +160,7 @@ func (f Fetcher) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Resume: w.Resume,
 		Began: w.Began, Arrived: w.Arrived}
 	for _, address := range w.Peers {
-		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step))
+		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, f.To(w.Keys[address])...))
 	}
 	if w.Coordinator != nil {
 		lead := []transfer.Source{transfer.Coordinator(f.Lead, w.Coordinator, w.Job, w.Step)}

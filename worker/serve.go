@@ -115,9 +115,9 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 	if err != nil {
 		return fmt.Errorf("the model's state: %w", err)
 	}
-	members := &proto.Pool{Options: over.Options(security.Worker)}
+	members := &proto.Pool{Options: over.Options(security.Worker), Stale: security.OtherKey}
 	defer members.Close()
-	coordinators := &proto.Pool{Options: over.Options(security.Coordinator)}
+	coordinators := &proto.Pool{Options: over.Options(security.Coordinator), Stale: security.OtherKey}
 	defer coordinators.Close()
 	rings := NewRings(cfg.ID, j.UUID, over, client.OpenWorld, views.Learn)
 	loop := &Loop{
@@ -125,8 +125,9 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		Parallelism: cfg.Parallelism,
 		Views:       views,
 		Connect:     retaining(rings.Connect, members, coordinators),
-		Fetch:       Fetcher{Dial: members.Dial, Lead: coordinators.Dial, Layout: layout, Samples: j.Spec.Samples},
-		Leave:       func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
+		Fetch: Fetcher{Dial: members.Dial, Lead: coordinators.Dial, To: over.To, Layout: layout,
+			Samples: j.Spec.Samples},
+		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
 		Known: func(ctx context.Context) error {
 			v, _ := views.View()
 			return over.FromMember(ctx, v.Keys(""))

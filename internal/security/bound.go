@@ -36,7 +36,21 @@ func (t *Transport) Registered() []string {
 	return keys
 }
 
-var errOtherKey = status.Error(codes.Unauthenticated, "the other end has not the key that is registered")
+var (
+	errOtherKey     = status.Error(codes.Unauthenticated, "the other end has not the key that is registered")
+	errUnregistered = status.Error(codes.PermissionDenied, "no registered member has the caller's key")
+)
+
+// OtherKey says that a call has failed because one end has not the key that the other expects. It may have had it when
+// the connection was made, and have another by now: then a new connection helps.
+func OtherKey(err error) bool {
+	for _, known := range []error{errOtherKey, errUnregistered} {
+		if status.Code(err) == status.Code(known) && status.Convert(err).Message() == status.Convert(known).Message() {
+			return true
+		}
+	}
+	return false
+}
 
 // To are the options of a call to a member with these keys: it fails, before anything is sent, if the other end has
 // another one.
@@ -95,7 +109,7 @@ func (t *Transport) FromMember(ctx context.Context, keys []string) error {
 		}
 	}
 	if err := proved(p.AuthInfo, keys); err != nil {
-		return status.Error(codes.PermissionDenied, "no registered member has the caller's key")
+		return errUnregistered
 	}
 	return nil
 }

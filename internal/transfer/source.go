@@ -16,15 +16,15 @@ type Source func(ctx context.Context, offset, length int64) (io.Reader, error)
 // Dial connects to a process.
 type Dial func(address string) (*grpc.ClientConn, error)
 
-// Member is the state of a step that the member at an address holds.
-func Member(dial Dial, address, job string, step int64) Source {
+// Member is the state of a step that the member at an address holds. to are the options of calls to it.
+func Member(dial Dial, address, job string, step int64, to ...grpc.CallOption) Source {
 	return func(ctx context.Context, offset, length int64) (io.Reader, error) {
 		conn, err := dial(address)
 		if err != nil {
 			return nil, err
 		}
 		stream, err := proto.NewMemberClient(conn).State(ctx,
-			&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length})
+			&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length}, to...)
 		if err != nil {
 			return nil, err
 		}
