@@ -1,13 +1,10 @@
 package browsertest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"image/png"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -155,45 +152,6 @@ func (b *browser) window(width, height int64, scheme string) {
 	b.do(chromedp.EmulateViewport(width, height))
 }
 
-// picture keeps a picture of the upper part of the page, where EVENWEAVE_TEST_PICTURES names a directory.
-func (b *browser) picture(name string, width, height int64, scheme string) {
-	b.t.Helper()
-	b.pictureFrom("body", name, width, height, scheme)
-}
-
-// pictureFrom keeps a picture of the page from an element on.
-func (b *browser) pictureFrom(element, name string, width, height int64, scheme string) {
-	b.t.Helper()
-	b.window(width, height, scheme)
-	b.text(fmt.Sprintf("(document.querySelector(%q).scrollIntoView(), draw())", element))
-	b.text("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-	shot, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if wide, _ := strconv.Atoi(b.text("document.documentElement.scrollWidth")); int64(wide) > width {
-		b.t.Errorf("%s: the page is %d pixels wide in a window of %d", name, wide, width)
-	}
-	dir := os.Getenv("EVENWEAVE_TEST_PICTURES")
-	if dir == "" {
-		return
-	}
-	image, err := png.Decode(bytes.NewReader(shot))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	var small bytes.Buffer
-	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&small, image); err != nil {
-		b.t.Fatal(err)
-	}
-	if small.Len() > 200<<10 {
-		b.t.Errorf("%s has %d bytes, at most 200 KiB", name, small.Len())
-	}
-	if err := os.WriteFile(filepath.Join(dir, name), small.Bytes(), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
 const data = "--global-batch=32 --micro-batch=4 --samples=4800 --checkpoint-every=100"
 
 // A person that looks at a run sees a worker killed and another one join, and the page survives its coordinator.
@@ -307,6 +265,11 @@ func details(b *browser) {
 		b.t.Errorf("the matrix holds %s images, %s of them right, with accuracy %s; heads %s", sum, right, accuracy,
 			heads)
 	}
+	ragged := b.text(`[...document.querySelectorAll("#details .matrix:not(.shaded) tbody td")].map((c) => c.textContent)
+		.filter((text, i) => i % 4 < 3 && !/^\d+\.\d$/.test(text)).join(" ")`)
+	if ragged != "" {
+		b.t.Errorf("percentages of classes with another number of digits than others: %s", ragged)
+	}
 	b.until(`[...document.querySelectorAll("#details .gallery:not(.charts) img")].every((i) => i.complete)`)
 	bad := b.text(`[...document.querySelectorAll("#details .gallery:not(.charts) img")].filter((i) =>
 		i.naturalWidth !== 28 ||
@@ -322,12 +285,17 @@ func pictures(b *browser) {
 		document.querySelectorAll("output").forEach((o) => {
 			o.textContent = "Arrow keys, or the pointer, read values.";
 		}))`)
-	b.picture("page-light.png", 1080, 1100, "light")
-	b.picture("page-dark.png", 1080, 1100, "dark")
-	b.picture("page-narrow.png", 400, 1900, "light")
-	b.pictureFrom("#details", "page-details.png", 1080, 1640, "light")
-	b.pictureFrom("#details", "page-details-dark.png", 1080, 1640, "dark")
-	b.pictureFrom("#details", "page-details-narrow.png", 400, 2500, "light")
+	const top, run, evaluation = "body", "section:has(#timeline)", "#details"
+	b.picture("page-light.png", 1080, "light", top, run)
+	b.picture("page-dark.png", 1080, "dark", top, run)
+	b.picture("page-narrow.png", 400, "light", top, run)
+	b.picture("page-details.png", 1080, "light", evaluation, evaluation)
+	b.picture("page-details-dark.png", 1080, "dark", evaluation, evaluation)
+	b.picture("page-details-narrow.png", 400, "light", evaluation, evaluation)
+	if cut := b.text(`(({scrollWidth, clientWidth}) => scrollWidth - clientWidth)(
+		document.querySelector("#details .matrix.shaded").parentElement)`); cut != "0" {
+		b.t.Errorf("%s pixels of the confusion matrix are out of sight in a window of 400", cut)
+	}
 	b.window(1080, 1250, "light")
 }
 

@@ -97,6 +97,7 @@ const percent = (x) => (Number.isFinite(x) ? (100 * x).toFixed(1) + "%" : "\u201
 // show writes a value of a metric or figure: a share as a percentage.
 const isShare = (name) => name.endsWith("accuracy");
 const show = (name, v) => (isShare(name) ? percent(v) : short(v, 5));
+const microBatches = (n) => (n === 1 ? "1 micro-batch" : n + " micro-batches");
 const capital = (name) => name.charAt(0).toUpperCase() + name.slice(1);
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 function duration(seconds) {

@@ -98,7 +98,7 @@ function showWorlds() {
       cells: [w.generation, clock(w.time), w.step, w.size, change, w.reason + (w.planned ? " (planned)" : "")] };
   });
   table("generations", "The newest first. A planned one costs no step.", [number("Generation"), ["Time"],
-    number("After step"), number("Workers"), ["Change"], text("Why")], worlds);
+    number("After step"), number("Workers"), text("Change"), text("Why")], worlds);
   table("recoveries", "From the last commit of a world that broke to the first commit of the next.",
     [number("Generation"), ["Time"], number("First step"), number("Took"), ["Lost"], text("Why")],
     newestFirst(model.recoveries).map((r) => [r.generation, clock(r.time), r.step, r.seconds.toFixed(2) + " s",

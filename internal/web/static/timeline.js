@@ -128,7 +128,7 @@ function doing(r, at) {
   if (at < t) return timeline.whole ? "in the world" : "no step is under way, or recovering";
   for (const [i, name] of phaseNames.entries()) {
     t += l[lap.phases + i] / 10;
-    if (at <= t) return `${name}, ${l[lap.share]} micro-batches`;
+    if (at <= t) return `${name}, ${microBatches(l[lap.share])}`;
   }
   return "between steps";
 }
@@ -214,7 +214,7 @@ function drawRow(view, r, top, whole) {
     for (const g of gaps(r)) bar(g[0], g[1], paint.recovering);
     drawLaps(view, r, y, bar);
   }
-  const label = m.id + (m.rank >= 0 ? `  rank ${m.rank}, ${m.share} micro-batches` : `  ${m.state}`);
+  const label = m.id + (m.rank >= 0 ? `  rank ${m.rank}, ${microBatches(m.share)}` : `  ${m.state}`);
   pen.fillStyle = paint.panel;
   pen.fillRect(0, top + 1, Math.min(pen.measureText(label).width + 4, width), 16);
   pen.fillStyle = paint.text;
