@@ -192,9 +192,6 @@ func (b *builder) update(n int, of *gradients) *update {
 			means = append(means, mean)
 		}
 	}
-	if v := b.store.GetVariable(generatorPath()); v != nil && v.InUseByGraph(f.graph) {
-		v.SetNodeValue(f.graph.GetParameterByName(generatorPath()))
-	}
 	b.apply(f, means, of)
 	train.ExecPerStepUpdateGraphFn(f.graph)
 	return b.outcome(f, known)

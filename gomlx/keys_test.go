@@ -46,6 +46,24 @@ func TestMasksAreTheKeys(t *testing.T) {
 	masks(t, m)
 }
 
+// TestTheGeneratorIsNotTrained where a model makes all variables trainable that there are, the generator's state too.
+func TestTheGeneratorIsNotTrained(t *testing.T) {
+	c := network{dropout: true}.config(optimizer.Adam().Done(), nil)
+	c.Model = func(scope *model.Scope, x *graph.Node) *graph.Node {
+		logits := network{dropout: true}.build(scope, x)
+		for v := range scope.Store().IterVariables() {
+			v.SetTrainable(true)
+		}
+		return logits
+	}
+	m := open(t, evenweave.Setup{Backend: "go", MicroBatch: 16}, c)
+	if err := m.Init(1); err != nil {
+		t.Fatal(err)
+	}
+	step(t, m, batches(t, data(t, 16), 0, 16, 16), 0, true)
+	masks(t, m)
+}
+
 // TestACheckpointOfTheTrainersIsAStart: one that holds the generator's state, which GoMLX's trainer would go on to
 // train and so use one mask for ever, gives its weights and nothing else.
 func TestACheckpointOfTheTrainersIsAStart(t *testing.T) {

@@ -64,7 +64,6 @@ func (b *builder) roles(f *forward) (all []*variable) {
 			continue
 		}
 		if v.Path() == generatorPath() {
-			v.SetTrainable(false) // or it would get a gradient
 			continue
 		}
 		changed := v.ChangedInGraph(f.graph)
@@ -123,8 +122,12 @@ func (c *Config) patterns() iter.Seq[string] {
 	}
 }
 
-// freeze follows each building of the model, for layers set their variables trainable.
+// freeze follows each building of the model, for layers set their variables trainable. The generator's state never is:
+// an optimizer would pass it through float32 and lose its counter.
 func (b *builder) freeze() {
+	if v := b.store.GetVariable(generatorPath()); v != nil {
+		v.SetTrainable(false) // the model may have made all variables trainable
+	}
 	for pattern := range b.config.patterns() {
 		for v := range b.store.IterVariables() {
 			matches, err := path.Match(pattern, nameOf(v.Path()))

@@ -4,11 +4,15 @@ import (
 	"encoding/binary"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/ml/model"
 	"github.com/gomlx/gomlx/ml/model/checkpoint"
+	"github.com/gomlx/gomlx/ml/train"
 	"github.com/gomlx/gomlx/ml/train/optimizer"
 
 	"evenweave"
@@ -52,6 +56,11 @@ func TestCheckpointsOfGoMLX(t *testing.T) {
 	store, err := from.Store() // with the parameters; its variables make place for the checkpoint's
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, s := range from.state {
+		if v := store.GetVariable(s.path); v == nil || v.Trainable != (s.Role == evenweave.Trained) {
+			t.Errorf("%s, which is %s, is in the store as %v", s.Name, s.Role, v)
+		}
 	}
 	if err := store.DeleteVariablesInScope("/"); err != nil {
 		t.Fatal(err)
@@ -167,6 +176,71 @@ func TestDevicesApart(t *testing.T) {
 	}
 	if states[0] != states[1] || string(predicted[0]) != string(predicted[1]) {
 		t.Error("a device with memory of its own computes something else")
+	}
+}
+
+// TestResultsMayShareMemory: a step may leave two variables equal, or one as another was; each has memory of its own.
+func TestResultsMayShareMemory(t *testing.T) {
+	for _, name := range []string{"go", "xla"} {
+		t.Run(name, func(t *testing.T) {
+			c := network{}.config(nil, nil)
+			c.Model = linear(func(scope *model.Scope, x *graph.Node) {
+				train.AddPerStepUpdateGraphFn(scope, x.Graph(), func(scope *model.Scope, g *graph.Graph) {
+					now := scope.VariableWithValue("now", []float32{1, 2}).SetTrainable(false)
+					twin := scope.VariableWithValue("twin", []float32{0, 0}).SetTrainable(false)
+					before := scope.VariableWithValue("before", []float32{0, 0}).SetTrainable(false)
+					before.SetNodeValue(now.NodeValue(g))
+					next := graph.MulScalar(now.NodeValue(g), 2)
+					now.SetNodeValue(next)
+					twin.SetNodeValue(next)
+				})
+			})
+			m, d := open(t, evenweave.Setup{Backend: name, MicroBatch: 16}, c), data(t, 16)
+			if err := m.Init(1); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				step(t, m, batches(t, d, i, 16, 16), i, true)
+			}
+			for path, want := range map[string][]float32{"/before": {4, 8}, "/now": {8, 16}, "/twin": {8, 16}} {
+				if got := m.byPath[path].flat.([]float32); !slices.Equal(got, want) {
+					t.Errorf("%s is %v after three steps, expected %v", path, got, want)
+				}
+				clear(m.byPath[path].bytes) // must not show in the others
+			}
+		})
+	}
+}
+
+// together is a device that shares memory with the host.
+type together struct{ compute.Backend }
+
+func (together) HasSharedBuffers() bool { return true }
+
+// result is one of a program's that lies in memory of the test.
+type result struct {
+	compute.Buffer
+	flat []float32
+}
+
+func (r result) Data() (any, error)        { return r.flat, nil }
+func (r result) ToFlatData(into any) error { copy(into.([]float32), r.flat); return nil }
+func (result) Finalize() error             { return nil }
+
+// TestMemoryIsTakenOnce: what a program gives as two results in one place becomes two tensors.
+func TestMemoryIsTakenOnce(t *testing.T) {
+	r, inUse := result{flat: []float32{1, 2}}, map[*byte]bool{}
+	var both [2]*memory
+	for i := range both {
+		old := result{flat: []float32{0, 0}}
+		both[i] = &memory{device: together{}, buffer: old, flat: old.flat, bytes: bytesOf(old.flat)}
+		if err := both[i].take(r, inUse); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clear(both[0].bytes)
+	if got := both[1].flat.([]float32); got[0] != 1 || got[1] != 2 {
+		t.Errorf("writing to one tensor makes the other %v", got)
 	}
 }
 
