@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"math"
@@ -190,30 +192,70 @@ func idxHeader(r io.Reader) ([]int, error) {
 	return axes, nil
 }
 
-// unpackIDX takes memory for what is there, not for what the header announces.
 func unpackIDX(packed io.Reader) (axes []int, payload []byte, err error) {
 	z, err := gzip.NewReader(packed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("damaged gzip file: %w", err)
 	}
-	if axes, err = idxHeader(z); err != nil {
+	return wholeIDX(z, 0, maxUnpacked)
+}
+
+// wholeIDX reads an IDX file to its end, where its length and a packed one's checksum must be right. It takes memory
+// for what is there, not for what the header announces: size is that of the file, 0 where it is not known.
+func wholeIDX(r io.Reader, size, most int64) (axes []int, payload []byte, err error) {
+	if axes, err = idxHeader(r); err != nil {
 		return nil, nil, err
 	}
 	n := int64(product(axes))
-	if n > maxUnpacked {
-		return nil, nil,
-			fmt.Errorf("it announces %d bytes: expected at most %d of a packed file; unpack it with gunzip", n,
-				maxUnpacked)
+	if n > most {
+		return nil, nil, fmt.Errorf("it announces %d bytes: expected at most %d; unpack a larger one with gunzip", n,
+			most)
 	}
 	var b bytes.Buffer
-	// one byte more: it must end there, its checksum right
-	if _, err := b.ReadFrom(io.LimitReader(z, n+1)); err != nil {
-		return nil, nil, fmt.Errorf("damaged gzip file: %w", err)
+	b.Grow(int(min(n, size)) + bytes.MinRead)
+	if _, err := b.ReadFrom(io.LimitReader(r, n+1)); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", map[bool]string{true: "damaged gzip file",
+			false: "reading it"}[size == 0], err)
 	}
 	if int64(b.Len()) != n {
 		return nil, nil, fmt.Errorf("it has another length: expected %d bytes for its axes %v", n, axes)
 	}
 	return axes, b.Bytes(), nil
+}
+
+// IDXFile is an IDX file of unsigned bytes, whole.
+type IDXFile struct {
+	Axes    []int
+	Payload []byte
+	SHA256  string // of the unpacked file with its header, in hexadecimal
+}
+
+// ReadIDX reads an IDX file of unsigned bytes whose payload has at most so many; one whose name ends in .gz is
+// unpacked. IDX opens a whole set of them, and reads it as it is needed.
+func ReadIDX(path string, most int64) (*IDXFile, error) {
+	in, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return nil, err
+	}
+	var r io.Reader = bufio.NewReaderSize(in, 1<<16)
+	size := info.Size()
+	if filepath.Ext(path) == ".gz" {
+		if r, err = gzip.NewReader(r); err != nil {
+			return nil, fmt.Errorf("%s: damaged gzip file: %w", path, err)
+		}
+		size = 0
+	}
+	sum := sha256.New()
+	axes, payload, err := wholeIDX(io.TeeReader(r, sum), size, most)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &IDXFile{axes, payload, hex.EncodeToString(sum.Sum(nil))}, nil
 }
 
 func (s *idxSource) Len() int       { return len(s.labels) }

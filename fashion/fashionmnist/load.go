@@ -1,17 +1,14 @@
 package fashionmnist
 
 import (
-	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"evenweave/dataset"
@@ -22,19 +19,18 @@ const remedy = "run `make setup` to fetch the data, or point to a directory that
 
 // file is what one IDX file must be.
 type file struct {
-	name       string // without .gz
-	dims       []int  // as the IDX header must give them
-	maxByte    byte   // highest value allowed in the payload
-	sha256     string // of the uncompressed file, header included
-	headerSize int
+	name    string // without .gz
+	dims    []int  // as the IDX header must give them
+	maxByte byte   // highest value allowed in the payload
+	sha256  string // of the uncompressed file, header included
 }
 
 func images(name string, n int, sum string) file {
-	return file{name, []int{n, Side, Side}, 255, sum, 16}
+	return file{name, []int{n, Side, Side}, 255, sum}
 }
 
 func labels(name string, n int, sum string) file {
-	return file{name, []int{n}, NumClasses - 1, sum, 8}
+	return file{name, []int{n}, NumClasses - 1, sum}
 }
 
 func files() (trainImages, trainLabels, testImages, testLabels file) {
@@ -141,43 +137,28 @@ func loadPair(dir string, images, labels file) (*Dataset, error) {
 
 // read returns the verified payload of f, from dir/name or dir/name.gz.
 func (f file) read(dir string) ([]byte, error) {
-	path, raw, err := f.open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.check(raw); err != nil {
-		if _, other := os.Stat(path + ".gz"); other == nil {
-			return nil, fmt.Errorf("%s: %w: remove it, and %s.gz beside it is read instead; or %s",
-				path, err, f.name, remedy)
+	path := filepath.Join(dir, f.name)
+	_, missing := os.Stat(path)
+	_, unpacked := os.Stat(path + ".gz")
+	if errors.Is(missing, fs.ErrNotExist) {
+		if errors.Is(unpacked, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s: neither it nor %s.gz is there%s: %s", path, f.name, f.similar(dir), remedy)
 		}
-		return nil, fmt.Errorf("%s: %w: %s", path, err, remedy)
+		path += ".gz"
 	}
-	return raw[f.headerSize:], nil
-}
-
-func (f file) open(dir string) (path string, raw []byte, err error) {
-	path = filepath.Join(dir, f.name)
-	raw, err = dataset.ReadFile(path, int64(f.size())+1) // one byte more, so that check names a file that is too long
+	found, err := dataset.ReadIDX(path, int64(f.size()))
 	if err == nil {
-		return path, raw, nil
+		if err = f.check(found); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
+	switch {
+	case err == nil:
+		return found.Payload, nil
+	case missing == nil && unpacked == nil:
+		return nil, fmt.Errorf("%w: remove it, and %s.gz beside it is read instead; or %s", err, f.name, remedy)
 	}
-	// Incompressible data has a few bytes more when it is packed.
-	packed, err := dataset.ReadFile(path+".gz", int64(f.size()+f.size()/1000+4096))
-	if errors.Is(err, fs.ErrNotExist) {
-		return path, nil, fmt.Errorf("%s: neither it nor %s.gz is there%s: %s", path, f.name, f.similar(dir), remedy)
-	}
-	if err != nil {
-		return path, nil, fmt.Errorf("cannot read the data: %w: %s", err, remedy)
-	}
-	path += ".gz"
-	raw, err = gunzip(packed, f.size()+1)
-	if err != nil {
-		return path, nil, fmt.Errorf("%s: damaged gzip file (%w): %s", path, err, remedy)
-	}
-	return path, raw, nil
+	return nil, fmt.Errorf("%w: %s", err, remedy)
 }
 
 // similar names a file with another form of the name: some programs unpack train-images.idx3-ubyte.
@@ -191,56 +172,28 @@ func (f file) similar(dir string) string {
 	return ""
 }
 
-// gunzip unpacks at most limit bytes, so that a hostile file cannot fill the memory.
-func gunzip(packed []byte, limit int) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
-	}
-	raw := bytes.NewBuffer(make([]byte, 0, limit+bytes.MinRead))
-	_, err = raw.ReadFrom(io.LimitReader(r, int64(limit)))
-	return raw.Bytes(), err
-}
-
-// size is the length of the uncompressed file in bytes.
+// size is the length of the payload in bytes.
 func (f file) size() int {
-	n := f.headerSize
-	payload := 1
+	n := 1
 	for _, d := range f.dims {
-		payload *= d
+		n *= d
 	}
-	return n + payload
+	return n
 }
 
-func (f file) check(raw []byte) error {
-	if len(raw) < f.headerSize {
-		return fmt.Errorf("truncated: %d bytes, expected %d", len(raw), f.size())
-	}
-	// IDX: two zero bytes, element type (8 = unsigned byte), number of dimensions, then each dimension; all big-endian.
-	magic := uint32(0x0800 | len(f.dims))
-	if got := binary.BigEndian.Uint32(raw); got != magic {
-		return fmt.Errorf("not the IDX file expected: magic number 0x%08x, expected 0x%08x", got, magic)
-	}
-	for i, want := range f.dims {
-		if got := binary.BigEndian.Uint32(raw[4+4*i:]); got != uint32(want) {
-			return fmt.Errorf("dimension %d is %d, expected %d", i, got, want)
-		}
-	}
-	if len(raw) < f.size() {
-		return fmt.Errorf("truncated: %d bytes, expected %d", len(raw), f.size())
-	}
-	if len(raw) > f.size() {
-		return fmt.Errorf("longer than the %d bytes expected", f.size())
+func (f file) check(found *dataset.IDXFile) error {
+	if !slices.Equal(found.Axes, f.dims) {
+		return fmt.Errorf("it has the axes %v, expected %v", found.Axes, f.dims)
 	}
 	if f.maxByte < 255 {
-		for i, b := range raw[f.headerSize:] {
+		for i, b := range found.Payload {
 			if b > f.maxByte {
 				return fmt.Errorf("sample %d has label %d, expected 0 to %d", i, b, f.maxByte)
 			}
 		}
 	}
-	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != f.sha256 {
-		return fmt.Errorf("contents differ: SHA-256 (uncompressed) %x, expected %s", sum, f.sha256)
+	if found.SHA256 != f.sha256 {
+		return fmt.Errorf("contents differ: SHA-256 (uncompressed) %s, expected %s", found.SHA256, f.sha256)
 	}
 	return nil
 }
