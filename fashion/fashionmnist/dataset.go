@@ -1,4 +1,4 @@
-// Package fashionmnist reads the Fashion-MNIST data set from its IDX files, plain or gzipped. It checks magic number,
+// Package fashionmnist reads the Fashion-MNIST data set from its IDX files, plain or gzipped. It checks their form,
 // sizes, label range and the SHA-256 of the uncompressed bytes; each error names the file, what was found, what was
 // expected and what to do.
 package fashionmnist
