@@ -18,6 +18,7 @@ import (
 type Rings struct {
 	self, job string
 	open      func(record []byte) (job.World, error) // a world as the coordinator has published it
+	learn     func(record []byte)                    // the record of a newer world that a neighbour has sent
 	over      *security.Transport
 	server    *grpclink.Server
 	world     atomic.Pointer[job.World] // the one that was connected last
@@ -27,12 +28,12 @@ type Rings struct {
 // from peers. Neither may block.
 func NewRings(self, jobUUID string, over *security.Transport, open func([]byte) (job.World, error),
 	learn func(job.World)) *Rings {
-	r := &Rings{self: self, job: jobUUID, open: open, over: over}
-	r.server = grpclink.NewServer(r.check, func(record []byte) {
+	r := &Rings{self: self, job: jobUUID, open: open, over: over, learn: func(record []byte) {
 		if w, err := open(record); err == nil {
 			learn(w)
 		}
-	})
+	}}
+	r.server = grpclink.NewServer(r.check, r.learn)
 	return r
 }
 
@@ -105,6 +106,9 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 		dialer := grpclink.Dialer{Connect: r.over.Dial, Refused: security.Refused,
 			Credentials: r.over.Credentials(security.Worker), Options: r.over.To(w.Keys[w.Peers[right].ID])}
 		if out, outErr = dialer.Dial(ctx, w.Peers[right].Address, hello); outErr != nil {
+			if stale := (*grpclink.Stale)(nil); errors.As(outErr, &stale) {
+				r.learn(stale.World)
+			}
 			cancel(outErr)
 		}
 	})

@@ -3,8 +3,11 @@ package worker
 import (
 	"encoding/json"
 	"math"
+	"net"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
 
 	"evenweave/allreduce/grpclink"
 	"evenweave/internal/job"
@@ -25,6 +28,37 @@ func plainWorld(record []byte) (w job.World, err error) {
 		err = w.Validate()
 	}
 	return w, err
+}
+
+// A member that cannot reach etcd learns of the newer world from the neighbour that refuses it.
+func TestARefusalBringsTheNewerWorld(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	older, newer := worldOf(3, "me", "b"), worldOf(4, "b", "me")
+	older.Peers[1].Address = listener.Addr().String()
+	older.Record, _ = json.Marshal(older)
+	record, _ := json.Marshal(newer)
+	b := NewRings("b", "uuid", security.For(nil), plainWorld, func(job.World) {})
+	b.server.SetCurrent("uuid", 4, record)
+	server := grpc.NewServer(grpclink.ServerOptions()...)
+	b.server.Register(server)
+	served := make(chan error)
+	go func() { served <- server.Serve(listener) }()
+	defer func() {
+		server.Stop()
+		<-served
+	}()
+
+	var learned []job.World
+	me := NewRings("me", "uuid", security.For(nil), plainWorld, func(w job.World) { learned = append(learned, w) })
+	if _, err := me.Connect(t.Context(), older, 0); err == nil {
+		t.Fatal("an older generation was connected")
+	}
+	if len(learned) != 1 || learned[0].Generation != 4 || learned[0].Rank("me") != 1 {
+		t.Errorf("learned %+v, expected the world of generation 4", learned)
+	}
 }
 
 // A Hello counts only if it comes from the left neighbour in a valid world of its generation and names this member.
