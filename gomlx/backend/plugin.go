@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -58,8 +57,8 @@ func pluginDirs() (dirs []string) {
 	if exe, err := os.Executable(); err == nil {
 		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "xla"))
 	}
-	// A test's binary is in a temporary folder: look in the folder of its source.
-	if _, file, _, ok := runtime.Caller(0); ok && testing.Testing() && filepath.IsAbs(file) {
+	// `go run` and `go test` put a program into a temporary folder: look where this file was compiled.
+	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) {
 		dirs = append(dirs, filepath.Join(filepath.Dir(file), "..", "..", ".evenweave", "xla"))
 	}
 	return append(dirs, "/usr/local/share/evenweave/xla")
