@@ -105,7 +105,7 @@ func (s Spec) diffApartFromLength(theirs Spec) (diff []string) {
 		diff = append(diff, differingTexts(name, s.Options.Text(name), theirs.Options.Text(name))...)
 	}
 	// an option of the task says it already
-	if slices.ContainsFunc(diff, func(d string) bool { return len(d) > 8 && d[:8] == "samples:" }) {
+	if slices.ContainsFunc(diff, func(d string) bool { return strings.HasPrefix(d, "samples:") }) {
 		theirs.Samples = s.Samples
 	}
 	return differing(diff, []setting{

@@ -206,8 +206,11 @@ func (w World) Validate() error {
 		seen[p.ID] = true
 	}
 	for id, keys := range w.Keys {
-		if err := checkKeys(keys); !seen[id] || err != nil {
-			return fmt.Errorf("keys: %q is not in the world, or has keys that cannot be: %w", clip(id), err)
+		if !seen[id] {
+			return fmt.Errorf("keys: %q is not in the world", clip(id))
+		}
+		if err := checkKeys(keys); err != nil {
+			return fmt.Errorf("keys of %q: %w", id, err)
 		}
 	}
 	for _, id := range w.Fresh {
