@@ -10,13 +10,6 @@ import (
 // How a ring ends: by its first error, which breaks both links and names the edge on which this member waited, or by
 // Close.
 
-// Waiting returns the edge on which this member waits now.
-func (r *Ring[T]) Waiting() Edge {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.edge("")
-}
-
 // edge describes the running wait, or one of the given operation. r.mu is held.
 func (r *Ring[T]) edge(op string) Edge {
 	e := Edge{Op: op, Rank: r.cfg.Rank, Peer: -1, Generation: r.cfg.Generation, Step: r.place.step}

@@ -65,7 +65,7 @@ func TestCallsReachTheMemberThatTheyName(t *testing.T) {
 	defer d.pool.Close()
 	agreed := state.New(d.layout, d.samples)
 	agreed.Step = 10
-	sum := agreed.SHA256()
+	sum := state.Seal(agreed).SHA256
 	asked := &atomic.Int64{}
 	// serve serves a, until stop; conceal takes new connections no more.
 	serve := func(as *security.Transport, at string) (address string, conceal, stop func()) {

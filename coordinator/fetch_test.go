@@ -51,7 +51,7 @@ func TestFetchedBytesAreCompared(t *testing.T) {
 	d := one.dialer
 	agreed := state.New(d.layout, d.samples)
 	agreed.Step, agreed.Image[7] = 10, 1
-	sum := agreed.SHA256()
+	sum := state.Seal(agreed).SHA256
 	zeros := state.New(d.layout, d.samples)
 	zeros.Step = 10
 	as := func(p []byte) []byte { return p }

@@ -128,7 +128,7 @@ func TestADeviceThatCannotBeRead(t *testing.T) {
 		}
 		return nil
 	}
-	if err := r.update(0, []int32{1}, mean, nil); !errors.Is(err, errDevice) || !r.expected.IsZero() {
+	if err := r.update(0, []int32{1}, mean, nil); !errors.Is(err, errDevice) || r.expected != (state.Fingerprint{}) {
 		t.Fatalf("fingerprint %s after %v", r.expected, err)
 	}
 	d.read = nil

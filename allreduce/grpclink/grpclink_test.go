@@ -39,7 +39,7 @@ func TestNoProxy(t *testing.T) {
 	_, port, _ := net.SplitHostPort(address)
 	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
-	s, err := grpclink.Dial(ctx, "0.0.0.0:"+port, grpclink.Hello{Job: "job", Generation: 1, From: "a",
+	s, err := overTCP.Dial(ctx, "0.0.0.0:"+port, grpclink.Hello{Job: "job", Generation: 1, From: "a",
 		To: "b", ToRank: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func open(t testing.TB, size int) []allreducetest.Links {
 		to := (i + 1) % size
 		hello := grpclink.Hello{Job: "job", Generation: 3, From: fmt.Sprint(i), To: fmt.Sprint(to),
 			FromRank: i, ToRank: to}
-		if links[i].Right, err = grpclink.Dial(ctx, addresses[to], hello); err != nil {
+		if links[i].Right, err = overTCP.Dial(ctx, addresses[to], hello); err != nil {
 			return err
 		}
 		links[i].Left, err = servers[i].Accept(ctx, "job", 3, fmt.Sprint((i+size-1)%size))
@@ -108,11 +108,13 @@ func TestConformance(t *testing.T) {
 	allreducetest.Suite(t, func(t *testing.T, size int) []allreducetest.Links { return open(t, size) })
 }
 
+var overTCP grpclink.Dialer
+
 func dial(t *testing.T, address string, hello grpclink.Hello) (allreduce.Sender, error) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
-	return grpclink.Dial(ctx, address, hello)
+	return overTCP.Dial(ctx, address, hello)
 }
 
 var hello = grpclink.Hello{Job: "job", Generation: 3, From: "a", To: "b", FromRank: 0, ToRank: 1,
@@ -236,7 +238,7 @@ func refusal(t *testing.T, address string) error {
 	t.Helper()
 	for limit := 200 * time.Millisecond; ; limit *= 2 {
 		ctx, stop := context.WithTimeout(t.Context(), limit)
-		_, err := grpclink.Dial(ctx, address, hello)
+		_, err := overTCP.Dial(ctx, address, hello)
 		stop()
 		if err == nil || strings.Contains(err.Error(), "here already") || limit > generous {
 			return err
@@ -260,7 +262,7 @@ func TestSilentHostIsADeadline(t *testing.T) {
 	defer socket.Close()
 	ctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer stop()
-	_, err = grpclink.Dial(ctx, socket.Addr().String(), hello)
+	_, err = overTCP.Dial(ctx, socket.Addr().String(), hello)
 	var failed *allreduce.Error
 	if !errors.As(err, &failed) || failed.Kind != allreduce.Deadline || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v, expected Deadline", err)

@@ -158,7 +158,7 @@ func TestIdleConnectionsDoNotStay(t *testing.T) {
 	}
 	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer stop()
-	s, err := Dial(ctx, socket.Addr().String(), Hello{Job: "job", Generation: 1, From: "a", To: "b"})
+	s, err := Dialer{}.Dial(ctx, socket.Addr().String(), Hello{Job: "job", Generation: 1, From: "a", To: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,11 +56,6 @@ type Dialer struct {
 	Options []grpc.CallOption // of the stream
 }
 
-// Dial is [Dialer.Dial] over TCP.
-func Dial(ctx context.Context, target string, hello Hello) (allreduce.Sender, error) {
-	return Dialer{}.Dial(ctx, target, hello)
-}
-
 // Dial opens the stream to the right neighbour at target and returns when the neighbour has admitted it:
 // parked it, or returned it from Accept. ctx bounds the wait, not the stream's life.
 //

@@ -11,7 +11,6 @@ type Mark struct {
 	Time       time.Time
 	Generation int64
 	Step       int64
-	Size       int    // of the world, where it is known
 	Reason     string // in words
 }
 

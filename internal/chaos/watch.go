@@ -145,7 +145,7 @@ func (w *watcher) look(view cluster.View) {
 	defer w.mu.Unlock()
 	if view.World != nil && view.World.Generation > w.newest {
 		w.newest = view.World.Generation
-		w.line.Worlds = append(w.line.Worlds, Mark{Time: time.Now(), Generation: w.newest, Size: view.World.Size(),
+		w.line.Worlds = append(w.line.Worlds, Mark{Time: time.Now(), Generation: w.newest,
 			Reason: view.World.Reason})
 	}
 	w.wake()
@@ -183,7 +183,7 @@ func (w *watcher) add(s *proto.Status) {
 		}
 		w.seen[key] = true
 		w.line.Commits = append(w.line.Commits, Mark{Time: time.Unix(0, c.TimeNanos), Generation: c.Generation,
-			Step: c.Step, Size: int(c.Workers)})
+			Step: c.Step})
 		w.reached = max(w.reached, c.Step)
 	}
 	w.wake()

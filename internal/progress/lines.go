@@ -44,13 +44,6 @@ func (j *JSON) Observe(r Record) {
 	j.out.write(line)
 }
 
-// Err is the first error of the writer, after which nothing more was written.
-func (j *JSON) Err() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.out.err
-}
-
 const (
 	plainEvery = 10 * time.Second // the longest time between lines about steps
 	plainLeast = time.Second      // the shortest
@@ -91,13 +84,6 @@ func (p *Plain) Observe(r Record) {
 		p.shown, p.tenth = r.Time, tenth
 	}
 	p.out.write(stamped(r.Time.In(p.zone), p.view.describe(r.Event)))
-}
-
-// Err is the first error of the writer, after which nothing more was written.
-func (p *Plain) Err() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.err
 }
 
 // stamped returns lines as they are printed: the time before the first, the others below it.

@@ -81,7 +81,7 @@ func TestAClosedOutputStopsNothing(t *testing.T) {
 	for _, r := range story() {
 		Multi(asJSON, asPlain, bar).Observe(r)
 	}
-	if err := errors.Join(asJSON.Err(), asPlain.Err()); err == nil {
+	if err := errors.Join(asJSON.out.err, asPlain.out.err); err == nil {
 		t.Error("no error is kept")
 	}
 	if bar.Close() == nil {

@@ -97,9 +97,6 @@ func (l *Ledger) Epochs() int64 { return l.epochs }
 // Used returns how many samples of the current epoch were used.
 func (l *Ledger) Used() int { return l.used }
 
-// Complete reports whether the ledger stands at an epoch's end (or at the very start): no epoch is half used.
-func (l *Ledger) Complete() bool { return l.used == 0 }
-
 // Clone returns a copy that shares nothing with l.
 func (l *Ledger) Clone() *Ledger {
 	c := *l

@@ -20,10 +20,8 @@ const (
 // blocks is how many an image of that many bytes has.
 func blocks(image int64) int64 { return (image + BlockSize - 1) / BlockSize }
 
-// EncodedSize returns the length in bytes of the encoding of a state that was trained on that many samples.
-func (l *Layout) EncodedSize(samples int) int64 { return l.HeadSize(samples) + l.Size }
-
-// HeadSize returns the length in bytes of what is before the image in that encoding.
+// HeadSize returns the length in bytes of what is before the image in the encoding of a state that was trained on that
+// many samples.
 func (l *Layout) HeadSize(samples int) int64 {
 	return headerSize + int64(schedule.LedgerSize(samples)) + sha256.Size*blocks(l.Size)
 }

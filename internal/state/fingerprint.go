@@ -2,7 +2,6 @@ package state
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/zeebo/xxh3"
 
@@ -82,18 +81,3 @@ func FingerprintHead(step int64, ledger *schedule.Ledger) (Fingerprint, error) {
 
 // String returns 32 hexadecimal digits, the high word first.
 func (f Fingerprint) String() string { return fmt.Sprintf("%016x%016x", uint64(f.Hi), uint64(f.Lo)) }
-
-// IsZero reports whether f is the zero value, which stands for no state.
-func (f Fingerprint) IsZero() bool { return f == Fingerprint{} }
-
-// ParseFingerprint reads what String wrote.
-func ParseFingerprint(s string) (Fingerprint, error) {
-	if len(s) == 32 {
-		hi, err1 := strconv.ParseUint(s[:16], 16, 64)
-		lo, err2 := strconv.ParseUint(s[16:], 16, 64)
-		if err1 == nil && err2 == nil {
-			return Fingerprint{int64(hi), int64(lo)}, nil
-		}
-	}
-	return Fingerprint{}, fmt.Errorf("state: fingerprint %q: expected 32 hexadecimal digits", s)
-}

@@ -20,7 +20,6 @@
 package state
 
 import (
-	"crypto/sha256"
 	"slices"
 
 	"evenweave/internal/schedule"
@@ -68,6 +67,3 @@ func (s *State) Fingerprint() Fingerprint {
 	f, _ := s.Layout.Fingerprint(s.Step, s.Ledger, s, nil) // a copy in memory can be read
 	return f
 }
-
-// SHA256 is the hash of the head: it names every bit of the state, and guards against forgery too.
-func (s *State) SHA256() [sha256.Size]byte { return sha256.Sum256(s.head()) }

@@ -83,7 +83,7 @@ func TestRoundTrip(t *testing.T) {
 		if rest, _ := io.ReadAll(stream); string(rest) != "rest" {
 			t.Errorf("Read consumed beyond the end: %q is left", rest)
 		}
-		if got.Step != s.Step || got.Fingerprint() != s.Fingerprint() || got.SHA256 != s.SHA256() ||
+		if got.Step != s.Step || got.Fingerprint() != s.Fingerprint() || got.SHA256 != Seal(s).SHA256 ||
 			!bytes.Equal(encode(t, got.State), b) {
 			t.Error("another state came back")
 		}
@@ -118,7 +118,7 @@ func TestDamageIsFound(t *testing.T) {
 		}
 		b[i/8] ^= 1 << (i % 8)
 	}
-	sum := random(rand.New(rand.NewPCG(2, 2)), l, 100).SHA256()
+	sum := Seal(random(rand.New(rand.NewPCG(2, 2)), l, 100)).SHA256
 	for i := range 8 * len(b) {
 		b[i/8] ^= 1 << (i % 8)
 		if _, err := Read(bytes.NewReader(b), l, 100, &sum); !errors.Is(err, ErrDamaged) {
@@ -183,7 +183,7 @@ func TestFormatIsPinned(t *testing.T) {
 	s := New(layout(t, tensor("w", evenweave.Float32, evenweave.Trained, 3)), 70)
 	s.Step = 3
 	copy(s.Image, "\x00\x00\x80\x3f\x00\x00\x00\xbf")
-	if got := fmt.Sprintf("%s %x", s.Fingerprint(), s.SHA256()); got != pinned {
+	if got := fmt.Sprintf("%s %x", s.Fingerprint(), Seal(s).SHA256); got != pinned {
 		t.Errorf("hashes %s, expected %s", got, pinned)
 	}
 	if b := encode(t, s); !strings.HasPrefix(string(b), magic+"\x02\x00\x00\x00\x00\x00\x00\x00\x03") ||
@@ -219,7 +219,7 @@ func TestMemoryIsTakenAsDataArrives(t *testing.T) {
 				l, 100, nil)
 		})
 		if !errors.Is(err, ErrDamaged) || taken > 4*uint64(arrives)+4*BlockSize {
-			t.Errorf("%d bytes of %d arrived: %d were allocated, %v", arrives, l.EncodedSize(100), taken, err)
+			t.Errorf("%d bytes of %d arrived: %d were allocated, %v", arrives, l.HeadSize(100)+l.Size, taken, err)
 		}
 	}
 }

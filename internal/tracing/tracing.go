@@ -53,7 +53,6 @@ type Tracer struct {
 	spans    trace.Tracer
 	exporter *counting
 	ended    atomic.Int64
-	log      *slog.Logger
 	recovery recovery
 	place    place
 }
@@ -74,7 +73,7 @@ func Open(ctx context.Context, getenv func(string) string, job, process string, 
 	}
 	c := &counting{SpanExporter: exporter, log: log}
 	provider := sdk.NewTracerProvider(sdk.WithBatcher(c), sdk.WithResource(about), sdk.WithIDGenerator(generator{}))
-	return &Tracer{provider: provider, spans: provider.Tracer("evenweave"), exporter: c, log: log}, nil
+	return &Tracer{provider: provider, spans: provider.Tracer("evenweave"), exporter: c}, nil
 }
 
 // Close sends what is queued, for as long as ctx allows. Its error says how many spans were lost.

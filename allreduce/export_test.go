@@ -1,0 +1,8 @@
+package allreduce
+
+// Waiting returns the edge on which this member waits now.
+func (r *Ring[T]) Waiting() Edge {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.edge("")
+}
