@@ -3,10 +3,12 @@ package security
 import (
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A socket's path has at most 103 bytes on macOS, 107 on Linux. The names in the directory are short.
@@ -14,8 +16,13 @@ const maxDirectory = 72
 
 const socketPrefix = "evenweave-"
 
+// abandonedAfter is how old the directory of a killed run is before it is removed: a run that starts has sockets that
+// refuse connections too.
+const abandonedAfter = time.Minute
+
 // MakeSockets makes a directory for the sockets of a cluster. Only the caller can enter it, and its path is short: the
-// run directory may be neither, or on a file system without sockets.
+// run directory may be neither, or on a file system without sockets. It removes those that killed runs have left
+// beside it.
 func MakeSockets() (dir string, err error) {
 	var why []string
 	for _, parent := range []string{os.Getenv("XDG_RUNTIME_DIR"), os.TempDir(), "/tmp"} {
@@ -26,6 +33,7 @@ func MakeSockets() (dir string, err error) {
 			why = append(why, err.Error())
 			continue
 		}
+		sweep(parent)
 		dir, err := os.MkdirTemp(parent, socketPrefix)
 		if err == nil {
 			if err = os.Chmod(dir, 0o700); err == nil { // whatever the umask
@@ -54,6 +62,46 @@ func safe(parent string) error {
 			owner, info.Mode())
 	}
 	return nil
+}
+
+// sweep removes what killed runs of this user have left.
+func sweep(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries { // e.IsDir: no link is followed
+		if dir := filepath.Join(parent, e.Name()); e.IsDir() && strings.HasPrefix(e.Name(), socketPrefix) &&
+			abandoned(dir) {
+			RemoveSockets(dir)
+		}
+	}
+}
+
+// abandoned says that a directory holds sockets alone, and that none has been added for a while and none has a process.
+func abandoned(dir string) bool {
+	info, err := os.Lstat(dir)
+	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() ||
+		time.Since(info.ModTime()) < abandonedAfter {
+		return false
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) == 0 {
+		return false
+	}
+	for _, e := range left {
+		if e.Type() != fs.ModeSocket {
+			return false
+		}
+		c, err := net.Dial("unix", filepath.Join(dir, e.Name()))
+		if err == nil {
+			_ = c.Close()
+		}
+		if !Refused(err) {
+			return false
+		}
+	}
+	return true
 }
 
 // RemoveSockets removes a directory that MakeSockets has made, in this process or in one that was killed. It removes

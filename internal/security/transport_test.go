@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"evenweave/internal/security"
 )
@@ -125,5 +126,68 @@ func TestAddressesLeadNowhereElse(t *testing.T) {
 	remote := security.For([]string{"http://127.0.0.1:2379"})
 	if _, err := remote.Dial(t.Context(), "unix:w1.sock"); err == nil || !strings.Contains(err.Error(), "over TCP") {
 		t.Errorf("a cluster over TCP: %v", err)
+	}
+}
+
+// TestSocketsOfKilledRunsAreRemoved when the next run makes its own: a directory of this user's that holds sockets
+// alone, none of which has a process, and that is not just being made. Everything else stays.
+func TestSocketsOfKilledRunsAreRemoved(t *testing.T) {
+	parent, err := os.MkdirTemp("/tmp", "ew")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(parent)
+	t.Setenv("XDG_RUNTIME_DIR", parent)
+	long := time.Now().Add(-2 * time.Minute)
+	made := func(name string, sockets ...string) string {
+		t.Helper()
+		dir := filepath.Join(parent, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range sockets {
+			l, err := net.Listen("unix", filepath.Join(dir, s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s == "live.sock" {
+				t.Cleanup(func() { _ = l.Close() })
+				continue
+			}
+			l.(*net.UnixListener).SetUnlinkOnClose(false)
+			_ = l.Close()
+		}
+		if err := os.Chtimes(dir, long, long); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	dead := made("evenweave-dead", "etcd.sock", "w1.sock")
+	stays := []string{made("evenweave-live", "etcd.sock", "live.sock"), made("evenweave-empty"),
+		made("other-dead", "etcd.sock"), made("elsewhere", "etcd.sock")}
+	young, open, file := made("evenweave-young", "etcd.sock"), made("evenweave-open", "etcd.sock"),
+		made("evenweave-file", "etcd.sock")
+	link, target := filepath.Join(parent, "evenweave-link"), made("evenweave-file2", "etcd.sock")
+	err = errors.Join(os.Chtimes(young, time.Now(), time.Now()), os.Chmod(open, 0o755),
+		os.WriteFile(file+"/data", nil, 0o600), os.Symlink(filepath.Join(parent, "elsewhere"), link),
+		os.Symlink("/dev/null", target+"/link.sock"), os.Chtimes(file, long, long), os.Chtimes(target, long, long))
+	if os.Geteuid() == 0 {
+		foreign := made("evenweave-foreign", "etcd.sock")
+		err, stays = errors.Join(err, os.Lchown(foreign, 65534, 65534)), append(stays, foreign)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := security.MakeSockets()
+	if err != nil || filepath.Dir(dir) != parent {
+		t.Fatal(dir, err)
+	}
+	if _, err := os.Lstat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory of a killed run: %v", err)
+	}
+	for _, d := range append(stays, young, open, file, target) {
+		if left, err := os.ReadDir(d); err != nil || len(left) == 0 && d != filepath.Join(parent, "evenweave-empty") {
+			t.Errorf("%s: %d files are left, %v", d, len(left), err)
+		}
 	}
 }
