@@ -169,6 +169,9 @@ func scaleCommand() *cobra.Command {
 	return cmd
 }
 
+// maxBlame are the bytes of what one member remembers.
+const maxBlame = 1 << 20
+
 func blameCommand() *cobra.Command {
 	var where whereFlags
 	cmd := &cobra.Command{Use: "blame", Short: "Show the recent collective events of all members, merged by time",
@@ -188,7 +191,7 @@ func blameCommand() *cobra.Command {
 		var events []*proto.BlameEvent
 		for _, a := range askAll(cmd.Context(), c, v, func(ctx context.Context, m proto.MemberClient,
 			to ...grpc.CallOption) (*proto.BlameReply, error) {
-			return m.Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID}, to...)
+			return m.Blame(ctx, &proto.BlameRequest{Job: v.Job.UUID}, append(to, grpc.MaxCallRecvMsgSize(maxBlame))...)
 		}) {
 			if a.err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s does not answer: %s\n", job.Clean(a.id), job.Clean(a.err.Error()))

@@ -12,6 +12,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
+// What a process that is called may send at once: another one may be mistaken for it.
+const (
+	maxReply   = blockBytes + 1<<10
+	maxHeaders = 16 << 10
+	window     = 2 << 20 // of a stream, and of a connection
+)
+
 // Pool shares one connection to each address among all calls of a process. It is safe for concurrent use.
 type Pool struct {
 	Options []grpc.DialOption // how addresses are reached, credentials among them
@@ -41,6 +48,8 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second,
 			PermitWithoutStream: false}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)), grpc.WithMaxHeaderListSize(maxHeaders),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, on *grpc.ClientConn,
 			invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 			return p.checked(address, on, invoke(ctx, method, request, reply, on, options...))

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // TestMain gives all tests a proxy that does not run, as many clusters have one for outside traffic.
@@ -78,5 +80,43 @@ func TestRetainClosesAllOtherConnections(t *testing.T) {
 	}
 	if s := dial("127.0.0.1:3"); s == connectivity.Shutdown {
 		t.Error("a closed connection was handed out")
+	}
+}
+
+// sends is a member whose states have one block of a size.
+type sends struct {
+	UnimplementedMemberServer
+	size int
+}
+
+func (s sends) State(_ *StateRequest, stream grpc.ServerStreamingServer[Block]) error {
+	return stream.Send(&Block{Data: make([]byte, s.size)})
+}
+
+// TestRepliesAreBounded: what a called process sends at once is a block at most.
+func TestRepliesAreBounded(t *testing.T) {
+	for size, want := range map[int]codes.Code{blockBytes: codes.OK, maxReply: codes.ResourceExhausted} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, done := grpc.NewServer(), make(chan struct{})
+		RegisterMemberServer(server, sends{size: size})
+		go func() { defer close(done); _ = server.Serve(l) }()
+		p := plain()
+		c, err := p.Dial(l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := NewMemberClient(c).State(t.Context(), &StateRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != want {
+			t.Errorf("a block of %d bytes: %v, want %v", size, err, want)
+		}
+		p.Close()
+		server.Stop()
+		<-done
 	}
 }

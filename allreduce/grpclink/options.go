@@ -23,13 +23,16 @@ const (
 	MaxWindowBytes  = window / 2
 )
 
-// maxMessage is a segment with its header, or a Hello.
-const maxMessage = MaxSegmentBytes + 1<<10
+const (
+	maxMessage = MaxSegmentBytes + 1<<10 // a segment with its header, or a Hello
+	maxTrailer = 128 << 10               // of a refusal, with a world's record in base64
+)
 
 // DialOptions are the transport options of a ring's client; Dial sets them.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithMaxHeaderListSize(maxTrailer),
 		grpc.WithWriteBufferSize(writeBuffer), grpc.WithReadBufferSize(readBuffer),
 		experimental.WithBufferPool(new(framePool)),
 	}

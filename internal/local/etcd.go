@@ -41,6 +41,7 @@ func ServeEtcd(ctx context.Context, dir, endpoint string, tls security.Files, re
 	cfg.EnableGRPCGateway = false
 	cfg.CORS = map[string]struct{}{"none": {}}
 	cfg.HostWhitelist = map[string]struct{}{"127.0.0.1": {}, "localhost": {}}
+	cfg.MaxConcurrentStreams = 64 // of one client
 	// One server elects itself: a short timeout is safe.
 	cfg.TickMs, cfg.ElectionMs = 50, 500
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, "1000"

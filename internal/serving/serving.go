@@ -27,6 +27,8 @@ const (
 	minPing    = 5 * time.Second  // clients ping every 10 s
 	maxStreams = 32               // of one connection: a follower, probes, acknowledgements, states
 	maxHeaders = 16 << 10         // bytes of a call's headers
+	maxRequest = 64 << 10         // bytes of a message; that of a ring is larger
+	window     = 64 << 10         // bytes that a stream, or a connection, may send before they are read
 	maxPages   = 64               // connections to the status pages
 	pageIdle   = 30 * time.Second // as idle, for status pages
 )
@@ -35,14 +37,15 @@ const (
 // twice while it dials again.
 func Limited(l net.Listener, members int) net.Listener { return netutil.LimitListener(l, 4*members+32) }
 
-// NewServer returns a gRPC server. A panic of a handler becomes codes.Internal, a line in the log and a call of
-// panicked, which may come from several goroutines at once.
+// NewServer returns a gRPC server for small requests; transport may widen what they can be. A panic of a handler
+// becomes codes.Internal, a line in the log and a call of panicked, which may come from several goroutines at once.
 func NewServer(log *slog.Logger, panicked func(), transport ...grpc.ServerOption) *grpc.Server {
 	g := guard{log, panicked}
 	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.ConnectionTimeout(handshake), grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		grpc.MaxRecvMsgSize(maxRequest), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
 	}, transport...)...)
 }
