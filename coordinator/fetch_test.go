@@ -29,8 +29,7 @@ func (s serves) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[p
 	if r.Length > 0 {
 		part = part[:min(r.Length, int64(len(part)))]
 	}
-	_, err := proto.BlockWriter(stream.Send).Write(part)
-	return err
+	return stream.Send(&proto.Block{Data: part})
 }
 
 // flat is the layout of a model of some values.

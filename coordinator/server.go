@@ -1,7 +1,6 @@
 package coordinator
 
 import (
-	"io"
 	"log/slog"
 	"time"
 
@@ -70,10 +69,7 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 			continue
 		}
 		defer payload.Close()
-		return proto.SendBlocks(stream.Send, streamQuiet, func(w io.Writer) error {
-			_, err := io.Copy(w, payload)
-			return err
-		})
+		return proto.SendBlocks(stream.Send, streamQuiet, proto.PiecesOf(payload))
 	}
 	return status.Errorf(codes.NotFound, "no valid checkpoint of step %d", r.Step)
 }

@@ -1,54 +1,64 @@
 package proto
 
 import (
+	"encoding/binary"
+	"fmt"
 	"io"
+	"iter"
+	"slices"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // blockBytes is the size of a block of a state: well under gRPC's message limit.
 const blockBytes = 256 << 10
 
-// BlockWriter turns a stream's Send into a writer that cuts its input into blocks.
-func BlockWriter(send func(*Block) error) io.Writer { return blockWriter(send) }
+// Pieces are bytes in order, or the error that ends them. No piece may change after it is given: gRPC may hold it until
+// it is on the wire.
+type Pieces = iter.Seq2[[]byte, error]
 
-type blockWriter func(*Block) error
-
-func (w blockWriter) Write(p []byte) (int, error) {
-	written := 0
-	for len(p) > 0 {
-		// Copy: gRPC may hold a block after Send returns, and the buffer belongs to the caller of Write.
-		block := append([]byte(nil), p[:min(len(p), blockBytes)]...)
-		if err := w(&Block{Data: block}); err != nil {
-			return written, err
+// PiecesOf reads r to its end.
+func PiecesOf(r io.Reader) Pieces {
+	return func(yield func([]byte, error) bool) {
+		for {
+			b := make([]byte, blockBytes)
+			n, err := io.ReadFull(r, b)
+			if n > 0 && !yield(b[:n], nil) || err == io.EOF || err == io.ErrUnexpectedEOF {
+				return
+			}
+			if err != nil {
+				yield(nil, err)
+				return
+			}
 		}
-		written += len(block)
-		p = p[len(block):]
 	}
-	return written, nil
 }
 
-// SendBlocks sends the output of write in blocks. It gives up a reader that takes no block for `quiet`. The handler
-// must then return at once: that ends the blocked send, and with it write.
-func SendBlocks(send func(*Block) error, quiet time.Duration, write func(io.Writer) error) error {
-	taken, written := make(chan struct{}, 1), make(chan error, 1)
+// SendBlocks sends pieces in blocks, without a copy. It gives up a reader that takes no block for `quiet`. The handler
+// must then return at once: that ends the blocked send.
+func SendBlocks(send func(*Block) error, quiet time.Duration, pieces Pieces) error {
+	taken, sent := make(chan struct{}, 1), make(chan error, 1)
 	go func() {
-		written <- write(BlockWriter(func(b *Block) error {
+		sent <- eachBlock(pieces, func(b *Block) error {
 			err := send(b)
 			select {
 			case taken <- struct{}{}:
 			default:
 			}
 			return err
-		}))
+		})
 	}()
 	idle := time.NewTimer(quiet)
 	defer idle.Stop()
 	for {
 		select {
-		case err := <-written:
+		case err := <-sent:
 			return err
 		case <-taken:
 			idle.Reset(quiet)
@@ -58,23 +68,85 @@ func SendBlocks(send func(*Block) error, quiet time.Duration, write func(io.Writ
 	}
 }
 
-// BlockReader turns a stream's Recv into a reader.
-func BlockReader(recv func() (*Block, error)) io.Reader { return &blockReader{recv: recv} }
+func eachBlock(pieces Pieces, send func(*Block) error) error {
+	for p, err := range pieces {
+		if err != nil {
+			return err
+		}
+		for len(p) > 0 {
+			n := min(len(p), blockBytes)
+			if err := send(&Block{Data: p[:n]}); err != nil {
+				return err
+			}
+			p = p[n:]
+		}
+	}
+	return nil
+}
+
+// BlockReader turns a stream of blocks into a reader.
+func BlockReader(stream grpc.ClientStream) io.Reader { return &blockReader{stream: stream} }
 
 type blockReader struct {
-	recv func() (*Block, error)
-	rest []byte
+	stream grpc.ClientStream
+	block  Block // its memory is used again
+	rest   []byte
 }
 
 func (r *blockReader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
-		b, err := r.recv()
-		if err != nil {
+		if err := r.stream.RecvMsg(&r.block); err != nil {
 			return 0, err
 		}
-		r.rest = b.Data
+		r.rest = r.block.Data
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
+}
+
+// AsBlocks is for calls that are answered by blocks: their bytes are neither copied to be sent nor received into
+// memory that was cleared for them. On the wire it is protobuf.
+var AsBlocks = grpc.CallContentSubtype(blocksCodec)
+
+const blocksCodec = "evenweave-blocks"
+
+func init() { encoding.RegisterCodecV2(codec{encoding.GetCodecV2("proto")}) }
+
+// codec encodes blocks by hand, all else as protobuf does.
+type codec struct{ encoding.CodecV2 }
+
+func (codec) Name() string { return blocksCodec }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	b, ok := v.(*Block)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	head := protowire.AppendVarint([]byte{blockTag}, uint64(len(b.Data)))
+	return mem.BufferSlice{mem.SliceBuffer(head), mem.SliceBuffer(b.Data)}, nil
+}
+
+// blockTag begins the field Data of a Block: number 1, bytes.
+const blockTag = 1<<3 | byte(protowire.BytesType)
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	b, ok := v.(*Block)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	r := data.Reader()
+	defer r.Close()
+	tag, err := r.ReadByte()
+	if err == io.EOF {
+		b.Data = nil
+		return nil
+	}
+	size, malformed := binary.ReadUvarint(r)
+	if err != nil || malformed != nil || tag != blockTag || size != uint64(r.Remaining()) {
+		return fmt.Errorf("a block of %d bytes that begins with %#x: expected one field of bytes", data.Len(), tag)
+	}
+	b.Data = slices.Grow(b.Data[:0], int(size))[:size]
+	_, err = io.ReadFull(r, b.Data)
+	return err
 }

@@ -16,7 +16,8 @@ import (
 const (
 	maxReply   = blockBytes + 1<<10
 	maxHeaders = 16 << 10
-	window     = 2 << 20 // of a stream, and of a connection
+	window     = 2 << 20  // of a stream, and of a connection
+	readBuffer = 64 << 10 // saves system calls while a state arrives
 )
 
 // Pool shares one connection to each address among all calls of a process. It is safe for concurrent use.
@@ -50,6 +51,7 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 			PermitWithoutStream: false}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)), grpc.WithMaxHeaderListSize(maxHeaders),
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
+		grpc.WithReadBufferSize(readBuffer),
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, on *grpc.ClientConn,
 			invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 			return p.checked(address, on, invoke(ctx, method, request, reply, on, options...))

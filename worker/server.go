@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"io"
 	"math"
 	"time"
 
@@ -121,28 +120,25 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 		return err
 	}
 	defer end()
-	encoding, err := s.encoding(stream.Context(), r)
+	pieces, err := s.pieces(stream.Context(), r)
 	if err != nil {
 		return status.Error(codes.NotFound, err.Error())
 	}
-	return proto.SendBlocks(stream.Send, stateQuiet, func(w io.Writer) error {
-		_, err := io.Copy(w, encoding)
-		return err
-	})
+	return proto.SendBlocks(stream.Send, stateQuiet, pieces)
 }
 
-// encoding is the part of a state that is asked for: of one that this member holds, or is fetching.
-func (s *server) encoding(ctx context.Context, r *proto.StateRequest) (io.Reader, error) {
-	length := int64(math.MaxInt64) - r.Offset
-	if r.Length > 0 {
-		length = r.Length
+// pieces are the part of a state that is asked for: of one that this member holds, or is fetching.
+func (s *server) pieces(ctx context.Context, r *proto.StateRequest) (proto.Pieces, error) {
+	end := int64(math.MaxInt64)
+	if r.Length > 0 && r.Length < end-r.Offset {
+		end = r.Offset + r.Length
 	}
 	if part := s.replica.partial.Load(); part != nil && part.Step == r.Step {
-		return io.LimitReader(part.Reader(ctx, r.Offset), length), nil
+		return part.Pieces(ctx, r.Offset, end), nil
 	}
 	held, err := s.replica.at(ctx, r.Step)
 	if err != nil {
 		return nil, err
 	}
-	return io.NewSectionReader(held, r.Offset, length), nil
+	return held.Pieces(r.Offset, end), nil
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -40,8 +41,7 @@ func (s *stranger) Probe(context.Context, *proto.ProbeRequest) (*proto.Status, e
 }
 
 func (s *stranger) State(_ *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
-	_, err := s.zeros.WriteTo(proto.BlockWriter(stream.Send))
-	return err
+	return proto.SendBlocks(stream.Send, time.Minute, s.zeros.Pieces(0, s.zeros.Size()))
 }
 
 func (s *stranger) Acknowledge(context.Context, *proto.AcknowledgeRequest) (*proto.AcknowledgeReply, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"iter"
 
 	"evenweave/internal/schedule"
 )
@@ -72,18 +73,32 @@ func (s *Sealed) WriteTo(w io.Writer) (int64, error) {
 // Size is the length of the encoding in bytes.
 func (s *Sealed) Size() int64 { return int64(len(s.Head) + len(s.Image)) }
 
-// ReadAt implements io.ReaderAt over the encoding.
-func (s *Sealed) ReadAt(p []byte, at int64) (n int, err error) {
-	for _, part := range [][]byte{s.Head, s.Image} {
-		if size := int64(len(part)); at >= size {
-			at -= size
-			continue
+// Pieces are the encoding between two offsets, no piece across two blocks.
+func (s *Sealed) Pieces(from, to int64) iter.Seq2[[]byte, error] {
+	return pieces(s.Head, s.Layout.Size, from, to, func(first, end int64) ([]byte, error) {
+		return s.Image[first:end], nil
+	})
+}
+
+// Pieces are the encoding between two offsets; image gives a part of the image, within one block.
+func (h *Head) Pieces(from, to int64, image func(first, end int64) ([]byte, error)) iter.Seq2[[]byte, error] {
+	return pieces(h.Bytes, h.Layout.Size, from, to, image)
+}
+
+func pieces(head []byte, size, from, to int64,
+	image func(first, end int64) ([]byte, error)) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		before := int64(len(head))
+		if from < min(before, to) && !yield(head[from:min(before, to)], nil) {
+			return
 		}
-		n += copy(p[n:], part[at:])
-		at = 0
+		for at := max(from-before, 0); at < min(size, to-before); {
+			end := min((at/BlockSize+1)*BlockSize, size, to-before)
+			p, err := image(at, end)
+			if !yield(p, err) || err != nil {
+				return
+			}
+			at = end
+		}
 	}
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
 }

@@ -2,10 +2,10 @@ package transfer
 
 import (
 	"context"
-	"io"
 	"sync"
 
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 // Assembly is a state of which the head is known and blocks arrive, in any order. It gives out the blocks that it has.
@@ -53,50 +53,29 @@ func (a *Assembly) Missing() int {
 // Whole returns the state once no block is missing.
 func (a *Assembly) Whole() *state.Sealed { return a.With(a.image) }
 
-// Reader gives the encoding from an offset on, and waits for blocks that have not arrived until ctx ends.
-func (a *Assembly) Reader(ctx context.Context, offset int64) io.Reader {
-	return &assembled{a, ctx, offset}
-}
-
-type assembled struct {
-	*Assembly
-	ctx context.Context
-	at  int64
-}
-
-func (r *assembled) Read(p []byte) (int, error) {
-	at := r.at - int64(len(r.Bytes))
-	switch {
-	case at < 0:
-		n := copy(p, r.Bytes[r.at:])
-		r.at += int64(n)
-		return n, nil
-	case at >= r.Layout.Size:
-		return 0, io.EOF
-	}
-	block := int(at / state.BlockSize)
-	_, end := r.Range(block)
-	if err := r.await(block); err != nil {
-		return 0, err
-	}
-	n := copy(p, r.image[at:end]) // a block that has arrived does not change
-	r.at += int64(n)
-	return n, nil
+// Pieces are the encoding between two offsets. They wait for blocks that have not arrived until ctx ends.
+func (a *Assembly) Pieces(ctx context.Context, from, to int64) proto.Pieces {
+	return a.Head.Pieces(from, to, func(first, end int64) ([]byte, error) {
+		if err := a.await(ctx, int(first/state.BlockSize)); err != nil {
+			return nil, err
+		}
+		return a.image[first:end], nil // a block that has arrived does not change
+	})
 }
 
 // await waits until a block has arrived.
-func (r *assembled) await(block int) error {
+func (a *Assembly) await(ctx context.Context, block int) error {
 	for {
-		r.mu.Lock()
-		have, grown := r.have[block], r.grown
-		r.mu.Unlock()
+		a.mu.Lock()
+		have, grown := a.have[block], a.grown
+		a.mu.Unlock()
 		if have {
 			return nil
 		}
 		select {
 		case <-grown:
-		case <-r.ctx.Done():
-			return context.Cause(r.ctx)
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
 }

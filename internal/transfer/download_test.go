@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -46,11 +47,12 @@ func of(s *state.Sealed) Download {
 
 // holder sends a state; change may see and change what is sent from an offset on, or end it by an error.
 func holder(s *state.Sealed, change func(at int64, p []byte) error) Source {
+	encoding := bytes.NewReader(slices.Concat(s.Head, s.Image))
 	return func(ctx context.Context, offset, length int64) (io.Reader, error) {
 		if length == 0 {
 			length = 1 << 62
 		}
-		r := io.NewSectionReader(s, offset, length)
+		r := io.NewSectionReader(encoding, offset, length)
 		return reader(func(p []byte) (int, error) {
 			if err := context.Cause(ctx); err != nil {
 				return 0, err
@@ -63,6 +65,18 @@ func holder(s *state.Sealed, change func(at int64, p []byte) error) Source {
 			return n, err
 		}), nil
 	}
+}
+
+// passedOn reads what an assembly has between two offsets.
+func passedOn(ctx context.Context, a *Assembly, at, end int64) io.Reader {
+	return reader(func(p []byte) (int, error) {
+		for piece, err := range a.Pieces(ctx, at, end) {
+			n := copy(p, piece)
+			at += int64(n)
+			return n, err
+		}
+		return 0, io.EOF
+	})
 }
 
 type reader func(p []byte) (int, error)
@@ -225,7 +239,7 @@ func TestBlocksArePassedOn(t *testing.T) {
 			if i > 0 {
 				d.Sources = []Source{func(ctx context.Context, offset, length int64) (io.Reader, error) {
 					if a := parts[i-1].Load(); a != nil {
-						return io.LimitReader(a.Reader(ctx, offset), length), nil
+						return passedOn(ctx, a, offset, offset+length), nil
 					}
 					return nil, errDead
 				}}

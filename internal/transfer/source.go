@@ -24,11 +24,11 @@ func Member(dial Dial, address, job string, step int64, to ...grpc.CallOption) S
 			return nil, err
 		}
 		stream, err := proto.NewMemberClient(conn).State(ctx,
-			&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length}, to...)
+			&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length}, append(to, proto.AsBlocks)...)
 		if err != nil {
 			return nil, err
 		}
-		return proto.BlockReader(stream.Recv), nil
+		return proto.BlockReader(stream), nil
 	}
 }
 
@@ -41,10 +41,10 @@ func Coordinator(dial Dial, address func() string, job string, step int64) Sourc
 			return nil, err
 		}
 		stream, err := proto.NewCoordinatorClient(conn).Checkpoint(ctx,
-			&proto.CheckpointRequest{Job: job, Step: step, Offset: offset, Length: length})
+			&proto.CheckpointRequest{Job: job, Step: step, Offset: offset, Length: length}, proto.AsBlocks)
 		if err != nil {
 			return nil, err
 		}
-		return proto.BlockReader(stream.Recv), nil
+		return proto.BlockReader(stream), nil
 	}
 }
