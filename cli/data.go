@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"evenweave"
 	"evenweave/internal/job"
@@ -142,7 +141,7 @@ draws samples of each class, in terminals that can show pictures, and as a file 
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&pngFile, "png", "", "file for a picture of samples")
 	cmd.Flags().StringVar(&inline, "inline", "auto",
-		"how the terminal shows pictures: auto, kitty, iterm2, blocks or none")
+		"how the terminal shows pictures: auto, kitty, iterm2, sixel, blocks or none")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		kind, err := inlineKind(inline, *output)
 		if err = errors.Join(err, checkOutput(*output), p.validate()); err != nil {
@@ -192,11 +191,7 @@ func (p *program) showSamples(out io.Writer, data evenweave.Data, kind terminal.
 	if pngFile != "" {
 		err = writePNG(pngFile, m)
 	}
-	columns, _, sizeErr := term.GetSize(int(os.Stdout.Fd()))
-	if sizeErr != nil {
-		columns = 80
-	}
-	return errors.Join(err, terminal.Show(out, m, kind, columns))
+	return errors.Join(err, terminal.Show(out, m, kind, terminal.SizeOf(os.Stdout)))
 }
 
 // inlineKind is what --inline asks for. Pictures are for people at a terminal.
@@ -206,11 +201,27 @@ func inlineKind(flag, output string) (terminal.Kind, error) {
 	case flag == "auto" && (output != "text" || !drawable(os.Stdout, os.Getenv("TERM"))):
 		return terminal.None, nil
 	case flag == "auto":
-		return terminal.Detect(os.Getenv), nil
-	case !slices.Contains([]terminal.Kind{terminal.Kitty, terminal.ITerm2, terminal.Blocks, terminal.None}, kind):
-		return kind, usagef("--inline %q: must be auto, kitty, iterm2, blocks or none", flag)
+		return askedKind(terminal.Detect(os.Getenv)), nil
+	case !slices.Contains(terminal.Kinds(), kind):
+		return kind, usagef("--inline %q: must be auto, kitty, iterm2, sixel, blocks or none", flag)
 	}
 	return kind, nil
+}
+
+// askedKind asks the terminal if its variables promise no more than blocks.
+func askedKind(told terminal.Kind) terminal.Kind {
+	if told != terminal.Blocks && told != terminal.None {
+		return told
+	}
+	tty, err := terminal.Own()
+	if err != nil {
+		return told
+	}
+	defer tty.Close()
+	if terminal.ShowsSixel(tty, time.Second) {
+		return terminal.Sixel
+	}
+	return told
 }
 
 func writePNG(path string, m image.Image) error {

@@ -1,5 +1,5 @@
-// Package terminal shows pictures in terminals: by the protocols of kitty and iTerm2, which others speak too, and
-// elsewhere as half blocks of two colors.
+// Package terminal shows pictures in terminals: by the protocols of kitty and iTerm2, which others speak too, as sixels
+// where the terminal says that it has them, and elsewhere as half blocks of two colors.
 package terminal
 
 import (
@@ -23,11 +23,15 @@ const (
 	None   Kind = "none"
 	Kitty  Kind = "kitty"
 	ITerm2 Kind = "iterm2"
+	Sixel  Kind = "sixel"
 	Blocks Kind = "blocks"
 )
 
+// Kinds are all, in words.
+func Kinds() []Kind { return []Kind{Kitty, ITerm2, Sixel, Blocks, None} }
+
 // Detect says what a terminal can show, by the variables that terminals set. Inside tmux and screen, which pass no
-// pictures on, half blocks are left.
+// pictures of kitty's and iTerm2's on, half blocks are left. Sixel has no variable: terminals are asked.
 func Detect(variable func(string) string) Kind {
 	term, program := variable("TERM"), variable("TERM_PROGRAM")
 	inside := variable("TMUX") != "" || strings.HasPrefix(term, "screen") || strings.HasPrefix(term, "tmux")
@@ -46,22 +50,35 @@ func Detect(variable func(string) string) Kind {
 	return None
 }
 
-// Show writes a picture in a terminal of this kind, at most so many cells wide.
-func Show(w io.Writer, m image.Image, k Kind, columns int) error {
+// Show writes a picture in a terminal of this kind, at most as wide as the terminal.
+func Show(w io.Writer, m image.Image, k Kind, size Size) error {
 	var out bytes.Buffer
 	var err error
 	switch k {
 	case Kitty:
-		err = kitty(&out, m)
-	case ITerm2:
+		err = kitty(&out, fit(m, size.Pixels))
+	case ITerm2: // makes it fit by itself
 		err = iTerm2(&out, m)
+	case Sixel:
+		sixel(&out, fit(m, size.Pixels))
 	case Blocks:
-		blocks(&out, m, columns)
+		blocks(&out, m, size.Columns)
 	}
 	if err == nil {
 		_, err = out.WriteTo(w)
 	}
 	return err
+}
+
+// fit makes a picture smaller that is wider than there is room.
+func fit(m image.Image, width int) image.Image {
+	b := m.Bounds()
+	if width = max(1, width); b.Dx() <= width {
+		return m
+	}
+	small := image.NewRGBA(image.Rect(0, 0, width, max(1, b.Dy()*width/b.Dx())))
+	draw.BiLinear.Scale(small, small.Rect, m, b, draw.Over, nil)
+	return small
 }
 
 // kitty sends a PNG in pieces of 4096 letters: https://sw.kovidgoyal.net/kitty/graphics-protocol.

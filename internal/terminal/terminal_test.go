@@ -51,7 +51,7 @@ func gradient(w, h int) *image.RGBA {
 func TestProtocolsCarryThePicture(t *testing.T) {
 	want := gradient(300, 200)
 	var asKitty, asITerm2 bytes.Buffer
-	if err := Show(&asKitty, want, Kitty, 80); err != nil {
+	if err := Show(&asKitty, want, Kitty, Size{80, 640}); err != nil {
 		t.Fatal(err)
 	}
 	pieces := regexp.MustCompile(`\x1b_G([^;]*);([^\x1b]*)\x1b\\`).FindAllStringSubmatch(asKitty.String(), -1)
@@ -66,7 +66,7 @@ func TestProtocolsCarryThePicture(t *testing.T) {
 	if len(pieces) < 2 {
 		t.Error("the picture of this test fits into one piece")
 	}
-	if err := Show(&asITerm2, want, ITerm2, 80); err != nil {
+	if err := Show(&asITerm2, want, ITerm2, Size{80, 640}); err != nil {
 		t.Fatal(err)
 	}
 	file := regexp.MustCompile(`^\x1b\]1337;File=inline=1[^:]*:([^\a]*)\a\n$`).FindStringSubmatch(asITerm2.String())
@@ -88,7 +88,7 @@ func TestProtocolsCarryThePicture(t *testing.T) {
 func TestBlocksFitTheTerminal(t *testing.T) {
 	for _, size := range []image.Point{{1, 1}, {40, 3}, {200, 100}, {7, 500}} {
 		var out bytes.Buffer
-		if err := Show(&out, gradient(size.X, size.Y), Blocks, 50); err != nil {
+		if err := Show(&out, gradient(size.X, size.Y), Blocks, Size{Columns: 50}); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
@@ -103,12 +103,12 @@ func TestBlocksFitTheTerminal(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := Show(&out, gradient(2, 2), Blocks, 50); err != nil || !strings.Contains(out.String(),
+	if err := Show(&out, gradient(2, 2), Blocks, Size{Columns: 50}); err != nil || !strings.Contains(out.String(),
 		"\x1b[38;2;7;0;0;48;2;7;5;1m▀") {
 		t.Errorf("%v: the colors are others: %q", err, out.String())
 	}
 	out.Reset()
-	if err := Show(&out, gradient(2, 2), None, 50); err != nil || out.Len() > 0 {
+	if err := Show(&out, gradient(2, 2), None, Size{Columns: 50}); err != nil || out.Len() > 0 {
 		t.Errorf("%v: %q for a terminal that shows nothing", err, out.String())
 	}
 }
