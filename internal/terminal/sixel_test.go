@@ -83,7 +83,8 @@ func TestSixelsAreThePicture(t *testing.T) {
 					want = color.NRGBA{255, 255, 255, 255}
 				}
 				have := got.RGBAAt(x, y)
-				for i, d := range []int{int(have.R) - int(want.R), int(have.G) - int(want.G), int(have.B) - int(want.B)} {
+				less := func(a, b uint8) int { return int(a) - int(b) }
+				for i, d := range []int{less(have.R, want.R), less(have.G, want.G), less(have.B, want.B)} {
 					if sum[i] += d; max(d, -d) > c.most || have.A != 255 {
 						t.Fatalf("%s: at %d,%d %v, want %v", name, x, y, have, want)
 					}
