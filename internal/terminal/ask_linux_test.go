@@ -127,7 +127,8 @@ func TestSizeOf(t *testing.T) {
 	for set, want := range map[unix.Winsize]Size{{Row: 24, Col: 100, Xpixel: 1000, Ypixel: 480}: {100, 1000},
 		{Row: 24, Col: 100}: {100, 800}, {}: {80, 640}} {
 		_, tty := pair(t)
-		if err := control(tty, func(fd int) error { return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &set) }); err != nil {
+		resize := func(fd int) error { return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &set) }
+		if err := control(tty, resize); err != nil {
 			t.Fatal(err)
 		}
 		if got := SizeOf(tty); got != want {
