@@ -209,19 +209,19 @@ func inlineKind(flag, output string) (terminal.Kind, error) {
 }
 
 // askedKind asks the terminal if its variables promise no more than blocks.
-func askedKind(told terminal.Kind) terminal.Kind {
-	if told != terminal.Blocks && told != terminal.None {
-		return told
+func askedKind(promised terminal.Kind) terminal.Kind {
+	if promised != terminal.Blocks && promised != terminal.None {
+		return promised
 	}
 	tty, err := terminal.Own()
 	if err != nil {
-		return told
+		return promised
 	}
 	defer tty.Close()
 	if terminal.ShowsSixel(tty, time.Second) {
 		return terminal.Sixel
 	}
-	return told
+	return promised
 }
 
 func writePNG(path string, m image.Image) error {
