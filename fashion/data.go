@@ -12,8 +12,7 @@ import (
 	"evenweave/fashion/fashionmnist"
 )
 
-// data opens what the options name of the files below a directory. It leaves no number of samples open: 0 becomes all
-// that there are.
+// data opens what the options name of the files below a directory. An option of 0 samples becomes the number of all.
 func (o *options) data(dir string) (sets evenweave.Sets, err error) {
 	recipe, err := cnn.RecipeNamed(o.Recipe)
 	if err != nil {

@@ -54,8 +54,7 @@ func details(r evaluate.Result, images []byte) evenweave.Details {
 func byClass(r evaluate.Result) evenweave.Table {
 	t := evenweave.Table{Title: "Classes", Columns: []string{"class", "precision %", "recall %", "F1 %", "images"},
 		About: fmt.Sprintf("How many of those taken for a class are of it (precision), and how many of it were taken "+
-			"for "+
-			"it (recall). The mean of F1, which joins both, is %.1f%%.", 100*r.MacroF1)}
+			"for it (recall). The mean of F1, which joins both, is %.1f%%.", 100*r.MacroF1)}
 	percent := func(x float64) float64 { return math.Round(1000*x) / 10 }
 	for _, c := range r.Classes {
 		t.Rows = append(t.Rows, evenweave.Row{Name: c.Name, Cells: []float64{percent(c.Precision), percent(c.Recall),

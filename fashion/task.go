@@ -19,6 +19,7 @@ import (
 	"evenweave/fashion/cnn"
 	"evenweave/fashion/evaluate"
 	"evenweave/fashion/fashionmnist"
+	"evenweave/gomlx/backend"
 )
 
 // Task returns the task, with the options' defaults.
@@ -30,9 +31,9 @@ func Task() *evenweave.Task {
 		Options:  o,
 		Data:     o.data,
 		Model:    o.model,
-		Backend:  cnn.Resolve,
+		Backend:  backend.Resolve,
 		Backends: []string{"auto", "xla", "xla:cuda", "go"},
-		Versions: cnn.Versions,
+		Versions: backend.Versions,
 		Metrics:  cnn.Metrics(),
 		Short:    map[string]string{"holdout": "57600"},
 		Commands: o.commands(),

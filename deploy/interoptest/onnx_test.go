@@ -13,6 +13,7 @@ import (
 	"evenweave/checkpoint"
 	"evenweave/fashion/cnn"
 	"evenweave/fashion/fashionmnist"
+	"evenweave/gomlx/backend"
 )
 
 // ONNX Runtime gives the classes of all test images that `evenweave evaluate` gives, from the exported file, and
@@ -69,11 +70,11 @@ func logits(t *testing.T, dir string, test *fashionmnist.Dataset) []float32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	backend, _, err := cnn.Resolve("auto")
+	name, _, err := backend.Resolve("auto")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := cnn.Open(cnn.Options{Backend: backend, Recipe: "fast", MicroBatch: 16, TotalSteps: 60,
+	m, err := cnn.Open(cnn.Options{Backend: name, Recipe: "fast", MicroBatch: 16, TotalSteps: 60,
 		EvaluateOnly: true})
 	if err != nil {
 		t.Fatal(err)

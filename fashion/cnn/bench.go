@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"evenweave"
-
 	"evenweave/gomlx/backend"
 
 	"github.com/gomlx/compute"

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"evenweave"
-
 	"evenweave/gomlx/backend"
 
 	"github.com/gomlx/compute"
@@ -28,7 +27,7 @@ type Options struct {
 	Classes    int    // of the labels; 0: 10
 	TotalSteps int64  // length of the schedule, for recipes that have one
 	Freeze     string // patterns of the tensors that Update leaves alone, see Frozen
-	// neither Gradients nor Update will be called: nothing is loaded or compiled before its first use
+	// EvaluateOnly: neither Gradients nor Update will be called. Nothing is loaded or compiled before its first use.
 	EvaluateOnly bool
 
 	noDropout bool // for comparing with other implementations
@@ -55,8 +54,7 @@ type Model struct {
 	closed bool
 }
 
-// Open compiles the model and runs it once, so that the first step is no slower
-// than the others. The state is that of
+// Open compiles the model and runs it once, so that the first step is no slower than the others. The state is that of
 // Init(0). Close releases it.
 func Open(options Options) (*Model, error) {
 	if options.MicroBatch < 1 {
@@ -96,8 +94,7 @@ func Open(options Options) (*Model, error) {
 	m.gradients.Compile = on(func(b compute.Backend) (*backend.Program, error) {
 		return compileGradients(b, options.MicroBatch, m.size(), recipe)
 	})
-	m.update.Compile = on(func(b compute.Backend) (*backend.Program,
-		error) {
+	m.update.Compile = on(func(b compute.Backend) (*backend.Program, error) {
 		return compileUpdate(b, m.size(), recipe)
 	})
 	m.evaluate.Compile = on(func(b compute.Backend) (*backend.Program, error) { return compileLogits(b, m.size()) })
@@ -116,17 +113,17 @@ func (m *Model) size() int { return numParameters(m.classes) }
 // A device is an open backend.
 type device struct {
 	compute.Backend
-	name, notice string
+	name string // "xla", "xla:cuda" or "go"
 }
 
 // lazyDevice opens a backend when it is first asked for.
 func lazyDevice(want string) func() (*device, error) {
 	return sync.OnceValues(func() (*device, error) {
-		b, name, notice, err := backend.Open(want)
+		b, name, _, err := backend.Open(want)
 		if err != nil {
 			return nil, err
 		}
-		return &device{b, name, notice}, nil
+		return &device{b, name}, nil
 	})
 }
 
@@ -182,15 +179,6 @@ func compileLogits(b compute.Backend, p int) (*backend.Program, error) {
 	return backend.Compile(b, "logits", inputs, func(in []*Node) []*Node {
 		return []*Node{Transpose(forward(in[0], in[1], nil).logits, 0, 1)}
 	})
-}
-
-// Backend is the one in use: "xla", "xla:cuda" or "go". The notice says why "auto" settled for "go", or is empty.
-func (m *Model) Backend() (name, notice string, err error) {
-	d, err := m.device()
-	if err != nil {
-		return "", "", err
-	}
-	return d.name, d.notice, nil
 }
 
 // Gradients implements evenweave.Model. Each call uses one thread.

@@ -84,7 +84,6 @@ func (m *Model) Schedule() string {
 
 // A network is the forward pass, with what the backward pass needs of it.
 type network struct {
-	weights  map[string]*Node
 	conv1    thinConvolution
 	conv2    wideConvolution
 	pool     pool
@@ -98,7 +97,7 @@ type network struct {
 func forward(params, images *Node, key *dropoutKey) *network {
 	n := images.Shape().Dimensions[0]
 	w := split(params)
-	net := &network{weights: w, scale: 1}
+	net := &network{scale: 1}
 
 	x := MulScalar(ConvertDType(images, dtypes.Float32), 1.0/255)
 	net.conv1 = convolveImages(Reshape(x, n, side, side), w["conv1/kernel"], w["conv1/bias"])
@@ -179,8 +178,8 @@ type dropoutKey struct {
 // scale makes up for the elements that are zeroed.
 func (k *dropoutKey) scale() float64 { return 1 / (1 - k.rate) }
 
-// dropout zeroes some of the elements and scales up the others. An element's fate is a hash of its index and the key,
-// so it depends on nothing else; a generator with state would make it depend on the order of calls.
+// dropout zeroes some of the elements and scales up the others. Whether an element stays is a hash of its index
+// and the key, so it depends on nothing else; a generator with state would make it depend on the order of calls.
 func dropout(x *Node, key dropoutKey) *Node {
 	g := x.Graph()
 	h := IotaFull(g, shapes.Make(dtypes.Uint32, x.Shape().Dimensions...))
