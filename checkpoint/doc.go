@@ -33,6 +33,6 @@
 // order. So a program in any language needs a JSON parser and ten lines to get at the weights; for Go, see Load and the
 // example.
 //
-// Format 1 (float32 only, offsets in elements) was written by builds of before 27 November 2026, and is refused by
+// Format 1 (float32 only, offsets in elements) was written by builds made before 27 November 2026, and is refused by
 // name.
 package checkpoint

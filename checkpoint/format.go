@@ -114,8 +114,8 @@ func unwrap(f io.ReadSeeker) (*envelope, error) {
 	}
 	if got := string(e.head[:len(magic)]); got == magicBefore {
 		return nil, fmt.Errorf("it has format 1, which this program does not read (it reads format %d): evaluate "+
-			"it, or go on from it, with the build that wrote it, "+
-			"of before 27 November 2026", Format)
+			"it, or go on from it, with the build that wrote it, made "+
+			"before 27 November 2026", Format)
 	} else if got != magic {
 		return nil, fmt.Errorf("starts with %q, expected %q: not a checkpoint of this format", got, magic)
 	}

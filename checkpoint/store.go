@@ -168,9 +168,10 @@ func (s *Store) makeDir(dir string) error {
 	return s.fs.SyncDir(parent)
 }
 
-// sweep removes what crashes left of leaders up to term. A leader of a higher term may be writing now.
+// sweep removes files that leaders of terms up to this one have not finished, because they crashed. A leader of a
+// higher term may be writing now.
 func (s *Store) sweep(term int64) {
-	names, _ := s.fs.List(s.dir) // a failure here only leaves rubbish
+	names, _ := s.fs.List(s.dir) // after a failure the next Save sweeps
 	for _, name := range names {
 		if final, ok := strings.CutSuffix(name, ".tmp"); ok && strings.HasPrefix(final, ".") {
 			if _, t, ok := parseName(final[1:]); ok && t <= term {
@@ -228,7 +229,7 @@ func (s *Store) Latest(ctx context.Context) (*Entry, error) {
 			return nil, err
 		case len(valid) > 0:
 			return &valid[0], nil
-		case vanished: // pruned under our eyes, so there is a newer one
+		case vanished: // another process pruned it meanwhile, so there is a newer one
 			continue
 		case len(bad) > 0:
 			return nil, fmt.Errorf("checkpoint: none of %d checkpoints in %s can be used; the newest: %w",
@@ -346,7 +347,7 @@ func Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	return (&Store{fs: OS{}}).Read(ctx, path)
 }
 
-// Prune removes the checkpoints older than the keep >= 1 newest valid ones, but those of the steps to spare, and
+// Prune removes the checkpoints older than the keep >= 1 newest valid ones, except those of the steps in spare, and
 // returns their paths. It removes nothing if there are fewer valid ones, and never anything newer than the newest valid
 // one.
 func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []string, err error) {
@@ -357,7 +358,7 @@ func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []
 	if err != nil || len(valid) < keep {
 		return nil, err
 	}
-	// What we saw of another process's rename may not be durable yet; what we rely on must be.
+	// Another process may have renamed what is kept a moment ago: make it durable before older files go.
 	if err := s.fs.SyncDir(s.dir); err != nil {
 		return nil, fmt.Errorf("checkpoint: pruning: %w", err)
 	}

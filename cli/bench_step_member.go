@@ -125,7 +125,7 @@ func (p *program) benchStepMemberCommand() *cobra.Command {
 		if err := out.Encode(memberReport{}); err != nil {
 			return err
 		}
-		if err := in.Decode(&struct{}{}); err != nil { // the word to begin
+		if err := in.Decode(&struct{}{}); err != nil { // the message to begin
 			return err
 		}
 		go func() { // its end, while this trains

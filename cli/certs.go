@@ -147,7 +147,7 @@ func (c *initFlags) keep(ctx context.Context, cmd *cobra.Command) error {
 	return security.Kept(ctx, store, c.layout(), func() error { return c.make(cmd) })
 }
 
-// layout says which Secret holds which files: the authorities' first, without which the others are worth nothing.
+// layout says which Secret holds which files: the authorities' first, because the others are useless without them.
 func (c *initFlags) layout() []security.Secret {
 	own := security.AuthorityIn(c.authorityDir())
 	all := []security.Secret{{Name: c.secrets + "-ca", Files: map[string]string{
@@ -222,7 +222,8 @@ func certsIssue() *cobra.Command {
 			}
 			made, err := a.Issue(out, security.Role(role), c.life())
 			if err == nil && !made {
-				fmt.Fprintf(cmd.ErrOrStderr(), "the certificate in %s is good for a while: not replaced\n", out)
+				fmt.Fprintf(cmd.ErrOrStderr(), "the certificate in %s has more than a third of its time left: not "+
+					"replaced\n", out)
 			}
 			return err
 		}}

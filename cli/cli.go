@@ -9,8 +9,12 @@
 //	train.go      a cluster on this machine
 //	processes.go  coordinator, worker, etcd
 //	commands.go   the task's own commands; checkpoints that they load
-//	checkpoint.go what a run's checkpoints hold, and whether they are whole; export.go: for other programs
-//	status.go     status; inspect.go: scale, blame
+//	checkpoint.go what a run's checkpoints hold, and whether they are whole
+//	export.go     a checkpoint as a file for other programs
+//	running.go    scale, blame, and how a running cluster is found; status.go; ended.go: of a run that is over
+//	inspect.go    the variables of a model; data.go: the task's data; verify.go: are the bits equal each time
+//	bench.go      measures the ring; bench_step.go: a step
+//	chaos.go, certs.go, plot.go, report.go, version.go: the commands of these names
 package cli
 
 import (
@@ -147,7 +151,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		if err := processors.Batch(); err != nil { // only slower without
 			slog.Debug("computing threads will be interrupted by others that wake up", "err", err)
 		}
-		if p.asked == nil { // what starts a child has said so already
+		if p.asked == nil { // the parent of a child has warned already
 			warnUnknown(cmd.ErrOrStderr(), root, os.Environ())
 		}
 		return fromEnvironment(cmd.Flags())

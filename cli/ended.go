@@ -102,9 +102,8 @@ func coordinatorEnded(dir string) (bool, error) {
 	if slices.Contains([]string{"done", "stopped", "failed"}, o.State) {
 		return true, nil
 	}
-	return false,
-		fmt.Errorf("%s is the directory of a coordinator, which wrote there last that job %s is at step %d: %s; "+
-			"whether it goes on etcd knows: name it with --etcd", dir, o.Name, o.Step, o.State)
+	return false, fmt.Errorf("%s is the directory of a coordinator, whose last record there says that job %s is at "+
+		"step %d: %s; only etcd has the present state: name it with --etcd", dir, o.Name, o.Step, o.State)
 }
 
 // outcome weighs what the job's page says against what the process that ran it has written at its end, if it has.
@@ -121,7 +120,7 @@ func outcome(o web.Outcome, last local.Ended, written bool) (state, reason strin
 	case o.State == "failed":
 		return "failed", o.Failure
 	}
-	return "killed", "it ended without a word: it was killed, or its machine stopped"
+	return "killed", "it left no record of its end: it was killed, or its machine stopped"
 }
 
 func (e ended) show(w io.Writer) error {

@@ -329,7 +329,7 @@ func closeTraces(t *tracing.Tracer, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	if err := t.Close(ctx); err != nil {
-		log.Warn("what the job is reported to is behind", "err", err)
+		log.Warn("the last traces were not sent", "err", err)
 	}
 }
 

@@ -67,12 +67,10 @@ func (s *secureFlags) transport(endpoints []string, job string, roles ...securit
 		"certs init` makes them), or accept with --insecure that every process that reaches a port is served")
 }
 
-const insecureWarning = "--insecure: every process that reaches a port of this cluster reads its weights, writes its " +
-	"records " +
-	"and " +
-	"stops it"
+const insecureWarning = "--insecure: every process that reaches a port of this cluster can read its weights, write " +
+	"its records and stop it"
 
-// warn says at each start that there is no protection.
+// warnInsecure says at each start that there is no protection.
 func warnInsecure(log *slog.Logger, over *security.Transport) {
 	if over.Open() {
 		log.Warn(insecureWarning)

@@ -13,7 +13,7 @@ import (
 	"evenweave/internal/job"
 )
 
-// specFlags are the flags that say what is trained, shared by train, coordinator and chaos.
+// specFlags are the flags that say what is trained, shared by all commands that train.
 type specFlags struct {
 	program         *program
 	flags           *pflag.FlagSet

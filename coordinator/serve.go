@@ -110,7 +110,7 @@ func (cfg *Config) track(ctx context.Context) (stop func()) {
 		defer cancel()
 		for _, closeOne := range closers {
 			if err := closeOne(ctx); err != nil {
-				cfg.Log.Warn("what the job is reported to is behind", "err", err)
+				cfg.Log.Warn("the tracking server or the receiver of traces lacks the last reports", "err", err)
 			}
 		}
 	}

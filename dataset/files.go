@@ -171,8 +171,7 @@ func (f *Files) readBlock(i, block int, r io.ReaderAt, p []byte, within int64) e
 	}
 	if found := sha256.Sum256(whole); found != f.sums[b] {
 		return fmt.Errorf("%s: block %d (bytes %d to %d) is damaged: expected SHA-256 %x, found %x: restore the "+
-			"file, or "+
-			"remove %s if it was changed on purpose", f.path(i), block, int64(block)*blockBytes,
+			"file, or remove %s if it was changed on purpose", f.path(i), block, int64(block)*blockBytes,
 			int64(block)*blockBytes+int64(len(whole))-1, f.sums[b], found, f.manifest)
 	}
 	copy(p, whole[within:])

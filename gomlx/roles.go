@@ -71,12 +71,11 @@ func (b *builder) roles(f *forward) (all []*variable) {
 		switch role := evenweave.Kept; {
 		case v.Trainable && !v.DType().IsFloat():
 			panic(fmt.Errorf("variable %s is trainable and of type %s: only floating-point numbers have gradients; "+
-				"call "+
-				"SetTrainable(false)", v.Path(), v.DType()))
+				"call SetTrainable(false)", v.Path(), v.DType()))
 		case v.Trainable && changed:
 			panic(fmt.Errorf("the model changes the trainable variable %s: gradients of several micro-batches could "+
-				"not be "+
-				"added; call SetTrainable(false), or change it in a hook (train.AddPerStepUpdateGraphFn)", v.Path()))
+				"not be added; call SetTrainable(false), or change it in a hook (train.AddPerStepUpdateGraphFn)",
+				v.Path()))
 		case differs && !v.DType().IsFloat():
 			panic(fmt.Errorf("the model changes the variable %s, of type %s, by what is in a micro-batch: only "+
 				"floating-point numbers can be averaged over a step; count once a step instead", v.Path(), v.DType()))

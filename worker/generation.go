@@ -130,9 +130,8 @@ func (g *generation) open(ctx context.Context) error {
 				"there) or another --job", g.furthest, maxExchanges/2, differences(slots, g.world))}
 		case stuck:
 			return &Unfit{fmt.Sprintf("member %s (rank %d) is unfit: after %d exchanges it has no state that agrees "+
-				"with its peers': %s; "+
-				"check this machine's memory, processor and plug-in", g.world.Peers[g.rank].ID, g.rank, maxExchanges,
-				differences(slots, g.world))}
+				"with its peers': %s; check this machine's memory, processor and plug-in",
+				g.world.Peers[g.rank].ID, g.rank, maxExchanges, differences(slots, g.world))}
 		}
 		if err := g.obtain(ctx, choice, slots); err != nil {
 			return err

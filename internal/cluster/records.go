@@ -62,9 +62,8 @@ func openRecords(by sealer, kvs [3]*mvccpb.KeyValue) (r records) {
 		}
 		n, err := open(by, kv.Value, kind, into)
 		if err == nil && kind != kindJob && r.Job != nil && n != r.number {
-			err = fmt.Errorf("it has number %d and the job's record %d, but all are written together: it is of "+
-				"another "+
-				"time", n, r.number)
+			err = fmt.Errorf("it has number %d and the job's record %d, but all are written together: one of them is "+
+				"an old one that was put back", n, r.number)
 		}
 		if err != nil {
 			r.spoilt = append(r.spoilt, &BadRecord{Key: string(kv.Key), Cause: err})

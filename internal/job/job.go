@@ -27,8 +27,8 @@ func (j Job) Due(step int64) bool {
 }
 
 // Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change
-// of those would make a process of the version before misunderstand one of this version. Members of different numbers
-// never train together.
+// of those would make a process of the version before misunderstand one of this version. Members of
+// different protocols never train together.
 const Protocol = 4
 
 // Member is a live worker process, registered once it is loaded, compiled and warm.
@@ -73,7 +73,7 @@ type World struct {
 	// DurableStep is the step of the newest durable checkpoint; Coordinator serves it.
 	DurableStep int64  `json:"floor"`
 	Coordinator string `json:"coordinator"`
-	// Backoff is how often the deadlines have been doubled after false accusations.
+	// Backoff is how many times the deadlines have been doubled after false accusations.
 	Backoff int `json:"patience,omitempty"`
 	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has
 	// one.

@@ -140,14 +140,15 @@ func checkUUID(uuid string) error {
 	return text("the job's UUID", uuid, maxWord)
 }
 
-// Validate reports the first field that cannot be.
+// Validate reports the first invalid field.
 func (j Job) Validate() error {
 	return first(checkUUID(j.UUID), named("spec:", j.Spec.Validate()), text("backend", j.Backend, maxWord),
 		text("numerics", j.Numerics, maxWord), text("numerics_parts", j.NumericsParts, maxParts),
 		within("checkpoint_every", j.CheckpointEvery, 0, MaxStep))
 }
 
-// Validate reports the first field that cannot be. That the protocol is another is no such field: see Speaks.
+// Validate reports the first invalid field. Another protocol is not invalid: Speaks
+// reports it.
 func (m Member) Validate() error {
 	return first(named("id", CheckID(m.ID)), checkUUID(m.Job), named("address", CheckAddress(m.Address)),
 		text("http", m.HTTP, maxAddress),
@@ -179,7 +180,7 @@ func (m Member) Speaks() error {
 	return nil
 }
 
-// Validate reports the first field that cannot be. Every method of a valid world, and a shift by its Backoff, returns
+// Validate reports the first invalid field. Every method of a valid world, and a shift by its Backoff, returns
 // without a panic.
 func (w World) Validate() error {
 	err := first(checkUUID(w.Job), within("generation", w.Generation, 1, MaxStep),
@@ -237,14 +238,14 @@ func (w World) Validate() error {
 	return nil
 }
 
-// Validate reports the first field that cannot be.
+// Validate reports the first invalid field.
 func (l Leader) Validate() error {
 	return first(named("id", CheckID(l.ID)), named("address", CheckAddress(l.Address)),
 		text("http", l.HTTP, maxAddress), text("host", l.Host, maxAddress),
 		within("pid", l.PID, 0, 1<<31-1))
 }
 
-// Validate reports the first field that cannot be.
+// Validate reports the first invalid field.
 func (d Done) Validate() error {
 	return first(checkUUID(d.Job), within("generation", d.Generation, 0, MaxStep), within("step", d.Step, 0, MaxStep),
 		text("fingerprint", d.Fingerprint, maxWord), text("checkpoint", d.Checkpoint, maxText),

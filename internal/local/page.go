@@ -17,8 +17,7 @@ func PageAddress(asked string) (string, error) {
 	a, err := netip.ParseAddrPort(asked)
 	if err != nil || !a.Addr().IsLoopback() {
 		return "", fmt.Errorf("%q: must be an address of this machine's loopback, as 127.0.0.1:8080; to see the "+
-			"page from "+
-			"another machine, forward a port (ssh -L)", asked)
+			"page from another machine, forward a port (ssh -L)", asked)
 	}
 	if a.Port() != 0 {
 		return asked, nil

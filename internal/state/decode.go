@@ -67,8 +67,8 @@ func (h *Head) Range(block int) (first, end int64) {
 	return first, min(first+BlockSize, h.Layout.Size)
 }
 
-// ReadBlock reads a block into p, which has its size, and verifies it. An error wraps ErrDamaged if it is another, or
-// what r returned.
+// ReadBlock reads a block into p, which has its size, and verifies it. An error wraps ErrDamaged if it is another
+// block, or what r returned.
 func (h *Head) ReadBlock(r io.Reader, block int, p []byte) error {
 	first, _ := h.Range(block)
 	if err := h.Layout.readBlock(r, first, p, table(h.Bytes)); err != nil {

@@ -36,7 +36,7 @@ func part(tensor, index uint64, p []byte) Fingerprint {
 func (f Fingerprint) Add(g Fingerprint) Fingerprint { return Fingerprint{f.Hi + g.Hi, f.Lo + g.Lo} }
 
 // Fingerprint hashes step, ledger and every bit of the tensors that from holds. scratch is memory of FingerprintBlock
-// bytes to read into; nil: it is made.
+// bytes to read into; nil: it allocates them.
 func (l *Layout) Fingerprint(step int64, ledger *schedule.Ledger, from Reader, scratch []byte) (f Fingerprint,
 	err error) {
 	head, err := FingerprintHead(step, ledger)

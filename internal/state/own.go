@@ -33,7 +33,7 @@ func OfJob(model []evenweave.Tensor) (*Layout, error) {
 // OfModel lays out the tensors that are not the tool's own.
 func (l *Layout) OfModel() (*Layout, error) { return NewLayout(l.Tensors[:l.own()]) }
 
-// own is the index of the first tensor of the tool's own.
+// own is the index of the first of the tool's own tensors, or the number of tensors if there are none.
 func (l *Layout) own() int {
 	n := len(l.Tensors)
 	for n > 0 && strings.HasPrefix(l.Tensors[n-1].Name, Reserved) {
