@@ -122,6 +122,7 @@ func TestRepliesAreBounded(t *testing.T) {
 		<-done
 	}
 }
+
 // TestARefusedConnectionIsReplaced: a connection keeps the certificates that it was made with. Here the server takes no
 // call of its first connection any more, and the caller no answer of it.
 func TestARefusedConnectionIsReplaced(t *testing.T) {
