@@ -26,12 +26,12 @@ type Source interface {
 // shows of itself (evenweave.Classed, Pictured, Located) the data do too; samples whose one input is bytes of the shape
 // [height width] or [height width channels] are shown as pictures.
 func New(s Source) (evenweave.Data, error) {
-	if n := s.Len(); n < 1 || n > math.MaxInt32 {
-		return nil, fmt.Errorf("dataset: %d samples: expected 1 to %d", n, math.MaxInt32)
-	}
 	inputs, labels := s.Layout()
 	if len(inputs) == 0 {
 		return nil, errors.New("dataset: no inputs: expected at least one tensor")
+	}
+	if n := s.Len(); n < 1 || n > math.MaxInt32 {
+		return nil, fmt.Errorf("dataset: %d samples: expected 1 to %d", n, math.MaxInt32)
 	}
 	for what, layout := range map[string][]Flat{"input": inputs, "label": labels} {
 		for i, l := range layout {

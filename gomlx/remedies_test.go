@@ -41,10 +41,11 @@ func remedies() []remedy {
 			"", "TestStepsAreTrainers/L1_on_go"},
 		{"schedules ask for the last step, which only GoMLX's loop sets", "m.setup.TotalSteps > 0 {",
 			"m.setup.TotalSteps > 1<<60 {", "TestTheLastStepIsTheJobs"},
-		{"what is counted for each micro-batch alike would count V times a step",
-			"dependsOn(v.NodeValue(f.graph), f.batch, seen)",
-			"(true || dependsOn(v.NodeValue(f.graph), f.batch, seen))",
-			"TestOnceAStep"},
+		{"what micro-batches change alike must be changed by the step, once", "batched(n, s)))\n\t}\n\tb.function(" +
+			"b.store.RootScope(), b.config.Spec, inputs)", "batched(n, s)))\n\t}", "TestOnceAStep"},
+		{"what micro-batches change alike has no mean: integers would be refused",
+			"dependsOn(v.NodeValue(f.graph), f.batch, seen)", "(true || dependsOn(v.NodeValue(f.graph), f.batch, seen))",
+			"TestRoles"},
 		{"what a loop's closure captures is not among a node's inputs",
 			"slices.Contains([]graph.NodeType{graph.NodeTypeWhile, graph.NodeTypeIf, " +
 				"graph.NodeTypeCall},\n\t\tn.Type())",
