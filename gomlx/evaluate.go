@@ -172,7 +172,12 @@ func (b *builder) evaluation(n int) (e *evaluation, f *forward, outputs []*graph
 			panic(fmt.Errorf("metric %s is computed by Go, batch by batch: only those of a graph are supported",
 				k.Name()))
 		}
+		before := b.kept(f)
 		totals = append(totals, wide(k.UpdateGraph(b.store.RootScope(), f.labels, f.predictions)))
+		if b.kept(f) == before {
+			panic(fmt.Errorf("metric %s keeps nothing between batches: it would be that of the last one; use a mean "+
+				"(metric.NewMeanMetric)", k.Name()))
+		}
 	}
 	outputs = []*graph.Node{graph.Stack(totals, 0)}
 	for v := range b.store.IterVariables() {
@@ -186,4 +191,14 @@ func (b *builder) evaluation(n int) (e *evaluation, f *forward, outputs []*graph
 		e.kept, outputs = append(e.kept, v), append(outputs, v.NodeValue(f.graph))
 	}
 	return e, f, outputs, nil
+}
+
+// kept is the number of variables that metrics keep in a graph.
+func (b *builder) kept(f *forward) (n int) {
+	for v := range b.store.IterVariables() {
+		if strings.HasPrefix(v.Path(), "/"+metric.Scope+"/") && v.InUseByGraph(f.graph) {
+			n++
+		}
+	}
+	return n
 }

@@ -1,7 +1,7 @@
 package gomlx
 
 import (
-	"cmp"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -38,6 +38,35 @@ func TestVerify(t *testing.T) {
 				},
 			}, evenweavetest.Config{Backend: row.backend, MicroBatch: 8, Steps: 2})
 		})
+	}
+}
+
+// recorder is a test that may fail.
+type recorder struct {
+	testing.TB
+	said string
+}
+
+func (r *recorder) Errorf(format string, args ...any) { r.said += fmt.Sprintf(format, args...) }
+
+// TestVerifyNamesTheTensor of a model that is not exact, and where it differs: this one counts how often it was built.
+func TestVerifyNamesTheTensor(t *testing.T) {
+	built, d, r := 0, data(t, 50), &recorder{TB: t}
+	c := network{}.config(nil, nil)
+	c.Model = func(scope *model.Scope, x *graph.Node) *graph.Node {
+		built++
+		noise := scope.VariableWithValue("noise", float32(1)).NodeValue(x)
+		more := graph.MulScalar(noise, built)
+		train.AddLoss(graph.Sub(more, graph.StopGradient(more))) // 0, with a gradient
+		return network{}.build(scope, x)
+	}
+	evenweavetest.Verify(r, &evenweave.Task{
+		Name: "inexact", Backend: Resolve,
+		Data:  func(string) (evenweave.Sets, error) { return evenweave.Sets{Train: d}, nil },
+		Model: func(setup evenweave.Setup) (evenweave.Model, error) { return New(setup, c) },
+	}, evenweavetest.Config{Backend: "go", MicroBatch: 8})
+	if want := "step 1, micro-batch 0: the gradient of noise differs in a second model"; !strings.Contains(r.said, want) {
+		t.Errorf("it says %q, expected %q", r.said, want)
 	}
 }
 
@@ -115,59 +144,6 @@ func TestInitialValuesAreTheSeeds(t *testing.T) {
 	one, again, two := values(1), values(1), values(2)
 	if one != again || one == two {
 		t.Errorf("seed 1 twice: equal %v; seeds 1 and 2: equal %v", one == again, one == two)
-	}
-}
-
-// linear is a model of one layer, with something before it.
-func linear(before func(scope *model.Scope, x *graph.Node)) func(scope *model.Scope, x *graph.Node) *graph.Node {
-	return func(scope *model.Scope, x *graph.Node) *graph.Node {
-		before(scope, x)
-		return layers.Dense(scope.In("dense"), x, true, classes)
-	}
-}
-
-// TestRefused: what cannot be exact is refused by name, with what to do.
-func TestRefused(t *testing.T) {
-	add := func(v *model.Variable, x *graph.Node) { v.SetNodeValue(graph.Add(v.NodeValue(x), x)) }
-	for name, row := range map[string]struct {
-		before        func(scope *model.Scope, x *graph.Node)
-		network       any
-		backend, says string
-	}{
-		"a trainable integer": {before: func(scope *model.Scope, x *graph.Node) {
-			scope.VariableWithValue("table", int32(1)).NodeValue(x)
-		}, says: "variable /table is trainable and of type Int32"},
-		"a weight that the model changes": {before: func(scope *model.Scope, x *graph.Node) {
-			add(scope.VariableWithValue("ema", float32(1)), graph.ScalarOne(x.Graph(), dtypes.Float32))
-		}, says: "changes the trainable variable /ema"},
-		"an integer that depends on samples": {before: func(scope *model.Scope, x *graph.Node) {
-			add(scope.VariableWithValue("seen", int32(1)).SetTrainable(false),
-				graph.ConvertDType(graph.ReduceAllSum(x), dtypes.Int32))
-		}, says: "changes the variable /seen, of type Int32, by what is in a micro-batch"},
-		"batch norm on go": {network: network{batchNorm: true}.build, backend: "go", says: "--backend xla"},
-		"max pool on go": {network: func(scope *model.Scope, x *graph.Node) *graph.Node {
-			x = layers.Dense(scope, graph.MaxPool(graph.Reshape(x, -1, features, 1)).Window(2).Done(), true, classes)
-			return graph.ReduceMax(x, 1)
-		}, backend: "go", says: "--backend xla"},
-		"no model":  {network: 1, says: "Config.Model is a int"},
-		"no inputs": {network: func(*model.Scope) *graph.Node { return nil }, says: "not a signature"},
-		"two inputs": {network: func(_ *model.Scope, a, _ *graph.Node) *graph.Node { return a },
-			says: "takes 2 inputs"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := network{}.config(nil, nil)
-			c.Model = row.network
-			if row.before != nil {
-				c.Model = linear(row.before)
-			}
-			m, err := New(evenweave.Setup{Backend: cmp.Or(row.backend, "go"), MicroBatch: 4}, c)
-			if err == nil {
-				m.Close()
-			}
-			if err == nil || !strings.Contains(err.Error(), row.says) {
-				t.Errorf("%v, expected an error with %q", err, row.says)
-			}
-		})
 	}
 }
 
