@@ -1,13 +1,17 @@
 package main
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"evenweave"
 	"evenweave/cli"
+	"evenweave/dataset"
 	"evenweave/evenweavetest"
+	"evenweave/gomlx"
 )
 
 func TestMain(m *testing.M) { evenweavetest.Main(m, main) }
@@ -23,6 +27,34 @@ func TestWorkerCountChangesNothing(t *testing.T) {
 	r := evenweavetest.SameWeights(t, tiny("--steps", "100")...)
 	if loss := r.Figures["loss"]; !(loss > 0 && loss < 4) {
 		t.Errorf("loss %v after training, that of a guess is 5.5", loss)
+	}
+}
+
+// The network knows the order of bytes: GoMLX's transformer has no positions unless it is given some.
+func TestOrderMatters(t *testing.T) {
+	o := &options{Layers: 1, Width: 8, Heads: 2, Context: 4, Params: gomlx.Params{}}
+	m, err := o.model(evenweave.Setup{Backend: "go", MicroBatch: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Init(1); err != nil {
+		t.Fatal(err)
+	}
+	var logits [2][]float32
+	for i, text := range [][]int32{{1, 2, 3, 9}, {2, 1, 3, 9}} {
+		out, err := m.(*gomlx.Model).Predict(dataset.Of(text, 4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		logits[i] = dataset.Values[float32](out[0])[3*vocabulary:]
+	}
+	most := 0.0
+	for i, l := range logits[0] {
+		most = max(most, math.Abs(float64(l-logits[1][i])))
+	}
+	if most < 1e-4 {
+		t.Errorf("two bytes in another order change what follows by %v at most", most)
 	}
 }
 

@@ -32,7 +32,7 @@ func task() *evenweave.Task {
 		Data: func(string) (evenweave.Sets, error) {
 			return evenweave.Sets{Train: points{0, o.Points}, Test: points{1_000_000, 3000}}, nil
 		},
-		Model:   func(evenweave.Setup) (evenweave.Model, error) { return &softmax{rate: float32(o.Rate)}, nil },
+		Model:   func(evenweave.Setup) (evenweave.Model, error) { return newSoftmax(o.Rate), nil },
 		Metrics: []string{"accuracy"},
 	}
 }

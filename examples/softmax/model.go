@@ -2,69 +2,57 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"math"
 
 	"evenweave"
 )
 
-// softmax is softmax regression trained by plain SGD. Its whole state is one tensor: a row for each class, its weights
-// and then its bias.
+const perClass = features + 1 // weights, and then a bias
+
+// softmax is softmax regression trained by plain SGD. Its whole state is one tensor, a row for each class.
 type softmax struct {
-	weights [classes][features + 1]float32
+	weights evenweave.Floats
 	rate    float32
+}
+
+func newSoftmax(rate float64) *softmax {
+	return &softmax{make(evenweave.Floats, classes*perClass), float32(rate)}
 }
 
 // Tensors implements evenweave.Model.
 func (m *softmax) Tensors() []evenweave.Tensor {
 	return []evenweave.Tensor{{
-		Name: "weights", Type: evenweave.Float32, Shape: []int{classes, features + 1}, Role: evenweave.Trained,
+		Name: "weights", Type: evenweave.Float32, Shape: []int{classes, perClass}, Role: evenweave.Trained,
 	}}
 }
 
 // Init implements evenweave.Model: small numbers, a pure function of the seed.
 func (m *softmax) Init(seed uint64) error {
 	g := evenweave.NewGenerator(evenweave.Key(seed, evenweave.PurposeInit))
-	for c := range m.weights {
-		for f := range m.weights[c] {
-			m.weights[c][f] = float32(g.Below(2001))/10000 - 0.1
-		}
+	for i := range m.weights {
+		m.weights[i] = float32(g.Below(2001))/10000 - 0.1
 	}
 	return nil
 }
 
 // Read implements evenweave.Model.
-func (m *softmax) Read(_ int, offset int64, p []byte) error {
-	copy(p, m.encode()[offset:])
-	return nil
-}
+func (m *softmax) Read(_ int, offset int64, p []byte) error { return m.weights.Read(offset, p) }
 
 // Write implements evenweave.Model.
-func (m *softmax) Write(_ int, offset int64, p []byte) error {
-	b := m.encode()
-	copy(b[offset:], p)
-	_, err := binary.Decode(b, binary.LittleEndian, &m.weights)
-	return err
-}
-
-func (m *softmax) encode() []byte {
-	b, _ := binary.Append(nil, binary.LittleEndian, m.weights) // arrays of float32 can be encoded
-	return b
-}
+func (m *softmax) Write(_ int, offset int64, p []byte) error { return m.weights.Write(offset, p) }
 
 // Gradients implements evenweave.Model.
 func (m *softmax) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
 	sums, grad := evenweave.Sums{Metrics: []int64{0}}, grads[0]
 	clear(grad)
 	for _, p := range b.Content.([]point) {
-		probability := m.probabilities(p)
-		for c := range classes {
-			d := probability[c]
+		probability, guess := m.probabilities(p)
+		for c, d := range probability {
 			if c == p.cloud {
 				d--
 			}
-			row := grad[c*(features+1):]
+			row := grad[c*perClass:]
 			for f, x := range p.at {
 				row[f] += float32(d * x)
 			}
@@ -72,7 +60,7 @@ func (m *softmax) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Su
 		}
 		sums.Loss -= math.Log(float64(probability[p.cloud]))
 		sums.Weight++
-		if m.guess(p) == p.cloud {
+		if guess == p.cloud {
 			sums.Metrics[0]++
 		}
 	}
@@ -82,7 +70,7 @@ func (m *softmax) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Su
 // Update implements evenweave.Model: one step of SGD.
 func (m *softmax) Update(mean [][]float32, _ int64) error {
 	for i, g := range mean[0] {
-		m.weights[i/(features+1)][i%(features+1)] -= m.rate * g
+		m.weights[i] -= m.rate * g
 	}
 	return nil
 }
@@ -92,7 +80,7 @@ func (m *softmax) Close() error { return nil }
 
 // Evaluate implements evenweave.Evaluator.
 func (m *softmax) Evaluate(_ context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
-	right, loss := 0, 0.0
+	right, loss, n := 0.0, 0.0, float64(data.Len())
 	b := &evenweave.Batch{Samples: []int32{0}}
 	for i := range data.Len() {
 		b.Samples[0] = int32(i)
@@ -100,21 +88,21 @@ func (m *softmax) Evaluate(_ context.Context, data evenweave.Data) ([]evenweave.
 			return nil, fmt.Errorf("point %d: %w", i, err)
 		}
 		p := b.Content.([]point)[0]
-		if m.guess(p) == p.cloud {
+		probability, guess := m.probabilities(p)
+		if guess == p.cloud {
 			right++
 		}
-		loss -= math.Log(float64(m.probabilities(p)[p.cloud]))
+		loss -= math.Log(float64(probability[p.cloud]))
 	}
-	n := float64(data.Len())
-	return []evenweave.Figure{
-		{Name: "accuracy", Value: float64(right) / n, Better: evenweave.Higher},
-		{Name: "loss", Value: loss / n, Better: evenweave.Lower},
-	}, nil
+	return []evenweave.Figure{{Name: "accuracy", Value: right / n, Better: evenweave.Higher},
+		{Name: "loss", Value: loss / n, Better: evenweave.Lower}}, nil
 }
 
-func (m *softmax) probabilities(p point) (out [classes]float32) {
+// probabilities are those of the classes, and the likeliest of them.
+func (m *softmax) probabilities(p point) (out [classes]float32, guess int) {
 	sum := float32(0)
-	for c, row := range m.weights {
+	for c := range out {
+		row := m.weights[c*perClass:]
 		z := row[features]
 		for f, x := range p.at {
 			z += float32(row[f] * x) // rounded before it is added: no fused multiply-add, on any processor
@@ -123,17 +111,9 @@ func (m *softmax) probabilities(p point) (out [classes]float32) {
 		sum += out[c]
 	}
 	for c := range out {
-		out[c] /= sum
-	}
-	return out
-}
-
-func (m *softmax) guess(p point) (best int) {
-	probability := m.probabilities(p)
-	for c := range probability {
-		if probability[c] > probability[best] {
-			best = c
+		if out[c] /= sum; out[c] > out[guess] {
+			guess = c
 		}
 	}
-	return best
+	return out, guess
 }
