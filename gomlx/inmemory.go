@@ -36,8 +36,9 @@ func InMemory(batches train.Dataset, most int64) (data evenweave.Data, err error
 			size += int64(len(f.Bytes))
 		}
 		if size > most {
-			return nil, fmt.Errorf("%s: %d bytes after %d batches, expected at most %d: must it end (no Infinite), or is "+
-				"it too large for memory", batches.Name(), size, n, most)
+			return nil,
+				fmt.Errorf("%s: %d bytes after %d batches, expected at most %d: must it end (no Infinite), or is "+
+					"it too large for memory", batches.Name(), size, n, most)
 		}
 	}
 	return dataset.InMemory(inputs, labels)

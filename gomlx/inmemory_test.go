@@ -48,7 +48,8 @@ func TestDataOfGoMLX(t *testing.T) {
 	}
 	wide := train.Batch{Inputs: []*tensors.Tensor{tensors.FromValue([][]float32{{1, 2}})}}
 	for says, all := range map[string][]train.Batch{
-		"batch 0 of given: tensor 0 is a scalar":                                              {{Inputs: []*tensors.Tensor{tensors.FromValue(float32(1))}}},
+		"batch 0 of given: tensor 0 is a " +
+			"scalar": {{Inputs: []*tensors.Tensor{tensors.FromValue(float32(1))}}},
 		"batch 1 of given: tensor 0 has samples of (Float32)[2], those before have float32[]": {vector(1), wide},
 		"batch 1 of given: 0 tensors, those before have 1":                                    {vector(1), {}},
 		"batch 0 of given: it has the spec other":                                             {{Spec: "other"}},

@@ -152,7 +152,8 @@ func TestSamplesRefused(t *testing.T) {
 			Labels: []dataset.Flat{y}, Weights: one},
 		"labels[0]: samples are float32[1], Config has int32[1]": &dataset.Content{Inputs: []dataset.Flat{x},
 			Labels: []dataset.Flat{dataset.Of(one, 1)}, Weights: one},
-		"labels[0]: 8 bytes: expected 1 samples of 4": &dataset.Content{Inputs: []dataset.Flat{dataset.Of(make([]float32,
+		"labels[0]: 8 bytes: expected 1 samples of " +
+			"4": &dataset.Content{Inputs: []dataset.Flat{dataset.Of(make([]float32,
 			features), features)}, Labels: []dataset.Flat{y}, Weights: one[:1]},
 		"sample 1 has weight 0.5": &dataset.Content{Inputs: []dataset.Flat{x}, Labels: []dataset.Flat{y},
 			Weights: []float32{1, 0.5}},

@@ -44,7 +44,8 @@ func remedies() []remedy {
 		{"what micro-batches change alike must be changed by the step, once", "batched(n, s)))\n\t}\n\tb.function(" +
 			"b.store.RootScope(), b.config.Spec, inputs)", "batched(n, s)))\n\t}", "TestOnceAStep"},
 		{"what micro-batches change alike has no mean: integers would be refused",
-			"dependsOn(v.NodeValue(f.graph), f.batch, seen)", "(true || dependsOn(v.NodeValue(f.graph), f.batch, seen))",
+			"dependsOn(v.NodeValue(f.graph), f.batch, seen)",
+			"(true || dependsOn(v.NodeValue(f.graph), f.batch, seen))",
 			"TestRoles"},
 		{"what a loop's closure captures is not among a node's inputs",
 			"slices.Contains([]graph.NodeType{graph.NodeTypeWhile, graph.NodeTypeIf, " +

@@ -65,7 +65,8 @@ func TestVerifyNamesTheTensor(t *testing.T) {
 		Data:  func(string) (evenweave.Sets, error) { return evenweave.Sets{Train: d}, nil },
 		Model: func(setup evenweave.Setup) (evenweave.Model, error) { return New(setup, c) },
 	}, evenweavetest.Config{Backend: "go", MicroBatch: 8})
-	if want := "step 1, micro-batch 0: the gradient of noise differs in a second model"; !strings.Contains(r.said, want) {
+	if want := "step 1, micro-batch 0: the gradient of noise differs in a second model"; !strings.Contains(r.said,
+		want) {
 		t.Errorf("it says %q, expected %q", r.said, want)
 	}
 }
