@@ -95,6 +95,7 @@ func (r *roster) heal(s *proto.Status) {
 func (r *roster) fact(s *proto.Status) policy.Report {
 	report := policy.Report{Member: s.Member, Generation: s.Generation, Step: s.Step, Resting: policy.Rests(s.Phase)}
 	if !r.inWorld(s.Member) {
+		report.CatchingUp = s.Phase == policy.PhaseCatchUp
 		return report
 	}
 	report.Holding, report.Committed = s.Holding, s.Generation > 0 && s.Opened == s.Generation

@@ -43,10 +43,15 @@ func PiecesOf(r io.Reader) Pieces {
 // SendBlocks sends pieces in blocks, without a copy. It gives up a reader that takes no block for `quiet`. The handler
 // must then return at once: that ends the blocked send.
 func SendBlocks(send func(*Block) error, quiet time.Duration, pieces Pieces) error {
+	return Sending(send, quiet, func(send func(*Block) error) error { return eachBlock(pieces, send) })
+}
+
+// Sending runs what sends messages. It gives up a reader that takes none for `quiet`, likewise.
+func Sending[M any](send func(M) error, quiet time.Duration, run func(send func(M) error) error) error {
 	taken, sent := make(chan struct{}, 1), make(chan error, 1)
 	go func() {
-		sent <- eachBlock(pieces, func(b *Block) error {
-			err := send(b)
+		sent <- run(func(m M) error {
+			err := send(m)
 			select {
 			case taken <- struct{}{}:
 			default:
@@ -63,7 +68,7 @@ func SendBlocks(send func(*Block) error, quiet time.Duration, pieces Pieces) err
 		case <-taken:
 			idle.Reset(quiet)
 		case <-idle.C:
-			return status.Errorf(codes.DeadlineExceeded, "no block was read for %v", quiet)
+			return status.Errorf(codes.DeadlineExceeded, "nothing was read for %v", quiet)
 		}
 	}
 }

@@ -793,6 +793,175 @@ func (x *Block) GetData() []byte {
 	return nil
 }
 
+type UpdatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatesRequest) Reset() {
+	*x = UpdatesRequest{}
+	mi := &file_proto_evenweave_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatesRequest) ProtoMessage() {}
+
+func (x *UpdatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_evenweave_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatesRequest.ProtoReflect.Descriptor instead.
+func (*UpdatesRequest) Descriptor() ([]byte, []int) {
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UpdatesRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+// Update is one of these, by what is set: a state (the first), a step, a part of the words of the step before, or a sign
+// of life.
+type Update struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step of the state, or of the state that the step makes.
+	Step int64 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
+	// Fingerprint of that state.
+	High int64 `protobuf:"varint,2,opt,name=high,proto3" json:"high,omitempty"`
+	Low  int64 `protobuf:"varint,3,opt,name=low,proto3" json:"low,omitempty"`
+	// The sender's step, and the generation that it trains in.
+	Newest     int64 `protobuf:"varint,4,opt,name=newest,proto3" json:"newest,omitempty"`
+	Generation int64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	// All ranks leave that generation after this step.
+	Changing bool `protobuf:"varint,6,opt,name=changing,proto3" json:"changing,omitempty"`
+	// The step changes ledger and step count only; it has no words.
+	Skipped bool  `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Weight  int64 `protobuf:"varint,8,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Dataset indices of the samples, plus 1; 0 for padding.
+	Samples []uint32 `protobuf:"varint,9,rep,packed,name=samples,proto3" json:"samples,omitempty"`
+	// The exponents of the sum, its words and its bounds, one after the other: int64, the low byte first.
+	Words         []byte `protobuf:"bytes,10,opt,name=words,proto3" json:"words,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Update) Reset() {
+	*x = Update{}
+	mi := &file_proto_evenweave_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Update) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Update) ProtoMessage() {}
+
+func (x *Update) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_evenweave_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Update.ProtoReflect.Descriptor instead.
+func (*Update) Descriptor() ([]byte, []int) {
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Update) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Update) GetHigh() int64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *Update) GetLow() int64 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *Update) GetNewest() int64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+func (x *Update) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Update) GetChanging() bool {
+	if x != nil {
+		return x.Changing
+	}
+	return false
+}
+
+func (x *Update) GetSkipped() bool {
+	if x != nil {
+		return x.Skipped
+	}
+	return false
+}
+
+func (x *Update) GetWeight() int64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Update) GetSamples() []uint32 {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+func (x *Update) GetWords() []byte {
+	if x != nil {
+		return x.Words
+	}
+	return nil
+}
+
 type AcknowledgeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -803,7 +972,7 @@ type AcknowledgeRequest struct {
 
 func (x *AcknowledgeRequest) Reset() {
 	*x = AcknowledgeRequest{}
-	mi := &file_proto_evenweave_proto_msgTypes[9]
+	mi := &file_proto_evenweave_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +984,7 @@ func (x *AcknowledgeRequest) String() string {
 func (*AcknowledgeRequest) ProtoMessage() {}
 
 func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[9]
+	mi := &file_proto_evenweave_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +997,7 @@ func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
 func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{9}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AcknowledgeRequest) GetJob() string {
@@ -853,7 +1022,7 @@ type AcknowledgeReply struct {
 
 func (x *AcknowledgeReply) Reset() {
 	*x = AcknowledgeReply{}
-	mi := &file_proto_evenweave_proto_msgTypes[10]
+	mi := &file_proto_evenweave_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +1034,7 @@ func (x *AcknowledgeReply) String() string {
 func (*AcknowledgeReply) ProtoMessage() {}
 
 func (x *AcknowledgeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[10]
+	mi := &file_proto_evenweave_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +1047,7 @@ func (x *AcknowledgeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcknowledgeReply.ProtoReflect.Descriptor instead.
 func (*AcknowledgeReply) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{10}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{12}
 }
 
 type CheckpointRequest struct {
@@ -894,7 +1063,7 @@ type CheckpointRequest struct {
 
 func (x *CheckpointRequest) Reset() {
 	*x = CheckpointRequest{}
-	mi := &file_proto_evenweave_proto_msgTypes[11]
+	mi := &file_proto_evenweave_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1075,7 @@ func (x *CheckpointRequest) String() string {
 func (*CheckpointRequest) ProtoMessage() {}
 
 func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[11]
+	mi := &file_proto_evenweave_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1088,7 @@ func (x *CheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckpointRequest.ProtoReflect.Descriptor instead.
 func (*CheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{11}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CheckpointRequest) GetJob() string {
@@ -959,7 +1128,7 @@ type BlameRequest struct {
 
 func (x *BlameRequest) Reset() {
 	*x = BlameRequest{}
-	mi := &file_proto_evenweave_proto_msgTypes[12]
+	mi := &file_proto_evenweave_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1140,7 @@ func (x *BlameRequest) String() string {
 func (*BlameRequest) ProtoMessage() {}
 
 func (x *BlameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[12]
+	mi := &file_proto_evenweave_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1153,7 @@ func (x *BlameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlameRequest.ProtoReflect.Descriptor instead.
 func (*BlameRequest) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{12}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BlameRequest) GetJob() string {
@@ -1003,7 +1172,7 @@ type BlameReply struct {
 
 func (x *BlameReply) Reset() {
 	*x = BlameReply{}
-	mi := &file_proto_evenweave_proto_msgTypes[13]
+	mi := &file_proto_evenweave_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1184,7 @@ func (x *BlameReply) String() string {
 func (*BlameReply) ProtoMessage() {}
 
 func (x *BlameReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[13]
+	mi := &file_proto_evenweave_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1197,7 @@ func (x *BlameReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlameReply.ProtoReflect.Descriptor instead.
 func (*BlameReply) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{13}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BlameReply) GetEvents() []*BlameEvent {
@@ -1052,7 +1221,7 @@ type BlameEvent struct {
 
 func (x *BlameEvent) Reset() {
 	*x = BlameEvent{}
-	mi := &file_proto_evenweave_proto_msgTypes[14]
+	mi := &file_proto_evenweave_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1233,7 @@ func (x *BlameEvent) String() string {
 func (*BlameEvent) ProtoMessage() {}
 
 func (x *BlameEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_evenweave_proto_msgTypes[14]
+	mi := &file_proto_evenweave_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1246,7 @@ func (x *BlameEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlameEvent.ProtoReflect.Descriptor instead.
 func (*BlameEvent) Descriptor() ([]byte, []int) {
-	return file_proto_evenweave_proto_rawDescGZIP(), []int{14}
+	return file_proto_evenweave_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BlameEvent) GetTimeNanos() int64 {
@@ -1206,7 +1375,23 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\"\x1b\n" +
 	"\x05Block\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\":\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\"\n" +
+	"\x0eUpdatesRequest\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"\xf8\x01\n" +
+	"\x06Update\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x12\n" +
+	"\x04high\x18\x02 \x01(\x03R\x04high\x12\x10\n" +
+	"\x03low\x18\x03 \x01(\x03R\x03low\x12\x16\n" +
+	"\x06newest\x18\x04 \x01(\x03R\x06newest\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x03R\n" +
+	"generation\x12\x1a\n" +
+	"\bchanging\x18\x06 \x01(\bR\bchanging\x12\x18\n" +
+	"\askipped\x18\a \x01(\bR\askipped\x12\x16\n" +
+	"\x06weight\x18\b \x01(\x03R\x06weight\x12\x18\n" +
+	"\asamples\x18\t \x03(\rR\asamples\x12\x14\n" +
+	"\x05words\x18\n" +
+	" \x01(\fR\x05words\":\n" +
 	"\x12AcknowledgeRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\"\x12\n" +
@@ -1231,11 +1416,12 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"generation\x12\x12\n" +
 	"\x04step\x18\x04 \x01(\x03R\x04step\x12\x12\n" +
 	"\x04what\x18\x05 \x01(\tR\x04what\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail2\xce\x02\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail2\x8f\x03\n" +
 	"\x06Member\x12=\n" +
 	"\x06Follow\x12\x1b.evenweave.v1.FollowRequest\x1a\x14.evenweave.v1.Status0\x01\x129\n" +
 	"\x05Probe\x12\x1a.evenweave.v1.ProbeRequest\x1a\x14.evenweave.v1.Status\x12:\n" +
-	"\x05State\x12\x1a.evenweave.v1.StateRequest\x1a\x13.evenweave.v1.Block0\x01\x12O\n" +
+	"\x05State\x12\x1a.evenweave.v1.StateRequest\x1a\x13.evenweave.v1.Block0\x01\x12?\n" +
+	"\aUpdates\x12\x1c.evenweave.v1.UpdatesRequest\x1a\x14.evenweave.v1.Update0\x01\x12O\n" +
 	"\vAcknowledge\x12 .evenweave.v1.AcknowledgeRequest\x1a\x1e.evenweave.v1.AcknowledgeReply\x12=\n" +
 	"\x05Blame\x12\x1a.evenweave.v1.BlameRequest\x1a\x18.evenweave.v1.BlameReply2S\n" +
 	"\vCoordinator\x12D\n" +
@@ -1254,7 +1440,7 @@ func file_proto_evenweave_proto_rawDescGZIP() []byte {
 	return file_proto_evenweave_proto_rawDescData
 }
 
-var file_proto_evenweave_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_proto_evenweave_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_proto_evenweave_proto_goTypes = []any{
 	(*FollowRequest)(nil),      // 0: evenweave.v1.FollowRequest
 	(*ProbeRequest)(nil),       // 1: evenweave.v1.ProbeRequest
@@ -1265,12 +1451,14 @@ var file_proto_evenweave_proto_goTypes = []any{
 	(*Accusation)(nil),         // 6: evenweave.v1.Accusation
 	(*StateRequest)(nil),       // 7: evenweave.v1.StateRequest
 	(*Block)(nil),              // 8: evenweave.v1.Block
-	(*AcknowledgeRequest)(nil), // 9: evenweave.v1.AcknowledgeRequest
-	(*AcknowledgeReply)(nil),   // 10: evenweave.v1.AcknowledgeReply
-	(*CheckpointRequest)(nil),  // 11: evenweave.v1.CheckpointRequest
-	(*BlameRequest)(nil),       // 12: evenweave.v1.BlameRequest
-	(*BlameReply)(nil),         // 13: evenweave.v1.BlameReply
-	(*BlameEvent)(nil),         // 14: evenweave.v1.BlameEvent
+	(*UpdatesRequest)(nil),     // 9: evenweave.v1.UpdatesRequest
+	(*Update)(nil),             // 10: evenweave.v1.Update
+	(*AcknowledgeRequest)(nil), // 11: evenweave.v1.AcknowledgeRequest
+	(*AcknowledgeReply)(nil),   // 12: evenweave.v1.AcknowledgeReply
+	(*CheckpointRequest)(nil),  // 13: evenweave.v1.CheckpointRequest
+	(*BlameRequest)(nil),       // 14: evenweave.v1.BlameRequest
+	(*BlameReply)(nil),         // 15: evenweave.v1.BlameReply
+	(*BlameEvent)(nil),         // 16: evenweave.v1.BlameEvent
 }
 var file_proto_evenweave_proto_depIdxs = []int32{
 	5,  // 0: evenweave.v1.Status.commits:type_name -> evenweave.v1.Commit
@@ -1278,21 +1466,23 @@ var file_proto_evenweave_proto_depIdxs = []int32{
 	4,  // 2: evenweave.v1.Status.ledger:type_name -> evenweave.v1.Ledger
 	3,  // 3: evenweave.v1.Status.due:type_name -> evenweave.v1.HeldState
 	3,  // 4: evenweave.v1.Status.held:type_name -> evenweave.v1.HeldState
-	14, // 5: evenweave.v1.BlameReply.events:type_name -> evenweave.v1.BlameEvent
+	16, // 5: evenweave.v1.BlameReply.events:type_name -> evenweave.v1.BlameEvent
 	0,  // 6: evenweave.v1.Member.Follow:input_type -> evenweave.v1.FollowRequest
 	1,  // 7: evenweave.v1.Member.Probe:input_type -> evenweave.v1.ProbeRequest
 	7,  // 8: evenweave.v1.Member.State:input_type -> evenweave.v1.StateRequest
-	9,  // 9: evenweave.v1.Member.Acknowledge:input_type -> evenweave.v1.AcknowledgeRequest
-	12, // 10: evenweave.v1.Member.Blame:input_type -> evenweave.v1.BlameRequest
-	11, // 11: evenweave.v1.Coordinator.Checkpoint:input_type -> evenweave.v1.CheckpointRequest
-	2,  // 12: evenweave.v1.Member.Follow:output_type -> evenweave.v1.Status
-	2,  // 13: evenweave.v1.Member.Probe:output_type -> evenweave.v1.Status
-	8,  // 14: evenweave.v1.Member.State:output_type -> evenweave.v1.Block
-	10, // 15: evenweave.v1.Member.Acknowledge:output_type -> evenweave.v1.AcknowledgeReply
-	13, // 16: evenweave.v1.Member.Blame:output_type -> evenweave.v1.BlameReply
-	8,  // 17: evenweave.v1.Coordinator.Checkpoint:output_type -> evenweave.v1.Block
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
+	9,  // 9: evenweave.v1.Member.Updates:input_type -> evenweave.v1.UpdatesRequest
+	11, // 10: evenweave.v1.Member.Acknowledge:input_type -> evenweave.v1.AcknowledgeRequest
+	14, // 11: evenweave.v1.Member.Blame:input_type -> evenweave.v1.BlameRequest
+	13, // 12: evenweave.v1.Coordinator.Checkpoint:input_type -> evenweave.v1.CheckpointRequest
+	2,  // 13: evenweave.v1.Member.Follow:output_type -> evenweave.v1.Status
+	2,  // 14: evenweave.v1.Member.Probe:output_type -> evenweave.v1.Status
+	8,  // 15: evenweave.v1.Member.State:output_type -> evenweave.v1.Block
+	10, // 16: evenweave.v1.Member.Updates:output_type -> evenweave.v1.Update
+	12, // 17: evenweave.v1.Member.Acknowledge:output_type -> evenweave.v1.AcknowledgeReply
+	15, // 18: evenweave.v1.Member.Blame:output_type -> evenweave.v1.BlameReply
+	8,  // 19: evenweave.v1.Coordinator.Checkpoint:output_type -> evenweave.v1.Block
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1309,7 +1499,7 @@ func file_proto_evenweave_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_evenweave_proto_rawDesc), len(file_proto_evenweave_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -24,6 +24,7 @@ const (
 	Member_Follow_FullMethodName      = "/evenweave.v1.Member/Follow"
 	Member_Probe_FullMethodName       = "/evenweave.v1.Member/Probe"
 	Member_State_FullMethodName       = "/evenweave.v1.Member/State"
+	Member_Updates_FullMethodName     = "/evenweave.v1.Member/Updates"
 	Member_Acknowledge_FullMethodName = "/evenweave.v1.Member/Acknowledge"
 	Member_Blame_FullMethodName       = "/evenweave.v1.Member/Blame"
 )
@@ -42,6 +43,9 @@ type MemberClient interface {
 	// State streams the encoding of a state held by this member, or a range of it: of the live one, of a due snapshot, or
 	// of one that it is fetching itself, whose blocks it passes on as they arrive.
 	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Block], error)
+	// Updates lets a spare catch up with this member: first it names a state, which State then serves; then follow the sums
+	// of the steps since, each as soon as it is committed. It ends if the caller falls too far behind.
+	Updates(ctx context.Context, in *UpdatesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Update], error)
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeReply, error)
 	// Blame returns the member's recent collective events, oldest first.
@@ -104,6 +108,25 @@ func (c *memberClient) State(ctx context.Context, in *StateRequest, opts ...grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Member_StateClient = grpc.ServerStreamingClient[Block]
 
+func (c *memberClient) Updates(ctx context.Context, in *UpdatesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Update], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Member_ServiceDesc.Streams[2], Member_Updates_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UpdatesRequest, Update]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Member_UpdatesClient = grpc.ServerStreamingClient[Update]
+
 func (c *memberClient) Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AcknowledgeReply)
@@ -138,6 +161,9 @@ type MemberServer interface {
 	// State streams the encoding of a state held by this member, or a range of it: of the live one, of a due snapshot, or
 	// of one that it is fetching itself, whose blocks it passes on as they arrive.
 	State(*StateRequest, grpc.ServerStreamingServer[Block]) error
+	// Updates lets a spare catch up with this member: first it names a state, which State then serves; then follow the sums
+	// of the steps since, each as soon as it is committed. It ends if the caller falls too far behind.
+	Updates(*UpdatesRequest, grpc.ServerStreamingServer[Update]) error
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeReply, error)
 	// Blame returns the member's recent collective events, oldest first.
@@ -160,6 +186,9 @@ func (UnimplementedMemberServer) Probe(context.Context, *ProbeRequest) (*Status,
 }
 func (UnimplementedMemberServer) State(*StateRequest, grpc.ServerStreamingServer[Block]) error {
 	return status.Error(codes.Unimplemented, "method State not implemented")
+}
+func (UnimplementedMemberServer) Updates(*UpdatesRequest, grpc.ServerStreamingServer[Update]) error {
+	return status.Error(codes.Unimplemented, "method Updates not implemented")
 }
 func (UnimplementedMemberServer) Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Acknowledge not implemented")
@@ -228,6 +257,17 @@ func _Member_State_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Member_StateServer = grpc.ServerStreamingServer[Block]
 
+func _Member_Updates_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UpdatesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MemberServer).Updates(m, &grpc.GenericServerStream[UpdatesRequest, Update]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Member_UpdatesServer = grpc.ServerStreamingServer[Update]
+
 func _Member_Acknowledge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AcknowledgeRequest)
 	if err := dec(in); err != nil {
@@ -293,6 +333,11 @@ var Member_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "State",
 			Handler:       _Member_State_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Updates",
+			Handler:       _Member_Updates_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -62,17 +62,30 @@ const (
 func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan, size int) *buffer {
 	v := plan.MicroBatches()
 	b := &buffer{blocks: blocks, elements: elements, microBatch: plan.MicroBatch}
-	b.words = make([]int64, blocks.Words()+blocks.Count()+sumSlots+metrics+2*v+plan.GlobalBatch+5*size)
-	rest := b.words
+	b.cut(make([]int64, blocks.Words()+blocks.Count()+sumSlots+metrics+2*v+plan.GlobalBatch+5*size), metrics, v,
+		plan.GlobalBatch, size)
+	return b
+}
+
+// cut makes these the buffer's words.
+func (b *buffer) cut(words []int64, metrics, v, globalBatch, size int) {
+	b.words = words
+	rest := words
 	take := func(n int) []int64 {
 		var s []int64
 		s, rest = rest[:n:n], rest[n:]
 		return s
 	}
-	b.gradient, b.bounds, b.sums = take(blocks.Words()), take(blocks.Count()), take(sumSlots+metrics)
-	b.coverage, b.verdict, b.samples = take(v), take(v), take(plan.GlobalBatch)
+	b.gradient, b.bounds, b.sums = take(b.blocks.Words()), take(b.blocks.Count()), take(sumSlots+metrics)
+	b.coverage, b.verdict, b.samples = take(v), take(v), take(globalBatch)
 	b.fingerprints, b.times, b.changes, b.skips = take(2*size), take(size), take(size), take(size)
-	return b
+}
+
+// give returns the words, the caller's from now on, and goes on with others.
+func (b *buffer) give() []int64 {
+	given := b.words
+	b.cut(make([]int64, len(given)), len(b.sums)-sumSlots, len(b.coverage), len(b.samples), len(b.times))
+	return given
 }
 
 func (b *buffer) reset() { clear(b.words) }

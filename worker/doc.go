@@ -8,6 +8,8 @@
 //	deadlines.go   how long a collective may take; pauses of this process
 //	step.go        one step: compute, all-reduce, check, update
 //	buffer.go      the content of a step's one collective
+//	catchup.go     a spare gets the state, and the steps since, before a world uses it
+//	updates.go     the other side: a copy of the state, and the steps since
 //	state.go       the live state and the due snapshots, and their readers
 //	report.go      the member's status for the coordinator
 //	server.go      the Member service

@@ -11,6 +11,7 @@ import (
 	"evenweave/internal/policy"
 	"evenweave/internal/state"
 	"evenweave/internal/transfer"
+	"evenweave/proto"
 )
 
 const (
@@ -25,6 +26,8 @@ const (
 // fetcher reads a state.
 type fetcher interface {
 	Fetch(ctx context.Context, w Wanted) (*state.State, error)
+	// Updates opens the Updates of the member at an address, which end with ctx.
+	Updates(ctx context.Context, address, job string) (next func() (*proto.Update, error), err error)
 }
 
 // Wanted is a state to fetch, and where it is.
@@ -75,7 +78,7 @@ func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64)
 	}
 	if f.restoring {
 		// no other member has it, or a tie; otherwise no member had one as new
-		if r := g.replica; r.broken || r.known && r.step >= f.step {
+		if r := g.replica; r.broken || r.counts() && r.step >= f.step {
 			g.healed(fmt.Sprintf("the checkpoint of step %d", f.step))
 		}
 		g.restored = f.step
@@ -152,6 +155,19 @@ type Fetcher struct {
 	To      func(keys []string) []grpc.CallOption // the options of a call to a member with these keys
 	Layout  *state.Layout                         // of the states
 	Samples int                                   // that they are trained on
+}
+
+// Updates implements fetcher.
+func (f Fetcher) Updates(ctx context.Context, address, job string) (func() (*proto.Update, error), error) {
+	conn, err := f.Dial(address)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := proto.NewMemberClient(conn).Updates(ctx, &proto.UpdatesRequest{Job: job})
+	if err != nil {
+		return nil, err
+	}
+	return stream.Recv, nil
 }
 
 // Fetch gets a state: its blocks from the members, and the head too unless the coordinator has it, which is asked for

@@ -43,6 +43,9 @@ type generation struct {
 	log        *slog.Logger
 	sealing    *sync.WaitGroup
 
+	catching  *catchUp  // with which this member has caught up; nil: none
+	caught    int64     // parts that had arrived
+	moved     time.Time // when they were fewer
 	fetching  *fetching // a state, while the ranks go on with their exchanges; nil: none
 	restored  int64     // step of the checkpoint that this opening has loaded; -1: none
 	furthest  int64     // step that ranks have reported
@@ -106,6 +109,11 @@ func (g *generation) open(ctx context.Context) error {
 		}
 		switch {
 		case choice.Agreed:
+			g.catching.stop()
+			g.catching = nil
+			if err := g.replica.keepDue(); err != nil {
+				return err
+			}
 			verified, err := g.replica.verify(state.Fingerprint(choice.Fingerprint), g.world.Generation)
 			if err != nil {
 				return err
@@ -133,6 +141,9 @@ func (g *generation) open(ctx context.Context) error {
 				"with its peers': %s; check this machine's memory, processor and plug-in",
 				g.world.Peers[g.rank].ID, g.rank, maxExchanges, differences(slots, g.world))}
 		}
+		if g.advance(choice) || g.replica.proves(choice) {
+			continue
+		}
 		if err := g.obtain(ctx, choice, slots); err != nil {
 			return err
 		}
@@ -144,13 +155,16 @@ func (g *generation) known() ([]int64, error) {
 	slots := make([]int64, policy.SlotWords*g.world.Size())
 	mine := slots[policy.SlotWords*g.rank:]
 	mine[3] = g.replica.durableStep()
+	if !g.moved.IsZero() && g.catching != nil {
+		mine[4] = 1 + g.catching.parts.Load()
+	}
 	if f := g.fetching; f != nil {
 		mine[4] = 1 + f.blocks.Load()
 		if f.restoring { // its state will be replaced, whatever the others have done already
 			return slots, nil
 		}
 	}
-	if r := g.replica; r.known {
+	if r := g.replica; r.counts() {
 		fingerprint, err := r.fingerprint()
 		if err != nil {
 			return nil, err

@@ -19,6 +19,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 // crew runs the real loops of several members in one process, in a synctest bubble: the crew replaces etcd and the
@@ -40,6 +41,11 @@ type crew struct {
 	parted  [2]string      // no stream opens from the first to the second
 	large   time.Duration  // that a state takes to fetch from a member
 	running sync.WaitGroup
+
+	restores int                                     // of checkpoints
+	fetches  int                                     // of states from members
+	catchUp  bool                                    // members that start from now on catch up before they are used
+	onUpdate func(from *hand, u *proto.Update) error // before an update is sent; it may change it
 }
 
 // hand is one member and what a test may do to it.
@@ -233,15 +239,52 @@ func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	}
 }
 
+// Updates implements fetcher.
+func (c *crew) Updates(ctx context.Context, address, _ string) (func() (*proto.Update, error), error) {
+	c.mu.Lock()
+	from := c.members[address]
+	c.mu.Unlock()
+	sent, ended := make(chan *proto.Update), make(chan error, 1)
+	c.running.Go(func() {
+		ended <- from.replica.updates.send(ctx, func(u *proto.Update) error {
+			if c.onUpdate != nil {
+				if err := c.onUpdate(from, u); err != nil {
+					return err
+				}
+			}
+			select {
+			case sent <- u:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-from.ended:
+				return errKilled
+			}
+		})
+	})
+	return func() (*proto.Update, error) {
+		select {
+		case u := <-sent:
+			return u, nil
+		case err := <-ended:
+			return nil, err
+		case <-from.ended:
+			return nil, errKilled
+		}
+	}, nil
+}
+
 func (c *crew) fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if w.Coordinator != nil {
+		c.restores++
 		if s, ok := c.states[w.Step]; ok {
 			return s, nil
 		}
 		return nil, fmt.Errorf("no checkpoint of step %d", w.Step)
 	}
+	c.fetches++
 	s, err := c.members[w.Peers[0]].replica.at(ctx, w.Step)
 	if err != nil {
 		return nil, err
@@ -260,6 +303,9 @@ func (c *crew) start(id string, parallelism int, before func(*evenweave.Batch)) 
 		ID: id, Job: c.job, Model: h.model, Data: data, MetricNames: example.Metrics(),
 		Parallelism: parallelism, Views: c, Connect: c.connect,
 		Fetch: c, Leave: func() { c.request(id) }, Observer: &h.counted, Log: slog.New(slog.DiscardHandler),
+	}
+	if c.catchUp {
+		h.CatchUpFrom = 1
 	}
 	if err := h.Init(); err != nil {
 		c.t.Fatal(err)

@@ -38,9 +38,11 @@ type Loop struct {
 	// Known says why a caller may not have the state; nil: every caller may.
 	Known func(ctx context.Context) error
 	// Stay: wait after the job's end until ctx is over, instead of returning.
-	Stay     bool
-	Observer Observer // may be nil
-	Log      *slog.Logger
+	Stay bool
+	// CatchUpFrom: states of so many bytes and more are fetched before a world uses this member; 0: the default.
+	CatchUpFrom int64
+	Observer    Observer // may be nil
+	Log         *slog.Logger
 
 	replica   *replica
 	report    *report
@@ -48,7 +50,12 @@ type Loop struct {
 	stepTimes stepTimes
 	sampler   *schedule.Sampler
 	lanes     []*lane
-	sealing   sync.WaitGroup // hashes of due states
+	sealing   sync.WaitGroup // hashes of due states, copies for spares
+
+	catching *catchUp // nil: none
+	tries    int      // to catch up, in generation triedIn
+	triedIn  int64
+	unused   bool // it has caught up, and no world has used it
 }
 
 // errWorldChanged ends a generation that a newer world has replaced without waiting for its step.
@@ -61,6 +68,12 @@ func (l *Loop) Init() (err error) {
 		return err
 	}
 	l.report = newReport(l.ID, l.Job.UUID)
+	if l.CatchUpFrom == 0 {
+		l.CatchUpFrom = catchUpFrom
+	}
+	if l.large() { // until Run knows better: a world must not use this member before it has decided
+		l.report.status.Phase = phaseCatchUp
+	}
 	if l.Observer == nil {
 		l.Observer = unobserved{}
 	}
@@ -86,6 +99,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	defer stop()
 	go l.pauses.run(beating)
 	defer l.sealing.Wait()
+	defer func() { l.catching.stop() }()
 
 	first, _ := l.Views.View() // a dismissal in it is of an earlier process with this id
 	generation := int64(0)     // the newest that this member has been through
@@ -95,6 +109,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 		l.Observer.Saw(len(view.Skipped), view.OtherProtocol())
 		due, acknowledged := l.replica.outstanding() // the other members may lack the due states
 		world := view.World
+		l.catchesUp(ctx, view, left)
 		switch {
 		case view.Job == nil && view.Revision != 0:
 			return fmt.Errorf("job %s is not in etcd any more: its data was lost or deleted; start the coordinator "+
@@ -117,7 +132,8 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 		case l.dismissed(first.World, world) != "":
 			return &Unfit{"this member is dismissed: " + l.dismissed(first.World, world) + "; check this machine, " +
 				"and its network to the others"}
-		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0:
+		case view.Done == nil && world != nil && world.Generation > generation && world.Rank(l.ID) >= 0 &&
+			!l.catching.awaited(world):
 			generation = world.Generation
 			if view.Job != nil {
 				l.replica.reschedule(*view.Job)
@@ -129,7 +145,11 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			continue
 		}
 		l.rest(world, generation)
+		arrivals, turned := l.catching.next()
 		select {
+		case a, ok := <-arrivals:
+			l.takeNext(a, ok)
+		case <-turned:
 		case <-changed:
 		case <-acknowledged:
 		case <-leaving:
@@ -147,8 +167,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 // leave. A member that was cut off sees old worlds, and a newer one may include it again.
 func (l *Loop) released(view cluster.View) bool {
 	m, _ := view.Member(l.ID)
-	step, _, _ := l.replica.progress()
-	return m.Leaving || step < 0
+	return m.Leaving || !l.replica.counts()
 }
 
 // dismissed says why the world ends this member, if it does.
@@ -166,6 +185,8 @@ func (l *Loop) rest(world *job.World, generation int64) {
 		phase = phaseHolding
 	} else if world != nil && world.Rank(l.ID) >= 0 {
 		phase = phaseWaiting
+	} else if l.catching != nil && !l.catching.ready {
+		phase = phaseCatchUp
 	}
 	l.report.got(restingLimit)
 	if phase != l.phaseNow() {
@@ -198,6 +219,9 @@ func (l *Loop) otherNumerics(view cluster.View) error {
 
 // generation trains in one world. Only what ends this member is returned: a broken collective is reported and survived.
 func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool) error {
+	l.replica.updates.enters(world.Generation)
+	l.unused = false
+	defer func() { l.catching.stop(); l.catching = nil }()
 	rank := world.Rank(l.ID)
 	log := l.Log.With("generation", world.Generation, "rank", rank, "size", world.Size())
 	log.Info("entering the world", "members", world.IDs(), "reason", world.Reason)
@@ -279,7 +303,7 @@ func (l *Loop) enter(world job.World, rank int, ring Collective, log *slog.Logge
 			len(l.MetricNames), plan, world.Size()),
 		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), stepTimes: &l.stepTimes, report: l.report,
 		observer: l.Observer,
-		fetch:    l.Fetch, log: log, sealing: &l.sealing,
+		fetch:    l.Fetch, log: log, sealing: &l.sealing, catching: l.catching,
 		newer: func() bool {
 			v, _ := l.Views.View()
 			return v.World != nil && v.World.Generation > world.Generation

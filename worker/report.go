@@ -12,6 +12,7 @@ import (
 // Phases of a member, as reported.
 const (
 	phaseSpare    = policy.PhaseSpare
+	phaseCatchUp  = policy.PhaseCatchUp
 	phaseConnect  = "connect"
 	phaseOpen     = "open"
 	phaseFetch    = "fetch"

@@ -43,6 +43,7 @@ type Config struct {
 	Faults      bool          // SIGUSR1 damages the state: for `evenweave chaos`
 	Metrics     http.Handler  // served as /metrics; may be nil
 	MetricNames []string      // of the task
+	CatchUpFrom int64         // of Loop
 	// Open loads model and training data of a job, compiled and warm, and returns what the golden probe gives.
 	Open func(ctx context.Context, j job.Job) (Opened, error)
 	Log  *slog.Logger
@@ -132,7 +133,7 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 			v, _ := views.View()
 			return over.FromMember(ctx, v.Keys(""))
 		},
-		Stay: cfg.Stay, Observer: cfg.Observer, Log: cfg.Log,
+		Stay: cfg.Stay, CatchUpFrom: cfg.CatchUpFrom, Observer: cfg.Observer, Log: cfg.Log,
 	}
 	if err := loop.Init(); err != nil {
 		return err

@@ -127,6 +127,20 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 	return proto.SendBlocks(stream.Send, stateQuiet, pieces)
 }
 
+func (s *server) Updates(r *proto.UpdatesRequest, stream grpc.ServerStreamingServer[proto.Update]) error {
+	if err := s.fence(r.Job); err != nil {
+		return err
+	}
+	if s.known != nil {
+		if err := s.known(stream.Context()); err != nil {
+			return err
+		}
+	}
+	return proto.Sending(stream.Send, stateQuiet, func(send func(*proto.Update) error) error {
+		return s.replica.updates.send(stream.Context(), send)
+	})
+}
+
 // pieces are the part of a state that is asked for: of one that this member holds, or is fetching.
 func (s *server) pieces(ctx context.Context, r *proto.StateRequest) (proto.Pieces, error) {
 	end := int64(math.MaxInt64)

@@ -11,6 +11,7 @@ import (
 	"evenweave"
 	"evenweave/internal/exact"
 	"evenweave/internal/job"
+	"evenweave/internal/policy"
 	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 	"evenweave/internal/transfer"
@@ -52,9 +53,15 @@ type replica struct {
 	expected state.Fingerprint
 	skips    int64 // steps in a row that were skipped last, of those that this member knows
 	broken   bool  // memory has changed; the member has no state until it adopts one
+	// the state comes from one member alone, while this one was a spare: it counts in no exchange before others have
+	// the same
+	unproved bool
 
 	changes int64                             // counts changes of the live state
 	partial atomic.Pointer[transfer.Assembly] // a state that this member fetches, or has just fetched; nil: none
+
+	unchanged sync.RWMutex // held for reading while the live state is copied for spares: it must not change then
+	updates   *updateLog
 
 	copying sync.Mutex // one copy for peers at a time
 	shared  atomic.Pointer[sharedCopy]
@@ -92,6 +99,7 @@ func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
 		job: j, model: model, layout: layout, blocks: layout.Blocks(), live: layout.Live(model),
 		scratch: [][]byte{make([]byte, state.FingerprintBlock)},
 		ledger:  schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{}),
+		updates: newUpdateLog(),
 	}, nil
 }
 
@@ -113,6 +121,9 @@ func (r *replica) fingerprint() (state.Fingerprint, error) {
 
 // adopt installs a state from a peer or a checkpoint. After an error this member has none.
 func (r *replica) adopt(s *state.State) (err error) {
+	r.updates.replace()
+	r.unchanged.Lock()
+	defer r.unchanged.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.moved()
@@ -128,11 +139,28 @@ func (r *replica) adopt(s *state.State) (err error) {
 	if r.expected, err = r.fingerprint(); err != nil {
 		return err
 	}
-	r.known, r.broken = true, false
-	if r.job.Due(r.step) && r.step > r.durable { // the members that computed it may die before it is saved
-		return r.keep()
-	}
+	r.known, r.broken, r.unproved = true, false, false
 	return nil
+}
+
+// forget drops a state that does not lead to the others'.
+func (r *replica) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known, r.unproved = false, false
+}
+
+// counts reports whether this member has a state that others may rely on.
+func (r *replica) counts() bool { return r.known && !r.unproved }
+
+// proves reports whether an unproved state is that which the others have.
+func (r *replica) proves(c policy.Choice) bool {
+	if !r.known || !r.unproved || len(c.Holders) == 0 || r.step != c.Step ||
+		r.expected != state.Fingerprint(c.Fingerprint) {
+		return false
+	}
+	r.unproved = false
+	return true
 }
 
 // invalidate drops a live state that has changed by itself.
@@ -142,8 +170,8 @@ func (r *replica) invalidate() {
 	r.known, r.broken = false, true
 }
 
-// update commits a step: the ledger, the model's update, the exponents, the step count, and the snapshot if one is due.
-// On an error nothing has changed.
+// update commits a step: the ledger, the model's update, the exponents and the step count. On an error nothing has
+// changed.
 //
 // What changes in memory between the fingerprint that the ring has compared and the update shows in the next one: this
 // member's is then not that of its peers, and the majority heals it.
@@ -166,6 +194,8 @@ func (r *replica) skip(epoch int64, samples []int32) error {
 }
 
 func (r *replica) commit(epoch int64, samples []int32, change func() error) error {
+	r.unchanged.Lock()
+	defer r.unchanged.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ledger := r.ledger.Clone()
@@ -184,10 +214,19 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 		return err
 	}
 	r.expected = after
-	if r.job.Due(r.step) {
-		return r.keep()
-	}
 	return nil
+}
+
+// keepDue keeps a snapshot of the live state if it is due and not durable: a member that joined with it keeps it too,
+// for those that computed it may die before it is saved.
+func (r *replica) keepDue() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, kept := r.snapshots[r.step]
+	if !r.job.Due(r.step) || r.step <= r.durable || kept && s.fingerprint == r.expected {
+		return nil
+	}
+	return r.keep()
 }
 
 // keep stores a copy of the live state as a due snapshot, not yet verified.
@@ -366,6 +405,9 @@ func (r *replica) copyMore(s *state.State, at, changes int64) error {
 // held returns the state of a step if it exists already; otherwise nil, and the live state's ledger and number of
 // changes.
 func (r *replica) held(step int64) (*state.Sealed, *schedule.Ledger, int64, error) {
+	if c := r.updates.at(step); c != nil {
+		return c, nil, 0, nil
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if s, ok := r.snapshots[step]; ok && s.sealed != nil {

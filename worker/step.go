@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,10 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.loss, c.metrics = buf.means()
 	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
 	g.samples = buf.loaded(g.samples)
+	var shared []int32 // the exponents, if spares catch up
+	if r.updates.opens() {
+		shared = slices.Clone(g.exponents)
+	}
 	if c.skipped != "" {
 		err = r.skip(c.epoch, g.samples)
 	} else {
@@ -54,6 +59,9 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 		r.blocks.Next(g.exponents, buf.bounds, r.step)
 		c.parts.Mean = time.Since(began)
 		err = r.update(c.epoch, g.samples, g.mean, g.exponents)
+	}
+	if err == nil {
+		err = r.keepDue()
 	}
 	if err != nil {
 		return commit{}, err
@@ -63,6 +71,7 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.parts.Fingerprint += c.update - c.parts.Mean - c.parts.Update
 	c.parts.Reduce, c.parts.Wait, c.parts.Step = c.reduce, c.wait, time.Since(start)
 	g.assignment = schedule.Next(g.assignment, buf.times)
+	g.shareStep(c, shared)
 	g.stepTimes.saw(c.compute + c.reduce + c.wait + c.update)
 	return c, nil
 }

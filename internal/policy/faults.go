@@ -76,7 +76,7 @@ func (p *Policy) pause() time.Duration {
 // hung names a member that answers probes and never leaves its step: a person must end its process.
 func (p *Policy) hung(now time.Time, id string) []any {
 	s := p.standing(id)
-	if s.report.Resting || !s.reached || s.report.Member == "" {
+	if s.report.Resting || s.report.CatchingUp || !s.reached || s.report.Member == "" {
 		s.unrested = time.Time{}
 		return nil
 	}
@@ -96,9 +96,11 @@ func Rests(phase string) bool {
 	return phase == PhaseSpare || phase == PhaseWaiting || phase == PhaseHolding
 }
 
-// Phases in which a member rests, as it reports them.
+// Phases of a member that is in no world, as it reports them. In all but the last it rests.
 const (
 	PhaseSpare   = "spare"
 	PhaseWaiting = "waiting for a new world"
 	PhaseHolding = "holding"
+	// PhaseCatchUp is that of a spare that fetches the state before a world uses it.
+	PhaseCatchUp = "catching up"
 )

@@ -55,6 +55,7 @@ type (
 		Committed  bool // one or more steps of that generation
 		Holding    bool // it serves a verified state and computes nothing
 		Resting    bool // it computes nothing and waits for no peer: it may enter a world
+		CatchingUp bool // likewise, but it fetches the state first, so that the others need not wait for it
 		Step       int64
 		Accusation *Accusation // why that generation failed on it; nil: it did not
 	}

@@ -25,6 +25,7 @@ var update = flag.Bool("update", false, "write the transcripts in testdata again
 //	settle                           etcd has the published world now
 //	commits a [7] / holds a 12       a reports: it committed a step of the present generation, or holds that one
 //	rests a [12]                     a reports: it is free to enter a world, with no state or with that one
+//	fetches a                        a reports: it catches up, to enter a world with the state
 //	waits a                          a reports: its collective takes long
 //	fails a b KIND [paused|connect|accept] [@2]     a reports: its collective failed because of b ("-": none)
 //	probed a alive|refused|silent    a probe comes back
@@ -160,6 +161,8 @@ func (s *stage) play(verb string, args []string) error {
 			rests.Generation = 1
 		}
 		s.feed(rests)
+	case "fetches":
+		s.feed(Report{Member: member, Step: -1, CatchingUp: true})
 	case "waits":
 		report.Accusation = &Accusation{Kind: KindWaiting}
 		s.feed(report)

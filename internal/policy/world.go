@@ -32,7 +32,7 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 			stay = append(stay, peer)
 		}
 	}
-	joiners := p.joiners(in)
+	joiners := p.joiners(in, len(stay) < p.limits.Min && (!forced || len(all) < p.limits.Min))
 	if p.halting && len(all) > 0 {
 		joiners = nil
 	}
@@ -54,10 +54,14 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 	return p.reorder(now, peers), p.halting
 }
 
-// joiners are the candidates that are not in yet; holders of the state come first. in says which ranks are.
-func (p *Policy) joiners(in []bool) []job.Peer {
+// joiners are the candidates that are not in yet; holders of the state come first. in says which ranks are. Those that
+// are still catching up count only at once: if too few are left without them.
+func (p *Policy) joiners(in []bool, atOnce bool) []job.Peer {
 	var fresh, out, others []job.Peer
 	for _, m := range p.candidates() {
+		if p.standing(m.ID).report.CatchingUp && !atOnce {
+			continue
+		}
 		if rank := p.rank(m.ID); rank < 0 || !in[rank] {
 			fresh = append(fresh, m.Peer())
 		}
@@ -84,7 +88,7 @@ func (p *Policy) joiners(in []bool) []job.Peer {
 func (p *Policy) candidates() []job.Member {
 	var out []job.Member
 	for _, m := range p.members {
-		if s := p.standing(m.ID); p.usable(m) && s.reached && s.report.Resting && !s.suspect {
+		if s := p.standing(m.ID); p.usable(m) && s.reached && (s.report.Resting || s.report.CatchingUp) && !s.suspect {
 			out = append(out, m)
 		}
 	}

@@ -19,6 +19,7 @@ var mayCall = map[string][]Role{
 	"/evenweave.v1.Member/Follow":          {Coordinator},
 	"/evenweave.v1.Member/Probe":           {Coordinator, Operator},
 	"/evenweave.v1.Member/State":           {Coordinator, Worker},
+	"/evenweave.v1.Member/Updates":         {Worker},
 	"/evenweave.v1.Member/Acknowledge":     {Coordinator},
 	"/evenweave.v1.Member/Blame":           {Coordinator, Operator},
 	"/evenweave.v1.Coordinator/Checkpoint": {Worker},

@@ -262,7 +262,8 @@ func (l *leader) follows(m *member) bool {
 func (l *leader) fact(m *member) policy.Report {
 	r := l.reports[m]
 	if !uses(l.proofs.present(), m) {
-		return policy.Report{Member: m.id, Generation: r.Generation, Step: r.Step, Resting: r.Resting}
+		return policy.Report{Member: m.id, Generation: r.Generation, Step: r.Step, Resting: r.Resting,
+			CatchingUp: r.CatchingUp}
 	}
 	if r.verdict != "" && r.Accusation == nil {
 		r.Report.Accusation = &policy.Accusation{Kind: policy.KindOther, Step: r.Step, Detail: r.verdict}

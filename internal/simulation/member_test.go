@@ -47,6 +47,12 @@ type member struct {
 	faulty     bool               // it cannot compute
 	lies       int                // lies that are left
 	lied       bool               // in its last report
+	unproved   bool               // its state comes from one member, while it was a spare
+	catching   *catchUp
+	tries      int // to catch up, in generation triedIn
+	triedIn    int64
+	unused     bool       // it has caught up, and no world has used it
+	readers    []*catchUp // of others, with this one
 	status     policy.Report
 	version    int64
 }
@@ -68,7 +74,7 @@ func (s *sim) spawn(id, address string) *member {
 		s.log("%s: ready at %s", id, address)
 		m.register()
 		m.every(ttl/4, m.register)
-		m.every(time.Second, m.report)
+		m.every(time.Second, func() { m.report(); m.sign(); m.loop() })
 		m.every(pollInterval, func() { s.etcd.watch(m.process) })
 		s.etcd.watch(m.process)
 	})
@@ -135,6 +141,10 @@ func (m *member) learn(w *job.World) {
 
 // loop acts on what the member knows.
 func (m *member) loop() {
+	if m.dead {
+		return
+	}
+	m.prepare()
 	w := m.world
 	switch {
 	case m.dead || m.view == nil:
@@ -147,7 +157,7 @@ func (m *member) loop() {
 		m.exit("the job is done")
 	case m.leaving && (w == nil || w.Rank(m.id) < 0) && m.released():
 		m.exit("left")
-	case w != nil && w.Generation > m.generation && w.Rank(m.id) >= 0:
+	case w != nil && w.Generation > m.generation && w.Rank(m.id) >= 0 && !m.awaits(w):
 		m.generation = w.Generation
 		m.status = policy.Report{Member: m.id, Generation: w.Generation, Step: m.stateStep()}
 		m.sim.enter(m, w)
@@ -157,7 +167,7 @@ func (m *member) loop() {
 
 // released reports whether etcd holds the request to leave, or there is no state to wait with.
 func (m *member) released() bool {
-	return !m.known || m.sim.bug == blindLeaver || slices.ContainsFunc(m.view.members, func(r job.Member) bool {
+	return !m.counts() || m.sim.bug == blindLeaver || slices.ContainsFunc(m.view.members, func(r job.Member) bool {
 		return r.ID == m.id && r.Leaving
 	})
 }
@@ -204,7 +214,7 @@ func (m *member) exit(why string) {
 		}
 	}
 	// One step may be lost: a neighbour that lost the last bytes of the collective repeats it.
-	if m.stateStep() > best+1 && !s.deceived {
+	if m.counts() && m.step > best+1 && !s.deceived {
 		s.broken("%s took step %d with it when it left: the rest has step %d", m.id, m.step, best)
 	}
 	s.repent()
@@ -223,6 +233,7 @@ func (m *member) exit(why string) {
 
 // hangUp lets the coordinators notice that a member's streams ended.
 func (s *sim) hangUp(m *member) {
+	m.hangUpOn()
 	for _, l := range s.leaders {
 		s.send(m.process, l.process, func() { l.unfollow(m) })
 	}
@@ -231,7 +242,9 @@ func (s *sim) hangUp(m *member) {
 // report sends the status to the leader.
 func (m *member) report() {
 	m.version++
-	m.status.Step, m.status.Resting = m.stateStep(), m.session == nil
+	busy := m.sim.large && m.view == nil || m.catching != nil && !m.catching.ready
+	m.status.Step, m.status.CatchingUp = m.stateStep(), m.session == nil && busy
+	m.status.Resting = m.session == nil && !busy
 	sent := report{Report: m.status, version: m.version, due: m.due(),
 		held: held{m.step, m.status.Generation, m.fingerprint}}
 	if m.lied = false; m.lie() {
@@ -282,7 +295,8 @@ func (m *member) adopt(x *session, step int64, fingerprint uint64) {
 	if m.known && step < m.step-1 && (m.current() || !slices.Contains(x.world.Fresh, m.id)) && !m.sim.deceived {
 		m.sim.broken("%s went back from step %d to %d", m.id, m.step, step)
 	}
-	m.known, m.step, m.fingerprint = true, step, fingerprint
+	m.known, m.unproved, m.step, m.fingerprint = true, false, step, fingerprint
+	m.hangUpOn()
 }
 
 // commit applies a step.

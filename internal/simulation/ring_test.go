@@ -63,6 +63,8 @@ func (s *sim) enter(m *member, w *job.World) {
 		s.broken("%s enters another world of generation %d than the others", m.id, w.Generation)
 	}
 	x := &session{m: m, ring: r, world: w, rank: w.Rank(m.id)}
+	m.stopCatchUp()
+	m.unused = false
 	m.session = x
 	if before := r.sessions[x.rank]; before == nil || !before.accepted && len(r.rounds) == 0 {
 		r.sessions[x.rank] = x // otherwise a process that restarted under its id: the others hold the old one's streams
@@ -281,7 +283,7 @@ func (x *session) take(this *round) {
 
 func (x *session) open() {
 	m := x.m
-	c := claim{opening: true, known: m.known, step: m.step, fingerprint: m.fingerprint, durable: m.durable,
+	c := claim{opening: true, known: m.counts(), step: m.step, fingerprint: m.fingerprint, durable: m.durable,
 		knows: m.durable}
 	if x.liesInOpening() {
 		c = m.forgeClaim(c)
@@ -335,6 +337,10 @@ func (x *session) opened(this *round) {
 		x.step()
 	case c.Has(x.rank):
 		x.open()
+	case m.unproved && len(c.Holders) > 0 && m.step == c.Step && m.fingerprint == uint64(c.Fingerprint.Hi):
+		m.unproved = false
+		s.caughtUp++
+		x.open()
 	default:
 		m.fetch(x, c, x.open)
 	}
@@ -374,6 +380,7 @@ func (x *session) stepped(this *round) {
 	m.verify()
 	m.commit(next(this.claims[0].fingerprint))
 	m.agree(x.world)
+	m.share(changing)
 	m.report()
 	if changing {
 		m.sim.log("%s: leaves g=%d after step %d", m.id, x.world.Generation, m.step)

@@ -51,6 +51,8 @@ type sim struct {
 	total    int64
 	every    int64
 	size     time.Duration // that a state takes on the wire
+	large    bool          // states are fetched before admission
+	caughtUp int           // members that entered a world with the state of the others
 	poisoned int64         // a step that no member can compute; 0: none
 	setup    setup
 	chaos    chaos

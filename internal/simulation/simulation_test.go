@@ -49,6 +49,7 @@ func newSim(seed uint64, planted bug, trace func(string)) *sim {
 		s.chaos.tame, s.chaos.liar, s.chaos.budget, s.chaos.rate = true, true, 1+r.IntN(20), 0.002+s.chaos.rate
 		s.setup.limits.Max = max(s.setup.limits.Max, 3)
 	}
+	s.large = seed%3 == 0
 	backedOff := r.IntN(16) == 0
 	if backedOff {
 		s.backedOff()

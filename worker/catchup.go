@@ -1,0 +1,364 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"sync/atomic"
+	"time"
+
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/state"
+	"evenweave/proto"
+)
+
+const (
+	// catchUpFrom is the size of a state from which on a spare fetches it before it is admitted. Smaller ones are there
+	// in less than the time of a short step.
+	catchUpFrom  = 32 << 20
+	catchUpQuiet = 2 * time.Minute  // without a state, a step or a part of one, after which it is given up
+	catchUpTries = 3                // in one generation; after them the spare enters a world without a state
+	catchUpStays = 30 * time.Second // that a spare which has caught up goes on, though no world uses it
+)
+
+// catchUp fetches a state for a spare, and the steps since, from a member of the world, which trains on meanwhile. The
+// loop, to which the replica belongs, takes what arrives.
+type catchUp struct {
+	from     job.Peer
+	arrivals chan arrival // closed at the end; err says why
+	seen     atomic.Pointer[position]
+	turned   chan struct{} // signals that the other member leaves its generation
+	parts    atomic.Int64  // that have arrived
+	cancel   context.CancelFunc
+	err      error
+
+	ready bool      // the loop's: this member stands where the other one does
+	since time.Time // likewise
+}
+
+// arrival is a state, an update, or only the step at which the other member stands.
+type arrival struct {
+	state  *state.State
+	update *update
+	newest int64
+}
+
+// position is where the other member trains.
+type position struct {
+	generation int64
+	leaves     bool // after the step that is being sent
+}
+
+// startCatchUp begins to catch up with a member of the world; another one at each try.
+func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
+	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1)}
+	l.Log.Info("catching up before a world uses this member", "with", c.from.ID, "generation", w.Generation)
+	l.tries++
+	ctx, c.cancel = context.WithCancel(ctx)
+	l.catching = c
+	go func() {
+		defer close(c.arrivals)
+		c.err = c.run(ctx, l.Fetch, l.Job.UUID, l.replica)
+	}()
+}
+
+// source is the member to catch up with. Spares choose different ones.
+func (l *Loop) source(w *job.World) job.Peer {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(l.ID))
+	return w.Peers[(int(h.Sum32()%1024)+l.tries)%w.Size()]
+}
+
+// stop ends it; a nil one too.
+func (c *catchUp) stop() {
+	if c == nil {
+		return
+	}
+	c.cancel()
+	for range c.arrivals {
+	}
+}
+
+// run receives until something fails.
+func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(catchUpQuiet, func() { cancel(errCatchUpQuiet) })
+	defer watchdog.Stop()
+	next, err := f.Updates(ctx, c.from.Address, uuid)
+	if err != nil {
+		return err
+	}
+	receive := func() (*proto.Update, error) {
+		u, err := next()
+		if err != nil && context.Cause(ctx) != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err == nil && u.Generation > 0 {
+			c.sees(position{u.Generation, u.Changing})
+		}
+		return u, err
+	}
+	deliver := func(a arrival) error {
+		watchdog.Stop() // the loop may be busy
+		select {
+		case c.arrivals <- a:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		watchdog.Reset(catchUpQuiet)
+		return nil
+	}
+	s, err := c.state(ctx, f, uuid, receive)
+	for err == nil {
+		a := arrival{state: s}
+		if s == nil {
+			a, err = c.step(r, receive)
+		} else {
+			a.newest = s.Step + 1 // unknown; at least this one will follow
+		}
+		if s = nil; err == nil {
+			err = deliver(a)
+		}
+	}
+	return err
+}
+
+var errCatchUpQuiet = fmt.Errorf("nothing has come for %v", catchUpQuiet)
+
+// sees records where the other member is, and wakes the loop if it leaves its generation.
+func (c *catchUp) sees(p position) {
+	before := c.seen.Swap(&p)
+	if p.leaves || before != nil && before.generation != p.generation {
+		select {
+		case c.turned <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// state fetches the state that the other member names first.
+func (c *catchUp) state(ctx context.Context, f fetcher, uuid string,
+	receive func() (*proto.Update, error)) (*state.State,
+	error) {
+	first := &proto.Update{}
+	for first.High == 0 && first.Low == 0 {
+		var err error
+		if first, err = receive(); err != nil {
+			return nil, err
+		}
+	}
+	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
+		Arrived: func(blocks int) { c.parts.Store(int64(blocks)) }})
+	if err != nil {
+		return nil, err
+	}
+	if found, announced := s.Fingerprint(), (state.Fingerprint{Hi: first.High, Lo: first.Low}); found != announced {
+		return nil, fmt.Errorf("the state of step %d has fingerprint %s, it announced %s", first.Step, found, announced)
+	}
+	return s, nil
+}
+
+// step receives an update, or the step at which the other member stands.
+func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arrival, error) {
+	head, err := receive()
+	if err != nil {
+		return arrival{}, err
+	}
+	c.parts.Add(1)
+	if head.High == 0 && head.Low == 0 {
+		return arrival{newest: head.Newest}, nil
+	}
+	u := &update{step: head.Step, fingerprint: state.Fingerprint{Hi: head.High, Lo: head.Low}, skipped: head.Skipped,
+		weight: head.Weight}
+	for _, s := range head.Samples {
+		u.samples = append(u.samples, int32(s)-1)
+	}
+	if !u.skipped {
+		w := &proto.Words{Exponents: make([]int32, r.blocks.Count()),
+			Words: make([]int64, r.blocks.Words()+r.blocks.Count())}
+		for !w.Complete() {
+			part, err := receive()
+			if err == nil {
+				err = w.Take(part.Words)
+			}
+			if err != nil {
+				return arrival{}, err
+			}
+			c.parts.Add(1)
+		}
+		u.exponents, u.words = w.Exponents, w.Words
+	}
+	return arrival{update: u, newest: head.Newest}, nil
+}
+
+// take puts what has arrived into the replica. After an error the member has no state.
+func (r *replica) take(a arrival, flat []float32) (err error) {
+	switch {
+	case a.state != nil:
+		err = r.adopt(a.state)
+		r.unproved = true
+	case a.update != nil:
+		err = r.repeat(a.update, flat)
+	}
+	if err != nil {
+		r.forget()
+	}
+	return err
+}
+
+// repeat applies a step that other members have computed. It must lead to the state that they have.
+func (r *replica) repeat(u *update, flat []float32) error {
+	if !r.known || u.step != r.step+1 || u.step > r.job.Spec.TotalSteps() ||
+		len(u.samples) != r.job.Spec.GlobalBatch {
+		return fmt.Errorf("a step %d of %d samples, this member has step %d", u.step, len(u.samples), r.step)
+	}
+	epoch, _ := r.job.Spec.Plan().Position(r.step)
+	err := errors.New("it was skipped, and this job skips no step")
+	switch {
+	case u.skipped && r.job.Spec.OnNonfinite == job.Skip:
+		err = r.skip(epoch, u.samples)
+	case !u.skipped:
+		err = r.apply(epoch, u, flat)
+	}
+	if err == nil && r.expected != u.fingerprint {
+		err = fmt.Errorf("it leads to fingerprint %s, announced was %s", r.expected, u.fingerprint)
+	}
+	if err != nil {
+		return fmt.Errorf("repeating step %d: %w", u.step, err)
+	}
+	return nil
+}
+
+func (r *replica) apply(epoch int64, u *update, flat []float32) error {
+	if u.weight < 1 || u.weight > maxWeight {
+		return fmt.Errorf("a weight of %d", u.weight)
+	}
+	if err := r.blocks.Check(u.exponents); err != nil {
+		return err
+	}
+	sideBySide(len(r.scratch), func(i, n int) {
+		lo, hi := r.blocks.Count()*i/n, r.blocks.Count()*(i+1)/n
+		r.blocks.MeanOf(lo, hi, flat, u.words, u.exponents, u.weight)
+	})
+	r.blocks.Next(u.exponents, u.words[r.blocks.Words():], r.step)
+	return r.update(epoch, u.samples, r.layout.Split(flat), u.exponents)
+}
+
+// catchesUp decides whether this member, which no world uses, is to catch up, and begins or ends that. One that has a
+// state of a world keeps it, for it may count.
+func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
+	w := view.World
+	if w == nil || w.Generation != l.triedIn {
+		l.triedIn, l.tries = 0, 0
+		if w != nil {
+			l.triedIn = w.Generation
+		}
+	}
+	spare := l.large() && !l.replica.counts() && !left && !l.unused && view.Done == nil && w != nil && !w.Halt &&
+		w.Size() > 0 &&
+		w.Size() < l.Job.Spec.Plan().MicroBatches() && w.Rank(l.ID) < 0
+	switch c := l.catching; {
+	case c == nil && spare && l.tries < catchUpTries:
+		l.startCatchUp(ctx, w)
+	case c != nil && w != nil && w.Rank(l.ID) < 0 && (!spare || w.Rank(c.from.ID) < 0):
+		l.stopCatchUp()
+	case c != nil && c.ready && time.Since(c.since) > catchUpStays && w.Rank(l.ID) < 0:
+		l.unused = true
+		l.stopCatchUp()
+	}
+}
+
+// large reports whether states are fetched before admission.
+func (l *Loop) large() bool { return l.replica.layout.Size >= l.CatchUpFrom }
+
+func (l *Loop) stopCatchUp() {
+	l.catching.stop()
+	l.catching = nil
+}
+
+// arrivals of what is caught up with; nil: none.
+func (c *catchUp) next() (<-chan arrival, <-chan struct{}) {
+	if c == nil {
+		return nil, nil
+	}
+	return c.arrivals, c.turned
+}
+
+// awaited reports whether this member, which a planned world uses, waits for the last step of the world before: the
+// others enter after it.
+func (c *catchUp) awaited(w *job.World) bool {
+	if c == nil || !c.ready {
+		return false
+	}
+	at := c.seen.Load()
+	return at != nil && at.generation >= w.Since && at.generation < w.Generation && !at.leaves
+}
+
+// takeNext takes an arrival; false: nothing more comes.
+func (l *Loop) takeNext(a arrival, ok bool) {
+	c := l.catching
+	var err error
+	if ok {
+		err = l.replica.take(a, l.lanes[0].flat)
+	} else {
+		err = c.err
+	}
+	if !ok || err != nil {
+		l.Log.Warn("catching up has failed", "with", c.from.ID, "tried", l.tries, "of", catchUpTries, "err", err)
+		l.stopCatchUp()
+		l.standing()
+		return
+	}
+	step, _, _ := l.replica.progress()
+	if ready := step >= a.newest; ready != c.ready {
+		c.ready, c.since = ready, time.Now()
+		l.Log.Info("catching up", "step", step, "ready", ready)
+	}
+	if a.state != nil || a.update != nil {
+		l.standing()
+	}
+}
+
+// standing reports the step of a spare's state.
+func (l *Loop) standing() {
+	step, epochs, used := l.replica.progress()
+	l.report.set(func(s *proto.Status) {
+		s.Step = step
+		s.Ledger = &proto.Ledger{Epoch: epochs, Used: int64(used), Samples: int64(l.Job.Spec.Samples)}
+	})
+}
+
+// advance takes the steps that this member lacks from the one that it has caught up with. false: they do not lead to
+// the chosen state, or do not come.
+func (g *generation) advance(c policy.Choice) bool {
+	r, up := g.replica, g.catching
+	if up == nil || g.fetching != nil || len(c.Holders) == 0 || !r.known || !r.unproved || r.step >= c.Step {
+		return false
+	}
+	g.report.phase(phaseFetch)
+	if parts := up.parts.Load(); parts != g.caught || g.moved.IsZero() {
+		g.caught, g.moved = parts, time.Now()
+	}
+	err := errDeadline
+	select {
+	case a, ok := <-up.arrivals:
+		if !ok {
+			err = up.err
+		} else {
+			err = r.take(a, g.flatMean)
+		}
+	case <-time.After(fetchPoll):
+		if time.Since(g.moved) < g.deadlines().Fetch {
+			err = nil
+		}
+	}
+	if err != nil {
+		g.log.Warn("catching up has failed in the opening", "with", up.from.ID, "step", r.step, "err", err)
+		g.catching = nil
+	}
+	return err == nil
+}

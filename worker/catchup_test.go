@@ -1,0 +1,326 @@
+package worker
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"evenweave"
+	"evenweave/internal/job"
+	"evenweave/internal/policy"
+	"evenweave/internal/state"
+	"evenweave/proto"
+)
+
+// ready waits until a spare has caught up; virtual time passes.
+func (h *hand) ready() {
+	for {
+		s, changed := h.report.read(0)
+		if s.Phase == policy.PhaseSpare {
+			return
+		}
+		select {
+		case <-changed:
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (l *updateLog) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.readers
+}
+
+// keepsNothing once the last spare is gone.
+func (l *updateLog) keepsNothing(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.readers != 0 || l.copied != nil || l.updates != nil || l.logging || l.wanted || l.bytes != 0 {
+		t.Errorf("it still keeps %d updates for %d readers", len(l.updates), l.readers)
+	}
+}
+
+// TestASpareCatchesUp: a spare fetches a state and the steps since while the others train, and enters a planned world
+// with the state that they leave the last one with. No member fetches a state in the opening.
+func TestASpareCatchesUp(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.catchUp = true
+		a := c.start("a", 1, nil)
+		c.start("b", 2, nil)
+		c.publish(false, "a", "b")
+		a.until(3)
+		n := c.fetches
+		s := c.start("s", 2, nil)
+		if st, _ := s.report.read(0); st.Phase != policy.PhaseCatchUp {
+			t.Errorf("it begins in phase %q: a coordinator would use it at once", st.Phase)
+		}
+		s.ready()
+		if c.fetches != n+1 {
+			t.Errorf("%d states were fetched, want one", c.fetches-n)
+		}
+		before, _, _ := a.replica.progress()
+		if step, _, _ := s.replica.progress(); step < before-1 {
+			t.Errorf("it is ready with step %d, the others have %d", step, before)
+		}
+		c.publish(true, "a", "b", "s")
+		if got := c.finish("a", "b", "s"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if c.fetches != n+1 {
+			t.Errorf("%d states were fetched in the opening", c.fetches-n-1)
+		}
+		a.replica.updates.keepsNothing(t)
+	})
+}
+
+// holderOf is the member that a spare catches up with first, of a world of two.
+func (c *crew) holderOf(spare string, ids ...string) (holder *hand, others []string) {
+	l := Loop{ID: spare}
+	var w job.World
+	for _, id := range ids {
+		w.Peers = append(w.Peers, job.Peer{ID: id})
+	}
+	holder = c.members[l.source(&w).ID]
+	for _, id := range ids {
+		if id != holder.ID {
+			others = append(others, id)
+		}
+	}
+	return holder, others
+}
+
+// joins runs two members and a spare that begins to catch up at step 3, calls then when it has begun, and joins it when
+// it rests. It returns the fingerprint at the end.
+func (c *crew) joins(then func(holder *hand, others []string)) state.Fingerprint {
+	c.catchUp = true
+	a := c.start("a", 1, nil)
+	c.start("b", 1, nil)
+	c.publish(false, "a", "b")
+	a.until(3)
+	holder, others := c.holderOf("s", "a", "b")
+	then(holder, others)
+	s := c.start("s", 1, nil)
+	s.ready()
+	ids := append(c.alive[:len(c.alive):len(c.alive)], "s")
+	c.publish(true, ids...)
+	return c.finish(ids...)
+}
+
+// TestASpareThatCannotCatchUpJoins: the steps are too many or too large to keep, the member that it catches up with
+// dies, takes another state or lies about a state or a step. The spare turns to another one, and after three tries it
+// rests and fetches the state in the opening, as one of a small state does.
+func TestASpareThatCannotCatchUpJoins(t *testing.T) {
+	want := calm(t, 2*steps)
+	for _, c := range []struct {
+		name    string
+		then    func(c *crew, holder *hand, others []string)
+		fetches int // of states: 1 for each try that succeeds up to there, 1 in the opening
+	}{
+		{"no step is kept", func(c *crew, _ *hand, _ []string) {
+			for _, h := range c.members {
+				h.replica.updates.most = 1
+			}
+		}, 4},
+		{"the holder dies", func(c *crew, holder *hand, others []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && len(u.Words) > 0 {
+					holder.cancel(errKilled)
+					c.publish(false, others...)
+					return errKilled
+				}
+				return nil
+			}
+		}, 2},
+		{"the holder takes another state", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && len(u.Words) > 0 {
+					from.replica.updates.replace()
+				}
+				return nil
+			}
+		}, 2},
+		{"a step is not what the ranks summed", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && len(u.Words) > 0 {
+					u.Words[len(u.Words)/2] ^= 1
+				}
+				return nil
+			}
+		}, 2},
+		{"a step has too few words", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && len(u.Words) > 0 {
+					u.Words = u.Words[:7]
+				}
+				return nil
+			}
+		}, 2},
+		{"a step uses samples twice", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && len(u.Samples) > 0 {
+					u.Samples[0] = u.Samples[1]
+				}
+				return nil
+			}
+		}, 2},
+		{"a state is not what was announced", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && u.High != 0 {
+					u.High ^= 1
+				}
+				return nil
+			}
+		}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all := newCrew(t, 2*steps)
+				if got := all.joins(func(h *hand, others []string) { c.then(all, h, others) }); got != want {
+					t.Errorf("%s, want %s", got, want)
+				}
+				if all.fetches != c.fetches {
+					t.Errorf("%d states were fetched, want %d", all.fetches, c.fetches)
+				}
+				for id, h := range all.members {
+					h.replica.updates.keepsNothing(t)
+					if id == "s" && h.heals > 0 {
+						t.Errorf("it was healed %d times, and its state was never damaged", h.heals)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestLongStepsAreAwaited: a step takes longer than connecting and the opening may. A spare that has caught up enters
+// when the others do.
+func TestLongStepsAreAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 8)
+		slow := func(*evenweave.Batch) { time.Sleep(3 * time.Second) } // virtual: a step of two members takes 12 s
+		c.catchUp = true
+		a := c.start("a", 1, slow)
+		c.start("b", 1, slow)
+		c.publish(false, "a", "b")
+		a.until(2)
+		s := c.start("s", 1, slow)
+		s.ready()
+		c.publish(true, "a", "b", "s")
+		c.finish("a", "b", "s")
+		if g := c.view.World.Generation; g != 2 {
+			t.Errorf("it took %d worlds to join, want two", g)
+		}
+	})
+}
+
+// TestTheLastStepArrivesSlowly: the others are in the new world already, and wait while it arrives; if it does not, the
+// state is fetched.
+func TestTheLastStepArrivesSlowly(t *testing.T) {
+	for part, fetches := range map[time.Duration]int{3 * time.Second: 1, time.Hour: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			last := false
+			c.onUpdate = func(_ *hand, u *proto.Update) error {
+				if last = last && u.High == 0 || u.Changing; last && len(u.Words) > 0 {
+					time.Sleep(part) // virtual
+				}
+				return nil
+			}
+			c.joins(func(*hand, []string) {})
+			if g := c.view.World.Generation; g != 2 || c.fetches != fetches {
+				t.Errorf("a part takes %v: %d worlds and %d fetches, want 2 and %d", part, g, c.fetches, fetches)
+			}
+		})
+	}
+}
+
+// TestASpareThatIsNotUsedStops: what others keep for it has an end.
+func TestASpareThatIsNotUsedStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 20*steps)
+		c.catchUp = true
+		c.job.Spec.Epochs, c.job.Spec.Steps = 1000, 20000
+		c.view.Job = &c.job
+		a := c.start("a", 1, nil)
+		c.publish(false, "a")
+		a.until(1)
+		s := c.start("s", 1, nil)
+		s.ready()
+		time.Sleep(catchUpStays - time.Second) // virtual
+		if n := a.replica.updates.count(); n != 1 {
+			t.Errorf("%d readers, want one", n)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		a.replica.updates.keepsNothing(t)
+		for _, h := range c.members {
+			h.cancel(errKilled)
+		}
+		c.running.Wait()
+	})
+}
+
+// TestSparesShareOneCopy of a state, and no more of them than the bound catch up with one member.
+func TestSparesShareOneCopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 4*steps)
+		c.catchUp = true
+		var mu sync.Mutex
+		states := map[int64]int{}
+		c.onUpdate = func(_ *hand, u *proto.Update) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if u.High != 0 && u.Newest == 0 {
+				states[u.Step]++
+			}
+			return nil
+		}
+		ids := []string{"a"}
+		a := c.start("a", 1, nil)
+		c.publish(false, ids...)
+		a.until(1)
+		for _, id := range []string{"s", "t", "u", "v", "w"} {
+			c.start(id, 1, nil)
+			ids = append(ids, id)
+		}
+		for _, id := range ids[1:] {
+			c.members[id].ready()
+		}
+		mu.Lock()
+		if n := a.replica.updates.count(); len(states) != 1 || n != maxReaders {
+			t.Errorf("copies of steps %v for %d readers", states, n)
+		}
+		mu.Unlock()
+		c.publish(true, ids...)
+		c.finish(ids...)
+	})
+}
+
+// TestACaughtUpStateIsOneMembersWord: it counts in no world before others have the same. If they are all gone, the
+// checkpoint is loaded.
+func TestACaughtUpStateIsOneMembersWord(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.catchUp = true
+		a := c.start("a", 1, nil)
+		c.publish(false, "a")
+		a.until(3)
+		s := c.start("s", 1, nil)
+		s.ready()
+		a.cancel(errKilled)
+		<-a.ended
+		before := c.restores
+		c.publish(false, "s")
+		if got := c.finish("s"); got != want || c.restores != before+1 || s.heals != 0 {
+			t.Errorf("%s after %d loads of a checkpoint and %d heals, want %s after one", got, c.restores-before,
+				s.heals,
+				want)
+		}
+	})
+}

@@ -1,0 +1,304 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"evenweave/internal/state"
+	"evenweave/proto"
+)
+
+const (
+	maxReaders = 4 // spares that catch up with one member at the same time
+	// keptStates and keptUpdates bound the bytes of an updateLog, its copy of a state aside: as many as so many states
+	// and so many updates have. A state is sent while a few steps are taken; more of them help no spare that is slower.
+	keptStates  = 2
+	keptUpdates = 4
+	keptBytes   = 1 << 20 // at least
+)
+
+// updateLog is what a member keeps for spares that catch up with it, while there are any: a copy of the state of one
+// step, and the steps since, in a bounded number of bytes. The loop writes, the Member service reads.
+type updateLog struct {
+	mu       sync.Mutex
+	most     int64 // bytes of updates
+	readers  int
+	wanted   bool       // a reader waits for a copy
+	copied   *stateCopy // nil: none, or the updates do not reach back to it any more
+	updates  []*update  // of consecutive steps
+	bytes    int64
+	logging  bool  // from the copy on
+	replaced int64 // counts states that were adopted: what was logged before does not lead to them
+
+	step, generation int64 // of the member
+	changed          chan struct{}
+}
+
+// stateCopy is a state for spares. taken is closed when it is there.
+type stateCopy struct {
+	step        int64
+	fingerprint state.Fingerprint
+	taken       chan struct{}
+	state       *state.Sealed
+	err         error
+}
+
+// update is a committed step, as another member can repeat it.
+type update struct {
+	step        int64             // of the state after it
+	fingerprint state.Fingerprint // of that state
+	generation  int64
+	changing    bool // all ranks leave the generation after it
+	skipped     bool
+	weight      int64
+	samples     []int32
+	exponents   []int32 // that the sum was formed with
+	words       []int64 // the sum, then its bounds
+}
+
+func (u *update) size() int64 { return int64(4*len(u.samples) + 4*len(u.exponents) + 8*len(u.words)) }
+
+func newUpdateLog() *updateLog { return &updateLog{changed: make(chan struct{})} }
+
+// change lets a writer change the log, and wakes the readers.
+func (l *updateLog) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// opens says whether the steps from now on are logged.
+func (l *updateLog) opens() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.logging
+}
+
+// commits adds a step. The oldest are dropped when there are too many.
+func (l *updateLog) commits(u *update, image int64) {
+	l.change(func() {
+		l.step, l.generation = u.step, u.generation
+		if !l.logging {
+			return
+		}
+		l.updates, l.bytes = append(l.updates, u), l.bytes+u.size()
+		most := l.most
+		if most == 0 {
+			most = max(keptStates*image+keptUpdates*u.size(), keptBytes)
+		}
+		for l.bytes > most {
+			l.bytes -= l.updates[0].size()
+			l.updates[0] = nil
+			l.updates, l.copied = l.updates[1:], nil
+		}
+	})
+}
+
+// enters records that the member goes on in another generation.
+func (l *updateLog) enters(generation int64) { l.change(func() { l.generation = generation }) }
+
+// replace forgets everything: the member goes on from another state.
+func (l *updateLog) replace() {
+	l.change(func() {
+		l.replaced++
+		l.copied, l.updates, l.bytes, l.logging = nil, nil, 0, false
+	})
+}
+
+// begin returns a copy of the state of this step for the caller to fill, if a reader waits for one.
+func (l *updateLog) begin(step int64, f state.Fingerprint) (c *stateCopy) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.wanted {
+		return nil
+	}
+	c = &stateCopy{step: step, fingerprint: f, taken: make(chan struct{})}
+	l.wanted, l.copied, l.logging, l.updates, l.bytes = false, c, true, nil, 0
+	return c
+}
+
+// at returns the copy, if it is of that step.
+func (l *updateLog) at(step int64) *state.Sealed {
+	l.mu.Lock()
+	c := l.copied
+	l.mu.Unlock()
+	if c == nil || c.step != step {
+		return nil
+	}
+	<-c.taken
+	return c.state
+}
+
+func (l *updateLog) join() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.readers == maxReaders {
+		return status.Errorf(codes.ResourceExhausted, "%d spares catch up with this member already", maxReaders)
+	}
+	l.readers++
+	return nil
+}
+
+// leave lets a reader go; the last one takes the log with it.
+func (l *updateLog) leave() {
+	l.change(func() {
+		if l.readers--; l.readers == 0 {
+			l.copied, l.updates, l.bytes, l.logging, l.wanted = nil, nil, 0, false, false
+		}
+	})
+}
+
+// send is the whole service for one spare.
+func (l *updateLog) send(ctx context.Context, send func(*proto.Update) error) error {
+	if err := l.join(); err != nil {
+		return err
+	}
+	defer l.leave()
+	r := &logReader{updateLog: l, out: send}
+	c, err := r.copyOf(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.out(&proto.Update{Step: c.step, High: c.fingerprint.Hi, Low: c.fingerprint.Lo}); err != nil {
+		return err
+	}
+	for next := c.step + 1; ; next++ {
+		u, err := r.next(ctx, next)
+		if err == nil {
+			err = r.pass(u)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// logReader sends a log to one spare.
+type logReader struct {
+	*updateLog
+	out            func(*proto.Update) error
+	replacedBefore int64
+	sent           int64 // the generation that the spare knows of
+}
+
+var (
+	errReplaced = errors.New("this member goes on from another state")
+	errBehind   = errors.New("the caller has fallen too far behind: the steps that it lacks are not kept any more")
+)
+
+// await waits until ready, which is called with the log locked, says so or fails; meanwhile it sends signs of life.
+func (r *logReader) await(ctx context.Context, ready func() (bool, error)) error {
+	for {
+		r.mu.Lock()
+		is, err := ready()
+		changed, sign := r.changed, &proto.Update{Newest: r.step, Generation: r.generation}
+		r.mu.Unlock()
+		if is || err != nil {
+			return err
+		}
+		if sign.Generation != r.sent {
+			if err := r.out(sign); err != nil {
+				return err
+			}
+			r.sent = sign.Generation
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(signOfLife):
+			if err := r.out(sign); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// copyOf returns the copy that the log begins with. If there is none, the next commit makes one.
+func (r *logReader) copyOf(ctx context.Context) (c *stateCopy, err error) {
+	if err := r.await(ctx, func() (bool, error) {
+		c, r.replacedBefore = r.copied, r.replaced
+		r.wanted = c == nil
+		return c != nil, nil
+	}); err != nil {
+		return nil, err
+	}
+	select {
+	case <-c.taken:
+		return c, c.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// next waits for the update that makes the state of a step.
+func (r *logReader) next(ctx context.Context, step int64) (u *update, err error) {
+	return u, r.await(ctx, func() (bool, error) {
+		switch {
+		case r.replaced != r.replacedBefore:
+			return false, errReplaced
+		case step > r.step:
+			return false, nil
+		}
+		kept := int64(len(r.updates)) // the steps up to the member's own
+		if step <= r.step-kept {
+			return false, errBehind
+		}
+		u = r.updates[kept-1-(r.step-step)]
+		return true, nil
+	})
+}
+
+// pass sends an update: its head, then its words in parts.
+func (r *logReader) pass(u *update) error {
+	r.mu.Lock()
+	head := &proto.Update{Step: u.step, High: u.fingerprint.Hi, Low: u.fingerprint.Lo, Newest: r.step,
+		Generation: u.generation, Changing: u.changing, Skipped: u.skipped, Weight: u.weight}
+	r.mu.Unlock()
+	r.sent = u.generation
+	for _, s := range u.samples {
+		head.Samples = append(head.Samples, uint32(s+1))
+	}
+	if err := r.out(head); err != nil || u.skipped {
+		return err
+	}
+	return proto.SendWords(u.exponents, u.words, func(p []byte) error { return r.out(&proto.Update{Words: p}) })
+}
+
+// shareStep logs the step that was just committed, with the exponents that it was summed with, for spares that catch
+// up; and begins to copy the state, if one of them waits for that. The next update waits until it is copied.
+func (g *generation) shareStep(c commit, exponents []int32) {
+	r, log := g.replica, g.replica.updates
+	u := &update{step: r.step, fingerprint: r.expected, generation: g.world.Generation, changing: c.changing,
+		skipped: c.skipped != "", weight: g.buffer.sums[sumWeight]}
+	if exponents != nil {
+		u.samples, u.exponents = append(u.samples, g.samples...), exponents
+		u.words = g.buffer.give()[:len(g.buffer.gradient)+len(g.buffer.bounds)]
+	}
+	log.commits(u, r.layout.Size)
+	copied := log.begin(r.step, r.expected)
+	if copied == nil {
+		return
+	}
+	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout}
+	r.unchanged.RLock()
+	g.sealing.Go(func() {
+		defer close(copied.taken)
+		s.Image = make([]byte, r.layout.Size)
+		err := r.layout.ReadImage(r.live, 0, s.Image)
+		r.unchanged.RUnlock()
+		if err != nil {
+			copied.err = fmt.Errorf("copying the state of step %d: %w", s.Step, err)
+			return
+		}
+		copied.state = state.Seal(s)
+	})
+}
