@@ -43,7 +43,7 @@ func formats() []format {
 		{"PNG", "\x89PNG\r\n\x1a\n", png.DecodeConfig, png.Decode},
 		{"JPEG", "\xff\xd8\xff", jpeg.DecodeConfig, jpeg.Decode},
 		{"GIF", "GIF8?a", gif.DecodeConfig, gif.Decode},
-		{"WebP", "RIFF????WEBP", webp.DecodeConfig, webp.Decode},
+		{"WebP", "RIFF????WEBP", webp.DecodeConfig, decodeWebP},
 		{name: "TIFF", magic: "II*\x00"},
 		{name: "TIFF", magic: "MM\x00*"},
 		{name: "TIFF", magic: "II+\x00"},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 
 	"evenweave"
 )
@@ -41,12 +42,24 @@ func WritePage(w io.Writer, about string, figures []evenweave.Figure, d evenweav
 		}
 		page.Galleries = append(page.Galleries, shown)
 	}
-	t := template.Must(template.New("").Funcs(template.FuncMap{"number": number, "shade": shade}).Parse(htmlPage))
+	t := template.Must(template.New("").Funcs(template.FuncMap{"number": number, "cell": cell, "shade": shade}).Parse(htmlPage))
 	return t.Execute(w, page)
 }
 
 // number is at most four digits behind the point.
 func number(x float64) string { return strconv.FormatFloat(math.Round(x*1e4)/1e4, 'f', -1, 64) }
+
+// cell is a number with as many digits behind the point as another of its column needs.
+func cell(t evenweave.Table, column int, x float64) string {
+	digits := 0
+	for _, r := range t.Rows {
+		if column < len(r.Cells) {
+			_, behind, _ := strings.Cut(number(r.Cells[column]), ".")
+			digits = max(digits, len(behind))
+		}
+	}
+	return strconv.FormatFloat(x, 'f', digits, 64)
+}
 
 // shade is the ground of a cell: blue alone, from none on. It needs no second color, and is seen whatever the eye.
 func shade(t evenweave.Table, x float64) template.CSS {
@@ -84,7 +97,7 @@ img { width: 84px; image-rendering: pixelated }
 {{range $t := .Tables}}<h2>{{.Title}}</h2>
 <p>{{.About}}</p>
 <div tabindex="0" role="region" aria-label="{{.Title}}"><table><tr>{{range .Columns}}<th scope="col">{{.}}{{end}}</tr>
-{{range .Rows}}<tr><th scope="row">{{.Name}}{{range .Cells}}<td style="{{shade $t .}}">{{number .}}{{end}}</tr>
+{{range .Rows}}<tr><th scope="row">{{.Name}}{{range $i, $x := .Cells}}<td style="{{shade $t .}}">{{cell $t $i .}}{{end}}</tr>
 {{end}}</table></div>
 {{end}}{{range .Galleries}}<h2>{{.Title}}</h2>
 <p>{{.About}}</p>

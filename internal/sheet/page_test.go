@@ -26,8 +26,8 @@ func TestAPageOfAnEvaluationIsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"step 7, &lt;b&gt;", "test accuracy<td>0.75", "&lt;script&gt;a", ">13<", ">0<",
-		">3.1416<",
+	for _, want := range []string{"step 7, &lt;b&gt;", "test accuracy<td>0.75", "&lt;script&gt;a", ">13.0000<", ">0<",
+		">3.1416<", ">52<",
 		`rgb(0 114 178/0.50)">52<`, `style="">0<`, "one, taken for b", `class="charts"`} {
 		if !strings.Contains(page.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, &page)
