@@ -9,7 +9,7 @@ import (
 )
 
 // decodeWebP decodes a WebP. Its lossy form keeps black as 16 and white as 235 (ITU-R BT.601), where a JPEG has 0 and
-// 255: the library leaves that to its caller, who would see gray.
+// 255: the library hands its values on as if they were those of a JPEG.
 func decodeWebP(r io.Reader) (image.Image, error) {
 	m, err := webp.Decode(r)
 	switch m := m.(type) {

@@ -34,16 +34,17 @@ arms="off page"
 if command -v python3 >/dev/null; then
 	arms="off page traces"
 	python3 -u -c '
-import http.server
+import http.server, sys
+received = open(sys.argv[1], "ab", 0)
 class Sink(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        received.write(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
     def log_message(self, *_): pass
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink)
 print(server.server_port)
-server.serve_forever()' >"$all/port" &
+server.serve_forever()' "$all/received" >"$all/port" &
 	receiver=$!
 	until port=$(grep . "$all/port"); do sleep 0.1; done
 fi
@@ -61,3 +62,4 @@ for arm in $arms; do
 done
 awk '{ if (NR == 1) off = $2; printf "%-7s %8.3f ms a step  %+.2f%%\n", $1, 1e3 * $2, 100 * ($2 / off - 1) }' "$all/result"
 echo "the stream of the page: $(wc -c <"$all/page-$rounds.stream") bytes in $steps steps; the events: $(wc -c <"$all/page-$rounds.out") bytes"
+[ "$arms" = "off page" ] || echo "the receiver of traces got $(wc -c <"$all/received") bytes in $rounds runs"

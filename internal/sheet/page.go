@@ -42,7 +42,8 @@ func WritePage(w io.Writer, about string, figures []evenweave.Figure, d evenweav
 		}
 		page.Galleries = append(page.Galleries, shown)
 	}
-	t := template.Must(template.New("").Funcs(template.FuncMap{"number": number, "cell": cell, "shade": shade}).Parse(htmlPage))
+	functions := template.FuncMap{"number": number, "cell": cell, "shade": shade}
+	t := template.Must(template.New("").Funcs(functions).Parse(htmlPage))
 	return t.Execute(w, page)
 }
 
