@@ -31,8 +31,7 @@ var layers = [][]string{
 	{"internal/security"},
 	{"internal/job", "internal/state", "internal/verify", "allreduce", "gomlx/backend"},
 	{"internal/example"},
-	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors",
-		"gomlx/backend/avx2"},
+	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors"},
 	{"internal/regular", "dataset/picture", "internal/sheet", "internal/terminal",
 		"internal/options", "internal/safetensors", "onnx"},
 	{"."},        // the words that a task is made of

@@ -28,6 +28,7 @@ const (
 type thinConvolution struct {
 	neighbors *Node // [36, 10, m]
 	output    *Node // after the ReLU, [36, 32, m]
+	passes    *Node // where the ReLU's gradient does
 }
 
 // convolveImages applies a 3x3 kernel [3, 3, 1, 32], bias [32] and ReLU to images [n, 28, 28].
@@ -49,13 +50,13 @@ func convolveImages(images, kernel, bias *Node) thinConvolution {
 	}
 	c := thinConvolution{neighbors: Concatenate(append(columns, OnesLike(columns[0])), 1)}
 	weights := Transpose(Concatenate([]*Node{Reshape(kernel, taps, filters1), Reshape(bias, 1, filters1)}, 0), 0, 1)
-	c.output = relu(batched(repeated(weights, positions), c.neighbors))
+	c.output, c.passes = relu(batched(repeated(weights, positions), c.neighbors))
 	return c
 }
 
 // back gives the loss's gradient with respect to kernel [9, 32] and bias [1, 32], from that with respect to the output.
 func (c *thinConvolution) back(d *Node) (kernel, bias *Node) {
-	weights := batchedTransposed(Where(IsPositive(c.output), d, ZerosLike(d)), c.neighbors)
+	weights := batchedTransposed(where(c.passes, d), c.neighbors)
 	weights = Transpose(sumOver(weights, 0), 0, 1)
 	return Slice(weights, AxisRange(0, taps)), Slice(weights, AxisElem(taps))
 }
@@ -123,29 +124,6 @@ func (c *wideConvolution) back(d *Node) (input, kernel *Node) {
 	maps := Reshape(kernelMap().times(Reshape(c.kernel, taps, filters1*filters2)), positions, filters1, filters2)
 	input = inputMap().transposed().times(Reshape(batched(maps, d), positions, filters1*m))
 	return Reshape(input, positions, filters1, m), kernel
-}
-
-// A pool is the 2x2 max-pool of a wideConvolution's output.
-type pool struct {
-	first  *Node // the index of the largest of the four: the first of equal ones, as in Keras and PyTorch
-	output *Node // [4, 64, m]: window of a tile, channel, tile and image
-}
-
-func maxPool(c wideConvolution) pool {
-	g := c.output.Graph()
-	window := func(w int) *Node { return Slice(c.output, AxisRange(4*w, 4*w+4)) }
-	w0, w1, w2, w3 := window(0), window(1), window(2), window(3)
-	index := func(i float32) *Node { return Const(g, i) }
-	first := Where(GreaterOrEqual(w0, Max(w1, Max(w2, w3))), index(0),
-		Where(GreaterOrEqual(w1, Max(w2, w3)), index(1), Where(GreaterOrEqual(w2, w3), index(2), index(3))))
-	return pool{first: first, output: Max(Max(w0, w1), Max(w2, w3))}
-}
-
-// back gives the gradient with respect to the convolution's output: the largest of four gets all of it.
-func (p *pool) back(d *Node) *Node {
-	d, first := repeated(d, 4), repeated(p.first, 4)
-	d = Where(Equal(first, Iota(d.Graph(), first.Shape(), 0)), d, ZerosLike(d))
-	return Reshape(d, tile*tile, filters2, -1)
 }
 
 // A matrix of constants.

@@ -105,7 +105,7 @@ func forward(params, images *Node, key *dropoutKey) *network {
 	// Bias and ReLU after the max-pool, not before: both are monotone, so it is the same function of a quarter of the
 	// elements.
 	net.pool = maxPool(net.conv2)
-	x = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
+	x, _ = relu(Add(net.pool.output, Reshape(w["conv2/bias"], 1, filters2, 1)))
 	x.AssertDims(4, filters2, tiles*tiles*n)
 	net.features = Reshape(x, denseParts, partFeatures, n)
 	if key != nil {
@@ -126,7 +126,7 @@ func (net *network) gradient(d *Node) *Node {
 	// Dropout and ReLU passed on just the features that are positive. These are in memory, in the very shape that the
 	// dense layer's products read: of anything else XLA computes dropout's mask again, in each loop that reads the
 	// gradient.
-	x = MulScalar(Where(IsPositive(net.features), x, ZerosLike(x)), net.scale)
+	x = MulScalar(where(IsPositive(net.features), x), net.scale)
 	x = Reshape(x, 4, filters2, -1)
 	by["conv2/bias"] = sumOver(sumOver(x, 0), 1)
 	patches, kernel := net.conv2.back(net.pool.back(x))
@@ -164,10 +164,6 @@ func split(flat *Node) map[string]*Node {
 	return parts
 }
 
-// relu passes no gradient at exactly 0, as in Keras and PyTorch (the gradient of Max would): fresh biases are 0 and so
-// is the background of the images.
-func relu(x *Node) *Node { return Where(IsPositive(x), x, ZerosLike(x)) }
-
 // A dropoutKey selects a mask: two uint32 scalars, from the micro-batch's key, and the share of the elements that it
 // zeroes.
 type dropoutKey struct {
@@ -192,5 +188,5 @@ func dropout(x *Node, key dropoutKey) *Node {
 	h = MulScalar(h, uint32(0x846ca68b))
 	h = BitwiseXor(h, BitwiseShiftRightLogicalScalar(h, uint32(16)))
 	keep := GreaterOrEqual(h, Scalar(g, dtypes.Uint32, uint32(key.rate*(1<<32))))
-	return Where(keep, MulScalar(x, key.scale()), ZerosLike(x))
+	return where(keep, MulScalar(x, key.scale()))
 }

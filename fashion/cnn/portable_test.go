@@ -189,6 +189,14 @@ func TestNumericsOfThisProcessor(t *testing.T) {
 			})
 		}
 	}
+	const narrow = "GOMLX_SIMD_AVX512"
+	if isa == "AVX-512" && simdBuilt && os.Getenv(narrow) == "" && !*update {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$/^go")
+		cmd.Env = append(os.Environ(), narrow+"=false")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("go with AVX2 only: %v\n%s", err, out)
+		}
+	}
 	if *update {
 		raw, err := json.MarshalIndent(want, "", "\t")
 		if err != nil {

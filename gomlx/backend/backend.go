@@ -11,8 +11,6 @@ import (
 	"os"
 	"strings"
 
-	_ "evenweave/gomlx/backend/avx2" // before GoMLX
-
 	"github.com/gomlx/compute"
 	_ "github.com/gomlx/compute/gobackend" // registers "go"
 )
