@@ -28,7 +28,7 @@ func (l *Loop) flips(ctx context.Context) {
 }
 
 // flip changes one bit of the live state directly, as a faulty memory would: of any tensor.
-// It waits only for a running computation of gradients, because a model must not be written to meanwhile.
+// It waits only for what computes on the state, because a model must not be written to meanwhile.
 func (r *replica) flip(at int64, bit int) (where string, err error) {
 	r.computing.Lock()
 	defer r.computing.Unlock()

@@ -43,7 +43,7 @@ type replica struct {
 
 	updating time.Duration // what the model's last update took
 
-	computing sync.Mutex // held while gradients are computed: the model must not change then
+	computing sync.Mutex // held while gradients or a fingerprint are computed: the model must not change then
 
 	mu     sync.RWMutex // held for writing while the live state changes
 	known  bool         // false until a state has been adopted: fresh members have none
@@ -105,6 +105,8 @@ func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
 
 // fingerprint hashes the live state, a part on each lane: for the loop only, between updates.
 func (r *replica) fingerprint() (state.Fingerprint, error) {
+	r.computing.Lock()
+	defer r.computing.Unlock()
 	sum, err := state.FingerprintHead(r.step, r.ledger)
 	if err != nil {
 		return sum, err
