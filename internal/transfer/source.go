@@ -18,30 +18,35 @@ type Dial func(address string) (*grpc.ClientConn, error)
 
 // Member is the state of a step that the member at an address holds. to are the options of calls to it.
 func Member(dial Dial, address, job string, step int64, to ...grpc.CallOption) Source {
-	return func(ctx context.Context, offset, length int64) (io.Reader, error) {
-		conn, err := dial(address)
-		if err != nil {
-			return nil, err
-		}
-		stream, err := proto.NewMemberClient(conn).State(ctx,
-			&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length}, append(to, proto.AsBlocks)...)
-		if err != nil {
-			return nil, err
-		}
-		return proto.BlockReader(stream), nil
-	}
+	return from(dial, func() string { return address },
+		func(ctx context.Context, conn *grpc.ClientConn, offset, length int64) (blockStream, error) {
+			return proto.NewMemberClient(conn).State(ctx,
+				&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length},
+				append(to, proto.AsBlocks)...)
+		})
 }
 
-// Coordinator is the checkpoint of a step that the coordinator has; its address is asked for each time, since another
+// Coordinator is the checkpoint of a step that the coordinator has. Its address is asked for each time, because another
 // process may lead by then.
 func Coordinator(dial Dial, address func() string, job string, step int64) Source {
+	return from(dial, address,
+		func(ctx context.Context, conn *grpc.ClientConn, offset, length int64) (blockStream, error) {
+			return proto.NewCoordinatorClient(conn).Checkpoint(ctx,
+				&proto.CheckpointRequest{Job: job, Step: step, Offset: offset, Length: length}, proto.AsBlocks)
+		})
+}
+
+// blockStream is a range of a state as a process sends it.
+type blockStream = grpc.ServerStreamingClient[proto.Block]
+
+func from(dial Dial, address func() string,
+	ask func(ctx context.Context, conn *grpc.ClientConn, offset, length int64) (blockStream, error)) Source {
 	return func(ctx context.Context, offset, length int64) (io.Reader, error) {
 		conn, err := dial(address())
 		if err != nil {
 			return nil, err
 		}
-		stream, err := proto.NewCoordinatorClient(conn).Checkpoint(ctx,
-			&proto.CheckpointRequest{Job: job, Step: step, Offset: offset, Length: length}, proto.AsBlocks)
+		stream, err := ask(ctx, conn, offset, length)
 		if err != nil {
 			return nil, err
 		}
