@@ -1,6 +1,10 @@
 package evenweave
 
-import "fmt"
+import (
+	"fmt"
+	"path"
+	"strings"
+)
 
 // Tensor describes one part of a model's state.
 type Tensor struct {
@@ -79,3 +83,26 @@ func (t Tensor) Bytes() int64 { return int64(t.Elements()) * int64(t.Type.Size()
 
 // Summed says whether Gradients fills a slice for the tensor.
 func (t Tensor) Summed() bool { return t.Role == Trained || t.Role == Averaged }
+
+// MatchNames says of each name whether one of the patterns matches it. The patterns are those of path.Match, separated
+// by commas: "conv1/*,dense/bias". A pattern that matches no name is an error.
+func MatchNames(patterns string, names []string) (matched []bool, err error) {
+	matched = make([]bool, len(names))
+	for pattern := range strings.SplitSeq(patterns, ",") {
+		if pattern = strings.TrimSpace(pattern); pattern == "" {
+			continue
+		}
+		some := false
+		for i, name := range names {
+			matches, err := path.Match(pattern, name)
+			if err != nil {
+				return nil, fmt.Errorf("%q: %w", pattern, err)
+			}
+			matched[i], some = matched[i] || matches, some || matches
+		}
+		if !some {
+			return nil, fmt.Errorf("%q matches no name", pattern)
+		}
+	}
+	return matched, nil
+}

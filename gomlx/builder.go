@@ -22,7 +22,7 @@ type builder struct {
 	optimizer optimizer.Interface
 	store     *model.Store
 	device    compute.Backend
-	frozen    map[string]bool // patterns of Tuning.Freeze that matched
+	frozen    map[string]bool // paths of the variables that Tuning.Freeze names
 }
 
 // newBuilder makes a store that knows the job's parameters. It has no loader: variables that a loader brings are all

@@ -3,8 +3,6 @@ package gomlx
 import (
 	"cmp"
 	"fmt"
-	"iter"
-	"path"
 	"slices"
 	"strings"
 
@@ -93,11 +91,6 @@ func (b *builder) roles(f *forward) (all []*variable) {
 		v.own = !slices.ContainsFunc(schedules(), func(scope string) bool { return strings.HasPrefix(v.path, scope) })
 	}
 	inOrder(all)
-	for pattern := range b.config.patterns() {
-		if !b.frozen[pattern] {
-			panic(fmt.Errorf("freeze: %q matches no weight of the model; `inspect` lists their names", pattern))
-		}
-	}
 	if len(all) == 0 || all[0].Role != evenweave.Trained {
 		panic(fmt.Errorf("the model has no trainable variable: there is nothing to train"))
 	}
@@ -110,33 +103,27 @@ func schedules() []string {
 		optimizer.GlobalStepVariableName}
 }
 
-// patterns are those of Tuning.Freeze.
-func (c *Config) patterns() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for p := range strings.SplitSeq(c.Tuning.Freeze, ",") {
-			if p = strings.TrimSpace(p); p != "" && !yield(p) {
-				return
-			}
-		}
-	}
-}
-
 // freeze follows each building of the model, for layers set their variables trainable. The generator's state never is:
 // an optimizer would pass it through float32 and lose its counter.
 func (b *builder) freeze() {
 	if v := b.store.GetVariable(generatorPath()); v != nil {
 		v.SetTrainable(false) // the model may have made all variables trainable
 	}
-	for pattern := range b.config.patterns() {
-		for v := range b.store.IterVariables() {
-			matches, err := path.Match(pattern, nameOf(v.Path()))
-			if err != nil {
-				panic(fmt.Errorf("freeze: %q: %w", pattern, err))
-			}
-			if matches && v.Trainable {
-				v.SetTrainable(false)
-				b.frozen[pattern] = true
-			}
+	var weights []*model.Variable
+	var names []string
+	for v := range b.store.IterVariables() {
+		if v.Trainable || b.frozen[v.Path()] {
+			weights, names = append(weights, v), append(names, nameOf(v.Path()))
+		}
+	}
+	frozen, err := evenweave.MatchNames(b.config.Tuning.Freeze, names)
+	if err != nil {
+		panic(fmt.Errorf("freeze: %w of the model's weights; `inspect` lists them", err))
+	}
+	for i, v := range weights {
+		if frozen[i] {
+			v.SetTrainable(false)
+			b.frozen[v.Path()] = true
 		}
 	}
 }

@@ -115,7 +115,7 @@ func TestFreeze(t *testing.T) {
 			t.Errorf("%s: changed %v", name, changed)
 		}
 	}
-	for freeze, says := range map[string]string{"nothing/*": "matches no weight", "[": "syntax error",
+	for freeze, says := range map[string]string{"nothing/*": "matches no name", "[": "syntax error",
 		"*/*/*": "nothing to train"} {
 		c := network{}.config(nil, nil)
 		c.Tuning.Freeze = freeze

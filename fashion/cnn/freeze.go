@@ -3,35 +3,25 @@ package cnn
 import (
 	"cmp"
 	"fmt"
-	"path"
 	"strings"
+
+	"evenweave"
 )
 
-// Frozen returns the parameters whose names match one of the patterns of path.Match, separated by commas: "conv*/*" is
-// all convolutions. A pattern that matches nothing is an error, and so is freezing everything.
-func Frozen(patterns string, classes int) ([]Tensor, error) {
-	if patterns == "" {
-		return nil, nil
-	}
+// Frozen returns the parameters whose names match the patterns of evenweave.MatchNames: "conv*/*" is all convolutions.
+// Freezing everything is an error.
+func Frozen(patterns string, classes int) (frozen []Tensor, err error) {
 	all := parameters(cmp.Or(classes, defaultClasses))
-	chosen := make([]bool, len(all))
-	for pattern := range strings.SplitSeq(patterns, ",") {
-		matched := false
-		for i, t := range all {
-			ok, err := path.Match(strings.TrimSpace(pattern), t.Name)
-			if err != nil {
-				return nil, fmt.Errorf("freeze %q: %w", pattern, err)
-			}
-			chosen[i] = chosen[i] || ok
-			matched = matched || ok
-		}
-		if !matched {
-			return nil, fmt.Errorf("freeze %q matches no tensor: there are %s", pattern, names(all))
-		}
-	}
-	var frozen []Tensor
+	names := make([]string, len(all))
 	for i, t := range all {
-		if chosen[i] {
+		names[i] = t.Name
+	}
+	matched, err := evenweave.MatchNames(patterns, names)
+	if err != nil {
+		return nil, fmt.Errorf("freeze %w: there are %s", err, strings.Join(names, ", "))
+	}
+	for i, t := range all {
+		if matched[i] {
 			frozen = append(frozen, t)
 		}
 	}
@@ -39,12 +29,4 @@ func Frozen(patterns string, classes int) ([]Tensor, error) {
 		return nil, fmt.Errorf("freeze %q matches every tensor: nothing would be trained", patterns)
 	}
 	return frozen, nil
-}
-
-func names(tensors []Tensor) string {
-	list := make([]string, len(tensors))
-	for i, t := range tensors {
-		list[i] = t.Name
-	}
-	return strings.Join(list, ", ")
 }
