@@ -55,30 +55,55 @@ func (m Manifest) validate() error {
 	return nil
 }
 
-// encode writes a whole file: header, manifest, what write produces, trailer.
-func encode(w io.Writer, m Manifest, write func(io.Writer) error) error {
-	manifest, err := json.Marshal(m)
+// encode writes a whole file: header, manifest, what write produces, trailer. Since write may change the manifest, the
+// hash of the file, which begins with that, is made last.
+func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) error) error {
+	head, err := m.head()
 	if err != nil {
-		return fmt.Errorf("manifest: %w", err)
-	}
-	if len(manifest) > maxManifest {
-		return fmt.Errorf("manifest of %d bytes: at most %d", len(manifest), maxManifest)
-	}
-	hash := sha256.New()
-	body := io.MultiWriter(w, hash)
-	header := binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(manifest)))
-	if _, err := body.Write(append(header, manifest...)); err != nil {
 		return err
 	}
-	payload := &countingWriter{w: body}
+	w := contextWriter{ctx, f}
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	payload := &countingWriter{w: w}
 	if err := write(payload); err != nil {
 		return err
 	}
-	if _, err := body.Write(binary.LittleEndian.AppendUint64(nil, uint64(payload.n))); err != nil {
+	whole, err := m.head()
+	switch {
+	case err != nil:
+		return err
+	case len(whole) != len(head):
+		return fmt.Errorf("manifest of %d bytes, of %d after the payload: expected as many", len(head), len(whole))
+	case !bytes.Equal(whole, head):
+		if _, err := f.WriteAt(whole, 0); err != nil {
+			return err
+		}
+	}
+	hash := sha256.New()
+	body := contextReader{ctx, io.NewSectionReader(f, 0, int64(len(head))+payload.n)}
+	if _, err := io.CopyBuffer(hash, body, make([]byte, hashBuffer)); err != nil {
 		return err
 	}
-	_, err = w.Write(hash.Sum(nil))
+	trailer := binary.LittleEndian.AppendUint64(nil, uint64(payload.n))
+	hash.Write(trailer)
+	_, err = w.Write(hash.Sum(trailer))
 	return err
+}
+
+const hashBuffer = 128 << 10
+
+// head is a file's header and manifest.
+func (m *Manifest) head() ([]byte, error) {
+	manifest, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	if len(manifest) > maxManifest {
+		return nil, fmt.Errorf("manifest of %d bytes: at most %d", len(manifest), maxManifest)
+	}
+	return append(binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(manifest))), manifest...), nil
 }
 
 type countingWriter struct {

@@ -19,9 +19,11 @@ type FS interface {
 	SyncDir(dir string) error // makes what was created, renamed and removed in dir durable
 }
 
-// File is a file being written.
+// File is a file being written, at its end or over what is written already.
 type File interface {
 	io.WriteCloser
+	io.WriterAt
+	io.ReaderAt
 	Sync() error // makes what was written durable
 }
 
@@ -31,7 +33,7 @@ type OS struct{}
 func (OS) Mkdir(dir string) error { return os.Mkdir(dir, 0o700) }
 
 func (OS) Create(name string) (File, error) {
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 func (OS) Open(name string) (io.ReadSeekCloser, error) {

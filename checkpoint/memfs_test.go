@@ -144,6 +144,24 @@ func (f *memFile) Write(b []byte) (int, error) {
 	return written, err
 }
 
+func (f *memFile) WriteAt(b []byte, at int64) (written int, err error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	carryOut, err := f.m.step()
+	if carryOut {
+		written = len(b)
+		if err != nil {
+			written = f.m.r.IntN(len(b) + 1)
+		}
+		copy(f.n.data[at:], b[:written])
+	}
+	return written, err
+}
+
+func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
+	return bytes.NewReader(f.n.data).ReadAt(b, at)
+}
+
 func (f *memFile) Sync() error {
 	return f.m.do(func() error { f.n.synced = bytes.Clone(f.n.data); return nil })
 }

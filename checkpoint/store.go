@@ -22,7 +22,8 @@ type Store struct {
 	fs      FS
 	damaged func(*DamagedError)
 
-	mu sync.Mutex // one Save or Prune at a time
+	mu    sync.Mutex // one Save or Prune at a time
+	swept int64      // term up to which the directory was made and swept; -1: none
 
 	knowing sync.Mutex // never held while files are read or written
 	known   map[string]sound
@@ -33,6 +34,7 @@ type sound struct {
 	size     int64
 	modified time.Time
 	manifest Manifest
+	durable  bool // its name too: this process has synced the directory since
 }
 
 // stater is a file with a size and a time; without them the store remembers nothing of a file.
@@ -43,7 +45,7 @@ func (s *Store) remember(path string, f any, m Manifest) {
 		if info, err := file.Stat(); err == nil {
 			s.knowing.Lock()
 			defer s.knowing.Unlock()
-			s.known[path] = sound{info.Size(), info.ModTime(), m}
+			s.known[path] = sound{info.Size(), info.ModTime(), m, false}
 		}
 	}
 }
@@ -61,6 +63,28 @@ func (s *Store) recall(path string, f any) (known sound, ok bool) {
 		delete(s.known, path)
 	}
 	return known, ok
+}
+
+// settled records that the name of a known file is durable.
+func (s *Store) settled(path string) {
+	s.knowing.Lock()
+	defer s.knowing.Unlock()
+	if known, ok := s.known[path]; ok {
+		known.durable = true
+		s.known[path] = known
+	}
+}
+
+// settle makes the names of valid checkpoints durable before older files go: another process may have renamed them a
+// moment ago.
+func (s *Store) settle(valid []Entry) error {
+	s.knowing.Lock()
+	all := !slices.ContainsFunc(valid, func(e Entry) bool { return !s.known[e.Path].durable })
+	s.knowing.Unlock()
+	if all {
+		return nil
+	}
+	return s.fs.SyncDir(s.dir)
 }
 
 func (s *Store) forget(path string) {
@@ -84,7 +108,7 @@ type Entry struct {
 
 // Open returns the store of a directory, which need not exist: the first Save makes it.
 func Open(dir string, o Options) (*Store, error) {
-	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged, known: map[string]sound{}}
+	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged, known: map[string]sound{}, swept: -1}
 	if s.fs == nil {
 		s.fs = OS{}
 	}
@@ -100,6 +124,12 @@ func Open(dir string, o Options) (*Store, error) {
 // Save writes a checkpoint whose payload is what write produces, and returns its path once it is durable. On an error
 // nothing is left of it, except that after a failed sync of the directory a whole file may be seen, or not.
 func (s *Store) Save(ctx context.Context, m Manifest, write func(io.Writer) error) (path string, err error) {
+	return s.SaveAs(ctx, &m, write)
+}
+
+// SaveAs is Save for a manifest that write may change, as far as its encoding keeps its length: the fingerprint of what
+// it writes, for one.
+func (s *Store) SaveAs(ctx context.Context, m *Manifest, write func(io.Writer) error) (path string, err error) {
 	if m.Step < 0 || m.Term < 0 {
 		return "", fmt.Errorf("checkpoint: step %d, term %d: neither can be negative", m.Step, m.Term)
 	}
@@ -117,16 +147,19 @@ func (s *Store) Save(ctx context.Context, m Manifest, write func(io.Writer) erro
 	return path, nil
 }
 
-func (s *Store) save(ctx context.Context, path string, m Manifest, write func(io.Writer) error) error {
-	if err := s.makeDir(s.dir); err != nil {
-		return err
+func (s *Store) save(ctx context.Context, path string, m *Manifest, write func(io.Writer) error) error {
+	if m.Term > s.swept {
+		if err := s.makeDir(s.dir); err != nil {
+			return err
+		}
+		s.sweep(m.Term)
+		s.swept = m.Term
 	}
-	s.sweep(m.Term)
 	temp := tempName(path)
 	err := s.writeFile(temp, func(f File) error {
-		err := encode(contextWriter{ctx, f}, m, write)
+		err := encode(ctx, f, m, write)
 		if err == nil {
-			s.remember(path, f, m) // a rename keeps size and time
+			s.remember(path, f, *m) // a rename keeps size and time
 		}
 		return err
 	})
@@ -135,10 +168,15 @@ func (s *Store) save(ctx context.Context, path string, m Manifest, write func(io
 	}
 	if err != nil {
 		s.forget(path)
+		s.swept = -1          // once more: the directory may be gone
 		_ = s.fs.Remove(temp) // may not have been created; what stays is swept by a later Save
 		return err
 	}
-	return s.fs.SyncDir(s.dir)
+	err = s.fs.SyncDir(s.dir)
+	if err == nil {
+		s.settled(path)
+	}
+	return err
 }
 
 // writeFile creates a file and makes its content, but not yet its name, durable.
@@ -223,7 +261,11 @@ func (s *Store) List() ([]Entry, error) {
 // *DamagedError if there are but none can be used: that must never look like a job that has not begun.
 func (s *Store) Latest(ctx context.Context) (*Entry, error) {
 	for range 10 {
-		valid, bad, vanished, err := s.newest(ctx, 1)
+		entries, err := s.List()
+		if err != nil {
+			return nil, err
+		}
+		valid, bad, vanished, err := s.newest(ctx, entries, 1)
 		switch {
 		case err != nil:
 			return nil, err
@@ -243,11 +285,8 @@ func (s *Store) Latest(ctx context.Context) (*Entry, error) {
 
 // newest verifies files from the newest on until it has n valid ones. It reports the damaged ones among those it tried,
 // and whether one vanished meanwhile.
-func (s *Store) newest(ctx context.Context, n int) (valid []Entry, bad []*DamagedError, vanished bool, err error) {
-	entries, err := s.List()
-	if err != nil {
-		return nil, nil, false, err
-	}
+func (s *Store) newest(ctx context.Context, entries []Entry, n int) (valid []Entry, bad []*DamagedError,
+	vanished bool, err error) {
 	for _, e := range entries {
 		if len(valid) == n {
 			break
@@ -354,17 +393,16 @@ func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep = max(keep, 1)
-	valid, _, _, err := s.newest(ctx, keep)
+	entries, err := s.List()
+	if err != nil || len(entries) <= keep {
+		return nil, err
+	}
+	valid, _, _, err := s.newest(ctx, entries, keep)
 	if err != nil || len(valid) < keep {
 		return nil, err
 	}
-	// Another process may have renamed what is kept a moment ago: make it durable before older files go.
-	if err := s.fs.SyncDir(s.dir); err != nil {
+	if err := s.settle(valid); err != nil {
 		return nil, fmt.Errorf("checkpoint: pruning: %w", err)
-	}
-	entries, err := s.List()
-	if err != nil {
-		return nil, err
 	}
 	oldest := valid[keep-1]
 	for _, e := range entries {

@@ -11,7 +11,6 @@ import (
 
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
-	"evenweave/internal/probe"
 	"evenweave/internal/state"
 )
 
@@ -25,20 +24,29 @@ type archive struct {
 	log     *slog.Logger
 }
 
-// write makes a verified state durable.
-func (a *archive) write(ctx context.Context, j job.Job, term int64, s *state.Sealed) (checkpoint.Entry, error) {
+// write makes a verified state durable, block by block.
+func (a *archive) write(ctx context.Context, j job.Job, term int64, s state.Stream) (checkpoint.Entry, error) {
 	spec, err := json.Marshal(j.Spec)
 	if err != nil {
 		return checkpoint.Entry{}, err
 	}
+	digest := state.NewDigest(a.layout)
 	m := checkpoint.Manifest{
 		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics,
 		NumericsParts: j.NumericsParts, Step: s.Step, Epoch: s.Ledger.Epochs(),
-		Term: term, Fingerprint: s.Fingerprint().String(), WeightsSHA256: probe.WeightsSHA256(s.State),
+		// known once the image is written, in as many characters
+		Term: term, Fingerprint: state.Fingerprint{}.String(), WeightsSHA256: digest.WeightsSHA256(),
 		Tensors: checkpoint.Tensors(a.layout), Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
 	}
-	path, err := a.Save(ctx, m, func(w io.Writer) error {
-		_, err := s.WriteTo(w)
+	path, err := a.SaveAs(ctx, &m, func(w io.Writer) error {
+		if _, err := w.Write(s.Bytes); err != nil {
+			return err
+		}
+		if err := s.Image(io.MultiWriter(w, digest)); err != nil {
+			return err
+		}
+		f, err := digest.Fingerprint(s.Head)
+		m.Fingerprint, m.WeightsSHA256 = f.String(), digest.WeightsSHA256()
 		return err
 	})
 	return checkpoint.Entry{Manifest: m, Path: path, Step: m.Step, Term: m.Term}, err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -217,19 +218,45 @@ func awaitRefusal(ctx context.Context, over *security.Transport, address string)
 // errForged says that a member gave another state than the world agreed on.
 var errForged = errors.New("it is not the state that the members agreed on")
 
-// fetch gets a state from a member at an address: its head, which must have the agreed hash, and then block by block,
-// each verified as it arrives.
-func (d *dialer) fetch(ctx context.Context, member, address string, step int64, hash string) (*state.Sealed, error) {
+// fetch begins to fetch a state from a member at an address, until ctx ends: its head, which must have the agreed hash,
+// and then block by block, each verified as it arrives.
+func (d *dialer) fetch(ctx context.Context, member, address string, step int64, hash string) (state.Stream, error) {
 	var sum [sha256.Size]byte
 	copy(sum[:], hash)
 	s, err := transfer.Download{Layout: d.layout, Samples: d.samples, Step: step, Sum: &sum, Quiet: fetchQuiet,
 		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, d.to(member)...)},
 		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
-	}.Run(ctx)
-	if errors.Is(err, state.ErrDamaged) {
-		return nil, fmt.Errorf("%w: %w", errForged, err)
+	}.Stream(ctx)
+	explained := func(err error) error {
+		if errors.Is(err, state.ErrDamaged) {
+			err = fmt.Errorf("%w: %w", errForged, err)
+		}
+		if err != nil {
+			err = fmt.Errorf("fetching the state of step %d from %s: %w", step, address, err)
+		}
+		return err
 	}
-	return s, err
+	image := s.Image
+	s.Image = func(w io.Writer) error {
+		to := &failing{Writer: w}
+		if err := image(to); to.err == nil {
+			return explained(err)
+		}
+		return to.err
+	}
+	return s, explained(err)
+}
+
+// failing remembers the error of a writer, which is not the source's.
+type failing struct {
+	io.Writer
+	err error
+}
+
+func (f *failing) Write(p []byte) (n int, err error) {
+	n, err = f.Writer.Write(p)
+	f.err = err
+	return n, err
 }
 
 // acknowledge lets a member drop the state of that step and older ones. A member that cannot be reached is asked when

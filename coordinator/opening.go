@@ -179,7 +179,7 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.
 		if err != nil {
 			return job.Job{}, 0, err
 		}
-		if _, err := c.archive.write(ctx, j, t.Number(), state.Seal(initial)); err != nil {
+		if _, err := c.archive.write(ctx, j, t.Number(), state.Seal(initial).Stream()); err != nil {
 			return job.Job{}, 0, err
 		}
 	}

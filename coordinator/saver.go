@@ -51,13 +51,13 @@ type saver struct {
 
 // source gives the states that members hold.
 type source interface {
-	fetch(ctx context.Context, member, address string, step int64, hash string) (*state.Sealed, error)
+	fetch(ctx context.Context, member, address string, step int64, hash string) (state.Stream, error)
 	acknowledge(ctx context.Context, member, address string, step int64) error
 }
 
 // sink is the archive as the saver uses it.
 type sink interface {
-	write(ctx context.Context, j job.Job, term int64, s *state.Sealed) (checkpoint.Entry, error)
+	write(ctx context.Context, j job.Job, term int64, s state.Stream) (checkpoint.Entry, error)
 	prune(ctx context.Context)
 }
 
@@ -98,17 +98,19 @@ func (s *saver) save(ctx context.Context) {
 func (s *saver) fetchAndWrite(ctx context.Context, j job.Job, member, address string, step int64,
 	hash string) saved {
 	began := time.Now()
-	sealed, err := s.source.fetch(ctx, member, address, step, hash)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := s.source.fetch(ctx, member, address, step, hash)
 	if err != nil {
-		return saved{step: step, err: fmt.Errorf("fetching the state of step %d from %s: %w", step, address, err)}
+		return saved{step: step, err: err}
 	}
 	s.journal.sync()
-	entry, err := s.sink.write(ctx, j, s.term, sealed)
+	entry, err := s.sink.write(ctx, j, s.term, stream)
 	if err != nil {
 		return saved{step: step, err: err}
 	}
 	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(),
-		bytes: int64(len(sealed.Head) + len(sealed.Image))}
+		bytes: int64(len(stream.Bytes)) + stream.Layout.Size}
 }
 
 // took takes the result, reports it and lets all members drop what is durable. After a failure it may ask another

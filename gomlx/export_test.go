@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 
 	"evenweave/checkpoint"
-	"evenweave/internal/probe"
 	"evenweave/internal/state"
 )
 
@@ -29,8 +28,10 @@ func Save(ctx context.Context, m *Model, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	digest := state.NewDigest(layout)
+	_, _ = digest.Write(s.Image) // never fails
 	return store.Save(ctx, checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(layout),
-		WeightsSHA256: probe.WeightsSHA256(s)},
+		WeightsSHA256: digest.WeightsSHA256()},
 		func(w io.Writer) error {
 			_, err := state.Seal(s).WriteTo(w)
 			return err

@@ -3,8 +3,6 @@
 package probe
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 
 	"evenweave"
@@ -19,20 +17,6 @@ func Initial(model evenweave.Model, layout *state.Layout, seed uint64, samples i
 	}
 	s := state.New(layout, samples)
 	return s, layout.ReadImage(layout.Live(model), 0, s.Image)
-}
-
-// WeightsSHA256 is the hexadecimal SHA-256 of the tensors of role trained, then of those of role averaged, in their
-// order, as a state encodes them.
-func WeightsSHA256(s *state.State) string {
-	h := sha256.New()
-	for _, role := range []evenweave.Role{evenweave.Trained, evenweave.Averaged} {
-		for i, t := range s.Layout.Tensors {
-			if t.Role == role {
-				h.Write(s.Tensor(i))
-			}
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 // ElementName names element i of a flat gradient for a person: "conv1/kernel[17]".

@@ -3,6 +3,7 @@
 //
 //	download.go  Download: a state, from several sources
 //	assembly.go  Assembly: a state of which some blocks have arrived
+//	stream.go    Download.Stream: a state that is passed on, from one source
 //	source.go    Source: where bytes of a state come from
 package transfer
 
@@ -11,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -109,8 +111,8 @@ func (r *run) begin(ctx context.Context) error {
 }
 
 // final says whether the source of an error is not asked again.
-func (r *run) final(err error) bool {
-	return errors.Is(err, state.ErrDamaged) || r.Gone != nil && r.Gone(err)
+func (d Download) final(err error) bool {
+	return errors.Is(err, state.ErrDamaged) || d.Gone != nil && d.Gone(err)
 }
 
 func (r *run) take(head *state.Head) {
@@ -130,9 +132,13 @@ func (r *run) head(ctx context.Context, from Source) (*state.Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := state.ReadHead(b, r.Layout, r.Samples, r.Sum)
-	if err == nil && h.Step != r.Step {
-		err = fmt.Errorf("asked for the state of step %d, got step %d", r.Step, h.Step)
+	return r.readHead(b)
+}
+
+func (d Download) readHead(b io.Reader) (*state.Head, error) {
+	h, err := state.ReadHead(b, d.Layout, d.Samples, d.Sum)
+	if err == nil && h.Step != d.Step {
+		err = fmt.Errorf("asked for the state of step %d, got step %d", d.Step, h.Step)
 	}
 	return h, err
 }

@@ -1,0 +1,84 @@
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"io"
+
+	"evenweave"
+)
+
+// Stream is a state that need not be in memory as a whole.
+type Stream struct {
+	*Head
+	Image func(w io.Writer) error // writes the image, in order
+}
+
+// Stream gives a state that is in memory.
+func (s *Sealed) Stream() Stream {
+	return Stream{&Head{Bytes: s.Head, SHA256: s.SHA256, Step: s.Step, Ledger: s.Ledger, Layout: s.Layout},
+		func(w io.Writer) error {
+			_, err := w.Write(s.Image)
+			return err
+		}}
+}
+
+// Digest hashes an image that is written to it, in order.
+type Digest struct {
+	layout  *Layout
+	tensor  int
+	at      int64  // of the image
+	part    []byte // of a block of the fingerprint, begun and not ended
+	sum     Fingerprint
+	weights hash.Hash
+}
+
+// NewDigest begins with an image of that layout.
+func NewDigest(layout *Layout) *Digest { return &Digest{layout: layout, weights: sha256.New()} }
+
+// Write takes the next bytes of the image. It never fails.
+func (d *Digest) Write(p []byte) (int, error) {
+	all := len(p)
+	for len(p) > 0 && d.tensor < len(d.layout.Tensors) {
+		n := int(min(d.layout.end(d.tensor)-d.at, int64(len(p)))) // the gap behind the tensor, or less
+		if t := d.layout.Tensors[d.tensor]; d.at-d.layout.Offsets[d.tensor] < t.Bytes() {
+			n = d.take(p, d.at-d.layout.Offsets[d.tensor], t)
+		}
+		p, d.at = p[n:], d.at+int64(n)
+		if d.at == d.layout.end(d.tensor) {
+			d.tensor++
+		}
+	}
+	return all, nil
+}
+
+// take hashes the bytes from offset on of a tensor, up to the end of their block of the fingerprint.
+func (d *Digest) take(p []byte, offset int64, t evenweave.Tensor) int {
+	index, within := offset/FingerprintBlock, offset%FingerprintBlock
+	left := min(FingerprintBlock-within, t.Bytes()-offset)
+	n := min(left, int64(len(p)))
+	if t.Role == evenweave.Trained || t.Role == evenweave.Averaged {
+		d.weights.Write(p[:n])
+	}
+	switch {
+	case n < left:
+		d.part = append(d.part, p[:n]...)
+	case len(d.part) > 0:
+		d.sum = d.sum.Add(Block(d.tensor, index, append(d.part, p[:n]...)))
+		d.part = d.part[:0]
+	default:
+		d.sum = d.sum.Add(Block(d.tensor, index, p[:n]))
+	}
+	return int(n)
+}
+
+// Fingerprint is that of the state, once its whole image is written.
+func (d *Digest) Fingerprint(h *Head) (Fingerprint, error) {
+	head, err := FingerprintHead(h.Step, h.Ledger)
+	return head.Add(d.sum), err
+}
+
+// WeightsSHA256 is the hexadecimal SHA-256 of the tensors of role trained, then of those of role averaged, in their
+// order: that of the image, since those that are trained come first.
+func (d *Digest) WeightsSHA256() string { return hex.EncodeToString(d.weights.Sum(nil)) }
