@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
@@ -21,6 +24,7 @@ const (
 	catchUpFrom  = 32 << 20
 	catchUpQuiet = 2 * time.Minute  // without a state, a step or a part of one, after which it is given up
 	catchUpTries = 3                // in one generation; after them the spare enters a world without a state
+	catchUpPause = time.Second      // before the next try, if the members have no time for this one
 	catchUpStays = 30 * time.Second // that a spare which has caught up goes on, though no world uses it
 )
 
@@ -57,6 +61,7 @@ func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
 	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1)}
 	l.Log.Info("catching up before a world uses this member", "with", c.from.ID, "generation", w.Generation)
 	l.tries++
+	l.turns++
 	ctx, c.cancel = context.WithCancel(ctx)
 	l.catching = c
 	go func() {
@@ -69,7 +74,7 @@ func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
 func (l *Loop) source(w *job.World) job.Peer {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(l.ID))
-	return w.Peers[(int(h.Sum32()%1024)+l.tries)%w.Size()]
+	return w.Peers[(int(h.Sum32()%1024)+l.turns)%w.Size()]
 }
 
 // stop ends it; a nil one too.
@@ -253,7 +258,7 @@ func (r *replica) apply(epoch int64, u *update, flat []float32) error {
 func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 	w := view.World
 	if w == nil || w.Generation != l.triedIn {
-		l.triedIn, l.tries = 0, 0
+		l.triedIn, l.tries, l.triedSince = 0, 0, time.Now()
 		if w != nil {
 			l.triedIn = w.Generation
 		}
@@ -262,7 +267,9 @@ func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 		w.Size() > 0 &&
 		w.Size() < l.Job.Spec.Plan().MicroBatches() && w.Rank(l.ID) < 0
 	switch c := l.catching; {
-	case c == nil && spare && l.tries < catchUpTries:
+	case c == nil && !spare:
+		l.pausing = nil
+	case c == nil && l.tries < catchUpTries && l.pausing == nil:
 		l.startCatchUp(ctx, w)
 	case c != nil && w != nil && w.Rank(l.ID) < 0 && (!spare || w.Rank(c.from.ID) < 0):
 		l.stopCatchUp()
@@ -308,8 +315,12 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 		err = c.err
 	}
 	if !ok || err != nil {
-		l.Log.Warn("catching up has failed", "with", c.from.ID, "tried", l.tries, "of", catchUpTries, "err", err)
 		l.stopCatchUp()
+		if status.Code(err) == codes.ResourceExhausted && time.Since(l.triedSince) < catchUpQuiet {
+			l.tries, l.pausing = l.tries-1, time.After(catchUpPause)
+			return
+		}
+		l.Log.Warn("catching up has failed", "with", c.from.ID, "tried", l.tries, "of", catchUpTries, "err", err)
 		l.standing()
 		return
 	}

@@ -265,11 +265,13 @@ func TestASpareThatIsNotUsedStops(t *testing.T) {
 	})
 }
 
-// TestSparesShareOneCopy of a state, and no more of them than the bound catch up with one member.
+// TestSparesShareOneCopy of a state. More of them than a bound wait until the others are in the world.
 func TestSparesShareOneCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, 4*steps)
+		c := newCrew(t, steps)
 		c.catchUp = true
+		c.job.Spec.Epochs, c.job.Spec.Steps = 1000, 20000
+		c.view.Job = &c.job
 		var mu sync.Mutex
 		states := map[int64]int{}
 		c.onUpdate = func(_ *hand, u *proto.Update) error {
@@ -286,18 +288,34 @@ func TestSparesShareOneCopy(t *testing.T) {
 		a.until(1)
 		for _, id := range []string{"s", "t", "u", "v", "w"} {
 			c.start(id, 1, nil)
+			synctest.Wait()
 			ids = append(ids, id)
 		}
-		for _, id := range ids[1:] {
+		for _, id := range ids[1 : 1+maxReaders] {
 			c.members[id].ready()
 		}
+		time.Sleep(3 * catchUpPause) // virtual
 		mu.Lock()
 		if n := a.replica.updates.count(); len(states) != 1 || n != maxReaders {
 			t.Errorf("copies of steps %v for %d readers", states, n)
 		}
 		mu.Unlock()
+		w := c.members["w"]
+		if s, _ := w.report.read(0); s.Phase != policy.PhaseCatchUp {
+			t.Errorf("the last one is in phase %q: a coordinator would use it at once", s.Phase)
+		}
+		c.publish(true, ids[:1+maxReaders]...)
+		w.ready()
 		c.publish(true, ids...)
-		c.finish(ids...)
+		next, _, _ := a.replica.progress()
+		w.until(next + 5)
+		if c.fetches != maxReaders+1 {
+			t.Errorf("%d states were fetched, want one each", c.fetches)
+		}
+		for _, h := range c.members {
+			h.cancel(errKilled)
+		}
+		c.running.Wait()
 	})
 }
 

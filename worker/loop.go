@@ -52,10 +52,13 @@ type Loop struct {
 	lanes     []*lane
 	sealing   sync.WaitGroup // hashes of due states, copies for spares
 
-	catching *catchUp // nil: none
-	tries    int      // to catch up, in generation triedIn
-	triedIn  int64
-	unused   bool // it has caught up, and no world has used it
+	catching   *catchUp // nil: none
+	tries      int      // to catch up, in generation triedIn
+	triedIn    int64
+	triedSince time.Time
+	turns      int              // tries in all: each with another member
+	pausing    <-chan time.Time // until the next try; nil: not
+	unused     bool             // it has caught up, and no world has used it
 }
 
 // errWorldChanged ends a generation that a newer world has replaced without waiting for its step.
@@ -150,6 +153,8 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 		case a, ok := <-arrivals:
 			l.takeNext(a, ok)
 		case <-turned:
+		case <-l.pausing:
+			l.pausing = nil
 		case <-changed:
 		case <-acknowledged:
 		case <-leaving:
@@ -185,7 +190,7 @@ func (l *Loop) rest(world *job.World, generation int64) {
 		phase = phaseHolding
 	} else if world != nil && world.Rank(l.ID) >= 0 {
 		phase = phaseWaiting
-	} else if l.catching != nil && !l.catching.ready {
+	} else if l.catching != nil && !l.catching.ready || l.pausing != nil {
 		phase = phaseCatchUp
 	}
 	l.report.got(restingLimit)
