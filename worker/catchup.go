@@ -215,6 +215,26 @@ func (r *replica) take(a arrival, flat []float32) (err error) {
 	return err
 }
 
+// forget drops a state that does not lead to the others'.
+func (r *replica) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known, r.unproved = false, false
+}
+
+// counts reports whether this member has a state that others may rely on.
+func (r *replica) counts() bool { return r.known && !r.unproved }
+
+// proves reports whether an unproved state is that which the others have.
+func (r *replica) proves(c policy.Choice) bool {
+	if !r.known || !r.unproved || len(c.Holders) == 0 || r.step != c.Step ||
+		r.expected != state.Fingerprint(c.Fingerprint) {
+		return false
+	}
+	r.unproved = false
+	return true
+}
+
 // repeat applies a step that other members have computed. It must lead to the state that they have.
 func (r *replica) repeat(u *update, flat []float32) error {
 	if !r.known || u.step != r.step+1 || u.step > r.job.Spec.TotalSteps() ||

@@ -11,7 +11,6 @@ import (
 	"evenweave"
 	"evenweave/internal/exact"
 	"evenweave/internal/job"
-	"evenweave/internal/policy"
 	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 	"evenweave/internal/transfer"
@@ -143,26 +142,6 @@ func (r *replica) adopt(s *state.State) (err error) {
 	}
 	r.known, r.broken, r.unproved = true, false, false
 	return nil
-}
-
-// forget drops a state that does not lead to the others'.
-func (r *replica) forget() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.known, r.unproved = false, false
-}
-
-// counts reports whether this member has a state that others may rely on.
-func (r *replica) counts() bool { return r.known && !r.unproved }
-
-// proves reports whether an unproved state is that which the others have.
-func (r *replica) proves(c policy.Choice) bool {
-	if !r.known || !r.unproved || len(c.Holders) == 0 || r.step != c.Step ||
-		r.expected != state.Fingerprint(c.Fingerprint) {
-		return false
-	}
-	r.unproved = false
-	return true
 }
 
 // invalidate drops a live state that has changed by itself.
