@@ -108,7 +108,7 @@ func TestTrainingOverTLS(t *testing.T) {
 		}, nil)
 	}()
 	released := make(chan struct{})
-	slow := gated(func(step int64) { // slower near the end: steps are left when a busy machine has taken the renewed files
+	slow := gated(func(step int64) { // slower near the end: steps are left when the renewed files are read
 		pause := 20 * time.Millisecond
 		if step >= steps-100 {
 			pause = 2 * time.Second
