@@ -2,8 +2,10 @@ package coordinator
 
 import (
 	"fmt"
+	"slices"
 
 	"evenweave/internal/cluster"
+	"evenweave/internal/job"
 	"evenweave/internal/probe"
 	"evenweave/internal/progress"
 	"evenweave/internal/state"
@@ -12,20 +14,15 @@ import (
 // memberChanges are the events of members that came, went or are refused between two views.
 func memberChanges(before, after cluster.View, layout *state.Layout) (events []progress.Event) {
 	for _, m := range after.Members {
-		if _, known := before.Member(m.ID); known {
-			continue
+		was, known := before.Member(m.ID)
+		if !known {
+			events = append(events, progress.MemberChange{ID: m.ID, What: progress.Ready,
+				Detail: fmt.Sprintf("pid %d on %s", m.PID, m.Host)})
 		}
-		events = append(events, progress.MemberChange{ID: m.ID, What: progress.Ready,
-			Detail: fmt.Sprintf("pid %d on %s", m.PID, m.Host)})
-		if err := m.Speaks(); err != nil {
-			events = append(events, progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: err.Error()})
-		}
-		if j := after.Job; j.Numerics != "" && m.Numerics != j.Numerics {
-			detail := fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, j.Numerics)
-			if where := probe.FirstDifference(layout, m.NumericsParts, j.NumericsParts); where != "" {
-				detail += "; they differ first in " + where
+		for _, why := range refusals(m, after.Job, layout) {
+			if !known || !slices.Contains(refusals(was, before.Job, layout), why) { // once for each reason
+				events = append(events, progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: why})
 			}
-			events = append(events, progress.MemberChange{ID: m.ID, What: progress.Refused, Detail: detail})
 		}
 	}
 	for _, m := range before.Members {
@@ -39,6 +36,21 @@ func memberChanges(before, after cluster.View, layout *state.Layout) (events []p
 		}
 	}
 	return events
+}
+
+// refusals are why a member is not admitted to a job.
+func refusals(m job.Member, j *job.Job, layout *state.Layout) (why []string) {
+	if err := m.Speaks(); err != nil {
+		why = append(why, err.Error())
+	}
+	if j != nil && j.Numerics != "" && m.Numerics != j.Numerics {
+		detail := fmt.Sprintf("its golden probe gives %s, the job's is %s", m.Numerics, j.Numerics)
+		if where := probe.FirstDifference(layout, m.NumericsParts, j.NumericsParts); where != "" {
+			detail += "; they differ first in " + where
+		}
+		why = append(why, detail)
+	}
+	return why
 }
 
 // worldEvent describes the world of a view.

@@ -38,6 +38,20 @@ func TestRefusedMembersAreSaid(t *testing.T) {
 			t.Errorf("b is refused with %q, which does not say %q", refused["b"], part)
 		}
 	}
+	for _, e := range memberChanges(after, after, layout) {
+		t.Errorf("said twice: %+v", e)
+	}
+	unknown := after // the job's numerics are those of the first member: the others are refused once it has them
+	unknown.Job = &job.Job{}
+	var late []string
+	for _, e := range memberChanges(unknown, after, layout) {
+		if c := e.(progress.MemberChange); c.What == progress.Refused {
+			late = append(late, c.ID)
+		}
+	}
+	if !slices.Equal(late, []string{"b"}) {
+		t.Errorf("once the job has numerics %v are refused, expected b", late)
+	}
 	gone := memberChanges(after, before, layout)
 	if !slices.ContainsFunc(gone, func(e progress.Event) bool {
 		c := e.(progress.MemberChange)

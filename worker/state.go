@@ -227,9 +227,20 @@ func (r *replica) keep() error {
 	return nil
 }
 
+// copy copies the live state, a part on each lane: for the loop only, between updates.
 func (r *replica) copy() (*state.State, error) {
 	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout, Image: make([]byte, r.layout.Size)}
-	return s, r.layout.ReadImage(r.live, 0, s.Image)
+	errs := make([]error, len(r.scratch))
+	sideBySide(len(r.scratch), func(i, n int) {
+		const whole = 8 // bytes: no element across two parts
+		part := r.layout.Size / whole / int64(n) * whole
+		first, end := part*int64(i), part*int64(i+1)
+		if i == n-1 {
+			end = r.layout.Size
+		}
+		errs[i] = r.layout.ReadImage(r.live, first, s.Image[first:end])
+	})
+	return s, errors.Join(errs...)
 }
 
 // verify marks the snapshot of the live step as agreed by all ranks of a world. It reports whether a due snapshot

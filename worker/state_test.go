@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"runtime"
 	"testing"
 
@@ -117,5 +118,23 @@ func TestDueSnapshotsAreBounded(t *testing.T) {
 	}
 	if n := len(r.order); n != maxSnapshots || len(r.snapshots) != n || r.order[n-1] != r.step-1 {
 		t.Errorf("%d snapshots, up to step %d", n, r.order[n-1])
+	}
+}
+
+// TestACopyByPartsIsWhole: however many lanes copy the live state, the copy has each of its bytes.
+func TestACopyByPartsIsWhole(t *testing.T) {
+	r := served(t, example.NewSoftmax()).replica
+	want := make([]byte, r.layout.Size)
+	for i := range r.live.Exponents {
+		r.live.Exponents[i] = int32(i) - 3
+	}
+	if err := r.layout.ReadImage(r.live, 0, want); err != nil {
+		t.Fatal(err)
+	}
+	for lanes := 1; lanes <= 7; lanes++ {
+		r.scratch = make([][]byte, lanes)
+		if s, err := r.copy(); err != nil || !bytes.Equal(s.Image, want) {
+			t.Errorf("by %d lanes: another state, or %v", lanes, err)
+		}
 	}
 }

@@ -149,11 +149,11 @@ type wireReceiver struct {
 func (r *wireReceiver) Recv() ([][]byte, error) {
 	var a arrival
 	select {
-	case a = <-r.frames: // Frames that were sent before the end still arrive.
-	default:
+	case a = <-r.frames:
+	case <-r.over:
 		select {
-		case a = <-r.frames:
-		case <-r.over:
+		case a = <-r.frames: // Frames that were sent before the end still arrive.
+		default:
 			if r.err != nil {
 				return nil, r.err
 			}

@@ -55,11 +55,15 @@ func findPlugin(kind string) (path, sum string, err error) {
 
 func pluginDirs() (dirs []string) {
 	if exe, err := os.Executable(); err == nil {
-		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "xla"))
+		dirs = append(dirs, filepath.Join(filepath.Dir(exe), "..", ".evenweave", "xla"),
+			filepath.Join(filepath.Dir(exe), "xla"))
 	}
 	// `go run` and `go test` put a program into a temporary folder: look where this file was compiled.
 	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) {
 		dirs = append(dirs, filepath.Join(filepath.Dir(file), "..", "..", ".evenweave", "xla"))
+	}
+	if cache, err := os.UserCacheDir(); err == nil { // for a program that was copied to anywhere
+		dirs = append(dirs, filepath.Join(cache, "evenweave", "xla"))
 	}
 	return append(dirs, "/usr/local/share/evenweave/xla")
 }

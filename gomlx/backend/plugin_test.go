@@ -80,3 +80,17 @@ func TestAPlantedPluginIsNotFound(t *testing.T) {
 		}
 	}
 }
+
+// A program that was copied to anywhere finds the plug-in in its user's cache, and takes none there that is not pinned.
+func TestThePluginOfTheUsersCache(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	dir := filepath.Join(cache, "evenweave", "xla")
+	path := filepath.Join(dir, "pjrt_c_api_other_plugin.so") // of a kind that is nowhere else
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(path, []byte("native code"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if found, _, err := findPlugin("other"); found != path || err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("found %q, %v; expected %s, refused by its SHA-256", found, err, path)
+	}
+}

@@ -22,6 +22,7 @@ const (
 	maxFile   = 16 << 20         // bytes of it; about one is usual
 	lookEvery = time.Second / 5  // whether something rare happened, which is saved at once
 	saveEvery = 10 * time.Second // what happens all the time
+	saveShare = 100              // saving takes at most so small a part of the time: a checkpoint may come each step
 )
 
 // Page observes a job and shows it. Safe for concurrent use.
@@ -156,22 +157,23 @@ func (p *Page) Keep(dir string, log *slog.Logger) (stop func()) {
 		defer close(stopped)
 		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
-		path, saved, at := filepath.Join(dir, FileName), 0, time.Now()
+		path, saved, at, took := filepath.Join(dir, FileName), 0, time.Now(), time.Duration(0)
 		for last := false; !last; {
 			select {
 			case <-tick.C:
 			case <-stopping:
 				last = true
 			}
-			rare := p.rare()
-			if !last && rare == saved && time.Since(at) < saveEvery {
+			rare, since := p.rare(), time.Since(at)
+			if !last && (since < saveShare*took || rare == saved && since < saveEvery) {
 				continue
 			}
+			began := time.Now()
 			data, _, err := p.since(cursor{})
 			if err = errors.Join(err, regular.Replace(path, data)); err != nil {
 				log.Debug("keeping the page's history", "err", err)
 			}
-			saved, at = rare, time.Now()
+			saved, at, took = rare, time.Now(), time.Since(began)
 		}
 	}()
 	return func() { close(stopping); <-stopped }
