@@ -136,7 +136,11 @@ var errCatchUpQuiet = fmt.Errorf("nothing has come for %v", catchUpQuiet)
 
 // sees records where the other member is, and wakes the loop if it leaves its generation.
 func (c *catchUp) sees(p position) {
-	before := c.seen.Swap(&p)
+	before := c.seen.Load()
+	if before != nil && before.generation == p.generation {
+		p.leaves = p.leaves || before.leaves // a sign of life does not say it
+	}
+	c.seen.Store(&p)
 	if p.leaves || before != nil && before.generation != p.generation {
 		select {
 		case c.turned <- struct{}{}:
@@ -389,6 +393,7 @@ func (g *generation) advance(c policy.Choice) bool {
 	}
 	if err != nil {
 		g.log.Warn("catching up has failed in the opening", "with", up.from.ID, "step", r.step, "err", err)
+		up.stop()
 		g.catching = nil
 	}
 	return err == nil

@@ -342,3 +342,30 @@ func TestACaughtUpStateIsOneMembersWord(t *testing.T) {
 		}
 	})
 }
+
+// TestASpareIsUsedAtOnce: a world does not wait until the state has arrived. The spare fetches the one that is chosen.
+func TestASpareIsUsedAtOnce(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.catchUp = true
+		a := c.start("a", 1, nil)
+		c.publish(false, "a")
+		a.until(3)
+		c.large = 30 * time.Second // virtual
+		s := c.start("s", 1, nil)
+		for a.replica.updates.count() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		a.until(5)
+		c.publish(true, "a", "s")
+		for st := new(proto.Status); st.Generation != 2; st, _ = s.report.read(0) {
+			time.Sleep(time.Millisecond) // virtual
+		}
+		synctest.Wait()
+		a.replica.updates.keepsNothing(t)
+		if got := c.finish("a", "s"); got != want || c.fetches != 1 {
+			t.Errorf("%s after %d fetches, want %s after one", got, c.fetches, want)
+		}
+	})
+}

@@ -268,6 +268,8 @@ func (c *crew) Updates(ctx context.Context, address, _ string) (func() (*proto.U
 			return u, nil
 		case err := <-ended:
 			return nil, err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		case <-from.ended:
 			return nil, errKilled
 		}
@@ -284,7 +286,9 @@ func (c *crew) fetch(ctx context.Context, w Wanted) (*state.State, error) {
 		}
 		return nil, fmt.Errorf("no checkpoint of step %d", w.Step)
 	}
-	c.fetches++
+	if ctx.Err() == nil {
+		c.fetches++
+	}
 	s, err := c.members[w.Peers[0]].replica.at(ctx, w.Step)
 	if err != nil {
 		return nil, err

@@ -226,6 +226,9 @@ func (l *Loop) otherNumerics(view cluster.View) error {
 func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool) error {
 	l.replica.updates.enters(world.Generation)
 	l.unused = false
+	if l.catching != nil && !l.replica.unproved { // there is no time for the whole state
+		l.stopCatchUp()
+	}
 	defer func() { l.catching.stop(); l.catching = nil }()
 	rank := world.Rank(l.ID)
 	log := l.Log.With("generation", world.Generation, "rank", rank, "size", world.Size())
