@@ -65,7 +65,7 @@ func TestRefused(t *testing.T) {
 			return graph.Slice(x, graph.AxisRange(), graph.AxisRange(0, classes))
 		}), "", "no trainable variable"},
 		"no loss":             {func(c *Config) { c.Loss = nil }, "", "there is no loss: set Config.Loss"},
-		"a freeze of nothing": {func(c *Config) { c.Tuning.Freeze = "words" }, "", `"words" matches no weight`},
+		"a freeze of nothing": {func(c *Config) { c.Tuning.Freeze = "words" }, "", `"words" matches no name`},
 		"a weight of each sample": {func(c *Config) {
 			c.Weight = func(labels []*graph.Node) *graph.Node { return labels[0] }
 		}, "", "Config.Weight returns (Int32)[4, 1]: expected a scalar"},
