@@ -23,7 +23,8 @@ build: ## bin/evenweave
 run: setup build ## train on this machine: embedded etcd, a coordinator, two workers
 	$(BIN) train $(RECIPE) $(ARGS)
 
-test: setup build ## vet and all tests, of the programs under examples/ too
+test: setup build ## vet and all tests, of the programs under examples/ too; it says on which processor
+	@bin/evenweave version
 	$(GO) vet ./...
 	$(GO) test -timeout 10m ./...
 	@for module in examples/*/; do (cd $$module && $(GO) vet ./... && $(GO) test ./...) || exit 1; done

@@ -14,6 +14,7 @@ import (
 	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
+	"evenweave/internal/processors"
 )
 
 // version is what `version` prints: all that decides whether two programs understand each other, and compute the same.
@@ -28,6 +29,7 @@ type version struct {
 	Modified   bool                `json:"modified"` // there were changes beside the commit
 	Go         string              `json:"go"`
 	Platform   string              `json:"platform"`
+	Processor  string              `json:"processor"`
 	Experiment string              `json:"experiment,omitempty"`
 	Protocol   int                 `json:"protocol"`
 	Records    int                 `json:"records"`
@@ -39,7 +41,7 @@ type version struct {
 func versionOf(t *evenweave.Task, info *debug.BuildInfo) version {
 	v := version{Event: "version", Time: time.Now(), Task: t.Name, Module: info.Main.Path, Version: info.Main.Version,
 		Go: info.GoVersion, Protocol: job.Protocol, Records: job.RecordVersion, Checkpoint: checkpoint.Format,
-		Uses: []evenweave.Version{}}
+		Uses: []evenweave.Version{}, Processor: processors.Kind()}
 	settings := map[string]string{}
 	for _, s := range info.Settings {
 		settings[s.Key] = s.Value
@@ -65,6 +67,7 @@ func (v version) show(w io.Writer) error {
 	row("module", v.Module+" "+v.Version)
 	row("commit", commit)
 	row("go", strings.TrimSpace(v.Go+" "+v.Platform+" "+v.Experiment))
+	row("processor", v.Processor)
 	row("task", v.Task)
 	for _, u := range v.Uses {
 		row(u.Name, u.Version)

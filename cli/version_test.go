@@ -10,6 +10,7 @@ import (
 	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
+	"evenweave/internal/processors"
 )
 
 func TestVersionSaysWhatTheProgramIs(t *testing.T) {
@@ -23,7 +24,7 @@ func TestVersionSaysWhatTheProgramIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"host/weave v1.2.3", "abc123 of 2026-01-02, with changes", "go1.99 plan9/mips",
-		"tiny", "lib          v2"} {
+		"processor    " + processors.Kind(), "tiny", "lib          v2"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, &text)
 		}
@@ -43,7 +44,7 @@ func TestVersionSaysWhatTheProgramIs(t *testing.T) {
 		err = json.Unmarshal(out, &v)
 	}
 	if err != nil || v.Event != "version" || v.Time.IsZero() || v.Task != "tiny" || v.Protocol != job.Protocol ||
-		v.Checkpoint != checkpoint.Format || v.Records != job.RecordVersion ||
+		v.Checkpoint != checkpoint.Format || v.Records != job.RecordVersion || v.Processor == "" ||
 		!strings.HasPrefix(v.Go, runtime.Version()[:4]) || v.Platform != runtime.GOOS+"/"+runtime.GOARCH {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -1,7 +1,6 @@
 package cnn
 
 import (
-	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -10,16 +9,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"evenweave/gomlx/backend"
 
+	"evenweave/internal/processors"
+
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/gomlx/core/graph"
+	"golang.org/x/sys/cpu"
 )
 
 var update = flag.Bool("update", false, "write testdata again")
@@ -148,10 +149,10 @@ const probeFile = "testdata/numerics.json"
 // TestNumericsOfThisProcessor compares the golden probe with the one checked in: every x86-64 processor with FMA that
 // runs it is a witness that the built-in recipes train with the same bits there. -update writes the file again.
 func TestNumericsOfThisProcessor(t *testing.T) {
-	model, isa, fma := processor()
-	t.Logf("processor: %s, %s", model, isa)
-	if !fma {
-		t.Skipf("the probe is the one of x86-64 processors with FMA, this is %s, %s", model, isa)
+	kind := processors.Kind()
+	t.Logf("processor: %s", kind)
+	if !processors.FMA() {
+		t.Skipf("the probe is the one of x86-64 processors with FMA, this is %s", kind)
 	}
 	want := map[string]string{}
 	if raw, err := os.ReadFile(probeFile); err != nil && !*update {
@@ -181,16 +182,16 @@ func TestNumericsOfThisProcessor(t *testing.T) {
 				if *update {
 					want[name] = got
 				} else if got != want[name] {
-					t.Errorf("%s: %s (%s) gives %s, expected %s: a change of the network needs -update and an entry "+
+					t.Errorf("%s: %s gives %s, expected %s: a change of the network needs -update and an entry "+
 						"in CHANGELOG.md; "+
 						"an unchanged one has found a processor of another class (see docs/exactness.md)",
-						name, model, isa, got, want[name])
+						name, kind, got, want[name])
 				}
 			})
 		}
 	}
 	const narrow = "GOMLX_SIMD_AVX512"
-	if isa == "AVX-512" && simdBuilt && os.Getenv(narrow) == "" && !*update {
+	if cpu.X86.HasAVX512F && simdBuilt && os.Getenv(narrow) == "" && !*update {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$/^go")
 		cmd.Env = append(os.Environ(), narrow+"=false")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -206,34 +207,6 @@ func TestNumericsOfThisProcessor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// processor returns its model's name, its kind of vectors, and whether it is an x86-64 one with FMA and AVX2.
-func processor() (model, isa string, fma bool) {
-	model, isa = runtime.GOARCH, "unknown"
-	raw, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return model, isa, false
-	}
-	flags := map[string]bool{}
-	for line := range strings.Lines(string(raw)) {
-		key, value, _ := strings.Cut(line, ":")
-		switch value = strings.TrimSpace(value); strings.TrimSpace(key) {
-		case "model name":
-			model = cmp.Or(value, model)
-		case "flags":
-			for _, f := range strings.Fields(value) {
-				flags[f] = true
-			}
-		}
-	}
-	switch {
-	case flags["avx512f"]:
-		isa = "AVX-512"
-	case flags["avx2"]:
-		isa = "AVX2"
-	}
-	return model, isa, runtime.GOARCH == "amd64" && flags["avx2"] && flags["fma"]
 }
 
 // A gpu is a backend that looks like a GPU's to plain.
