@@ -12,19 +12,25 @@ import (
 	"evenweave/dataset"
 )
 
-// letters writes a set of 40 and 20 images of 28 x 28 with labels 0 to 25, as EMNIST names its files.
+// letters writes a set of 40 and 20 images with labels 0 to 25, as EMNIST names its files.
 func letters(t *testing.T, side uint32) string {
+	t.Helper()
+	return images(t, side, 26, 40)
+}
+
+// images writes a set of n images to train on, and half as many to test on, of so many classes.
+func images(t *testing.T, side uint32, classes, n uint32) string {
 	t.Helper()
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	dir := t.TempDir()
-	for part, n := range map[string]uint32{"train": 40, "test": 20} {
+	for part, n := range map[string]uint32{"train": n, "test": n / 2} {
 		images, labels := []byte{0, 0, 8, 3}, []byte{0, 0, 8, 1}
 		for _, axis := range []uint32{n, side, side} {
 			images = binary.BigEndian.AppendUint32(images, axis)
 		}
 		labels = binary.BigEndian.AppendUint32(labels, n)
 		for i := range n {
-			labels = append(labels, byte(i%26))
+			labels = append(labels, byte(i%classes))
 			for at := range side * side {
 				images = append(images, byte(at*(i+3)))
 			}
@@ -103,6 +109,44 @@ func TestAnotherSetOfImages(t *testing.T) {
 		}
 		if _, err := other.Data(dir); err != nil {
 			t.Errorf("weights for 26 classes: %v", err)
+		}
+	}
+}
+
+// From 2 to 256 classes the network has as many outputs, and learns from a sample of the last class.
+func TestAnyNumberOfClasses(t *testing.T) {
+	for _, classes := range []uint32{2, 256} {
+		task := Task()
+		sets, err := task.Data(images(t, 28, classes, 256))
+		if err != nil {
+			t.Fatal(err)
+		}
+		model, err := task.Model(evenweave.Setup{Backend: "go", MicroBatch: 2, TotalSteps: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer model.Close()
+		if err := model.Init(1); err != nil {
+			t.Fatal(err)
+		}
+		b := &evenweave.Batch{Samples: []int32{int32(classes - 1), evenweave.Padding}}
+		if err := sets.Train.Load(b); err != nil {
+			t.Fatal(err)
+		}
+		var grads [][]float32
+		for _, tensor := range model.Tensors() {
+			if tensor.Summed() {
+				grads = append(grads, make([]float32, tensor.Elements()))
+			}
+		}
+		sums, err := model.Gradients(b, grads)
+		biases := grads[len(grads)-1]
+		if err != nil || sums.Weight != 1 || len(biases) != int(classes) || biases[classes-1] >= 0 || biases[0] <= 0 {
+			t.Errorf("%d classes: %+v, %d biases, %v", classes, sums, len(biases), err)
+		}
+		figures, err := model.(evenweave.Evaluator).Evaluate(t.Context(), sets.Test)
+		if err != nil || len(figures) != 2 {
+			t.Errorf("%d classes: %v, %v", classes, figures, err)
 		}
 	}
 }
