@@ -52,6 +52,12 @@ func TestAMembersWatcher(t *testing.T) {
 	}
 	put(t, other, "members/c", record("c"))
 	await(t, b, "a third member", members("a", "b", "c"))
+	put(t, other, "members/c", strings.Replace(record("c"), `"job"`, `"host":"another","job"`, 1))
+	put(t, other, "members/a", record("a")) // the last change of all; the read for it has no other record
+	await(t, b, "the third member's new record", func(v cluster.View) bool {
+		m, _ := v.Member("c")
+		return m.Host == "another"
+	})
 	if _, err := other.Delete(within(t), "/evenweave/test/members/a"); err != nil {
 		t.Fatal(err)
 	}

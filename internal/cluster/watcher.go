@@ -24,6 +24,7 @@ type Watcher struct {
 	log      *slog.Logger
 	mu       sync.Mutex
 	view     View
+	whole    int64     // revision at which the other members' records were read
 	lastRead time.Time // when etcd last answered
 	away     error     // why it does not answer now; nil: it does
 	claim    *job.World
@@ -137,12 +138,15 @@ func (w *Watcher) accept(v *View, sealed bool) error {
 
 // set takes etcd's answer. Reads are linearizable: a world that a peer has sent before the read and that the answer
 // lacks was never published.
-func (w *Watcher) set(v View) {
+func (w *Watcher) set(v View, whole bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lastRead, w.away = time.Now(), nil
-	if v.Revision == w.view.Revision && w.view.Revision != 0 && !w.fromPeer {
+	if v.Revision == w.view.Revision && w.view.Revision != 0 && !w.fromPeer && (!whole || w.whole == v.Revision) {
 		return
+	}
+	if whole {
+		w.whole = v.Revision
 	}
 	w.view, w.fromPeer = v, false
 	w.publish()
@@ -207,7 +211,7 @@ func (w *Watcher) Run(ctx context.Context, c *Client) {
 			before, _ := w.View()
 			v.renew(before, c.keys, only)
 		}
-		w.set(v)
+		w.set(v, only == "")
 		w.report("a record cannot be used: going on without it", v.Skipped...)
 		if w.Member != "" {
 			poll = pollFor(len(v.Members))
