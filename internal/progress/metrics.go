@@ -99,6 +99,9 @@ func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
 		return nil, err
 	} else if !info.Mode().IsRegular() { // a device may have no end
 		return nil, fmt.Errorf("it is no regular file but %s", info.Mode())
+	} else if info.Size() > maxFile {
+		return nil, fmt.Errorf("it has %d bytes: expected at most %d; move it away to begin another", info.Size(),
+			maxFile)
 	}
 	data, err := io.ReadAll(f)
 	if err != nil {
