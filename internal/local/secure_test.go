@@ -5,11 +5,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -23,131 +21,39 @@ import (
 	"google.golang.org/grpc/status"
 
 	"evenweave/allreduce/grpclink"
-	"evenweave/coordinator"
 	"evenweave/internal/cluster"
-	"evenweave/internal/etcdtest"
-	"evenweave/internal/example"
-	"evenweave/internal/policy"
 	"evenweave/internal/progress"
 	"evenweave/internal/security"
 	"evenweave/proto"
 	"evenweave/worker"
 )
 
-// authority makes the certificates of a job in a directory, one set for each process.
-type authority struct {
-	*security.Authority
-	dir string
-	t   *testing.T
-}
-
-func newAuthority(t *testing.T, job string) authority {
-	t.Helper()
-	dir := t.TempDir()
-	a, _, err := security.OpenAuthority(filepath.Join(dir, "ca"), job, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return authority{a, dir, t}
-}
-
-// issue makes the files of a process, or makes new ones.
-func (a authority) issue(process string, role security.Role, life time.Duration) security.Files {
-	a.t.Helper()
-	dir := filepath.Join(a.dir, process)
-	if _, err := a.Issue(dir, role, life); err != nil {
-		a.t.Fatal(err)
-	}
-	return security.FilesIn(dir)
-}
-
-// over is the transport of a process of a role.
-func (a authority) over(process string, role security.Role, job string) *security.Transport {
-	a.t.Helper()
-	keys, err := security.Load(a.issue(process, role, 10*time.Minute), security.Identity{Role: role, Job: job})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return security.Over(keys)
-}
-
-// free is an address that was free a moment ago.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // TestTrainingOverTLS: a coordinator, two workers and an etcd that all speak TLS train to the bits of a calm run, while
 // strangers knock at every port and all certificates are renewed.
 func TestTrainingOverTLS(t *testing.T) {
-	const steps = 1500
-	want := calmRun(t, steps)
-	a := newAuthority(t, "test")
-	endpoint := etcdtest.StartTLS(t, a.issue("etcd", security.Etcd, time.Hour)).Endpoint()
-	events := newEvents()
-	pages := free(t)
-	lead := a.over("coordinator", security.Coordinator, "test")
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan error, 1)
-	dir := t.TempDir()
-	go func() {
-		defer close(events.over)
-		done <- coordinator.Serve(ctx, coordinator.Config{
-			Endpoints: []string{endpoint}, Over: lead, Name: "test", MetricNames: example.Metrics(),
-			Listen: "127.0.0.1:0", HTTPS: pages, Dir: dir,
-			Spec: spec(steps), Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true, Started: time.Now(),
-			Limits: policy.Limits{Min: 2, Max: 8, TTL: ttl}, Model: tinyTask{example.NewSoftmax()},
-			Test: example.Points{N: 1}, HeldOut: example.Points{N: 1}, Observer: events,
-			Log: slog.New(slog.DiscardHandler),
-		}, nil)
-	}()
-	released := make(chan struct{})
-	slow := gated(func(step int64) { // slower near the end: steps are left when the renewed files are read
-		pause := 20 * time.Millisecond
-		if step >= steps-100 {
-			pause = 2 * time.Second
-		}
-		if step >= steps/3 {
-			select {
-			case <-released:
-			case <-time.After(pause):
-			}
-		}
-		if step >= steps-3 {
-			<-released
-		}
-	})
-	var transports []*security.Transport
-	var workers []*hired
-	for _, id := range []string{"a", "b"} {
-		over := a.over(id, security.Worker, "test")
-		transports = append(transports, over)
-		workers = append(workers, hire(endpoint, id, false, slow, func(c *worker.Config) {
-			c.Over, c.Faults = over, id == "b"
-		}))
-	}
-	await(t, events, "a step", func(s progress.Step) bool { return s.Step > steps/3 })
+	s := startSecured(t, 1500)
+	want := calmRun(t, s.steps)
+	s.hire("a", 10*time.Minute)
+	s.hire("b", 10*time.Minute, func(c *worker.Config) { c.Faults = true })
+	await(t, s.events, "a world of two", func(w progress.World) bool { return w.Size == 2 })
+	await(t, s.events, "a step", func(e progress.Step) bool { return e.Step > int(s.steps/3) })
+	a, endpoint, pages := s.authority, s.endpoint(), s.pages
 	operator := a.over("operator", security.Operator, "test")
 	v := records(t, operator, endpoint)
-	ports := map[string]string{"etcd": strings.TrimPrefix(endpoint, "https://"), "pages": pages,
+	ports := map[string]string{"etcd": strings.TrimPrefix(endpoint, "https://"), "pages": pages, "page": s.open,
 		"coordinator": v.Leader.Address, "a": v.Members[0].Address, "b": v.Members[1].Address}
 	knock(t, ports)
 	others := newAuthority(t, "test")
 	for name, address := range ports {
-		if name == "etcd" || name == "pages" {
+		if name == "etcd" || name == "pages" || name == "page" {
 			continue
 		}
 		for caller, over := range map[string]*security.Transport{
 			"another authority's": others.over("x", security.Coordinator, "test"),
 			"another job's":       newAuthority(t, "other").over("x", security.Coordinator, "other"),
 		} {
-			if err := asks(t, over, address); status.Code(err) != codes.Unavailable {
+			if err := asks(t, over, address); status.Code(err) != codes.Unavailable ||
+				strings.Contains(err.Error(), v.Job.UUID) {
 				t.Errorf("%s certificate at %s: %v", caller, name, err)
 			}
 		}
@@ -172,6 +78,7 @@ func TestTrainingOverTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_, _ = io.Copy(s.said, answer.Body)
 		_ = answer.Body.Close()
 		if answer.StatusCode != http.StatusOK {
 			t.Errorf("%s is answered to role %s with %s", page, role, answer.Status)
@@ -180,68 +87,83 @@ func TestTrainingOverTLS(t *testing.T) {
 
 	generation := records(t, operator, endpoint).World.Generation
 	steal(t, a.over("thief", security.Worker, "test"), operator, endpoint)
+	before := s.reload("a", security.Worker)
 	for i := range 2 { // renewed twice, while the steps go on
-		life := time.Duration(i+1) * time.Hour
-		for process, role := range map[string]security.Role{"a": security.Worker, "b": security.Worker,
-			"coordinator": security.Coordinator} {
-			renew(t, a, process, role, life)
-		}
-		before := map[string][]string{}
-		for _, m := range records(t, operator, endpoint).Members {
-			before[m.ID] = m.Keys
-		}
-		for _, over := range append(transports, lead) {
-			within := time.After(deadline)
-			for until := time.Now().Add(life - time.Minute); over.Keys().NotAfter().Before(until); {
-				select {
-				case <-time.After(50 * time.Millisecond):
-				case <-within:
-					t.Fatal("renewed files are not taken")
-				}
-			}
-		}
-		within := time.After(deadline)
-		for renewed := false; !renewed; { // each has its new key alone in the record, and in the world
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-within:
-				t.Fatalf("the keys are %+v in a world with %v", v.Members, v.World.Keys)
-			}
-			v = records(t, operator, endpoint)
-			renewed = true
-			for _, m := range v.Members {
-				renewed = renewed && len(m.Keys) == 1 && !slices.Equal(m.Keys, before[m.ID]) &&
-					slices.Equal(m.Keys, v.World.Keys[m.ID])
-			}
-		}
+		s.renewAll(operator, time.Duration(i+2)*time.Hour)
 	}
-	if v.World.Generation == generation {
+	until(t, "the key before the renewals is refused", func() bool {
+		return status.Code(s.asksForState(before, v)) == codes.PermissionDenied
+	})
+	if v := records(t, operator, endpoint); v.World.Generation == generation {
 		t.Error("no world came of the renewed certificates: the ring stands on the old ones")
 	}
-	renewed := v.World.Generation
+	if why := s.unplanned(generation); len(why) > 0 {
+		t.Errorf("the renewal broke a step: %q", why)
+	}
 	// A bit flips in one of two states. No majority is left, so both members load the checkpoint, the second from the
 	// first: over connections that they made at the start, with the keys of then.
 	if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	await(t, events, "the flipped bit is healed", func(w progress.Warning) bool {
+	await(t, s.events, "the flipped bit is healed", func(w progress.Warning) bool {
 		return strings.HasPrefix(w.Message, "healed: ")
 	})
-	close(released)
-	ended(t, "coordinator", done, nil)
-	for _, w := range workers {
-		ended(t, "worker", w.done, nil)
+	s.finish(want)
+}
+
+// asksForState asks the second member for a state.
+func (s *secured) asksForState(as *security.Transport, v cluster.View) error {
+	s.t.Helper()
+	c, err := grpc.NewClient("passthrough:///"+v.Members[1].Address, as.Options(security.Worker)...)
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	if d := await(t, events, "the end", anyOf[progress.Done]); d.Fingerprint != want.Fingerprint || !d.Complete {
-		t.Errorf("ended with %+v, a calm run with %+v", d, want)
+	defer c.Close()
+	ctx, stop := context.WithTimeout(s.t.Context(), deadline)
+	defer stop()
+	stream, err := proto.NewMemberClient(c).State(ctx, &proto.StateRequest{Job: v.Job.UUID, Step: 1})
+	if err == nil {
+		_, err = stream.Recv()
 	}
-	wholeCurve(t, dir, steps)
-	for _, e := range events.all {
-		if w, ok := e.(progress.World); ok && int64(w.Generation) > generation && int64(w.Generation) <= renewed &&
-			!w.Planned {
-			t.Errorf("the renewal broke a step: %+v", w)
+	return err
+}
+
+// renewAll renews the coordinator's and all workers' certificates, and waits until each worker has its new key alone
+// in its record and in the world.
+func (s *secured) renewAll(operator *security.Transport, life time.Duration) {
+	s.t.Helper()
+	before := map[string][]string{}
+	for _, m := range records(s.t, operator, s.endpoint()).Members {
+		before[m.ID] = m.Keys
+	}
+	renew(s.t, s.authority, "coordinator", security.Coordinator, life)
+	for id := range s.workers {
+		renew(s.t, s.authority, id, security.Worker, life)
+	}
+	s.settled(operator, before, time.Now().Add(life-time.Minute))
+}
+
+// settled waits until all processes use certificates that are valid until a time, and each worker has a key alone in
+// its record and in the world that it had not before.
+func (s *secured) settled(operator *security.Transport, before map[string][]string, valid time.Time) {
+	s.t.Helper()
+	until(s.t, "renewed files are taken", func() bool {
+		for _, over := range s.over {
+			if over.Keys().NotAfter().Before(valid) {
+				return false
+			}
 		}
-	}
+		return !s.lead.Keys().NotAfter().Before(valid)
+	})
+	until(s.t, "each worker has its new key alone", func() bool {
+		v := records(s.t, operator, s.endpoint())
+		renewed := len(v.Members) == len(s.workers)
+		for _, m := range v.Members {
+			renewed = renewed && len(m.Keys) == 1 && !slices.Equal(m.Keys, before[m.ID]) &&
+				slices.Equal(m.Keys, v.World.Keys[m.ID])
+		}
+		return renewed
+	})
 }
 
 // steal uses a worker's certificate and etcd: neither makes a world, nor the end of the job, and the coordinator writes
@@ -341,43 +263,6 @@ func impersonate(t *testing.T, thief *security.Transport, v cluster.View) {
 	}
 }
 
-// renew makes new files of a process, as `certs init` does when it is time.
-func renew(t *testing.T, a authority, process string, role security.Role, life time.Duration) {
-	t.Helper()
-	old := a.dir
-	a.dir = t.TempDir()
-	fresh := a.issue("new", role, life)
-	to := security.FilesIn(filepath.Join(old, process))
-	for from, name := range map[string]string{fresh.CA: to.CA, fresh.Cert: to.Cert, fresh.Key: to.Key} {
-		copyFile(t, from, name)
-	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	b, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, b, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func records(t *testing.T, over *security.Transport, endpoint string) cluster.View {
-	t.Helper()
-	c, err := cluster.DialOver(over, []string{endpoint}, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	v, err := c.Read(t.Context())
-	if err != nil || v.World == nil || v.Leader == nil || len(v.Members) != 2 {
-		t.Fatalf("%+v, %v", v, err)
-	}
-	return v
-}
-
 func asks(t *testing.T, over *security.Transport, address string) error {
 	t.Helper()
 	c, err := grpc.NewClient("passthrough:///"+address, over.Options(security.Worker)...)
@@ -412,16 +297,32 @@ func knock(t *testing.T, ports map[string]string) {
 		} {
 			client := &http.Client{Timeout: deadline, Transport: &http.Transport{TLSClientConfig: config,
 				DisableKeepAlives: true, ForceAttemptHTTP2: true}}
-			for _, page := range []string{"/status", "/v3/kv/range", "/metrics", "/health"} {
-				answer, err := client.Get("https://" + address + page)
+			for _, page := range []string{"/status", "/v3/kv/range", "/metrics", "/health", "/checkpoint", "/page/x/"} {
+				answer, err := asPage(client, name, address+page)
 				if err != nil {
 					continue
 				}
 				_ = answer.Body.Close()
-				if answer.StatusCode < 400 {
+				if answer.StatusCode < 400 || answer.Header.Get("Access-Control-Allow-Origin") != "" {
 					t.Errorf("%s at %s%s: %s", caller, name, page, answer.Status)
 				}
 			}
 		}
 	}
+}
+
+// asPage asks as a web page of another origin does whose name has been made to lead here.
+func asPage(client *http.Client, port, at string) (*http.Response, error) {
+	scheme := map[bool]string{true: "http://", false: "https://"}[port == "page"]
+	r, err := http.NewRequest(http.MethodPost, scheme+at, strings.NewReader(`{"key":"L2V2"}`))
+	if strings.HasSuffix(at, "/x/") || strings.HasSuffix(at, "metrics") {
+		r, err = http.NewRequest(http.MethodGet, scheme+at, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.Host = "rebound.example"
+	r.Header.Set("Origin", "https://evil.example")
+	r.Header.Set("Content-Type", "text/plain")
+	return client.Do(r)
 }

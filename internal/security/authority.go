@@ -166,7 +166,7 @@ func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, by *ecdsa
 func (a *Authority) Issue(dir string, role Role, life time.Duration) (made bool, err error) {
 	files := FilesIn(dir)
 	bundle, _ := regular.Read(files.CA, maxPEM)
-	k := &Keys{files: files, want: Identity{role, a.job}, now: func() time.Time { return a.now }}
+	k := &Keys{files: files, want: Identity{role, a.job}, Now: func() time.Time { return a.now }}
 	if s, err := k.read(); err == nil && bytes.Equal(bundle, a.bundle) && a.now.Before(renewAt(s.pair.Leaf)) {
 		return false, nil
 	}

@@ -72,7 +72,7 @@ func TestARenewedKeyWaits(t *testing.T) {
 			t.Errorf("%s: used although nothing names it", name)
 		}
 		if expires {
-			k.now = func() time.Time { return time.Now().Add(91 * 24 * time.Hour) }
+			k.Now = func() time.Time { return time.Now().Add(91 * 24 * time.Hour) }
 			k.look(quiet, "")
 		} else {
 			k.Use(both)

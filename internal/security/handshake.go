@@ -14,7 +14,7 @@ import (
 // certificate that was revoked meanwhile, and records of growing sizes cost the ring system calls.
 func (k *Keys) basic() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
-		Time: k.now, Certificates: []tls.Certificate{k.set.Load().pair}}
+		Time: k.Now, Certificates: []tls.Certificate{k.set.Load().pair}}
 }
 
 // client returns the settings to dial a process of a role of this job, with the keys that are in use now.

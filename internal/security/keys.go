@@ -29,9 +29,10 @@ type Files struct{ CA, Cert, Key string }
 // Keys are what Files hold. They are read again when the content changes; a set that cannot be used changes nothing.
 // Safe for concurrent use.
 type Keys struct {
+	Every    time.Duration    // how often Watch looks at the files
+	Now      func() time.Time // the clock that certificates are valid by; set both before use
 	files    Files
 	want     Identity
-	now      func() time.Time
 	set      atomic.Pointer[set]
 	waits    atomic.Bool         // a renewed key is not used before Use
 	next     atomic.Pointer[set] // the one that waits
@@ -48,7 +49,7 @@ type set struct {
 
 // Load reads the files, which must hold the identity.
 func Load(files Files, want Identity) (*Keys, error) {
-	k := &Keys{files: files, want: want, now: time.Now, changed: make(chan struct{}, 1)}
+	k := &Keys{Every: lookEvery, files: files, want: want, Now: time.Now, changed: make(chan struct{}, 1)}
 	s, err := k.read()
 	if err != nil {
 		return nil, err
@@ -63,10 +64,10 @@ func (k *Keys) NotAfter() time.Time { return k.set.Load().pair.Leaf.NotAfter }
 // Failures counts changes of the files that could not be used.
 func (k *Keys) Failures() int64 { return k.failures.Load() }
 
-// Watch takes renewed files, within 5 seconds, until ctx ends; the caller owns the goroutine. It compares the content,
+// Watch takes renewed files until ctx ends; the caller owns the goroutine. It compares the content,
 // because what mounts files often swaps a link. It logs each new cause of a failure once.
 func (k *Keys) Watch(ctx context.Context, log *slog.Logger) {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(k.Every)
 	defer tick.Stop()
 	said := ""
 	for {
@@ -85,12 +86,12 @@ func (k *Keys) look(log *slog.Logger, said string) string {
 	old := k.set.Load()
 	switch {
 	case err == nil && s.content == old.content:
-		if next := k.next.Load(); next != nil && k.now().After(old.pair.Leaf.NotAfter) { // better than none
+		if next := k.next.Load(); next != nil && k.Now().After(old.pair.Leaf.NotAfter) { // better than none
 			k.Use([]string{keyOf(next.pair.Leaf)})
 		}
-		return warnExpiry(log, said, old.pair.Leaf, k.now())
+		return warnExpiry(log, said, old.pair.Leaf, k.Now())
 	case err == nil && k.waits.Load() && keyOf(s.pair.Leaf) != keyOf(old.pair.Leaf) &&
-		k.now().Before(old.pair.Leaf.NotAfter):
+		k.Now().Before(old.pair.Leaf.NotAfter):
 		k.next.Store(s)
 		k.set.Store(&set{pair: old.pair, roots: s.roots, content: s.content})
 		k.signal()
@@ -187,12 +188,12 @@ func (k *Keys) check(s *set) error {
 	if i != k.want {
 		return fmt.Errorf("%s is of %s: expected %s", k.files.Cert, i.Name(), k.want.Name())
 	}
-	if err := inTime(leaf, k.now()); err != nil {
+	if err := inTime(leaf, k.Now()); err != nil {
 		return fmt.Errorf("%s: %w", k.files.Cert, err)
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
 		if _, err := leaf.Verify(x509.VerifyOptions{Roots: s.roots, Intermediates: intermediates(s.pair),
-			CurrentTime: k.now(), KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			CurrentTime: k.Now(), KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
 			return fmt.Errorf("%s is not one that %s vouches for: %w", k.files.Cert, k.files.CA, err)
 		}
 	}
@@ -227,7 +228,7 @@ func inTime(c *x509.Certificate, now time.Time) error {
 func (k *Keys) explain(err error) error {
 	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
 	if ok && invalid.Reason == x509.Expired && invalid.Cert != nil {
-		if timed := inTime(invalid.Cert, k.now()); timed != nil {
+		if timed := inTime(invalid.Cert, k.Now()); timed != nil {
 			return fmt.Errorf("%w (%w)", timed, err)
 		}
 	}

@@ -129,14 +129,14 @@ func TestTimesAreNamed(t *testing.T) {
 		now   time.Time
 		names string
 	}{{made.Add(100 * 24 * time.Hour), "expired at"}, {made.Add(-2 * time.Hour), "clocks wrong"}} {
-		k := &Keys{files: files(dir, Worker), want: Identity{Worker, "job"}, now: func() time.Time { return c.now }}
+		k := &Keys{files: files(dir, Worker), want: Identity{Worker, "job"}, Now: func() time.Time { return c.now }}
 		if _, err := k.read(); err == nil || !strings.Contains(err.Error(), c.names) {
 			t.Errorf("own certificate: %v, want %q", err, c.names)
 		}
 	}
 	// the other end's: seen in the handshake
 	server := authority(t, "job")
-	late := &Keys{want: Identity{Worker, "job"}, now: func() time.Time { return made.Add(-2 * time.Hour) }}
+	late := &Keys{want: Identity{Worker, "job"}, Now: func() time.Time { return made.Add(-2 * time.Hour) }}
 	leaf := forged(t, server, func(*x509.Certificate) {})
 	parsed, err := x509.ParseCertificate(leaf.Certificate[0])
 	if err != nil {
@@ -144,7 +144,7 @@ func TestTimesAreNamed(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(server.cert)
-	_, err = parsed.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: late.now()})
+	_, err = parsed.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: late.Now()})
 	if err := late.explain(err); err == nil || !strings.Contains(err.Error(), "clocks wrong") {
 		t.Errorf("another's certificate: %v", err)
 	}

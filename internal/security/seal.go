@@ -131,7 +131,7 @@ func (t *Transport) Unseal(kind string, value []byte) (record []byte, number int
 	}
 	k := t.sealing()
 	if k != nil {
-		err = s.verify(k.want.Job, kind, k.set.Load().roots, k.now())
+		err = s.verify(k.want.Job, kind, k.set.Load().roots, k.Now())
 	} else if s.Record == nil {
 		return value, 0, nil
 	}

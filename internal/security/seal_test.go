@@ -24,7 +24,7 @@ func TestOnlyTheCoordinatorsSealCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(now time.Time) *Transport {
-		k := &Keys{want: reader.keys.want, now: func() time.Time { return now }}
+		k := &Keys{want: reader.keys.want, Now: func() time.Time { return now }}
 		k.set.Store(reader.keys.set.Load())
 		return Over(k)
 	}
