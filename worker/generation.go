@@ -89,6 +89,7 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 func (g *generation) open(ctx context.Context) error {
 	defer g.stopFetching()
 	g.restored = -1
+	var fetches policy.Fetches
 	for {
 		g.report.phase(phaseOpen)
 		slots, err := g.known()
@@ -102,6 +103,13 @@ func (g *generation) open(ctx context.Context) error {
 		exchange := policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep,
 			Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()}
 		choice := policy.Choose(exchange)
+		// Its own deadline ends a fetch in half of that time.
+		limit := 2 * g.deadlines().Fetch
+		if r := fetches.Stalled(exchange, choice.Step, g.rank, time.Now(), limit); r >= 0 {
+			return &blamed{suspect: g.world.Peers[r].ID, kind: policy.KindProtocol, err: fmt.Errorf("%s (rank %d) says "+
+				"that it fetches the state of step %d, and has had no block more for %v", g.world.Peers[r].ID, r,
+				choice.Step, limit)}
+		}
 		stuck := !exchange.Fetching() && g.exchanged(slots)
 		for _, r := range choice.Void {
 			g.log.Warn("a member reports a step outside the schedule: void", "member", g.world.Peers[r].ID, "word",

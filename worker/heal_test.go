@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"evenweave"
 	"evenweave/internal/cluster"
@@ -322,6 +323,60 @@ func TestALoneFailureEndsNoJob(t *testing.T) {
 		}
 		if s, _ := liar.report.read(0); s.Heals != 1 {
 			t.Errorf("c was healed %d times", s.Heals)
+		}
+	})
+}
+
+// fetchesForEver is a collective whose member says that it fetches the state, whatever it has.
+type fetchesForEver struct {
+	Collective
+	rank int
+}
+
+func (f fetchesForEver) Sum(ctx context.Context, step int64, words []int64) error {
+	if step == opening {
+		time.Sleep(fetchPoll) // virtual
+		mine := words[policy.SlotWords*f.rank:][:policy.SlotWords]
+		mine[0], mine[1], mine[2], mine[4] = 0, 0, 0, 1
+	}
+	return f.Collective.Sum(ctx, step, words)
+}
+
+// TestAFetchForEverHoldsNoWorld: the others wait for a member that fetches as long as blocks arrive there, and then
+// name it.
+func TestAFetchForEverHoldsNoWorld(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		a, b, liar := c.start("a", 1, nil), c.start("b", 1, nil), c.start("c", 1, nil)
+		connect := liar.Connect
+		liar.Connect = func(ctx context.Context, w job.World, rank int) (Collective, error) {
+			ring, err := connect(ctx, w, rank)
+			if w.Generation > 1 || err != nil {
+				return ring, err
+			}
+			return fetchesForEver{ring, rank}, nil
+		}
+		began := time.Now()
+		c.publish(false, "a", "b", "c")
+		for _, h := range []*hand{a, b} {
+			for {
+				s, changed := h.report.read(0)
+				if of := s.Accusation; of != nil && of.Kind == policy.KindProtocol && of.Suspect == "c" {
+					break
+				}
+				if time.Since(began) > time.Minute {
+					t.Fatalf("%s waits for c: %v", h.ID, s)
+				}
+				select {
+				case <-changed:
+				case <-time.After(time.Second):
+				}
+			}
+		}
+		c.publish(false, "a", "b", "c")
+		if got := c.finish("a", "b", "c"); got != want {
+			t.Errorf("ends with %s, a calm run with %s", got, want)
 		}
 	})
 }
