@@ -106,9 +106,9 @@ func (g *generation) open(ctx context.Context) error {
 		// Its own deadline ends a fetch in half of that time.
 		limit := 2 * g.deadlines().Fetch
 		if r := fetches.Stalled(exchange, choice.Step, g.rank, time.Now(), limit); r >= 0 {
-			return &blamed{suspect: g.world.Peers[r].ID, kind: policy.KindProtocol, err: fmt.Errorf("%s (rank %d) says "+
-				"that it fetches the state of step %d, and has had no block more for %v", g.world.Peers[r].ID, r,
-				choice.Step, limit)}
+			id := g.world.Peers[r].ID
+			return &blamed{suspect: id, kind: policy.KindProtocol, err: fmt.Errorf("%s (rank %d) says that it fetches "+
+				"the state of step %d, and has had no block more for %v", id, r, choice.Step, limit)}
 		}
 		stuck := !exchange.Fetching() && g.exchanged(slots)
 		for _, r := range choice.Void {
