@@ -71,7 +71,8 @@ func (p *Policy) changes(peers []job.Peer, halt bool) string {
 	return strings.Join(parts, ", ")
 }
 
-// publish asks for the next world. forced: members stop at once and lose their step; otherwise they finish it first.
+// publish asks for the next world. forced, after a failure or for the first world: members stop at once and lose their
+// step; otherwise they finish it first.
 // late: a deadline passed although all members are alive, so the next ones are longer.
 func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any {
 	peers, halt := p.desired(now, forced)
