@@ -124,3 +124,9 @@ func TestVerifyAsAnotherProcessor(t *testing.T) {
 		t.Errorf("qemu as zen5: %v", err)
 	}
 }
+func TestWarningsOfQemuAreLeftOut(t *testing.T) {
+	const warning = "qemu-x86_64: warning: TCG doesn't support requested feature: CPUID.01H:ECX.pcid [bit 17]\n"
+	if got := withoutWarnings(warning + "a notice\n" + warning + "error: x"); got != "a notice\nerror: x" {
+		t.Errorf("left: %q", got)
+	}
+}

@@ -165,9 +165,11 @@ func (v *verification) elsewhere(cmd *cobra.Command, prefix, variables []string)
 	}
 	child := exec.CommandContext(cmd.Context(), args[0], args[1:]...)
 	child.Env = append(os.Environ(), variables...)
-	var out bytes.Buffer
-	child.Stdout, child.Stderr = &out, cmd.ErrOrStderr()
-	if err := child.Run(); err != nil {
+	var out, said bytes.Buffer
+	child.Stdout, child.Stderr = &out, &said
+	err = child.Run()
+	fmt.Fprint(cmd.ErrOrStderr(), withoutWarnings(said.String()))
+	if err != nil {
 		return nil, err
 	}
 	var trace verify.Trace
@@ -175,4 +177,16 @@ func (v *verification) elsewhere(cmd *cobra.Command, prefix, variables []string)
 		return nil, fmt.Errorf("what it printed: %w", err)
 	}
 	return trace, nil
+}
+
+// withoutWarnings leaves out what qemu-user says in each process and thread: features of the processor that it has not,
+// and that this program does not use.
+func withoutWarnings(said string) string {
+	var kept strings.Builder
+	for line := range strings.Lines(said) {
+		if !strings.HasPrefix(line, "qemu-x86_64: warning: TCG doesn't support") {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
 }
