@@ -26,4 +26,4 @@ awk '{n[$2]++; s[$2] += $3} END {
 	for (e in n) printf "every %s: %.0f images/s, %+.1f%%\n", e, s[e] / n[e], 100 * (s[e] / n[e] / all - 1)
 }' "$work/rows"
 echo "parts of one save:"
-GOEXPERIMENT=simd go test ./checkpoint -run '^$' -bench Save -benchtime 200x | grep Benchmark
+GOEXPERIMENT=simd go test ./checkpoint ./coordinator -run "^$" -bench Save -benchtime 200x | grep Benchmark
