@@ -30,10 +30,10 @@ func (l *Loop) flips(ctx context.Context) {
 // flip changes one bit of the live state directly, as a faulty memory would: of any tensor.
 // It waits only for what computes on the state, because a model must not be written to meanwhile.
 func (r *replica) flip(at int64, bit int) (where string, err error) {
+	r.mu.Lock() // first, as commit does, which computes a fingerprint meanwhile
+	defer r.mu.Unlock()
 	r.computing.Lock()
 	defer r.computing.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	at %= r.layout.Size
 	tensor := 0
 	for tensor+1 < len(r.layout.Offsets) && r.layout.Offsets[tensor+1] <= at {

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -408,5 +409,43 @@ func TestADamagedCopyIsReplaced(t *testing.T) {
 	}
 	if s, err := r.at(t.Context(), 5); err != nil || s.Fingerprint() != right.Fingerprint() {
 		t.Errorf("the state of step 5 is given as %v, %v", s, err)
+	}
+}
+
+// flipsMeanwhile is a model whose memory is about to change while it updates.
+type flipsMeanwhile struct {
+	*example.Softmax
+	replica *replica
+	flipped chan error
+}
+
+func (m *flipsMeanwhile) Update([][]float32, int64) error {
+	go func() {
+		_, err := m.replica.flip(0, 0)
+		m.flipped <- err
+	}()
+	for range 1000 { // it may take the locks that it can
+		runtime.Gosched()
+	}
+	return nil
+}
+
+// TestAFlipDuringAnUpdate: neither waits for the other for ever.
+func TestAFlipDuringAnUpdate(t *testing.T) {
+	m := &flipsMeanwhile{Softmax: example.NewSoftmax(), flipped: make(chan error, 1)}
+	j := job.Job{Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: 20}}
+	r, err := newReplica(j, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.replica = r
+	if err := r.adopt(state.New(r.layout, 300)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.update(0, []int32{1}, r.layout.Split(make([]float32, r.layout.Summed())), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-m.flipped; err != nil {
+		t.Error(err)
 	}
 }
