@@ -55,7 +55,7 @@ func TestLoadStopsNoStep(t *testing.T) {
 		callers.Go(func() { asksForStates(ctx, t, stolen, v.Members[0].Address, v.Job.UUID) })
 		halves = append(halves, saysHalf(t, stolen, v.Members[0].Address))
 	}
-	s.stepOn("steps under load", 30)
+	s.stepOn("steps under load", 5)
 	if grown := heap() - before; grown > 64<<20 {
 		t.Errorf("the load took %d bytes of memory", grown)
 	}
@@ -79,7 +79,7 @@ func TestLoadStopsNoStep(t *testing.T) {
 	}
 	stop()
 	callers.Wait()
-	s.stepOn("steps after it", 10)
+	s.stepOn("steps after it", 5)
 	if why := s.unplanned(v.World.Generation); len(why) > 0 {
 		t.Errorf("the load broke a step: %q", why)
 	}

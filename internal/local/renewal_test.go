@@ -25,18 +25,18 @@ func TestCertificatesChangeInBadTimes(t *testing.T) {
 	s.hire("b", time.Hour)
 	operator := s.authority.over("operator", security.Operator, "test")
 	await(t, s.events, "a world of two", func(w progress.World) bool { return w.Size == 2 })
-	s.stepOn("steps", 10)
+	s.stepOn("steps", 5)
 	generation := records(t, operator, s.endpoint()).World.Generation
 
 	s.skipped.Store(int64(11 * time.Minute)) // by every process's clock the certificate of a has expired
-	s.stepOn("steps with an expired certificate", 20)
+	s.stepOn("steps with an expired certificate", 5)
 	if now := records(t, operator, s.endpoint()).World.Generation; now != generation {
 		t.Errorf("an expired certificate made world %d of %d: it counts in new connections alone", now, generation)
 	}
 	before := s.keys(operator)
 	s.exchange(s.authority, "a", security.Worker, nil)
 	s.settled(operator, map[string][]string{"a": before["a"]}, time.Now().Add(30*time.Minute))
-	s.stepOn("steps with the renewed one", 20)
+	s.stepOn("steps with the renewed one", 5)
 
 	second := newAuthority(t, "test")
 	processes := map[string]security.Role{"etcd": security.Etcd, "coordinator": security.Coordinator,
@@ -59,7 +59,7 @@ func TestCertificatesChangeInBadTimes(t *testing.T) {
 	}
 	s.restartEtcd()
 	operator = s.reload("operator", security.Operator)
-	s.stepOn("steps by the second authority", 20)
+	s.stepOn("steps by the second authority", 5)
 	outdated := s.load("outdated", security.Operator, "test", time.Hour)
 	until(t, "the authority before is trusted no more", func() bool {
 		return status.Code(asks(t, outdated,
@@ -80,7 +80,7 @@ func TestCertificatesChangeInBadTimes(t *testing.T) {
 	s.authority.Authority = second.Authority
 	s.hire("c", time.Hour)
 	s.settled(operator, before, time.Now().Add(30*time.Minute))
-	s.stepOn("steps after a worker was killed in the middle of a renewal", 10)
+	s.stepOn("steps after a worker was killed in the middle of a renewal", 5)
 	s.resign()
 	ended(t, "the first coordinator", s.done, nil)
 	s.coordinate("another-coordinator")

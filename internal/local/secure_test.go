@@ -140,7 +140,7 @@ func (s *secured) renewAll(operator *security.Transport, life time.Duration) {
 	for id := range s.workers {
 		renew(s.t, s.authority, id, security.Worker, life)
 	}
-	s.settled(operator, before, time.Now().Add(life-time.Minute))
+	s.settled(operator, before, time.Now().Add(life-30*time.Minute))
 }
 
 // settled waits until all processes use certificates that are valid until a time, and each worker has a key alone in
