@@ -2,6 +2,7 @@ package example_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/state"
+	"evenweave/proto"
 	"evenweave/worker"
 )
 
@@ -103,6 +105,11 @@ func (fresh) Fetch(context.Context, worker.Wanted) (*state.State, error) {
 		return nil, err
 	}
 	return state.New(layout, 300), nil
+}
+
+// Updates says that no member spares its state for a joiner: it fetches the first one.
+func (fresh) Updates(context.Context, string, string) (func() (*proto.Update, error), error) {
+	return nil, errors.ErrUnsupported
 }
 
 // records are what the members know of the cluster, and their rings.
