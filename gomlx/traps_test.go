@@ -57,7 +57,7 @@ func TestVerifyNamesTheTensor(t *testing.T) {
 		built++
 		noise := scope.VariableWithValue("noise", float32(1)).NodeValue(x)
 		more := graph.MulScalar(noise, built)
-		train.AddLoss(graph.Sub(more, graph.StopGradient(more))) // 0, with a gradient
+		train.AddRegularizationLoss(graph.Sub(more, graph.StopGradient(more))) // 0, with a gradient
 		return network{}.build(scope, x)
 	}
 	evenweavetest.Verify(r, &evenweave.Task{
