@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"io"
 	"time"
 )
@@ -56,7 +57,8 @@ func (m Manifest) validate() error {
 }
 
 // encode writes a whole file: header, manifest, what write produces, trailer. Since write may change the manifest, the
-// hash of the file, which begins with that, is made last.
+// hash of the file, which begins with that, is made last, of what the file gives back: a checksum on the way out tells
+// whether that is what was written.
 func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) error) error {
 	head, err := m.head()
 	if err != nil {
@@ -66,7 +68,7 @@ func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) erro
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	payload := &countingWriter{w: w}
+	payload := &countingWriter{w: w, sum: crc32.New(castagnoli)}
 	if err := write(payload); err != nil {
 		return err
 	}
@@ -81,14 +83,19 @@ func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) erro
 			return err
 		}
 	}
-	hash := sha256.New()
-	body := contextReader{ctx, io.NewSectionReader(f, 0, int64(len(head))+payload.n)}
-	if _, err := io.CopyBuffer(hash, body, make([]byte, hashBuffer)); err != nil {
+	digest, again := sha256.New(), crc32.New(castagnoli)
+	digest.Write(whole)
+	body := contextReader{ctx, io.NewSectionReader(f, int64(len(head)), payload.n)}
+	if _, err := io.CopyBuffer(io.MultiWriter(digest, again), body, make([]byte, hashBuffer)); err != nil {
 		return err
 	}
+	if again.Sum32() != payload.sum.Sum32() {
+		return errors.New("the file gives back other bytes than were written: the volume or this machine's memory is " +
+			"damaged")
+	}
 	trailer := binary.LittleEndian.AppendUint64(nil, uint64(payload.n))
-	hash.Write(trailer)
-	_, err = w.Write(hash.Sum(trailer))
+	digest.Write(trailer)
+	_, err = w.Write(digest.Sum(trailer))
 	return err
 }
 
@@ -106,14 +113,18 @@ func (m *Manifest) head() ([]byte, error) {
 	return append(binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(manifest))), manifest...), nil
 }
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) // processors have an instruction for it
+
 type countingWriter struct {
-	w io.Writer
-	n int64
+	w   io.Writer
+	n   int64
+	sum hash.Hash32 // of what was written
 }
 
 func (c *countingWriter) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
 	c.n += int64(n)
+	c.sum.Write(b[:n])
 	return n, err
 }
 

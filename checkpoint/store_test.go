@@ -228,6 +228,35 @@ func TestPruneKeepsTheNewestValid(t *testing.T) {
 	}
 }
 
+// forgetful is a file system that changes a bit of what a new file gives back.
+type forgetful struct{ FS }
+
+func (f forgetful) Create(name string) (File, error) {
+	file, err := f.FS.Create(name)
+	return forgetfulFile{file}, err
+}
+
+type forgetfulFile struct{ File }
+
+func (f forgetfulFile) ReadAt(b []byte, at int64) (int, error) {
+	n, err := f.File.ReadAt(b, at)
+	b[n/2] ^= 1
+	return n, err
+}
+
+// TestWhatIsWrittenIsWhatIsRead: the hash in a file is of what the file gives back, so it must be what was written.
+func TestWhatIsWrittenIsWhatIsRead(t *testing.T) {
+	m := newMemFS(nil)
+	mustSave(t, open(t, dir, Options{FS: m}), 1, 1)
+	s := open(t, dir, Options{FS: forgetful{m}})
+	if _, err := save(s, 2, 1); err == nil || !strings.Contains(err.Error(), "other bytes than were written") {
+		t.Errorf("a checkpoint of changed bytes: %v", err)
+	}
+	if checkLatest(t, s) != 1 {
+		t.Error("the damaged checkpoint is there")
+	}
+}
+
 func TestContextEndsSaveAndLatest(t *testing.T) {
 	m := newMemFS(nil)
 	s := open(t, dir, Options{FS: m})

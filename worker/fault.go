@@ -30,7 +30,9 @@ func (l *Loop) flips(ctx context.Context) {
 // flip changes one bit of the live state directly, as a faulty memory would: of any tensor.
 // It waits only for what computes on the state, because a model must not be written to meanwhile.
 func (r *replica) flip(at int64, bit int) (where string, err error) {
-	r.mu.Lock() // first, as commit does, which computes a fingerprint meanwhile
+	r.unchanged.Lock() // in the order of commit, which computes a fingerprint meanwhile
+	defer r.unchanged.Unlock()
+	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.computing.Lock()
 	defer r.computing.Unlock()
