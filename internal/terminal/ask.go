@@ -1,9 +1,11 @@
 package terminal
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"regexp"
 	"strings"
 	"time"
@@ -55,6 +57,8 @@ func Own() (*os.File, error) {
 // attributes is the answer to DA1 (https://vt100.net/docs/vt510-rm/DA1.html): numbers of what the terminal can.
 var attributes = regexp.MustCompile(`\x1b\[\?([0-9;]*)c`)
 
+const interrupt = 3 // what Ctrl-C sends while the terminal is raw
+
 const mostAnswer = 4096 // bytes, which include what a person typed meanwhile
 
 // ShowsSixel asks a terminal what it can, and waits for the answer only so long. It says no for a terminal that is
@@ -63,6 +67,17 @@ func ShowsSixel(tty *os.File, wait time.Duration) bool {
 	if tty.SetDeadline(time.Now().Add(wait)) != nil {
 		return false
 	}
+	// A signal to end waits until the terminal is as it was.
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, os.Interrupt, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	defer func() {
+		signal.Stop(ended)
+		select {
+		case s := <-ended:
+			_ = unix.Kill(os.Getpid(), s.(unix.Signal))
+		default:
+		}
+	}()
 	var before *term.State
 	if control(tty, func(fd int) (err error) { before, err = term.MakeRaw(fd); return err }) != nil {
 		return false
@@ -75,6 +90,13 @@ func ShowsSixel(tty *os.File, wait time.Duration) bool {
 	for part := make([]byte, 64); len(answer) < mostAnswer; {
 		n, err := tty.Read(part)
 		answer = append(answer, part[:n]...)
+		if bytes.IndexByte(part[:n], interrupt) >= 0 {
+			select {
+			case ended <- os.Interrupt:
+			default: // another signal has come
+			}
+			return false
+		}
 		if found := attributes.FindSubmatch(answer); found != nil {
 			return strings.Contains(";"+string(found[1])+";", ";4;")
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"testing"
 	"time"
 
@@ -120,6 +121,40 @@ func TestAQuestionEnds(t *testing.T) {
 	}
 	if s := SizeOf(file); s != (Size{80, 640}) {
 		t.Errorf("a file is %v", s)
+	}
+}
+
+// TestASignalFindsTheTerminalAsItWas: a question does not swallow Ctrl-C, and no signal ends the process while the
+// terminal is raw.
+func TestASignalFindsTheTerminalAsItWas(t *testing.T) {
+	for name, send := range map[string]func(screen *os.File) error{
+		"Ctrl-C": func(screen *os.File) error { _, err := screen.Write([]byte{interrupt}); return err },
+		"kill":   func(*os.File) error { return unix.Kill(os.Getpid(), unix.SIGINT) },
+	} {
+		screen, tty := pair(t)
+		before := modes(t, tty)
+		got := make(chan os.Signal, 2)
+		signal.Notify(got, os.Interrupt)
+		asked := make(chan error, 1)
+		go func() { // once the question is there, the terminal is raw
+			_, err := screen.Read(make([]byte, 16))
+			if err == nil {
+				err = send(screen)
+			}
+			asked <- err
+		}()
+		if ShowsSixel(tty, time.Second) || modes(t, tty) != before {
+			t.Errorf("%s: the terminal shows sixels, or is left in another mode", name)
+		}
+		if err := <-asked; err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		select {
+		case <-got:
+		case <-time.After(time.Minute):
+			t.Errorf("%s: no signal has come", name)
+		}
+		signal.Stop(got)
 	}
 }
 
