@@ -57,7 +57,7 @@ func (m Manifest) validate() error {
 }
 
 // encode writes a whole file: header, manifest, what write produces, trailer. Since write may change the manifest, the
-// hash of the file, which begins with that, is made last, of what the file gives back: a checksum on the way out tells
+// hash of the file, which begins with that, is made last, of what the file gives back: a checksum on the way out says
 // whether that is what was written.
 func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) error) error {
 	head, err := m.head()
