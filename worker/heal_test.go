@@ -360,10 +360,12 @@ func TestAFetchForEverHoldsNoWorld(t *testing.T) {
 		}
 		began := time.Now()
 		c.publish(false, "a", "b", "c")
+		named := false // by one of them at least: the other may hear of it before it sees that itself
 		for _, h := range []*hand{a, b} {
 			for {
 				s, changed := h.report.read(0)
-				if of := s.Accusation; of != nil && of.Kind == policy.KindProtocol && of.Suspect == "c" {
+				if of := s.Accusation; of != nil {
+					named = named || of.Kind == policy.KindProtocol && of.Suspect == "c"
 					break
 				}
 				if time.Since(began) > time.Minute {
@@ -374,6 +376,9 @@ func TestAFetchForEverHoldsNoWorld(t *testing.T) {
 				case <-time.After(time.Second):
 				}
 			}
+		}
+		if !named {
+			t.Error("neither names c")
 		}
 		c.publish(false, "a", "b", "c")
 		if got := c.finish("a", "b", "c"); got != want {
