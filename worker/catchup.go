@@ -14,6 +14,7 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
+	"evenweave/internal/security"
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
@@ -32,6 +33,7 @@ const (
 // loop, to which the replica belongs, takes what arrives.
 type catchUp struct {
 	from     job.Peer
+	keys     []string     // that it has registered
 	arrivals chan arrival // closed at the end; err says why
 	seen     atomic.Pointer[position]
 	turned   chan struct{} // signals that the other member leaves its generation
@@ -59,6 +61,7 @@ type position struct {
 // startCatchUp begins to catch up with a member of the world; another one at each try.
 func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
 	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1)}
+	c.keys = w.Keys[c.from.ID]
 	l.Log.Info("catching up before a world uses this member", "with", c.from.ID, "generation", w.Generation)
 	l.tries++
 	l.turns++
@@ -93,7 +96,7 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 	defer cancel(nil)
 	watchdog := time.AfterFunc(catchUpQuiet, func() { cancel(errCatchUpQuiet) })
 	defer watchdog.Stop()
-	next, err := f.Updates(ctx, c.from.Address, uuid)
+	next, err := f.Updates(ctx, c.from.Address, c.keys, uuid)
 	if err != nil {
 		return err
 	}
@@ -161,6 +164,7 @@ func (c *catchUp) state(ctx context.Context, f fetcher, uuid string,
 		}
 	}
 	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
+		Keys:    map[string][]string{c.from.Address: c.keys},
 		Arrived: func(blocks int) { c.parts.Store(int64(blocks)) }})
 	if err != nil {
 		return nil, err
@@ -340,7 +344,9 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 	}
 	if !ok || err != nil {
 		l.stopCatchUp()
-		if status.Code(err) == codes.ResourceExhausted && time.Since(l.triedSince) < catchUpQuiet {
+		// A member that has not read this one's record yet refuses it too.
+		later := status.Code(err) == codes.ResourceExhausted || security.OtherKey(err)
+		if later && time.Since(l.triedSince) < catchUpQuiet {
 			l.tries, l.pausing = l.tries-1, time.After(catchUpPause)
 			return
 		}

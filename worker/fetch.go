@@ -26,8 +26,9 @@ const (
 // fetcher reads a state.
 type fetcher interface {
 	Fetch(ctx context.Context, w Wanted) (*state.State, error)
-	// Updates opens the Updates of the member at an address, which end with ctx.
-	Updates(ctx context.Context, address, job string) (next func() (*proto.Update, error), err error)
+	// Updates opens the Updates of the member with these keys at an address, which end with ctx.
+	Updates(ctx context.Context, address string, keys []string, job string) (next func() (*proto.Update, error),
+		err error)
 }
 
 // Wanted is a state to fetch, and where it is.
@@ -158,12 +159,13 @@ type Fetcher struct {
 }
 
 // Updates implements fetcher.
-func (f Fetcher) Updates(ctx context.Context, address, job string) (func() (*proto.Update, error), error) {
+func (f Fetcher) Updates(ctx context.Context, address string, keys []string,
+	job string) (func() (*proto.Update, error), error) {
 	conn, err := f.Dial(address)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := proto.NewMemberClient(conn).Updates(ctx, &proto.UpdatesRequest{Job: job})
+	stream, err := proto.NewMemberClient(conn).Updates(ctx, &proto.UpdatesRequest{Job: job}, f.To(keys)...)
 	if err != nil {
 		return nil, err
 	}

@@ -240,7 +240,8 @@ func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 }
 
 // Updates implements fetcher.
-func (c *crew) Updates(ctx context.Context, address, _ string) (func() (*proto.Update, error), error) {
+func (c *crew) Updates(ctx context.Context, address string, _ []string,
+	_ string) (func() (*proto.Update, error), error) {
 	c.mu.Lock()
 	from := c.members[address]
 	c.mu.Unlock()

@@ -108,7 +108,7 @@ func (fresh) Fetch(context.Context, worker.Wanted) (*state.State, error) {
 }
 
 // Updates says that no member spares its state for a joiner: it fetches the first one.
-func (fresh) Updates(context.Context, string, string) (func() (*proto.Update, error), error) {
+func (fresh) Updates(context.Context, string, []string, string) (func() (*proto.Update, error), error) {
 	return nil, errors.ErrUnsupported
 }
 

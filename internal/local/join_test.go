@@ -15,6 +15,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
+	"evenweave/internal/security"
 	"evenweave/proto"
 	"evenweave/worker"
 )
@@ -34,6 +35,20 @@ func (m receiving) Write(tensor int, offset int64, p []byte) error {
 	return m.Softmax.Write(tensor, offset, p)
 }
 
+// begins lets the others take steps until the model receives a state.
+func (m receiving) begins(t *testing.T, e *events, allowed *allowed) {
+	t.Helper()
+	for wait := 100 * time.Millisecond; !over(m.begun) && wait < deadline; wait *= 2 {
+		step := allowed.step() + 1
+		allowed.upTo(step) // the others copy the state when they commit a step, if it is asked for by then
+		await(t, e, "a step", func(s progress.Step) bool { return int64(s.Step) >= step })
+		select {
+		case <-m.begun:
+		case <-time.After(wait):
+		}
+	}
+}
+
 // TestStepsGoOnWhileAJoinerFetchesTheState: however long that takes. It enters the world with the state that the others
 // have, without fetching it again.
 func TestStepsGoOnWhileAJoinerFetchesTheState(t *testing.T) {
@@ -50,15 +65,7 @@ func TestStepsGoOnWhileAJoinerFetchesTheState(t *testing.T) {
 	}
 	joiner := hire(endpoint, "joiner", false, opened, func(cfg *worker.Config) { cfg.CatchUpFrom = 1 })
 	spare := member(t, endpoint, "joiner")
-	for wait := 100 * time.Millisecond; !over(m.begun) && wait < deadline; wait *= 2 {
-		step := allowed.step() + 1
-		allowed.upTo(step) // the others copy the state when they commit a step, if it is asked for by then
-		await(t, c.events, "a step", func(s progress.Step) bool { return int64(s.Step) >= step })
-		select {
-		case <-m.begun:
-		case <-time.After(wait):
-		}
-	}
+	m.begins(t, c.events, allowed)
 	first := allowed.step()
 	for step := first + 1; step <= first+3; step++ {
 		allowed.upTo(step)
@@ -191,4 +198,33 @@ func (a asked) has(t *testing.T, step int64) (s *proto.Status) {
 		return s.Step >= step && (s.Generation > 0 || s.Phase != policy.PhaseCatchUp)
 	})
 	return s
+}
+
+// TestAJoinerCatchesUpOverTLS: each end proves the key that is registered of it. The members may have to read the
+// joiner's record first.
+func TestAJoinerCatchesUpOverTLS(t *testing.T) {
+	s := startSecured(t, 400)
+	want := calmRun(t, s.steps)
+	allowed := newAllowed()
+	allowed.upTo(10)
+	gate := func(c *worker.Config) { c.Open = gated(allowed.wait) }
+	s.hire("a", time.Hour, gate)
+	s.hire("b", time.Hour, gate)
+	await(t, s.events, "both in the world", func(w progress.World) bool { return w.Size == 2 })
+
+	m := receiving{example.NewSoftmax(), make(chan struct{}), make(chan struct{}), new(atomic.Int64)}
+	s.hire("joiner", time.Hour, func(c *worker.Config) {
+		c.CatchUpFrom = 1
+		c.Open = func(context.Context, job.Job) (worker.Opened, error) {
+			return worker.Opened{Model: m, Data: gatedPoints{example.Points{}, allowed.wait}, Numerics: golden}, nil
+		}
+	})
+	m.begins(t, s.events, allowed)
+	operator := s.authority.over("operator", security.Operator, "test")
+	if w := records(t, operator, s.endpoint()).World; !over(m.begun) || w.Rank("joiner") >= 0 {
+		t.Errorf("world %d uses the joiner before it has a state", w.Generation)
+	}
+	close(m.gate)
+	allowed.upTo(s.steps)
+	s.finish(want)
 }
