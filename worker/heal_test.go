@@ -360,7 +360,7 @@ func TestAFetchForEverHoldsNoWorld(t *testing.T) {
 		}
 		began := time.Now()
 		c.publish(false, "a", "b", "c")
-		named := false // by one of them at least: the other may hear of it before it sees that itself
+		named := false // by one of them at least: the other may learn of it before it sees that itself
 		for _, h := range []*hand{a, b} {
 			for {
 				s, changed := h.report.read(0)
