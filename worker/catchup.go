@@ -399,8 +399,6 @@ func (g *generation) advance(c policy.Choice) bool {
 	}
 	if err != nil {
 		g.log.Warn("catching up has failed in the opening", "with", up.from.ID, "step", r.step, "err", err)
-		up.stop()
-		g.catching = nil
 	}
 	return err == nil
 }

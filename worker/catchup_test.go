@@ -226,7 +226,10 @@ func TestTheLastStepArrivesSlowly(t *testing.T) {
 			c := newCrew(t, steps)
 			last := false
 			c.onUpdate = func(_ *hand, u *proto.Update) error {
-				if last = last && u.High == 0 || u.Changing; last && len(u.Words) > 0 {
+				if last = last && u.High == 0 || u.Changing; last {
+					c.large = 20 * time.Second // more than a fetch without progress may take
+				}
+				if last && len(u.Words) > 0 {
 					time.Sleep(part) // virtual
 				}
 				return nil
@@ -237,6 +240,29 @@ func TestTheLastStepArrivesSlowly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestACaughtUpSpareWaitsForOthers: it has all that it needs, and says in an opening that another one holds up no more
+// that it fetches.
+func TestACaughtUpSpareWaitsForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.joins(func(*hand, []string) {
+			c.onUpdate = func(_ *hand, u *proto.Update) error {
+				if u.Changing {
+					c.large = 20 * time.Second // more than a fetch without progress may take
+				}
+				return nil
+			}
+			c.catchUp = false
+			c.start("late", 1, nil)
+			c.alive = append(c.alive[:len(c.alive):len(c.alive)], "late")
+			c.catchUp = true
+		})
+		if g := c.view.World.Generation; g != 2 || c.fetches != 2 {
+			t.Errorf("%d worlds and %d fetches, want two of each", g, c.fetches)
+		}
+	})
 }
 
 // TestASpareThatIsNotUsedStops: what others keep for it has an end.

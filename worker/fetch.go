@@ -40,6 +40,7 @@ type Wanted struct {
 	// the address of the coordinator, which has it as a checkpoint; nil: it is not asked
 	Coordinator func() string
 	Quiet       time.Duration      // without a block, after which it is given up
+	Gone        func(error) bool   // of transfer.Download; may be nil
 	Resume      *transfer.Assembly // of an earlier attempt; may be nil
 	Began       func(*transfer.Assembly)
 	Arrived     func(blocks int)
@@ -112,6 +113,10 @@ func orCoordinator(member string) string {
 // it sends one copy, or two.
 func (g *generation) startFetching(ctx context.Context, c policy.Choice) {
 	r := g.replica
+	if up := g.catching; up != nil { // the fetch replaces what it would lead to
+		up.stop()
+		g.catching, g.caught = nil, 1+up.parts.Load()
+	}
 	w := Wanted{Job: g.world.Job, Step: c.Step, Quiet: g.deadlines().Fetch, Resume: r.partial.Load(),
 		Began: func(a *transfer.Assembly) { r.partial.Store(a) }, Keys: map[string][]string{}}
 	f := &fetching{step: c.Step, restoring: len(c.Holders) == 0, done: make(chan struct{})}
@@ -176,7 +181,7 @@ func (f Fetcher) Updates(ctx context.Context, address string, keys []string,
 // blocks if there are no members, or they send nothing.
 func (f Fetcher) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Resume: w.Resume,
-		Began: w.Began, Arrived: w.Arrived}
+		Began: w.Began, Arrived: w.Arrived, Gone: w.Gone}
 	for _, address := range w.Peers {
 		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, f.To(w.Keys[address])...))
 	}

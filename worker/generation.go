@@ -44,7 +44,7 @@ type generation struct {
 	sealing    *sync.WaitGroup
 
 	catching  *catchUp  // with which this member has caught up; nil: none
-	caught    int64     // parts that had arrived
+	caught    int64     // parts of it that had arrived
 	moved     time.Time // when they were fewer
 	fetching  *fetching // a state, while the ranks go on with their exchanges; nil: none
 	restored  int64     // step of the checkpoint that this opening has loaded; -1: none
@@ -163,12 +163,12 @@ func (g *generation) known() ([]int64, error) {
 	slots := make([]int64, policy.SlotWords*g.world.Size())
 	mine := slots[policy.SlotWords*g.rank:]
 	mine[3] = g.replica.durableStep()
-	if !g.moved.IsZero() && g.catching != nil {
-		mine[4] = 1 + g.catching.parts.Load()
+	if up, r := g.catching, g.replica; up != nil && !g.moved.IsZero() && r.known && r.unproved {
+		mine[4] = 1 + up.parts.Load()
 	}
 	if f := g.fetching; f != nil {
-		mine[4] = 1 + f.blocks.Load()
-		if f.restoring { // its state will be replaced, whatever the others have done already
+		mine[4] = 1 + g.caught + f.blocks.Load() // never less than before in this opening
+		if f.restoring {                         // its state will be replaced, whatever the others have done already
 			return slots, nil
 		}
 	}

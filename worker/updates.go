@@ -95,9 +95,12 @@ func (l *updateLog) commits(u *update, image int64) {
 			most = max(keptStates*image+keptUpdates*u.size(), keptBytes)
 		}
 		for l.bytes > most {
+			if l.copied != nil && l.updates[0].step > l.copied.step {
+				l.copied = nil
+			}
 			l.bytes -= l.updates[0].size()
 			l.updates[0] = nil
-			l.updates, l.copied = l.updates[1:], nil
+			l.updates = l.updates[1:]
 		}
 	})
 }
@@ -113,7 +116,8 @@ func (l *updateLog) replace() {
 	})
 }
 
-// begin returns a copy of the state of this step for the caller to fill, if a reader waits for one.
+// begin returns a copy of the state of this step, the newest, for the caller to fill, if a reader waits for one. Others
+// may still read updates from before it.
 func (l *updateLog) begin(step int64, f state.Fingerprint) (c *stateCopy) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,7 +125,7 @@ func (l *updateLog) begin(step int64, f state.Fingerprint) (c *stateCopy) {
 		return nil
 	}
 	c = &stateCopy{step: step, fingerprint: f, taken: make(chan struct{})}
-	l.wanted, l.copied, l.logging, l.updates, l.bytes = false, c, true, nil, 0
+	l.wanted, l.copied, l.logging = false, c, true
 	return c
 }
 
