@@ -24,7 +24,8 @@ const (
 	// in less than the time of a short step.
 	catchUpFrom  = 32 << 20
 	catchUpQuiet = 2 * time.Minute  // without a state, a step or a part of one, after which it is given up
-	catchUpTries = 3                // in one generation; after them the spare enters a world without a state
+	catchUpCopy  = 10 * time.Minute // that signs of life may come instead, until the next step's state is copied
+	catchUpTries = 3                // without a state or in one generation; then it enters a world without one
 	catchUpPause = time.Second      // before the next try, if the members have no time for this one
 	catchUpStays = 30 * time.Second // that a spare which has caught up goes on, though no world uses it
 )
@@ -34,6 +35,8 @@ const (
 type catchUp struct {
 	from     job.Peer
 	keys     []string     // that it has registered
+	total    int64        // steps of the job
+	watchdog *time.Timer  // set before the other member is asked
 	arrivals chan arrival // closed at the end; err says why
 	seen     atomic.Pointer[position]
 	turned   chan struct{} // signals that the other member leaves its generation
@@ -61,8 +64,11 @@ type position struct {
 // startCatchUp begins to catch up with a member of the world; another one at each try.
 func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
 	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1)}
-	c.keys = w.Keys[c.from.ID]
+	c.keys, c.total = w.Keys[c.from.ID], l.replica.job.Spec.TotalSteps()
 	l.Log.Info("catching up before a world uses this member", "with", c.from.ID, "generation", w.Generation)
+	if l.triedSince.IsZero() {
+		l.triedSince = time.Now()
+	}
 	l.tries++
 	l.turns++
 	ctx, c.cancel = context.WithCancel(ctx)
@@ -94,8 +100,8 @@ func (c *catchUp) stop() {
 func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(catchUpQuiet, func() { cancel(errCatchUpQuiet) })
-	defer watchdog.Stop()
+	c.watchdog = time.AfterFunc(catchUpQuiet, func() { cancel(errCatchUpQuiet) })
+	defer c.watchdog.Stop()
 	next, err := f.Updates(ctx, c.from.Address, c.keys, uuid)
 	if err != nil {
 		return err
@@ -110,26 +116,26 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		}
 		return u, err
 	}
-	deliver := func(a arrival) error {
-		watchdog.Stop() // the loop may be busy
+	s, err := c.state(ctx, f, uuid, receive)
+	if err != nil {
+		return err
+	}
+	have, a := s.Step, arrival{state: s, newest: s.Step + 1} // unknown; at least this one will follow
+	for s = nil; err == nil; a, err = c.step(r, receive) {
+		if a.update != nil {
+			have = a.update.step
+		}
+		moves := a.state != nil || a.update != nil || have >= a.newest // a sign of life alone is no step
+		if moves {
+			c.watchdog.Stop() // the loop may be busy
+		}
 		select {
 		case c.arrivals <- a:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		watchdog.Reset(catchUpQuiet)
-		return nil
-	}
-	s, err := c.state(ctx, f, uuid, receive)
-	for err == nil {
-		a := arrival{state: s}
-		if s == nil {
-			a, err = c.step(r, receive)
-		} else {
-			a.newest = s.Step + 1 // unknown; at least this one will follow
-		}
-		if s = nil; err == nil {
-			err = deliver(a)
+		if a = (arrival{}); moves {
+			c.watchdog.Reset(catchUpQuiet)
 		}
 	}
 	return err
@@ -156,16 +162,26 @@ func (c *catchUp) sees(p position) {
 func (c *catchUp) state(ctx context.Context, f fetcher, uuid string,
 	receive func() (*proto.Update, error)) (*state.State,
 	error) {
-	first := &proto.Update{}
+	first, began := &proto.Update{}, time.Now()
 	for first.High == 0 && first.Low == 0 {
 		var err error
 		if first, err = receive(); err != nil {
 			return nil, err
 		}
+		if time.Since(began) < catchUpCopy {
+			c.watchdog.Reset(catchUpQuiet)
+		}
+	}
+	if first.Step < 0 || first.Step > c.total {
+		return nil, fmt.Errorf("a state of step %d: this job has %d", first.Step, c.total)
 	}
 	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
-		Keys:    map[string][]string{c.from.Address: c.keys},
-		Arrived: func(blocks int) { c.parts.Store(int64(blocks)) }})
+		Keys: map[string][]string{c.from.Address: c.keys},
+		Gone: func(err error) bool { return status.Code(err) == codes.NotFound || security.OtherKey(err) },
+		Arrived: func(blocks int) {
+			c.parts.Store(int64(blocks))
+			c.watchdog.Reset(catchUpQuiet)
+		}})
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +218,7 @@ func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arriv
 				return arrival{}, err
 			}
 			c.parts.Add(1)
+			c.watchdog.Reset(catchUpQuiet)
 		}
 		u.exponents, u.words = w.Exponents, w.Words
 	}
@@ -286,7 +303,9 @@ func (r *replica) apply(epoch int64, u *update, flat []float32) error {
 func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 	w := view.World
 	if w == nil || w.Generation != l.triedIn {
-		l.triedIn, l.tries, l.triedSince = 0, 0, time.Now()
+		if l.triedIn = 0; l.received { // otherwise it may try for ever, and no world uses it meanwhile
+			l.tries, l.triedSince, l.received = 0, time.Time{}, false
+		}
 		if w != nil {
 			l.triedIn = w.Generation
 		}
@@ -298,6 +317,9 @@ func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 	case c == nil && !spare:
 		l.pausing = nil
 	case c == nil && l.tries < catchUpTries && l.pausing == nil:
+		if view.Job != nil { // it may have been extended
+			l.replica.reschedule(*view.Job)
+		}
 		l.startCatchUp(ctx, w)
 	case c != nil && w != nil && w.Rank(l.ID) < 0 && (!spare || w.Rank(c.from.ID) < 0):
 		l.stopCatchUp()
@@ -354,6 +376,7 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 		l.standing()
 		return
 	}
+	l.received = l.received || a.state != nil
 	step, _, _ := l.replica.progress()
 	if ready := step >= a.newest; ready != c.ready {
 		c.ready, c.since = ready, time.Now()

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -168,6 +169,14 @@ func TestASpareThatCannotCatchUpJoins(t *testing.T) {
 				return nil
 			}
 		}, 2},
+		{"a state is of a step that the job has not", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && u.High != 0 && u.Newest == 0 {
+					u.Step = 1 << 40
+				}
+				return nil
+			}
+		}, 1},
 		{"a state is not what was announced", func(c *crew, holder *hand, _ []string) {
 			c.onUpdate = func(from *hand, u *proto.Update) error {
 				if from == holder && u.High != 0 {
@@ -227,7 +236,7 @@ func TestTheLastStepArrivesSlowly(t *testing.T) {
 			last := false
 			c.onUpdate = func(_ *hand, u *proto.Update) error {
 				if last = last && u.High == 0 || u.Changing; last {
-					c.large = 20 * time.Second // more than a fetch without progress may take
+					c.slow(20 * time.Second) // more than a fetch without progress may take
 				}
 				if last && len(u.Words) > 0 {
 					time.Sleep(part) // virtual
@@ -242,6 +251,89 @@ func TestTheLastStepArrivesSlowly(t *testing.T) {
 	}
 }
 
+// slowly takes a second a micro-batch, so that few steps are computed in virtual minutes.
+func slowly(*evenweave.Batch) { time.Sleep(time.Second) }
+
+// TestCatchingUpEnds: it may take long while something arrives. A member that sends signs of life and nothing else, or
+// worlds that follow one another, do not keep a spare from its place.
+func TestCatchingUpEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		then   func(c *crew)
+		within time.Duration
+		state  bool // that it has at the end
+	}{
+		"a large state": {func(c *crew) { c.large = 3 * catchUpQuiet }, 4 * catchUpQuiet, true},
+		"no step": {func(c *crew) {
+			c.onUpdate = func(_ *hand, u *proto.Update) error {
+				if u.Newest != math.MaxInt64 && (u.Newest != 0 || u.High == 0) { // all but the head of the state
+					*u = proto.Update{Newest: math.MaxInt64, Generation: u.Generation}
+				}
+				return nil
+			}
+		}, (catchUpTries + 1) * catchUpQuiet, true},
+		"no state": {func(c *crew) {
+			c.onUpdate = func(_ *hand, u *proto.Update) error {
+				if u.High != 0 {
+					u.High, u.Low = 0, 0
+				}
+				return nil
+			}
+		}, catchUpTries * (catchUpCopy + 2*catchUpQuiet), false},
+		"no state in any world": {func(c *crew) {
+			c.onUpdate = func(_ *hand, u *proto.Update) error {
+				time.Sleep(time.Second) // virtual
+				c.publish(true, "a")
+				return errKilled
+			}
+		}, catchUpQuiet, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all := newCrew(t, 20*steps)
+				all.catchUp = true
+				all.job.Spec.Epochs, all.job.Spec.Steps = 1000, 20000
+				all.view.Job = &all.job
+				a := all.start("a", 1, slowly)
+				all.publish(false, "a")
+				a.until(1)
+				c.then(all)
+				s := all.start("s", 1, slowly)
+				for began := time.Now(); time.Since(began) < c.within && s.phaseNow() != policy.PhaseSpare; {
+					time.Sleep(time.Second)
+				}
+				step, _, _ := s.replica.progress()
+				if phase := s.phaseNow(); phase != policy.PhaseSpare || (step > 0) != c.state {
+					t.Errorf("it has the state of step %d and is in phase %q", step, phase)
+				}
+				for _, h := range all.members {
+					h.cancel(errKilled)
+				}
+				all.running.Wait()
+			})
+		})
+	}
+}
+
+// TestASpareCatchesUpWithAnExtendedJob that was shorter when it began.
+func TestASpareCatchesUpWithAnExtendedJob(t *testing.T) {
+	want := calm(t, 2*steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 2*steps)
+		c.catchUp = true
+		a := c.start("a", 1, nil)
+		c.publish(false, "a")
+		a.until(steps + 1)
+		c.job.Spec.Steps = steps
+		s := c.start("s", 1, nil)
+		c.job.Spec.Steps = 2 * steps
+		s.ready()
+		c.publish(true, "a", "s")
+		if got := c.finish("a", "s"); got != want || c.fetches != 1 {
+			t.Errorf("%s after %d fetches, want %s after one", got, c.fetches, want)
+		}
+	})
+}
+
 // TestACaughtUpSpareWaitsForOthers: it has all that it needs, and says in an opening that another one holds up no more
 // that it fetches.
 func TestACaughtUpSpareWaitsForOthers(t *testing.T) {
@@ -250,7 +342,7 @@ func TestACaughtUpSpareWaitsForOthers(t *testing.T) {
 		c.joins(func(*hand, []string) {
 			c.onUpdate = func(_ *hand, u *proto.Update) error {
 				if u.Changing {
-					c.large = 20 * time.Second // more than a fetch without progress may take
+					c.slow(20 * time.Second) // more than a fetch without progress may take
 				}
 				return nil
 			}

@@ -217,11 +217,21 @@ func (c *crew) parts(w job.World, rank int) (self, other string) {
 	return self, ""
 }
 
+// slow lets fetches that begin from now on take so long.
+func (c *crew) slow(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.large = d
+}
+
 // Fetch implements fetcher.
 func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
-	for left := c.large; len(w.Peers) > 0 && left > 0 && ctx.Err() == nil; left -= time.Second {
+	c.mu.Lock()
+	large := c.large
+	c.mu.Unlock()
+	for left := large; len(w.Peers) > 0 && left > 0 && ctx.Err() == nil; left -= time.Second {
 		time.Sleep(time.Second) // virtual
-		w.Arrived(int((c.large - left) / time.Second))
+		w.Arrived(int((large - left) / time.Second))
 	}
 	for {
 		s, err := c.fetch(ctx, w)

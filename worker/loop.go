@@ -56,6 +56,7 @@ type Loop struct {
 	tries      int      // to catch up, in generation triedIn
 	triedIn    int64
 	triedSince time.Time
+	received   bool             // a state, or it was in a world, since then
 	turns      int              // tries in all: each with another member
 	pausing    <-chan time.Time // until the next try; nil: not
 	unused     bool             // it has caught up, and no world has used it
@@ -225,7 +226,7 @@ func (l *Loop) otherNumerics(view cluster.View) error {
 // generation trains in one world. Only what ends this member is returned: a broken collective is reported and survived.
 func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool) error {
 	l.replica.updates.enters(world.Generation)
-	l.unused = false
+	l.unused, l.received = false, true
 	if l.catching != nil && !l.replica.unproved { // there is no time for the whole state
 		l.stopCatchUp()
 	}

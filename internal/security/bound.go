@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -44,8 +45,13 @@ var (
 // OtherKey says that a call has failed because one end has not the key that the other expects. It may have had it when
 // the connection was made, and have another by now: then a new connection helps.
 func OtherKey(err error) bool {
+	var said interface{ GRPCStatus() *status.Status } // without what an error around it adds
+	if !errors.As(err, &said) {
+		return false
+	}
 	for _, known := range []error{errOtherKey, errUnregistered} {
-		if status.Code(err) == status.Code(known) && status.Convert(err).Message() == status.Convert(known).Message() {
+		if said.GRPCStatus().Code() == status.Code(known) &&
+			said.GRPCStatus().Message() == status.Convert(known).Message() {
 			return true
 		}
 	}

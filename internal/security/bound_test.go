@@ -1,6 +1,8 @@
 package security
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -80,5 +82,17 @@ func TestARenewedKeyWaits(t *testing.T) {
 		if now := over.Registered(); len(now) != 1 || now[0] != both[1] || len(k.Changed()) != 1 {
 			t.Errorf("%s: %q in use, want %q", name, now, both[1])
 		}
+	}
+}
+
+// TestOtherKeyIsSeenThroughOtherErrors: what a caller adds to an error does not hide it.
+func TestOtherKeyIsSeenThroughOtherErrors(t *testing.T) {
+	for _, err := range []error{errOtherKey, errUnregistered} {
+		if !OtherKey(fmt.Errorf("block 3: %w", err)) {
+			t.Errorf("%v is not seen", err)
+		}
+	}
+	if OtherKey(nil) || OtherKey(errors.New("x")) || OtherKey(status.Error(codes.Unauthenticated, "x")) {
+		t.Error("another error is taken for it")
 	}
 }

@@ -34,7 +34,9 @@ const (
 // prepare is Loop.catchesUp.
 func (m *member) prepare() {
 	if w := m.world; w == nil || m.triedIn != w.Generation {
-		m.triedIn, m.tries = 0, 0
+		if m.triedIn = 0; m.received {
+			m.tries, m.received = 0, false
+		}
 		if w != nil {
 			m.triedIn = w.Generation
 		}
@@ -115,7 +117,7 @@ func (m *member) sendCopy(c *catchUp) {
 		if c.over || c.arrived {
 			return
 		}
-		c.arrived = true
+		c.arrived, ledger.received = true, true
 		ledger.known, ledger.unproved, ledger.step, ledger.fingerprint = true, true, step, fingerprint
 		c.take(len(c.steps))
 	}, c.end)

@@ -51,6 +51,7 @@ type member struct {
 	catching   *catchUp
 	tries      int // to catch up, in generation triedIn
 	triedIn    int64
+	received   bool       // a state, or it was in a world, since then
 	unused     bool       // it has caught up, and no world has used it
 	readers    []*catchUp // of others, with this one
 	status     policy.Report

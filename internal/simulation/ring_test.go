@@ -64,7 +64,7 @@ func (s *sim) enter(m *member, w *job.World) {
 	}
 	x := &session{m: m, ring: r, world: w, rank: w.Rank(m.id)}
 	m.stopCatchUp()
-	m.unused = false
+	m.unused, m.received = false, true
 	m.session = x
 	if before := r.sessions[x.rank]; before == nil || !before.accepted && len(r.rounds) == 0 {
 		r.sessions[x.rank] = x // otherwise a process that restarted under its id: the others hold the old one's streams
