@@ -43,11 +43,13 @@ func PiecesOf(r io.Reader) Pieces {
 // SendBlocks sends pieces in blocks, without a copy. It gives up a reader that takes no block for `quiet`. The handler
 // must then return at once: that ends the blocked send.
 func SendBlocks(send func(*Block) error, quiet time.Duration, pieces Pieces) error {
-	return Sending(send, quiet, func(send func(*Block) error) error { return eachBlock(pieces, send) })
+	return Sending(send, quiet, nil, func(send func(*Block) error) error { return eachBlock(pieces, send) })
 }
 
-// Sending runs what sends messages. It gives up a reader that takes none for `quiet`, likewise.
-func Sending[M any](send func(M) error, quiet time.Duration, run func(send func(M) error) error) error {
+// Sending runs what sends messages. It gives up a reader that takes none for `quiet`, likewise; elsewhere says when it
+// last took something else instead, and may be nil.
+func Sending[M any](send func(M) error, quiet time.Duration, elsewhere func() time.Time,
+	run func(send func(M) error) error) error {
 	taken, sent := make(chan struct{}, 1), make(chan error, 1)
 	go func() {
 		sent <- run(func(m M) error {
@@ -68,6 +70,12 @@ func Sending[M any](send func(M) error, quiet time.Duration, run func(send func(
 		case <-taken:
 			idle.Reset(quiet)
 		case <-idle.C:
+			if elsewhere != nil {
+				if left := quiet - time.Since(elsewhere()); left > 0 {
+					idle.Reset(left)
+					continue
+				}
+			}
 			return status.Errorf(codes.DeadlineExceeded, "nothing was read for %v", quiet)
 		}
 	}

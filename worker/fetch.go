@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/state"
 	"evenweave/internal/transfer"
@@ -21,6 +22,8 @@ const (
 	mostPeers  = 3 // that send a state at once
 	twoCopies  = 4 // members from which on the coordinator sends two copies of a checkpoint
 	stateQuiet = 60 * time.Second
+	// maxUpdate bounds a message of an update: its head names each sample of a step, in at most 5 bytes.
+	maxUpdate = 5*job.MaxGlobalBatch + 64<<10
 )
 
 // fetcher reads a state.
@@ -170,7 +173,8 @@ func (f Fetcher) Updates(ctx context.Context, address string, keys []string,
 	if err != nil {
 		return nil, err
 	}
-	stream, err := proto.NewMemberClient(conn).Updates(ctx, &proto.UpdatesRequest{Job: job}, f.To(keys)...)
+	stream, err := proto.NewMemberClient(conn).Updates(ctx, &proto.UpdatesRequest{Job: job},
+		append(f.To(keys), grpc.MaxCallRecvMsgSize(maxUpdate))...)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,12 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 	if err != nil {
 		return status.Error(codes.NotFound, err.Error())
 	}
-	return proto.SendBlocks(stream.Send, stateQuiet, pieces)
+	send := func(b *proto.Block) error {
+		err := stream.Send(b)
+		s.replica.updates.copying(r.Step)
+		return err
+	}
+	return proto.SendBlocks(send, stateQuiet, pieces)
 }
 
 func (s *server) Updates(r *proto.UpdatesRequest, stream grpc.ServerStreamingServer[proto.Update]) error {
@@ -136,8 +141,9 @@ func (s *server) Updates(r *proto.UpdatesRequest, stream grpc.ServerStreamingSer
 			return err
 		}
 	}
-	return proto.Sending(stream.Send, stateQuiet, func(send func(*proto.Update) error) error {
-		return s.replica.updates.send(stream.Context(), send)
+	log := s.replica.updates // a spare reads no step while it fetches the copy
+	return proto.Sending(stream.Send, stateQuiet, log.lastCopying, func(send func(*proto.Update) error) error {
+		return log.send(stream.Context(), send)
 	})
 }
 

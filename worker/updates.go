@@ -31,6 +31,7 @@ type updateLog struct {
 	readers  int
 	wanted   bool       // a reader waits for a copy
 	copied   *stateCopy // nil: none, or the updates do not reach back to it any more
+	fetched  time.Time  // when a part of it was last sent
 	updates  []*update  // of consecutive steps
 	bytes    int64
 	logging  bool  // from the copy on
@@ -139,6 +140,22 @@ func (l *updateLog) at(step int64) *state.Sealed {
 	}
 	<-c.taken
 	return c.state
+}
+
+// copying records that a part of a state has been sent.
+func (l *updateLog) copying(step int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.copied != nil && l.copied.step == step {
+		l.fetched = time.Now()
+	}
+}
+
+// lastCopying is when a part of the copy was last sent.
+func (l *updateLog) lastCopying() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fetched
 }
 
 func (l *updateLog) join() error {

@@ -1,9 +1,21 @@
 package worker
 
 import (
+	"context"
+	"net"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"evenweave/internal/example"
+	"evenweave/internal/job"
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 // TestACopyLeavesOthersTheirSteps: a reader that needs a copy of a newer state takes no step from one that has all up
@@ -36,5 +48,100 @@ func TestACopyLeavesOthersTheirSteps(t *testing.T) {
 	}
 	if commit(10); l.copied != nil {
 		t.Error("the copy of step 6 stands, and step 7 is not kept")
+	}
+}
+
+// unread is an Updates stream whose reader reads the announcement of a state and then no more.
+type unread struct {
+	grpc.ServerStream
+	ctx       context.Context
+	announced chan struct{}
+}
+
+func (u *unread) Context() context.Context { return u.ctx }
+
+func (u *unread) Send(m *proto.Update) error {
+	if m.High != 0 && u.announced != nil {
+		close(u.announced)
+		u.announced = nil
+		return nil
+	}
+	if m.High == 0 {
+		return nil
+	}
+	<-u.ctx.Done()
+	return u.ctx.Err()
+}
+
+// TestASpareThatFetchesReadsNoSteps, however long the fetch takes: it is given up only when it takes no block either.
+func TestASpareThatFetchesReadsNoSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := served(t, example.NewSoftmax())
+		log := s.replica.updates
+		ctx, end := context.WithCancel(t.Context()) // of the streams, which gRPC ends with their handlers
+		defer end()
+		ended, announced := make(chan error, 1), make(chan struct{})
+		go func() { ended <- s.Updates(&proto.UpdatesRequest{Job: s.job}, &unread{ctx: ctx, announced: announced}) }()
+		synctest.Wait()
+		c := log.begin(20, state.Fingerprint{Hi: 1})
+		c.state, c.err = s.replica.at(ctx, 15)
+		close(c.taken)
+		log.commits(&update{step: 20, fingerprint: c.fingerprint, skipped: true}, 0) // wakes the reader
+		<-announced
+		log.commits(&update{step: 21, fingerprint: c.fingerprint, skipped: true}, 0)
+		take := make(chan struct{}, 1<<10)
+		for range 10 {
+			time.Sleep(stateQuiet - time.Second)
+			take <- struct{}{}
+			go func() {
+				_ = s.State(&proto.StateRequest{Job: s.job, Step: 20, Length: 1}, &blocks{ctx: ctx, take: take})
+			}()
+			synctest.Wait()
+			if len(ended) > 0 {
+				t.Fatalf("it is given up while it fetches: %v", <-ended)
+			}
+		}
+		last := time.Now()
+		if err := <-ended; status.Code(err) != codes.DeadlineExceeded || time.Since(last) != stateQuiet {
+			t.Errorf("it ends after %v with %v", time.Since(last), err)
+		}
+		end()
+		synctest.Wait()
+	})
+}
+
+// largeStep sends the head of a step of the largest batch.
+type largeStep struct {
+	proto.UnimplementedMemberServer
+}
+
+func (largeStep) Updates(_ *proto.UpdatesRequest, stream grpc.ServerStreamingServer[proto.Update]) error {
+	u := &proto.Update{Samples: make([]uint32, job.MaxGlobalBatch)}
+	for i := range u.Samples {
+		u.Samples[i] = 1<<31 - 1
+	}
+	return stream.Send(u)
+}
+
+// TestTheLargestBatchIsReceived: the head of its step names each sample.
+func TestTheLargestBatchIsReceived(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	proto.RegisterMemberServer(server, largeStep{})
+	serving := make(chan struct{})
+	go func() { defer close(serving); _ = server.Serve(l) }()
+	defer func() { server.Stop(); <-serving }()
+	pool := &proto.Pool{Options: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}}
+	defer pool.Close()
+	f := Fetcher{Dial: pool.Dial, To: func([]string) []grpc.CallOption { return nil }}
+	next, err := f.Updates(t.Context(), l.Addr().String(), nil, "job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := next(); err != nil || len(u.Samples) != job.MaxGlobalBatch {
+		t.Errorf("%d samples, %v", len(u.GetSamples()), err)
 	}
 }
