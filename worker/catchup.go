@@ -45,7 +45,7 @@ type catchUp struct {
 	err      error
 
 	ready bool      // the loop's: this member stands where the other one does
-	since time.Time // likewise
+	since time.Time // likewise: when it first did
 }
 
 // arrival is a state, an update, or only the step at which the other member stands.
@@ -378,9 +378,10 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 	}
 	l.received = l.received || a.state != nil
 	step, _, _ := l.replica.progress()
-	if ready := step >= a.newest; ready != c.ready {
-		c.ready, c.since = ready, time.Now()
-		l.Log.Info("catching up", "step", step, "ready", ready)
+	c.ready = step >= a.newest || c.ready && step == a.newest-1 // that step is on its way
+	if c.ready && c.since.IsZero() {
+		c.since = time.Now()
+		l.Log.Info("caught up", "step", step, "with", c.from.ID)
 	}
 	if a.state != nil || a.update != nil {
 		l.standing()

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -144,4 +145,25 @@ func TestTheLargestBatchIsReceived(t *testing.T) {
 	if u, err := next(); err != nil || len(u.Samples) != job.MaxGlobalBatch {
 		t.Errorf("%d samples, %v", len(u.GetSamples()), err)
 	}
+}
+
+// TestReadinessIsSteady: a step that has just been taken elsewhere is on its way, so it makes no spare unready, and the
+// time that it may stay unused runs from the first time on.
+func TestReadinessIsSteady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &catchUp{}
+		l := Loop{replica: served(t, example.NewSoftmax()).replica, lanes: []*lane{{}}, catching: c,
+			Log: slog.New(slog.DiscardHandler)}
+		began := time.Now()
+		for i, behind := range []int64{2, 1, 0, 1, 2, 1, 0, 1, 9, 0} {
+			l.takeNext(arrival{newest: l.replica.step + behind}, true)
+			if want := i == 2 || i == 3 || i == 6 || i == 7 || i == 9; c.ready != want {
+				t.Errorf("%d: %d steps behind: ready is %v", i, behind, c.ready)
+			}
+			if i >= 2 && c.since.Sub(began) != 2*time.Second {
+				t.Errorf("%d: it is ready since %v", i, c.since.Sub(began))
+			}
+			time.Sleep(time.Second) // virtual
+		}
+	})
 }
