@@ -9,8 +9,10 @@
 //	step.go        one step: compute, all-reduce, check, update
 //	buffer.go      the content of a step's one collective
 //	catchup.go     a spare gets the state, and the steps since, before a world uses it
+//	repeat.go      the steps, repeated; what its state counts for until others have the same
 //	updates.go     the other side: a copy of the state, and the steps since
-//	state.go       the live state and the due snapshots, and their readers
+//	state.go       the live state, and the readers of states
+//	snapshots.go   the due states, kept until they are durable
 //	report.go      the member's status for the coordinator
 //	server.go      the Member service
 //	health.go      the pages that probes ask

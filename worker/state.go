@@ -14,7 +14,6 @@ import (
 	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 	"evenweave/internal/transfer"
-	"evenweave/proto"
 )
 
 // Due snapshots are kept while no coordinator saves them, in so many bytes and no more than so many; beyond it the
@@ -24,11 +23,6 @@ const (
 	maxSnapshots  = 32
 	minSnapshots  = 2
 )
-
-// mostSnapshots is how many states of a size are kept.
-func mostSnapshots(size int64) int {
-	return int(min(max(snapshotBytes/max(size, 1), minSnapshots), maxSnapshots))
-}
 
 // replica is this member's copy of the job's state, and the due snapshots of it. The loop changes it; the Member
 // service reads it.
@@ -80,14 +74,6 @@ type sharedCopy struct {
 
 // copyChunk is how many bytes are copied for peers at a time: the longest wait of an update.
 const copyChunk = 1 << 20
-
-type snapshot struct {
-	state       *state.State
-	fingerprint state.Fingerprint
-	verified    bool
-	world       int64         // generation that agreed on it
-	sealed      *state.Sealed // nil until it is hashed
-}
 
 func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
 	layout, err := state.OfJob(model.Tensors())
@@ -198,35 +184,6 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 	return nil
 }
 
-// keepDue keeps a snapshot of the live state if it is due and not durable: a member that joined with it keeps it too,
-// for those that computed it may die before it is saved.
-func (r *replica) keepDue() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s, kept := r.snapshots[r.step]
-	if !r.job.Due(r.step) || r.step <= r.durable || kept && s.fingerprint == r.expected {
-		return nil
-	}
-	return r.keep()
-}
-
-// keep stores a copy of the live state as a due snapshot, not yet verified.
-func (r *replica) keep() error {
-	live, err := r.copy()
-	if err != nil {
-		return err
-	}
-	if _, ok := r.snapshots[r.step]; !ok {
-		r.order = append(r.order, r.step)
-	}
-	r.snapshots[r.step] = &snapshot{state: live, fingerprint: r.expected}
-	for len(r.order) > mostSnapshots(r.layout.Size) {
-		delete(r.snapshots, r.order[0])
-		r.order = r.order[1:]
-	}
-	return nil
-}
-
 // copy copies the live state, a part on each lane: for the loop only, between updates.
 func (r *replica) copy() (*state.State, error) {
 	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout, Image: make([]byte, r.layout.Size)}
@@ -267,46 +224,6 @@ func (r *replica) verify(f state.Fingerprint, generation int64) (bool, error) {
 	return true, nil
 }
 
-// seal hashes the verified snapshots that are not hashed yet. They no longer change, so nothing waits for it.
-func (r *replica) seal() {
-	r.sealing.Lock()
-	defer r.sealing.Unlock()
-	for {
-		s := r.unsealed()
-		if s == nil {
-			return
-		}
-		sealed := state.Seal(s.state)
-		r.mu.Lock()
-		s.sealed = sealed
-		r.mu.Unlock()
-	}
-}
-
-func (r *replica) unsealed() *snapshot {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, step := range r.order {
-		if s := r.snapshots[step]; s.verified && s.sealed == nil {
-			return s
-		}
-	}
-	return nil
-}
-
-// due lists the sealed snapshots that are not acknowledged.
-func (r *replica) due() []*proto.HeldState {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	var held []*proto.HeldState
-	for _, step := range r.order {
-		if s := r.snapshots[step]; s.sealed != nil {
-			held = append(held, &proto.HeldState{Step: step, Sha256: s.sealed.SHA256[:], Generation: s.world})
-		}
-	}
-	return held
-}
-
 // reschedule adopts what another coordinator may have changed: how often checkpoints are due, and the length of an
 // extended job.
 func (r *replica) reschedule(j job.Job) {
@@ -321,32 +238,6 @@ func (r *replica) recorded(durableStep int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.durable = min(r.durable, durableStep)
-}
-
-// outstanding counts the due snapshots, verified or not, that are not acknowledged. The channel is closed at the next
-// acknowledgement.
-func (r *replica) outstanding() (n int, acknowledged <-chan struct{}) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return len(r.order), r.newer
-}
-
-// acknowledge drops the snapshots up to a step that is durable.
-func (r *replica) acknowledge(step int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.durable = max(r.durable, step)
-	close(r.newer)
-	r.newer = make(chan struct{})
-	rest := r.order[:0]
-	for _, s := range r.order {
-		if s <= step {
-			delete(r.snapshots, s)
-		} else {
-			rest = append(rest, s)
-		}
-	}
-	r.order = rest
 }
 
 func (r *replica) durableStep() int64 {
