@@ -13,30 +13,31 @@ const (
 
 // SendWords sends what an update's sum was formed with, and its words, in parts of Update.words.
 func SendWords(exponents []int32, words []int64, send func([]byte) error) error {
-	part := make([]byte, 0, min(partWords, len(exponents)+len(words))*wordBytes)
-	flush := func(all bool) error {
-		if len(part) == 0 || !all && len(part) < partWords*wordBytes {
+	size := min(partWords, len(exponents)+len(words)) * wordBytes
+	part := make([]byte, 0, size)
+	add := func(word uint64) error {
+		part = binary.LittleEndian.AppendUint64(part, word)
+		if len(part) < size {
 			return nil
 		}
 		full := part
-		part = make([]byte, 0, cap(full)) // a message may be held after it is sent
+		part = make([]byte, 0, size) // a message may be held after it is sent
 		return send(full)
 	}
 	for _, x := range exponents {
-		part = binary.LittleEndian.AppendUint64(part, uint64(int64(x)))
-		if err := flush(false); err != nil {
+		if err := add(uint64(int64(x))); err != nil {
 			return err
 		}
 	}
 	for _, w := range words {
-		part = binary.LittleEndian.AppendUint64(part, uint64(w))
-		if len(part) == partWords*wordBytes {
-			if err := flush(false); err != nil {
-				return err
-			}
+		if err := add(uint64(w)); err != nil {
+			return err
 		}
 	}
-	return flush(true)
+	if len(part) == 0 {
+		return nil
+	}
+	return send(part)
 }
 
 // Words receives what SendWords sends.

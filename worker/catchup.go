@@ -158,9 +158,8 @@ func (c *catchUp) sees(p position) {
 }
 
 // state fetches the state that the other member names first.
-func (c *catchUp) state(ctx context.Context, f fetcher, uuid string,
-	receive func() (*proto.Update, error)) (*state.State,
-	error) {
+func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, receive func() (*proto.Update, error)) (
+	*state.State, error) {
 	first, began := &proto.Update{}, time.Now()
 	for first.High == 0 && first.Low == 0 {
 		var err error
@@ -237,8 +236,7 @@ func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 		}
 	}
 	spare := l.large() && !l.replica.counts() && !left && !l.unused && view.Done == nil && w != nil && !w.Halt &&
-		w.Size() > 0 &&
-		w.Size() < l.Job.Spec.Plan().MicroBatches() && w.Rank(l.ID) < 0
+		w.Size() > 0 && w.Size() < l.Job.Spec.Plan().MicroBatches() && w.Rank(l.ID) < 0
 	switch c := l.catching; {
 	case c == nil && !spare:
 		l.pausing = nil
@@ -263,7 +261,7 @@ func (l *Loop) stopCatchUp() {
 	l.catching = nil
 }
 
-// arrivals of what is caught up with; nil: none.
+// next returns what arrives, and signals that the other member leaves its generation; nil without a catchUp.
 func (c *catchUp) next() (<-chan arrival, <-chan struct{}) {
 	if c == nil {
 		return nil, nil

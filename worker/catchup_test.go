@@ -251,6 +251,18 @@ func TestTheLastStepArrivesSlowly(t *testing.T) {
 	}
 }
 
+// longCrew is a crew in which "a" has begun a job that does not end within the test.
+func longCrew(t *testing.T, before func(*evenweave.Batch)) (*crew, *hand) {
+	c := newCrew(t, 20*steps)
+	c.catchUp = true
+	c.job.Spec.Epochs, c.job.Spec.Steps = 1000, 20000
+	c.view.Job = &c.job
+	a := c.start("a", 1, before)
+	c.publish(false, "a")
+	a.until(1)
+	return c, a
+}
+
 // slowly takes a second a micro-batch, so that few steps are computed in virtual minutes.
 func slowly(*evenweave.Batch) { time.Sleep(time.Second) }
 
@@ -289,13 +301,7 @@ func TestCatchingUpEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				all := newCrew(t, 20*steps)
-				all.catchUp = true
-				all.job.Spec.Epochs, all.job.Spec.Steps = 1000, 20000
-				all.view.Job = &all.job
-				a := all.start("a", 1, slowly)
-				all.publish(false, "a")
-				a.until(1)
+				all, _ := longCrew(t, slowly)
 				c.then(all)
 				s := all.start("s", 1, slowly)
 				for began := time.Now(); time.Since(began) < c.within && s.phaseNow() != policy.PhaseSpare; {
@@ -360,13 +366,7 @@ func TestACaughtUpSpareWaitsForOthers(t *testing.T) {
 // TestASpareThatIsNotUsedStops: what others keep for it has an end.
 func TestASpareThatIsNotUsedStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, 20*steps)
-		c.catchUp = true
-		c.job.Spec.Epochs, c.job.Spec.Steps = 1000, 20000
-		c.view.Job = &c.job
-		a := c.start("a", 1, nil)
-		c.publish(false, "a")
-		a.until(1)
+		c, a := longCrew(t, nil)
 		s := c.start("s", 1, nil)
 		s.ready()
 		time.Sleep(catchUpStays - time.Second) // virtual
