@@ -4,29 +4,28 @@ import (
 	"bytes"
 	"context"
 	"image/png"
-	"time"
 
 	"evenweave"
 	"evenweave/internal/progress"
 )
 
-// measure evaluates the model on the test set, with what it has to show if it can.
-func (e *evaluator) measure(ctx context.Context, step, epoch int) ([]evenweave.Figure, error) {
+// measure evaluates the model on the test set, with what it has to show if it can, else nil.
+func (e *evaluator) measure(ctx context.Context, step, epoch int) ([]evenweave.Figure, *progress.Details, error) {
 	detailed, able := e.model.(evenweave.DetailedEvaluator)
 	if !able || e.details == nil {
-		return e.model.Evaluate(ctx, e.test)
+		found, err := e.model.Evaluate(ctx, e.test)
+		return found, nil, err
 	}
 	found, details, err := detailed.EvaluateDetails(ctx, e.test)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	shown, leftOut := encoded(details).Bounded()
 	for _, what := range leftOut {
 		e.log.Warn("what an evaluation shows is left out", "step", step, "what", what)
 	}
 	shown.Step, shown.Epoch = step, epoch
-	e.details.ObserveDetails(time.Now(), shown)
-	return found, nil
+	return found, &shown, nil
 }
 
 // encoded is what a model shows as views take it: pictures as PNG files. One that cannot be encoded is empty, and is

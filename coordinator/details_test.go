@@ -3,10 +3,12 @@ package coordinator
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,9 +43,13 @@ func (b black) ColorModel() color.Model { return color.GrayModel }
 func (b black) Bounds() image.Rectangle { return b.bounds }
 func (b black) At(int, int) color.Color { return color.Gray{} }
 
-type seenDetails struct{ all []progress.Details }
+type emitFunc func(progress.Event)
 
-func (s *seenDetails) ObserveDetails(_ time.Time, d progress.Details) { s.all = append(s.all, d) }
+func (f emitFunc) emit(e progress.Event) { f(e) }
+
+type detailsFunc func(progress.Details)
+
+func (f detailsFunc) ObserveDetails(_ time.Time, d progress.Details) { f(d) }
 
 // What a model shows comes with its figures, in one pass over the test set; what is too large is named and left out.
 func TestDetailsComeWithTheFigures(t *testing.T) {
@@ -52,19 +58,19 @@ func TestDetailsComeWithTheFigures(t *testing.T) {
 			{Image: black{image.Rect(0, 0, side, side)}, Caption: "a boot"}}}
 	}
 	var log bytes.Buffer
-	passes, seen := 0, &seenDetails{}
-	e := &evaluator{details: seen, log: slog.New(slog.NewTextHandler(&log, nil)), model: showing{example.NewSoftmax(),
-		evenweave.Details{
-			Tables: []evenweave.Table{{Title: "confusion", Columns: []string{"", "a"},
-				Rows: []evenweave.Row{{Name: "a", Cells: []float64{7}}}}},
-			Galleries: []evenweave.Gallery{square(28), square(1 << 20),
-				{Title: "none", Pictures: []evenweave.Picture{{}}}},
-		}, &passes}}
-	found, err := e.measure(t.Context(), 40, 2)
-	if err != nil || len(found) != 1 || passes != 1 || len(seen.all) != 1 {
-		t.Fatalf("figures %v, %v, %d passes, %d details", found, err, passes, len(seen.all))
+	passes := 0
+	shown := evenweave.Details{
+		Tables: []evenweave.Table{{Title: "confusion", Columns: []string{"", "a"},
+			Rows: []evenweave.Row{{Name: "a", Cells: []float64{7}}}}},
+		Galleries: []evenweave.Gallery{square(28), square(1 << 20),
+			{Title: "none", Pictures: []evenweave.Picture{{}}}},
 	}
-	d := seen.all[0]
+	e := &evaluator{details: detailsFunc(nil), log: slog.New(slog.NewTextHandler(&log, nil)),
+		model: showing{example.NewSoftmax(), shown, &passes}}
+	found, d, err := e.measure(t.Context(), 40, 2)
+	if err != nil || len(found) != 1 || passes != 1 || d == nil {
+		t.Fatalf("figures %v, %v, %d passes, details %v", found, err, passes, d)
+	}
 	if d.Step != 40 || d.Epoch != 2 || d.Tables[0].Rows[0].Cells[0] != 7 ||
 		d.Galleries[0].Pictures[0].Caption != "a boot" ||
 		len(d.Galleries[0].Pictures[0].PNG) == 0 || len(d.Galleries[1].Pictures)+len(d.Galleries[2].Pictures) != 0 {
@@ -72,5 +78,20 @@ func TestDetailsComeWithTheFigures(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "left out"); n != 2 {
 		t.Errorf("%d are named: %s", n, log.String())
+	}
+}
+
+// A view never has details without their figures: they come after them, and an evaluation that fails shows none.
+func TestDetailsFollowTheirFigures(t *testing.T) {
+	var order []string
+	e := &evaluator{log: slog.New(slog.DiscardHandler),
+		events:  emitFunc(func(e progress.Event) { order = append(order, fmt.Sprintf("%T", e)) }),
+		details: detailsFunc(func(d progress.Details) { order = append(order, fmt.Sprint("details of ", d.Step)) })}
+	e.report(40, progress.Evaluation{Step: 40}, &progress.Details{Step: 40}, nil)
+	e.report(50, progress.Evaluation{Step: 50}, &progress.Details{Step: 50}, errors.New("its loss is not a number"))
+	e.report(60, progress.Evaluation{Step: 60}, nil, nil)
+	want := []string{"progress.Evaluation", "details of 40", "progress.Warning", "progress.Evaluation"}
+	if !slices.Equal(order, want) {
+		t.Errorf("reported %q, want %q", order, want)
 	}
 }

@@ -66,16 +66,11 @@ func (e *evaluator) run(ctx context.Context) {
 			}
 			continue
 		}
-		ev, err := e.evaluate(ctx, entry)
+		ev, details, err := e.evaluate(ctx, entry)
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			e.log.Error("evaluation", "step", entry.Step, "err", err)
-			e.events.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d: %v", entry.Step, err)})
-		} else {
-			e.events.emit(ev)
-		}
+		e.report(entry.Step, ev, details, err)
 		// after the event: the end of the job waits for the last evaluation and is then reported
 		e.finished(ev, err)
 		if err != nil {
@@ -88,34 +83,49 @@ func (e *evaluator) run(ctx context.Context) {
 	}
 }
 
-func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progress.Evaluation, error) {
+// report emits what a step's evaluation found. Details come after their figures, so that no view has details alone.
+func (e *evaluator) report(step int64, ev progress.Evaluation, details *progress.Details, err error) {
+	if err != nil {
+		e.log.Error("evaluation", "step", step, "err", err)
+		e.events.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d: %v", step, err)})
+		return
+	}
+	e.events.emit(ev)
+	if details != nil {
+		e.details.ObserveDetails(time.Now(), *details)
+	}
+}
+
+// evaluate reads a checkpoint and measures it, with what the model has to show, or nil.
+func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progress.Evaluation, *progress.Details,
+	error) {
 	began := time.Now()
 	s, err := e.entries.read(ctx, entry.Path)
 	if err != nil {
-		return progress.Evaluation{}, err
+		return progress.Evaluation{}, nil, err
 	}
 	if err := e.layout.WriteImage(e.layout.Live(e.model), s.Image); err != nil {
-		return progress.Evaluation{}, err
+		return progress.Evaluation{}, nil, err
 	}
 	ev := progress.Evaluation{Step: int(s.Step), Epoch: int(s.Ledger.Epochs())}
-	test, err := e.measure(ctx, ev.Step, ev.Epoch)
+	test, details, err := e.measure(ctx, ev.Step, ev.Epoch)
 	if err != nil {
-		return ev, err
+		return ev, nil, err
 	}
 	if ev.Figures, err = figures(test); err != nil {
-		return ev, err
+		return ev, nil, err
 	}
 	if e.heldOut != nil {
 		held, err := e.model.Evaluate(ctx, e.heldOut)
 		if err != nil {
-			return ev, err
+			return ev, nil, err
 		}
 		if ev.Holdout, err = figures(held); err != nil {
-			return ev, err
+			return ev, nil, err
 		}
 	}
 	ev.Seconds = time.Since(began).Seconds()
-	return ev, nil
+	return ev, details, nil
 }
 
 // examine queues a checkpoint for evaluation if one is due there.

@@ -2,6 +2,7 @@ package browsertest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -129,9 +130,19 @@ func (b *browser) text(expression string) string {
 // until waits for an expression to be true.
 func (b *browser) until(expression string) {
 	b.t.Helper()
+	b.some(expression + " || null")
+}
+
+// some waits until an expression is not null, and is that as text. What must fit together is one expression: the page
+// goes on between two.
+func (b *browser) some(expression string) string {
+	b.t.Helper()
 	late, tick := time.After(2*time.Minute), time.NewTicker(100*time.Millisecond)
 	defer tick.Stop()
-	for b.text(expression) != "true" {
+	for {
+		if text := b.text(expression); text != "null" {
+			return text
+		}
 		select {
 		case <-tick.C:
 		case <-late:
@@ -144,8 +155,7 @@ func (b *browser) until(expression string) {
 func (b *browser) window(width, height int64, scheme string) {
 	b.t.Helper()
 	features := []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}
-	if _,
-		err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia,
+	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia,
 		emulation.SetEmulatedMediaParams{Features: features}); err != nil {
 		b.t.Fatal(err)
 	}
@@ -157,7 +167,7 @@ const data = "--global-batch=32 --micro-batch=4 --samples=4800 --checkpoint-ever
 // A person that looks at a run sees a worker killed and another one join, and the page survives its coordinator.
 func TestThePageShowsAKill(t *testing.T) {
 	b := open(t)
-	r := train(t, append(strings.Fields(data), "--steps=3000")...)
+	r := train(t, append(strings.Fields(data), "--steps=1000000")...) // more than it computes before it is interrupted
 	url := r.await("the page's address", func(l line) bool { return l.Event == "page" }).URL
 	b.window(1080, 1250, "light")
 	b.do(chromedp.Navigate(url))
@@ -189,18 +199,10 @@ func TestThePageShowsAKill(t *testing.T) {
 	pictures(b)
 	b.check()
 
-	b.expectServer(false) // it goes when the run is over
-	r.await("the end", func(l line) bool { return l.Event == "done" })
-	b.until(`document.getElementById("state").textContent === "done"`)
-	sameAsMetrics(b, r)
-	if err := <-r.ended; err != nil {
-		t.Errorf("the run failed: %v", err)
-	}
-	b.until(`document.getElementById("connection").textContent === "the run is over"`)
-	b.check()
-
-	b.expectServer(true)
+	b.expectServer(false)
+	r.interrupt()
 	report := r.evenweave("report")
+	b.expectServer(true)
 	b.do(chromedp.Navigate("file://" + report))
 	b.until(`document.body.dataset.drawn !== undefined`)
 	sameAsMetrics(b, r)
@@ -208,6 +210,23 @@ func TestThePageShowsAKill(t *testing.T) {
 		t.Error("the report lacks the kill")
 	}
 	details(b)
+	b.check()
+}
+
+// A page that is open sees a run to its end.
+func TestThePageSeesTheEnd(t *testing.T) {
+	b := open(t)
+	r := train(t, append(strings.Fields(data), "--steps=600")...)
+	url := r.await("the page's address", func(l line) bool { return l.Event == "page" }).URL
+	b.expectServer(false) // it goes when the run is over
+	b.do(chromedp.Navigate(url))
+	r.await("the end", func(l line) bool { return l.Event == "done" })
+	b.until(`document.getElementById("state").textContent === "done"`)
+	sameAsMetrics(b, r)
+	if err := <-r.ended; err != nil {
+		t.Errorf("the run failed: %v", err)
+	}
+	b.until(`document.getElementById("connection").textContent === "the run is over"`)
 	b.check()
 }
 
@@ -234,7 +253,8 @@ func keyboard(b *browser, victim string) {
 // restart kills the coordinator: the page goes on with what it had.
 func restart(b *browser, r *run) {
 	b.t.Helper()
-	before := b.text(`document.querySelectorAll("#generations tbody tr").length`)
+	const generations = `document.querySelectorAll("#generations tbody tr").length`
+	before := b.text(generations)
 	b.expectServer(false)
 	r.kill(r.coordinator())
 	b.until(`document.getElementById("connection").textContent.startsWith("no connection")`)
@@ -242,40 +262,56 @@ func restart(b *browser, r *run) {
 	b.expectServer(true)
 	step := b.text(`document.getElementById("loss").dataset.step`)
 	b.until(fmt.Sprintf(`Number(document.getElementById("loss").dataset.step) > %s`, step))
-	if after := b.text(`document.querySelectorAll("#generations tbody tr").length`); after < before {
-		b.t.Errorf("%s generations were shown, %s after a restart of the coordinator", before, after)
+	if b.text(generations+" >= "+before) != "true" {
+		b.t.Errorf("%s generations were shown, %s after a restart of the coordinator", before, b.text(generations))
 	}
 }
+
+// evaluated is what the page shows of its newest evaluation, when that is whole: the matrix, the mistakes, and the row
+// of figures.
+const evaluated = `(() => {
+	const section = document.getElementById("details"), step = Number(section.dataset.step);
+	const figures = model.evaluations.tail.find((e) => e[row.step] === step);
+	const matrix = section.querySelector(".wide:first-of-type .matrix");
+	const pictures = [...section.querySelectorAll(".gallery:not(.charts) img")];
+	if (section.hidden || !figures || !matrix || !pictures.every((i) => i.complete)) return null;
+	const cells = [...matrix.querySelectorAll("tbody tr")].map((tr) =>
+		[...tr.querySelectorAll("td")].map((td) => Number(td.textContent.replace(",", ""))));
+	const captioned = (i) => /^[A-Z].*, taken for [A-Z].* \(\d+\.\d%\)$/.test(i.alt);
+	return JSON.stringify({
+		images: cells.flat().reduce((sum, n) => sum + n, 0),
+		right: cells.reduce((sum, tr, i) => sum + tr[i], 0) / 10000,
+		accuracy: figures[row.values + model.evaluations.metrics.indexOf("accuracy")],
+		heads: ['th[scope="col"]', 'tbody th[scope="row"]', "caption"].map((h) => matrix.querySelectorAll(h).length),
+		ragged: [...section.querySelectorAll(".matrix:not(.shaded) tbody td")].map((td) => td.textContent)
+			.filter((text, i) => i % 4 < 3 && !/^\d+\.\d$/.test(text)).join(" "),
+		pictures: pictures.length,
+		bad: pictures.filter((i) => i.naturalWidth !== 28 || !captioned(i)).map((i) => i.outerHTML).join(""),
+	});
+})()`
 
 // details looks at what the last evaluation shows: the matrix counts each test image once and has the accuracy in its
 // diagonal, and each mistake is a picture with a caption that is read aloud.
 func details(b *browser) {
 	b.t.Helper()
-	b.until(`document.querySelector("#details .wide:first-of-type .matrix") !== null`)
-	sum := b.text(`[...document.querySelectorAll("#details .wide:first-of-type .matrix tbody td")]
-		.reduce((sum, cell) => sum + Number(cell.textContent.replace(",", "")), 0)`)
-	right := b.text(`[...document.querySelectorAll("#details .wide:first-of-type .matrix tbody tr")]
-		.reduce((sum, row, i) => sum + Number(row.querySelectorAll("td")[i].textContent.replace(",", "")), 0) / 10000`)
-	accuracy := b.text(`model.evaluations.tail.find((e) => e[row.step] === model.details.step)[row.values +
-		model.evaluations.metrics.indexOf("accuracy")]`)
-	heads := b.text(`[document.querySelectorAll('#details .wide:first-of-type .matrix th[scope="col"]').length,
-		document.querySelectorAll('#details .wide:first-of-type .matrix tbody th[scope="row"]').length,
-		document.querySelectorAll("#details .wide:first-of-type .matrix caption").length].join(" ")`)
-	if sum != "10000" || right != accuracy || heads != "11 10 1" {
-		b.t.Errorf("the matrix holds %s images, %s of them right, with accuracy %s; heads %s", sum, right, accuracy,
-			heads)
+	var seen struct {
+		Images, Right, Accuracy float64
+		Heads                   [3]int
+		Ragged, Bad             string
+		Pictures                int
 	}
-	ragged := b.text(`[...document.querySelectorAll("#details .matrix:not(.shaded) tbody td")].map((c) => c.textContent)
-		.filter((text, i) => i % 4 < 3 && !/^\d+\.\d$/.test(text)).join(" ")`)
-	if ragged != "" {
-		b.t.Errorf("percentages of classes with another number of digits than others: %s", ragged)
+	if err := json.Unmarshal([]byte(b.some(evaluated)), &seen); err != nil {
+		b.t.Fatal(err)
 	}
-	b.until(`[...document.querySelectorAll("#details .gallery:not(.charts) img")].every((i) => i.complete)`)
-	bad := b.text(`[...document.querySelectorAll("#details .gallery:not(.charts) img")].filter((i) =>
-		i.naturalWidth !== 28 ||
-		!/^[A-Z].*, taken for [A-Z].* \(\d+\.\d%\)$/.test(i.alt)).map((i) => i.outerHTML).join("")`)
-	if n := b.text(`document.querySelectorAll("#details .gallery:not(.charts) img").length`); n != "24" || bad != "" {
-		b.t.Errorf("%s pictures of mistakes, these are bad: %.300s", n, bad)
+	if seen.Images != 10000 || seen.Right != seen.Accuracy || seen.Heads != [3]int{11, 10, 1} {
+		b.t.Errorf("the matrix holds %v images, %v of them right, with accuracy %v; heads %v", seen.Images, seen.Right,
+			seen.Accuracy, seen.Heads)
+	}
+	if seen.Ragged != "" {
+		b.t.Errorf("percentages of classes with another number of digits than others: %s", seen.Ragged)
+	}
+	if seen.Pictures != 24 || seen.Bad != "" {
+		b.t.Errorf("%d pictures of mistakes, these are bad: %.300s", seen.Pictures, seen.Bad)
 	}
 }
 

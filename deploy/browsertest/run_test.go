@@ -116,8 +116,27 @@ func (r *run) evenweave(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// interrupt ends the run as Ctrl-C does.
+func (r *run) interrupt() {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		r.t.Fatal(err)
+	}
+	select {
+	case <-r.ended:
+	case <-time.After(time.Minute):
+		r.t.Fatal("the run goes on a minute after it was interrupted")
+	}
+	if code := r.cmd.ProcessState.ExitCode(); code != 130 {
+		r.t.Errorf("an interrupted run ended with code %d, want 130", code)
+	}
+}
+
 func (r *run) kill(pid int) {
 	r.t.Helper()
+	if pid <= 1 { // 0 is this process's whole group
+		r.t.Fatalf("kill -9 %d: not a process of the run", pid)
+	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		r.t.Fatalf("kill -9 %d: %v", pid, err)
 	}
