@@ -2,11 +2,19 @@
 
 peer.py gpt PROCESSES MICRO_BATCH LAYERS WIDTH [CONTEXT]   tokens a second of a byte-level GPT with AdamW
 peer.py allreduce PROCESSES BYTES                          milliseconds of an all-reduce of float32
+peer.py bits GLOBAL_BATCH LAYERS WIDTH                     the weights' digests after 20 steps with 1, 2, 4 processes
+peer.py kill KILLS PROCESSES MICRO_BATCH LAYERS WIDTH [EVERY]
+        torchrun, one process killed KILLS times: seconds to the next step, and to the first that had not been computed.
+        EVERY (default 10) is the steps between checkpoints, which rank 0 writes and all read at a restart.
 
 Each process has one thread, and for gpt a processor of its own, as Evenweave's workers have.
 """
+import hashlib
 import os
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 
 import torch
@@ -32,7 +40,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     def __init__(self, layers, d, context):
         super().__init__()
-        self.e, self.p, self.n, self.out = nn.Embedding(256, d), nn.Embedding(context, d), nn.LayerNorm(d), nn.Linear(d, 256)
+        self.e, self.p = nn.Embedding(256, d), nn.Embedding(context, d)
+        self.n, self.out = nn.LayerNorm(d), nn.Linear(d, 256)
         self.h = nn.Sequential(*[Block(d) for _ in range(layers)])
 
     def forward(self, t):
@@ -85,10 +94,100 @@ def allreduce(rank, size, length):
     dist.destroy_process_group()
 
 
+def bits(rank, size, batch, layers, d):
+    join(rank, size)
+    torch.manual_seed(1)
+    model = nn.parallel.DistributedDataParallel(GPT(layers, d, 128))
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-4)
+    part = batch // size
+    for step in range(20):
+        x = torch.randint(0, 256, (batch, 129), generator=torch.Generator().manual_seed(step))[rank * part:][:part]
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[:, :-1]).reshape(-1, 256), x[:, 1:].reshape(-1)).backward()
+        optimizer.step()
+    if rank == 0:
+        digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
+        print(f"peer bits N={size}: {digest[:12]}", flush=True)
+    dist.destroy_process_group()
+
+
+def member(path, micro, layers, d, every):
+    """Trains until it is killed, from the checkpoint at path if there is one; each process prints its id and steps."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.manual_seed(1)
+    model = nn.parallel.DistributedDataParallel(GPT(layers, d, 128))
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-4, fused=True)
+    step = 0
+    if os.path.exists(path):
+        kept = torch.load(path)
+        step = kept["step"]
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+    x = torch.randint(0, 256, (micro, 129))
+    while True:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[:, :-1]).reshape(-1, 256), x[:, 1:].reshape(-1)).backward()
+        optimizer.step()
+        step += 1
+        print(f"step {os.getpid()} {step} {time.time()}", flush=True)
+        if step % every == 0 and rank == 0:
+            kept = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(kept, path + ".new")
+            os.replace(path + ".new", path)
+
+
+def kill(kills, size, micro, layers, d, every=10):
+    """Each kill comes in the middle between two checkpoints."""
+    with tempfile.TemporaryDirectory() as directory:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}",
+             f"--max-restarts={kills}", os.path.abspath(__file__), "member", directory + "/checkpoint", str(micro),
+             str(layers), str(d), str(every)],
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True)
+        try:
+            lines = (line.split() for line in run.stdout if line.startswith("step "))
+            steps = ((int(pid), int(step), float(at)) for _, pid, step, at in lines)
+            gaps = []
+            for _ in range(kills):
+                processes, newest = set(), 0
+                for pid, newest, _ in steps:
+                    processes.add(pid)
+                    if len(processes) == size and newest > every and newest % every == every // 2:
+                        break
+                killed, again = time.time(), None
+                os.kill(pid, signal.SIGKILL)
+                for pid, step, at in steps:
+                    if pid in processes:
+                        newest = max(newest, step)
+                        continue
+                    again = again or at - killed
+                    if step > newest:
+                        break
+                gaps.append(at - killed)
+                print(f"peer kill N={size}: next step after {again:.2f} s, the first new one after {gaps[-1]:.2f} s",
+                      flush=True)
+            print(f"peer kill N={size}: the first new step after {sorted(gaps)[len(gaps) // 2]:.2f} s at the median of "
+                  f"{len(gaps)}", flush=True)
+        finally:
+            run.terminate()
+            run.wait(30)
+
+
 if __name__ == "__main__":
-    work, rest = sys.argv[1], [int(a) for a in sys.argv[2:]]
+    work, rest = sys.argv[1], sys.argv[2:]
+    if work == "member":
+        member(rest[0], *(int(a) for a in rest[1:]))
+    rest = [int(a) for a in rest]
     if work == "gpt":
         rest = rest if len(rest) == 5 else rest + [128]
         mp.spawn(gpt, tuple(rest), nprocs=rest[0])
+    elif work == "kill":
+        kill(*rest)
+    elif work == "bits":
+        for size in 1, 2, 4:
+            mp.spawn(bits, (size, *rest), nprocs=size)
     else:
         mp.spawn(allreduce, tuple(rest), nprocs=rest[0])
