@@ -51,22 +51,24 @@ func howItEnded(ctx context.Context, dir string, warn io.Writer) ended {
 	if coordinators(dir) {
 		e.program = "coordinator"
 	}
-	records, _, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintln(warn, "warning:", err)
-	}
 	page := web.New()
-	if err := page.Read(dir, records); err != nil {
+	add, done, err := page.Recall(dir)
+	if err != nil {
 		fmt.Fprintln(warn, "warning:", err)
 	}
-	o := page.Outcome()
-	e.Job, e.Generation, e.Step, e.Steps = o.UUID, o.Generation, o.Step, o.Steps
-	e.Epoch, e.Workers, e.Weights = o.Epoch, o.Workers, o.WeightsSHA256
-	for _, r := range records {
+	_, err = progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"), func(r progress.Record) {
 		if v, ok := r.Event.(progress.Evaluation); ok && v.Step >= e.Evaluated {
 			e.Evaluated, e.Figures = v.Step, v.Figures
 		}
+		add(r)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintln(warn, "warning:", err)
 	}
+	done()
+	o := page.Outcome()
+	e.Job, e.Generation, e.Step, e.Steps = o.UUID, o.Generation, o.Step, o.Steps
+	e.Epoch, e.Workers, e.Weights = o.Epoch, o.Workers, o.WeightsSHA256
 	e.Checkpoint, err = newestCheckpoint(ctx, dir, warn)
 	if err != nil {
 		fmt.Fprintln(warn, "warning:", err)
@@ -95,8 +97,10 @@ func coordinatorEnded(dir string) (bool, error) {
 		return false, nil
 	}
 	page := web.New()
-	if err := page.Read(dir, nil); err != nil {
+	if _, done, err := page.Recall(dir); err != nil {
 		return false, err
+	} else {
+		done()
 	}
 	o := page.Outcome()
 	if slices.Contains([]string{"done", "stopped", "failed"}, o.State) {

@@ -27,11 +27,11 @@ Blue is training, orange the test set: the color-blind see the difference.`,
 		if end := strings.ToLower(filepath.Ext(out)); !slices.Contains([]string{".png", ".svg"}, end) {
 			return usagef("--out %q: expected a name that ends in .png or .svg", out)
 		}
-		records, err := readCurve(cmd, dir)
-		if err != nil {
+		var curve plot.Curve
+		if err := readCurve(cmd, dir, curve.Add); err != nil {
 			return err
 		}
-		if err := plot.Curve(out, records); err != nil {
+		if err := curve.Draw(out); err != nil {
 			return err
 		}
 		fmt.Fprintln(cmd.OutOrStdout(), out)

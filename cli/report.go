@@ -28,14 +28,15 @@ file that needs no server and no network. The run may be over, or go on.`,
 		if out == "" {
 			out = filepath.Join(dir, "report.html")
 		}
-		records, err := readCurve(cmd, dir)
-		if err != nil {
-			return err
-		}
 		page := web.New()
-		if err := page.Read(dir, records); err != nil {
+		add, done, err := page.Recall(dir)
+		if err != nil {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
 		}
+		if err := readCurve(cmd, dir, add); err != nil {
+			return err
+		}
+		done()
 		if err := regular.ReplaceBy(out, page.WriteReport); err != nil {
 			return err
 		}
@@ -45,18 +46,15 @@ file that needs no server and no network. The run may be over, or go on.`,
 	return cmd
 }
 
-// readCurve reads the learning curve of a run, and warns of damaged lines.
-func readCurve(cmd *cobra.Command, dir string) ([]progress.Record, error) {
-	records, damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
+// readCurve gives each the records of a run's learning curve, and warns of damaged lines.
+func readCurve(cmd *cobra.Command, dir string, each func(progress.Record)) error {
+	damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"), each)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s holds no run: there is no metrics.jsonl; name a run directory with --dir", dir)
+		return fmt.Errorf("%s holds no run: there is no metrics.jsonl; name a run directory with --dir", dir)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if len(damaged) > 0 {
+	if err == nil && damaged.Lines > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d damaged lines of metrics.jsonl are left out, the first is "+
-			"line %d\n", len(damaged), damaged[0])
+			"line %d\n", damaged.Lines, damaged.First)
 	}
-	return records, nil
+	return err
 }

@@ -132,9 +132,10 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 
 // draw makes a picture of the run's learning curve beside its numbers.
 func draw(dir string, log *slog.Logger) {
-	records, _, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
+	var curve plot.Curve
+	_, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"), curve.Add)
 	if err == nil {
-		err = plot.Curve(filepath.Join(dir, "learning-curve.png"), records)
+		err = curve.Draw(filepath.Join(dir, "learning-curve.png"))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, plot.ErrNoCurve) {
 		log.Warn("no picture of the learning curve", "err", err)

@@ -14,36 +14,56 @@ import (
 type evaluations struct {
 	mu      sync.Mutex
 	queue   []checkpoint.Entry
-	results map[int64]progress.Evaluation
+	results []progress.Evaluation // of the newest steps, sorted
+	top     *progress.Evaluation  // the best of all on the held-out samples; nil: there is none
 	wake    chan struct{}
 	idle    chan struct{} // closed while the queue is empty and nothing runs
 }
 
 func newEvaluations() *evaluations {
-	e := &evaluations{results: map[int64]progress.Evaluation{}, wake: make(chan struct{}, 1), idle: make(chan struct{})}
+	e := &evaluations{wake: make(chan struct{}, 1), idle: make(chan struct{})}
 	close(e.idle)
 	return e
 }
 
-// recall takes the evaluations that were made before; none runs meanwhile.
-func (e *evaluations) recall(earlier []progress.Record) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, r := range earlier {
-		if ev, ok := r.Event.(progress.Evaluation); ok {
-			e.results[int64(ev.Step)] = ev
-		}
-	}
-	if len(e.queue) == 0 {
+// recall takes an evaluation that was made before; none runs meanwhile.
+func (e *evaluations) recall(r progress.Record) {
+	ev, ok := r.Event.(progress.Evaluation)
+	if !ok {
 		return
 	}
-	e.queue = slices.DeleteFunc(e.queue, func(q checkpoint.Entry) bool {
-		_, done := e.results[q.Step]
-		return done
-	})
-	if len(e.queue) == 0 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.keep(ev)
+	before := len(e.queue)
+	e.queue = slices.DeleteFunc(e.queue, func(q checkpoint.Entry) bool { return q.Step == int64(ev.Step) })
+	if before > 0 && len(e.queue) == 0 {
 		close(e.idle)
 	}
+}
+
+// maxResults bounds the evaluations that are known; those of older steps are not made again.
+const maxResults = 1024
+
+// keep takes a result. e.mu is held.
+func (e *evaluations) keep(ev progress.Evaluation) {
+	if len(ev.Holdout) > 0 && (e.top == nil || better(ev, *e.top) < 0) {
+		e.top = &ev
+	}
+	i, there := e.find(int64(ev.Step))
+	if there {
+		e.results[i] = ev
+		return
+	}
+	e.results = slices.Insert(e.results, i, ev)
+	e.results = e.results[max(0, len(e.results)-maxResults):]
+}
+
+// find returns the place of a step's result, and whether there is one. e.mu is held.
+func (e *evaluations) find(step int64) (at int, there bool) {
+	return slices.BinarySearchFunc(e.results, step, func(ev progress.Evaluation, step int64) int {
+		return cmp.Compare(int64(ev.Step), step)
+	})
 }
 
 // add queues a checkpoint that has not been evaluated yet. Where too many wait, the oldest but the one under way makes
@@ -52,7 +72,7 @@ func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	step := entry.Step
-	if _, done := e.results[step]; done {
+	if i, done := e.find(step); done || i == 0 && len(e.results) == maxResults {
 		return nil
 	}
 	for _, q := range e.queue {
@@ -93,7 +113,7 @@ func (e *evaluations) finished(ev progress.Evaluation, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err == nil {
-		e.results[int64(ev.Step)] = ev
+		e.keep(ev)
 	}
 	if e.queue = e.queue[1:]; len(e.queue) == 0 {
 		close(e.idle)
@@ -103,8 +123,10 @@ func (e *evaluations) finished(ev progress.Evaluation, err error) {
 func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	ev, ok := e.results[step]
-	return ev, ok
+	if i, there := e.find(step); there {
+		return e.results[i], true
+	}
+	return progress.Evaluation{}, false
 }
 
 // best is the step that did best on the held-out samples: by the first figure, then by those after it, then the
@@ -112,25 +134,24 @@ func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 func (e *evaluations) best() (step int64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	better := func(a, b progress.Evaluation) int {
-		names := a.Holdout // one that was no number is missing
-		if len(names) < len(b.Holdout) {
-			names = b.Holdout
-		}
-		for _, f := range names {
-			if order := cmp.Compare(merit(b.Holdout, f), merit(a.Holdout, f)); order != 0 {
-				return order
-			}
-		}
-		return cmp.Compare(a.Step, b.Step)
+	if e.top == nil {
+		return 0, false
 	}
-	var top progress.Evaluation
-	for _, ev := range e.results {
-		if len(ev.Holdout) > 0 && (!ok || better(ev, top) < 0) {
-			top, ok = ev, true
+	return int64(e.top.Step), true
+}
+
+// better orders evaluations: the better one first.
+func better(a, b progress.Evaluation) int {
+	names := a.Holdout // one that was no number is missing
+	if len(names) < len(b.Holdout) {
+		names = b.Holdout
+	}
+	for _, f := range names {
+		if order := cmp.Compare(merit(b.Holdout, f), merit(a.Holdout, f)); order != 0 {
+			return order
 		}
 	}
-	return int64(top.Step), ok
+	return cmp.Compare(a.Step, b.Step)
 }
 
 // merit rises as a figure improves; one that is missing, because it was no number, is the worst.

@@ -25,22 +25,48 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 			{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}}}
 	}
 	e := newEvaluations()
-	e.recall([]progress.Record{held(10, 0.99, 0.80, 0.5), held(20, 0.80, 0.90, 0.4), held(30, 0.95, 0.90, 0.3),
-		held(40, 0.97, 0.90, 0.3)})
+	recall := func(all ...progress.Record) {
+		for _, r := range all {
+			e.recall(r)
+		}
+	}
+	recall(held(10, 0.99, 0.80, 0.5), held(20, 0.80, 0.90, 0.4), held(30, 0.95, 0.90, 0.3),
+		held(40, 0.97, 0.90, 0.3))
 	if step, ok := e.best(); !ok || step != 30 {
 		t.Errorf("best is step %d, %v; want 30: highest accuracy, then lowest loss, then earliest", step, ok)
 	}
 	e = newEvaluations()
 	// its accuracy was no number
-	e.recall([]progress.Record{held(10, 0.9, 0.8, 0.5), {Event: progress.Evaluation{Step: 20,
-		Holdout: []progress.Figure{{Name: "loss", Value: 0.1, Better: -1}}}}})
+	recall(held(10, 0.9, 0.8, 0.5), progress.Record{Event: progress.Evaluation{Step: 20,
+		Holdout: []progress.Figure{{Name: "loss", Value: 0.1, Better: -1}}}})
 	if step, ok := e.best(); !ok || step != 10 {
 		t.Errorf("best is step %d, %v; want 10: step 20 has no accuracy", step, ok)
 	}
 	e = newEvaluations()
-	e.recall([]progress.Record{{Event: progress.Evaluation{Step: 10, Figures: found(0.9)}}})
+	recall(progress.Record{Event: progress.Evaluation{Step: 10, Figures: found(0.9)}})
 	if step, ok := e.best(); ok {
 		t.Errorf("best is step %d without held-out samples: the test set may not choose", step)
+	}
+}
+
+// Of ever so many evaluations the newest and the best are known, in bounded memory, and none is made again.
+func TestEvaluationsAreKnownInBoundedMemory(t *testing.T) {
+	e := newEvaluations()
+	for step := 1; step <= 5*maxResults; step++ {
+		e.recall(progress.Record{Event: progress.Evaluation{Step: step, Holdout: []progress.Figure{
+			{Name: "loss", Value: math.Abs(float64(step - 70)), Better: -1}}}})
+	}
+	for _, step := range []int64{1, 70, 5 * maxResults} {
+		if e.add(checkpoint.Entry{Step: step}); len(e.queue) > 0 {
+			t.Fatalf("step %d is evaluated again", step)
+		}
+	}
+	best, _ := e.best()
+	_, newest := e.at(5 * maxResults)
+	if e.add(checkpoint.Entry{Step: 5*maxResults + 1}); best != 70 || !newest || len(e.queue) != 1 ||
+		cap(e.results) > 4*maxResults {
+		t.Errorf("best is step %d, the newest known: %v; %d wait, room for %d", best, newest, len(e.queue),
+			cap(e.results))
 	}
 }
 

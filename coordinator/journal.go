@@ -87,17 +87,12 @@ func (j *journal) emit(e progress.Event) {
 	}
 }
 
-// open takes over metrics.jsonl, with what earlier leaders wrote, until close.
-func (j *journal) open() (earlier []progress.Record, err error) {
-	if j.metrics, err = progress.OpenMetrics(j.path()); err != nil {
-		return nil, err
+// open takes over metrics.jsonl until close; each gets what earlier leaders wrote.
+func (j *journal) open(each func(progress.Record)) (err error) {
+	if j.metrics, err = progress.OpenMetrics(j.path(), each); err == nil {
+		j.openEventFiles()
 	}
-	if earlier, _, err = progress.ReadMetrics(j.path()); err != nil {
-		j.close()
-		return earlier, err
-	}
-	j.openEventFiles()
-	return earlier, nil
+	return err
 }
 
 func (j *journal) close() {

@@ -110,14 +110,18 @@ func (c *Coordinator) keysOf(member string) []string {
 
 // openJournal takes over what earlier leaders recorded, until the function that it returns is called.
 func (c *Coordinator) openJournal() (closeJournal func(), err error) {
-	earlier, err := c.journal.open()
+	show, shown, err := c.page.Recall(c.Dir)
+	if err != nil {
+		c.Log.Warn(err.Error())
+	}
+	defer shown()
+	err = c.journal.open(func(r progress.Record) {
+		c.evaluator.recall(r)
+		c.steps.recall(r)
+		show(r)
+	})
 	if err != nil {
 		return nil, err
-	}
-	c.evaluator.recall(earlier)
-	c.steps.recall(earlier)
-	if err := c.page.Read(c.Dir, earlier); err != nil {
-		c.Log.Warn(err.Error())
 	}
 	stopKeeping := c.page.Keep(c.Dir, c.Log)
 	return func() { stopKeeping(); c.journal.close() }, nil

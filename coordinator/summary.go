@@ -52,14 +52,12 @@ func (s *summary) begin(step int64) {
 	s.last = max(s.last, step)
 }
 
-// recall counts the skipped steps that were reported before.
-func (s *summary) recall(earlier []progress.Record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range earlier {
-		if e, ok := r.Event.(progress.Step); ok && e.Skipped != "" {
-			s.skip(int64(e.Step))
-		}
+// recall counts a skipped step that was reported before.
+func (s *summary) recall(r progress.Record) {
+	if e, ok := r.Event.(progress.Step); ok && e.Skipped != "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.skip(int64(e.Step))
 	}
 }
 

@@ -31,8 +31,10 @@ func TestCurve(t *testing.T) {
 	}
 	train("--steps", "8")
 	train("--steps", "12", "--extend")
-	records, damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
-	if err != nil || len(damaged) > 0 {
+	var records []progress.Record
+	damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"),
+		func(r progress.Record) { records = append(records, r) })
+	if err != nil || damaged.Lines > 0 {
 		t.Fatal(err, damaged)
 	}
 

@@ -1,7 +1,6 @@
 package local_test
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -61,15 +60,14 @@ func TestExtend(t *testing.T) {
 				}
 				ended(t, "a worker", w.done, nil)
 			}
-			records, _, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
 			var steps []int
-			for _, r := range records {
+			for _, r := range recorded(t, dir) {
 				if s, ok := r.Event.(progress.Step); ok {
 					steps = append(steps, s.Step)
 				}
 			}
-			if err != nil || len(steps) != 20 || steps[0] != 1 || steps[19] != 20 {
-				t.Errorf("metrics of steps %v, %v", steps, err)
+			if len(steps) != 20 || steps[0] != 1 || steps[19] != 20 {
+				t.Errorf("metrics of steps %v", steps)
 			}
 		})
 	}

@@ -30,6 +30,17 @@ func (m measuring) Evaluate(context.Context, evenweave.Data) ([]evenweave.Figure
 		{Name: "perplexity", Value: 12.5, Better: evenweave.Lower}}, nil
 }
 
+// recorded is what metrics.jsonl holds.
+func recorded(t *testing.T, dir string) (all []progress.Record) {
+	t.Helper()
+	damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"),
+		func(r progress.Record) { all = append(all, r) })
+	if err != nil || damaged.Lines > 0 {
+		t.Fatal(err, damaged)
+	}
+	return all
+}
+
 // TestMetricsGoByTheirNames: from the model, over the ring and the members' reports, to events and metrics.jsonl.
 func TestMetricsGoByTheirNames(t *testing.T) {
 	endpoint, dir := etcd(t), t.TempDir()
@@ -49,9 +60,9 @@ func TestMetricsGoByTheirNames(t *testing.T) {
 	if mae, ok := progress.Find(d.Figures, "mae"); !ok || mae != 0.25 || len(d.Figures) != 2 {
 		t.Errorf("the end has the figures %v", d.Figures)
 	}
-	records, damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
-	if err != nil || len(damaged) > 0 || len(records) < 60 {
-		t.Fatal(len(records), damaged, err)
+	records := recorded(t, dir)
+	if len(records) < 60 {
+		t.Fatal(len(records))
 	}
 	for _, r := range records {
 		if e, ok := r.Event.(progress.Step); ok {

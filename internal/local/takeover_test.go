@@ -74,12 +74,8 @@ func TestStandbyIsInterrupted(t *testing.T) {
 // wholeCurve checks that the metrics hold every step once, in order, and each epoch's evaluation.
 func wholeCurve(t *testing.T, dir string, steps int) {
 	t.Helper()
-	records, damaged, err := progress.ReadMetrics(filepath.Join(dir, "metrics.jsonl"))
-	if err != nil || len(damaged) > 0 {
-		t.Fatal(err, damaged)
-	}
 	last, evaluations := 0, 0
-	for _, r := range records {
+	for _, r := range recorded(t, dir) {
 		switch e := r.Event.(type) {
 		case progress.Step:
 			if e.Step != last+1 {

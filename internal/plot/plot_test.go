@@ -38,6 +38,16 @@ func training() []progress.Record {
 	return records
 }
 
+func collected(records []progress.Record) *Curve {
+	var c Curve
+	for _, r := range records {
+		c.Add(r)
+	}
+	return &c
+}
+
+func drawn(path string, records []progress.Record) error { return collected(records).Draw(path) }
+
 func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 	all := training()
 	now := all[0].Time
@@ -63,7 +73,7 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 			if keep := os.Getenv("EVENWEAVE_TEST_PLOT"); keep != "" && name == "whole" {
 				path = keep
 			}
-			if err := Curve(path, records); err != nil {
+			if err := drawn(path, records); err != nil {
 				t.Fatal(err)
 			}
 			f, err := os.Open(path)
@@ -87,34 +97,61 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 
 func TestPlotOfNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "curve.png")
-	if err := Curve(path, nil); !errors.Is(err, ErrNoCurve) {
+	if err := drawn(path, nil); !errors.Is(err, ErrNoCurve) {
 		t.Errorf("got %v, want ErrNoCurve", err)
 	}
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Error("a file is there")
 	}
-	if err := Curve(filepath.Join(t.TempDir(), "gone", "curve.png"), training()[:9]); err == nil {
+	if err := drawn(filepath.Join(t.TempDir(), "gone", "curve.png"), training()[:9]); err == nil {
 		t.Error("no error for a folder that is not there")
 	}
 }
 
 func TestTimelineFindsTheEpochs(t *testing.T) {
-	steps, _ := ordered(training())
-	for from := 0; from < len(steps)-500; from += 97 { // any part that holds an epoch's first step
-		x, label := timeline(steps[from:])
-		if label != "epoch" || x(4690) != 10 {
-			t.Fatalf("from step %d: %s, the end at %g", from+1, label, x(4690))
+	all := training()
+	for from := 0; from < len(all)-500; from += 97 { // any part that holds an epoch's first step
+		courses, label := collected(all[from:]).courses()
+		if end := courses[0].train[len(courses[0].train)-1].x; label != "epoch" || end != 10 {
+			t.Fatalf("from line %d: %s, the end at %g", from+1, label, end)
 		}
 	}
-	if _, label := timeline(steps[:469]); label != "step" {
+	if _, label := collected(all[:469]).courses(); label != "step" {
 		t.Errorf("one epoch shows no length, but the axis is %q", label)
+	}
+}
+
+// A line of millions of steps is kept in bounded memory; its ends, its mean and what is drawn of it stay.
+func TestLongLinesAreThinned(t *testing.T) {
+	for _, n := range []int{1, maxPoints - 1, maxPoints, maxPoints + 1, 3*maxPoints + 77, 10 * maxPoints} {
+		var s series
+		for i := range n {
+			s.add(point{float64(i), 7 - float64(i)})
+			s.add(point{0, math.NaN()})
+		}
+		all := s.over(2)
+		group, sum := float64(s.group+1), 0.0
+		for i, p := range all {
+			if p.y+2*p.x != 7 || i > 0 && p.x <= all[i-1].x {
+				t.Fatalf("%d points: point %d is %v after %v", n, i, p, all[max(0, i-1)])
+			}
+			if sum += p.x * group; i == len(all)-1 && s.n > 0 {
+				sum -= p.x * (group - float64(s.n))
+			}
+		}
+		if end := float64(n-1) / 2; len(all) > maxPoints || cap(s.points) > 2*maxPoints || all[0].x > group/4 ||
+			all[len(all)-1].x < end-group/4 || math.Abs(sum/float64(n)-end/2) > 1e-6 ||
+			n < maxPoints && len(all) != n {
+			t.Errorf("%d points are %d, groups of %v, from %v to %v, with the mean %v", n, len(all), group, all[0],
+				all[len(all)-1], sum/float64(n))
+		}
 	}
 }
 
 // TestSVGNamesAxesAndMarksEpochs: the picture as text has what a reader looks for.
 func TestSVGNamesAxesAndMarksEpochs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "curve.SVG")
-	if err := Curve(path, training()); err != nil {
+	if err := drawn(path, training()); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)

@@ -24,10 +24,10 @@ func TestHostileMetricsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{large, dir, fifo, "/dev/zero"} {
-		if _, _, err := ReadMetrics(path); err == nil || !strings.Contains(err.Error(), path) {
+		if _, err := ReadMetrics(path, ignore); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
-		m, err := OpenMetrics(path)
+		m, err := OpenMetrics(path, ignore)
 		if err == nil {
 			_ = m.Close()
 		}

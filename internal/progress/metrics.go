@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"evenweave/internal/regular"
@@ -39,17 +40,17 @@ type metricsFile interface {
 	Close() error
 }
 
-// maxFile bounds what is read of a file: a million steps take some 300 MB.
-const maxFile = 1 << 30
-
 // maxPending bounds the bytes kept while the disk is full or stalls: about 10,000 steps, and as many again in a write.
 const maxPending = 4 << 20
+
+// maxEvaluated bounds the evaluations that a file is known to have: older ones are not made again.
+const maxEvaluated = 4096
 
 // held is what a file has: all steps up to one, because they come in order, and some evaluations, because a missed one
 // may come later.
 type held struct {
 	step        int
-	evaluations map[int]bool
+	evaluations []int // the newest, sorted
 }
 
 // fresh reports whether the file lacks e, and records that it has e now.
@@ -61,59 +62,78 @@ func (h *held) fresh(e Event) bool {
 			return true
 		}
 	case Evaluation:
-		if !h.evaluations[e.Step] {
-			h.evaluations[e.Step] = true
-			return true
+		i, there := slices.BinarySearch(h.evaluations, e.Step)
+		if full := len(h.evaluations) == maxEvaluated; there || full && i == 0 {
+			return false
+		} else if h.evaluations = slices.Insert(h.evaluations, i, e.Step); full {
+			h.evaluations = slices.Delete(h.evaluations, 0, 1)
 		}
+		return true
 	}
 	return false
 }
 
-// OpenMetrics opens the file at path to append to it, or creates it. It replaces the file by a copy: a leader that was
-// paused and still has the old file open then writes where no reader looks. It cuts off a half-written last line. It
-// keeps damaged lines before that, which [ReadMetrics] skips. The caller must Close it.
-func OpenMetrics(path string) (*Metrics, error) {
+// OpenMetrics opens the file at path to append to it, or creates it; each gets the records that it holds. It replaces
+// the file by a copy: a leader that was paused and still has the old file open then writes where no reader looks. It
+// cuts off a half-written last line. It keeps damaged lines before that. The caller must Close it.
+func OpenMetrics(path string, each func(Record)) (*Metrics, error) {
 	f, err := regular.Write(path)
 	if err != nil {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
-	m := &Metrics{file: f, seen: held{evaluations: map[int]bool{}}, wake: make(chan struct{}, 1),
-		over: make(chan struct{})}
-	lines, err := m.recover(f)
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("progress: open metrics %s: %w", path, err)
-	}
-	own, _ := regular.ReplaceOpen(path, func(w io.Writer) error { _, err := w.Write(lines); return err })
-	if own != nil { // otherwise the disk is full: append to the old file
-		_ = f.Close()
-		m.file = own
+	m := &Metrics{file: f, wake: make(chan struct{}, 1), over: make(chan struct{})}
+	if err := m.takeOver(path, f, each); err != nil {
+		return nil, fmt.Errorf("progress: open metrics %s: %w", path, errors.Join(err, m.file.Close()))
 	}
 	go m.write()
 	return m, nil
 }
 
-// recover reads what the file holds, and cuts off a half-written last line.
-func (m *Metrics) recover(f *os.File) (lines []byte, err error) {
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() { // a device may have no end
-		return nil, fmt.Errorf("it is no regular file but %s", info.Mode())
-	} else if info.Size() > maxFile {
-		return nil, fmt.Errorf("it has %d bytes: expected at most %d; move it away to begin another", info.Size(),
-			maxFile)
-	}
-	data, err := io.ReadAll(f)
+// takeOver reads what the file holds and copies it meanwhile. Where no copy is possible, because the disk is full, it
+// goes on with the file itself.
+func (m *Metrics) takeOver(path string, f *os.File, each func(Record)) error {
+	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	lines = data[:bytes.LastIndexByte(data, '\n')+1]
-	records, _ := parseMetrics(lines)
-	for _, r := range records {
-		m.seen.fresh(r.Event)
+	c := &copying{}
+	read := func() error {
+		_, size, err := readRecords(io.TeeReader(f, c), info.Size(), func(r Record) {
+			m.seen.fresh(r.Event)
+			each(r)
+		})
+		m.size = size
+		return err
 	}
-	m.size = int64(len(lines))
-	return lines, f.Truncate(m.size)
+	own, _ := regular.ReplaceOpen(path, func(w io.Writer) error {
+		c.to = w
+		err = read()
+		return errors.Join(err, c.err)
+	})
+	if c.to == nil {
+		err = read()
+	}
+	if err == nil && own != nil {
+		_ = f.Close()
+		m.file = own
+	}
+	if err != nil {
+		return err
+	}
+	return m.file.Truncate(m.size)
+}
+
+// copying passes what is written on until that fails.
+type copying struct {
+	to  io.Writer
+	err error
+}
+
+func (c *copying) Write(p []byte) (int, error) {
+	if c.to != nil && c.err == nil {
+		_, c.err = c.to.Write(p)
+	}
+	return len(p), nil
 }
 
 // Observe appends r if it belongs to the curve and is not in the file yet. It never waits for the disk. Lines that a
@@ -206,32 +226,4 @@ func (m *Metrics) Close() error {
 		return fmt.Errorf("progress: metrics: %w", err)
 	}
 	return nil
-}
-
-// ReadMetrics returns the records of the file at path in its order, and the numbers (from 1) of damaged lines, which it
-// skips. It may be called while the file is being written.
-func ReadMetrics(path string) (records []Record, damaged []int, err error) {
-	data, err := regular.Read(path, maxFile)
-	if err != nil {
-		return nil, nil, fmt.Errorf("progress: read metrics: %w", err)
-	}
-	records, damaged = parseMetrics(data)
-	return records, damaged, nil
-}
-
-func parseMetrics(data []byte) (records []Record, damaged []int) {
-	number := 0
-	for line := range bytes.Lines(data) {
-		number++
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		r, err := Decode(line)
-		if err != nil {
-			damaged = append(damaged, number)
-			continue
-		}
-		records = append(records, r)
-	}
-	return records, damaged
 }

@@ -42,7 +42,7 @@ func TestDetailsAreShown(t *testing.T) {
 		t.Errorf("the report has no picture: %v", err)
 	}
 	next := New()
-	if err := next.Read(dir, c.metrics); err != nil {
+	if err := recall(next, dir, c.metrics); err != nil {
 		t.Fatal(err)
 	}
 	if u, _ := shown(t, next); !reflect.DeepEqual(*u.Details, details(469)) {

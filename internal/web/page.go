@@ -92,8 +92,9 @@ func (p *Page) since(c cursor) ([]byte, cursor, error) {
 	return data, next, err
 }
 
-// Read adds what a run directory holds: the records of its metrics.jsonl, and what pages kept there.
-func (p *Page) Read(dir string, metrics []progress.Record) error {
+// Recall adds what a run directory holds: what pages kept there, at once, then each record of its metrics.jsonl, by
+// add, until done. An error says that nothing was kept that can be read.
+func (p *Page) Recall(dir string) (add func(progress.Record), done func(), err error) {
 	kept, err := readHistory(filepath.Join(dir, FileName))
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -104,34 +105,40 @@ func (p *Page) Read(dir string, metrics []progress.Record) error {
 		err = p.history.restore(*kept)
 	}
 	totals, worlds := p.history.totals, p.history.worlds.total > 0
-	for _, r := range metrics {
-		if e, ok := r.Event.(progress.Step); ok {
-			p.history.observe(progress.Record{Time: r.Time, Event: e})
+	var evaluations []progress.Evaluation // a missed one comes later than those after it
+	take := func(n int) {
+		slices.SortStableFunc(evaluations, func(a, b progress.Evaluation) int { return a.Step - b.Step })
+		for _, e := range evaluations[:n] {
+			p.history.evaluation(e)
+		}
+		evaluations = slices.Delete(evaluations, 0, n)
+	}
+	add = func(r progress.Record) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch e := r.Event.(type) {
+		case progress.Step:
+			p.history.observe(r)
+		case progress.Evaluation:
+			if evaluations = append(evaluations, e); len(evaluations) == 2*maxTail {
+				take(maxTail)
+			}
 		}
 	}
-	if worlds {
-		p.history.totals = totals
-	}
-	for _, e := range evaluationsByStep(metrics) {
-		p.history.evaluation(e)
-	}
-	switch {
-	case kept != nil:
-		p.history.job.State, p.history.job.Ended = kept.Job.State, kept.Job.Ended
-	case p.history.job.UUID == "" && p.history.job.Step > 0:
-		p.history.job.State = "recorded" // by a build that kept the metrics only
-	}
-	return err
-}
-
-func evaluationsByStep(metrics []progress.Record) (all []progress.Evaluation) {
-	for _, r := range metrics {
-		if e, ok := r.Event.(progress.Evaluation); ok {
-			all = append(all, e)
+	return add, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		take(len(evaluations))
+		if worlds {
+			p.history.totals = totals
 		}
-	}
-	slices.SortStableFunc(all, func(a, b progress.Evaluation) int { return a.Step - b.Step })
-	return all
+		switch {
+		case kept != nil:
+			p.history.job.State, p.history.job.Ended = kept.Job.State, kept.Job.Ended
+		case p.history.job.UUID == "" && p.history.job.Step > 0:
+			p.history.job.State = "recorded" // by a build that kept the metrics only
+		}
+	}, err
 }
 
 func readHistory(path string) (*update, error) {

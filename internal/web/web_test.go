@@ -102,6 +102,15 @@ func shown(t *testing.T, p *Page) (u update, data []byte) {
 	return u, data
 }
 
+func recall(p *Page, dir string, metrics []progress.Record) error {
+	add, done, err := p.Recall(dir)
+	for _, r := range metrics {
+		add(r)
+	}
+	done()
+	return err
+}
+
 // killed is a run in which a worker is killed and another one joins.
 func killed() *cluster {
 	c := newCluster("w1-6de4", "w2-8d4f")
@@ -338,7 +347,7 @@ func TestARestartGoesOn(t *testing.T) {
 	before, _ := shown(t, c.page)
 	next := &cluster{page: New(), now: c.now.Add(3 * time.Second), step: c.step, generation: c.generation,
 		members: c.members}
-	if err := next.page.Read(dir, c.metrics); err != nil {
+	if err := recall(next.page, dir, c.metrics); err != nil {
 		t.Fatal(err)
 	}
 	u, _ := shown(t, next.page)
@@ -364,6 +373,28 @@ func TestARestartGoesOn(t *testing.T) {
 	}
 }
 
+// Evaluations that were made late are shown in their place after a restart.
+func TestLateEvaluationsTakeTheirPlace(t *testing.T) {
+	late := func(step int) progress.Record {
+		return progress.Record{Time: noon, Event: progress.Evaluation{Step: step, Figures: figures(0.5, float64(step))}}
+	}
+	var metrics []progress.Record
+	for step := 1; step <= 5*maxTail; step += 3 {
+		metrics = append(metrics, late(step+1), late(step+2), late(step))
+	}
+	p := New()
+	if err := recall(p, t.TempDir(), metrics); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, b := range p.history.evaluations.buckets {
+		n += b.n
+	}
+	if n != len(metrics) || p.history.evaluations.step() != metrics[len(metrics)-2].Event.(progress.Evaluation).Step {
+		t.Errorf("%d of %d evaluations are shown, up to step %d", n, len(metrics), p.history.evaluations.step())
+	}
+}
+
 func text(t *testing.T, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
@@ -386,7 +417,7 @@ func TestADamagedHistoryIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := New()
-		err := p.Read(dir, []progress.Record{{Time: noon, Event: progress.Step{Step: 1}}})
+		err := recall(p, dir, []progress.Record{{Time: noon, Event: progress.Step{Step: 1}}})
 		if err == nil {
 			t.Errorf("%s: no error", name)
 		}
