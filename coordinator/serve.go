@@ -138,7 +138,7 @@ func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseF
 	all.Handle("GET /metrics", metrics)
 	var open []*http.Server
 	closePages = func() {
-		c.page.Finish(time.Second) // so that an open page shows the end
+		c.page.Finish(5 * time.Second) // so that an open page shows the end, on a busy machine too
 		for _, pages := range open {
 			_ = pages.Close()
 		}

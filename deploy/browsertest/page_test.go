@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -182,7 +182,8 @@ func TestThePageShowsAKill(t *testing.T) {
 	b.until(fmt.Sprintf(`document.querySelector('[data-member="%s"]')?.dataset.state === "lost"`, victim.ID))
 	b.until(`document.querySelector("figure .mark.lost") !== null`)
 	back := r.await("a world with a new member", world(2, first.Generation))
-	fresh := back.Members[1]
+	isNew := func(m member) bool { return !slices.Contains(first.Members, m) }
+	fresh := back.Members[slices.IndexFunc(back.Members, isNew)]
 	b.until(fmt.Sprintf(`document.querySelector('[data-member="%s"]')?.dataset.state === "training"`, fresh.ID))
 	b.until(fmt.Sprintf(`document.querySelector('.mark.joined[data-generation="%d"]') !== null`, back.Generation))
 
@@ -202,9 +203,9 @@ func TestThePageShowsAKill(t *testing.T) {
 	b.expectServer(false)
 	r.interrupt()
 	report := r.evenweave("report")
-	b.expectServer(true)
 	b.do(chromedp.Navigate("file://" + report))
 	b.until(`document.body.dataset.drawn !== undefined`)
+	b.expectServer(true) // the page that tried to reach its server has gone
 	sameAsMetrics(b, r)
 	if n := b.text(`document.querySelectorAll('#generations [data-kind="lost"]').length`); n == "0" {
 		t.Error("the report lacks the kill")
@@ -213,13 +214,16 @@ func TestThePageShowsAKill(t *testing.T) {
 	b.check()
 }
 
-// A page that is open sees a run to its end.
+// A page that is open sees a run to its end. The run waits for a third worker until the page is open.
 func TestThePageSeesTheEnd(t *testing.T) {
 	b := open(t)
+	t.Setenv("EVENWEAVE_MIN_WORKERS", "3")
 	r := train(t, append(strings.Fields(data), "--steps=600")...)
 	url := r.await("the page's address", func(l line) bool { return l.Event == "page" }).URL
 	b.expectServer(false) // it goes when the run is over
 	b.do(chromedp.Navigate(url))
+	b.until(`document.getElementById("connection").textContent === "live"`)
+	r.evenweave("scale", "3")
 	r.await("the end", func(l line) bool { return l.Event == "done" })
 	b.until(`document.getElementById("state").textContent === "done"`)
 	sameAsMetrics(b, r)
@@ -238,6 +242,8 @@ func keyboard(b *browser, victim string) {
 		"Step 2, epoch 1; loss: training ") {
 		b.t.Errorf("a key on the chart says %q", said)
 	}
+	// The timeline of the whole run: what happened more than a minute ago is on no shorter one.
+	b.text(`document.querySelector('input[name="window"][value="all"]').click()`)
 	b.do(chromedp.Focus(chromedp.CSS("#timeline")), chromedp.KeyEvent(kb.Home), chromedp.KeyEvent(kb.PageDown))
 	if said := b.text(`document.getElementById("timeline-cursor").textContent`); !strings.Contains(said, victim+": ") {
 		b.t.Errorf("a key on the timeline says %q, nothing of %s", said, victim)
@@ -248,6 +254,7 @@ func keyboard(b *browser, victim string) {
 			b.t.Errorf("a reader of screens is given %q for %s", label, id)
 		}
 	}
+	b.text(`document.querySelector('input[name="window"][value="60"]').click()`)
 }
 
 // restart kills the coordinator: the page goes on with what it had.
@@ -255,10 +262,11 @@ func restart(b *browser, r *run) {
 	b.t.Helper()
 	const generations = `document.querySelectorAll("#generations tbody tr").length`
 	before := b.text(generations)
+	b.text(`(window.said = [], new MutationObserver(() => said.push(document.getElementById("connection").textContent))
+		.observe(document.getElementById("connection"), { childList: true }))`)
 	b.expectServer(false)
 	r.kill(r.coordinator())
-	b.until(`document.getElementById("connection").textContent.startsWith("no connection")`)
-	b.until(`document.getElementById("connection").textContent === "live"`)
+	b.until(`said.length > 1 && said[0].startsWith("no connection") && said.at(-1) === "live"`)
 	b.expectServer(true)
 	step := b.text(`document.getElementById("loss").dataset.step`)
 	b.until(fmt.Sprintf(`Number(document.getElementById("loss").dataset.step) > %s`, step))
@@ -339,10 +347,13 @@ func pictures(b *browser) {
 func sameAsMetrics(b *browser, r *run) {
 	b.t.Helper()
 	step, loss := r.lastLoss()
-	shown, err := strconv.ParseFloat(b.text(`document.getElementById("loss").dataset.value`), 64)
-	if at := b.text(`document.getElementById("loss").dataset.step`); err != nil || at != strconv.Itoa(step) ||
-		shown != loss {
-		b.t.Errorf("the curve ends with %v at step %s (%v), metrics.jsonl with %v at step %d", shown, at, err, loss,
-			step)
+	var shown struct{ Step, Value json.Number }
+	if err := json.Unmarshal([]byte(b.text(`JSON.stringify(document.getElementById("loss").dataset)`)),
+		&shown); err != nil {
+		b.t.Fatal(err)
+	}
+	at, err1 := shown.Step.Int64()
+	if value, err := shown.Value.Float64(); err1 != nil || err != nil || at != int64(step) || value != loss {
+		b.t.Errorf("the curve ends with %v, metrics.jsonl with %v at step %d", shown, loss, step)
 	}
 }

@@ -35,10 +35,12 @@ type line struct {
 	Generation int
 	Size       int
 	Reason     string
-	Members    []struct {
-		ID  string
-		PID int
-	}
+	Members    []member
+}
+
+type member struct {
+	ID  string
+	PID int
 }
 
 // train starts a run of two workers.
@@ -124,8 +126,8 @@ func (r *run) interrupt() {
 	}
 	select {
 	case <-r.ended:
-	case <-time.After(time.Minute):
-		r.t.Fatal("the run goes on a minute after it was interrupted")
+	case <-time.After(4 * time.Minute):
+		r.t.Fatal("the run goes on four minutes after it was interrupted")
 	}
 	if code := r.cmd.ProcessState.ExitCode(); code != 130 {
 		r.t.Errorf("an interrupted run ended with code %d, want 130", code)

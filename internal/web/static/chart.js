@@ -24,7 +24,8 @@ class Chart {
     this.svg.addEventListener("pointerleave", () => moved(this, null));
   }
 
-  // show draws. series: [{name, style, points: [[step, value, least, most]]}]; span: [first, last] step.
+  // show draws. series: [{name, style, points: [[step, value, least, most]], from}]; span: [first, last] step. A point
+  // may stand for steps before it: the first one for those since from.
   show(series, span, marks) {
     this.series = series.filter((s) => s.points.length > 0);
     this.span = span;
@@ -135,8 +136,8 @@ class Chart {
 
   words(step) {
     return this.series.map((s) => {
-      const p = this.nearest(s, step);
-      return p[0] <= step || s.points.length === 1 ? `${s.name} ${this.format(p[1], true)}` : "";
+      const p = this.nearest(s, step), begun = Math.min(p[0], s.from ?? p[0]) <= step;
+      return begun || s.points.length === 1 ? `${s.name} ${this.format(p[1], true)}` : "";
     }).filter(Boolean).join(", ");
   }
 

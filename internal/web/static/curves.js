@@ -95,13 +95,13 @@ function drawCurves() {
   const marks = model.worlds.filter((w) => w.step >= first - 1 && w.step <= last);
   for (const metric of metricNames()) {
     const points = training(metric, latest);
-    const series = [{ name: "training", style: "train faint", points },
-      { name: "smoothed", style: "train", points: smooth(points) },
+    const series = [{ name: "training", style: "train faint", points, from: first },
+      { name: "smoothed", style: "train", points: smooth(points), from: first },
       { name: "test", style: "test", points: evaluated(metric, first) },
       { name: "held-out", style: "holdout", points: evaluated("holdout_" + metric, first) }];
     chartOf(metric).show(series, [first, last], marks);
   }
-  const rate = { name: "mean", style: "train", points: speed(latest) };
+  const rate = { name: "mean", style: "train", points: speed(latest), from: first };
   speedChart.show([rate], [first, last], marks);
   const heldOut = document.querySelector(".for-holdout");
   heldOut.hidden = !model.evaluations.metrics.some((name) => name.startsWith("holdout_"));
