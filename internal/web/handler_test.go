@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -13,7 +14,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/test/bufconn"
 
 	"evenweave/internal/progress"
 )
@@ -169,35 +173,38 @@ func TestAReportIsWhole(t *testing.T) {
 // The stream begins with all, goes on with what changes, outlives the server's limits on time, and begins again when a
 // browser comes back.
 func TestTheStreamGoesOn(t *testing.T) {
-	c := killed()
-	server := httptest.NewUnstartedServer(c.page.Handler(secret))
-	const limit = time.Second // enough for a request on a busy machine
-	server.Config.ReadTimeout, server.Config.WriteTimeout = limit, limit
-	server.Start()
-	defer server.Close()
-	defer server.CloseClientConnections()
-	for range 2 { // a browser that comes again
-		reply, err := http.Get(URL(server.Listener.Addr(), secret) + "stream")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if kind := reply.Header.Get("Content-Type"); kind != "text/event-stream" {
-			t.Fatalf("%s: %s", reply.Status, kind)
-		}
-		lines := bufio.NewScanner(reply.Body)
-		lines.Buffer(nil, 4<<20)
-		first := next(t, lines)
-		if !first.Reset || first.Job.Step != c.step {
-			t.Errorf("the first message: reset %v, step %d, want all up to %d", first.Reset, first.Job.Step, c.step)
-		}
-		for began := time.Now(); time.Since(began) < limit+updateEvery; {
-			c.steps(1, time.Second)
-			if u := next(t, lines); u.Reset || u.Job.Step != c.step || len(u.Laps.Items) != 2 {
-				t.Errorf("reset %v, step %d: want what changed, up to step %d", u.Reset, u.Job.Step, c.step)
+	synctest.Test(t, func(t *testing.T) {
+		c, l := killed(), bufconn.Listen(1<<20)
+		const limit = time.Second // virtual
+		server := &http.Server{Handler: c.page.Handler(secret), ReadTimeout: limit, WriteTimeout: limit}
+		go func() { _ = server.Serve(l) }()
+		defer synctest.Wait()
+		defer server.Close()
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return l.DialContext(ctx) }
+		browser := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+		for range 2 { // a browser that comes again
+			reply, err := browser.Get("http://127.0.0.1" + prefix + secret + "/stream")
+			if err != nil {
+				t.Fatal(err)
 			}
+			if kind := reply.Header.Get("Content-Type"); kind != "text/event-stream" {
+				t.Fatalf("%s: %s", reply.Status, kind)
+			}
+			lines := bufio.NewScanner(reply.Body)
+			lines.Buffer(nil, 4<<20)
+			first := next(t, lines)
+			if !first.Reset || first.Job.Step != c.step {
+				t.Errorf("the first message: reset %v, step %d, want all up to %d", first.Reset, first.Job.Step, c.step)
+			}
+			for began := time.Now(); time.Since(began) < 5*limit; {
+				c.steps(1, time.Second)
+				if u := next(t, lines); u.Reset || u.Job.Step != c.step || len(u.Laps.Items) != 2 {
+					t.Errorf("reset %v, step %d: want what changed, up to step %d", u.Reset, u.Job.Step, c.step)
+				}
+			}
+			reply.Body.Close()
 		}
-		reply.Body.Close()
-	}
+	})
 }
 
 // A page that is open shows the end of the run before its server goes.
