@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,13 +55,11 @@ func dials(socket string) error {
 // neither reaches nor blocks the sockets that they talk over. The commands for the run find them.
 func TestOnlyThePageIsReachable(t *testing.T) {
 	data, dir := needData(t), t.TempDir()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := local.PageAddress("127.0.0.1:0") // which no outgoing connection takes meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := free.Addr().(*net.TCPAddr)
-	page := fmt.Sprintf("0100007F:%04X", at.Port)
-	_ = free.Close()
+	page := fmt.Sprintf("0100007F:%04X", netip.MustParseAddrPort(free).Port())
 	signalAt(t, 3, func(train *os.Process) {
 		defer func() { _ = train.Signal(os.Interrupt) }()
 		run, err := local.Find(dir)
@@ -86,7 +85,7 @@ func TestOnlyThePageIsReachable(t *testing.T) {
 			}
 		}
 		tryAsNeighbour(t, filepath.Dir(etcd))
-	}, tiny(data, dir, "--workers", "2", "--steps", endless, "--http", at.String())...)
+	}, tiny(data, dir, "--workers", "2", "--steps", endless, "--http", free)...)
 }
 
 func tryAsNeighbour(t *testing.T, sockets string) {

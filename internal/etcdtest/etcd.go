@@ -3,7 +3,6 @@ package etcdtest
 
 import (
 	"context"
-	"net"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -60,12 +59,11 @@ func startTCP(t testing.TB, scheme string, files security.Files) *Server {
 	s := &Server{t: t, dir: t.TempDir(), files: files}
 	t.Cleanup(s.Halt)
 	for {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
+		free, err := local.PageAddress("127.0.0.1:0") // no outgoing connection takes it while the server is halted
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.endpoint = scheme + "://" + free.Addr().String()
-		_ = free.Close()
+		s.endpoint = scheme + "://" + free
 		if err = s.serve(); err == nil {
 			return s
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"evenweave/internal/cluster"
 	"evenweave/internal/etcdtest"
 	"evenweave/internal/example"
+	"evenweave/internal/local"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
 	"evenweave/internal/security"
@@ -70,15 +70,14 @@ func (a authority) load(process string, role security.Role, job string, life tim
 	return security.Over(keys)
 }
 
-// free is an address that was free a moment ago.
+// free is an address that was free a moment ago, and that no outgoing connection takes.
 func free(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := local.PageAddress("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // secured is a cluster whose processes all talk over TLS: an etcd, a coordinator and workers.
