@@ -221,6 +221,9 @@ func (s *stack) containers(service string) []string {
 func (s *stack) murder(id string) {
 	s.t.Helper()
 	pid, err := strconv.Atoi(docker(s.t, "inspect", "--format", "{{.State.Pid}}", id))
+	if err == nil && pid <= 1 { // 0, of one that does not run, is this process's whole group
+		err = fmt.Errorf("it has pid %d", pid)
+	}
 	if err == nil {
 		err = syscall.Kill(pid, syscall.SIGKILL)
 	}

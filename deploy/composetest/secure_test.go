@@ -46,7 +46,7 @@ func client(as *security.Transport, to security.Role) *http.Client {
 	if as != nil {
 		config = as.HTTPClient(to)
 	}
-	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: config,
+	return &http.Client{Timeout: bound, Transport: &http.Transport{TLSClientConfig: config,
 		DisableKeepAlives: true}}
 }
 
@@ -240,7 +240,11 @@ func (s *stack) checkEtcd(callers map[string]*security.Transport) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		ctx, stop := context.WithTimeout(s.t.Context(), 5*time.Second)
+		patience := bound
+		if !may { // it dials again and again
+			patience = 5 * time.Second
+		}
+		ctx, stop := context.WithTimeout(s.t.Context(), patience)
 		_, err = c.Read(ctx)
 		stop()
 		_ = c.Close()

@@ -27,7 +27,7 @@ func (t trial) certManager() bool {
 	t.do(append([]string{"apply", "--server-side"}, files...)...)
 	t.Cleanup(func() { _, _ = kubectl(context.Background(), append([]string{"delete"}, files...)...) })
 	for _, kind := range []string{"certificates", "certificaterequests", "issuers"} {
-		t.do("wait", "--for=condition=Established", "--timeout=60s", "crd/"+kind+".cert-manager.io")
+		t.do("wait", "--for=condition=Established", "--timeout=5m", "crd/"+kind+".cert-manager.io")
 	}
 	return true
 }
@@ -63,7 +63,7 @@ func TestCertManager(t *testing.T) {
 	x.volumes()
 	const steps = 1200
 	x.do("apply", "-k", overlayOf(t, withCertManager(t), "fashion", steps))
-	x.do("wait", "--for=condition=Ready", "--timeout=2m", "certificates", "--all")
+	x.do("wait", "--for=condition=Ready", "--timeout=5m", "certificates", "--all")
 	x.trainsWith(1, 0)
 	serial := func() string {
 		return x.do("get", "secret", "evenweave-tls-worker", "-o", "jsonpath={.data.tls\\.crt}")
