@@ -240,11 +240,11 @@ func (s *stack) checkEtcd(callers map[string]*security.Transport) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		patience := bound
+		within := bound
 		if !may { // it dials again and again
-			patience = 5 * time.Second
+			within = 5 * time.Second
 		}
-		ctx, stop := context.WithTimeout(s.t.Context(), patience)
+		ctx, stop := context.WithTimeout(s.t.Context(), within)
 		_, err = c.Read(ctx)
 		stop()
 		_ = c.Close()
