@@ -8,9 +8,9 @@ type model struct{ name, answers, vectors string }
 func models() []model {
 	return []model{
 		{"zen2", "amd 0x830f10 32 512 16384", "avx2"}, {"zen3", "amd 0xa00f11 32 512 32768", "avx2"},
-		{"zen4", "amd 0xa10f11 32 1024 32768", "avx512"}, {"zen5", "amd 0xb00f21 48 1024 32768", "avx512"},
+		{"zen4", "amd 0xa10f11 32 1024 32768", "bf16"}, {"zen5", "amd 0xb00f21 48 1024 32768", "bf16"},
 		{"haswell", "intel 0x306f2 32 256 30720", "avx2"}, {"skylake", "intel 0x50654 32 1024 33792", "avx512"},
-		{"icelake", "intel 0x606a6 48 1280 49152", "avx512"},
+		{"icelake", "intel 0x606a6 48 1280 49152", "vbmi2"},
 		{"sapphirerapids", "intel 0x806f8 48 2048 107520", "amx"},
 	}
 }

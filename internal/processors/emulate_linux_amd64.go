@@ -27,7 +27,7 @@ func Emulate(ctx context.Context, name, dir string) (variables []string, err err
 		return nil, err
 	}
 	lacks := map[string]bool{"avx2": !cpu.X86.HasAVX2 || !cpu.X86.HasFMA, "avx512": !cpu.X86.HasAVX512F,
-		"amx": !cpu.X86.HasAMXTile}
+		"vbmi2": !cpu.X86.HasAVX512VBMI2, "bf16": !cpu.X86.HasAVX512BF16, "amx": !cpu.X86.HasAMXTile}
 	if lacks[m.vectors] {
 		return nil, fmt.Errorf("this machine cannot compute as %s: it has no %s", name, strings.ToUpper(m.vectors))
 	}
