@@ -33,7 +33,7 @@ var layers = [][]string{
 	{"internal/example"},
 	{"dataset", "internal/schedule", "internal/exact", "proto", "internal/serving", "internal/processors"},
 	{"internal/regular", "dataset/picture", "internal/sheet", "internal/terminal",
-		"internal/options", "internal/safetensors", "onnx"},
+		"internal/options", "internal/safetensors", "onnx", "evaluation"},
 	{"."},        // the words that a task is made of
 	{"deploy/*"}, // stand-alone programs and tests
 }

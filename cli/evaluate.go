@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -124,9 +126,17 @@ func writeTable(w io.Writer, t evenweave.Table) {
 	for _, r := range t.Rows {
 		fmt.Fprintf(aligned, "%s\t", job.Clean(r.Name))
 		for _, x := range r.Cells {
-			fmt.Fprintf(aligned, "%.5g\t", x)
+			fmt.Fprint(aligned, cell(x), "\t")
 		}
 		fmt.Fprintln(aligned)
 	}
 	_ = aligned.Flush()
+}
+
+// cell is a number of a table: a count in full, any other with five digits.
+func cell(x float64) string {
+	if x == math.Trunc(x) && math.Abs(x) < 1<<53 {
+		return strconv.FormatFloat(x, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(x, 'g', 5, 64)
 }

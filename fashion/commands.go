@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"evenweave"
+	"evenweave/evaluation"
 	"evenweave/fashion/cnn"
 	"evenweave/fashion/evaluate"
 )
@@ -57,9 +59,12 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile
 	if err != nil {
 		return err
 	}
-	shown := details(r, content.Images)
+	shown, err := details(r, content.Images)
+	if err != nil {
+		return err
+	}
 	if pngFile != "" {
-		if err := c.Draw(pngFile, append(byLabel(r, shown.Galleries[0].Pictures), reliability(r))); err != nil {
+		if err := c.Draw(pngFile, append(byLabel(r, shown.Galleries[0].Pictures), r.Calibration())); err != nil {
 			return fmt.Errorf("--png: %w", err)
 		}
 	}
@@ -74,17 +79,18 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile
 			// as the events of a run and `evaluate` of other tasks name them, beside accuracy and loss of Result
 			TestAccuracy float64 `json:"test_accuracy"`
 			TestLoss     float64 `json:"test_loss"`
-			evaluate.Result
+			evaluation.Result
 		}{"evaluation", time.Now(), c.Step, c.WeightsSHA256, r.Accuracy, r.Loss, r})
 	case c.Output == "html":
 		return c.Page(c.Stdout, about, figures(r), shown)
 	}
 	fmt.Fprintln(c.Stdout, about)
-	return r.WriteTable(c.Stdout)
+	_, err = io.WriteString(c.Stdout, evaluate.Table(r))
+	return err
 }
 
 // byLabel are the mistakes in rows by the class that they are of, each with what it was taken for.
-func byLabel(r evaluate.Result, pictures []evenweave.Picture) []evenweave.Gallery {
+func byLabel(r evaluation.Result, pictures []evenweave.Picture) []evenweave.Gallery {
 	rows := make([]evenweave.Gallery, len(r.Classes))
 	for i, m := range r.Mistakes {
 		row := &rows[m.Label]

@@ -16,6 +16,7 @@ import (
 	"fmt"
 
 	"evenweave"
+	"evenweave/evaluation"
 	"evenweave/fashion/cnn"
 	"evenweave/fashion/evaluate"
 	"evenweave/fashion/fashionmnist"
@@ -91,19 +92,20 @@ func (n *network) EvaluateDetails(ctx context.Context, data evenweave.Data) (fou
 	if err != nil {
 		return nil, evenweave.Details{}, err
 	}
-	return figures(r), details(r, c.Images), nil
+	shown, err = details(r, c.Images)
+	return figures(r), shown, err
 }
 
 // measure compares the present state's answers with all labels.
-func (n *network) measure(ctx context.Context, data evenweave.Data) (evaluate.Result, error) {
+func (n *network) measure(ctx context.Context, data evenweave.Data) (evaluation.Result, error) {
 	c, err := contentOf(data)
 	if err != nil {
-		return evaluate.Result{}, err
+		return evaluation.Result{}, err
 	}
 	return n.compare(ctx, c)
 }
 
-func (n *network) compare(ctx context.Context, c *cnn.Content) (evaluate.Result, error) {
+func (n *network) compare(ctx context.Context, c *cnn.Content) (evaluation.Result, error) {
 	logits := func(images []byte, _ int, dst []float32) error { return n.Logits(images, dst) }
 	return evaluate.Evaluate(ctx, logits, c.Images, fashionmnist.Pixels, c.Labels, n.classes)
 }

@@ -51,6 +51,9 @@ type Config struct {
 	Counts []Count
 	// Metrics are shown after each evaluation, before the loss.
 	Metrics []metric.Interface
+	// Classes are the names of the first label's classes, for what an evaluation shows. nil: those of the data
+	// (evenweave.Classed), or numbers.
+	Classes []string
 	// Schedule says why the job's length changes the result, where Params were made from Setup.TotalSteps: such a job
 	// cannot be extended. A schedule that asks GoMLX for the last step is found without it.
 	Schedule string
@@ -154,13 +157,20 @@ func formOf(t reflect.Type, inputs int) (f form, err error) {
 
 // notice warns of a loss that looks at pairs of samples: what it sees is a micro-batch.
 func (c *Config) notice() string {
-	if c.Loss == nil {
-		return ""
-	}
-	f := runtime.FuncForPC(reflect.ValueOf(c.Loss).Pointer())
-	if f == nil || !strings.Contains(strings.ToLower(f.Name()), "triplet") {
+	if !strings.Contains(strings.ToLower(c.lossFunction()), "triplet") {
 		return ""
 	}
 	return "the loss compares samples of one micro-batch with each other: the size of a micro-batch is part of the " +
 		"model"
+}
+
+// lossFunction is the name of Loss with its package; "" for none.
+func (c *Config) lossFunction() string {
+	if c.Loss == nil {
+		return ""
+	}
+	if f := runtime.FuncForPC(reflect.ValueOf(c.Loss).Pointer()); f != nil {
+		return f.Name()
+	}
+	return ""
 }

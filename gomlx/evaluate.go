@@ -17,21 +17,26 @@ import (
 	"github.com/gomlx/gomlx/ml/train/metric"
 )
 
-// evaluation is the program that measures a number of samples. Metrics of GoMLX keep sums in variables: an evaluation
+// evaluator is the program that measures a number of samples. Metrics of GoMLX keep sums in variables: an evaluation
 // passes them from batch to batch, beside the state.
-type evaluation struct {
+type evaluator struct {
 	*program
 	kept    []*model.Variable // that metrics keep
 	metrics int
 	loss    bool
+	kind    kind // of what is shown: the outputs after those
 }
 
 // Evaluate implements evenweave.Evaluator: Config.Metrics in their order, then the loss without regularization. Samples
 // are measured in the order of data, a micro-batch at a time, and each once.
 func (m *Model) Evaluate(ctx context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
+	return m.evaluate(ctx, data, &measured{})
+}
+
+func (m *Model) evaluate(ctx context.Context, data evenweave.Data, run *measured) ([]evenweave.Figure, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	run := measured{values: map[string][]byte{}, metrics: make([]float64, len(m.config.Metrics))}
+	run.values, run.metrics = map[string][]byte{}, make([]float64, len(m.config.Metrics))
 	size := m.setup.MicroBatch
 	b := &evenweave.Batch{Seed: m.setup.Seed}
 	for at := 0; at < data.Len(); at += size {
@@ -45,7 +50,7 @@ func (m *Model) Evaluate(ctx context.Context, data evenweave.Data) ([]evenweave.
 		if err := data.Load(b); err != nil {
 			return nil, err
 		}
-		if err := m.measure(b, &run); err != nil {
+		if err := m.measure(b, run); err != nil {
 			return nil, err
 		}
 	}
@@ -58,6 +63,7 @@ type measured struct {
 	metrics      []float64         // of all samples so far
 	hasLoss      bool
 	loss, weight float64
+	shown        *shown // nil: nothing is shown
 }
 
 func (m *Model) measure(b *evenweave.Batch, run *measured) error {
@@ -85,11 +91,11 @@ func (m *Model) measure(b *evenweave.Batch, run *measured) error {
 	if err != nil {
 		return err
 	}
-	return e.take(results, run)
+	return e.take(results, counted(b), run)
 }
 
-// take reads loss, weight and metrics, then what metrics keep.
-func (e *evaluation) take(results []compute.Buffer, run *measured) (err error) {
+// take reads loss, weight and metrics, then what metrics keep, then what is shown of the samples.
+func (e *evaluator) take(results []compute.Buffer, samples []int32, run *measured) (err error) {
 	defer func() { err = errors.Join(err, discard(results)) }()
 	totals := make([]float64, 2+e.metrics)
 	if err := results[0].ToFlatData(totals); err != nil {
@@ -105,6 +111,9 @@ func (e *evaluation) take(results []compute.Buffer, run *measured) (err error) {
 			return err
 		}
 		run.values[v.Path()] = bytesOf(value)
+	}
+	if run.shown != nil && e.kind != ofNothing {
+		return run.shown.add(e.kind, samples, results[1+len(e.kept):])
 	}
 	return nil
 }
@@ -137,7 +146,7 @@ func (r *measured) figures(metrics []metric.Interface) (all []evenweave.Figure, 
 }
 
 // evaluation is the program for n samples, compiled when it is first needed.
-func (m *Model) evaluation(n int) (e *evaluation, err error) {
+func (m *Model) evaluation(n int) (e *evaluator, err error) {
 	m.building.Lock()
 	defer m.building.Unlock()
 	if e := m.metrics[n]; e != nil {
@@ -154,18 +163,18 @@ func (m *Model) evaluation(n int) (e *evaluation, err error) {
 	return e, nil
 }
 
-func (b *builder) evaluation(n int) (e *evaluation, f *forward, outputs []*graph.Node, err error) {
+func (b *builder) evaluation(n int) (e *evaluator, f *forward, outputs []*graph.Node, err error) {
 	defer backend.RecoverInto(&err, "building the evaluation")
 	known := map[string]bool{generatorPath(): true}
 	for v := range b.store.IterVariables() {
 		known[v.Path()] = true
 	}
 	f = b.forward("evaluation", n, false)
-	e = &evaluation{metrics: len(b.config.Metrics), loss: f.loss != nil}
-	wide := func(x *graph.Node) *graph.Node { return graph.ConvertDType(x, dtypes.Float64) }
-	totals := []*graph.Node{graph.ScalarZero(f.graph, dtypes.Float64), wide(b.weight(f, n))}
+	e = &evaluator{metrics: len(b.config.Metrics), loss: f.loss != nil}
+	total := func(x *graph.Node) *graph.Node { return graph.ConvertDType(x, dtypes.Float64) }
+	totals := []*graph.Node{graph.ScalarZero(f.graph, dtypes.Float64), total(b.weight(f, n))}
 	if main := train.GetMainLoss(f.graph); main != nil {
-		totals[0] = wide(main)
+		totals[0] = total(main)
 	}
 	for _, k := range b.config.Metrics {
 		if _, ok := k.(metric.UpdateGo); ok {
@@ -173,7 +182,7 @@ func (b *builder) evaluation(n int) (e *evaluation, f *forward, outputs []*graph
 				k.Name()))
 		}
 		before := b.kept(f)
-		totals = append(totals, wide(k.UpdateGraph(b.store.RootScope(), f.labels, f.predictions)))
+		totals = append(totals, total(k.UpdateGraph(b.store.RootScope(), f.labels, f.predictions)))
 		if b.kept(f) == before {
 			panic(fmt.Errorf("metric %s keeps nothing between batches: it would be that of the last one; use a mean "+
 				"(metric.NewMeanMetric)", k.Name()))
@@ -190,7 +199,9 @@ func (b *builder) evaluation(n int) (e *evaluation, f *forward, outputs []*graph
 		}
 		e.kept, outputs = append(e.kept, v), append(outputs, v.NodeValue(f.graph))
 	}
-	return e, f, outputs, nil
+	var shown []*graph.Node
+	e.kind, shown = b.show(f, n)
+	return e, f, append(outputs, shown...), nil
 }
 
 // kept is the number of variables that metrics keep in a graph.

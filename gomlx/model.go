@@ -33,7 +33,7 @@ type Model struct {
 	builder  *builder
 	// Programs by the number of samples, compiled when they are first needed.
 	of, predicting map[int]*program
-	metrics        map[int]*evaluation
+	metrics        map[int]*evaluator
 	step           *update
 	updating       *program // nil until it is compiled
 
@@ -90,7 +90,7 @@ var errNoInputs = errors.New("Config.Inputs is empty: name the shape of each inp
 // unopened is a model on a device that it then owns.
 func unopened(setup evenweave.Setup, config Config, function train.ModelFn, device compute.Backend) *Model {
 	return &Model{config: config, setup: setup, function: function, device: device, byPath: map[string]*tensor{},
-		of: map[int]*program{}, predicting: map[int]*program{}, metrics: map[int]*evaluation{}}
+		of: map[int]*program{}, predicting: map[int]*program{}, metrics: map[int]*evaluator{}}
 }
 
 // newModel is New on a device.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"evenweave"
 	"evenweave/evenweavetest"
 )
 
@@ -46,5 +47,32 @@ func TestWorkerCountChangesNothing(t *testing.T) {
 		"--micro-batch", "8", "--global-batch", "32")
 	if r.Figures["accuracy"] < 0.9 {
 		t.Errorf("accuracy %v", r.Figures["accuracy"])
+	}
+}
+
+// An evaluation shows, without a line for it, what each class was taken for: every test image once.
+func TestEvaluationShowsClasses(t *testing.T) {
+	r := &resnet{Width: 2, Depth: 1, Rate: 0.003, Classes: 3}
+	sets, err := r.data(images(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := r.model(evenweave.Setup{Backend: "xla", MicroBatch: 20, TotalSteps: 100, EvaluateOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Init(1); err != nil {
+		t.Fatal(err)
+	}
+	_, shown, err := m.(evenweave.DetailedEvaluator).EvaluateDetails(t.Context(), sets.Test)
+	if err != nil || len(shown.Tables) < 2 || shown.Tables[0].Title != "Confusion matrix" ||
+		len(shown.Galleries) != 2 || len(shown.Galleries[0].Pictures) == 0 {
+		t.Fatalf("%+v, %v", shown, err)
+	}
+	for _, row := range shown.Tables[0].Rows {
+		if n := row.Cells[0] + row.Cells[1] + row.Cells[2]; n != 20 {
+			t.Errorf("class %s has %v images, expected 20", row.Name, n)
+		}
 	}
 }

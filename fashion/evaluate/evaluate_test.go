@@ -1,7 +1,6 @@
 package evaluate
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -16,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"evenweave/evaluation"
 )
 
 var update = flag.Bool("update", false, "write the tables in testdata again")
@@ -71,10 +72,10 @@ func TestEachImageExactlyOnce(t *testing.T) {
 }
 
 // compare checks r against the definitions, in full.
-func compare(t *testing.T, r Result, labels []uint8) {
+func compare(t *testing.T, r evaluation.Result, labels []uint8) {
 	t.Helper()
 	right, loss := 0, 0.0
-	var mistakes []Mistake
+	var mistakes []evaluation.Mistake
 	var truePositive, predicted, support [10]int
 	for i, label := range labels {
 		scores := scored(i, labels)
@@ -92,30 +93,31 @@ func compare(t *testing.T, r Result, labels []uint8) {
 			right++
 			truePositive[best]++
 		} else {
-			mistakes = append(mistakes, Mistake{i, int(label), best, math.Exp(float64(scores[best])) / sum})
+			mistakes = append(mistakes, evaluation.Mistake{Sample: i, Label: int(label), Predicted: best,
+				Probability: math.Exp(float64(scores[best])) / sum})
 		}
 	}
 	n := float64(len(labels))
-	if r.Images != len(labels) || r.Accuracy != float64(right)/n || math.Abs(r.Loss-loss/n) > 1e-12 {
-		t.Errorf("%d images, accuracy %g, loss %g; want %d, %g, %g", r.Images, r.Accuracy, r.Loss, len(labels),
+	if r.Samples != len(labels) || r.Accuracy != float64(right)/n || math.Abs(r.Loss-loss/n) > 1e-12 {
+		t.Errorf("%d images, accuracy %g, loss %g; want %d, %g, %g", r.Samples, r.Accuracy, r.Loss, len(labels),
 			float64(right)/n, loss/n)
 	}
-	slices.SortStableFunc(mistakes, func(a, b Mistake) int { // the worst first, to what rounding leaves
+	slices.SortStableFunc(mistakes, func(a, b evaluation.Mistake) int { // the worst first, to what rounding leaves
 		return cmp.Compare(math.Round(b.Probability*1e9), math.Round(a.Probability*1e9))
 	})
-	if len(r.Mistakes) != min(len(mistakes), MaxMistakes) {
-		t.Errorf("%d mistakes of %d, want at most %d", len(r.Mistakes), len(mistakes), MaxMistakes)
+	if len(r.Mistakes) != min(len(mistakes), evaluation.MaxMistakes) {
+		t.Errorf("%d mistakes of %d, want at most %d", len(r.Mistakes), len(mistakes), evaluation.MaxMistakes)
 	}
 	for i, m := range r.Mistakes {
 		if want := mistakes[i]; math.Abs(m.Probability-want.Probability) > 1e-9 ||
-			slices.IndexFunc(mistakes, func(o Mistake) bool {
-				return o.Image == m.Image && o.Label == m.Label && o.Predicted == m.Predicted
+			slices.IndexFunc(mistakes, func(o evaluation.Mistake) bool {
+				return o.Sample == m.Sample && o.Label == m.Label && o.Predicted == m.Predicted
 			}) < 0 {
 			t.Errorf("mistake %d is %+v, want %+v", i, m, want)
 		}
 	}
 	for c, got := range r.Classes {
-		want := Class{clothes[c], 0, 0, 0, support[c]}
+		want := evaluation.Class{Name: clothes[c], Support: support[c]}
 		if predicted[c] > 0 {
 			want.Precision = float64(truePositive[c]) / float64(predicted[c])
 		}
@@ -171,30 +173,33 @@ func TestEvaluateRefuses(t *testing.T) {
 	if _, err := Evaluate(ctx, same(0, 0), []byte{0}, 1, []uint8{0}, clothes[:2]); err == nil {
 		t.Error("went on after the context was done")
 	}
-	for name, call := range map[string]func() (Result, error){
-		"no labels": func() (Result, error) { return Evaluate(t.Context(), same(0, 0), nil, 1, nil, clothes[:2]) },
-		"no size": func() (Result, error) {
+	for name, call := range map[string]func() (evaluation.Result, error){
+		"no labels": func() (evaluation.Result, error) {
+			return Evaluate(t.Context(), same(0, 0), nil, 1, nil,
+				clothes[:2])
+		},
+		"no size": func() (evaluation.Result, error) {
 			return Evaluate(t.Context(), same(0, 0), nil, 0, []uint8{0},
 				clothes[:2])
 		},
-		"few images": func() (Result, error) {
+		"few images": func() (evaluation.Result, error) {
 			return Evaluate(t.Context(), same(0, 0), []byte{0}, 1, []uint8{0, 0}, clothes[:2])
 		},
-		"label over 1": func() (Result, error) {
+		"label over 1": func() (evaluation.Result, error) {
 			return Evaluate(t.Context(), same(0, 0), []byte{0}, 1, []uint8{2}, clothes[:2])
 		},
-		"NaN": func() (Result, error) {
+		"NaN": func() (evaluation.Result, error) {
 			return Evaluate(t.Context(), same(0, float32(math.NaN())), []byte{0}, 1, []uint8{0}, clothes[:2])
 		},
-		"infinite": func() (Result, error) {
+		"infinite": func() (evaluation.Result, error) {
 			return Evaluate(t.Context(), same(float32(math.Inf(-1)), 0), []byte{0}, 1, []uint8{0}, clothes[:2])
 		},
-		"failing": func() (Result, error) {
+		"failing": func() (evaluation.Result, error) {
 			return Evaluate(t.Context(), func([]byte, int, []float32) error { return broken }, []byte{0}, 1,
 				[]uint8{0}, clothes[:2])
 		},
 	} {
-		if r, err := call(); err == nil || !reflect.DeepEqual(r, Result{}) {
+		if r, err := call(); err == nil || !reflect.DeepEqual(r, evaluation.Result{}) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		} else if name == "failing" && !errors.Is(err, broken) {
 			t.Error("the cause is lost:", err)
@@ -213,24 +218,21 @@ func TestTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got bytes.Buffer
-	if err := r.WriteTable(&got); err != nil {
-		t.Fatal(err)
-	}
+	got := Table(r)
 	path := filepath.Join("testdata", "table.txt")
 	if *update {
-		if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if want, err := os.ReadFile(path); err != nil || !bytes.Equal(got.Bytes(), want) {
-		t.Errorf("%v; the table is\n%s", err, got.Bytes())
+	if want, err := os.ReadFile(path); err != nil || got != string(want) {
+		t.Errorf("%v; the table is\n%s", err, got)
 	}
 	line, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back Result
+	var back evaluation.Result
 	if err := json.Unmarshal(line, &back); err != nil || !reflect.DeepEqual(back, r) {
 		t.Errorf("%s came back as %+v, %v", line, back, err)
 	}
@@ -298,11 +300,15 @@ func TestFiguresAgainstScikitLearn(t *testing.T) {
 		want) {
 		t.Errorf("confusion %v, want %v", r.Confusion, want)
 	}
-	for c, want := range []Class{
-		{clothes[0], 0.6666666666666666, 0.5490196078431373, 0.6021505376344086, 51},
-		{clothes[1], 0.5555555555555556, 0.6122448979591837, 0.5825242718446602, 49},
-		{clothes[2], 0.5614035087719298, 0.6274509803921569, 0.5925925925925926, 51},
-		{clothes[3], 0.6170212765957447, 0.5918367346938775, 0.6041666666666666, 49},
+	for c, want := range []evaluation.Class{
+		{Name: clothes[0], Precision: 0.6666666666666666, Recall: 0.5490196078431373, F1: 0.6021505376344086,
+			Support: 51},
+		{Name: clothes[1], Precision: 0.5555555555555556, Recall: 0.6122448979591837, F1: 0.5825242718446602,
+			Support: 49},
+		{Name: clothes[2], Precision: 0.5614035087719298, Recall: 0.6274509803921569, F1: 0.5925925925925926,
+			Support: 51},
+		{Name: clothes[3], Precision: 0.6170212765957447, Recall: 0.5918367346938775, F1: 0.6041666666666666,
+			Support: 49},
 	} {
 		near("precision", r.Classes[c].Precision, want.Precision)
 		near("recall", r.Classes[c].Recall, want.Recall)
@@ -311,7 +317,7 @@ func TestFiguresAgainstScikitLearn(t *testing.T) {
 			t.Errorf("class %d: %d images, want %d", c, r.Classes[c].Support, want.Support)
 		}
 	}
-	if last := r.Bins[len(r.Bins)-1]; len(r.Bins) != 9 || last.Images != 62 {
+	if last := r.Bins[len(r.Bins)-1]; len(r.Bins) != 9 || last.Samples != 62 {
 		t.Errorf("%+v: want 9 bins with images, 62 in the last", r.Bins)
 	} else {
 		near("confidence", last.Confidence, 0.978699817685911)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"evenweave/evaluation"
 )
 
 // Guess is a class and how likely it is.
@@ -21,7 +23,7 @@ func Top(scores []float32, classes []string, n int) ([]Guess, error) {
 	if len(scores) != len(classes) || len(scores) == 0 {
 		return nil, fmt.Errorf("evaluate: %d scores for %d classes", len(scores), len(classes))
 	}
-	logs, _, err := softmax(scores)
+	logs, _, err := evaluation.LogSoftmax(scores)
 	if err != nil {
 		return nil, fmt.Errorf("evaluate: %w", err)
 	}

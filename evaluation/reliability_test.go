@@ -1,4 +1,4 @@
-package evaluate
+package evaluation
 
 import (
 	"image/color"
@@ -7,9 +7,9 @@ import (
 
 // Each bar is as high as the share of right answers, its mark at the mean confidence, and nothing is where no image is.
 func TestReliabilityShowsEachBin(t *testing.T) {
-	m := Reliability([]Bin{{From: 0.2, To: 0.4, Images: 3, Confidence: 0.3, Accuracy: 0.6},
-		{From: 0.8, To: 1, Images: 9, Confidence: 0.95, Accuracy: 0}})
-	if m.Bounds().Dx() != ChartSide || m.Bounds().Dy() != ChartSide {
+	m := reliability([]Bin{{From: 0.2, To: 0.4, Samples: 3, Confidence: 0.3, Accuracy: 0.6},
+		{From: 0.8, To: 1, Samples: 9, Confidence: 0.95, Accuracy: 0}})
+	if m.Bounds().Dx() != chartSide || m.Bounds().Dy() != chartSide {
 		t.Fatalf("%v", m.Bounds())
 	}
 	at := func(x, y float64) color.Color {
@@ -27,6 +27,6 @@ func TestReliabilityShowsEachBin(t *testing.T) {
 			t.Errorf("at %v, %v: %v, want %v", p.x, p.y, got, p.want)
 		}
 	}
-	Reliability([]Bin{{From: 14. / 15, To: 1, Confidence: 1, Accuracy: 1}}) // to the very edge
-	Reliability(nil)
+	reliability([]Bin{{From: 14. / 15, To: 1, Confidence: 1, Accuracy: 1}}) // to the very edge
+	reliability(nil)
 }
