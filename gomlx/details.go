@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"evenweave"
-	"evenweave/dataset"
 	"evenweave/evaluation"
 
 	"github.com/gomlx/compute"
@@ -77,7 +76,7 @@ func (s *shown) details(picture func(int) (image.Image, error)) (evenweave.Detai
 }
 
 // add takes the outputs of a micro-batch: what is scored, and, of each sample or place, the label and the weight.
-func (s *shown) add(k kind, samples []int32, results []compute.Buffer) error {
+func (s *shown) add(k kind, samples []int, results []compute.Buffer) error {
 	var flats [3][]float32
 	for i, r := range results {
 		shape, err := r.Shape()
@@ -95,7 +94,7 @@ func (s *shown) add(k kind, samples []int32, results []compute.Buffer) error {
 	return nil
 }
 
-func (s *shown) count(k kind, samples []int32, scores, labels, weights []float32) (err error) {
+func (s *shown) count(k kind, samples []int, scores, labels, weights []float32) (err error) {
 	width := len(scores) / max(1, len(labels))
 	switch {
 	case k == ofClasses && s.classes == nil:
@@ -113,9 +112,9 @@ func (s *shown) count(k kind, samples []int32, scores, labels, weights []float32
 			err = s.positions.Add(i, float64(scores[i]), float64(labels[i]), float64(weights[i]))
 		case weights[i] == 0:
 		case k == ofClasses:
-			err = s.classes.Add(int(samples[i]), int(labels[i]), scores[i*width:(i+1)*width])
+			err = s.classes.Add(samples[i], int(labels[i]), scores[i*width:(i+1)*width])
 		case k == ofValues:
-			err = s.values.Add(int(samples[i]), float64(labels[i]), float64(scores[i]))
+			err = s.values.Add(samples[i], float64(labels[i]), float64(scores[i]))
 		}
 		if err != nil {
 			return err
@@ -199,16 +198,6 @@ func (b *builder) weights(f *forward, n, places int) *graph.Node {
 		return nil
 	}
 	return weights
-}
-
-// counted are the samples of a batch that a program sees.
-func counted(b *evenweave.Batch) (samples []int32) {
-	for i, w := range b.Content.(*dataset.Content).Weights {
-		if w == 1 {
-			samples = append(samples, b.Samples[i])
-		}
-	}
-	return samples
 }
 
 // places are sums over the sequences of a micro-batch, by place: of losses, of right predictions, and of weights.

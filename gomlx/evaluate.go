@@ -67,11 +67,11 @@ type measured struct {
 }
 
 func (m *Model) measure(b *evenweave.Batch, run *measured) error {
-	content, n, err := m.content(b)
-	if err != nil || n == 0 {
+	content, rows, err := m.content(b)
+	if err != nil || len(rows) == 0 {
 		return err
 	}
-	e, err := m.evaluation(n)
+	e, err := m.evaluation(len(rows))
 	if err != nil {
 		return err
 	}
@@ -91,11 +91,15 @@ func (m *Model) measure(b *evenweave.Batch, run *measured) error {
 	if err != nil {
 		return err
 	}
-	return e.take(results, counted(b), run)
+	samples := make([]int, len(rows))
+	for i, row := range rows {
+		samples[i] = int(b.Samples[row])
+	}
+	return e.take(results, samples, run)
 }
 
 // take reads loss, weight and metrics, then what metrics keep, then what is shown of the samples.
-func (e *evaluator) take(results []compute.Buffer, samples []int32, run *measured) (err error) {
+func (e *evaluator) take(results []compute.Buffer, samples []int, run *measured) (err error) {
 	defer func() { err = errors.Join(err, discard(results)) }()
 	totals := make([]float64, 2+e.metrics)
 	if err := results[0].ToFlatData(totals); err != nil {

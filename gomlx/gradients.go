@@ -18,18 +18,18 @@ func (m *Model) Gradients(b *evenweave.Batch, grads [][]float32) (sums evenweave
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	sums.Metrics = make([]int64, len(m.config.Counts))
-	content, n, err := m.content(b)
+	content, rows, err := m.content(b)
 	if err == nil {
 		err = m.check(grads)
 	}
 	if err != nil {
 		return sums, err
 	}
-	if n == 0 {
+	if len(rows) == 0 {
 		clearAll(grads)
 		return sums, nil
 	}
-	p, err := m.gradients(n)
+	p, err := m.gradients(len(rows))
 	if err != nil {
 		return sums, err
 	}
@@ -116,19 +116,18 @@ func (m *Model) sum(results []compute.Buffer, grads [][]float32) (s evenweave.Su
 	return s, nil
 }
 
-// content gathers the samples of a batch that are no padding: their bytes, for each input and label.
-func (m *Model) content(b *evenweave.Batch) (all [][]byte, samples int, err error) {
+// content gathers the samples of a batch that are no padding, its rows: their bytes, for each input and label.
+func (m *Model) content(b *evenweave.Batch) (all [][]byte, rows []int, err error) {
 	c, ok := b.Content.(*dataset.Content)
 	if !ok {
-		return nil, 0, fmt.Errorf("a batch of %T: this model takes a *dataset.Content", b.Content)
+		return nil, nil, fmt.Errorf("a batch of %T: this model takes a *dataset.Content", b.Content)
 	}
 	if m.closed {
-		return nil, 0, errClosed
+		return nil, nil, errClosed
 	}
-	var rows []int
 	for i, w := range c.Weights {
 		if w != 0 && w != 1 {
-			return nil, 0,
+			return nil, nil,
 				fmt.Errorf("sample %d has weight %v: 0 is padding and 1 a sample; weights of samples are a label "+
 					"of their own", i, w)
 		}
@@ -142,17 +141,17 @@ func (m *Model) content(b *evenweave.Batch) (all [][]byte, samples int, err erro
 			want = m.config.Labels
 		}
 		if len(flats) != len(want) {
-			return nil, 0, fmt.Errorf("the data have %d %s, Config has %d", len(flats), what, len(want))
+			return nil, nil, fmt.Errorf("the data have %d %s, Config has %d", len(flats), what, len(want))
 		}
 		for j, f := range flats {
 			bytes, err := rowsOf(f, want[j], rows, len(c.Weights))
 			if err != nil {
-				return nil, 0, fmt.Errorf("%s[%d]: %w", what, j, err)
+				return nil, nil, fmt.Errorf("%s[%d]: %w", what, j, err)
 			}
 			all = append(all, bytes)
 		}
 	}
-	return all, len(rows), nil
+	return all, rows, nil
 }
 
 // generatorState is GoMLX's, of three words, for the key of a micro-batch.
