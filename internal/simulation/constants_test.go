@@ -20,6 +20,9 @@ const (
 	fetchQuiet     = 10 * time.Second
 	restorePause   = 50 * time.Millisecond
 	pauseFor       = 5 * time.Second // how long a member's reports are void after it was paused
+
+	twoCopies = 4 // members from which on the coordinator sends two copies of a checkpoint
+	reserve   = 3 // it is asked for blocks that another member does not send after this part of the deadline
 )
 
 // TestConstantsAreTheProducts: constants that the product does not export have its values here.
@@ -36,6 +39,8 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"internal/cluster/watcher.go", "pollInterval", pollInterval},
 		{"internal/transfer/download.go", "again", restorePause},
 		{"worker/deadlines.go", "pauseFor", pauseFor},
+		{"worker/fetch.go", "twoCopies", twoCopies},
+		{"internal/transfer/download.go", "reserve", reserve},
 	} {
 		if got := constant(t, filepath.Join("..", "..", c.file), c.name); got != c.want {
 			t.Errorf("%s: %s is %v, the simulator has %v", c.file, c.name, got, c.want)
@@ -55,7 +60,7 @@ func parse(t *testing.T, file string) *ast.File {
 	return f
 }
 
-// constant is the value of a constant of a file, of the form N * time.Unit.
+// constant is the value of a constant of a file, of the form N or N * time.Unit.
 func constant(t *testing.T, file, name string) time.Duration {
 	t.Helper()
 	found := time.Duration(-1)
@@ -94,6 +99,10 @@ func flagDefault(t *testing.T, file, name string) time.Duration {
 }
 
 func duration(e ast.Expr) time.Duration {
+	if n, ok := e.(*ast.BasicLit); ok {
+		d, _ := time.ParseDuration(n.Value + "ns")
+		return d
+	}
 	product, ok := e.(*ast.BinaryExpr)
 	if !ok || product.Op != token.MUL {
 		return -1

@@ -362,7 +362,9 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 	if len(c.Holders) == 0 {
 		m.in(m.deadlines(x.world).Fetch,
 			func() { finish(&policy.Accusation{Kind: policy.KindFetch, Detail: "no checkpoint"}, 0) })
-		m.restore(x, c.Step, &over, func(fingerprint uint64) { finish(nil, fingerprint) })
+		r := &restoring{m: m, x: x, step: c.Step, over: &over, began: s.now,
+			got: func(fingerprint uint64) { finish(nil, fingerprint) }}
+		r.ask()
 		return
 	}
 	peer := x.world.Peers[c.Source(x.rank, x.world.Generation)]
@@ -376,34 +378,11 @@ func (m *member) fetch(x *session, c policy.Choice, next func()) {
 		switch {
 		case !ok:
 			finish(blame, 0)
-		case fingerprint != uint64(c.Fingerprint.Hi): // not the announced state
+		case fingerprint != uint64(c.Fingerprint.Hi) && s.bug != wrongBlocks: // not the announced state
 			blame.Kind = policy.KindProtocol
 			finish(blame, 0)
 		default:
 			finish(nil, fingerprint)
 		}
 	}, func() { finish(blame, 0) })
-}
-
-// restore asks the leader for a checkpoint until it comes.
-func (m *member) restore(x *session, step int64, over *bool, got func(uint64)) {
-	if *over || x.over {
-		return
-	}
-	address := x.world.Coordinator
-	if m.view.leader != "" {
-		address = m.view.leader
-	}
-	again := func() { m.in(restorePause, func() { m.restore(x, step, over, got) }) }
-	l := m.sim.leaderAt(address)
-	var fingerprint uint64
-	var ok bool
-	wanted := func() bool { return !*over && !x.over }
-	m.sim.transfer(m.process, l.process, wanted, func() { fingerprint, ok = m.sim.disk[step] }, func() {
-		if ok {
-			got(fingerprint)
-			return
-		}
-		again()
-	}, again)
 }

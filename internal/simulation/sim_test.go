@@ -23,6 +23,7 @@ const (
 	oneIsBelieved      // the coordinator believes a single member
 	votesTwice         // a state that a member reports twice has two votes
 	frozenView         // one unreadable record stops every view of etcd
+	wrongBlocks        // what another member sends of a state is not compared with the state's hash
 )
 
 // sim is one run: a queue of events in virtual time, on one goroutine. The same seed gives the same run.
@@ -52,6 +53,7 @@ type sim struct {
 	every    int64
 	size     time.Duration // that a state takes on the wire
 	large    bool          // states are fetched before admission
+	relayed  bool          // members pass a checkpoint on to each other; else the leader sends each a copy
 	caughtUp int           // members that entered a world with the state of the others
 	poisoned int64         // a step that no member can compute; 0: none
 	setup    setup
