@@ -95,6 +95,7 @@ type Coordinator struct {
 	page      *web.Page
 	job       string           // UUID of the job that this process has led; "" before the first term
 	healed    map[string]int64 // heals reported, by member
+	rewritten []error          // what this term found unusable in etcd, to be reported
 	condition health
 }
 

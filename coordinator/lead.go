@@ -41,6 +41,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	}
 	defer closeJournal()
 	c.begin(j, step)
+	c.warnOfRecords()
 	c.warnOfLoss(view, step)
 	c.steps.lead()
 	c.evaluator.missed(j.Spec)

@@ -29,8 +29,10 @@ import (
 //	                                         (with --extend and more to do: the record is extended)
 //	etcd is empty, the directory is not      go on from the newest checkpoint, in a new job record with a new UUID
 //	both are empty                           step 0: the only place where weights are initialised
+//	the world's record or the end's is bad   the job goes on as if they were lost: see unknownWorld
+//	the job's record is bad                  an error that names it, at every try
 func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64, error) {
-	view, err := c.client.Read(ctx)
+	view, err := c.client.ReadToLead(ctx)
 	if errors.Is(err, security.ErrNotSealed) {
 		return job.Job{}, 0, err
 	}
@@ -66,6 +68,9 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if lost := recorded(view); newest.Manifest.Step < lost && !c.damaged(lost) && !standing(view) {
 		return job.Job{}, 0, c.lacks(lost, fmt.Sprintf("step %d", newest.Manifest.Step))
 	}
+	if view.World == nil && view.Job.Generation > 0 {
+		view.World = unknownWorld(view)
+	}
 	j := *view.Job
 	if j.Backend != c.Backend {
 		return job.Job{}, 0, fmt.Errorf("job %q runs on backend %q, this coordinator has %q: another backend gives "+
@@ -80,7 +85,20 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if err != nil {
 		return job.Job{}, 0, errors.Join(errTermOver, err)
 	}
+	c.rewritten = view.SpoiltRecords()
 	return j, newest.Manifest.Step, nil
+}
+
+// unknownWorld follows on a world whose record is lost or cannot be used. It has no peers: the members of the one
+// before finish their step and rest. Any registered member may have been in that, so each one's state counts in the
+// next.
+func unknownWorld(view cluster.View) *job.World {
+	w := &job.World{Job: view.Job.UUID, Generation: view.Job.Generation + 1, Since: view.Job.Generation,
+		Reason: "the world's record was lost"}
+	for _, m := range view.Members[:min(len(view.Members), job.MaxPeers)] {
+		w.Away = append(w.Away, m.Peer())
+	}
+	return w
 }
 
 // recorded is the newest step that etcd's records call durable.
@@ -112,6 +130,17 @@ func standing(view cluster.View) bool {
 	return view.World != nil && slices.ContainsFunc(view.Members, func(m job.Member) bool {
 		return slices.Contains(view.World.Peers, job.Peer{ID: m.ID, Address: m.Address})
 	})
+}
+
+// warnOfRecords says which records this leader has found unusable and written again.
+func (c *Coordinator) warnOfRecords() {
+	for _, err := range c.rewritten {
+		if bad, ok := errors.AsType[*cluster.BadRecord](err); ok {
+			c.journal.emit(progress.Warning{Message: fmt.Sprintf("etcd key %s could not be used, and is written again: "+
+				"%s", job.Clean(bad.Key), job.Clean(bad.Cause.Error()))})
+		}
+	}
+	c.rewritten = nil
 }
 
 // warnOfLoss says what a lost checkpoint means. The next world's record names the older one, so that members which need

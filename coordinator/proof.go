@@ -77,6 +77,11 @@ func (p *proofs) used(generation int64, member, address string) bool {
 	return p.of(generation).peers[job.Peer{ID: member, Address: address}]
 }
 
+// unknown says whether that generation's world has left no record: this term began with one in its place.
+func (p *proofs) unknown(generation int64) bool {
+	return len(p.worlds) > 0 && p.worlds[0].Size() == 0 && generation < p.worlds[0].Generation
+}
+
 // saved forgets what a durable step makes void.
 func (p *proofs) saved(step int64) {
 	before := func(s int64) bool { return s <= step }

@@ -147,7 +147,8 @@ func (r *roster) inWorld(member string) bool {
 const maxAhead = 64
 
 // witnessed are the commits that a member can report: all, if it is in the present world; otherwise those of an earlier
-// world that it was in. Commits of a world that this term has not seen yet are kept until it has.
+// world that it was in. Commits of a world that this term has not seen yet are kept until it has; those of one that
+// left no record, until the member is in the present world.
 func (r *roster) witnessed(member string, commits []*proto.Commit) []*proto.Commit {
 	if r.inWorld(member) {
 		return commits
@@ -158,7 +159,7 @@ func (r *roster) witnessed(member string, commits []*proto.Commit) []*proto.Comm
 		switch {
 		case r.proofs.used(c.Generation, member, r.followers[member].address):
 			out = append(out, c)
-		case c.Generation > present.Generation:
+		case c.Generation > present.Generation || r.proofs.unknown(c.Generation):
 			ahead = append(ahead, c)
 		}
 	}

@@ -32,6 +32,16 @@ func (c *Client) Read(ctx context.Context) (View, error) {
 	return v, c.explain(ctx, err)
 }
 
+// ReadToLead is Read for a process that is about to lead the job. Its first transaction writes all records again, so it
+// needs the job's record alone: a world or an end that cannot be used is none, and named in the view.
+func (c *Client) ReadToLead(ctx context.Context) (View, error) {
+	v, err := c.read(ctx, "")
+	if err == nil && v.Spoilt() && v.Job == nil {
+		return View{}, v.spoilt[0]
+	}
+	return v, c.explain(ctx, err)
+}
+
 // read is Read without the explanation of why etcd does not answer, which may take a second. It skips and names
 // unusable records of the coordinator too. If only names a member, the view has no other's record.
 func (c *Client) read(ctx context.Context, only string) (View, error) {

@@ -135,6 +135,9 @@ func (v *View) spoil(why error) {
 // Spoilt says that a stranger has written a record of the coordinator's, or damaged it. The view has the one before.
 func (v View) Spoilt() bool { return len(v.spoilt) > 0 }
 
+// SpoiltRecords names those records.
+func (v View) SpoiltRecords() []error { return v.spoilt }
+
 // encode cannot fail: the records are plain values.
 func encode(record any) []byte {
 	b, err := json.Marshal(record)
@@ -161,7 +164,11 @@ func (r records) puts(by sealer, k keys, now time.Time) (ops []clientv3.Op, err 
 		}
 		ops = append(ops, clientv3.OpPut(key, string(value)))
 	}
-	put(k.job(), kindJob, r.Job)
+	j := *r.Job
+	if r.World != nil {
+		j.Generation = r.World.Generation
+	}
+	put(k.job(), kindJob, j)
 	if r.World == nil {
 		ops = append(ops, clientv3.OpDelete(k.world()))
 	} else {

@@ -17,6 +17,9 @@ type Job struct {
 	NumericsParts string `json:"numerics_parts,omitempty"`
 	// CheckpointEvery is the distance of due checkpoints in steps beside each epoch's end; 0: none.
 	CheckpointEvery int64 `json:"checkpoint_every"`
+	// Generation is that of the world that was written with this record; 0: none was. If the world's record is lost,
+	// the next one goes on from here.
+	Generation int64 `json:"generation,omitempty"`
 }
 
 // Due says whether the state after `step` updates must reach a durable checkpoint. A pure function, so that members

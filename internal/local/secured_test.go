@@ -170,6 +170,13 @@ func (s *said) Write(b []byte) (int, error) {
 	return s.text.Write(b)
 }
 
+// String is the text up to now.
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 func (s *said) log() *slog.Logger {
 	return slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
