@@ -47,6 +47,7 @@ type generation struct {
 	caught    int64     // parts of it that had arrived
 	moved     time.Time // when they were fewer
 	fetching  *fetching // a state, while the ranks go on with their exchanges; nil: none
+	opened    bool      // all ranks had one state once
 	restored  int64     // step of the checkpoint that this opening has loaded; -1: none
 	furthest  int64     // step that ranks have reported
 	exchanges int       // exchanges since then
@@ -101,7 +102,10 @@ func (g *generation) open(ctx context.Context) error {
 			return err
 		}
 		exchange := policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep,
-			Total: g.replica.job.Spec.TotalSteps(), Fresh: g.world.FreshRanks()}
+			Total: g.replica.job.Spec.TotalSteps()}
+		if !g.opened { // after that all have proved their states: none is fresh
+			exchange.Fresh = g.world.FreshRanks()
+		}
 		choice := policy.Choose(exchange)
 		// Its own deadline ends a fetch in half of that time.
 		limit := 2 * g.deadlines().Fetch
@@ -118,7 +122,7 @@ func (g *generation) open(ctx context.Context) error {
 		switch {
 		case choice.Agreed:
 			g.catching.stop()
-			g.catching = nil
+			g.catching, g.opened = nil, true
 			if err := g.replica.keepDue(); err != nil {
 				return err
 			}

@@ -36,6 +36,7 @@ type crew struct {
 	members map[string]*hand
 	alive   []string       // the last world's members
 	backoff int            // of future worlds
+	fresh   []string       // in future worlds
 	data    evenweave.Data // of members that start from now on; nil: points, each slowly
 	cutOff  bool           // no request to leave arrives
 	parted  [2]string      // no stream opens from the first to the second
@@ -163,7 +164,8 @@ func (c *crew) request(id string) {
 func (c *crew) publish(planned bool, ids ...string) {
 	c.change(func(v *cluster.View) {
 		c.alive = ids
-		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator", Backoff: c.backoff}
+		w := job.World{Job: c.job.UUID, Generation: 1, Since: 1, Coordinator: "coordinator", Backoff: c.backoff,
+			Fresh: c.fresh}
 		if v.World == nil && c.large > 0 {
 			w.Fresh = ids
 		}

@@ -70,6 +70,41 @@ func TestTieIsReplayed(t *testing.T) {
 	})
 }
 
+// TestAJoinerThatTrainsCounts: it has proved its state when the world opened. Of it and the one that was there before,
+// the right one is unknown too.
+func TestAJoinerThatTrainsCounts(t *testing.T) {
+	want := calm(t, steps)
+	for _, wrong := range []string{"a", "b"} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			skew := func(h *hand) {
+				failed := false
+				h.model.skew = func(step int64) (now bool) {
+					now = h.ID == wrong && step == 12 && !failed
+					failed = failed || now
+					return now
+				}
+			}
+			a := c.start("a", 1, nil)
+			skew(a)
+			c.publish(false, "a")
+			a.until(3)
+			b := c.start("b", 1, nil)
+			skew(b)
+			c.fresh = []string{"b"}
+			c.publish(true, "a", "b")
+			if got := c.finish("a", "b"); got != want {
+				t.Errorf("%s was wrong: ends with %s, a calm run with %s", wrong, got, want)
+			}
+			for _, h := range []*hand{a, b} {
+				if s, _ := h.report.read(0); s.Heals != 1 || !strings.Contains(s.Heal, "checkpoint of step") {
+					t.Errorf("%s was wrong: %s has %d heals: %q", wrong, h.ID, s.Heals, s.Heal)
+				}
+			}
+		})
+	}
+}
+
 // TestTieAtTheEnd: the same for the last update, which no step compares.
 func TestTieAtTheEnd(t *testing.T) {
 	want := calm(t, steps)

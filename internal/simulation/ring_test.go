@@ -42,6 +42,7 @@ type session struct {
 	admitted bool // the right neighbour took its stream
 	accepted bool // the left neighbour's stream is there
 	running  bool
+	agreed   bool // all ranks had one state once
 	final    bool // nothing is left to compute: agree once more, then hold
 	round    int
 	waits    int  // counts waits, so that the deadline of an old one is void
@@ -304,13 +305,17 @@ func (x *session) opened(this *round) {
 			newest = max(newest, c.knows)
 		}
 	}
-	c := policy.Choose(policy.Exchange{Slots: slots, DurableStep: x.world.DurableStep, Total: s.total,
-		Fresh: x.world.FreshRanks()})
+	exchange := policy.Exchange{Slots: slots, DurableStep: x.world.DurableStep, Total: s.total}
+	if !x.agreed {
+		exchange.Fresh = x.world.FreshRanks()
+	}
+	c := policy.Choose(exchange)
 	if s.bug == checkpointWins && c.Step > x.world.DurableStep && !c.Agreed {
 		c = policy.Choice{Step: x.world.DurableStep}
 	}
 	switch {
 	case c.Agreed:
+		x.agreed = true
 		for _, other := range s.members {
 			inside := slices.Contains(x.ring.sessions, other.session) && !slices.Contains(x.world.Fresh, other.id)
 			reachable := s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo() &&
