@@ -11,12 +11,10 @@ import (
 
 	"evenweave"
 	"evenweave/evaluation"
-	"evenweave/fashion/cnn"
 	"evenweave/fashion/evaluate"
 )
 
 func (o *options) commands() []evenweave.Command {
-	step := &benchOptions{Backend: "auto", MicroBatch: 16, Batch: 128, Parallelism: 1, Time: 5 * time.Second}
 	measure := &evaluateOptions{}
 	return []evenweave.Command{
 		{
@@ -28,12 +26,6 @@ of a run with --classes, on the test images of these. The most confident mistake
 -o html, which is one page without other files, and in --png.`,
 		},
 		predictCommand(),
-		{
-			Name: "bench model", About: "Measure gradients and updates of the model on this machine", Options: step,
-			Run: step.run,
-			Long: `Measures images/s and ms of a gradient call and an update, beside a matrix product of the same run,
-which is the machine's limit.`,
-		},
 	}
 }
 
@@ -99,29 +91,4 @@ func byLabel(r evaluation.Result, pictures []evenweave.Picture) []evenweave.Gall
 			Caption: r.Classes[m.Predicted].Name})
 	}
 	return slices.DeleteFunc(rows, func(g evenweave.Gallery) bool { return len(g.Pictures) == 0 })
-}
-
-// benchOptions are the flags of `bench model`.
-type benchOptions struct {
-	Backend     string        `flag:"backend" help:"auto, xla, xla:cuda or go"`
-	MicroBatch  int           `flag:"micro-batch" help:"samples of one gradient call"`
-	Batch       int           `flag:"batch" help:"samples of one step"`
-	Parallelism int           `flag:"parallelism" help:"calls side by side"`
-	Time        time.Duration `flag:"time" help:"to measure for"`
-}
-
-// Validate implements evenweave.Validator.
-func (o *benchOptions) Validate() error {
-	if o.MicroBatch < 1 || o.Parallelism < 1 || o.Batch < o.MicroBatch || o.Batch%o.MicroBatch != 0 {
-		return fmt.Errorf("--micro-batch %d, --parallelism %d, --batch %d: must be at least 1, and the micro-batch "+
-			"divide the batch", o.MicroBatch, o.Parallelism, o.Batch)
-	}
-	return nil
-}
-
-func (o *benchOptions) run(ctx context.Context, c *evenweave.Invocation) error {
-	return cnn.Bench(ctx, cnn.BenchOptions{
-		Backend: o.Backend, MicroBatch: o.MicroBatch, Batch: o.Batch, Parallelism: o.Parallelism, Duration: o.Time,
-		JSON: c.JSON,
-	}, c.Stdout)
 }

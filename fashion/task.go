@@ -5,7 +5,7 @@
 //	options.go   what its user may choose
 //	data.go      the samples
 //	details.go   what an evaluation shows
-//	commands.go  evaluate with tables, predict, bench model
+//	commands.go  evaluate with tables, predict
 //	cnn/         the network, in GoMLX
 //	evaluate/    accuracy, tables, pictures
 //	fashionmnist/ the data's files

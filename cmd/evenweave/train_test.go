@@ -291,7 +291,6 @@ func TestUsage(t *testing.T) {
 		{[]string{"bench", "allreduce", "--workers", "1"}, exitUsage, "2 or more"},
 		{[]string{"bench", "allreduce", "--dtype", "int8"}, exitUsage, "int8"},
 		{[]string{"bench", "allreduce", "--net", "moon"}, exitUsage, "moon"},
-		{[]string{"bench", "model", "--batch", "24"}, exitUsage, "--batch 24"},
 		{[]string{"bench", "step", "--workers", "9"}, exitUsage, "8 micro-batches"},
 		{[]string{"scale"}, exitUsage, "one number"},
 		{[]string{"status", "--dir", "/nowhere"}, exitFailed, "/nowhere"},

@@ -108,12 +108,3 @@ func (m *Model) spread(grads [][]float32, flat []float32) {
 		copy(grads[i], flat[t.Offset:])
 	}
 }
-
-// split cuts a flat gradient into tensors, which join finds to be one piece.
-func (m *Model) split(flat []float32) [][]float32 {
-	grads := make([][]float32, len(m.all))
-	for i, t := range m.all {
-		grads[i] = flat[t.Offset : t.Offset+t.Size()]
-	}
-	return grads
-}
