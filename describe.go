@@ -17,9 +17,9 @@ type Scheduler interface {
 
 // Layer is one row of the table shown at the start.
 type Layer struct {
-	Name       string
-	Output     string // shape of the output, as people write it: "28x28x32"
-	Parameters int
+	Name       string `json:"name"`
+	Output     string `json:"output"` // shape of one sample's output, as people write it: "28x28x32"
+	Parameters int    `json:"parameters"`
 }
 
 // Inspector may be implemented by a Model that knows more of its variables than Tensors says, for `PROGRAM inspect`.

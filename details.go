@@ -22,19 +22,19 @@ type Details struct {
 
 // Table is a table of numbers, a confusion matrix for example.
 type Table struct {
-	Title string
-	About string // one sentence: how to read it
+	Title string `json:"title"`
+	About string `json:"about,omitempty"` // one sentence: how to read it
 	// Columns are the heads of the columns, the one of the rows' names first.
-	Columns []string
-	Rows    []Row
+	Columns []string `json:"columns"`
+	Rows    []Row    `json:"rows"`
 	// Shaded says that each cell is shaded by its value: the table is a matrix of one quantity, 0 or more.
-	Shaded bool
+	Shaded bool `json:"shaded,omitempty"`
 }
 
 // Row is a row of a Table: its name, and a number for each other column.
 type Row struct {
-	Name  string
-	Cells []float64
+	Name  string    `json:"name"`
+	Cells []float64 `json:"cells"`
 }
 
 // Gallery is pictures of samples, the most confident mistakes for example.

@@ -15,10 +15,10 @@ type Evaluator interface {
 type Figure struct {
 	// Name is short: "accuracy", "loss", "perplexity"; at most 40 printable characters, and no two figures have the
 	// same. It is shown as test_NAME. Of at most 64 figures, those that are no finite number are left out.
-	Name  string
-	Value float64
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
 	// Better says in which direction the figure improves.
-	Better Direction
+	Better Direction `json:"better"`
 }
 
 // Direction says whether more or less of something is better.

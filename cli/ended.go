@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/progress"
@@ -23,23 +24,23 @@ import (
 // ended is what `status` says of a run that is over, from its directory alone. Fields that a live run has too have the
 // same names.
 type ended struct {
-	Event       string            `json:"event"`
-	Time        time.Time         `json:"time"`
-	State       string            `json:"state"` // done, stopped, failed or killed
-	Reason      string            `json:"reason"`
-	At          time.Time         `json:"ended,omitzero"`
-	Job         string            `json:"job"`
-	Generation  uint64            `json:"generation"`
-	Step        int               `json:"step"`
-	Steps       int               `json:"steps"` // 0: not known
-	Epoch       int               `json:"epoch"`
-	Workers     int               `json:"workers"` // at the end
-	Members     []memberStatus    `json:"members"` // none now
-	Coordinator *leaderStatus     `json:"coordinator"`
-	Weights     string            `json:"weights_sha256,omitempty"`
-	Checkpoint  string            `json:"checkpoint,omitempty"` // the newest valid one
-	Evaluated   int               `json:"evaluated_step,omitempty"`
-	Figures     []progress.Figure `json:"figures,omitempty"` // of the last evaluation
+	Event       string             `json:"event"`
+	Time        time.Time          `json:"time"`
+	State       string             `json:"state"` // done, stopped, failed or killed
+	Reason      string             `json:"reason"`
+	At          time.Time          `json:"ended,omitzero"`
+	Job         string             `json:"job"`
+	Generation  uint64             `json:"generation"`
+	Step        int                `json:"step"`
+	Steps       int                `json:"steps"` // 0: not known
+	Epoch       int                `json:"epoch"`
+	Workers     int                `json:"workers"` // at the end
+	Members     []memberStatus     `json:"members"` // none now
+	Coordinator *leaderStatus      `json:"coordinator"`
+	Weights     string             `json:"weights_sha256,omitempty"`
+	Checkpoint  string             `json:"checkpoint,omitempty"` // the newest valid one
+	Evaluated   int                `json:"evaluated_step,omitempty"`
+	Figures     []evenweave.Figure `json:"figures,omitempty"` // of the last evaluation
 
 	dir     string
 	program string // that goes on with it: train or coordinator

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -93,25 +94,11 @@ func printEvaluation(c *evenweave.Invocation, figures []evenweave.Figure, d even
 	return err
 }
 
-// table is an evenweave.Table as JSON has it.
-type table struct {
-	Title   string   `json:"title"`
-	Columns []string `json:"columns"` // the head of the rows' names first
-	Rows    []row    `json:"rows"`
-}
-
-type row struct {
-	Name  string    `json:"name"`
-	Cells []float64 `json:"cells"`
-}
-
-func tablesOf(all []evenweave.Table) (out []table) {
-	for _, t := range all {
-		rows := make([]row, len(t.Rows))
-		for i, r := range t.Rows {
-			rows[i] = row(r)
-		}
-		out = append(out, table{t.Title, t.Columns, rows})
+// tablesOf are the tables as JSON has them: without what is for people alone.
+func tablesOf(all []evenweave.Table) []evenweave.Table {
+	out := slices.Clone(all)
+	for i := range out {
+		out[i].About, out[i].Shaded = "", false
 	}
 	return out
 }

@@ -75,7 +75,7 @@ func TestEvaluateShowsWhatAnyModelShows(t *testing.T) {
 	}
 	var line struct {
 		Accuracy float64 `json:"test_accuracy"`
-		Tables   []table
+		Tables   []evenweave.Table
 	}
 	if err := json.Unmarshal([]byte(text), &line); err != nil || line.Accuracy != 100 || len(line.Tables) != 1 ||
 		line.Tables[0].Rows[0].Cells[0] != 12 {

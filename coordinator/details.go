@@ -31,14 +31,7 @@ func (e *evaluator) measure(ctx context.Context, step, epoch int) ([]evenweave.F
 // encoded is what a model shows as views take it: pictures as PNG files. One that cannot be encoded is empty, and is
 // left out as such.
 func encoded(d evenweave.Details) (out progress.Details) {
-	for _, t := range d.Tables {
-		rows := make([]progress.Row, len(t.Rows))
-		for i, r := range t.Rows {
-			rows[i] = progress.Row(r)
-		}
-		out.Tables = append(out.Tables, progress.Table{Title: t.Title, About: t.About, Columns: t.Columns, Rows: rows,
-			Shaded: t.Shaded})
-	}
+	out.Tables = d.Tables
 	for _, g := range d.Galleries {
 		gallery := progress.Gallery{Title: g.Title, About: g.About, Charts: g.Charts}
 		for _, p := range g.Pictures[:min(len(g.Pictures), progress.MaxPictures+1)] {

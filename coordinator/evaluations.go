@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/progress"
 )
@@ -155,7 +156,7 @@ func better(a, b progress.Evaluation) int {
 }
 
 // merit rises as a figure improves; one that is missing, because it was no number, is the worst.
-func merit(figures []progress.Figure, of progress.Figure) float64 {
+func merit(figures []evenweave.Figure, of evenweave.Figure) float64 {
 	if value, ok := progress.Find(figures, of.Name); ok {
 		return value * float64(of.Better)
 	}

@@ -161,7 +161,7 @@ func (e *evaluator) spared() []int64 {
 }
 
 // figures are a model's figures as events have them. One that is no number, which JSON cannot hold, is left out.
-func figures(all []evenweave.Figure) (out []progress.Figure, err error) {
+func figures(all []evenweave.Figure) (out []evenweave.Figure, err error) {
 	if len(all) > progress.MaxMetrics {
 		return nil, fmt.Errorf("the model's evaluation gave %d figures: at most %d", len(all), progress.MaxMetrics)
 	}
@@ -173,7 +173,7 @@ func figures(all []evenweave.Figure) (out []progress.Figure, err error) {
 			return nil, fmt.Errorf("the model's evaluation gave two figures of the name %q", f.Name)
 		}
 		if f.Value-f.Value == 0 { // finite
-			out = append(out, progress.Figure{Name: f.Name, Value: f.Value, Better: int(f.Better)})
+			out = append(out, f)
 		}
 	}
 	return out, nil

@@ -17,11 +17,11 @@ import (
 // The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its
 // record.
 func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
-	found := func(accuracy float64) []progress.Figure {
-		return []progress.Figure{{Name: "accuracy", Value: accuracy}}
+	found := func(accuracy float64) []evenweave.Figure {
+		return []evenweave.Figure{{Name: "accuracy", Value: accuracy}}
 	}
 	held := func(step int, test, accuracy, loss float64) progress.Record {
-		return progress.Record{Event: progress.Evaluation{Step: step, Figures: found(test), Holdout: []progress.Figure{
+		return progress.Record{Event: progress.Evaluation{Step: step, Figures: found(test), Holdout: []evenweave.Figure{
 			{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}}}
 	}
 	e := newEvaluations()
@@ -38,7 +38,7 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 	e = newEvaluations()
 	// its accuracy was no number
 	recall(held(10, 0.9, 0.8, 0.5), progress.Record{Event: progress.Evaluation{Step: 20,
-		Holdout: []progress.Figure{{Name: "loss", Value: 0.1, Better: -1}}}})
+		Holdout: []evenweave.Figure{{Name: "loss", Value: 0.1, Better: -1}}}})
 	if step, ok := e.best(); !ok || step != 10 {
 		t.Errorf("best is step %d, %v; want 10: step 20 has no accuracy", step, ok)
 	}
@@ -53,7 +53,7 @@ func TestBestIsChosenOnHeldOutSamples(t *testing.T) {
 func TestEvaluationsAreKnownInBoundedMemory(t *testing.T) {
 	e := newEvaluations()
 	for step := 1; step <= 5*maxResults; step++ {
-		e.recall(progress.Record{Event: progress.Evaluation{Step: step, Holdout: []progress.Figure{
+		e.recall(progress.Record{Event: progress.Evaluation{Step: step, Holdout: []evenweave.Figure{
 			{Name: "loss", Value: math.Abs(float64(step - 70)), Better: -1}}}})
 	}
 	for _, step := range []int64{1, 70, 5 * maxResults} {
@@ -147,7 +147,7 @@ func TestFiguresAreNamed(t *testing.T) {
 		{Name: "loss", Value: 2},
 	}
 	got, err := figures(all)
-	if want := []progress.Figure{{Name: "perplexity", Value: 12, Better: -1}, {Name: "loss", Value: 2}}; err != nil ||
+	if want := []evenweave.Figure{{Name: "perplexity", Value: 12, Better: -1}, {Name: "loss", Value: 2}}; err != nil ||
 		!slices.Equal(got, want) {
 		t.Errorf("figures %+v, %v", got, err)
 	}

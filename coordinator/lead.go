@@ -149,13 +149,11 @@ func (c *Coordinator) begin(j job.Job, step int64) {
 }
 
 // layers is the table of a model that describes itself.
-func layers(m evenweave.Model) (table []progress.Layer) {
+func layers(m evenweave.Model) []evenweave.Layer {
 	if d, ok := m.(evenweave.Describer); ok {
-		for _, l := range d.Layers() {
-			table = append(table, progress.Layer{Name: l.Name, Output: l.Output, Parameters: l.Parameters})
-		}
+		return d.Layers()
 	}
-	return table
+	return nil
 }
 
 // conclude waits for the running evaluations, unless interrupted, and reports the end. It returns nil for a complete

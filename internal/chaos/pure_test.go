@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/progress"
 	"evenweave/internal/security"
 )
@@ -164,7 +165,7 @@ func TestCutHoldsBack(t *testing.T) {
 }
 
 func TestDifferences(t *testing.T) {
-	figures := []progress.Figure{{Name: "accuracy", Value: 0.5}}
+	figures := []evenweave.Figure{{Name: "accuracy", Value: 0.5}}
 	of := func(change func(*Result)) *Result {
 		r := newResult()
 		r.Observe(progress.Record{Event: progress.Evaluation{Step: 3, Figures: figures}})

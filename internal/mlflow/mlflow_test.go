@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/progress"
 )
 
@@ -154,7 +155,7 @@ func TestAJobIsOneRun(t *testing.T) {
 	second := begin(s, io.Discard)
 	observe(second, progress.Start{Job: "evenweave", UUID: "u-1"})
 	steps(second, 701, 701)
-	observe(second, progress.Evaluation{Step: 701, Figures: []progress.Figure{{Name: "loss", Value: 2}}})
+	observe(second, progress.Evaluation{Step: 701, Figures: []evenweave.Figure{{Name: "loss", Value: 2}}})
 	observe(second, progress.Done{Step: 701, Complete: true, WeightsSHA256: "ab"})
 	closed(t, second)
 	if got := s.losses(); len(got) != 701 || len(s.runs) != 1 || s.status != "FINISHED" ||
@@ -196,7 +197,7 @@ func TestWhatIsRefusedIsLeftOut(t *testing.T) {
 	s.refuse = "test/odd"
 	r := begin(s, io.Discard)
 	observe(r, progress.Start{UUID: "u"})
-	observe(r, progress.Evaluation{Step: 1, Figures: []progress.Figure{{Name: "odd", Value: 1}}})
+	observe(r, progress.Evaluation{Step: 1, Figures: []evenweave.Figure{{Name: "odd", Value: 1}}})
 	for {
 		r.mu.Lock()
 		lost := r.lost

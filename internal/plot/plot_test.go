@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/progress"
 )
 
@@ -30,7 +31,7 @@ func training() []progress.Record {
 				Value: 1 - 0.36*trend + 0.025*random.NormFloat64()}}}})
 		if s%469 == 0 {
 			records = append(records, progress.Record{Time: now, Event: progress.Evaluation{Step: s, Epoch: s / 469,
-				Figures: []progress.Figure{{Name: "accuracy", Value: 0.921 - 0.11*math.Exp(-float64(s)/1100),
+				Figures: []evenweave.Figure{{Name: "accuracy", Value: 0.921 - 0.11*math.Exp(-float64(s)/1100),
 					Better: 1},
 					{Name: "loss", Value: 0.225 + 0.3*math.Exp(-float64(s)/1100), Better: -1}}}})
 		}
@@ -54,9 +55,9 @@ func TestPlotDrawsWhateverTheRecordsHold(t *testing.T) {
 	huge := progress.Record{Time: now, Event: progress.Step{Step: 1, Epoch: 1, Loss: 1e300}}
 	mae := progress.Record{Time: now, Event: progress.Step{Step: 1, Epoch: 1, Loss: 0.1, Metrics: []progress.Metric{
 		{Name: "mae", Value: -3}, {Name: "bits", Value: 1e9}}}}
-	perplexity := progress.Record{Time: now, Event: progress.Evaluation{Step: 1, Figures: []progress.Figure{
+	perplexity := progress.Record{Time: now, Event: progress.Evaluation{Step: 1, Figures: []evenweave.Figure{
 		{Name: "perplexity", Value: 3}}}}
-	many := progress.Record{Time: now, Event: progress.Evaluation{Step: 1, Figures: make([]progress.Figure, 64)}}
+	many := progress.Record{Time: now, Event: progress.Evaluation{Step: 1, Figures: make([]evenweave.Figure, 64)}}
 	for i := range many.Event.(progress.Evaluation).Figures {
 		many.Event.(progress.Evaluation).Figures[i].Name = fmt.Sprint("figure", i)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"evenweave"
 )
 
 func TestEveryEventSurvivesItsLine(t *testing.T) {
@@ -66,7 +68,8 @@ func TestDecodeNamesDamage(t *testing.T) {
 }
 
 func TestEncodeRefusesWhatJSONCannotHold(t *testing.T) {
-	for _, e := range []Event{nil, Step{Loss: math.NaN()}, Evaluation{Figures: []Figure{{Value: math.Inf(1)}}},
+	for _, e := range []Event{nil, Step{Loss: math.NaN()},
+		Evaluation{Figures: []evenweave.Figure{{Value: math.Inf(1)}}},
 		Step{Metrics: []Metric{{"mae", math.NaN()}}}} {
 		if line, err := Encode(Record{noon, e}); err == nil {
 			t.Errorf("%+v gave %s", e, line)

@@ -8,30 +8,16 @@ import (
 	"slices"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/job"
 )
 
 // Details is what an evaluation shows beside its figures. It is no [Event]: only views show it, and keep the newest.
 type Details struct {
-	Step      int       `json:"step"`
-	Epoch     int       `json:"epoch"`
-	Tables    []Table   `json:"tables,omitempty"`
-	Galleries []Gallery `json:"galleries,omitempty"`
-}
-
-// Table is a table of numbers. Columns has the head of the rows' names first.
-type Table struct {
-	Title   string   `json:"title"`
-	About   string   `json:"about,omitempty"`
-	Columns []string `json:"columns"`
-	Rows    []Row    `json:"rows"`
-	Shaded  bool     `json:"shaded,omitempty"`
-}
-
-// Row is a row of a [Table].
-type Row struct {
-	Name  string    `json:"name"`
-	Cells []float64 `json:"cells"`
+	Step      int               `json:"step"`
+	Epoch     int               `json:"epoch"`
+	Tables    []evenweave.Table `json:"tables,omitempty"`
+	Galleries []Gallery         `json:"galleries,omitempty"`
 }
 
 // Gallery is labelled pictures.
@@ -71,12 +57,12 @@ func (d Details) Bounded() (out Details, leftOut []string) {
 		leftOut = append(leftOut, fmt.Sprintf("%s %q: %v", what, job.Clean(title), err))
 	}
 	for _, t := range d.Tables {
-		if err := t.check(); err != nil {
+		if err := checkTable(t); err != nil {
 			without("table", t.Title, err)
 		} else if len(out.Tables) == maxTables {
 			without("table", t.Title, fmt.Errorf("more than %d tables", maxTables))
 		} else {
-			out.Tables = append(out.Tables, t.clean())
+			out.Tables = append(out.Tables, cleanTable(t))
 		}
 	}
 	pictures, size := 0, 0
@@ -105,7 +91,7 @@ func (d Details) Bounded() (out Details, leftOut []string) {
 	return out, leftOut
 }
 
-func (t Table) check() error {
+func checkTable(t evenweave.Table) error {
 	if len(t.Columns) < 2 || len(t.Columns) > maxCells+1 || len(t.Rows) < 1 || len(t.Rows) > maxCells {
 		return fmt.Errorf("%d columns and %d rows: at least 2 and 1, at most %d and %d", len(t.Columns), len(t.Rows),
 			maxCells+1, maxCells)
@@ -123,13 +109,13 @@ func (t Table) check() error {
 	return nil
 }
 
-func (t Table) clean() Table {
-	out := Table{Title: job.Clean(t.Title), About: job.Clean(t.About), Shaded: t.Shaded}
+func cleanTable(t evenweave.Table) evenweave.Table {
+	out := evenweave.Table{Title: job.Clean(t.Title), About: job.Clean(t.About), Shaded: t.Shaded}
 	for _, c := range t.Columns {
 		out.Columns = append(out.Columns, job.Clean(c))
 	}
 	for _, r := range t.Rows {
-		out.Rows = append(out.Rows, Row{job.Clean(r.Name), slices.Clone(r.Cells)})
+		out.Rows = append(out.Rows, evenweave.Row{Name: job.Clean(r.Name), Cells: slices.Clone(r.Cells)})
 	}
 	return out
 }

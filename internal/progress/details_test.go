@@ -9,6 +9,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"evenweave"
 )
 
 func file(t *testing.T, width, height int) []byte {
@@ -20,10 +22,10 @@ func file(t *testing.T, width, height int) []byte {
 	return b.Bytes()
 }
 
-func grid(rows, columns int, value float64) Table {
-	t := Table{Title: "grid", Shaded: true, Columns: make([]string, columns+1)}
+func grid(rows, columns int, value float64) evenweave.Table {
+	t := evenweave.Table{Title: "grid", Shaded: true, Columns: make([]string, columns+1)}
 	for range rows {
-		r := Row{Cells: make([]float64, columns)}
+		r := evenweave.Row{Cells: make([]float64, columns)}
 		for i := range r.Cells {
 			r.Cells[i] = value
 		}
@@ -45,12 +47,15 @@ func TestDetailsAreBounded(t *testing.T) {
 		tables, pictures, leftOut int
 	}{
 		"nothing": {},
-		"all":     {Details{Tables: []Table{grid(10, 10, 3)}, Galleries: []Gallery{pictures(24, good)}}, 1, 24, 0},
-		"largest": {Details{Tables: []Table{grid(64, 64, 0)}, Galleries: []Gallery{pictures(64, good)}}, 1, 64, 0},
-		"many tables": {Details{Tables: []Table{grid(1, 1, 1), grid(1, 1, 1), grid(1, 1, 1), grid(1, 1, 1),
+		"all": {Details{Tables: []evenweave.Table{grid(10, 10, 3)}, Galleries: []Gallery{pictures(24, good)}}, 1,
+			24, 0},
+		"largest": {Details{Tables: []evenweave.Table{grid(64, 64, 0)}, Galleries: []Gallery{pictures(64, good)}}, 1,
+			64, 0},
+		"many tables": {Details{Tables: []evenweave.Table{grid(1, 1, 1), grid(1, 1, 1), grid(1, 1, 1), grid(1, 1, 1),
 			grid(1, 1, 1), grid(1, 1, 1)}}, 4, 0, 2},
-		"rows":      {Details{Tables: []Table{grid(65, 2, 1), grid(2, 65, 1), grid(0, 2, 1), grid(2, 0, 1)}}, 0, 0, 4},
-		"cells":     {Details{Tables: []Table{ragged, grid(1, 1, math.NaN()), grid(1, 1, -1)}}, 0, 0, 3},
+		"rows": {Details{Tables: []evenweave.Table{grid(65, 2, 1), grid(2, 65, 1), grid(0, 2, 1), grid(2, 0, 1)}},
+			0, 0, 4},
+		"cells":     {Details{Tables: []evenweave.Table{ragged, grid(1, 1, math.NaN()), grid(1, 1, -1)}}, 0, 0, 3},
 		"pictures":  {Details{Galleries: []Gallery{pictures(40, good), pictures(40, good)}}, 0, 64, 1},
 		"galleries": {Details{Galleries: make([]Gallery, 9)}, 0, 0, 5},
 		"no PNG": {Details{Galleries: []Gallery{pictures(3, []byte("<svg onload=alert(1)>")), pictures(1, nil)}}, 0,
@@ -72,8 +77,8 @@ func TestDetailsAreBounded(t *testing.T) {
 		}
 	}
 	long := strings.Repeat("x\x1b[2J\u202e", 1000)
-	out, _ := Details{Tables: []Table{{Title: long, About: long, Columns: []string{long, long},
-		Rows: []Row{{long, []float64{1}}}}}, Galleries: []Gallery{{Title: long, About: long,
+	out, _ := Details{Tables: []evenweave.Table{{Title: long, About: long, Columns: []string{long, long},
+		Rows: []evenweave.Row{{Name: long, Cells: []float64{1}}}}}, Galleries: []Gallery{{Title: long, About: long,
 		Pictures: []Picture{{good, long}}}}}.Bounded()
 	if text := fmt.Sprint(out.Tables, out.Galleries[0].Title, out.Galleries[0].About,
 		out.Galleries[0].Pictures[0].Caption); strings.ContainsAny(text, "\x1b\u202e") || len(text) > 8*1024 {

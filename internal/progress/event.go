@@ -1,6 +1,10 @@
 package progress
 
-import "time"
+import (
+	"time"
+
+	"evenweave"
+)
 
 // Event is what happened: one of the structs of this file, or [Unknown].
 type Event interface {
@@ -21,28 +25,21 @@ type Observer interface {
 
 // Start opens a job, or goes on with one that was stopped.
 type Start struct {
-	Job           string  `json:"job"`
-	UUID          string  `json:"uuid"`
-	Model         string  `json:"model,omitempty"`
-	Recipe        string  `json:"recipe,omitempty"`
-	Seed          uint64  `json:"seed"`
-	Backend       string  `json:"backend"`
-	Workers       int     `json:"workers"` // asked for; a World says how many there are
-	Steps         int     `json:"steps"`   // of the whole job, also when resumed
-	Epochs        int     `json:"epochs"`
-	StepsPerEpoch int     `json:"steps_per_epoch"`
-	Samples       int     `json:"samples"` // of one epoch
-	GlobalBatch   int     `json:"global_batch"`
-	MicroBatch    int     `json:"micro_batch"`
-	ResumedFrom   int     `json:"resumed_from"` // the committed step that it goes on from; 0: the start
-	Layers        []Layer `json:"layers,omitempty"`
-}
-
-// Layer is a row of the layer table.
-type Layer struct {
-	Name       string `json:"name"`
-	Output     string `json:"output"` // shape of one sample's output: "26x26x32"
-	Parameters int    `json:"parameters"`
+	Job           string            `json:"job"`
+	UUID          string            `json:"uuid"`
+	Model         string            `json:"model,omitempty"`
+	Recipe        string            `json:"recipe,omitempty"`
+	Seed          uint64            `json:"seed"`
+	Backend       string            `json:"backend"`
+	Workers       int               `json:"workers"` // asked for; a World says how many there are
+	Steps         int               `json:"steps"`   // of the whole job, also when resumed
+	Epochs        int               `json:"epochs"`
+	StepsPerEpoch int               `json:"steps_per_epoch"`
+	Samples       int               `json:"samples"` // of one epoch
+	GlobalBatch   int               `json:"global_batch"`
+	MicroBatch    int               `json:"micro_batch"`
+	ResumedFrom   int               `json:"resumed_from"` // the committed step that it goes on from; 0: the start
+	Layers        []evenweave.Layer `json:"layers,omitempty"`
 }
 
 // Step is a committed step.
@@ -103,8 +100,8 @@ type Evaluation struct {
 	Seconds float64 `json:"seconds"`
 	// All figures that the task's evaluation gives, in its order: on the test set, and on the samples that are kept out
 	// of training, if any are. In JSON each is a field test_NAME or holdout_NAME too.
-	Figures []Figure `json:"figures,omitempty"`
-	Holdout []Figure `json:"holdout,omitempty"`
+	Figures []evenweave.Figure `json:"figures,omitempty"`
+	Holdout []evenweave.Figure `json:"holdout,omitempty"`
 }
 
 // The values of [MemberChange.What].
@@ -148,7 +145,7 @@ type Done struct {
 	Workers    int    `json:"workers"`
 	Generation uint64 `json:"generation"`
 	// Of the last step; none where it was not evaluated, as when stopped early. In JSON each is a field test_NAME too.
-	Figures []Figure `json:"figures,omitempty"`
+	Figures []evenweave.Figure `json:"figures,omitempty"`
 	// Over the parameters in documented order, and over the whole state, in hex.
 	WeightsSHA256    string  `json:"weights_sha256"`
 	Fingerprint      string  `json:"fingerprint"`

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"evenweave"
 	"evenweave/internal/job"
 )
 
@@ -17,13 +18,6 @@ import (
 type Metric struct {
 	Name  string
 	Value float64
-}
-
-// Figure is one named result of an evaluation.
-type Figure struct {
-	Name   string  `json:"name"`
-	Value  float64 `json:"value"`
-	Better int     `json:"better"` // 1: more is better; -1: less is
 }
 
 // Bounds of the names that a task gives to numbers.
@@ -57,7 +51,7 @@ func CheckName(name string) error {
 }
 
 // Find returns the value of the figure of that name.
-func Find(figures []Figure, name string) (value float64, ok bool) {
+func Find(figures []evenweave.Figure, name string) (value float64, ok bool) {
 	for _, f := range figures {
 		if f.Name == name {
 			return f.Value, true
@@ -161,7 +155,7 @@ func (d Done) MarshalJSON() ([]byte, error) {
 }
 
 // withFigures adds fields to a JSON object.
-func withFigures(object []byte, err error, prefix string, figures []Figure) ([]byte, error) {
+func withFigures(object []byte, err error, prefix string, figures []evenweave.Figure) ([]byte, error) {
 	for _, f := range figures {
 		if err == nil {
 			object, err = withNumber(object, prefix+f.Name, f.Value)

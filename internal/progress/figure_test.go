@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"evenweave"
 )
 
 // A script finds each metric under its own name, and those that it knew under the names of before.
@@ -16,11 +18,12 @@ func TestMetricsAreFieldsOfTheirNames(t *testing.T) {
 	}{
 		{Step{Step: 7, Loss: 2.5, Metrics: []Metric{{"accuracy", 0.5}, {"bits/byte", 1.25}, {"mae", -3e-9}}},
 			map[string]any{"step": 7.0, "loss": 2.5, "accuracy": 0.5, "bits/byte": 1.25, "mae": -3e-9}},
-		{Evaluation{Figures: []Figure{{"perplexity", 12.5, -1}}, Holdout: []Figure{{"perplexity", 13, -1}}},
+		{Evaluation{Figures: []evenweave.Figure{figure("perplexity", 12.5, -1)},
+			Holdout: []evenweave.Figure{figure("perplexity", 13, -1)}},
 			map[string]any{"test_perplexity": 12.5, "holdout_perplexity": 13.0}},
-		{Evaluation{Figures: []Figure{{"accuracy", 0.9, 1}, {"loss", 0.25, -1}}},
+		{Evaluation{Figures: []evenweave.Figure{figure("accuracy", 0.9, 1), figure("loss", 0.25, -1)}},
 			map[string]any{"test_accuracy": 0.9, "test_loss": 0.25}},
-		{Done{Figures: []Figure{{"accuracy", 0.9, 1}, {"f1 \"macro\"", 0.8, 1}}},
+		{Done{Figures: []evenweave.Figure{figure("accuracy", 0.9, 1), figure("f1 \"macro\"", 0.8, 1)}},
 			map[string]any{"test_accuracy": 0.9, `test_f1 "macro"`: 0.8}},
 		{Done{}, map[string]any{"test_accuracy": nil, "test_loss": nil}},
 	} {

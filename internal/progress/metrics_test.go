@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"evenweave"
 )
 
 // keep runs records through the file at path, as one process does.
@@ -30,7 +32,7 @@ func keep(t *testing.T, path string, records ...Record) {
 
 func step(n int) Record { return Record{noon, Step{Step: n, Epoch: 1, Loss: 1 / float64(n)}} }
 func evaluated(n int) Record {
-	return Record{noon, Evaluation{Step: n, Figures: []Figure{{"loss", 0.5, -1}}}}
+	return Record{noon, Evaluation{Step: n, Figures: []evenweave.Figure{figure("loss", 0.5, -1)}}}
 }
 
 func ignore(Record) {}

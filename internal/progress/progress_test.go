@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"evenweave"
 )
 
 var update = flag.Bool("update", false, "write the transcripts in testdata again")
@@ -39,7 +41,8 @@ func story() []Record {
 	two := []Member{{"w-1", 0, "127.0.0.1:4001", 101, "loom"}, {"w-2", 1, "127.0.0.1:4002", 102, "loom"}}
 	add(0, Start{Job: "evenweave", UUID: "0c9e", Model: "cnn", Recipe: "tutorial", Seed: 1, Backend: "xla",
 		Workers: 2, Steps: 160, Epochs: 4, StepsPerEpoch: 40, Samples: 5120, GlobalBatch: 128, MicroBatch: 16,
-		Layers: []Layer{{"conv1", "26x26x32", 320}, {"pool", "12x12x64", 0}, {"dense", "10", 92170}}})
+		Layers: []evenweave.Layer{layer("conv1", "26x26x32", 320), layer("pool", "12x12x64", 0),
+			layer("dense", "10", 92170)}})
 	add(0, Page{URL: "http://127.0.0.1:8080/page/c2VjcmV0/"})
 	add(time.Second, MemberChange{ID: "w-1", What: Ready})
 	add(time.Second, MemberChange{ID: "w-2", What: Refused, Detail: "its numerics 4f2a are not the job's 91bc"})
@@ -48,8 +51,9 @@ func story() []Record {
 	add(0, Checkpoint{Step: 40, Epoch: 1, Path: "run/checkpoints/40-1", Seconds: 0.021, Bytes: 1332068})
 	steps(41, 50, 2, 1, 100*time.Millisecond)
 	add(0, Evaluation{Step: 40, Epoch: 1, Seconds: 2.34,
-		Figures: []Figure{{"accuracy", 0.8123, 1}, {"loss", 0.5234, -1}, {"perplexity", 31234.567, -1}},
-		Holdout: []Figure{{"accuracy", 0.8, 1}, {"loss", 0.6, -1}}})
+		Figures: []evenweave.Figure{figure("accuracy", 0.8123, 1), figure("loss", 0.5234, -1),
+			figure("perplexity", 31234.567, -1)},
+		Holdout: []evenweave.Figure{figure("accuracy", 0.8, 1), figure("loss", 0.6, -1)}})
 	add(5*time.Second, Failure{Message: "the all-reduce broke", Member: "w-2", Generation: 1, Step: 51})
 	add(0, MemberChange{ID: "w-2", What: Lost, Detail: "the probe got no answer in 5s"})
 	add(time.Second, World{Generation: 2, Size: 1, Members: two[:1], Reason: "w-2 was lost"})
@@ -62,8 +66,8 @@ func story() []Record {
 		StepsPerEpoch: 40, Samples: 5120, GlobalBatch: 128, MicroBatch: 16, ResumedFrom: 100})
 	steps(101, 160, 3, 3, 30*time.Millisecond)
 	add(0, Unknown{"novelty", []byte(`{"event":"novelty","time":"2026-11-23T12:02:00Z","x":1}`)})
-	add(0, Done{Step: 160, Epoch: 4, Workers: 3, Generation: 3, Figures: []Figure{{"accuracy", 0.9201, 1},
-		{"loss", 0.2314, -1}},
+	add(0, Done{Step: 160, Epoch: 4, Workers: 3, Generation: 3,
+		Figures:       []evenweave.Figure{figure("accuracy", 0.9201, 1), figure("loss", 0.2314, -1)},
 		WeightsSHA256: "ef56", Fingerprint: "0178", SamplesPerSecond: 4200, WallSeconds: 61.5, Backend: "xla",
 		Complete: true, Checkpoint: "run/checkpoints/160-1"})
 	return records
@@ -101,4 +105,12 @@ func TestNoBackendIsNotNamed(t *testing.T) {
 	if strings.Contains(out.String(), "backend") {
 		t.Errorf("it says:\n%s", out.String())
 	}
+}
+
+func figure(name string, value float64, better evenweave.Direction) evenweave.Figure {
+	return evenweave.Figure{Name: name, Value: value, Better: better}
+}
+
+func layer(name, output string, parameters int) evenweave.Layer {
+	return evenweave.Layer{Name: name, Output: output, Parameters: parameters}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/job"
 )
 
@@ -217,7 +218,7 @@ func describeFailure(e Failure) []string {
 }
 
 // listFigures is "test perplexity 12.3", "test loss 2.5".
-func listFigures(of string, figures []Figure) (out []string) {
+func listFigures(of string, figures []evenweave.Figure) (out []string) {
 	for _, f := range figures {
 		out = append(out, of+" "+job.Clean(f.Name)+" "+Number(f.Name, f.Value))
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"evenweave"
 	"evenweave/internal/progress"
 )
 
@@ -178,7 +179,7 @@ func (c *Coordinator) committed(e progress.Step) {
 }
 
 func (c *Coordinator) evaluated(e progress.Evaluation) {
-	for part, figures := range map[string][]progress.Figure{"test": e.Figures, "held_out": e.Holdout} {
+	for part, figures := range map[string][]evenweave.Figure{"test": e.Figures, "held_out": e.Holdout} {
 		for _, f := range figures {
 			c.figures.WithLabelValues(part, f.Name).Set(f.Value)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"evenweave"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
 	"evenweave/proto"
@@ -85,8 +86,8 @@ func TestCoordinatorShowsAJob(t *testing.T) {
 		progress.World{Generation: 4, Size: 2, Members: members("a", "c")},
 		progress.MemberChange{ID: "b", What: progress.Lost},
 		progress.Checkpoint{Step: 4, Seconds: 0.02, Bytes: 1000},
-		progress.Evaluation{Step: 4, Seconds: 2, Figures: []progress.Figure{{Name: "accuracy", Value: 0.9},
-			{Name: "loss", Value: 0.3}, {Name: "mae", Value: 7}}, Holdout: []progress.Figure{{Name: "mae", Value: 8}}},
+		progress.Evaluation{Step: 4, Seconds: 2, Figures: []evenweave.Figure{{Name: "accuracy", Value: 0.9},
+			{Name: "loss", Value: 0.3}, {Name: "mae", Value: 7}}, Holdout: []evenweave.Figure{{Name: "mae", Value: 8}}},
 		progress.Warning{}, progress.Notice{}, progress.Unknown{},
 	} {
 		c.Observe(progress.Record{Event: e})

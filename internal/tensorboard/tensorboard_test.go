@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/progress"
 )
 
@@ -21,7 +22,7 @@ func step(n int) progress.Record {
 
 func evaluated(n int) progress.Record {
 	return progress.Record{Time: time.Unix(2, 0), Event: progress.Evaluation{Step: n,
-		Figures: []progress.Figure{{Name: "loss", Value: 0.25}}}}
+		Figures: []evenweave.Figure{{Name: "loss", Value: 0.25}}}}
 }
 
 // written returns the steps that the files of a folder hold, in order, with the first tag of each.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/progress"
 )
 
@@ -21,8 +22,8 @@ func TestDetailsAreShown(t *testing.T) {
 	c.page.Keep(dir, nil)()
 	before, _ := shown(t, c.page)
 	d := details(469)
-	d.Tables = append(d.Tables, progress.Table{Title: "no numbers", Columns: []string{"", "x"},
-		Rows: []progress.Row{{Cells: []float64{math.NaN()}}}})
+	d.Tables = append(d.Tables, evenweave.Table{Title: "no numbers", Columns: []string{"", "x"},
+		Rows: []evenweave.Row{{Cells: []float64{math.NaN()}}}})
 	c.page.ObserveDetails(c.now, d)
 	c.page.ObserveDetails(c.now, details(100))
 	stop := c.page.Keep(dir, nil)
@@ -60,11 +61,11 @@ func details(step int) progress.Details {
 	if err := png.Encode(&file, image.NewGray(image.Rect(0, 0, 28, 28))); err != nil {
 		panic(err)
 	}
-	d := progress.Details{Step: step, Epoch: 1, Tables: []progress.Table{{Title: "Confusion", Shaded: true,
+	d := progress.Details{Step: step, Epoch: 1, Tables: []evenweave.Table{{Title: "Confusion", Shaded: true,
 		Columns: []string{"class"}}}, Galleries: []progress.Gallery{{Title: "Mistakes"}}}
 	for i := range 10 {
 		d.Tables[0].Columns = append(d.Tables[0].Columns, fmt.Sprint("class ", i))
-		d.Tables[0].Rows = append(d.Tables[0].Rows, progress.Row{Name: fmt.Sprint("class ", i),
+		d.Tables[0].Rows = append(d.Tables[0].Rows, evenweave.Row{Name: fmt.Sprint("class ", i),
 			Cells: make([]float64, 10)})
 	}
 	for i := range 24 {

@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc/test/bufconn"
 
+	"evenweave"
 	"evenweave/internal/progress"
 )
 
@@ -119,7 +120,7 @@ func TestTextOfOthersStaysText(t *testing.T) {
 	shows.Galleries[0].Pictures[0].Caption = hostile
 	shows.Galleries[0].Pictures[1].PNG = []byte(hostile)
 	c.page.ObserveDetails(c.now, shows)
-	c.event(progress.Evaluation{Step: 1, Figures: []progress.Figure{{Name: hostile, Value: 1}}})
+	c.event(progress.Evaluation{Step: 1, Figures: []evenweave.Figure{{Name: hostile, Value: 1}}})
 	c.steps(3, time.Second)
 	var report bytes.Buffer
 	if err := c.page.WriteReport(&report); err != nil {

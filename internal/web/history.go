@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
 )
@@ -129,7 +130,7 @@ func (h *history) step(at time.Time, e progress.Step) {
 
 func (h *history) evaluation(e progress.Evaluation) {
 	var numbers []progress.Metric
-	add := func(prefix string, figures []progress.Figure) {
+	add := func(prefix string, figures []evenweave.Figure) {
 		for _, f := range figures {
 			numbers = append(numbers, progress.Metric{Name: prefix + job.Clean(f.Name), Value: f.Value})
 		}

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"evenweave"
 	"evenweave/internal/progress"
 )
 
@@ -85,8 +86,8 @@ func (c *cluster) steps(n int, took time.Duration) {
 	}
 }
 
-func figures(accuracy, loss float64) []progress.Figure {
-	return []progress.Figure{{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}
+func figures(accuracy, loss float64) []evenweave.Figure {
+	return []evenweave.Figure{{Name: "accuracy", Value: accuracy, Better: 1}, {Name: "loss", Value: loss, Better: -1}}
 }
 
 // shown is all that a page holds, as a browser gets it.
