@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 	"time"
@@ -41,17 +41,15 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 	f.IntVar(&o.Window, "window", 0, "bytes under way; 0: the ring's default")
 	f.BoolVar(&o.Secure, "tls", false, "measure the ring over TLS and over Unix sockets too, in turn")
 	f.BoolVar(&o.Pin, "pin", false, "each member on a processor of its own")
-	f.StringVarP(&o.Output, "output", "o", "table", "table or json")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	o.Output = "table"
+	f.VarP(choice{&o.Output, []string{"table", "json"}}, "output", "o", "table or json")
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
 		for _, s := range sizes {
 			n, err := parseBytes(s)
 			if err != nil {
 				return err
 			}
 			o.Bytes = append(o.Bytes, n)
-		}
-		if o.Output != "table" && o.Output != "json" {
-			return usagef("--output %q: must be table or json", o.Output)
 		}
 		if err := o.Check(); err != nil {
 			return usageError{err}
@@ -61,10 +59,8 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 			return err
 		}
 		o.Child = []string{executable, "bench", "member"}
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
-		return unlessInterrupted(ctx, bench.Run(ctx, o, cmd.OutOrStdout()))
-	}
+		return bench.Run(ctx, o, cmd.OutOrStdout())
+	})
 	return cmd
 }
 

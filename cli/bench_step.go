@@ -2,11 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +16,7 @@ type stepBench struct {
 	specFlags
 	workers, parallelism int
 	pin                  bool
-	output               string
+	output               *string
 }
 
 // warmUp steps are not counted: they fill pools and caches.
@@ -44,12 +42,10 @@ loading, gradients and update, in percent of all without the wait; memory is the
 	p.backendFlag(f, &b.backend)
 	dataFlag(f, &b.data)
 	p.optionFlags(f, everyOption)
-	f.StringVarP(&b.output, "output", "o", "text", "text, or json")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
-		return unlessInterrupted(ctx, b.run(ctx, cmd.OutOrStdout()))
-	}
+	b.output = outputFlag(cmd)
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
+		return b.run(ctx, cmd.OutOrStdout())
+	})
 	return cmd
 }
 
@@ -60,7 +56,7 @@ func (b *stepBench) check() error {
 	if v := b.spec.GlobalBatch / max(1, b.spec.MicroBatch); b.workers > v {
 		return usagef("--workers %d: a step has %d micro-batches", b.workers, v)
 	}
-	return errors.Join(b.specFlags.check(), checkOutput(b.output))
+	return b.specFlags.check()
 }
 
 func (b *stepBench) run(ctx context.Context, out io.Writer) error {

@@ -79,7 +79,7 @@ func (b *stepBench) figures(backend string, steps [][]memberReport) stepFigures 
 
 func (b *stepBench) write(out io.Writer, backend string, steps [][]memberReport) error {
 	f := b.figures(backend, steps)
-	if b.output == "json" {
+	if *b.output == "json" {
 		return json.NewEncoder(out).Encode(f)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)

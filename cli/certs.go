@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -86,12 +84,10 @@ func certsInit() *cobra.Command {
 	var c initFlags
 	cmd := &cobra.Command{Use: "init", Args: noArgs,
 		Short: "Make an authority and a certificate for each role; renew those that have a third of their time left",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
 			if err := c.check(); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-			defer stop()
 			if c.every == 0 {
 				return c.keep(ctx, cmd)
 			}
@@ -107,7 +103,7 @@ func certsInit() *cobra.Command {
 				case <-tick.C:
 				}
 			}
-		}}
+		})}
 	c.register(cmd)
 	f := cmd.Flags()
 	f.StringVar(&c.peers, "etcd-peers", "", "make a set for etcd's nodes among themselves too, whose names are below "+
@@ -210,9 +206,6 @@ func certsIssue() *cobra.Command {
 			if err := c.check(); err != nil {
 				return err
 			}
-			if !slices.Contains(security.Roles(), security.Role(role)) {
-				return usagef("--role %q: must be one of %v", job.Clean(role), security.Roles())
-			}
 			if out == "" {
 				return usagef("--out is empty: name the directory that gets the files")
 			}
@@ -228,7 +221,11 @@ func certsIssue() *cobra.Command {
 			return err
 		}}
 	c.register(cmd)
-	cmd.Flags().StringVar(&role, "role", string(security.Worker), "what its holder may do")
+	var roles []string
+	for _, r := range security.Roles() {
+		roles = append(roles, string(r))
+	}
+	chosen(cmd.Flags(), &role, "role", string(security.Worker), "what its holder may do", roles...)
 	cmd.Flags().StringVar(&out, "out", "", "directory that gets the files")
 	return cmd
 }
@@ -239,9 +236,6 @@ func certsShow() *cobra.Command {
 	cmd.Flags().StringVar(&dir, "dir", "./certs", "as of `certs init`")
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkOutput(*output); err != nil {
-			return err
-		}
 		files, err := filepath.Glob(filepath.Join(dir, "*", "c*.pem"))
 		if err != nil {
 			return usagef("--dir: %w", err)

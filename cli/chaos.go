@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -76,7 +75,7 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		if err != nil {
 			return usageError{err}
 		}
-		if err := errors.Join(spec.check(), checkOutput(*output)); err != nil {
+		if err := spec.check(); err != nil {
 			return err
 		}
 		if _, err := spec.prepare(cmd.Context()); err != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"text/tabwriter"
@@ -48,27 +47,13 @@ func checkpointsCommand(use, short string, do func(context.Context, checkpoints)
 		cmd.Args = noArgs
 	}
 	var c checkpoints
-	output := c.register(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := c.start(cmd, *output); err != nil {
-			return err
-		}
-		c.files = args
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
-		return unlessInterrupted(ctx, do(ctx, c))
-	}
-	return cmd
-}
-
-func (c *checkpoints) register(cmd *cobra.Command) (output *string) {
 	cmd.Flags().StringVar(&c.dir, "dir", "./run", "run directory")
-	return outputFlag(cmd)
-}
-
-func (c *checkpoints) start(cmd *cobra.Command, output string) error {
-	c.json, c.out, c.warn = output == "json", cmd.OutOrStdout(), cmd.ErrOrStderr()
-	return checkOutput(output)
+	output := outputFlag(cmd)
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, args []string) error {
+		c.files, c.json, c.out, c.warn = args, *output == "json", cmd.OutOrStdout(), cmd.ErrOrStderr()
+		return do(ctx, c)
+	})
+	return cmd
 }
 
 func (c checkpoints) folder() string { return filepath.Join(c.dir, "checkpoints") }
@@ -304,26 +289,17 @@ func verifyAll(ctx context.Context, c checkpoints) error {
 
 func pruneCommand() *cobra.Command {
 	var keep int
-	var c checkpoints
-	cmd := &cobra.Command{
-		Use: "prune", Short: "Remove all but the newest valid checkpoints of a run that is not going on", Args: noArgs,
-		Long: `Removes the checkpoints that are older than the newest valid ones that --keep counts, and says which; the one that
-"best" points to stays. It verifies what it keeps, removes nothing if there are fewer valid ones, and never removes what
-is newer than the newest valid one. It is refused while a run is live in --dir: that prunes by itself.`,
-	}
-	output := c.register(cmd)
+	cmd := checkpointsCommand("prune", "Remove all but the newest valid checkpoints of a run that is not going on",
+		func(ctx context.Context, c checkpoints) error {
+			if keep < 1 {
+				return usagef("--keep %d: must be at least 1", keep)
+			}
+			return prune(ctx, c, keep)
+		})
 	cmd.Flags().IntVar(&keep, "keep", 3, "valid checkpoints to keep")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := c.start(cmd, *output); err != nil {
-			return err
-		}
-		if keep < 1 {
-			return usagef("--keep %d: must be at least 1", keep)
-		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
-		return unlessInterrupted(ctx, prune(ctx, c, keep))
-	}
+	cmd.Long = `Removes the checkpoints that are older than the newest valid ones that --keep counts, and says which; the one that
+"best" points to stays. It verifies what it keeps, removes nothing if there are fewer valid ones, and never removes what
+is newer than the newest valid one. It is refused while a run is live in --dir: that prunes by itself.`
 	return cmd
 }
 

@@ -209,23 +209,47 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// outputFlag is -o text|json.
-func outputFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("output", "o", "text", "text, or json: one line an event, with event and time")
+// choice is a flag whose value is one of some words.
+type choice struct {
+	to    *string
+	words []string
 }
 
-func checkOutput(o string) error {
-	if o != "text" && o != "json" {
-		return usagef("--output %q: must be text or json", o)
+func (c choice) String() string { return *c.to }
+func (c choice) Type() string   { return "string" }
+
+// Set implements pflag.Value.
+func (c choice) Set(word string) error {
+	if !slices.Contains(c.words, word) {
+		return fmt.Errorf("must be one of %s", strings.Join(c.words, ", "))
 	}
+	*c.to = word
 	return nil
+}
+
+// chosen adds a flag that is a choice between words.
+func chosen(f *pflag.FlagSet, to *string, name, value, usage string, words ...string) {
+	*to = value
+	f.Var(choice{to, words}, name, usage)
+}
+
+// outputFlag is -o text|json, and what a command has beside them.
+func outputFlag(cmd *cobra.Command, others ...string) *string {
+	output := new(string)
+	usage := "text, or json: one line an event, with event and time"
+	if len(others) > 0 {
+		usage = "text, json, " + strings.Join(others, ", ")
+	}
+	*output = "text"
+	cmd.Flags().VarP(choice{output, append([]string{"text", "json"}, others...)}, "output", "o", usage)
+	return output
 }
 
 // logFlags are --log-format and --log-level.
 type logFlags struct{ format, level string }
 
 func (l *logFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&l.format, "log-format", "text", "text or json")
+	chosen(flags, &l.format, "log-format", "text", "text or json", "text", "json")
 	flags.StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
 }
 
@@ -243,13 +267,10 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	}
 	options := &slog.HandlerOptions{Level: level}
 	w = printable{w}
-	switch l.format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
+	if l.format == "json" {
 		return slog.New(slog.NewJSONHandler(w, options)), nil
 	}
-	return nil, usagef("--log-format %q: must be text or json", l.format)
+	return slog.New(slog.NewTextHandler(w, options)), nil
 }
 
 // printable is a writer of whole lines that escapes control sequences: log lines quote records and errors of other
@@ -283,6 +304,16 @@ func interrupts(parent context.Context, signals ...os.Signal) (ctx context.Conte
 		}
 	}()
 	return ctx, first, func() { signal.Stop(caught); cancel(nil) }
+}
+
+// interruptible gives a command a context that ends when this process is asked to end.
+func interruptible(run func(ctx context.Context, cmd *cobra.Command, args []string) error) func(*cobra.Command,
+	[]string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
+		defer stop()
+		return unlessInterrupted(ctx, run(ctx, cmd, args))
+	}
 }
 
 // unlessInterrupted replaces an error by errInterrupted if ctx has ended: the interrupt is the cause.

@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"math"
-	"os/signal"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,35 +36,25 @@ func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error)
 	if c.Data {
 		dataFlag(cmd.Flags(), &dir)
 	}
-	output := outputFlag(cmd)
-	if len(c.Outputs) > 0 {
-		cmd.Flags().Lookup("output").Usage = "text, json, " + strings.Join(c.Outputs, ", ")
-	}
+	output := outputFlag(cmd, c.Outputs...)
 	addFlags(cmd.Flags(), set, everyOption)
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if !slices.Contains(c.Outputs, *output) {
-			if err := checkOutput(*output); err != nil {
-				return err
-			}
-		}
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, args []string) (err error) {
 		if err := validateOptions(c.Options); err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
 		i := &evenweave.Invocation{Args: args, Stdin: input{ctx, cmd.InOrStdin()}, Stdout: cmd.OutOrStdout(),
 			Stderr: cmd.ErrOrStderr(), Draw: drawRows, Page: sheet.WritePage, Output: *output, JSON: *output == "json",
 			Dir: dir}
 		if c.Checkpoint {
 			l, err := from.load(ctx, cmd.ErrOrStderr())
 			if err != nil {
-				return unlessInterrupted(ctx, err)
+				return err
 			}
 			defer func() { err = errors.Join(err, l.Model.Close()) }()
 			i.Loaded = &l
 		}
-		return unlessInterrupted(ctx, c.Run(ctx, i))
-	}
+		return c.Run(ctx, i)
+	})
 	return cmd, nil
 }
 
@@ -108,9 +96,6 @@ func (c *checkpointFlags) register(p *program, cmd *cobra.Command) {
 
 // load opens the model for evaluation, with the checkpoint's state.
 func (c *checkpointFlags) load(ctx context.Context, warn io.Writer) (l evenweave.Loaded, err error) {
-	if err := c.program.checkBackend(c.backend); err != nil {
-		return l, err
-	}
 	if l.Path = c.path; l.Path == "" {
 		if l.Path, err = newestCheckpoint(ctx, c.dir, warn); err != nil {
 			return l, err

@@ -140,11 +140,14 @@ draws samples of each class, in terminals that can show pictures, and as a file 
 	p.optionFlags(cmd.Flags(), everyOption)
 	output := outputFlag(cmd)
 	cmd.Flags().StringVar(&pngFile, "png", "", "file for a picture of samples")
-	cmd.Flags().StringVar(&inline, "inline", "auto",
-		"how the terminal shows pictures: auto, kitty, iterm2, sixel, blocks or none")
+	kinds := []string{"auto"}
+	for _, k := range terminal.Kinds() {
+		kinds = append(kinds, string(k))
+	}
+	chosen(cmd.Flags(), &inline, "inline", "auto",
+		"how the terminal shows pictures: auto, kitty, iterm2, sixel, blocks or none", kinds...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		kind, err := inlineKind(inline, *output)
-		if err = errors.Join(err, checkOutput(*output), p.validate()); err != nil {
+		if err := p.validate(); err != nil {
 			return err
 		}
 		sets, err := p.task.Data(dir)
@@ -167,7 +170,7 @@ draws samples of each class, in terminals that can show pictures, and as a file 
 				return err
 			}
 		}
-		return p.showSamples(cmd.OutOrStdout(), sets.Train, kind, pngFile)
+		return p.showSamples(cmd.OutOrStdout(), sets.Train, inlineKind(inline, *output), pngFile)
 	}
 	return cmd
 }
@@ -195,17 +198,14 @@ func (p *program) showSamples(out io.Writer, data evenweave.Data, kind terminal.
 }
 
 // inlineKind is what --inline asks for. Pictures are for people at a terminal.
-func inlineKind(flag, output string) (terminal.Kind, error) {
-	kind := terminal.Kind(flag)
+func inlineKind(flag, output string) terminal.Kind {
 	switch {
-	case flag == "auto" && (output != "text" || !drawable(os.Stdout, os.Getenv("TERM"))):
-		return terminal.None, nil
-	case flag == "auto":
-		return askedKind(terminal.Detect(os.Getenv)), nil
-	case !slices.Contains(terminal.Kinds(), kind):
-		return kind, usagef("--inline %q: must be auto, kitty, iterm2, sixel, blocks or none", flag)
+	case flag != "auto":
+		return terminal.Kind(flag)
+	case output != "text" || !drawable(os.Stdout, os.Getenv("TERM")):
+		return terminal.None
 	}
-	return kind, nil
+	return askedKind(terminal.Detect(os.Getenv))
 }
 
 // askedKind asks the terminal if its variables promise no more than blocks.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -42,10 +41,7 @@ The file holds task, step and weights_sha256, and is put in place in one go.`,
 	cmd.Flags().StringVar(&format, "format", tensorsFormat, "safetensors, or a format of the task's model: onnx")
 	cmd.Flags().StringVar(&out, "out", "", "file to write (default: model.FORMAT in --dir)")
 	cmd.Flags().BoolVar(&all, "all", false, "safetensors: with the tensors that the optimizer keeps")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if err := checkOutput(*output); err != nil {
-			return err
-		}
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) (err error) {
 		if all && format != tensorsFormat {
 			return usagef("--all: only for --format %s", tensorsFormat)
 		}
@@ -55,8 +51,6 @@ The file holds task, step and weights_sha256, and is put in place in one go.`,
 		if out == "" {
 			out = filepath.Join(from.dir, "model."+format)
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
 		var written provenance
 		if format == tensorsFormat {
 			written, err = exportTensors(ctx, from, out, all, cmd.ErrOrStderr())
@@ -64,7 +58,7 @@ The file holds task, step and weights_sha256, and is put in place in one go.`,
 			written, err = exportModel(ctx, from, out, format, cmd.ErrOrStderr())
 		}
 		if err != nil {
-			return unlessInterrupted(ctx, err)
+			return err
 		}
 		if *output == "json" {
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"event": "export", "time": time.Now(),
@@ -72,7 +66,7 @@ The file holds task, step and weights_sha256, and is put in place in one go.`,
 		}
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), out)
 		return err
-	}
+	})
 	return cmd
 }
 

@@ -1,11 +1,11 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"os/signal"
 	"text/tabwriter"
 	"time"
 
@@ -30,19 +30,14 @@ refused, with the variable or the operation.`}
 	p.backendFlag(f, &v.backend)
 	p.optionFlags(f, everyOption)
 	output := outputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
 		if v.spec.MicroBatch < 1 {
 			return usagef("--micro-batch %d: must be at least 1", v.spec.MicroBatch)
 		}
 		v.spec.GlobalBatch, v.keep = v.spec.MicroBatch, 1
-		if err := checkOutput(*output); err != nil {
-			return err
-		}
 		if err := v.check(); err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
 		backend, notice, err := p.resolveBackend(v.backend)
 		if err != nil {
 			return err
@@ -53,11 +48,11 @@ refused, with the variable or the operation.`}
 		log := slog.New(slog.NewTextHandler(printable{cmd.ErrOrStderr()}, nil))
 		model, err := p.task.Model(setup(ctx, job.Job{Spec: v.spec, Backend: backend}, true, log))
 		if err != nil {
-			return unlessInterrupted(ctx, fmt.Errorf("task %q: %w", p.task.Name, err))
+			return fmt.Errorf("task %q: %w", p.task.Name, err)
 		}
 		defer model.Close()
 		return printVariables(cmd.OutOrStdout(), *output, variablesOf(model))
-	}
+	})
 	return cmd
 }
 

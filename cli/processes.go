@@ -118,14 +118,12 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
 	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
 	f.IntVar(&cfg.Limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
-	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to end: for where an ended process is "+
-		"started again")
+	whenDoneFlag(f, &whenDone)
 	// Hidden: `train` passes it on, so that the seconds at the end count from its own start.
 	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := errors.Join(spec.check(), c.check(), checkOutput(*output), checkWhenDone(whenDone),
-			checkMLflow(cfg.MLflow)); err != nil {
+		if err := errors.Join(spec.check(), c.check(), checkMLflow(cfg.MLflow)); err != nil {
 			return err
 		}
 		log, err := logs.logger(cmd.ErrOrStderr())
@@ -214,11 +212,10 @@ func checkMLflow(address string) error {
 	return nil
 }
 
-func checkWhenDone(w string) error {
-	if w != "exit" && w != "wait" {
-		return usagef("--when-done %q: must be exit or wait", w)
-	}
-	return nil
+// whenDoneFlag is --when-done.
+func whenDoneFlag(f *pflag.FlagSet, to *string) {
+	chosen(f, to, "when-done", "exit", "exit, or wait until asked to end: for where an ended process is started again",
+		"exit", "wait")
 }
 
 func (p *program) workerCommand() *cobra.Command {
@@ -244,15 +241,12 @@ Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A secon
 	f.StringVar(&cfg.HTTP, "http", "", "address of probes, with --insecure of metrics too; empty: none")
 	f.StringVar(&cfg.HTTPS, "https", "", "address of metrics over TLS, for the roles operator and metrics; empty: none")
 	f.IntVar(&cfg.Parallelism, "parallelism", 0, "micro-batches computed side by side; 0: one for each core")
-	f.StringVar(&whenDone, "when-done", "exit", "exit, or wait until asked to leave")
+	whenDoneFlag(f, &whenDone)
 	f.StringVar(&cfg.ID, "id", "", "name of this member (default: host name and a random suffix)")
 	dataFlag(f, &data)
 	p.optionFlags(f, ownOption)
 	f.DurationVar(&cfg.Grace, "grace", 25*time.Second, "how long leaving may take")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkWhenDone(whenDone); err != nil {
-			return err
-		}
 		if cfg.Parallelism < 0 {
 			return usagef("--parallelism %d: must be 0 or more", cfg.Parallelism)
 		}
@@ -346,9 +340,7 @@ func etcdCommand(asked <-chan struct{}) *cobra.Command {
 	var secure secureFlags
 	cmd := &cobra.Command{
 		Use: "etcd", Hidden: true, Args: noArgs, Short: "Run the embedded etcd of a local cluster",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-			defer stop()
+		RunE: interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
 			if asked != nil {
 				local.LeaveToParent()
 				var end context.CancelFunc
@@ -356,7 +348,7 @@ func etcdCommand(asked <-chan struct{}) *cobra.Command {
 				go func() { <-asked; end() }()
 			}
 			return local.ServeEtcd(ctx, dir, listen, secure.files, cmd.OutOrStdout())
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "data directory")
 	cmd.Flags().StringVar(&listen, "listen", "", "where clients reach it: unix:PATH, http://HOST:PORT or, "+

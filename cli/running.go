@@ -56,14 +56,6 @@ func (w *whereFlags) dial() (*cluster.Client, error) {
 	return cluster.Dial([]string{r.Etcd}, r.Job)
 }
 
-// dialFor is dial for a command that prints in the given form.
-func (w *whereFlags) dialFor(output string) (*cluster.Client, error) {
-	if err := checkOutput(output); err != nil {
-		return nil, err
-	}
-	return w.dial()
-}
-
 // isOver reports whether the run in the directory is over, which explains why nothing answers. An error says why this
 // cannot be decided.
 func (w *whereFlags) isOver(err error) (bool, error) {
@@ -179,7 +171,7 @@ func blameCommand() *cobra.Command {
 	where.register(cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := where.dialFor(*output)
+		c, err := where.dial()
 		if err != nil {
 			return err
 		}

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -104,7 +102,7 @@ func (s *specFlags) check() error {
 	if err := s.spec.ValidateFlags(); err != nil {
 		return usageError{err}
 	}
-	return errors.Join(s.program.checkBackend(s.backend), s.program.validate())
+	return s.program.validate()
 }
 
 // prepare completes the options in the process that creates or resumes a job; notes are for people.
@@ -128,15 +126,8 @@ func (s *specFlags) complete(train evenweave.Data) error {
 // backendFlag adds --backend if the task has a choice.
 func (p *program) backendFlag(f *pflag.FlagSet, to *string) {
 	if p.task.Backend != nil {
-		f.StringVar(to, "backend", p.task.Backends[0], strings.Join(p.task.Backends, ", "))
+		chosen(f, to, "backend", p.task.Backends[0], strings.Join(p.task.Backends, ", "), p.task.Backends...)
 	}
-}
-
-func (p *program) checkBackend(name string) error {
-	if p.task.Backend != nil && !slices.Contains(p.task.Backends, name) {
-		return usagef("--backend %q: must be one of %s", name, strings.Join(p.task.Backends, ", "))
-	}
-	return nil
 }
 
 // resolveBackend is the backend that this machine has for a name; notice explains it to a person.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"sort"
 	"strconv"
 	"text/tabwriter"
@@ -222,9 +221,7 @@ func statusCommand() *cobra.Command {
 	where.register(cmd)
 	output := outputFlag(cmd)
 	cmd.Flags().BoolVar(&watch, "watch", false, "again every second, until interrupted")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
 		over := func(err error) error {
 			is, unsure := where.isOver(err)
 			if unsure != nil {
@@ -235,7 +232,7 @@ func statusCommand() *cobra.Command {
 			}
 			return err
 		}
-		c, err := where.dialFor(*output)
+		c, err := where.dial()
 		if err != nil {
 			return over(err)
 		}
@@ -272,6 +269,6 @@ func statusCommand() *cobra.Command {
 			case <-time.After(time.Second):
 			}
 		}
-	}
+	})
 	return cmd
 }

@@ -72,7 +72,7 @@ While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s 
 		if err != nil {
 			return usagef("--http %w", err)
 		}
-		if err := errors.Join(spec.check(), checkOutput(*output), checkMLflow(tracking)); err != nil {
+		if err := errors.Join(spec.check(), checkMLflow(tracking)); err != nil {
 			return err
 		}
 		// before anything is started; the coordinator prepares again

@@ -2,13 +2,13 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"strings"
 
@@ -42,34 +42,31 @@ With --as it tries another processor too: a worker on such a machine would be re
 	f.IntVar(&v.options.Steps, "steps", 2, "updates to try")
 	f.IntVar(&v.options.Most, "micro-batches", 4, "micro-batches of each step to try")
 	f.IntVar(&v.options.Lanes, "lanes", 3, "micro-batches to compute side by side")
-	f.StringVar(&v.as, "as", "", "another processor to try too, where this machine can: "+
-		strings.Join(processors.Models(), ", "))
+	chosen(f, &v.as, "as", "", "another processor to try too, where this machine can: "+
+		strings.Join(processors.Models(), ", "), append([]string{""}, processors.Models()...)...)
 	f.BoolVar(&v.trace, "trace", false, "print the hash of everything that is computed, instead of comparing")
 	_ = f.MarkHidden("trace") // for the other process
 	p.backendFlag(f, &v.backend)
 	dataFlag(f, &v.data)
 	p.optionFlags(f, everyOption)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return v.run(cmd) }
+	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, _ []string) error {
+		cmd.SetContext(ctx)
+		return v.run(cmd)
+	})
 	return cmd
 }
 
 func (v *verification) run(cmd *cobra.Command) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-	defer stop()
 	if v.options.Steps < 1 || v.options.Most < 1 || v.options.Lanes < 1 {
 		return usagef("--steps, --micro-batches and --lanes must be at least 1")
-	}
-	if v.as != "" && !slices.Contains(processors.Models(), v.as) {
-		return usagef("--as %q: must be one of %s", v.as, strings.Join(processors.Models(), ", "))
 	}
 	v.keep = 1
 	if err := errors.Join(v.check(), processors.CheckEmulated()); err != nil {
 		return err
 	}
-	cmd.SetContext(ctx)
 	trace, err := v.compute(cmd)
 	if err != nil {
-		return unlessInterrupted(ctx, fmt.Errorf("task %q: %w", v.program.task.Name, err))
+		return fmt.Errorf("task %q: %w", v.program.task.Name, err)
 	}
 	if v.trace {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(trace)
@@ -82,7 +79,7 @@ func (v *verification) run(cmd *cobra.Command) error {
 		where += " and " + processor
 	}
 	if err != nil {
-		return unlessInterrupted(ctx, fmt.Errorf("task %q: %w", v.program.task.Name, err))
+		return fmt.Errorf("task %q: %w", v.program.task.Name, err)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "equal: %d values, gradients and states of %d steps, computed again, on %d lanes, "+
 		"%s\n", len(trace), v.options.Steps, v.options.Lanes, where)
