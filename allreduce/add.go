@@ -2,7 +2,6 @@ package allreduce
 
 import (
 	"encoding/binary"
-	"math"
 	"math/bits"
 	"unsafe"
 )
@@ -12,6 +11,7 @@ import (
 
 const (
 	stripe = 64 // bytes that one step of the arithmetic takes
+	width  = 8  // bytes of a number
 	rotate = 29 // odd, so that a word returns to its place only after 64 stripes
 )
 
@@ -51,10 +51,8 @@ func copyChecked(dst, src []byte, sum *checksum) {
 	}
 }
 
-// adder adds a and b element by element into out and adds b and out to their checksums. All three have the same length;
-// out may be a. Only the last call for a checksum may have a length that is no multiple of stripe.
-type adder func(out, a, b []byte, in, sum *checksum)
-
+// addInt64 adds a and b element by element into out and adds b and out to their checksums. All three have the same
+// length; out may be a. Only the last call for a checksum may have a length that is no multiple of stripe.
 func addInt64(out, a, b []byte, in, sum *checksum) {
 	n := addInt64Stripes(out, a, b, in, sum)
 	for out, a, b = out[n:], a[n:], b[n:]; len(out) > 0; out, a, b = out[n:], a[n:], b[n:] {
@@ -62,24 +60,8 @@ func addInt64(out, a, b []byte, in, sum *checksum) {
 		copy(x[:], a)
 		n = copy(y[:], b)
 		in.take(&y)
-		for i := 0; i < stripe; i += 8 {
+		for i := 0; i < stripe; i += width {
 			le.PutUint64(x[i:], le.Uint64(x[i:])+le.Uint64(y[i:]))
-		}
-		sum.take(&x)
-		copy(out, x[:])
-	}
-}
-
-func addFloat32(out, a, b []byte, in, sum *checksum) {
-	n := addFloat32Stripes(out, a, b, in, sum)
-	for out, a, b = out[n:], a[n:], b[n:]; len(out) > 0; out, a, b = out[n:], a[n:], b[n:] {
-		var x, y [stripe]byte
-		copy(x[:], a)
-		n = copy(y[:], b)
-		in.take(&y)
-		for i := 0; i < stripe; i += 4 {
-			le.PutUint32(x[i:], math.Float32bits(math.Float32frombits(le.Uint32(x[i:]))+math.Float32frombits(
-				le.Uint32(y[i:]))))
 		}
 		sum.take(&x)
 		copy(out, x[:])
@@ -111,19 +93,9 @@ func eachStripes(pieces [][]byte, carry *[stripe]byte, f func(offset int, b []by
 	}
 }
 
-// arithmetic returns the element's size in bytes and its adder.
-func arithmetic[T Element]() (width int, add adder) {
-	var zero T
-	if width = int(unsafe.Sizeof(zero)); width == 8 {
-		return width, addInt64
-	}
-	return width, addFloat32
-}
-
-// bytesOf views elements as their bytes in memory: little-endian, as New has checked.
-func bytesOf[T Element](s []T) []byte {
-	var zero T
-	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(zero)))
+// bytesOf views numbers as their bytes in memory: little-endian, as New has checked.
+func bytesOf(s []int64) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*width)
 }
 
 func littleEndian() bool {

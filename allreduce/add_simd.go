@@ -53,31 +53,6 @@ func addInt64Stripes(out, a, b []byte, in, sum *checksum) int {
 	return n
 }
 
-func addFloat32Stripes(out, a, b []byte, in, sum *checksum) int {
-	if !avx2 {
-		return 0
-	}
-	left, right := archsimd.BroadcastUint64x4(rotate), archsimd.BroadcastUint64x4(64-rotate)
-	i0, i1 := archsimd.LoadUint64x4Slice(in[:4]), archsimd.LoadUint64x4Slice(in[4:])
-	s0, s1 := archsimd.LoadUint64x4Slice(sum[:4]), archsimd.LoadUint64x4Slice(sum[4:])
-	n := len(out) - len(out)%stripe
-	for ; len(out) >= stripe && len(a) >= stripe && len(b) >= stripe; out, a, b = out[stripe:], a[stripe:], b[stripe:] {
-		b0, b1 := archsimd.LoadUint8x32Slice(b), archsimd.LoadUint8x32Slice(b[32:])
-		i0, i1 = rotated(i0, left, right).Add(b0.AsUint64x4()), rotated(i1, left, right).Add(b1.AsUint64x4())
-		x0 := archsimd.LoadUint8x32Slice(a).AsFloat32x8().Add(b0.AsFloat32x8()).AsUint8x32()
-		x1 := archsimd.LoadUint8x32Slice(a[32:]).AsFloat32x8().Add(b1.AsFloat32x8()).AsUint8x32()
-		x0.StoreSlice(out)
-		x1.StoreSlice(out[32:])
-		s0, s1 = rotated(s0, left, right).Add(x0.AsUint64x4()), rotated(s1, left, right).Add(x1.AsUint64x4())
-	}
-	i0.StoreSlice(in[:4])
-	i1.StoreSlice(in[4:])
-	s0.StoreSlice(sum[:4])
-	s1.StoreSlice(sum[4:])
-	archsimd.ClearAVXUpperBits() // otherwise later code with older instructions is slow
-	return n
-}
-
 // rotated rotates every lane. The counts are vectors because the compiler's instruction for a shift by a constant is
 // very slow beside the others here.
 func rotated(x, left, right archsimd.Uint64x4) archsimd.Uint64x4 {

@@ -53,12 +53,11 @@
 // No algorithm moves fewer bytes. A ring is the right choice while the second term is larger, that is while B > N·a/b.
 // Below that, and from some hundred members on, latency dominates. ARCHITECTURE.md has the measured a and b.
 //
-// int64 sums are exact: neither the order of the ring nor N changes them. float32 sums are rounded in the order of the
-// ring: they are equal on all members, but depend on N.
+// A ring sums int64, which is exact: neither the order of the ring nor N changes a sum.
 //
 // # The contract of failure
 //
-//   - Every frame names its job, generation, number of the Sum, step, length, element type, sender and place.
+//   - Every frame names its job, generation, number of the Sum, step, length, sender and place.
 //     A Sum that received any other frame returns an error.
 //   - Checksums find damage, also in a member's memory between the sum and the last copy: the member that completes a
 //     chunk computes its checksum, and the others pass that checksum on.

@@ -11,7 +11,7 @@ import (
 // Close.
 
 // edge describes the running wait, or one of the given operation. r.mu is held.
-func (r *Ring[T]) edge(op string) Edge {
+func (r *Ring) edge(op string) Edge {
 	e := Edge{Op: op, Rank: r.cfg.Rank, Peer: -1, Generation: r.cfg.Generation, Step: r.place.step}
 	if op == "" && !r.running {
 		e.Op = "idle"
@@ -45,7 +45,7 @@ func (r *Ring[T]) edge(op string) Edge {
 
 // fail poisons the ring with its first error, breaks both links, and returns that error. op names the link that failed;
 // "" means the one that the Sum waits on.
-func (r *Ring[T]) fail(op string, kind Kind, cause error) error {
+func (r *Ring) fail(op string, kind Kind, cause error) error {
 	r.mu.Lock()
 	if r.err != nil || r.closed {
 		defer r.mu.Unlock()
@@ -67,7 +67,7 @@ func (r *Ring[T]) fail(op string, kind Kind, cause error) error {
 	return err
 }
 
-func (r *Ring[T]) breakLinks(cause error) {
+func (r *Ring) breakLinks(cause error) {
 	if r.left != nil {
 		r.left.Abort(cause)
 	}
@@ -77,21 +77,21 @@ func (r *Ring[T]) breakLinks(cause error) {
 }
 
 // Err returns why the ring is poisoned; nil if it is not.
-func (r *Ring[T]) Err() error {
+func (r *Ring) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
 }
 
 // Done is closed when the ring is poisoned or closed, also between Sums.
-func (r *Ring[T]) Done() <-chan struct{} { return r.over }
+func (r *Ring) Done() <-chan struct{} { return r.over }
 
 // Abort poisons the ring: a running Sum returns, and both neighbours learn it at once.
-func (r *Ring[T]) Abort(cause error) { _ = r.fail("", Aborted, cause) }
+func (r *Ring) Abort(cause error) { _ = r.fail("", Aborted, cause) }
 
 // Close ends the ring in good order, between Sums. It returns when the right neighbour has acknowledged every frame, so
 // that the process may exit. If ctx ends first, it breaks the links and returns an error.
-func (r *Ring[T]) Close(ctx context.Context) error {
+func (r *Ring) Close(ctx context.Context) error {
 	r.mu.Lock()
 	if r.running {
 		r.mu.Unlock()
@@ -119,7 +119,7 @@ func (r *Ring[T]) Close(ctx context.Context) error {
 
 // watchDeadline breaks the ring when the context of a running Sum ends. One goroutine serves all Sums, so that a Sum
 // allocates nothing.
-func (r *Ring[T]) watchDeadline() {
+func (r *Ring) watchDeadline() {
 	for {
 		var ctx context.Context
 		select {
@@ -142,7 +142,7 @@ func (r *Ring[T]) watchDeadline() {
 }
 
 // watchLink breaks the ring when one of its links is broken, whether a Sum runs or not.
-func (r *Ring[T]) watchLink(link Link, op string) {
+func (r *Ring) watchLink(link Link, op string) {
 	if err := link.Wait(); err != nil {
 		_ = r.fail(op, kindOf(err), err)
 	}

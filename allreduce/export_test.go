@@ -1,7 +1,7 @@
 package allreduce
 
 // Waiting returns the edge on which this member waits now.
-func (r *Ring[T]) Waiting() Edge {
+func (r *Ring) Waiting() Edge {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.edge("")

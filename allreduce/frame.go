@@ -6,7 +6,7 @@ package allreduce
 //	 4  checksum of [8, 72)   48  frame's number in the Sum
 //	 8  job (hash of its id)  52  payload bytes
 //	16  generation            56  checksum of the payload
-//	24  sequence of the Sum   64  sender's rank; 66  world size, top bit set for float32
+//	24  sequence of the Sum   64  sender's rank; 66  world size
 //	32  step                  68  zero
 //
 // The payload's checksum is that of the member that completed the sum. The others pass it on, so that the sum is
@@ -14,8 +14,7 @@ package allreduce
 const (
 	headerBytes = 72
 	magic       = 0x31525745 // "EWR1"
-	floatBit    = 1 << 15
-	maxSize     = floatBit - 1
+	maxSize     = 1<<15 - 1
 )
 
 // header is a frame's header without the magic and its own checksum.
@@ -25,7 +24,7 @@ type header struct {
 	length                     uint64
 	checksum                   uint64 // of the payload
 	number, payload            uint32
-	rank, shape                uint16
+	rank, size                 uint16
 }
 
 func (h *header) encode(b []byte) {
@@ -40,7 +39,7 @@ func (h *header) encode(b []byte) {
 	le.PutUint32(b[52:], h.payload)
 	le.PutUint64(b[56:], h.checksum)
 	le.PutUint16(b[64:], h.rank)
-	le.PutUint16(b[66:], h.shape)
+	le.PutUint16(b[66:], h.size)
 	le.PutUint32(b[68:], 0)
 	le.PutUint32(b[4:], headerChecksum((*[stripe]byte)(b[8:])))
 }
@@ -78,7 +77,7 @@ func decodeHeader(pieces [][]byte) (h header, payload [][]byte, err error) {
 		job: le.Uint64(b[8:]), generation: int64(le.Uint64(b[16:])), sequence: int64(le.Uint64(b[24:])),
 		step:   int64(le.Uint64(b[32:])),
 		length: le.Uint64(b[40:]), number: le.Uint32(b[48:]), payload: le.Uint32(b[52:]), checksum: le.Uint64(b[56:]),
-		rank: le.Uint16(b[64:]), shape: le.Uint16(b[66:]),
+		rank: le.Uint16(b[64:]), size: le.Uint16(b[66:]),
 	}
 	var bytes uint64
 	for _, p := range pieces {
@@ -117,7 +116,7 @@ func (h *header) check(want *header) error {
 		{"sum number", uint64(h.sequence), uint64(want.sequence)},
 		{"step", uint64(h.step), uint64(want.step)},
 		{"rank", uint64(h.rank), uint64(want.rank)},
-		{"element type and world size", uint64(h.shape), uint64(want.shape)},
+		{"world size", uint64(h.size), uint64(want.size)},
 		{"a buffer's length", h.length, want.length},
 		{"frame number", uint64(h.number), uint64(want.number)},
 		{"payload bytes", uint64(h.payload), uint64(want.payload)},

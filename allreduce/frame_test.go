@@ -19,7 +19,7 @@ func pieces(b []byte, rng *rand.Rand) [][]byte {
 }
 
 var sample = header{job: 1, generation: -2, sequence: 3, step: 4, length: 5, checksum: 6, number: 7, payload: 8,
-	rank: 9, shape: 10}
+	rank: 9, size: 10}
 
 func TestHeaderSurvivesAnyCut(t *testing.T) {
 	frame := make([]byte, headerBytes+8)

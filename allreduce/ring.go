@@ -10,11 +10,6 @@ import (
 	"time"
 )
 
-// Element is the type of what a ring sums. int64 sums are exact. float32 sums depend on the world size, but are equal
-// on all members: training has no use for them, and `evenweave bench allreduce --dtype float32` shows what exactness
-// costs beside them.
-type Element interface{ ~int64 | ~float32 }
-
 // Config is a member's place in its ring. All fields but Rank must be equal on all members.
 type Config struct {
 	Job          string // the job's UUID
@@ -43,12 +38,10 @@ func (c *Config) right() int { return (c.Rank + 1) % c.Size }
 
 // Ring is one member's end of a ring. One goroutine at a time calls Sum; any goroutine may call the other methods.
 // Close or Abort must end it.
-type Ring[T Element] struct {
+type Ring struct {
 	cfg   Config
 	left  Receiver
 	right Sender
-	width int // bytes of an element
-	add   adder
 
 	in, out      checksum     // of the payload received and of the one passed on
 	carry        [stripe]byte // a stripe that arrived in several pieces
@@ -79,8 +72,8 @@ type place struct {
 
 // New returns a ring over two links and owns them from then on, also when it fails: left brings frames from the left
 // neighbour, right takes frames to the right one. A world of one needs neither.
-func New[T Element](cfg Config, left Receiver, right Sender) (*Ring[T], error) {
-	r := &Ring[T]{cfg: cfg, left: left, right: right, begin: make(chan context.Context), end: make(chan struct{}),
+func New(cfg Config, left Receiver, right Sender) (*Ring, error) {
+	r := &Ring{cfg: cfg, left: left, right: right, begin: make(chan context.Context), end: make(chan struct{}),
 		over: make(chan struct{})}
 	if err := r.configure(); err != nil {
 		r.breakLinks(err)
@@ -94,9 +87,8 @@ func New[T Element](cfg Config, left Receiver, right Sender) (*Ring[T], error) {
 	return r, nil
 }
 
-func (r *Ring[T]) configure() error {
+func (r *Ring) configure() error {
 	c := &r.cfg
-	r.width, r.add = arithmetic[T]()
 	if c.SegmentBytes == 0 {
 		c.SegmentBytes = DefaultSegmentBytes
 	}
@@ -106,9 +98,9 @@ func (r *Ring[T]) configure() error {
 	switch {
 	case c.Size < 1 || c.Size > maxSize || c.Rank < 0 || c.Rank >= c.Size:
 		return fmt.Errorf("allreduce: rank %d of %d members: expected 0 <= rank < size <= %d", c.Rank, c.Size, maxSize)
-	case c.SegmentBytes < r.width || c.WindowBytes < 0:
+	case c.SegmentBytes < width || c.WindowBytes < 0:
 		return fmt.Errorf("allreduce: segments of %d bytes and a window of %d: expected at least one element of %d "+
-			"bytes, and no negative window", c.SegmentBytes, c.WindowBytes, r.width)
+			"bytes, and no negative window", c.SegmentBytes, c.WindowBytes, width)
 	case c.Size > 1 && (r.left == nil || r.right == nil):
 		return fmt.Errorf("allreduce: rank %d of %d members needs a left and a right link", c.Rank, c.Size)
 	case !littleEndian():
@@ -117,10 +109,7 @@ func (r *Ring[T]) configure() error {
 	}
 	job := fnv.New64a()
 	_, _ = io.WriteString(job, c.Job)
-	r.sent = header{job: job.Sum64(), generation: c.Generation, rank: uint16(c.Rank), shape: uint16(c.Size)}
-	if r.width == 4 {
-		r.sent.shape |= floatBit
-	}
+	r.sent = header{job: job.Sum64(), generation: c.Generation, rank: uint16(c.Rank), size: uint16(c.Size)}
 	r.expect = r.sent
 	r.expect.rank = uint16(c.left())
 	return nil
@@ -131,7 +120,7 @@ func (r *Ring[T]) configure() error {
 //
 // After the return, also of an error, the ring does not use buf. After an error the content of buf is undefined, the
 // ring is poisoned, both neighbours learn it, and later Sums return the same *Error.
-func (r *Ring[T]) Sum(ctx context.Context, step int64, buf []T) error {
+func (r *Ring) Sum(ctx context.Context, step int64, buf []int64) error {
 	if err := r.start(step, len(buf)); err != nil {
 		return err
 	}
@@ -156,7 +145,7 @@ func (r *Ring[T]) Sum(ctx context.Context, step int64, buf []T) error {
 
 // exchange sends and receives the frames of one Sum. Frame i passes on what frame i-segments brought, and is sent as
 // soon as that one has arrived.
-func (r *Ring[T]) exchange(buf []byte) error {
+func (r *Ring) exchange(buf []byte) error {
 	p := r.place.plan
 	frames := p.frames()
 	for i := range frames + p.segments {
@@ -164,7 +153,7 @@ func (r *Ring[T]) exchange(buf []byte) error {
 		lo, hi := 0, 0
 		if i < frames {
 			lo, hi = p.span(r.cfg.Rank, i)
-			frame = r.right.Buffer(headerBytes + (hi-lo)*r.width)
+			frame = r.right.Buffer(headerBytes + (hi-lo)*width)
 			out = frame[headerBytes:]
 		}
 		if i >= p.segments {
@@ -175,7 +164,7 @@ func (r *Ring[T]) exchange(buf []byte) error {
 		if i < frames {
 			if p.hop(i) == 0 {
 				r.out = checksum{}
-				copyChecked(out, buf[lo*r.width:hi*r.width], &r.out)
+				copyChecked(out, buf[lo*width:hi*width], &r.out)
 				r.sent.checksum = r.out.digest()
 			}
 			r.sent.number, r.sent.payload = uint32(i), uint32(len(out))
@@ -192,7 +181,7 @@ func (r *Ring[T]) exchange(buf []byte) error {
 // receive takes frame i from the left neighbour. In the reduce-scatter it adds this member's part. The last hop of the
 // reduce-scatter and all of the all-gather bring parts of the result. All hops but the last write what the next frame
 // passes on to out, and its checksum to r.sent.
-func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
+func (r *Ring) receive(p plan, i int, buf, out []byte) error {
 	r.moveTo(false, i)
 	pieces, err := r.left.Recv()
 	if err == io.EOF {
@@ -206,7 +195,7 @@ func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
 		return err
 	}
 	lo, hi := p.span(r.cfg.left(), i)
-	own := buf[lo*r.width : hi*r.width]
+	own := buf[lo*width : hi*width]
 	r.expect.number, r.expect.payload = uint32(i), uint32(len(own))
 	if err := h.check(&r.expect); err != nil {
 		return err
@@ -220,7 +209,7 @@ func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
 	eachStripes(payload, &r.carry, func(at int, b []byte) {
 		end := at + len(b)
 		if hop <= reduced {
-			r.add(to[at:end], own[at:end], b, &r.in, &r.out)
+			addInt64(to[at:end], own[at:end], b, &r.in, &r.out)
 		} else {
 			copyChecked(to[at:end], b, &r.in)
 		}
@@ -237,7 +226,7 @@ func (r *Ring[T]) receive(p plan, i int, buf, out []byte) error {
 }
 
 // start admits one Sum at a time to a ring that is neither poisoned nor closed.
-func (r *Ring[T]) start(step int64, length int) error {
+func (r *Ring) start(step int64, length int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -253,7 +242,7 @@ func (r *Ring[T]) start(step int64, length int) error {
 	}
 	r.running = true
 	r.sequence++
-	r.place = place{plan: newPlan(length, r.cfg.Size, r.cfg.SegmentBytes/r.width, r.cfg.WindowBytes/r.width),
+	r.place = place{plan: newPlan(length, r.cfg.Size, r.cfg.SegmentBytes/width, r.cfg.WindowBytes/width),
 		step: step, since: time.Now()}
 	for _, h := range []*header{&r.sent, &r.expect} {
 		h.sequence, h.step, h.length = r.sequence, step, uint64(length)
@@ -261,14 +250,14 @@ func (r *Ring[T]) start(step int64, length int) error {
 	return nil
 }
 
-func (r *Ring[T]) stop() {
+func (r *Ring) stop() {
 	r.mu.Lock()
 	r.running = false
 	r.mu.Unlock()
 }
 
 // moveTo records what the running Sum waits for next.
-func (r *Ring[T]) moveTo(sending bool, frame int) {
+func (r *Ring) moveTo(sending bool, frame int) {
 	r.mu.Lock()
 	r.place.sending, r.place.frame, r.place.since = sending, frame, time.Now()
 	r.mu.Unlock()

@@ -32,7 +32,7 @@ func FuzzSum(f *testing.F) {
 	f.Add(uint8(3), uint16(2000), uint16(100), uint16(300), uint64(3))
 	f.Fuzz(func(t *testing.T, size uint8, length, segment, window uint16, seed uint64) {
 		n, k := 1+int(size)%16, int(length)%3000
-		rings := allreducetest.World[int64](t, allreducetest.Ring(n, seed, -1, nil), 8+int(segment), int(window))
+		rings := allreducetest.World(t, allreducetest.Ring(n, seed, -1, nil), 8+int(segment), int(window))
 		ctx, stop := context.WithTimeout(t.Context(), generous)
 		defer stop()
 		want := make([]int64, k)
@@ -64,32 +64,6 @@ func FuzzSum(f *testing.F) {
 	})
 }
 
-// Floating-point sums depend on the order of the additions, but must be the same on every member.
-func TestFloatSumsAreTheSameOnAllMembers(t *testing.T) {
-	const size, length = 5, 1003
-	rings := allreducetest.World[float32](t, allreducetest.Ring(size, 9, -1, nil), 256, 512)
-	bufs := make([][]float32, size)
-	errs := allreducetest.Each(size, func(r int) error {
-		rng := rand.New(rand.NewPCG(4, uint64(r)))
-		bufs[r] = make([]float32, length)
-		for i := range bufs[r] {
-			bufs[r][i] = rng.Float32() * 1e-3 / (rng.Float32() + 1e-6)
-		}
-		return rings[r].Sum(t.Context(), 1, bufs[r])
-	})
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-	for r := range bufs {
-		for i := range bufs[r] {
-			if bufs[r][i] != bufs[0][i] {
-				t.Fatalf("element %d is %v on rank 0 and %v on rank %d", i, bufs[0][i], bufs[r][i], r)
-			}
-		}
-	}
-	allreducetest.Close(t, rings)
-}
-
 // A fault on the link from rank 1 to rank 2 must never give a wrong sum: rank 2 names rank 1, and all members learn it.
 func TestFaultsAreNamed(t *testing.T) {
 	const size, culprit, victim = 4, 1, 2
@@ -110,7 +84,7 @@ func TestFaultsAreNamed(t *testing.T) {
 	}
 	for name, c := range faults {
 		t.Run(name, func(t *testing.T) {
-			rings := allreducetest.World[int64](t, allreducetest.Ring(size, 1, culprit, c.fault), 64, 0)
+			rings := allreducetest.World(t, allreducetest.Ring(size, 1, culprit, c.fault), 64, 0)
 			errs := allreducetest.Each(size, func(r int) error {
 				limit := generous
 				if r == victim && c.kind == allreduce.Deadline {
@@ -150,7 +124,7 @@ func TestStrangersAreRefused(t *testing.T) {
 				if r == 1 {
 					c(&cfg)
 				}
-				ring, err := allreduce.New[int64](cfg, links[r].Left, links[r].Right)
+				ring, err := allreduce.New(cfg, links[r].Left, links[r].Right)
 				if err != nil {
 					return err
 				}
@@ -168,14 +142,14 @@ func TestImpossibleConfigurationsAreRefused(t *testing.T) {
 		{Size: 0}, {Size: 2, Rank: 2}, {Size: 2, Rank: -1}, {Size: 1 << 15}, {Size: 1, SegmentBytes: 7},
 		{Size: 1, WindowBytes: -1}, {Size: 2},
 	} {
-		if _, err := allreduce.New[int64](cfg, nil, nil); err == nil {
+		if _, err := allreduce.New(cfg, nil, nil); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
 }
 
 func TestOneSumAtATime(t *testing.T) {
-	rings := allreducetest.World[int64](t, allreducetest.Ring(2, 1, -1, nil), 0, 0)
+	rings := allreducetest.World(t, allreducetest.Ring(2, 1, -1, nil), 0, 0)
 	first := make(chan error)
 	go func() { first <- rings[0].Sum(t.Context(), 1, make([]int64, 10)) }()
 	for rings[0].Waiting().Op == "idle" { // until the first Sum runs
@@ -200,7 +174,7 @@ func TestOneSumAtATime(t *testing.T) {
 
 // A Sum in steady state allocates nothing.
 func TestNoAllocations(t *testing.T) {
-	rings := allreducetest.World[int64](t, allreducetest.Ring(2, 1, -1, nil), 1024, 4096)
+	rings := allreducetest.World(t, allreducetest.Ring(2, 1, -1, nil), 1024, 4096)
 	ctx, stop := context.WithTimeout(t.Context(), generous)
 	defer stop()
 	const sums = 200

@@ -34,7 +34,6 @@ the same bytes in the same pattern; with --net over an emulated network in virtu
 	f.IntSliceVar(&o.Workers, "workers", []int{2, 4, 8}, "world sizes")
 	f.StringSliceVar(&sizes, "bytes", []string{"1K", "444K", "888K", "4M", "64M"}, "buffer sizes; K, M and G count "+
 		"in thousands")
-	f.StringVar(&o.Type, "dtype", "int64", "int64 or float32")
 	f.StringVar(&o.Network, "net", "", "emulate a network: lan or wan; empty: loopback")
 	f.DurationVar(&o.Time, "time", time.Second, "to spend on each figure")
 	f.IntVar(&o.Segment, "segment", 0, "bytes of a segment; 0: the ring's default")

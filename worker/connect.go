@@ -83,7 +83,7 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 	r.server.SetCurrent(w.Job, w.Generation, record)
 	cfg := allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(), Members: w.IDs()}
 	if w.Size() == 1 {
-		return allreduce.New[int64](cfg, nil, nil)
+		return allreduce.New(cfg, nil, nil)
 	}
 	left, right := (rank+w.Size()-1)%w.Size(), (rank+1)%w.Size()
 	var (
@@ -126,7 +126,7 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 		}
 		return nil, cause // the deadline: the neighbour that did not come
 	}
-	return allreduce.New[int64](cfg, in, out)
+	return allreduce.New(cfg, in, out)
 }
 
 // accuse turns the error that ended a generation into an edge of the wait-for graph.

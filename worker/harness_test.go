@@ -196,12 +196,12 @@ func (c *crew) connect(ctx context.Context, w job.World, rank int) (Collective, 
 	}
 	cfg := allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(), Members: w.IDs()}
 	if w.Size() == 1 {
-		return allreduce.New[int64](cfg, nil, nil)
+		return allreduce.New(cfg, nil, nil)
 	}
 	c.mu.Lock()
 	l := c.links[w.Generation][rank]
 	c.mu.Unlock()
-	return allreduce.New[int64](cfg, l.Left, l.Right)
+	return allreduce.New(cfg, l.Left, l.Right)
 }
 
 // parts returns a member and the neighbour that it has no stream with, if any.

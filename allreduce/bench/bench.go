@@ -21,7 +21,6 @@ import (
 type Options struct {
 	Workers         []int
 	Bytes           []int         // buffer sizes
-	Type            string        // "int64" or "float32"
 	Output          string        // "table" or "json"
 	Network         string        // "" for loopback processes; "lan" or "wan" to emulate one
 	Time            time.Duration // to spend on each figure, about; 0: one second
@@ -33,9 +32,6 @@ type Options struct {
 
 // Check returns an error that names the options that cannot be measured.
 func (o Options) Check() error {
-	if o.Type != "" && o.Type != "int64" && o.Type != "float32" {
-		return fmt.Errorf("bench: type %q, expected int64 or float32", o.Type)
-	}
 	if _, ok := networks[o.Network]; !ok && o.Network != "" {
 		return fmt.Errorf("bench: network %q, expected lan or wan", o.Network)
 	}
@@ -60,7 +56,6 @@ type Row struct {
 	Event         string    `json:"event"` // "allreduce"
 	When          time.Time `json:"time"`
 	Network       string    `json:"network"`
-	Type          string    `json:"dtype"`
 	Workers       int       `json:"workers"`
 	Bytes         int       `json:"bytes"`
 	Times         int       `json:"times"`
@@ -89,9 +84,6 @@ type Row struct {
 // Run measures every combination. It writes each row at once, and after each world size the cost model that fits its
 // rows.
 func Run(ctx context.Context, o Options, w io.Writer) error {
-	if o.Type == "" {
-		o.Type = "int64"
-	}
 	if o.Time == 0 {
 		o.Time = time.Second
 	}
@@ -135,7 +127,7 @@ func loopback(ctx context.Context, o Options, size int, out *printer) error {
 	}
 	defer w.stop()
 	for _, bytes := range o.Bytes {
-		row := Row{Network: "loopback", Type: o.Type, Workers: size, Bytes: bytes}
+		row := Row{Network: "loopback", Workers: size, Bytes: bytes}
 		took := map[string]*series{}
 		times := map[string]int{}
 		for _, work := range works { // Warm up, and see how many fit.
@@ -241,7 +233,7 @@ func start(ctx context.Context, o Options, size int, secure string) (_ *world, e
 		}
 		t := newTalk(out, in)
 		w.children, w.inputs, w.talks = append(w.children, cmd), append(w.inputs, in), append(w.talks, t)
-		if err := t.write(setup{Rank: rank, Size: size, Type: o.Type, Segment: o.Segment, Window: o.Window,
+		if err := t.write(setup{Rank: rank, Size: size, Segment: o.Segment, Window: o.Window,
 			Processors: runtime.NumCPU(), Secure: secure}); err != nil {
 			return nil, err
 		}

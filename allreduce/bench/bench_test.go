@@ -51,8 +51,8 @@ func rows(t *testing.T, o bench.Options) []bench.Row {
 
 func TestLoopbackProcesses(t *testing.T) {
 	t.Setenv(childVariable, "1")
-	for _, r := range rows(t, bench.Options{Workers: []int{3}, Bytes: []int{1000, 100_000}, Type: "float32",
-		Time: 20 * time.Millisecond, Secure: true, Pin: runtime.GOOS == "linux", Child: []string{os.Args[0]}}) {
+	for _, r := range rows(t, bench.Options{Workers: []int{3}, Bytes: []int{1000, 100_000}, Time: 20 * time.Millisecond,
+		Secure: true, Pin: runtime.GOOS == "linux", Child: []string{os.Args[0]}}) {
 		if r.Event != "allreduce" || r.Workers != 3 || r.Millis <= 0 || r.TCPMillis <= 0 || r.TLSMillis <= 0 ||
 			r.UnixMillis <= 0 || r.TLSTimes <= 0 || r.Low > r.Millis ||
 			r.Millis > r.High {

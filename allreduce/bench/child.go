@@ -24,7 +24,6 @@ import (
 type (
 	setup struct {
 		Rank, Size      int
-		Type            string
 		Segment, Window int
 		Processors      int    // of the machine
 		Secure          string // of certify
@@ -58,26 +57,6 @@ func Child(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), max(1, s.Processors/s.Size))) // its share, as a worker has
-	if s.Type == "float32" {
-		return child[float32](ctx, talk, s)
-	}
-	return child[int64](ctx, talk, s)
-}
-
-// talk is one end of the conversation between parent and child.
-type talk struct {
-	in  *json.Decoder
-	out *json.Encoder
-}
-
-func newTalk(in io.Reader, out io.Writer) talk {
-	return talk{json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)}
-}
-
-func (t talk) read(v any) error  { return t.in.Decode(v) }
-func (t talk) write(v any) error { return t.out.Encode(v) }
-
-func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -109,9 +88,9 @@ func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 	if err := talk.read(&p); err != nil {
 		return err
 	}
-	rings := map[string]*allreduce.Ring[T]{}
+	rings := map[string]*allreduce.Ring{}
 	for _, name := range slices.Sorted(maps.Keys(ends)) {
-		ring, err := openRing[T](ctx, ends[name], p.Right.Rings[name], s)
+		ring, err := openRing(ctx, ends[name], p.Right.Rings[name], s)
 		if err != nil {
 			return err
 		}
@@ -129,7 +108,20 @@ func child[T allreduce.Element](ctx context.Context, talk talk, s setup) error {
 	return obey(ctx, talk, rings, plain)
 }
 
-func openRing[T allreduce.Element](ctx context.Context, e *end, right string, s setup) (*allreduce.Ring[T], error) {
+// talk is one end of the conversation between parent and child.
+type talk struct {
+	in  *json.Decoder
+	out *json.Encoder
+}
+
+func newTalk(in io.Reader, out io.Writer) talk {
+	return talk{json.NewDecoder(bufio.NewReader(in)), json.NewEncoder(out)}
+}
+
+func (t talk) read(v any) error  { return t.in.Decode(v) }
+func (t talk) write(v any) error { return t.out.Encode(v) }
+
+func openRing(ctx context.Context, e *end, right string, s setup) (*allreduce.Ring, error) {
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	id := func(rank int) string { return fmt.Sprint("rank-", (rank+s.Size)%s.Size) }
@@ -143,18 +135,13 @@ func openRing[T allreduce.Element](ctx context.Context, e *end, right string, s 
 		to.Abort(err)
 		return nil, err
 	}
-	return allreduce.New[T](allreduce.Config{Job: benchJob, Generation: 1, Rank: s.Rank, Size: s.Size,
+	return allreduce.New(allreduce.Config{Job: benchJob, Generation: 1, Rank: s.Rank, Size: s.Size,
 		SegmentBytes: s.Segment, WindowBytes: s.Window}, from, to)
 }
 
 // obey does what the parent orders until the parent closes the input.
-func obey[T allreduce.Element](ctx context.Context, talk talk, rings map[string]*allreduce.Ring[T],
+func obey(ctx context.Context, talk talk, rings map[string]*allreduce.Ring,
 	plain *tcpRing) error {
-	var zero T
-	width := 8
-	if _, ok := any(zero).(float32); ok {
-		width = 4
-	}
 	var step int64
 	for {
 		var o order
@@ -163,7 +150,7 @@ func obey[T allreduce.Element](ctx context.Context, talk talk, rings map[string]
 		} else if err != nil {
 			return err
 		}
-		buf := make([]T, o.Bytes/width)
+		buf := make([]int64, o.Bytes/8)
 		work := func() error {
 			step++
 			ctx, stop := context.WithTimeout(ctx, limit)

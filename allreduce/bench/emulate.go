@@ -35,15 +35,11 @@ func emulated(ctx context.Context, o Options, size int, out *printer) error {
 		return fmt.Errorf("network %q, expected lan or wan", o.Network)
 	}
 	for _, bytes := range o.Bytes {
-		measure := emulate[int64]
-		if o.Type == "float32" {
-			measure = emulate[float32]
-		}
-		took, err := measure(ctx, net, o, size, bytes)
+		took, err := emulate(ctx, net, o, size, bytes)
 		if err != nil {
 			return err
 		}
-		row := Row{Network: o.Network, Type: o.Type, Workers: size, Bytes: bytes}
+		row := Row{Network: o.Network, Workers: size, Bytes: bytes}
 		row.fill([]int64{took.Nanoseconds()})
 		if err := out.row(row); err != nil {
 			return err
@@ -53,7 +49,7 @@ func emulated(ctx context.Context, o Options, size int, out *printer) error {
 }
 
 // emulate returns the virtual time of one sum, after one that puts all members in step.
-func emulate[T allreduce.Element](ctx context.Context, net network, o Options, size, bytes int) (time.Duration, error) {
+func emulate(ctx context.Context, net network, o Options, size, bytes int) (time.Duration, error) {
 	clocks := make([]clock, size)
 	lefts, rights := make([]allreduce.Receiver, size), make([]allreduce.Sender, size)
 	for i := range size {
@@ -61,22 +57,18 @@ func emulate[T allreduce.Element](ctx context.Context, net network, o Options, s
 		next := (i + 1) % size
 		rights[i], lefts[next] = &wireSender{wire: w, clock: &clocks[i]}, &wireReceiver{wire: w, clock: &clocks[next]}
 	}
-	width := 8
-	if _, ok := any(*new(T)).(float32); ok {
-		width = 4
-	}
 	var all sync.WaitGroup
 	errs := make([]error, size)
 	begun, ended := make([]time.Duration, size), make([]time.Duration, size)
 	for i := range size {
 		all.Go(func() {
-			ring, err := allreduce.New[T](allreduce.Config{Job: "bench", Rank: i, Size: size, SegmentBytes: o.Segment,
+			ring, err := allreduce.New(allreduce.Config{Job: "bench", Rank: i, Size: size, SegmentBytes: o.Segment,
 				WindowBytes: o.Window}, lefts[i], rights[i])
 			if err != nil {
 				errs[i] = err
 				return
 			}
-			buf := make([]T, bytes/width)
+			buf := make([]int64, bytes/8)
 			errs[i] = ring.Sum(ctx, 0, buf)
 			begun[i] = clocks[i].now
 			errs[i] = errors.Join(errs[i], ring.Sum(ctx, 1, buf))

@@ -31,11 +31,11 @@ func (p *printer) row(r Row) error {
 	}
 	if !p.head {
 		p.head = true
-		fmt.Fprintf(p.out, "%-8s %-7s %3s %8s %9s %19s %8s %8s %8s %6s %9s %9s %9s\n",
-			"network", "dtype", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp",
+		fmt.Fprintf(p.out, "%-8s %3s %8s %9s %19s %8s %8s %8s %6s %9s %9s %9s\n",
+			"network", "N", "bytes", "ms", "(p10 - p90)", "alg GB/s", "bus GB/s", "tcp ms", "x tcp",
 			"cpu s/GB", "tcp s/GB", "alloc B"+r.secureHead())
 	}
-	fmt.Fprintf(p.out, "%-8s %-7s %3d %8s %9.3f %19s %8.3f %8.3f", r.Network, r.Type, r.Workers, size(r.Bytes),
+	fmt.Fprintf(p.out, "%-8s %3d %8s %9.3f %19s %8.3f %8.3f", r.Network, r.Workers, size(r.Bytes),
 		r.Millis, fmt.Sprintf("(%.3f - %.3f)", r.Low, r.High), r.AlgorithmGBps, r.BusGBps)
 	if r.TCPMillis > 0 {
 		fmt.Fprintf(p.out, " %8.3f %6.2f %9.2f %9.2f %9.0f", r.TCPMillis, r.TimesTCP, r.CPUPerGB,
@@ -67,7 +67,7 @@ func (p *printer) model() error {
 	case p.json != nil:
 		return p.json.Encode(m)
 	}
-	_, err := fmt.Fprintf(p.out, "%-8s model   %3d  %.1f us a hop, %.3f ns a byte: bytes outweigh hops above %s\n",
+	_, err := fmt.Fprintf(p.out, "%-8s %3d  model: %.1f us a hop, %.3f ns a byte: bytes outweigh hops above %s\n",
 		m.Network, m.Workers, m.HopMicros, m.ByteNanos, size(int(m.Crossing)))
 	return err
 }

@@ -221,7 +221,7 @@ func TestSecondStreamWaitsUntilTheFirstIsBroken(t *testing.T) {
 
 // Both neighbours of a member that gives up learn the cause, though it is only a client to one of them.
 func TestBothNeighboursLearnTheCause(t *testing.T) {
-	rings := allreducetest.World[int64](t, open(t, 4), 0, 0)
+	rings := allreducetest.World(t, open(t, 4), 0, 0)
 	rings[1].Abort(errors.New("the dog ate it"))
 	for rank, r := range rings {
 		<-r.Done()
@@ -280,7 +280,7 @@ var many = flag.Int("sums", 300, "random all-reduces of TestManyRandomSums a wor
 // machine whose processors are busy.
 func TestManyRandomSums(t *testing.T) {
 	for _, size := range []int{4, 8} {
-		rings := allreducetest.World[int64](t, open(t, size), 200, 800)
+		rings := allreducetest.World(t, open(t, size), 200, 800)
 		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
 		errs := allreducetest.Each(size, func(rank int) error {
 			lengths := rand.New(rand.NewPCG(1, 0)) // the same on all ranks

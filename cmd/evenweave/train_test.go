@@ -289,7 +289,6 @@ func TestUsage(t *testing.T) {
 		{[]string{"trian"}, exitUsage, "trian"},
 		{[]string{"scale", "many"}, exitUsage, "many"},
 		{[]string{"bench", "allreduce", "--workers", "1"}, exitUsage, "2 or more"},
-		{[]string{"bench", "allreduce", "--dtype", "int8"}, exitUsage, "int8"},
 		{[]string{"bench", "allreduce", "--net", "moon"}, exitUsage, "moon"},
 		{[]string{"bench", "step", "--workers", "9"}, exitUsage, "8 micro-batches"},
 		{[]string{"scale"}, exitUsage, "one number"},

@@ -163,6 +163,6 @@ func (b *records) connect(_ context.Context, w job.World, rank int) (worker.Coll
 	b.mu.Lock()
 	l := b.links[w.Generation][rank]
 	b.mu.Unlock()
-	return allreduce.New[int64](allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(),
+	return allreduce.New(allreduce.Config{Job: w.Job, Generation: w.Generation, Rank: rank, Size: w.Size(),
 		Members: w.IDs()}, l.Left, l.Right)
 }
