@@ -9,7 +9,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 )
 
@@ -35,15 +34,7 @@ var maySee = map[string][]Role{
 
 // allow says by the table why a caller may not call the method. What it says names nothing of this process.
 func (k *Keys) allow(ctx context.Context, method string) error {
-	p, _ := peer.FromContext(ctx)
-	if p == nil {
-		return status.Error(codes.Unauthenticated, errNoCertificate.Error())
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return status.Error(codes.Unauthenticated, errNoCertificate.Error())
-	}
-	i, err := k.caller(info.State.PeerCertificates)
+	i, err := k.caller(certificates(authOf(ctx)))
 	if err != nil {
 		return status.Error(codes.Unauthenticated, err.Error())
 	}

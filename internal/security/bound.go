@@ -80,10 +80,22 @@ func (expected) RequireTransportSecurity() bool { return true }
 
 // proved says why the other end has none of these keys.
 func proved(info credentials.AuthInfo, keys []string) error {
-	secure, ok := info.(credentials.TLSInfo)
-	if !ok || len(secure.State.PeerCertificates) == 0 ||
-		!slices.Contains(keys, keyOf(secure.State.PeerCertificates[0])) {
+	if chain := certificates(info); len(chain) == 0 || !slices.Contains(keys, keyOf(chain[0])) {
 		return errOtherKey
+	}
+	return nil
+}
+
+// certificates are those that the other end has shown.
+func certificates(info credentials.AuthInfo) []*x509.Certificate {
+	secure, _ := info.(credentials.TLSInfo)
+	return secure.State.PeerCertificates
+}
+
+// authOf is what the caller of a served method has proved; nil: nothing.
+func authOf(ctx context.Context) credentials.AuthInfo {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.AuthInfo
 	}
 	return nil
 }
@@ -93,11 +105,7 @@ func (t *Transport) From(ctx context.Context, keys []string) error {
 	if t.keys == nil {
 		return nil
 	}
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return errOtherKey
-	}
-	return proved(p.AuthInfo, keys)
+	return proved(authOf(ctx), keys)
 }
 
 // FromMember is From for what the coordinator may have, too.
@@ -105,16 +113,11 @@ func (t *Transport) FromMember(ctx context.Context, keys []string) error {
 	if t.keys == nil {
 		return nil
 	}
-	p, _ := peer.FromContext(ctx)
-	if p == nil {
-		return errOtherKey
+	info := authOf(ctx)
+	if i, err := t.keys.caller(certificates(info)); err == nil && i.Role == Coordinator {
+		return nil
 	}
-	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-		if i, err := t.keys.caller(info.State.PeerCertificates); err == nil && i.Role == Coordinator {
-			return nil
-		}
-	}
-	if err := proved(p.AuthInfo, keys); err != nil {
+	if proved(info, keys) != nil {
 		return errUnregistered
 	}
 	return nil
