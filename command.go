@@ -8,7 +8,7 @@ import (
 // Command is a command of a program's own: `PROGRAM NAME [flags] [ARG...]`. It has the flag -o text|json beside its
 // own.
 type Command struct {
-	Name string // "bench NAME" is a subcommand of bench
+	Name string
 	// Args is what follows the flags, as --help shows it: "IMAGE..." is one argument or more, "[TEXT]" may be left out,
 	// "": there is none. Others are bad usage.
 	Args  string

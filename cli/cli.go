@@ -162,7 +162,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		statusCommand(), scaleCommand(), blameCommand(), reportCommand(), checkpointCommand(), p.exportCommand(), bench,
 		p.chaosCommand(), p.verifyCommand(), p.inspectCommand(), p.versionCommand(), p.dataCommand(),
 		plotCommand(), certsCommand())
-	return root, p.addOwn(root, bench)
+	return root, p.addOwn(root)
 }
 
 // about returns the task's sentence, with which --help begins.
@@ -173,30 +173,19 @@ func about(t *evenweave.Task) string {
 	return strings.TrimSuffix(t.About, ".") + ".\n\n"
 }
 
-// addOwn adds the task's commands, and the tool's commands that the task does not replace.
-func (p *program) addOwn(root, bench *cobra.Command) error {
-	commands := slices.Clone(p.task.Commands)
-	for _, c := range []evenweave.Command{p.evaluate()} {
-		if !slices.ContainsFunc(commands, func(own evenweave.Command) bool { return own.Name == c.Name }) {
-			commands = append(commands, c)
-		}
-	}
-	for _, c := range commands {
-		parent := root
-		short, isBench := strings.CutPrefix(c.Name, "bench ")
-		if isBench {
-			parent = bench
-		}
-		cmd, err := p.own(c, short)
+// addOwn adds the tool's commands that a task may replace, and the task's.
+func (p *program) addOwn(root *cobra.Command) error {
+	for _, c := range append([]evenweave.Command{p.evaluate()}, p.task.Commands...) {
+		cmd, err := p.own(c)
 		if err != nil {
 			return err
 		}
-		for _, other := range parent.Commands() {
+		for _, other := range root.Commands() {
 			if other.Name() == cmd.Name() {
-				parent.RemoveCommand(other)
+				root.RemoveCommand(other)
 			}
 		}
-		parent.AddCommand(cmd)
+		root.AddCommand(cmd)
 	}
 	return nil
 }

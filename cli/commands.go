@@ -20,13 +20,13 @@ import (
 	"evenweave/internal/state"
 )
 
-// own makes a cobra command of the task's command. Its Use is the last word of its name: "step" of "bench step".
-func (p *program) own(c evenweave.Command, short string) (*cobra.Command, error) {
+// own makes a cobra command of the task's command.
+func (p *program) own(c evenweave.Command) (*cobra.Command, error) {
 	set, err := options.Of(c.Options)
 	if err != nil {
 		return nil, fmt.Errorf("command %q of task %q: %w", c.Name, p.task.Name, err)
 	}
-	cmd := &cobra.Command{Use: strings.TrimSpace(short + " " + c.Args), Short: c.About, Long: c.Long,
+	cmd := &cobra.Command{Use: strings.TrimSpace(c.Name + " " + c.Args), Short: c.About, Long: c.Long,
 		Args: argsOf(c.Args)}
 	var from checkpointFlags
 	var dir string

@@ -12,7 +12,3 @@ func Open(path string) (*os.File, error) {
 	f, _, err := regular.Open(path)
 	return f, err
 }
-
-// ReadFile returns the content of a regular file of at most limit bytes, so that a wrong or hostile file takes no more
-// memory than that.
-func ReadFile(path string, limit int64) ([]byte, error) { return regular.Read(path, limit) }
