@@ -136,8 +136,8 @@ func standing(view cluster.View) bool {
 func (c *Coordinator) warnOfRecords() {
 	for _, err := range c.rewritten {
 		if bad, ok := errors.AsType[*cluster.BadRecord](err); ok {
-			c.journal.emit(progress.Warning{Message: fmt.Sprintf("etcd key %s could not be used, and is written again: "+
-				"%s", job.Clean(bad.Key), job.Clean(bad.Cause.Error()))})
+			c.journal.emit(progress.Warning{Message: fmt.Sprintf("etcd key %s could not be used, and is written "+
+				"again: %s", job.Clean(bad.Key), job.Clean(bad.Cause.Error()))})
 		}
 	}
 	c.rewritten = nil
