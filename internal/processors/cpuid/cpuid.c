@@ -70,7 +70,8 @@ static void answer(unsigned leaf, unsigned subleaf, unsigned r[4]) {
 	case 7:
 		if (subleaf > 1) break;
 		if (subleaf == 0 && amd) r[B] &= ~(BIT(4) | BIT(11)); // transactional memory
-		if (subleaf == 0 && vectors < AVX512) r[B] &= ~(BIT(16) | BIT(17) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31));
+		if (subleaf == 0 && vectors < AVX512)
+			r[B] &= ~(BIT(16) | BIT(17) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31));
 		if (subleaf == 0 && vectors < VBMI2) {
 			r[B] &= ~BIT(21);
 			r[C] &= ~(BIT(1) | BIT(6) | BIT(8) | BIT(11) | BIT(12) | BIT(14));
