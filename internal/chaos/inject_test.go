@@ -35,6 +35,11 @@ func TestAMemberStays(t *testing.T) {
 	if inject(1, world) == "" || inject(0, world) == "" || in.left != 1 { // the world still names both
 		t.Error("the last one was asked to leave, or the first one twice")
 	}
+	i := Injection{Fault: Fault{Kind: Flip, Ranks: []int{0}}}
+	in.inject(t.Context(), &i, cluster.View{World: &job.World{Generation: 2, Peers: world.Peers[:1]}})
+	if i.Skipped == "" {
+		t.Error("a bit was flipped where no peer compares")
+	}
 	if inject(0, &job.World{Generation: 2}) == "" {
 		t.Error("a fault without a world was carried out")
 	}
