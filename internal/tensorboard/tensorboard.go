@@ -3,6 +3,7 @@
 package tensorboard
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -215,7 +216,7 @@ func (w *Writer) recall(path string) error {
 		return err
 	}
 	defer f.Close()
-	r := io.Reader(f)
+	r := bufio.NewReaderSize(f, 1<<20)
 	for {
 		data, err := readRecord(r)
 		if err != nil {
