@@ -191,7 +191,7 @@ func TestManualNamesEveryFlag(t *testing.T) {
 	}
 }
 
-// Each flag of the two processes of a cluster can be set for `docker compose up`, but for those that Compose decides.
+// Each flag of the two processes of a cluster can be set for `docker compose up`, except those that Compose decides.
 func TestComposePassesVariablesOn(t *testing.T) {
 	compose := read(t, "docker-compose.yml")
 	decided := []string{"--help", "--data", "--id", "--advertise", "--when-done", "--insecure"}

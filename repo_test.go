@@ -155,7 +155,7 @@ func moduleName(t *testing.T) string {
 }
 
 // What a task is made of can be imported by a task in another module: the built-in task, the examples and the packages
-// that they use import nothing internal, but for what a library needs within and hands to no task.
+// that they use import nothing internal, except what a library needs within and hands to no task.
 func TestATaskNeedsNothingInternal(t *testing.T) {
 	inside := moduleName(t) + "/internal/"
 	places := map[string][]string{ // the internal packages that each may import

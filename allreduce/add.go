@@ -68,7 +68,7 @@ func addInt64(out, a, b []byte, in, sum *checksum) {
 	}
 }
 
-// eachStripes calls f with the offset and the bytes of pieces, in whole stripes but for the last call. It joins in
+// eachStripes calls f with the offset and the bytes of pieces, in whole stripes except in the last call. It joins in
 // carry a stripe that lies in several pieces.
 func eachStripes(pieces [][]byte, carry *[stripe]byte, f func(offset int, b []byte)) {
 	offset, have := 0, 0 // have: bytes in carry

@@ -153,7 +153,7 @@ func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 }
 
 // best is the step that did best on the held-out samples, of those that are known: by the first figure, then by those
-// after it, then the earliest. The test set has no say.
+// after it, then the earliest. The test set does not count.
 func (e *evaluations) best() (step int64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -177,7 +177,7 @@ func TestWaitingEvaluationsAreBounded(t *testing.T) {
 	}
 }
 
-// What an evaluation gives is recorded by its names, but for what is no number.
+// What an evaluation gives is recorded by its names, except what is no number.
 func TestFiguresAreNamed(t *testing.T) {
 	all := []evenweave.Figure{
 		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()},

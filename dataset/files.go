@@ -133,7 +133,7 @@ func (f *Files) ReadAt(i int, p []byte, offset int64) error {
 	return nil
 }
 
-// noteChange makes the blocks of a file that was written to be checked again.
+// noteChange finds a file that was written to, whose blocks must be checked again.
 func (f *Files) noteChange(i int, r opened) error {
 	info, err := r.Stat()
 	if err != nil {

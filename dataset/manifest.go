@@ -67,7 +67,7 @@ func (f *Files) places() (cache, beside string) {
 	return beside, beside
 }
 
-// manifestLimit is more than the manifest of these files has, by far.
+// manifestLimit is far more bytes than the manifest of these files has.
 func (f *Files) manifestLimit() int {
 	n := 1024 + 65*len(f.sums)
 	for i := range f.files {
@@ -93,7 +93,7 @@ func (f *Files) sumsOf(i int) [][sha256.Size]byte {
 	return f.sums[f.files[i].first:][:f.files[i].blocks()]
 }
 
-// hash is the digest: all that a manifest says, but for the times.
+// hash is the digest: all that a manifest says, except the times.
 func (f *Files) hash() string {
 	h := sha256.New()
 	fmt.Fprint(h, manifestHead)

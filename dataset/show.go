@@ -6,8 +6,8 @@ import (
 	"evenweave"
 )
 
-// shown passes on what data can show to people, evenweave.Classed, Pictured and Located: nothing, where they cannot. at
-// is the index that they know a sample by; nil: the same.
+// shown passes on what data can show to people (evenweave.Classed, Pictured and Located), or shows nothing. at gives
+// the index by which the data know a sample; nil: the same one.
 type shown struct {
 	data any // evenweave.Data, or a Source
 	at   func(int32) int32

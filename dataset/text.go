@@ -65,7 +65,7 @@ func Text(name string, w Windows) (evenweave.Sets, error) {
 	return sets, err
 }
 
-// complete puts in what 0 stands for, and reports what cannot be.
+// complete replaces 0 by what it stands for, and refuses what cannot be.
 func (w *Windows) complete() error {
 	if w.Stride == 0 {
 		w.Stride = w.Length

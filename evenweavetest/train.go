@@ -24,7 +24,7 @@ func Main(m *testing.M, program func()) {
 	os.Exit(m.Run())
 }
 
-// ClearVariables removes the EVENWEAVE_ variables from the environment, but for those of tests: the commands that a
+// ClearVariables removes the EVENWEAVE_ variables from the environment, except those of tests: the commands that a
 // test runs would read them. Main does this; call it in another TestMain, which is the program itself in some way.
 func ClearVariables() {
 	for _, entry := range os.Environ() {

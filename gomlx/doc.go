@@ -20,8 +20,8 @@
 //     learning rate schedules and regularizers act once a step;
 //   - evaluation: the state and samples give loss and metrics.
 //
-// A job of one micro-batch a step computes what GoMLX's train.Trainer computes with that batch, to the last bit but for
-// the rounding of gradients.
+// A job of one micro-batch a step computes what GoMLX's train.Trainer computes with that batch, to the last bit except
+// for the rounding of gradients.
 //
 // # Roles of variables
 //

@@ -63,7 +63,7 @@ func TestTheGeneratorIsNotTrained(t *testing.T) {
 }
 
 // TestACheckpointOfTheTrainersIsAStart: one that holds the generator's state, which GoMLX's trainer would go on to
-// train and so use one mask for ever, gives its weights and nothing else.
+// train and so use one mask forever, gives its weights and nothing else.
 func TestACheckpointOfTheTrainersIsAStart(t *testing.T) {
 	c := network{dropout: true}.config(optimizer.Adam().Done(), nil)
 	setup := evenweave.Setup{Backend: "go", MicroBatch: 16}

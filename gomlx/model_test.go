@@ -331,7 +331,7 @@ func TestStepsAreTrainers(t *testing.T) {
 	})
 }
 
-// TestMicroBatchesAreNearTrainers: eight quantized micro-batches give the same weights but for rounding.
+// TestMicroBatchesAreNearTrainers: eight quantized micro-batches give the same weights except for rounding.
 func TestMicroBatchesAreNearTrainers(t *testing.T) {
 	d := data(t, 1024)
 	onEach(t, func(t *testing.T, setup evenweave.Setup, row trained) {

@@ -26,7 +26,7 @@ import (
 //
 // `--set "learning_rate=0.01;/encoder/dropout_rate=0.1"` names hyperparameters that are there, perhaps below a scope;
 // a value is of the type of the one that it replaces: string, bool, int, int64, float32 or float64. The job's spec
-// holds all of them, so a job is not resumed with another, be it by the flag or by a program with other defaults.
+// holds all of them, so a job is not resumed with others, by the flag or by a program with other defaults.
 type Params map[string]any
 
 // MarshalText implements encoding.TextMarshaler: all settings, by name.

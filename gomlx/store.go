@@ -41,7 +41,7 @@ func (m *Model) Backend() compute.Backend { return m.device }
 
 // Export writes the present state as a GoMLX checkpoint into a new or empty directory: GoMLX's own tools read it, and
 // its trainer goes on from it. The generator's state is left out: a trainer that loaded it would train it, and use one
-// dropout mask for ever.
+// dropout mask forever.
 func (m *Model) Export(dir string) (err error) {
 	defer backend.RecoverInto(&err, "exporting to "+dir)
 	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {

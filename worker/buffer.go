@@ -67,7 +67,7 @@ func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan, 
 	return b
 }
 
-// cut makes these the buffer's words.
+// cut divides these words into the buffer's slots.
 func (b *buffer) cut(words []int64, metrics, v, globalBatch, size int) {
 	b.words = words
 	rest := words
@@ -81,7 +81,7 @@ func (b *buffer) cut(words []int64, metrics, v, globalBatch, size int) {
 	b.fingerprints, b.times, b.changes, b.skips = take(2*size), take(size), take(size), take(size)
 }
 
-// give returns the words, the caller's from now on, and goes on with others.
+// give hands the words over to the caller and makes new ones for the next step.
 func (b *buffer) give() []int64 {
 	given := b.words
 	b.cut(make([]int64, len(given)), len(b.sums)-sumSlots, len(b.coverage), len(b.samples), len(b.times))

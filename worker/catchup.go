@@ -24,9 +24,9 @@ const (
 	catchUpFrom  = 32 << 20
 	catchUpQuiet = 2 * time.Minute  // without a state, a step or a part of one, after which it is given up
 	catchUpCopy  = 10 * time.Minute // that signs of life may come instead, until the next step's state is copied
-	catchUpTries = 3                // without a state or in one generation; then it enters a world without one
+	catchUpTries = 3                // that bring no state, or in one generation; then it enters a world without one
 	catchUpPause = time.Second      // before the next try, if the members have no time for this one
-	catchUpStays = 30 * time.Second // that a spare which has caught up goes on, though no world uses it
+	catchUpStays = 30 * time.Second // how long a spare that has caught up goes on while no world uses it
 )
 
 // catchUp fetches a state for a spare, and the steps since, from a member of the world, which trains on meanwhile. The
@@ -85,7 +85,7 @@ func (l *Loop) source(w *job.World) job.Peer {
 	return w.Peers[(int(h.Sum32()%1024)+l.turns)%w.Size()]
 }
 
-// stop ends it; a nil one too.
+// stop ends the catch-up, if there is one.
 func (c *catchUp) stop() {
 	if c == nil {
 		return
@@ -223,12 +223,12 @@ func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arriv
 	return arrival{update: u, newest: head.Newest}, nil
 }
 
-// catchesUp decides whether this member, which no world uses, is to catch up, and begins or ends that. One that has a
-// state of a world keeps it, for it may count.
+// catchesUp decides whether this member, which no world uses, is to catch up, and begins or ends that. A member that
+// has a state of a world keeps it: the others may need it.
 func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 	w := view.World
 	if w == nil || w.Generation != l.triedIn {
-		if l.triedIn = 0; l.received { // otherwise it may try for ever, and no world uses it meanwhile
+		if l.triedIn = 0; l.received { // otherwise it may try forever, and no world uses it meanwhile
 			l.tries, l.triedSince, l.received = 0, time.Time{}, false
 		}
 		if w != nil {

@@ -470,7 +470,7 @@ func (m *flipsMeanwhile) Update([][]float32, int64) error {
 	return nil
 }
 
-// TestAFlipDuringAnUpdate: neither waits for the other for ever.
+// TestAFlipDuringAnUpdate: neither waits for the other forever.
 func TestAFlipDuringAnUpdate(t *testing.T) {
 	m := &flipsMeanwhile{Softmax: example.NewSoftmax(), flipped: make(chan error, 1)}
 	j := job.Job{Spec: job.Spec{Samples: 300, Seed: 1, GlobalBatch: 32, MicroBatch: 4, Epochs: 1, Steps: 20}}

@@ -45,7 +45,7 @@ func (n *noted) Load(b *evenweave.Batch) error {
 }
 
 // TestLoadingOverlapsComputing: no micro-batch is over before the next one is loaded, also across steps and epochs;
-// each is loaded once, but for those of the first two steps, and the weights are the same.
+// each is loaded once, except those of the first two steps, and the weights are the same.
 func TestLoadingOverlapsComputing(t *testing.T) {
 	const steps = 13 // an epoch has 10
 	want := calm(t, steps)

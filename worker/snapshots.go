@@ -19,7 +19,7 @@ type snapshot struct {
 }
 
 // keepDue keeps a snapshot of the live state if it is due and not durable: a member that joined with it keeps it too,
-// for those that computed it may die before it is saved.
+// because those that computed it may die before it is saved.
 func (r *replica) keepDue() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

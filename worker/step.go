@@ -100,7 +100,7 @@ func (g *generation) reduce(ctx context.Context) (c commit, err error) {
 	return c, err
 }
 
-// maxSkips is how many steps in a row may be skipped. A model whose weights are of no use would else go on for ever.
+// maxSkips is how many steps in a row may be skipped. Without a limit a model with useless weights would go on forever.
 const maxSkips = 20
 
 // nonfinite decides what becomes of a step that cannot be applied, by what all ranks read in the buffer: the job ends,

@@ -168,7 +168,7 @@ func (l *updateLog) join() error {
 	return nil
 }
 
-// leave lets a reader go; the last one takes the log with it.
+// leave ends a reader. The log ends with the last one.
 func (l *updateLog) leave() {
 	l.change(func() {
 		if l.readers--; l.readers == 0 {

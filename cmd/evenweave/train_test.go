@@ -313,7 +313,7 @@ func TestVariables(t *testing.T) {
 	}
 }
 
-// What a variable sets for a process of its own must not make a local cluster's processes collide, nor wait for ever.
+// What a variable sets for a process of its own must not make a local cluster's processes collide, nor wait forever.
 func TestVariablesOfOneProcess(t *testing.T) {
 	cmd := program(t, tiny(needData(t), t.TempDir(), "--workers", "2", "--steps", "2")...)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -12,7 +12,7 @@ import (
 func (m *Model) Exports() []string { return []string{"onnx"} }
 
 // Export implements evenweave.Exporter: images [batch, 1, 28, 28] of bytes in, logits [batch, 10] out, as Logits
-// computes them but for the order of sums.
+// computes them except for the order of sums.
 func (m *Model) Export(w io.Writer, format string, provenance map[string]string) error {
 	if format != "onnx" {
 		return fmt.Errorf("format %q: this model has onnx", format)

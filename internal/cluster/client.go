@@ -79,7 +79,7 @@ func DialOver(over *security.Transport, endpoints []string, name string) (*Clien
 	return &Client{etcd: c, keys: keys{prefix: "/evenweave/" + name}, endpoints: endpoints, over: over}, nil
 }
 
-// Transport is how the processes of the job are reached. That of no client is TCP.
+// Transport is how the processes of the job are reached: over TCP without a client.
 func (c *Client) Transport() *security.Transport {
 	if c == nil {
 		return security.For(nil)

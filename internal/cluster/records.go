@@ -105,8 +105,8 @@ func (c *Client) OpenWorld(value []byte) (w job.World, err error) {
 	return w, err
 }
 
-// keepRecords has the records that cannot be used stand as they were in an earlier view of the same job, which the
-// coordinator's next transaction writes again.
+// keepRecords replaces records that cannot be used by those of an earlier view of the same job. The coordinator's next
+// transaction writes them again.
 func (v *View) keepRecords(before View) {
 	if len(v.spoilt) == 0 || before.Job == nil {
 		return

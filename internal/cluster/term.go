@@ -97,8 +97,8 @@ func (t *Term) ReplaceJob(ctx context.Context, read View, j job.Job) error {
 	return t.write(ctx, read, r)
 }
 
-// Extend gives a job that was read in the view more to do: it updates the job's record, takes the end back, and has the
-// world stand as one that was halted, so that the next one goes on.
+// Extend gives a job that was read in the view more to do: it updates the job's record, removes the end, and marks the
+// world as halted, so that the next world goes on.
 func (t *Term) Extend(ctx context.Context, read View, j job.Job) error {
 	r := read.records()
 	r.Job, r.Done = &j, nil

@@ -120,8 +120,8 @@ func (w *Watcher) missed(err error, claim *job.World) {
 	w.claim = nil
 }
 
-// accept has the records of a view that cannot be used stand as they were. Nor can those be used that are older than
-// what has been read: somebody has put them back. An error: there is no job to go on with.
+// accept replaces records that cannot be used by those of the view before. Records that are older than what was read
+// before cannot be used either: somebody has put them back. An error: there is no job to go on with.
 func (w *Watcher) accept(v *View, sealed bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

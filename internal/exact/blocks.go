@@ -127,9 +127,9 @@ func wanted(exponent int32, bound int64) int32 {
 }
 
 // Next changes the exponents of a step into those of the step after it, given the bounds of its sum. An exponent rises
-// at once, so that the margin is free again. It falls by one in every 16th step at most: gradients that come and go
-// would else be computed twice at each return. That of a block without a gradient stays. None falls far below the
-// largest of its tensor, whose gradients may be the block's tomorrow (rows of an embedding).
+// at once, so that the margin is free again. It falls by one in every 16th step at most: otherwise gradients that come
+// and go would be computed twice each time they come back. That of a block without a gradient stays. None falls far
+// below the largest of its tensor: in a table of embeddings the next step may be about other rows.
 func (b *Blocks) Next(exponents []int32, bounds []int64, step int64) {
 	fall := int32(0)
 	if step%fallEvery == fallEvery-1 {

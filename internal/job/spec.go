@@ -31,7 +31,7 @@ type Spec struct {
 	History     []Extension `json:"history,omitempty"` // how Epochs and Steps came to be
 }
 
-// Skip as Spec.OnNonfinite: the step counts, and its samples are used; the model does not learn of it.
+// Skip as Spec.OnNonfinite: the step counts, and its samples are used; nothing of it is applied to the model.
 const Skip = "skip"
 
 // Options are a task's own part of the spec: texts, numbers and booleans as JSON, by name.
@@ -84,8 +84,7 @@ func (s Spec) LongerThan(other Spec) bool {
 	return len(s.diffApartFromLength(other)) == 0 && s.TotalSteps() > other.TotalSteps()
 }
 
-// Diff names the settings in which two specs differ, as "name: here X, there Y". That one was extended is no
-// difference.
+// Diff names the settings in which two specs differ, as "name: here X, there Y". An extension is no difference.
 func (s Spec) Diff(theirs Spec) []string {
 	return append(s.diffApartFromLength(theirs), s.diffOfLength(theirs)...)
 }

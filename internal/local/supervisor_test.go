@@ -185,7 +185,7 @@ func TestNothingCanBeStarted(t *testing.T) {
 	}
 }
 
-// A process that is killed again and again, by the kernel for want of memory, say, does not loop for ever: the signal
+// A process that is killed again and again, by the kernel for want of memory, say, does not loop forever: the signal
 // is named.
 func TestKilledAgainAndAgain(t *testing.T) {
 	for _, name := range []string{"worker-1", "coordinator", "etcd"} {

@@ -109,7 +109,8 @@ func (f *Field) Set(text string) error {
 	return nil
 }
 
-// setTextual sets a value of the task's own type. One that cannot be written again is refused, and put back.
+// setTextual sets a value of the task's own type. A value that cannot be written as text again is refused, and the one
+// before stays.
 func setTextual(t textual, text string) error {
 	if len(text) > MaxText || !utf8.ValidString(text) {
 		return fmt.Errorf("%d bytes: expected at most %d, of UTF-8", len(text), MaxText)

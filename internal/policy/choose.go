@@ -43,7 +43,7 @@ type held struct {
 	voters      int
 }
 
-// Choose is a pure function of the exchange, so every rank chooses the same. It believes no single rank that others can
+// Choose is a pure function of the exchange, so every rank chooses the same. No single rank decides what others can
 // contradict.
 //
 //   - Voters are the ranks with a state. Fresh ones vote only if no other rank has a state, and then most of the world

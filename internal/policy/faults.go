@@ -31,8 +31,8 @@ type ownFaults struct {
 	by   map[string]int
 }
 
-// ownFault counts one. If it is the job's fault, because maxFaults members had it, or all of this world that often, it
-// returns the error that ends the job.
+// ownFault counts an error. If it is the job's fault, because maxFaults members had it, or all of this world that
+// often, it returns the error that ends the job.
 func (p *Policy) ownFault(id string, a *Accusation) (verdict string) {
 	if p.own.by == nil || p.own.step != a.Step {
 		p.own = ownFaults{a.Step, map[string]int{}}

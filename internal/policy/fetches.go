@@ -2,12 +2,12 @@ package policy
 
 import "time"
 
-// Fetches notices a rank that says over and over that it fetches a state, and gets no more of it: the ranks of an
-// opening wait for those that fetch.
+// Fetches finds a rank that reports that it fetches a state and gets no more blocks of it. The ranks of an opening wait
+// for those that fetch.
 type Fetches struct {
 	step  int64       // of the state that was chosen
 	most  []int64     // by rank: the most blocks that it has reported, + 1
-	since []time.Time // by rank: then it reported them first
+	since []time.Time // by rank: when it first reported them
 }
 
 // Stalled is the first rank, beside one's own, that has had no block more for longer than a limit; -1: none.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A rank may fetch for ever as long as blocks arrive; one that says so without more of them is found, whatever it
+// A rank may fetch forever as long as blocks arrive; one that says so without more of them is found, whatever it
 // reports instead, and only after the limit.
 func TestAFetchWithoutProgressIsFound(t *testing.T) {
 	const limit = 8 * time.Second

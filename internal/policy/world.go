@@ -54,8 +54,8 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 	return p.reorder(now, peers), p.halting
 }
 
-// joiners are the candidates that are not in yet; holders of the state come first. in says which ranks are. Those that
-// are still catching up count only at once: if too few are left without them.
+// joiners are the candidates that are not in yet; holders of the state come first. in says which ranks are. Members
+// that are still catching up are among them only with atOnce, which is for a world that has too few members.
 func (p *Policy) joiners(in []bool, atOnce bool) []job.Peer {
 	var fresh, out, others []job.Peer
 	for _, m := range p.candidates() {

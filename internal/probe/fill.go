@@ -10,8 +10,8 @@ import (
 )
 
 // fill gives every element a small finite value that a type of its kind holds exactly: parameters between -1/16 and
-// 1/16; everything else above 0 and at most 1/16, for it may be a variance; integers from 1 to 8, for they may count.
-// The tool's own tensors stay as they are at step 0.
+// 1/16; everything else above 0 and at most 1/16, because it may be a variance; integers from 1 to 8, because they may
+// count. The tool's own tensors stay as they are at step 0.
 func fill(s *state.State) {
 	for i, t := range s.Layout.Tensors {
 		if strings.HasPrefix(t.Name, state.Reserved) {

@@ -20,7 +20,7 @@ import (
 type Golden struct {
 	Hash string // SHA-256, hexadecimal
 	// Parts has a short hash for the sums, for each gradient and for each tensor of the state after the update, in this
-	// order: FirstDifference finds in it where two probes part.
+	// order: FirstDifference finds in it where two probes begin to differ.
 	Parts string
 }
 
@@ -88,7 +88,7 @@ func Numerics(model evenweave.Model, data evenweave.Data, plan schedule.Plan, to
 	return Golden{Hash: hex.EncodeToString(p.whole.Sum(nil)), Parts: base64.RawURLEncoding.EncodeToString(p.short)}, nil
 }
 
-// parts hashes everything, and each part for itself.
+// parts hashes everything together, and each part on its own.
 type parts struct {
 	whole hash.Hash
 	short []byte

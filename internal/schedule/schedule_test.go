@@ -81,7 +81,7 @@ func TestOrderIsUniform(t *testing.T) {
 			counts[place][s]++
 		}
 	}
-	// Chi-squared with 121 degrees of freedom is below 190 but for one seed in 20,000.
+	// Chi-squared with 121 degrees of freedom is below 190 except for one seed in 20,000.
 	chi, expected := 0.0, float64(epochs)/samples
 	for _, row := range counts {
 		for _, c := range row {

@@ -110,7 +110,7 @@ func (t *Transport) Plain(pages http.Handler) http.Handler {
 	return mux
 }
 
-// mute keeps the code of an answer alone.
+// mute keeps only the code of an answer.
 type mute struct {
 	header http.Header
 	code   int

@@ -59,7 +59,7 @@ func (k *Keys) caller(chain []*x509.Certificate) (Identity, error) {
 	return i, err
 }
 
-// clientCredentials dial a role, with the keys of the moment. gRPC's own keep one set for ever.
+// clientCredentials dial a role, with the keys of the moment. gRPC's own keep one set forever.
 type clientCredentials struct {
 	keys *Keys
 	to   Role

@@ -111,7 +111,7 @@ func (k *Keys) look(log *slog.Logger, said string) string {
 	return err.Error()
 }
 
-// Wait has a renewed key wait until its member's record, or the world, names it: see Use. Call it before Watch.
+// Wait keeps a renewed key out of use until its member's record, or the world, names it: see Use. Call it before Watch.
 func (k *Keys) Wait() { k.waits.Store(true) }
 
 // Use takes the renewed key that waits into use if it is one of those that others know by now.

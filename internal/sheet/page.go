@@ -62,7 +62,8 @@ func cell(t evenweave.Table, column int, x float64) string {
 	return strconv.FormatFloat(x, 'f', digits, 64)
 }
 
-// shade is the ground of a cell: blue alone, from none on. It needs no second color, and is seen whatever the eye.
+// shade is the background of a cell: blue, and the stronger the larger the value. One color is enough, and the
+// color-blind see it.
 func shade(t evenweave.Table, x float64) template.CSS {
 	most := 0.0
 	for _, r := range t.Rows {

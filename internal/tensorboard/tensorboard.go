@@ -29,7 +29,7 @@ func fileName(n int) string { return fmt.Sprintf("events.out.tfevents.%010d.even
 
 // Writer is a progress.Observer that writes scalars: a file of its own for each leader, which begins behind what
 // earlier ones have written, so that no leader that was paused can write where another does. It is used by one
-// goroutine; put progress.Detach in front of it, for it waits for the disk.
+// goroutine; put progress.Detach in front of it, because it waits for the disk.
 type Writer struct {
 	dir  string
 	rate func(step int64) float64

@@ -61,8 +61,8 @@ const interrupt = 3 // what Ctrl-C sends while the terminal is raw
 
 const mostAnswer = 4096 // bytes, which include what a person typed meanwhile
 
-// ShowsSixel asks a terminal what it can, and waits for the answer only so long. It says no for a terminal that is
-// silent, or that cannot be waited for.
+// ShowsSixel asks a terminal what it can show, and waits for the answer for a limited time. It says no for a terminal
+// that is silent, or that cannot be waited for.
 func ShowsSixel(tty *os.File, wait time.Duration) bool {
 	if tty.SetDeadline(time.Now().Add(wait)) != nil {
 		return false
