@@ -166,8 +166,7 @@ func (s snapshot) show(w io.Writer) {
 		return fmt.Sprintf(format, *f)
 	}
 	fmt.Fprintf(w, "job          %s\ngeneration   %d (%s)\nstep         %d of %d\nloss         %s\nsamples/s    %s\n",
-		s.Job, s.Generation, s.Reason, s.Step, s.Steps,
-		number(s.Loss, "%.4f"), number(s.SamplesPerSecond, "%.0f"))
+		s.Job, s.Generation, s.Reason, s.Step, s.Steps, number(s.Loss, "%.4f"), number(s.SamplesPerSecond, "%.0f"))
 	if c := s.Coordinator; c != nil {
 		fmt.Fprintf(w, "coordinator  %s, pid %d on %s\n", c.ID, c.PID, c.Host)
 	} else {

@@ -89,8 +89,7 @@ func findIDX(dir string) (map[string]string, error) {
 	}
 	if (found["test images"] == "") != (found["test labels"] == "") {
 		return nil, fmt.Errorf("%s has only one of images and labels of the test part: %q, %q", dir,
-			found["test images"],
-			found["test labels"])
+			found["test images"], found["test labels"])
 	}
 	return found, nil
 }
@@ -129,8 +128,7 @@ func openIDX(dir, images, labels string) (*idxSource, error) {
 	}
 	if axes[0] != len(s.labels) {
 		return nil, fmt.Errorf("%s has %d samples, %s %d: expected the same number", files.path(0), axes[0],
-			files.path(1),
-			len(s.labels))
+			files.path(1), len(s.labels))
 	}
 	s.shape, s.size = axes[1:], product(axes[1:])
 	return s, nil

@@ -147,8 +147,7 @@ func (s *imageSource) Read(i int, inputs, labels [][]byte) (float32, error) {
 	file := s.order[i]
 	if s.files.Size(file) > picture.MaxBytes {
 		return 0, fmt.Errorf("%s has %d bytes: expected at most %d; scale it down", s.files.path(file),
-			s.files.Size(file),
-			picture.MaxBytes)
+			s.files.Size(file), picture.MaxBytes)
 	}
 	data := make([]byte, s.files.Size(file))
 	if err := s.files.ReadAt(file, data, 0); err != nil {

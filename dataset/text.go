@@ -50,8 +50,7 @@ func Text(name string, w Windows) (evenweave.Sets, error) {
 	for i := range files.Len() {
 		if files.Size(i)%s.width != 0 {
 			return sets, fmt.Errorf("%s has %d bytes: expected a multiple of the %d of a token", files.path(i),
-				files.Size(i),
-				s.width)
+				files.Size(i), s.width)
 		}
 		if s.starts[i+1] = s.starts[i] + files.Size(i)/s.width; s.starts[i+1] < 0 {
 			return sets, fmt.Errorf("%s: too much data", name)

@@ -77,10 +77,7 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 	}
 	defer m.Close()
 	computed, err := verify.Run(
-		t.Context(),
-		m,
-		sets.Train,
-		verify.Options{Plan: plan, Steps: steps, Most: microBatches, Lanes: lanes,
+		t.Context(), m, sets.Train, verify.Options{Plan: plan, Steps: steps, Most: microBatches, Lanes: lanes,
 			Metrics: task.Metrics},
 	)
 	if err != nil {

@@ -36,8 +36,7 @@ func (p Params) MarshalText() ([]byte, error) {
 		text := fmt.Sprint(p[name])
 		if strings.ContainsAny(name+text, ";=") || strings.TrimSpace(text) != text {
 			return nil, fmt.Errorf("hyperparameter %q is %q: a setting cannot hold ; or =, nor spaces at its ends",
-				name,
-				text)
+				name, text)
 		}
 		all = append(all, name+"="+text)
 	}

@@ -209,8 +209,7 @@ func (m *Model) gradientsAt(c *Content, key uint64, grad []float32) (sums evenwe
 		return sums, errClosed
 	case len(c.Labels) != n || len(c.Weights) != n || len(c.Images) != n*pixels:
 		return sums, fmt.Errorf("micro-batch of %d labels, %d weights, %d bytes: the model was opened for %d "+
-			"samples of %d bytes",
-			len(c.Labels), len(c.Weights), len(c.Images), n, pixels)
+			"samples of %d bytes", len(c.Labels), len(c.Weights), len(c.Images), n, pixels)
 	case len(grad) != m.size():
 		return sums, fmt.Errorf("gradient buffer has %d elements, expected %d", len(grad), m.size())
 	}

@@ -112,8 +112,7 @@ func trusted(path string) error {
 		sticky := at != path && s.Mode&unix.S_ISVTX != 0 // of /tmp: what is in it stays its owner's
 		if s.Uid != 0 && int(s.Uid) != os.Geteuid() || others && !sticky {
 			return fmt.Errorf("%s belongs to user %d and has mode %04o: expected to be writable by root and user %d "+
-				"only",
-				at, s.Uid, s.Mode&0o7777, os.Geteuid())
+				"only", at, s.Uid, s.Mode&0o7777, os.Geteuid())
 		}
 		if at == filepath.Dir(at) {
 			return nil

@@ -109,8 +109,7 @@ func (n *network) adapt(process string, what local.Launch) local.Launch {
 	}
 	n.fronts[process] = front
 	name := id + "-etcd.sock"
-	if _, err := n.serve(over, "unix:"+name, process, "etcd",
-		"unix:"+filepath.Base(etcd)); err != nil {
+	if _, err := n.serve(over, "unix:"+name, process, "etcd", "unix:"+filepath.Base(etcd)); err != nil {
 		return what
 	}
 	return what.With(map[string]string{"etcd": "unix:" + filepath.Join(filepath.Dir(etcd), name),

@@ -56,8 +56,7 @@ func (c *Client) read(ctx context.Context, only string) (View, error) {
 	r, err := c.etcd.Txn(ctx).Then(
 		clientv3.OpGet(k.job()), clientv3.OpGet(k.world()), clientv3.OpGet(k.done()), clientv3.OpGet(k.workers()),
 		// The others are candidates that wait.
-		clientv3.OpGet(k.election()+"/", clientv3.WithPrefix(), oldest, clientv3.WithLimit(1)),
-		members,
+		clientv3.OpGet(k.election()+"/", clientv3.WithPrefix(), oldest, clientv3.WithLimit(1)), members,
 	).Commit()
 	if err != nil {
 		return View{}, err

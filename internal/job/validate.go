@@ -151,8 +151,7 @@ func (j Job) Validate() error {
 // reports it.
 func (m Member) Validate() error {
 	return first(named("id", CheckID(m.ID)), checkUUID(m.Job), named("address", CheckAddress(m.Address)),
-		text("http", m.HTTP, maxAddress),
-		text("host", m.Host, maxAddress), within("pid", m.PID, 0, 1<<31-1),
+		text("http", m.HTTP, maxAddress), text("host", m.Host, maxAddress), within("pid", m.PID, 0, 1<<31-1),
 		within("parallelism", m.Parallelism, 0, MaxPeers),
 		text("backend", m.Backend, maxWord), text("numerics", m.Numerics, maxWord),
 		text("numerics_parts", m.NumericsParts, maxParts), checkKeys(m.Keys))
@@ -186,8 +185,7 @@ func (w World) Validate() error {
 	err := first(checkUUID(w.Job), within("generation", w.Generation, 1, MaxStep),
 		within("since", w.Since, 0, w.Generation),
 		within("floor", w.DurableStep, 0, MaxStep), within("patience", w.Backoff, 0, MaxBackoff),
-		within("number of peers", len(w.Peers), 0, MaxPeers),
-		text("reason", w.Reason, maxText))
+		within("number of peers", len(w.Peers), 0, MaxPeers), text("reason", w.Reason, maxText))
 	if err != nil {
 		return err
 	}
@@ -241,8 +239,7 @@ func (w World) Validate() error {
 // Validate reports the first invalid field.
 func (l Leader) Validate() error {
 	return first(named("id", CheckID(l.ID)), named("address", CheckAddress(l.Address)),
-		text("http", l.HTTP, maxAddress), text("host", l.Host, maxAddress),
-		within("pid", l.PID, 0, 1<<31-1))
+		text("http", l.HTTP, maxAddress), text("host", l.Host, maxAddress), within("pid", l.PID, 0, 1<<31-1))
 }
 
 // Validate reports the first invalid field.

@@ -24,8 +24,7 @@ func (*Version) UnmarshalJSON(b []byte) error {
 	}
 	if v > RecordVersion {
 		return fmt.Errorf("version %d: this program reads records up to version %d; use the build that wrote it, or "+
-			"a newer one",
-			v, RecordVersion)
+			"a newer one", v, RecordVersion)
 	}
 	return nil
 }

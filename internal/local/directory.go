@@ -129,8 +129,7 @@ func own(path string) error {
 	if others := mode&0o002 != 0 || mode&0o020 != 0 && int(owner.Gid) != os.Getegid() && owner.Gid != 0; foreign ||
 		others {
 		return fmt.Errorf("%s belongs to user %d (group %d) and has mode %04o: expected one that belongs to user %d "+
-			"and that no other user can write to",
-			path, owner.Uid, owner.Gid, mode, me)
+			"and that no other user can write to", path, owner.Uid, owner.Gid, mode, me)
 	}
 	if mode&0o077 == 0 || int(owner.Uid) != me {
 		return nil

@@ -40,8 +40,7 @@ func (s *Set) Load(spec map[string]json.RawMessage) error {
 	for _, name := range slices.Sorted(maps.Keys(spec)) {
 		if !slices.Contains(names, name) {
 			return fmt.Errorf("the job's spec has an option %.40q, which this program has not (it has %s): start it "+
-				"from the build that created the job",
-				name, strings.Join(names, ", "))
+				"from the build that created the job", name, strings.Join(names, ", "))
 		}
 	}
 	return nil

@@ -107,8 +107,7 @@ func (v *view) words(e Event) []string {
 	case World:
 		return []string{describeWorld(e)}
 	case Checkpoint:
-		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s: %s",
-			e.Step, e.Epoch, size(e.Bytes), e.Path)}
+		return []string{fmt.Sprintf("checkpoint: step %d, epoch %d, %s: %s", e.Step, e.Epoch, size(e.Bytes), e.Path)}
 	case Evaluation:
 		found := append(listFigures("test", e.Figures), listFigures("held-out", e.Holdout)...)
 		return []string{fmt.Sprintf("evaluation: step %d, epoch %d: %s", e.Step, e.Epoch, strings.Join(found, ", "))}

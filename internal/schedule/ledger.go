@@ -34,8 +34,7 @@ func words(samples int) int { return (samples + 63) / 64 }
 func (l *Ledger) Commit(epoch int64, samples []int32) error {
 	if epoch != l.epochs {
 		return fmt.Errorf("schedule: ledger: samples of epoch %d committed while epoch %d is open with %d of %d "+
-			"samples used%s",
-			epoch, l.epochs, l.used, l.samples, l.missing())
+			"samples used%s", epoch, l.epochs, l.used, l.samples, l.missing())
 	}
 	for i, s := range samples {
 		var err error

@@ -29,8 +29,7 @@ func (p Plan) Validate() error {
 			p.MicroBatch, p.GlobalBatch)
 	case p.MicroBatches() > maxMicroBatches:
 		return fmt.Errorf("schedule: %d micro-batches a step (global batch %d / micro-batch %d): at most %d; choose "+
-			"a larger micro-batch",
-			p.MicroBatches(), p.GlobalBatch, p.MicroBatch, maxMicroBatches)
+			"a larger micro-batch", p.MicroBatches(), p.GlobalBatch, p.MicroBatch, maxMicroBatches)
 	}
 	return nil
 }

@@ -95,8 +95,7 @@ func openAuthority(dir, job, below string, now time.Time) (a *Authority, made bo
 		return nil, false, err
 	}
 	return a, true, errors.Join(regular.Replace(filepath.Join(dir, authorityKey), key),
-		regular.Replace(filepath.Join(dir, caFile),
-			a.bundle))
+		regular.Replace(filepath.Join(dir, caFile), a.bundle))
 }
 
 func readAuthority(dir, job, below string, now time.Time) (*Authority, error) {
@@ -110,8 +109,7 @@ func readAuthority(dir, job, below string, now time.Time) (*Authority, error) {
 	}
 	if len(cert.PermittedDNSDomains) != 1 || cert.PermittedDNSDomains[0] != below {
 		return nil, fmt.Errorf("%s is the authority of another job: expected one of %s; choose another "+
-			"directory",
-			filepath.Join(dir, caFile), below)
+			"directory", filepath.Join(dir, caFile), below)
 	}
 	name := filepath.Join(dir, authorityKey)
 	text, err := regular.Read(name, maxPEM)

@@ -171,8 +171,7 @@ func (s *Secrets) ask(ctx context.Context, method, name string, patch *content) 
 		var failure struct{ Message string }
 		_ = json.Unmarshal(text, &failure)
 		return got, fmt.Errorf("Secret %s: %s: %s; the manifests of component tls-evenweave make it, and allow its use",
-			name,
-			answer.Status, job.Clean(failure.Message))
+			name, answer.Status, job.Clean(failure.Message))
 	}
 	if err := json.Unmarshal(text, &got); err != nil {
 		return got, fmt.Errorf("Secret %s: %w", name, err)

@@ -145,8 +145,7 @@ func readHeader(r io.Reader, layout *Layout, samples int) ([]byte, error) {
 	}
 	if image != uint64(layout.Size) || count != uint64(blocks(layout.Size)) {
 		return nil, fmt.Errorf("state: %w: step %d has %d bytes of tensors in %d blocks, expected %d in %d: another "+
-			"model's",
-			ErrDamaged, step, image, count, layout.Size, blocks(layout.Size))
+			"model's", ErrDamaged, step, image, count, layout.Size, blocks(layout.Size))
 	}
 	return head, nil
 }

@@ -19,8 +19,7 @@ type BlockError struct {
 
 func (e *BlockError) Error() string {
 	return fmt.Sprintf("state: %v: block %d of %d, bytes %d to %d of the tensors, from %s on: SHA-256 is %x, "+
-		"expected %x",
-		ErrDamaged, e.Block, e.Blocks, e.First, e.Last, e.Tensor, e.Found, e.Expected)
+		"expected %x", ErrDamaged, e.Block, e.Blocks, e.First, e.Last, e.Tensor, e.Found, e.Expected)
 }
 
 // Unwrap says that it is damage.
