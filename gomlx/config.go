@@ -60,14 +60,27 @@ type Config struct {
 }
 
 // Count returns, for one micro-batch, how often something was the case: a scalar, a whole number. Its mean over a
-// step's weight is shown with the step.
+// step's weight is shown with the step: where Config.Weight gives samples other weights than 1, it must count with them.
 type Count func(labels, predictions []*graph.Node) *graph.Node
 
 // Correct is the Count of predictions whose largest value is at the label, an index: Task.Metrics calls it "accuracy".
 func Correct(labels, predictions []*graph.Node) *graph.Node {
+	return graph.ReduceAllSum(hits(labels, predictions))
+}
+
+// CorrectBy is Correct for samples that have weights: the label at an index, which Config.Weight adds up.
+func CorrectBy(weights int) Count {
+	return func(labels, predictions []*graph.Node) *graph.Node {
+		r := hits(labels, predictions)
+		w := graph.ConvertDType(graph.Reshape(labels[weights], r.Shape().Dimensions...), dtypes.Float32)
+		return graph.ReduceAllSum(graph.Mul(r, w))
+	}
+}
+
+// hits are 1 where a prediction's largest value is at the label, else 0.
+func hits(labels, predictions []*graph.Node) *graph.Node {
 	best := graph.ArgMax(predictions[0], -1, labels[0].DType())
-	right := graph.Equal(best, graph.Reshape(labels[0], best.Shape().Dimensions...))
-	return graph.ReduceAllSum(graph.ConvertDType(right, dtypes.Float32))
+	return graph.ConvertDType(graph.Equal(best, graph.Reshape(labels[0], best.Shape().Dimensions...)), dtypes.Float32)
 }
 
 // signature checks Model and gives it GoMLX's canonical form, as train.NewTrainer does by a private function.

@@ -1,9 +1,14 @@
 package gomlx
 
 import (
+	"bytes"
+	"log/slog"
 	"math"
+	"strings"
 	"testing"
 
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/ml/model"
 	"github.com/gomlx/gomlx/ml/train/loss"
@@ -113,5 +118,33 @@ func TestPerplexity(t *testing.T) {
 	if err != nil || len(figures) != 2 || figures[0].Name != "perplexity" || figures[0].Better != evenweave.Lower ||
 		math.Abs(math.Log(figures[0].Value)-figures[1].Value) > 1e-5 {
 		t.Errorf("%v, %v", figures, err)
+	}
+}
+
+// TestCorrectBy: a sample that is right counts as much as it weighs. Counts that forget weights are warned of, once.
+func TestCorrectBy(t *testing.T) {
+	var log bytes.Buffer
+	c := Config{Model: echo, Loss: loss.SparseCategoricalCrossEntropyLogits, Fractions: true,
+		Inputs: []shapes.Shape{shapes.Make(dtypes.Float32, 2)},
+		Labels: []shapes.Shape{shapes.Make(dtypes.Int32, 1), shapes.Make(dtypes.Float32)},
+		Weight: func(labels []*graph.Node) *graph.Node { return graph.ReduceAllSum(labels[1]) },
+		Counts: []Count{CorrectBy(1), Correct}}
+	m := open(t, evenweave.Setup{Backend: "go", MicroBatch: 4, Log: slog.New(slog.NewTextHandler(&log, nil))}, c)
+	if err := m.Init(1); err != nil {
+		t.Fatal(err)
+	}
+	d, err := dataset.InMemory([]dataset.Flat{dataset.Of([]float32{1, 0, 1, 0, 0, 1, 0, 1}, 2)},
+		[]dataset.Flat{dataset.Of([]int32{0, 1, 1, 1}, 1), dataset.Of([]float32{0.5, 0.25, 0.25, 0})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s, err := m.Gradients(batches(t, d, 0, 4, 4)[0], buffers(m))
+		if err != nil || s.Weight != 256 || s.Metrics[0] != 192 || s.Metrics[1] != 3*256 {
+			t.Errorf("%+v, %v: expected 3/4 of the weight 1, and three samples", s, err)
+		}
+	}
+	if n := strings.Count(log.String(), "count=1 counted=3 weight=1"); n != 1 {
+		t.Errorf("%d warnings of the second count: %s", n, log.String())
 	}
 }

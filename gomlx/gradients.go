@@ -112,6 +112,12 @@ func (m *Model) sum(results []compute.Buffer, grads [][]float32) (s evenweave.Su
 	}
 	for i := range s.Metrics {
 		s.Metrics[i] = int64(math.RoundToEven(float64(totals[2+i]) * parts))
+		if s.Metrics[i] > s.Weight {
+			m.warned.Do(func() {
+				m.setup.Log.Warn("Config.Counts counts more than a micro-batch weighs: count with the weights of "+
+					"Config.Weight, as CorrectBy does", "count", i, "counted", totals[2+i], "weight", totals[1])
+			})
+		}
 	}
 	return s, nil
 }

@@ -37,6 +37,8 @@ type Model struct {
 	step           *update
 	updating       *program // nil until it is compiled
 
+	warned sync.Once // of a count beyond the weight
+
 	mu     sync.RWMutex // the state: its readers compute, its writers update
 	closed bool
 }
