@@ -60,7 +60,7 @@ type Config struct {
 }
 
 // Count returns, for one micro-batch, how often something was the case: a scalar, a whole number. Its mean over a
-// step's weight is shown with the step: where Config.Weight gives samples other weights than 1, it must count with them.
+// step's weight is shown with the step: where Config.Weight gives samples other weights than 1, it counts with them.
 type Count func(labels, predictions []*graph.Node) *graph.Node
 
 // Correct is the Count of predictions whose largest value is at the label, an index: Task.Metrics calls it "accuracy".
