@@ -59,6 +59,7 @@ type dialer struct {
 	samples int                          // of the training data
 	metrics int                          // of a commit
 	keys    func(member string) []string // that the member has registered
+	block   []byte                       // of the state that is fetched: one at a time
 }
 
 // to are the options of a call that only this member is to answer.
@@ -219,11 +220,15 @@ func awaitRefusal(ctx context.Context, over *security.Transport, address string)
 var errForged = errors.New("it is not the state that the members agreed on")
 
 // fetch begins to fetch a state from a member at an address, until ctx ends: its head, which must have the agreed hash,
-// and then block by block, each verified as it arrives.
+// and then block by block, each verified as it arrives. One state is fetched at a time.
 func (d *dialer) fetch(ctx context.Context, member, address string, step int64, hash string) (state.Stream, error) {
 	var sum [sha256.Size]byte
 	copy(sum[:], hash)
+	if d.block == nil {
+		d.block = make([]byte, min(d.layout.Size, state.BlockSize))
+	}
 	s, err := transfer.Download{Layout: d.layout, Samples: d.samples, Step: step, Sum: &sum, Quiet: fetchQuiet,
+		Block:   d.block,
 		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, d.to(member)...)},
 		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
 	}.Stream(ctx)

@@ -108,6 +108,9 @@ type blockReader struct {
 
 func (r *blockReader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
+		if len(p) >= blockBytes {
+			return r.into(p)
+		}
 		if err := r.stream.RecvMsg(&r.block); err != nil {
 			return 0, err
 		}
@@ -115,6 +118,17 @@ func (r *blockReader) Read(p []byte) (int, error) {
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// into receives the next block in p, which any block fits into that a member sends.
+func (r *blockReader) into(p []byte) (int, error) {
+	whole := Block{Data: p[:0:len(p)]}
+	if err := r.stream.RecvMsg(&whole); err != nil {
+		return 0, err
+	}
+	n := copy(p, whole.Data) // in place already, unless it is larger than p
+	r.rest = whole.Data[n:]
 	return n, nil
 }
 

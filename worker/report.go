@@ -70,6 +70,16 @@ func (r *report) due(held func() []*proto.HeldState) {
 	r.set(func(s *proto.Status) { s.Due = due })
 }
 
+// acknowledged reports the due states that are left. It wakes no follower: the coordinator knows what it acknowledged.
+func (r *report) acknowledged(held func() []*proto.HeldState) {
+	r.dueMu.Lock()
+	defer r.dueMu.Unlock()
+	due := held()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.Due = due
+}
+
 // phase changes several times a step, so it wakes no follower: the next change carries it.
 func (r *report) phase(p string) {
 	r.mu.Lock()

@@ -95,7 +95,7 @@ func (s *server) Acknowledge(_ context.Context, r *proto.AcknowledgeRequest) (*p
 	// A step beyond this member's cannot be durable: accepting it would drop states that are not saved yet.
 	now, _ := s.report.read(math.MaxInt64)
 	s.replica.acknowledge(min(r.Step, now.Step))
-	s.report.due(s.replica.due)
+	s.report.acknowledged(s.replica.due)
 	return &proto.AcknowledgeReply{}, nil
 }
 

@@ -37,6 +37,7 @@ type Download struct {
 	Sources []Source           // all are asked at once
 	Reserve []Source           // asked when the others have sent nothing for a while
 	Quiet   time.Duration
+	Block   []byte           // memory that Stream reads a block into; nil: it allocates it
 	Resume  *Assembly        // an earlier attempt, whose blocks are kept if it is the same state; may be nil
 	Began   func(*Assembly)  // called when the head is there; may be nil
 	Arrived func(blocks int) // called when blocks have arrived: how many there are; may be nil

@@ -38,7 +38,10 @@ type stream struct {
 // image passes all blocks on.
 func (s *stream) image(w io.Writer) error {
 	defer s.cancel(nil)
-	block := make([]byte, min(s.Layout.Size, state.BlockSize))
+	block := s.Block
+	if n := min(s.Layout.Size, state.BlockSize); int64(len(block)) < n {
+		block = make([]byte, n)
+	}
 	for i := range s.head.Blocks() {
 		first, end := s.head.Range(i)
 		p := block[:end-first]
