@@ -111,7 +111,7 @@ func (s *supervisor) launch(p *process) error {
 		what = s.cfg.Adapt(p.name, what)
 	}
 	p.cmd = exec.Command(s.cfg.Executable, what.args()...)
-	p.cmd.Env = slices.Concat(os.Environ(), s.cfg.Env, s.gpu(p.name), []string{LifelineVariable + "=3"})
+	p.cmd.Env = s.environment(p.name)
 	p.cmd.ExtraFiles = []*os.File{s.lifeline}
 	p.cmd.Stderr = log
 	if info, err := log.Stat(); err == nil {
@@ -179,6 +179,20 @@ func workerNumber(name string) int {
 
 func (s *supervisor) logPath(name string) string {
 	return filepath.Join(s.cfg.Dir, "logs", name+".log")
+}
+
+// environment is that of a child process. The last value of a variable counts.
+func (s *supervisor) environment(name string) []string {
+	return slices.Concat(allocator(name), os.Environ(), s.cfg.Env, s.gpu(name), []string{LifelineVariable + "=3"})
+}
+
+// allocator makes glibc's malloc keep what a worker frees. XLA allocates at each call, from any of Go's threads; with
+// an arena for each, whose memory goes back to the kernel, a step takes up to 6,000 page faults, a quarter of its time.
+func allocator(name string) []string {
+	if workerNumber(name) == 0 {
+		return nil
+	}
+	return []string{"MALLOC_ARENA_MAX=1", "MALLOC_TRIM_THRESHOLD_=268435456", "MALLOC_MMAP_THRESHOLD_=33554432"}
 }
 
 // gpu is the environment that shows a worker its GPU.
