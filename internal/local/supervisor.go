@@ -187,7 +187,7 @@ func (s *supervisor) environment(name string) []string {
 }
 
 // allocator makes glibc's malloc keep what a worker frees. XLA allocates at each call, from any of Go's threads; with
-// an arena for each, whose memory goes back to the kernel, a step takes up to 6,000 page faults, a quarter of its time.
+// an arena for each, whose memory goes back to the kernel, a step of the built-in task has up to 6,000 page faults.
 func allocator(name string) []string {
 	if workerNumber(name) == 0 {
 		return nil
