@@ -66,7 +66,7 @@ func howItEnded(ctx context.Context, dir string, warn io.Writer) ended {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintln(warn, "warning:", err)
 	}
-	done(true)
+	done()
 	o := page.Outcome()
 	e.Job, e.Generation, e.Step, e.Steps = o.UUID, o.Generation, o.Step, o.Steps
 	e.Epoch, e.Workers, e.Weights = o.Epoch, o.Workers, o.WeightsSHA256
@@ -101,7 +101,7 @@ func coordinatorEnded(dir string) (bool, error) {
 	if _, done, err := page.Recall(dir); err != nil {
 		return false, err
 	} else {
-		done(true)
+		done()
 	}
 	o := page.Outcome()
 	if slices.Contains([]string{"done", "stopped", "failed"}, o.State) {

@@ -36,7 +36,7 @@ file that needs no server and no network. The run may be over, or go on.`,
 		if err := readCurve(cmd, dir, add); err != nil {
 			return err
 		}
-		done(true)
+		done()
 		if err := regular.ReplaceBy(out, page.WriteReport); err != nil {
 			return err
 		}

@@ -13,8 +13,7 @@ import (
 // A directory that holds nothing but the metrics has a report, too: that of a build before pages.
 func TestReport(t *testing.T) {
 	dir := t.TempDir()
-	metrics, _, err := progress.OpenMetrics(filepath.Join(dir, "metrics.jsonl"), func(progress.Record) {},
-		func(error) {})
+	metrics, err := progress.OpenMetrics(filepath.Join(dir, "metrics.jsonl"), func(progress.Record) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ type archive struct {
 	layout  *state.Layout
 	samples int            // of the training data
 	keep    int            // how many of the newest are kept,
-	spared  func() []int64 // and which steps beside them; nil: that is not known yet
+	spared  func() []int64 // and which steps beside them
 	log     *slog.Logger
 }
 
@@ -64,11 +64,7 @@ func (a *archive) read(ctx context.Context, path string) (*state.Sealed, error) 
 
 // prune keeps the newest checkpoints and the spared ones.
 func (a *archive) prune(ctx context.Context) {
-	spared := a.spared()
-	if spared == nil {
-		return
-	}
-	if _, err := a.Prune(ctx, a.keep, spared...); err != nil && ctx.Err() == nil {
+	if _, err := a.Prune(ctx, a.keep, a.spared()...); err != nil && ctx.Err() == nil {
 		a.log.Warn("removing old checkpoints", "err", err)
 	}
 }

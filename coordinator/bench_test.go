@@ -1,21 +1,16 @@
 package coordinator
 
 import (
-	"bufio"
-	"errors"
 	"log/slog"
 	"net"
-	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 
 	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
-	"evenweave/internal/progress"
 	"evenweave/internal/security"
 	"evenweave/internal/state"
 	"evenweave/proto"
@@ -47,7 +42,7 @@ func BenchmarkSave(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	a := &archive{Store: store, layout: layout, samples: 1000, keep: 3, spared: func() []int64 { return []int64{} },
+	a := &archive{Store: store, layout: layout, samples: 1000, keep: 3, spared: func() []int64 { return nil },
 		log: slog.New(slog.DiscardHandler)}
 	j := job.Job{Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10, Steps: 1000}}
 	b.ReportAllocs()
@@ -64,46 +59,6 @@ func BenchmarkSave(b *testing.B) {
 		saves++
 	}
 	b.ReportMetric((processorTime(b)-began)*1000/float64(saves), "cpu-ms/op")
-}
-
-// BenchmarkTakeover is what a coordinator that begins to lead does with the learning curve so far. MB/op is the most
-// memory that this process has used.
-func BenchmarkTakeover(b *testing.B) {
-	const steps = 200_000
-	c := onADirectory(b, &eventLog{})
-	f, err := os.Create(c.journal.path())
-	if err != nil {
-		b.Fatal(err)
-	}
-	out := bufio.NewWriter(f)
-	for n := 1; n <= steps && err == nil; n++ {
-		x := 1 / float64(n)
-		line, _ := progress.Encode(progress.Record{Time: time.Unix(1e9, int64(n)*3e7), Event: progress.Step{Step: n,
-			Epoch: 1 + n/469, Loss: x + 0.1, Generation: 3, Workers: 4, Images: 128 * int64(n), Seconds: 0.03 + x,
-			SamplesPerSecond: 128 / (0.03 + x), ComputeMS: 20 + x, ReduceMS: 4 - x, WaitMS: 2 + x, UpdateMS: 1 + x,
-			Metrics: []progress.Metric{{Name: "accuracy", Value: 1 - x/3}}}})
-		_, err = out.Write(line)
-	}
-	if err := errors.Join(err, out.Flush(), f.Close()); err != nil {
-		b.Fatal(err)
-	}
-	began, times := processorTime(b), 0
-	for b.Loop() {
-		next := newCoordinator(c.Config, nil, c.archive.Store, c.archive.layout)
-		closeJournal, err := next.openJournal(job.Spec{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		<-next.journal.ready
-		closeJournal()
-		times++
-	}
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric((processorTime(b)-began)*1e6/float64(times*steps), "cpu-s/1M-steps")
-	b.ReportMetric(float64(u.Maxrss)/1024, "MB/op")
 }
 
 func processorTime(b *testing.B) (seconds float64) {

@@ -19,8 +19,6 @@ type evaluations struct {
 	top     *progress.Evaluation  // the best of all on the held-out samples; nil: there is none
 	wake    chan struct{}
 	idle    chan struct{} // closed while the queue is empty and nothing runs
-
-	recalling bool // the results of before are not all known yet
 }
 
 func newEvaluations() *evaluations {
@@ -29,16 +27,7 @@ func newEvaluations() *evaluations {
 	return e
 }
 
-// begin says that results of before follow, by recall, until known; none runs meanwhile.
-func (e *evaluations) begin() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.recalling = true; len(e.queue) == 0 {
-		e.idle = make(chan struct{})
-	}
-}
-
-// recall takes an evaluation that was made before.
+// recall takes an evaluation that was made before; none runs meanwhile.
 func (e *evaluations) recall(r progress.Record) {
 	ev, ok := r.Event.(progress.Evaluation)
 	if !ok {
@@ -47,24 +36,10 @@ func (e *evaluations) recall(r progress.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.keep(ev)
+	before := len(e.queue)
 	e.queue = slices.DeleteFunc(e.queue, func(q checkpoint.Entry) bool { return q.Step == int64(ev.Step) })
-}
-
-// known says that no more results of before follow.
-func (e *evaluations) known() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.recalling = false; len(e.queue) == 0 {
+	if before > 0 && len(e.queue) == 0 {
 		close(e.idle)
-		return
-	}
-	e.signal()
-}
-
-func (e *evaluations) signal() {
-	select {
-	case e.wake <- struct{}{}:
-	default:
 	}
 }
 
@@ -110,11 +85,14 @@ func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 		dropped = append(dropped, e.queue[1].Step)
 		e.queue = slices.Delete(e.queue, 1, 2)
 	}
-	if len(e.queue) == 0 && !e.recalling {
+	if len(e.queue) == 0 {
 		e.idle = make(chan struct{})
 	}
 	e.queue = append(e.queue, entry)
-	e.signal()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
 	return dropped
 }
 
@@ -126,7 +104,7 @@ const maxQueued = 16
 func (e *evaluations) next() (checkpoint.Entry, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.queue) == 0 || e.recalling {
+	if len(e.queue) == 0 {
 		return checkpoint.Entry{}, false
 	}
 	return e.queue[0], true
@@ -152,8 +130,8 @@ func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 	return progress.Evaluation{}, false
 }
 
-// best is the step that did best on the held-out samples, of those that are known: by the first figure, then by those
-// after it, then the earliest. The test set does not count.
+// best is the step that did best on the held-out samples: by the first figure, then by those after it, then the
+// earliest. The test set does not count.
 func (e *evaluations) best() (step int64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -193,22 +171,4 @@ func (e *evaluations) waiting() (steps []int64, idle <-chan struct{}) {
 		steps = append(steps, q.Step)
 	}
 	return steps, e.idle
-}
-
-// spared are the steps whose checkpoints are kept: the best one, and those still to be evaluated; nil while they are
-// not known.
-func (e *evaluations) spared() []int64 {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.recalling {
-		return nil
-	}
-	steps := []int64{}
-	for _, q := range e.queue {
-		steps = append(steps, q.Step)
-	}
-	if e.top != nil {
-		steps = append(steps, int64(e.top.Step))
-	}
-	return steps
 }

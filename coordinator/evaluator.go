@@ -151,6 +151,15 @@ func (e *evaluator) missed(spec job.Spec) {
 	}
 }
 
+// spared are the steps whose checkpoints are kept: the best one, and those still to be evaluated.
+func (e *evaluator) spared() []int64 {
+	steps, _ := e.waiting()
+	if best, ok := e.best(); ok {
+		steps = append(steps, best)
+	}
+	return steps
+}
+
 // figures are a model's figures as events have them. One that is no number, which JSON cannot hold, is left out.
 func figures(all []evenweave.Figure) (out []evenweave.Figure, err error) {
 	if len(all) > progress.MaxMetrics {

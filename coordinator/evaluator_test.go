@@ -70,43 +70,6 @@ func TestEvaluationsAreKnownInBoundedMemory(t *testing.T) {
 	}
 }
 
-// Until it is known which evaluations were made before, none is made and no checkpoint removed; the end waits.
-func TestEvaluationsWaitForWhatWasBefore(t *testing.T) {
-	e := newEvaluations()
-	closed := func() bool {
-		_, idle := e.waiting()
-		select {
-		case <-idle:
-			return true
-		default:
-			return false
-		}
-	}
-	for round := range int64(2) { // of a term
-		e.begin()
-		e.add(checkpoint.Entry{Step: 10})
-		e.add(checkpoint.Entry{Step: 20})
-		if _, ok := e.next(); ok || e.spared() != nil || closed() {
-			t.Fatal("what was before is not waited for")
-		}
-		e.recall(progress.Record{Event: progress.Evaluation{Step: 10}})
-		if round == 1 {
-			e.recall(progress.Record{Event: progress.Evaluation{Step: 20}})
-		}
-		e.known()
-		entry, ok := e.next()
-		if round == 1 {
-			if ok || !closed() || len(e.spared()) != 0 || e.spared() == nil {
-				t.Errorf("step %d is evaluated again", entry.Step)
-			}
-			return
-		}
-		if !ok || entry.Step != 20 || !slices.Equal(e.spared(), []int64{20}) || closed() {
-			t.Errorf("step %d is evaluated, want 20; spared %v", entry.Step, e.spared())
-		}
-	}
-}
-
 // Checkpoints at epochs' ends and at the last step are evaluated, once, and none with --evaluate=false.
 func TestEvaluationsAreDueWhereAskedFor(t *testing.T) {
 	spec := job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 25}

@@ -33,7 +33,7 @@ func (s serves) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[p
 }
 
 // flat is the layout of a model of some values.
-func flat(t testing.TB, values int) *state.Layout {
+func flat(t *testing.T, values int) *state.Layout {
 	t.Helper()
 	l, err := state.NewLayout([]evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{values},
 		Role: evenweave.Trained}})

@@ -22,44 +22,23 @@ type journal struct {
 	observer progress.Observer
 	log      *slog.Logger
 	metrics  *progress.Metrics // nil outside of a term
-	ready    chan struct{}     // closed when that file is taken over
 	lacking  error             // what the file lacks
 	rate     func(step int64) float64
 	curve    atomic.Pointer[eventFiles] // nil outside of a term, and where it cannot be opened
 }
 
-// eventFiles is what TensorBoard reads, behind a queue: its disk may stall, and what is there already take long to
-// read.
+// eventFiles is what TensorBoard reads, behind a queue: its disk may stall.
 type eventFiles struct {
 	*progress.Detached
-	files *lateFiles
-}
-
-// lateFiles opens the event files when there is something to write.
-type lateFiles struct {
-	*tensorboard.Writer // nil before that, and where it is not possible
-	open                func() *tensorboard.Writer
-	over                atomic.Bool // nothing is opened any more
-}
-
-// Observe implements progress.Observer.
-func (f *lateFiles) Observe(r progress.Record) {
-	if f.open != nil {
-		f.Writer, f.open = f.open(), nil
-	}
-	if f.Writer != nil && !f.over.Load() {
-		f.Writer.Observe(r)
-	}
+	files *tensorboard.Writer
 }
 
 func (j *journal) openEventFiles() {
-	files := &lateFiles{open: func() *tensorboard.Writer {
-		files, err := tensorboard.Open(filepath.Join(j.dir, tensorboard.Folder), j.rate)
-		if err != nil {
-			j.log.Warn("there are no event files for TensorBoard", "err", err)
-		}
-		return files
-	}}
+	files, err := tensorboard.Open(filepath.Join(j.dir, tensorboard.Folder), j.rate)
+	if err != nil {
+		j.log.Warn("there are no event files for TensorBoard", "err", err)
+		return
+	}
 	j.curve.Store(&eventFiles{progress.Detach(files), files})
 }
 
@@ -74,11 +53,8 @@ func (j *journal) closeEventFiles() {
 	ctx, cancel := context.WithTimeout(context.Background(), eventFilesWait)
 	defer cancel()
 	if !curve.Close(ctx) {
-		curve.files.over.Store(true)
 		j.log.Warn("the event files for TensorBoard lack the newest steps: the disk stalls")
-	} else if curve.files.Writer == nil {
-		return
-	} else if err := curve.files.Writer.Close(); err != nil {
+	} else if err := curve.files.Close(); err != nil {
 		j.log.Warn("the event files for TensorBoard lack steps", "err", err)
 	}
 }
@@ -111,16 +87,12 @@ func (j *journal) emit(e progress.Event) {
 	}
 }
 
-// open takes over metrics.jsonl until close, and returns its last step. Meanwhile each gets what earlier leaders wrote,
-// then done is called, with an error if that is not all.
-func (j *journal) open(each func(progress.Record), done func(error)) (last progress.Step, err error) {
-	ready := make(chan struct{})
-	j.ready = ready
-	j.metrics, last, err = progress.OpenMetrics(j.path(), each, func(err error) { done(err); close(ready) })
-	if err == nil {
+// open takes over metrics.jsonl until close; each gets what earlier leaders wrote.
+func (j *journal) open(each func(progress.Record)) (err error) {
+	if j.metrics, err = progress.OpenMetrics(j.path(), each); err == nil {
 		j.openEventFiles()
 	}
-	return last, err
+	return err
 }
 
 func (j *journal) close() {
@@ -131,12 +103,7 @@ func (j *journal) close() {
 
 // sync makes the steps reported so far durable. A run that goes on from a checkpoint does not report the steps before
 // it again.
-func (j *journal) sync(ctx context.Context) {
-	select {
-	case <-j.ready:
-	case <-ctx.Done():
-		return
-	}
+func (j *journal) sync() {
 	if err := j.metrics.Sync(); err != nil {
 		j.log.Warn("the steps before a checkpoint may be lost to a crash of the machine", "err", err)
 	}

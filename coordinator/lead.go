@@ -35,7 +35,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	if view.Job == nil || view.Job.UUID != j.UUID {
 		return c.lostRecord(j.UUID)
 	}
-	closeJournal, err := c.openJournal(j.Spec)
+	closeJournal, err := c.openJournal()
 	if err != nil {
 		return err
 	}
@@ -44,6 +44,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	c.warnOfRecords()
 	c.warnOfLoss(view, step)
 	c.steps.lead()
+	c.evaluator.missed(j.Spec)
 	stop, evaluated := c.evaluator.start(ctx)
 	defer func() {
 		stop()
@@ -108,34 +109,23 @@ func (c *Coordinator) keysOf(member string) []string {
 	return v.Keys(member)
 }
 
-// openJournal takes over what earlier leaders recorded, until the function that it returns is called. The term begins
-// while that is being read: the page shows what happens, and evaluations are made, when it is known what was before.
-func (c *Coordinator) openJournal(spec job.Spec) (closeJournal func(), err error) {
+// openJournal takes over what earlier leaders recorded, until the function that it returns is called.
+func (c *Coordinator) openJournal() (closeJournal func(), err error) {
 	show, shown, err := c.page.Recall(c.Dir)
 	if err != nil {
 		c.Log.Warn(err.Error())
 	}
-	c.evaluator.begin()
-	last, err := c.journal.open(func(r progress.Record) {
+	defer shown()
+	err = c.journal.open(func(r progress.Record) {
 		c.evaluator.recall(r)
+		c.steps.recall(r)
 		show(r)
-	}, func(err error) {
-		shown(err == nil)
-		if err == nil {
-			c.evaluator.missed(spec)
-		} else {
-			c.Log.Warn("what earlier leaders recorded is not all known", "err", err)
-		}
-		c.evaluator.known()
 	})
 	if err != nil {
-		shown(false)
-		c.evaluator.known()
 		return nil, err
 	}
-	c.steps.recall(last)
 	stopKeeping := c.page.Keep(c.Dir, c.Log)
-	return func() { c.journal.close(); stopKeeping() }, nil
+	return func() { stopKeeping(); c.journal.close() }, nil
 }
 
 // begin reports what is trained, once.

@@ -64,7 +64,7 @@ type sink interface {
 // syncer is the journal as the saver uses it.
 type syncer interface {
 	emitter
-	sync(ctx context.Context)
+	sync()
 }
 
 // saved is what fetching and writing one state came to.
@@ -100,11 +100,11 @@ func (s *saver) fetchAndWrite(ctx context.Context, j job.Job, member, address st
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.journal.sync(ctx) // before the fetch, which cannot wait while a long file is taken over
 	stream, err := s.source.fetch(ctx, member, address, step, hash)
 	if err != nil {
 		return saved{step: step, err: err}
 	}
+	s.journal.sync()
 	entry, err := s.sink.write(ctx, j, s.term, stream)
 	if err != nil {
 		return saved{step: step, err: err}

@@ -22,7 +22,7 @@ type summary struct {
 	firstTime int64
 	samples   int64 // committed after the first commit seen
 	skips     int   // skipped steps, also those that metrics.jsonl holds of before
-	lastSkip  int64 // all up to this step are counted
+	lastSkip  int64
 	workers   int
 	entered   int64
 }
@@ -52,12 +52,12 @@ func (s *summary) begin(step int64) {
 	s.last = max(s.last, step)
 }
 
-// recall goes on from the last step that was reported before, which counts the skipped ones up to it.
-func (s *summary) recall(last progress.Step) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if step := int64(last.Step); step > s.lastSkip {
-		s.skips, s.lastSkip = last.Skips, step
+// recall counts a skipped step that was reported before.
+func (s *summary) recall(r progress.Record) {
+	if e, ok := r.Event.(progress.Step); ok && e.Skipped != "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.skip(int64(e.Step))
 	}
 }
 

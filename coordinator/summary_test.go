@@ -126,7 +126,8 @@ func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
 // Skipped steps are counted once, also those that an earlier leader reported, and are no part of a curve's numbers.
 func TestSkippedStepsAreCountedAndNamed(t *testing.T) {
 	one, events := leading(t)
-	one.steps.recall(progress.Step{Step: 2, Skips: 1})
+	one.steps.recall(progress.Record{Event: progress.Step{Step: 2, Skipped: "the loss"}})
+	one.steps.recall(progress.Record{Event: progress.Step{Step: 3}})
 	all := commits(1, 150)
 	for _, c := range all[1:149] {
 		c.Skipped = "micro-batch 3 of 8: the loss is not finite"

@@ -52,7 +52,7 @@ func TestAGenerationOpensWithoutNewCommits(t *testing.T) {
 }
 
 // onADirectory is a coordinator without etcd on a directory of its own, its journal open.
-func onADirectory(t testing.TB, events *eventLog) *Coordinator {
+func onADirectory(t *testing.T, events *eventLog) *Coordinator {
 	t.Helper()
 	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
 	if err != nil {
@@ -61,12 +61,11 @@ func onADirectory(t testing.TB, events *eventLog) *Coordinator {
 	c := newCoordinator(Config{Dir: t.TempDir(), Observer: events, Log: slog.New(slog.DiscardHandler), Keep: 3,
 		Limits: policy.Limits{Min: 1, Max: 2}, MetricNames: []string{"perplexity", "mae"},
 		Spec: job.Spec{Samples: 1000}}, nil, store, flat(t, 100))
-	closeJournal, err := c.openJournal(job.Spec{})
+	closeJournal, err := c.openJournal()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(closeJournal)
-	<-c.journal.ready
 	return c
 }
 

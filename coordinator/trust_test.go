@@ -331,7 +331,7 @@ func TestTheLoopWaitsForNoDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive := &archive{Store: store, keep: 1, spared: func() []int64 { return []int64{} }, log: one.log}
+	archive := &archive{Store: store, keep: 1, spared: func() []int64 { return nil }, log: one.log}
 	var last checkpoint.Entry
 	for step := int64(10); step <= 20; step += 10 {
 		m := checkpoint.Manifest{Step: step}

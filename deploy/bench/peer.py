@@ -131,7 +131,7 @@ def member(path, micro, layers, d, every):
         F.cross_entropy(model(x[:, :-1]).reshape(-1, 256), x[:, 1:].reshape(-1)).backward()
         optimizer.step()
         step += 1
-        print(f"step {os.getpid()} {step} {time.time()}", flush=True)
+        os.write(1, f"step {os.getpid()} {step} {time.time()}\n".encode())  # whole: all ranks write to one pipe
         if step % every == 0 and rank == 0:
             kept = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(kept, path + ".new")

@@ -15,9 +15,9 @@ import (
 // Metrics keeps the learning curve in a file of JSON lines: every [Step] and [Evaluation] once, in the form of
 // [Encode]. After a resume it skips the steps that the file has already: exactness makes them equal bit for bit.
 //
-// Its own goroutine reads and writes, so that a long file or a disk that stalls never blocks Observe.
+// Its own goroutine writes, so that a disk that stalls never blocks Observe.
 type Metrics struct {
-	writing sync.Mutex // held while the file is taken over or written
+	writing sync.Mutex // held while the file is written
 	file    metricsFile
 	size    int64 // bytes of whole lines in the file
 
@@ -73,70 +73,36 @@ func (h *held) fresh(e Event) bool {
 	return false
 }
 
-// OpenMetrics opens the file at path to append to it, or creates it, and returns the last step that it holds. It cuts
-// off a half-written last line, and keeps damaged lines before that. What else there is to do takes long where the file
-// is long, and is done meanwhile: each gets the records that the file holds, then done is called, with an error if they
-// are not all. The file is replaced by a copy: a leader that was paused and still has the old file open then writes
-// where no reader looks. The caller must Close it, which ends that early.
-func OpenMetrics(path string, each func(Record), done func(error)) (m *Metrics, last Step, err error) {
+// OpenMetrics opens the file at path to append to it, or creates it; each gets the records that it holds. It replaces
+// the file by a copy: a leader that was paused and still has the old file open then writes where no reader looks. It
+// cuts off a half-written last line. It keeps damaged lines before that. The caller must Close it.
+func OpenMetrics(path string, each func(Record)) (*Metrics, error) {
 	f, err := regular.Write(path)
 	if err != nil {
-		return nil, last, fmt.Errorf("progress: open metrics: %w", err)
+		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
-	m = &Metrics{file: f, wake: make(chan struct{}, 1), over: make(chan struct{})}
-	if last, err = m.findEnd(f); err == nil {
-		err = f.Truncate(m.size)
+	m := &Metrics{file: f, wake: make(chan struct{}, 1), over: make(chan struct{})}
+	if err := m.takeOver(path, f, each); err != nil {
+		return nil, fmt.Errorf("progress: open metrics %s: %w", path, errors.Join(err, m.file.Close()))
 	}
-	if err != nil {
-		return nil, last, fmt.Errorf("progress: open metrics %s: %w", path, errors.Join(err, f.Close()))
-	}
-	m.writing.Lock() // until it is taken over
-	go func() {
-		defer close(m.over)
-		err := m.takeOver(path, f, each)
-		m.writing.Unlock()
-		done(err)
-		for range m.wake {
-			m.Flush()
-		}
-	}()
-	return m, last, nil
-}
-
-// findEnd reads back from the file's end until it has found the last whole line and the last step.
-func (m *Metrics) findEnd(f *os.File) (last Step, err error) {
-	info, err := f.Stat()
-	if err != nil {
-		return last, err
-	}
-	for length := int64(maxLine); ; length *= 2 {
-		from := max(0, info.Size()-length)
-		if info.Size() > maxFile {
-			from = 0 // which is refused
-		}
-		_, whole, err := readRecords(io.NewSectionReader(f, from, length), info.Size()-from, func(r Record) {
-			if s, ok := r.Event.(Step); ok {
-				last = s
-			}
-		})
-		if m.size = from + whole; err != nil || from == 0 || whole > 0 && last.Step > 0 {
-			m.seen.step = last.Step
-			return last, err
-		}
-	}
+	go m.write()
+	return m, nil
 }
 
 // takeOver reads what the file holds and copies it meanwhile. Where no copy is possible, because the disk is full, it
 // goes on with the file itself.
-func (m *Metrics) takeOver(path string, f *os.File, each func(Record)) (err error) {
-	c := &copying{m: m, from: f}
+func (m *Metrics) takeOver(path string, f *os.File, each func(Record)) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	c := &copying{}
 	read := func() error {
-		_, _, err := readRecords(c, m.size, func(r Record) {
-			m.mu.Lock()
+		_, size, err := readRecords(io.TeeReader(f, c), info.Size(), func(r Record) {
 			m.seen.fresh(r.Event)
-			m.mu.Unlock()
 			each(r)
 		})
+		m.size = size
 		return err
 	}
 	own, _ := regular.ReplaceOpen(path, func(w io.Writer) error {
@@ -147,32 +113,27 @@ func (m *Metrics) takeOver(path string, f *os.File, each func(Record)) (err erro
 	if c.to == nil {
 		err = read()
 	}
-	if own != nil {
+	if err == nil && own != nil {
 		_ = f.Close()
 		m.file = own
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return m.file.Truncate(m.size)
 }
 
-// copying reads a file for as long as m is open, and copies what is read for as long as that succeeds.
+// copying passes what is written on until that fails.
 type copying struct {
-	m    *Metrics
-	from io.Reader
-	to   io.Writer // nil: no copy
-	err  error
+	to  io.Writer
+	err error
 }
 
-var errClosed = errors.New("closed before all of it was read")
-
-func (c *copying) Read(p []byte) (int, error) {
-	if c.m.isClosed() {
-		return 0, errClosed
-	}
-	n, err := c.from.Read(p)
+func (c *copying) Write(p []byte) (int, error) {
 	if c.to != nil && c.err == nil {
-		_, c.err = c.to.Write(p[:n])
+		_, c.err = c.to.Write(p)
 	}
-	return n, err
+	return len(p), nil
 }
 
 // Observe appends r if it belongs to the curve and is not in the file yet. It never waits for the disk. Lines that a
@@ -200,6 +161,13 @@ func (m *Metrics) bound() {
 	for len(m.pending) > maxPending {
 		m.pending = m.pending[bytes.IndexByte(m.pending, '\n')+1:]
 		m.lost++
+	}
+}
+
+func (m *Metrics) write() {
+	defer close(m.over)
+	for range m.wake {
+		m.Flush()
 	}
 }
 
@@ -235,12 +203,6 @@ func (m *Metrics) Sync() error {
 		return fmt.Errorf("progress: metrics: %w", err)
 	}
 	return nil
-}
-
-func (m *Metrics) isClosed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.closed
 }
 
 // Close writes the pending lines and closes the file. Its error says what the file lacks.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,20 +15,10 @@ import (
 	"evenweave"
 )
 
-// openWhole opens the file at path, and waits until it is taken over.
-func openWhole(path string, each func(Record)) (*Metrics, error) {
-	taken := make(chan error, 1)
-	m, _, err := OpenMetrics(path, each, func(err error) { taken <- err })
-	if err == nil {
-		err = <-taken
-	}
-	return m, err
-}
-
 // keep runs records through the file at path, as one process does.
 func keep(t *testing.T, path string, records ...Record) {
 	t.Helper()
-	m, err := openWhole(path, ignore)
+	m, err := OpenMetrics(path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,13 +63,13 @@ func TestMetricsHoldEachStepOnce(t *testing.T) {
 // A paused leader that does not know its successor must not overwrite the successor's lines.
 func TestMetricsBelongToTheLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	first, err := openWhole(path, ignore)
+	first, err := OpenMetrics(path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first.Observe(step(1))
 	first.Flush()
-	second, err := openWhole(path, ignore)
+	second, err := OpenMetrics(path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,52 +83,6 @@ func TestMetricsBelongToTheLast(t *testing.T) {
 	if got, damaged := kept(t, path); !reflect.DeepEqual(got, []Record{step(1), step(2), step(3)}) ||
 		damaged.Lines > 0 {
 		t.Errorf("got %v, damaged %v", got, damaged)
-	}
-}
-
-// A file that takes long to read delays nothing: its last step is known at once, what happens meanwhile is written
-// after it. Closed before the end, it lacks nothing either, and says that not all was read.
-func TestMetricsAreTakenOverMeanwhile(t *testing.T) {
-	for _, early := range []bool{false, true} {
-		path := filepath.Join(t.TempDir(), "metrics.jsonl")
-		var want []Record
-		for n := 1; n <= 20000; n++ { // more than is read at once
-			want = append(want, step(n))
-		}
-		keep(t, path, append(want, evaluated(7))...)
-		gate, taken, read := make(chan struct{}), make(chan error, 1), 0
-		m, last, err := OpenMetrics(path, func(Record) { <-gate; read++ }, func(err error) { taken <- err })
-		if err != nil || last.Step != 20000 {
-			t.Fatalf("the last step is %+v, %v", last, err)
-		}
-		m.Observe(step(19999))
-		m.Observe(step(20001))
-		closed := make(chan error, 1)
-		if early {
-			go func() { closed <- m.Close() }()
-			for !m.isClosed() {
-				runtime.Gosched()
-			}
-		}
-		close(gate)
-		err = <-taken
-		if whole := err == nil && read == 20001; whole == early || early && !errors.Is(err, errClosed) {
-			t.Errorf("closed early: %v: %d records are read, %v", early, read, err)
-		}
-		if !early {
-			m.Observe(evaluated(7))
-			closed <- m.Close()
-		}
-		if err := <-closed; err != nil {
-			t.Fatal(err)
-		}
-		want = append(want, evaluated(7), step(20001))
-		if got, damaged := kept(t, path); !reflect.DeepEqual(got, want) || damaged.Lines > 0 {
-			t.Errorf("early: %v: %d records, want %d, damaged %v", early, len(got), len(want), damaged)
-		}
-		if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
-			t.Errorf("left behind: %v", left)
-		}
 	}
 }
 
@@ -187,16 +130,16 @@ func TestMetricsNameDamagedLines(t *testing.T) {
 
 func TestMetricsErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gone", "metrics.jsonl")
-	if _, err := openWhole(path, ignore); err == nil {
+	if _, err := OpenMetrics(path, ignore); err == nil {
 		t.Error("opened a file in a folder that is not there")
 	}
 	if _, err := ReadMetrics(path, ignore); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := openWhole(os.DevNull, ignore); err == nil {
+	if _, err := OpenMetrics(os.DevNull, ignore); err == nil {
 		t.Error("opened a device")
 	}
-	m, err := openWhole(filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
+	m, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +168,7 @@ func (d *fullDisk) WriteAt(b []byte, at int64) (int, error) {
 // A disk that is full for a while loses no line, and leaves no half-written one.
 func TestMetricsOutliveAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	m, err := openWhole(path, ignore)
+	m, err := OpenMetrics(path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +219,7 @@ func (d *stalledDisk) WriteAt(b []byte, at int64) (int, error) {
 // Observe never waits for a stalled disk; the pending lines are bounded, and Sync writes whole lines.
 func TestMetricsNeverBlockObserve(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	m, err := openWhole(path, ignore)
+	m, err := OpenMetrics(path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +251,7 @@ func TestMetricsNeverBlockObserve(t *testing.T) {
 
 // On a disk that stays full the oldest lines are dropped, and Close says how many.
 func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
-	m, err := openWhole(filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
+	m, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,10 +111,7 @@ func ReplaceOpen(path string, write func(io.Writer) error) (*os.File, error) {
 	if err = write(buffered); err == nil {
 		err = buffered.Flush()
 	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
+	if err = errors.Join(err, f.Sync()); err == nil {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {

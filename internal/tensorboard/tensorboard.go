@@ -3,7 +3,6 @@
 package tensorboard
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -216,7 +215,7 @@ func (w *Writer) recall(path string) error {
 		return err
 	}
 	defer f.Close()
-	r := bufio.NewReaderSize(f, 1<<20)
+	r := io.Reader(f)
 	for {
 		data, err := readRecord(r)
 		if err != nil {

@@ -31,10 +31,6 @@ type Page struct {
 	history *history
 	streams chan struct{} // one entry an open stream
 	over    chan struct{} // closed when streams shall end
-
-	restored  bool              // what pages kept is there
-	recalling bool              // what was before follows,
-	waiting   []progress.Record // and these after it
 }
 
 var (
@@ -66,11 +62,7 @@ func (p *Page) Finish(limit time.Duration) {
 func (p *Page) Observe(r progress.Record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.recalling {
-		p.history.observe(r)
-	} else if len(p.waiting) < maxWaiting {
-		p.waiting = append(p.waiting, r)
-	}
+	p.history.observe(r)
 }
 
 // ObserveMember implements progress.MemberObserver.
@@ -100,29 +92,24 @@ func (p *Page) since(c cursor) ([]byte, cursor, error) {
 	return data, next, err
 }
 
-// Recall adds what a run directory holds: what pages kept there, at once, then the records of its metrics.jsonl, which
-// add is given and done shows, if they are whole. Events that happen meanwhile follow those. An error says that nothing
-// was kept that can be read.
-func (p *Page) Recall(dir string) (add func(progress.Record), done func(whole bool), err error) {
+// Recall adds what a run directory holds: what pages kept there, at once, then each record of its metrics.jsonl, by
+// add, until done. An error says that nothing was kept that can be read.
+func (p *Page) Recall(dir string) (add func(progress.Record), done func(), err error) {
 	kept, err := readHistory(filepath.Join(dir, FileName))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	h, earlier := p.history, newHistory()
-	if h.curve.step() > 0 { // this process led before
-		earlier = h
-	}
-	if p.restored {
+	if p.history.curve.step() > 0 { // this process led before, and knows all of it
 		kept = nil
-	} else if p.restored = true; kept != nil {
-		err = h.restore(*kept)
 	}
-	totals := h.totals
-	p.recalling = true
+	if kept != nil {
+		err = p.history.restore(*kept)
+	}
+	totals, worlds := p.history.totals, p.history.worlds.total > 0
 	var evaluations []progress.Evaluation // a missed one comes later than those after it
 	take := func(n int) {
 		slices.SortStableFunc(evaluations, func(a, b progress.Evaluation) int { return a.Step - b.Step })
 		for _, e := range evaluations[:n] {
-			earlier.evaluation(e)
+			p.history.evaluation(e)
 		}
 		evaluations = slices.Delete(evaluations, 0, n)
 	}
@@ -131,39 +118,28 @@ func (p *Page) Recall(dir string) (add func(progress.Record), done func(whole bo
 		defer p.mu.Unlock()
 		switch e := r.Event.(type) {
 		case progress.Step:
-			earlier.observe(r)
+			p.history.observe(r)
 		case progress.Evaluation:
 			if evaluations = append(evaluations, e); len(evaluations) == 2*maxTail {
 				take(maxTail)
 			}
 		}
 	}
-	return add, func(whole bool) {
+	return add, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if take(len(evaluations)); whole {
-			h.precede(earlier)
-		}
-		if h.worlds.total > 0 {
-			h.totals = totals
+		take(len(evaluations))
+		if worlds {
+			p.history.totals = totals
 		}
 		switch {
 		case kept != nil:
-			h.job.State, h.job.Ended = kept.Job.State, kept.Job.Ended
-		case h.job.UUID == "" && h.job.Step > 0:
-			h.job.State = "recorded" // by a build that kept the metrics only
+			p.history.job.State, p.history.job.Ended = kept.Job.State, kept.Job.Ended
+		case p.history.job.UUID == "" && p.history.job.Step > 0:
+			p.history.job.State = "recorded" // by a build that kept the metrics only
 		}
-		for _, r := range p.waiting {
-			if _, step := r.Event.(progress.Step); whole || !step { // of a part, the next leader shows the whole
-				h.observe(r)
-			}
-		}
-		p.recalling, p.waiting = false, nil
 	}, err
 }
-
-// maxWaiting bounds the events that happen while a long curve is read; those after that many are not shown.
-const maxWaiting = 1 << 16
 
 func readHistory(path string) (*update, error) {
 	data, err := regular.Read(path, maxFile)

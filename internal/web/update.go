@@ -97,21 +97,6 @@ func (h *history) restore(u update) error {
 	return h.timeline.restore(u.Cells)
 }
 
-// precede puts the steps and evaluations of before, which another history has collected, before the present ones.
-func (h *history) precede(earlier *history) {
-	if earlier == h {
-		return
-	}
-	h.changed++
-	h.curve, h.evaluations = earlier.curve, earlier.evaluations
-	if e := earlier.job; e.Step > 0 {
-		h.begin(earlier.timeline.origin)
-		h.job.State, h.job.Step, h.job.Epoch, h.job.Workers, h.job.Images = e.State, e.Step, e.Epoch, e.Workers,
-			e.Images
-		h.totals, h.lastCommit = earlier.totals, earlier.lastCommit
-	}
-}
-
 // restore puts back columns.
 func (t *timeline) restore(p *cellsPart) error {
 	if p == nil {

@@ -108,7 +108,7 @@ func recall(p *Page, dir string, metrics []progress.Record) error {
 	for _, r := range metrics {
 		add(r)
 	}
-	done(true)
+	done()
 	return err
 }
 
@@ -371,44 +371,6 @@ func TestARestartGoesOn(t *testing.T) {
 	}
 	if len(u.Worlds.Items) != 3 || len(u.Recoveries.Items) != 1 || len(u.Laps.Items) != len(before.Laps.Items)+20 {
 		t.Errorf("%d worlds, %d recoveries, %d laps", len(u.Worlds.Items), len(u.Recoveries.Items), len(u.Laps.Items))
-	}
-}
-
-// What happens while a long curve is read is shown after it; of one that is not read to its end, nothing, so that the
-// next leader shows all of it.
-func TestEventsWaitForWhatWasBefore(t *testing.T) {
-	for _, whole := range []bool{true, false} {
-		p := New()
-		add, done, err := p.Recall(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		at := func(step int) progress.Record {
-			return progress.Record{Time: noon, Event: progress.Step{Step: step, Images: int64(step), Seconds: 1}}
-		}
-		p.Observe(progress.Record{Time: noon, Event: progress.Start{UUID: "0c9e", Steps: 100}})
-		for step := 1; step <= 40; step++ {
-			add(at(step))
-			p.Observe(at(40 + step))
-		}
-		if u, _ := shown(t, p); u.Job.Step != 0 {
-			t.Errorf("step %d is shown before those before it", u.Job.Step)
-		}
-		done(whole)
-		u, _ := shown(t, p)
-		if n := len(p.history.curve.buckets); whole && (n != 80 || u.Job.Step != 80 || u.Totals.Seconds != 80) ||
-			!whole && (n != 0 || u.Job.Step != 0) || u.Job.UUID != "0c9e" {
-			t.Errorf("whole: %v: %d steps are shown, %+v, %+v", whole, n, u.Job, u.Totals)
-		}
-		add, done, err = p.Recall(t.TempDir()) // this process leads again, another one led meanwhile
-		for step := 1; step <= 90; step++ {
-			add(at(step))
-		}
-		done(true)
-		p.Observe(at(91))
-		if u, _ := shown(t, p); err != nil || len(p.history.curve.buckets) != 91 || u.Job.Step != 91 {
-			t.Errorf("whole: %v: again: %d steps are shown, %+v, %v", whole, len(p.history.curve.buckets), u.Job, err)
-		}
 	}
 }
 
