@@ -4,8 +4,9 @@
 #
 # Bochs emulates a PC with such a processor, AVX-512 included: corei7_skylake_x (tried, with version 3.0), and untried
 # corei7_icelake_u, tigerlake and others. A small Linux boots there, compares the probes of the recipes with those
-# checked in, and trains each recipe for STEPS (0: none) with one worker. It prints a line for each, and fails if a probe
-# differs. It is about a hundred times slower than the processor: half a minute to boot, some two minutes for each probe.
+# checked in, and trains each recipe for STEPS (0: none) with one worker. It prints a line for each, and fails if a
+# probe differs. It is about a hundred times slower than the processor: half a minute to boot, some two minutes for each
+# probe.
 #
 # From the repository, after `make build`. ROOT is a directory with the packages of Debian 12 that it needs, whose names
 # are below: `deploy/bench/bochs.sh unpack DIR` downloads them from this machine's sources and unpacks them there.

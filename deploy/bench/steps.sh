@@ -6,8 +6,8 @@
 # machine that others use too slows all of them alike. For example, from the repository:
 #
 #	(cd examples/gpt && go build -o ../../bin/gpt .)
-#	FLAG=--xla_cpu_enable_platform_dependent_math=true deploy/bench/steps.sh 5 bin/gpt --steps 60 --global-batch 8 --micro-batch 8 \
-#		--layers 4 --width 256 --heads 4
+#	FLAG=--xla_cpu_enable_platform_dependent_math=true deploy/bench/steps.sh 5 bin/gpt --steps 60 --global-batch 8 \
+#		--micro-batch 8 --layers 4 --width 256 --heads 4
 set -eu
 [ $# -ge 2 ] || { sed -n '2,$s/^# \{0,1\}//p;/^set/q' "$0" >&2; exit 2; }
 rounds=$1 program=$2
