@@ -312,4 +312,8 @@ func TestTheAllocatorOfWorkers(t *testing.T) {
 	if slices.Contains(of("coordinator"), trim) {
 		t.Error("another process than a worker has a worker's allocator")
 	}
+	image, err := os.ReadFile("../../deploy/Dockerfile")
+	if want := "\nENV " + strings.Join(allocator("worker-1"), " ") + "\n"; !strings.Contains(string(image), want) {
+		t.Errorf("the image's workers have another allocator than %q: %v", want, err)
+	}
 }
