@@ -13,7 +13,7 @@ import (
 // A directory that holds nothing but the metrics has a report, too: that of a build before pages.
 func TestReport(t *testing.T) {
 	dir := t.TempDir()
-	metrics, err := progress.OpenMetrics(filepath.Join(dir, "metrics.jsonl"), func(progress.Record) {})
+	metrics, err := progress.OpenMetrics(t.Context(), filepath.Join(dir, "metrics.jsonl"), func(progress.Record) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,9 +87,9 @@ func (j *journal) emit(e progress.Event) {
 	}
 }
 
-// open takes over metrics.jsonl until close; each gets what earlier leaders wrote.
-func (j *journal) open(each func(progress.Record)) (err error) {
-	if j.metrics, err = progress.OpenMetrics(j.path(), each); err == nil {
+// open takes over metrics.jsonl until close, unless ctx ends first; each gets what earlier leaders wrote.
+func (j *journal) open(ctx context.Context, each func(progress.Record)) (err error) {
+	if j.metrics, err = progress.OpenMetrics(ctx, j.path(), each); err == nil {
 		j.openEventFiles()
 	}
 	return err

@@ -35,15 +35,17 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	if view.Job == nil || view.Job.UUID != j.UUID {
 		return c.lostRecord(j.UUID)
 	}
-	closeJournal, err := c.openJournal()
-	if err != nil {
+	closeJournal, err := c.openJournal(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	} else if err != nil {
 		return err
 	}
 	defer closeJournal()
 	c.begin(j, step)
 	c.warnOfRecords()
 	c.warnOfLoss(view, step)
-	c.steps.lead()
+	c.steps.lead(step)
 	c.evaluator.missed(j.Spec)
 	stop, evaluated := c.evaluator.start(ctx)
 	defer func() {
@@ -110,13 +112,13 @@ func (c *Coordinator) keysOf(member string) []string {
 }
 
 // openJournal takes over what earlier leaders recorded, until the function that it returns is called.
-func (c *Coordinator) openJournal() (closeJournal func(), err error) {
+func (c *Coordinator) openJournal(ctx context.Context) (closeJournal func(), err error) {
 	show, shown, err := c.page.Recall(c.Dir)
 	if err != nil {
 		c.Log.Warn(err.Error())
 	}
 	defer shown()
-	err = c.journal.open(func(r progress.Record) {
+	err = c.journal.open(ctx, func(r progress.Record) {
 		c.evaluator.recall(r)
 		c.steps.recall(r)
 		show(r)

@@ -16,6 +16,7 @@ type summary struct {
 	metrics   []string // their names
 	mu        sync.Mutex
 	last      int64           // all up to this step are reported
+	recorded  int64           // the last step that metrics.jsonl held when this term took it over
 	early     []*proto.Commit // after a gap, by step
 	gap       time.Time       // when a step was first missing
 	lastTime  int64
@@ -52,11 +53,15 @@ func (s *summary) begin(step int64) {
 	s.last = max(s.last, step)
 }
 
-// recall counts a skipped step that was reported before.
+// recall takes a step that was reported before, and counts it if it was skipped.
 func (s *summary) recall(r progress.Record) {
-	if e, ok := r.Event.(progress.Step); ok && e.Skipped != "" {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	e, ok := r.Event.(progress.Step)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.recorded = max(s.recorded, int64(e.Step)); e.Skipped != "" {
 		s.skip(int64(e.Step))
 	}
 }
@@ -124,11 +129,12 @@ func (s *summary) awaits(step int64, now time.Time, wait time.Duration) bool {
 	return now.Sub(s.gap) < wait
 }
 
-// lead starts a term: its members have not reported yet.
-func (s *summary) lead() {
+// lead starts a term from a durable step: its members have not reported yet. What this process reported when another
+// one led already is in no file: it is reported again.
+func (s *summary) lead(step int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gap = time.Time{}
+	s.gap, s.last, s.recorded = time.Time{}, min(s.last, max(s.recorded, step)), 0
 }
 
 // event turns the next commit into an event.

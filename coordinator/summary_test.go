@@ -89,7 +89,7 @@ func TestATermWaitsForEarlierSteps(t *testing.T) {
 	now := time.Unix(0, 0)
 	s.take(hundred, now, time.Second, 100, commits(8, 10)...)
 	now = now.Add(time.Hour)
-	s.lead()
+	s.lead(s.step())
 	if events := numbers(s.take(hundred, now, time.Second, 100)); events != nil {
 		t.Errorf("reported %v before any member reported", events)
 	}

@@ -61,7 +61,7 @@ func onADirectory(t *testing.T, events *eventLog) *Coordinator {
 	c := newCoordinator(Config{Dir: t.TempDir(), Observer: events, Log: slog.New(slog.DiscardHandler), Keep: 3,
 		Limits: policy.Limits{Min: 1, Max: 2}, MetricNames: []string{"perplexity", "mae"},
 		Spec: job.Spec{Samples: 1000}}, nil, store, flat(t, 100))
-	closeJournal, err := c.openJournal()
+	closeJournal, err := c.openJournal(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

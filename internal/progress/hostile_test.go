@@ -27,7 +27,7 @@ func TestHostileMetricsAreRefused(t *testing.T) {
 		if _, err := ReadMetrics(path, ignore); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
-		m, err := OpenMetrics(path, ignore)
+		m, err := OpenMetrics(t.Context(), path, ignore)
 		if err == nil {
 			_ = m.Close()
 		}

@@ -148,7 +148,7 @@ type failing struct{ err error }
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestObserversMayBeShared(t *testing.T) {
-	metrics, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
+	metrics, err := OpenMetrics(t.Context(), filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func TestMetricsFollowNoLink(t *testing.T) {
 		if err := os.Symlink(precious, name); err != nil {
 			t.Fatal(err)
 		}
-		m, err := OpenMetrics(path, ignore)
+		m, err := OpenMetrics(t.Context(), path, ignore)
 		if refused := err != nil; refused != (name == path) {
 			t.Errorf("%s: %v", name, err)
 		}

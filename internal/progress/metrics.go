@@ -2,6 +2,7 @@ package progress
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -75,14 +76,15 @@ func (h *held) fresh(e Event) bool {
 
 // OpenMetrics opens the file at path to append to it, or creates it; each gets the records that it holds. It replaces
 // the file by a copy: a leader that was paused and still has the old file open then writes where no reader looks. It
-// cuts off a half-written last line. It keeps damaged lines before that. The caller must Close it.
-func OpenMetrics(path string, each func(Record)) (*Metrics, error) {
+// cuts off a half-written last line. It keeps damaged lines before that. If ctx ends first, the file stays as it was.
+// The caller must Close it.
+func OpenMetrics(ctx context.Context, path string, each func(Record)) (*Metrics, error) {
 	f, err := regular.Write(path)
 	if err != nil {
 		return nil, fmt.Errorf("progress: open metrics: %w", err)
 	}
 	m := &Metrics{file: f, wake: make(chan struct{}, 1), over: make(chan struct{})}
-	if err := m.takeOver(path, f, each); err != nil {
+	if err := m.takeOver(ctx, path, f, each); err != nil {
 		return nil, fmt.Errorf("progress: open metrics %s: %w", path, errors.Join(err, m.file.Close()))
 	}
 	go m.write()
@@ -90,15 +92,15 @@ func OpenMetrics(path string, each func(Record)) (*Metrics, error) {
 }
 
 // takeOver reads what the file holds and copies it meanwhile. Where no copy is possible, because the disk is full, it
-// goes on with the file itself.
-func (m *Metrics) takeOver(path string, f *os.File, each func(Record)) error {
+// goes on with the file itself. A copy that is complete when another leads may not replace that one's file.
+func (m *Metrics) takeOver(ctx context.Context, path string, f *os.File, each func(Record)) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	c := &copying{}
+	c := &copying{ctx: ctx, from: f}
 	read := func() error {
-		_, size, err := readRecords(io.TeeReader(f, c), info.Size(), func(r Record) {
+		_, size, err := readRecords(c, info.Size(), func(r Record) {
 			m.seen.fresh(r.Event)
 			each(r)
 		})
@@ -109,9 +111,12 @@ func (m *Metrics) takeOver(path string, f *os.File, each func(Record)) error {
 		c.to = w
 		err = read()
 		return errors.Join(err, c.err)
-	})
+	}, ctx.Err)
 	if c.to == nil {
 		err = read()
+	}
+	if own == nil && err == nil {
+		err = ctx.Err()
 	}
 	if err == nil && own != nil {
 		_ = f.Close()
@@ -123,17 +128,23 @@ func (m *Metrics) takeOver(path string, f *os.File, each func(Record)) error {
 	return m.file.Truncate(m.size)
 }
 
-// copying passes what is written on until that fails.
+// copying reads until ctx ends, and copies what is read until that fails.
 type copying struct {
-	to  io.Writer
-	err error
+	ctx  context.Context
+	from io.Reader
+	to   io.Writer // nil: no copy
+	err  error
 }
 
-func (c *copying) Write(p []byte) (int, error) {
-	if c.to != nil && c.err == nil {
-		_, c.err = c.to.Write(p)
+func (c *copying) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
 	}
-	return len(p), nil
+	n, err := c.from.Read(p)
+	if c.to != nil && c.err == nil {
+		_, c.err = c.to.Write(p[:n])
+	}
+	return n, err
 }
 
 // Observe appends r if it belongs to the curve and is not in the file yet. It never waits for the disk. Lines that a

@@ -2,6 +2,7 @@ package progress
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"math"
@@ -18,7 +19,7 @@ import (
 // keep runs records through the file at path, as one process does.
 func keep(t *testing.T, path string, records ...Record) {
 	t.Helper()
-	m, err := OpenMetrics(path, ignore)
+	m, err := OpenMetrics(t.Context(), path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,13 +64,13 @@ func TestMetricsHoldEachStepOnce(t *testing.T) {
 // A paused leader that does not know its successor must not overwrite the successor's lines.
 func TestMetricsBelongToTheLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	first, err := OpenMetrics(path, ignore)
+	first, err := OpenMetrics(t.Context(), path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first.Observe(step(1))
 	first.Flush()
-	second, err := OpenMetrics(path, ignore)
+	second, err := OpenMetrics(t.Context(), path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,16 +131,16 @@ func TestMetricsNameDamagedLines(t *testing.T) {
 
 func TestMetricsErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gone", "metrics.jsonl")
-	if _, err := OpenMetrics(path, ignore); err == nil {
+	if _, err := OpenMetrics(t.Context(), path, ignore); err == nil {
 		t.Error("opened a file in a folder that is not there")
 	}
 	if _, err := ReadMetrics(path, ignore); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := OpenMetrics(os.DevNull, ignore); err == nil {
+	if _, err := OpenMetrics(t.Context(), os.DevNull, ignore); err == nil {
 		t.Error("opened a device")
 	}
-	m, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
+	m, err := OpenMetrics(t.Context(), filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,7 @@ func (d *fullDisk) WriteAt(b []byte, at int64) (int, error) {
 // A disk that is full for a while loses no line, and leaves no half-written one.
 func TestMetricsOutliveAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	m, err := OpenMetrics(path, ignore)
+	m, err := OpenMetrics(t.Context(), path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +220,7 @@ func (d *stalledDisk) WriteAt(b []byte, at int64) (int, error) {
 // Observe never waits for a stalled disk; the pending lines are bounded, and Sync writes whole lines.
 func TestMetricsNeverBlockObserve(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	m, err := OpenMetrics(path, ignore)
+	m, err := OpenMetrics(t.Context(), path, ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +252,7 @@ func TestMetricsNeverBlockObserve(t *testing.T) {
 
 // On a disk that stays full the oldest lines are dropped, and Close says how many.
 func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
-	m, err := OpenMetrics(filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
+	m, err := OpenMetrics(t.Context(), filepath.Join(t.TempDir(), "metrics.jsonl"), ignore)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,5 +267,33 @@ func TestMetricsAreBoundedOnAFullDisk(t *testing.T) {
 	m.mu.Unlock()
 	if m.Close() == nil {
 		t.Error("Close does not report the missing lines")
+	}
+}
+
+// A leader whose term ends while it takes the file over replaces nothing: what is there then is another's.
+func TestATakeoverAfterTheTermReplacesNothing(t *testing.T) {
+	for _, n := range []int{3, 20000} { // read at once, and not
+		path := filepath.Join(t.TempDir(), "metrics.jsonl")
+		var before []Record
+		for i := 1; i <= n; i++ {
+			before = append(before, step(i))
+		}
+		keep(t, path, before...)
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := OpenMetrics(ctx, path, func(r Record) {
+			if r.Event.(Step).Step == 1 { // it is paused here for longer than its lease
+				other := filepath.Join(t.TempDir(), "metrics.jsonl")
+				keep(t, other, append(before, step(n+1))...)
+				if err := os.Rename(other, path); err != nil {
+					t.Error(err)
+				}
+				cancel()
+			}
+		})
+		got, _ := kept(t, path)
+		left, _ := filepath.Glob(path + ".*")
+		if !errors.Is(err, context.Canceled) || len(got) != n+1 || len(left) > 0 {
+			t.Errorf("%v: %d steps, want %d; left behind: %v", err, len(got), n+1, left)
+		}
 	}
 }

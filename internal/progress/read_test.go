@@ -137,7 +137,7 @@ func TestMetricsAreReadInBoundedMemory(t *testing.T) {
 		}
 		runtime.ReadMemStats(&now)
 		before, allocated := now.HeapAlloc, now.TotalAlloc
-		m, err := OpenMetrics(path, look)
+		m, err := OpenMetrics(t.Context(), path, look)
 		if err == nil {
 			err = m.Close()
 		}

@@ -91,7 +91,7 @@ func Replace(path string, b []byte) error {
 
 // ReplaceBy is Replace for what write writes; if that fails, what was there before stays.
 func ReplaceBy(path string, write func(io.Writer) error) error {
-	f, err := ReplaceOpen(path, write)
+	f, err := ReplaceOpen(path, write, nil)
 	if f != nil {
 		err = errors.Join(err, f.Close())
 	}
@@ -100,8 +100,8 @@ func ReplaceBy(path string, write func(io.Writer) error) error {
 
 // ReplaceOpen is ReplaceBy, and returns the new file, open at its end: what is appended to it never reaches a file that
 // replaces this one. The file is nil if it is not in place; with a file, an error says that a crash may undo the
-// rename.
-func ReplaceOpen(path string, write func(io.Writer) error) (*os.File, error) {
+// rename. The new file is durable before unless, which may be nil, is asked for an error that keeps it from its place.
+func ReplaceOpen(path string, write func(io.Writer) error, unless func() error) (*os.File, error) {
 	temporary := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
 	f, err := Create(temporary)
 	if err != nil {
@@ -111,7 +111,10 @@ func ReplaceOpen(path string, write func(io.Writer) error) (*os.File, error) {
 	if err = write(buffered); err == nil {
 		err = buffered.Flush()
 	}
-	if err = errors.Join(err, f.Sync()); err == nil {
+	if err = errors.Join(err, f.Sync()); err == nil && unless != nil {
+		err = unless()
+	}
+	if err == nil {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {

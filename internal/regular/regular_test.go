@@ -107,7 +107,7 @@ func TestReplaceIsAllOrNothing(t *testing.T) {
 			t.Errorf("mode %s, %q, %v; want %q", info.Mode(), b, err, want)
 		}
 	}
-	first, err := ReplaceOpen(path, func(io.Writer) error { return nil })
+	first, err := ReplaceOpen(path, func(io.Writer) error { return nil }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
