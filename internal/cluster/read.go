@@ -33,10 +33,12 @@ func (c *Client) Read(ctx context.Context) (View, error) {
 }
 
 // ReadToLead is Read for a process that is about to lead the job. Its first transaction writes all records again, so it
-// needs the job's record alone: a world or an end that cannot be used is none, and named in the view.
+// needs the job's record alone: a world or an end that cannot be used is none, and named in the view. A job's record of
+// an earlier build does not say which generation follows on a world that cannot be used.
 func (c *Client) ReadToLead(ctx context.Context) (View, error) {
 	v, err := c.read(ctx, "")
-	if err == nil && v.Spoilt() && v.Job == nil {
+	worldLost := v.World == nil && v.revisions[1] != 0
+	if err == nil && v.Spoilt() && (v.Job == nil || worldLost && v.Job.Generation == 0) {
 		return View{}, v.spoilt[0]
 	}
 	return v, c.explain(ctx, err)

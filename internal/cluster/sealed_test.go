@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"evenweave/internal/cluster"
 	"evenweave/internal/etcdtest"
 	"evenweave/internal/job"
@@ -149,5 +151,60 @@ func TestEtcdNeedNotBeBelieved(t *testing.T) {
 	}
 	if _, err := c.OpenWorld([]byte(`{"job":"u","generation":3}`)); err == nil {
 		t.Error("a world without a seal was taken from a peer")
+	}
+}
+
+// TestALeaderNeedsTheJobsNewestRecord: one that is about to lead goes on without a world that cannot be used, but by no
+// older job's record, nor by one that does not say which generation follows: no member obeys an older one.
+func TestALeaderNeedsTheJobsNewestRecord(t *testing.T) {
+	s := etcdtest.Start(t, "")
+	c, stranger := dialSealed(t, s, filepath.Join(t.TempDir(), "seal")), raw(t, s)
+	term := campaign(t, c, "leader")
+	defer term.Resign(within(t))
+	publish := func(generation int64) (job, world string) {
+		t.Helper()
+		v, err := c.Read(within(t))
+		if err == nil {
+			err = term.PublishWorld(within(t), v, known(generation))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := stranger.Get(within(t), "/evenweave/test/", clientv3.WithPrefix())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kv := range r.Kvs {
+			switch string(kv.Key) {
+			case "/evenweave/test/job":
+				job = string(kv.Value)
+			case "/evenweave/test/world":
+				world = string(kv.Value)
+			}
+		}
+		return job, world
+	}
+	refused := func(names string) {
+		t.Helper()
+		if v, err := c.ReadToLead(within(t)); err == nil || !strings.Contains(err.Error(), names) {
+			t.Errorf("expected an error that names %q: %v, %+v", names, err, v.Job)
+		}
+	}
+	if err := term.CreateJob(within(t), cluster.View{}, created("u")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, stranger, "world", "{x")
+	refused("world: ")
+	if _, err := stranger.Delete(within(t), "/evenweave/test/world"); err != nil {
+		t.Fatal(err)
+	}
+	oldJob, oldWorld := publish(1)
+	newJob, _ := publish(2)
+	put(t, stranger, "job", oldJob)
+	refused("job: it has number")
+	put(t, stranger, "job", newJob)
+	put(t, stranger, "world", oldWorld)
+	if v, err := c.ReadToLead(within(t)); err != nil || v.World != nil || v.Job.Generation != 2 {
+		t.Errorf("an old world: %+v, %v", v, err)
 	}
 }

@@ -1,0 +1,28 @@
+package coordinator
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
+)
+
+// TestAnUnknownWorldFitsIntoARecord: a world of a few may have thousands of spares, and a stranger may register some.
+func TestAnUnknownWorldFitsIntoARecord(t *testing.T) {
+	view := cluster.View{Job: &job.Job{UUID: "u", Generation: 7}}
+	for i := range 4096 {
+		view.Members = append(view.Members, job.Member{ID: fmt.Sprint("worker-", i),
+			Address: strings.Repeat("a", 60) + ":7000"})
+	}
+	w := unknownWorld(view)
+	b, err := json.Marshal(w)
+	if err == nil {
+		err = w.Validate()
+	}
+	if err != nil || len(b) > 32<<10 || len(w.Away) < 200 || w.Away[0].ID != "worker-0" || w.Generation != 8 {
+		t.Errorf("a record of %d bytes, %d members: %v", len(b), len(w.Away), err)
+	}
+}
