@@ -300,13 +300,14 @@ func section(t *testing.T, text, heading string) string {
 	t.Helper()
 	_, rest, found := strings.Cut(text, "\n## "+heading+"\n")
 	if !found {
-		t.Fatalf("ARCHITECTURE.md has no section %q", heading)
+		t.Fatalf("there is no section %q", heading)
 	}
 	body, _, _ := strings.Cut(rest, "\n## ")
 	return body
 }
 
-// Every failure that ARCHITECTURE.md promises to survive names the test that shows it.
+// Every failure that ARCHITECTURE.md promises to survive, and every attack that docs/security.md promises to withstand,
+// names the test that shows it.
 func TestFailuresNameTheirTests(t *testing.T) {
 	declared := map[string]bool{}
 	for _, s := range sources(t) {
@@ -317,27 +318,30 @@ func TestFailuresNameTheirTests(t *testing.T) {
 			}
 		}
 	}
-	rows := 0
-	for line := range strings.Lines(section(t, read(t, "ARCHITECTURE.md"), "Failures")) {
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		if !strings.HasPrefix(line, "|") || strings.Contains(cells[0], "---") ||
-			strings.TrimSpace(cells[0]) == "failure" {
-			continue
-		}
-		rows++
-		last := cells[len(cells)-1]
-		tests := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(last, -1)
-		if len(tests) == 0 && strings.TrimSpace(last) != "to be written" {
-			t.Errorf("no test is named in: %s", line)
-		}
-		for _, m := range tests {
-			if !declared[m[1]] {
-				t.Errorf("there is no test %s, named in: %s", m[1], line)
+	for _, table := range []struct{ document, section, head string }{{"ARCHITECTURE.md", "Failures", "failure"},
+		{"docs/security.md", "What shows it", "attack"}} {
+		rows := 0
+		for line := range strings.Lines(section(t, read(t, table.document), table.section)) {
+			cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+			if !strings.HasPrefix(line, "|") || strings.Contains(cells[0], "---") ||
+				strings.TrimSpace(cells[0]) == table.head {
+				continue
+			}
+			rows++
+			last := cells[len(cells)-1]
+			tests := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(last, -1)
+			if len(tests) == 0 {
+				t.Errorf("no test is named in: %s", line)
+			}
+			for _, m := range tests {
+				if !declared[m[1]] {
+					t.Errorf("there is no test %s, named in: %s", m[1], line)
+				}
 			}
 		}
-	}
-	if rows == 0 {
-		t.Error("the table of failures is empty")
+		if rows == 0 {
+			t.Errorf("%s: the table is empty", table.document)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func TestCallersThatSayNothingAreGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, begun := NewServer(nil, nil), time.Now()
 		var all sync.WaitGroup
-		for range 1000 {
+		for range 10_000 {
 			all.Go(func() {
 				if err := handled(s, ""); status.Code(err) != codes.DeadlineExceeded {
 					t.Errorf("got %v, expected DeadlineExceeded", err)
