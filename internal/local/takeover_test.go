@@ -71,10 +71,13 @@ func TestStandbyIsInterrupted(t *testing.T) {
 	ended(t, "a", a.done, nil)
 }
 
-// wholeCurve checks that the metrics hold every step once, in order, and each epoch's evaluation.
+// wholeCurve checks that the metrics hold every step once, in order, and evaluations of epochs' ends alone, each once,
+// the last step's among them. A coordinator that is stopped or away while epochs end misses some: workers keep so many
+// states and no more.
 func wholeCurve(t *testing.T, dir string, steps int) {
 	t.Helper()
-	last, evaluations := 0, 0
+	last, evaluated := 0, map[int]bool{}
+	s := spec(int64(steps))
 	for _, r := range recorded(t, dir) {
 		switch e := r.Event.(type) {
 		case progress.Step:
@@ -83,12 +86,15 @@ func wholeCurve(t *testing.T, dir string, steps int) {
 			}
 			last = e.Step
 		case progress.Evaluation:
-			evaluations++
+			if due := s.EpochEnds(int64(e.Step)) || e.Step == steps; evaluated[e.Step] || !due {
+				t.Errorf("metrics: an evaluation of step %d, which is due: %v, and there already: %v", e.Step, due,
+					evaluated[e.Step])
+			}
+			evaluated[e.Step] = true
 		}
 	}
-	if s := spec(int64(steps)); last != steps ||
-		int64(evaluations) != (s.TotalSteps()+s.Plan().StepsPerEpoch()-1)/s.Plan().StepsPerEpoch() {
-		t.Errorf("metrics end at step %d of %d, with %d evaluations", last, steps, evaluations)
+	if last != steps || !evaluated[steps] {
+		t.Errorf("metrics end at step %d of %d; the last one is evaluated: %v", last, steps, evaluated[steps])
 	}
 }
 
