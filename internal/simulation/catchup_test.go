@@ -29,6 +29,7 @@ const (
 	stays       = 30 * time.Second
 	quiet       = 2 * time.Minute
 	streamQuiet = 15 * time.Second // without a sign of life
+	pause       = time.Second      // before the next try with another member, if one has maxReaders
 )
 
 // prepare is Loop.catchesUp.
@@ -46,7 +47,7 @@ func (m *member) prepare() {
 		w.Rank(m.id) < 0
 	switch {
 	case m.session != nil, m.view == nil, m.view.done != nil:
-	case c == nil && spare && m.tries < tries:
+	case c == nil && spare && m.tries < tries && !m.pausing:
 		m.startCatchUp(w)
 	case c != nil && w.Rank(m.id) < 0 && (!spare || w.Rank(c.from.id) < 0):
 		m.stopCatchUp()
@@ -61,10 +62,17 @@ func (m *member) counts() bool { return m.known && !m.unproved }
 
 func (m *member) startCatchUp(w *job.World) {
 	s := m.sim
-	from := s.listener(w.Peers[(m.tries+len(m.id))%w.Size()].Address)
+	from := s.listener(w.Peers[(m.turns+len(m.id))%w.Size()].Address)
 	c := &catchUp{spare: m, from: from, touched: s.now}
-	m.catching, m.tries = c, m.tries+1
-	s.ask(m.process, from.process, func() { from.readers = append(from.readers, c) }, c.end)
+	m.catching, m.tries, m.turns = c, m.tries+1, m.turns+1
+	s.ask(m.process, from.process, func() {
+		from.readers = slices.DeleteFunc(from.readers, func(c *catchUp) bool { return c.over })
+		if len(from.readers) == maxReaders {
+			s.send(from.process, m.process, c.refuse)
+			return
+		}
+		from.readers = append(from.readers, c)
+	}, c.end)
 	m.in(quiet, func() {
 		if !c.arrived {
 			c.end()
@@ -85,6 +93,21 @@ func (c *catchUp) end() {
 		m.loop()
 		m.report()
 	}
+}
+
+// refuse ends the stream of a spare that is one too many. It does not count as a try.
+func (c *catchUp) refuse() {
+	m := c.spare
+	if m.catching != c {
+		return
+	}
+	m.stopCatchUp()
+	m.tries, m.pausing = m.tries-1, true
+	m.in(pause, func() {
+		m.pausing = false
+		m.loop()
+		m.report()
+	})
 }
 
 // share is generation.shareStep: the member has committed a step; leaves: it leaves its generation after it.
@@ -183,7 +206,7 @@ func (m *member) hangUpOn() {
 // TestSparesCatchUp: in the schedules with large states, members do enter worlds with the state that the others have.
 func TestSparesCatchUp(t *testing.T) {
 	joined := 0
-	for seed := uint64(3); seed <= 300; seed += 3 {
+	for seed := uint64(3); seed <= 330; seed += 3 {
 		s := newSim(seed, noBug, nil)
 		s.run()
 		joined += s.caughtUp

@@ -23,6 +23,8 @@ const (
 
 	twoCopies = 4 // members from which on the coordinator sends two copies of a checkpoint
 	reserve   = 3 // it is asked for blocks that another member does not send after this part of the deadline
+
+	maxReaders = 4 // spares that catch up with one member at the same time
 )
 
 // TestConstantsAreTheProducts: constants that the product does not export have its values here.
@@ -41,6 +43,7 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"worker/deadlines.go", "pauseFor", pauseFor},
 		{"worker/fetch.go", "twoCopies", twoCopies},
 		{"internal/transfer/download.go", "reserve", reserve},
+		{"worker/updates.go", "maxReaders", maxReaders},
 	} {
 		if got := constant(t, filepath.Join("..", "..", c.file), c.name); got != c.want {
 			t.Errorf("%s: %s is %v, the simulator has %v", c.file, c.name, got, c.want)

@@ -261,6 +261,7 @@ func (s *sim) kill(m *member, restart bool) {
 	}
 	s.log("FAULT: %s dies at step %d", m.id, m.stateStep())
 	m.dead, m.died = true, s.now
+	m.stopCatchUp()
 	if x := m.session; x != nil {
 		x.over = true
 		x.abort(policy.Accusation{Suspect: m.id, Kind: policy.KindBroken})

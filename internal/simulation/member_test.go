@@ -50,7 +50,9 @@ type member struct {
 	unproved   bool               // its state comes from one member, while it was a spare
 	catching   *catchUp
 	tries      int // to catch up, in generation triedIn
+	turns      int // all of them, each with another member
 	triedIn    int64
+	pausing    bool       // until the next try
 	received   bool       // a state, or it was in a world, since then
 	unused     bool       // it has caught up, and no world has used it
 	readers    []*catchUp // of others, with this one
@@ -243,7 +245,7 @@ func (s *sim) hangUp(m *member) {
 // report sends the status to the leader.
 func (m *member) report() {
 	m.version++
-	busy := m.sim.large && m.view == nil || m.catching != nil && !m.catching.ready
+	busy := m.sim.large && m.view == nil || m.catching != nil && !m.catching.ready || m.pausing
 	m.status.Step, m.status.CatchingUp = m.stateStep(), m.session == nil && busy
 	m.status.Resting = m.session == nil && !busy
 	sent := report{Report: m.status, version: m.version, due: m.due(),

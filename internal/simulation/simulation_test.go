@@ -106,7 +106,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"an error of all members ends nothing":      {endlessFaults, 1},
 		"the opening's deadline is not doubled":     {openNotDoubled, 1},
 		"one member is believed":                    {oneIsBelieved, 1},
-		"one member votes twice":                    {votesTwice, 2350},
+		"one member votes twice":                    {votesTwice, 4100},
 		"one unreadable record freezes all views":   {frozenView, 1},
 		"blocks of a state are taken as they come":  {wrongBlocks, 730},
 	} {
