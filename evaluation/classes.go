@@ -115,11 +115,15 @@ func (c *Classes) Add(sample, label int, scores []float32) error {
 		c.hits[label]++
 		return nil
 	}
-	m := Mistake{sample, label, best, probability}
-	at, _ := slices.BinarySearchFunc(c.mistakes, m, worse)
-	c.mistakes = slices.Insert(c.mistakes, at, m)
-	c.mistakes = c.mistakes[:min(len(c.mistakes), MaxMistakes)]
+	c.mistakes = keep(c.mistakes, Mistake{sample, label, best, probability}, worse)
 	return nil
+}
+
+// keep takes x into the sorted MaxMistakes worst, if it is one of them.
+func keep[T any](worst []T, x T, order func(a, b T) int) []T {
+	at, _ := slices.BinarySearchFunc(worst, x, order)
+	worst = slices.Insert(worst, at, x)
+	return worst[:min(len(worst), MaxMistakes)]
 }
 
 // LogSoftmax returns the logarithms of the scores' probabilities, and the index of the highest.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"image"
 	"math"
-	"slices"
 
 	"evenweave"
 )
@@ -52,11 +51,9 @@ func (v *Values) Add(sample int, label, predicted float64) error {
 	v.sum, v.absolute, v.squares = v.sum+off, v.absolute+e.off(), v.squares+off*off
 	label -= v.first // the spread of numbers that are far from 0 would be lost
 	v.labels, v.squaresOfLabels = v.labels+label, v.squaresOfLabels+label*label
-	at, _ := slices.BinarySearchFunc(v.worst, e, func(a, b valueError) int {
+	v.worst = keep(v.worst, e, func(a, b valueError) int {
 		return cmp.Or(cmp.Compare(b.off(), a.off()), cmp.Compare(a.sample, b.sample))
 	})
-	v.worst = slices.Insert(v.worst, at, e)
-	v.worst = v.worst[:min(len(v.worst), MaxMistakes)]
 	return nil
 }
 
