@@ -62,30 +62,28 @@ func (r *report) set(change func(*proto.Status)) {
 	r.changed = make(chan struct{})
 }
 
+// note changes the status and wakes no follower: the next change carries it.
+func (r *report) note(change func(*proto.Status)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r.status)
+}
+
 // due reports the due states that the member holds now.
-func (r *report) due(held func() []*proto.HeldState) {
+func (r *report) due(held func() []*proto.HeldState) { r.hold(held, r.set) }
+
+// acknowledged reports the due states that are left. The coordinator knows what it acknowledged.
+func (r *report) acknowledged(held func() []*proto.HeldState) { r.hold(held, r.note) }
+
+func (r *report) hold(held func() []*proto.HeldState, change func(func(*proto.Status))) {
 	r.dueMu.Lock()
 	defer r.dueMu.Unlock()
 	due := held()
-	r.set(func(s *proto.Status) { s.Due = due })
+	change(func(s *proto.Status) { s.Due = due })
 }
 
-// acknowledged reports the due states that are left. It wakes no follower: the coordinator knows what it acknowledged.
-func (r *report) acknowledged(held func() []*proto.HeldState) {
-	r.dueMu.Lock()
-	defer r.dueMu.Unlock()
-	due := held()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.status.Due = due
-}
-
-// phase changes several times a step, so it wakes no follower: the next change carries it.
-func (r *report) phase(p string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.status.Phase = p
-}
+// phase changes several times a step.
+func (r *report) phase(p string) { r.note(func(s *proto.Status) { s.Phase = p }) }
 
 // among records the size of the world that this member is in.
 func (r *report) among(size int) {
