@@ -61,12 +61,13 @@ func openRecords(by sealer, kvs [3]*mvccpb.KeyValue) (r records) {
 			return false
 		}
 		n, err := open(by, kv.Value, kind, into)
-		if err == nil && kind != kindJob && r.Job != nil && n > r.number {
+		switch {
+		case err != nil || kind == kindJob || r.Job == nil:
+		case n > r.number:
 			r.Job = nil
 			r.spoilt = append(r.spoilt, &BadRecord{Key: r.jobKey, Cause: fmt.Errorf("it has number %d and the %s's "+
 				"record %d, but all are written together: an old record has been put back", r.number, kind, n)})
-		}
-		if err == nil && kind != kindJob && r.Job != nil && n != r.number {
+		case n < r.number:
 			err = fmt.Errorf("it has number %d and the job's record %d, but all are written together: one of them is "+
 				"an old one that was put back", n, r.number)
 		}
