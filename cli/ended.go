@@ -98,11 +98,11 @@ func coordinatorEnded(dir string) (bool, error) {
 		return false, nil
 	}
 	page := web.New()
-	if _, done, err := page.Recall(dir); err != nil {
+	_, done, err := page.Recall(dir)
+	if err != nil {
 		return false, err
-	} else {
-		done()
 	}
+	done()
 	o := page.Outcome()
 	if slices.Contains([]string{"done", "stopped", "failed"}, o.State) {
 		return true, nil

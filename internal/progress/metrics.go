@@ -115,12 +115,11 @@ func (m *Metrics) takeOver(ctx context.Context, path string, f *os.File, each fu
 	if c.to == nil {
 		err = read()
 	}
-	if own == nil && err == nil {
-		err = ctx.Err()
-	}
-	if err == nil && own != nil {
+	if own != nil { // all was read and copied
 		_ = f.Close()
 		m.file = own
+	} else if err == nil {
+		err = ctx.Err()
 	}
 	if err != nil {
 		return err

@@ -58,15 +58,10 @@ func readRecords(r io.Reader, size int64, each func(Record)) (damaged Damaged, w
 			return damaged, whole, err
 		}
 		whole += int64(length)
-		record, ok := steps.decode(line)
-		if !ok && !long {
-			if len(bytes.TrimSpace(line)) == 0 {
-				continue
-			}
-			record, err = Decode(line)
-			ok = err == nil
+		if !long && len(bytes.TrimSpace(line)) == 0 {
+			continue
 		}
-		if ok && !long {
+		if record, ok := steps.record(line); ok && !long {
 			each(record)
 		} else if damaged.Lines++; damaged.First == 0 {
 			damaged.First = number
@@ -77,7 +72,16 @@ func readRecords(r io.Reader, size int64, each func(Record)) (damaged Damaged, w
 // stepDecoder decodes steps in the form of [Encode] in a twentieth of the time of [Decode].
 type stepDecoder struct{ names []string } // metrics of the last step: each once, and none is a step's own field
 
-// decode says no of any other line, which may be a record all the same.
+// record decodes any line; false: it is no record.
+func (d *stepDecoder) record(line []byte) (Record, bool) {
+	if r, ok := d.decode(line); ok {
+		return r, true
+	}
+	r, err := Decode(line)
+	return r, err == nil
+}
+
+// decode says no of any line but a step, which may be a record all the same.
 func (d *stepDecoder) decode(line []byte) (r Record, ok bool) {
 	rest, ok := bytes.CutPrefix(line, []byte(`{"event":"step","time":`))
 	end := bytes.IndexByte(rest, ',')
