@@ -99,11 +99,8 @@ func (t *Table) check() error {
 			len(columns)-1, t.Label, maxColumns)
 	case len(slices.Compact(columns)) < len(columns):
 		return fmt.Errorf("the columns %q: expected each once", columns)
-	case !(t.Test >= 0 && t.HeldOut >= 0 && t.Test+t.HeldOut < 1):
-		return fmt.Errorf("a test part of %v and %v held out: expected shares of 0 or more, below 1 together", t.Test,
-			t.HeldOut)
 	}
-	return nil
+	return checkShares(t.Test, t.HeldOut)
 }
 
 // The parts of a table.

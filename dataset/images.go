@@ -25,43 +25,47 @@ type Pictures struct {
 	Height, Width int
 	// Color: three channels, red, green and blue, instead of one of gray.
 	Color bool
-	// Test is the share that is the test part, 0.1 for a tenth, where the folder is not divided into parts itself.
-	Test float64
+	// Test and HeldOut are the shares that become those parts, 0.1 for a tenth. Where there is a folder "test" that is
+	// the test part, whatever Test says, and HeldOut is a share of "train".
+	Test, HeldOut float64
 }
 
 // Images opens a folder of pictures (.png, .jpg, .jpeg) by class: each folder in it is a class, named in classes, in
-// the order of their names. A folder with a folder "train" is divided itself: classes are below "train" and, for the
-// test part, below "test". The order of the samples is that of a hash of their names, so that each part of it has
+// the order of their names. A folder with a folder "train" is divided itself: classes are below "train" and, if it is
+// there, below "test". The order of the samples is that of a hash of their names, so that each part of it has
 // something of every class.
 //
 // A picture is uint8 [Height Width channels], its label int32 [1]. What is transparent becomes white; the largest part
 // in the middle that has the right proportions is scaled. The bits of that depend on the architecture of the processor.
 func Images(dir string, p Pictures) (sets evenweave.Sets, classes []string, err error) {
-	if most := 1 << 13; p.Height < 1 || p.Width < 1 || p.Height > most || p.Width > most ||
-		!(p.Test >= 0 && p.Test < 1) {
-		return sets, nil,
-			fmt.Errorf("pictures of %d x %d, a test part of %v: expected sides of 1 to %d, and a share from 0 to "+
-				"below 1", p.Height, p.Width, p.Test, most)
+	if most := 1 << 13; p.Height < 1 || p.Width < 1 || p.Height > most || p.Width > most {
+		return sets, nil, fmt.Errorf("pictures of %d x %d: expected sides of 1 to %d", p.Height, p.Width, most)
 	}
-	train := filepath.Join(dir, "train")
-	if info, err := os.Stat(train); err == nil && info.IsDir() {
-		if sets.Train, classes, err = openImages(train, p, nil); err != nil {
-			return sets, nil, err
-		}
-		test := filepath.Join(dir, "test")
-		if _, err := os.Stat(test); os.IsNotExist(err) {
-			return sets, classes, nil
-		}
-		sets.Test, _, err = openImages(test, p, classes)
-		return sets, classes, err
+	if err := checkShares(p.Test, p.HeldOut); err != nil {
+		return sets, nil, err
+	}
+	test := ""
+	if isFolder(filepath.Join(dir, "train")) {
+		test = filepath.Join(dir, "test")
+		dir = filepath.Join(dir, "train")
 	}
 	all, classes, err := openImages(dir, p, nil)
 	if err != nil {
 		return sets, nil, err
 	}
-	test := int(float64(all.Len()) * p.Test)
-	sets.Train, sets.Test, err = Split(all, test)
+	if !isFolder(test) {
+		sets, err = shares(all, p.Test, p.HeldOut)
+		return sets, classes, err
+	}
+	if sets, err = shares(all, 0, p.HeldOut); err == nil {
+		sets.Test, _, err = openImages(test, p, classes)
+	}
 	return sets, classes, err
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // openImages opens a folder of classes. classes are those of the training part, nil if this is that.

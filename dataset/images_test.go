@@ -7,6 +7,8 @@ import (
 	"image/color"
 	"image/jpeg"
 	"image/png"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,7 +102,7 @@ func TestFoldersDividedIntoParts(t *testing.T) {
 	}
 	files["test/dog/1.png"] = files["train/cat/1.png"]
 	sets, classes, err := Images(put(t, files), Pictures{Height: 4, Width: 4})
-	if err != nil || len(classes) != 2 || sets.Train.Len() != 20 || sets.Test.Len() != 1 {
+	if err != nil || len(classes) != 2 || sets.Train.Len() != 20 || sets.Test.Len() != 1 || sets.HeldOut != nil {
 		t.Fatal(classes, err)
 	}
 	if got := samplesOf(t, sets.Test)[0]; !strings.HasSuffix(got, " 01000000") {
@@ -110,6 +112,44 @@ func TestFoldersDividedIntoParts(t *testing.T) {
 	if _, _, err := Images(put(t, files), Pictures{Height: 4, Width: 4}); err == nil ||
 		!strings.Contains(err.Error(), `no class "fox"`) {
 		t.Error(err)
+	}
+}
+
+// Each picture is in one part, whether the parts are shares, or the test part has a folder of its own.
+func TestPartsOfAFolder(t *testing.T) {
+	p := Pictures{Height: 4, Width: 4, Test: 0.2, HeldOut: 0.1}
+	root := put(t, album())
+	whole, _, err := Images(root, Pictures{Height: 4, Width: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, _, err := Images(root, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := []evenweave.Data{sets.Train, sets.HeldOut, sets.Test}
+	var got []string
+	for i, n := range []int{14, 2, 4} {
+		if parts[i].Len() != n {
+			t.Errorf("part %d has %d pictures, expected %d", i, parts[i].Len(), n)
+		}
+		checkSamples(t, parts[i])
+		got = append(got, samplesOf(t, parts[i])...)
+	}
+	if !slices.Equal(got, samplesOf(t, whole.Train)) {
+		t.Error("the parts are not the whole")
+	}
+	files := map[string][]byte{}
+	for name, b := range album() {
+		files["train/"+name] = b
+	}
+	if sets, _, err = Images(put(t, files), p); err != nil || sets.Train.Len() != 14 || sets.Test.Len() != 4 {
+		t.Errorf("a folder \"train\" alone: %v", err)
+	}
+	files["test/dog/1.png"] = files["train/cat/1.png"]
+	if sets, _, err = Images(put(t, files), p); err != nil || sets.Train.Len() != 18 || sets.HeldOut.Len() != 2 ||
+		sets.Test.Len() != 1 {
+		t.Errorf("folders \"train\" and \"test\": %v", err)
 	}
 }
 
@@ -123,7 +163,10 @@ func TestBadPicturesAreNamed(t *testing.T) {
 		"x.png: expected pictures": {map[string][]byte{"x.png": nil}, good},
 		"pictures of 0 x 4":        {album(), Pictures{Width: 4}},
 		"pictures of 8193 x 4":     {album(), Pictures{Height: 8193, Width: 4}},
-		"a test part of 1":         {album(), Pictures{4, 4, false, 1}},
+		"a test part of 1 and 0":   {album(), Pictures{4, 4, false, 1, 0}},
+		"0.5 and 0.5 held out":     {album(), Pictures{4, 4, false, 0.5, 0.5}},
+		"0 and NaN held out":       {album(), Pictures{4, 4, false, 0, math.NaN()}},
+		"expected at least one in": {album(), Pictures{4, 4, false, 0.1, 0.04}},
 	} {
 		if _, _, err := Images(put(t, c.files), c.Pictures); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)

@@ -23,6 +23,29 @@ func Split(d evenweave.Data, heldOut int) (rest, held evenweave.Data, err error)
 	return rest, held, err
 }
 
+// shares divides d: the last samples are the test part, those before them are held out.
+func shares(d evenweave.Data, test, heldOut float64) (sets evenweave.Sets, err error) {
+	n := float64(d.Len())
+	tested, held := int(n*test), int(n*heldOut)
+	if test > 0 && tested == 0 || heldOut > 0 && held == 0 {
+		return sets, fmt.Errorf("%d samples: a test part of %v and %v held out: expected at least one in each",
+			d.Len(), test, heldOut)
+	}
+	if sets.Train, sets.Test, err = Split(d, tested); err == nil {
+		sets.Train, sets.HeldOut, err = Split(sets.Train, held)
+	}
+	return sets, err
+}
+
+// checkShares refuses what leaves nothing to train on.
+func checkShares(test, heldOut float64) error {
+	if test >= 0 && heldOut >= 0 && test+heldOut < 1 {
+		return nil
+	}
+	return fmt.Errorf("a test part of %v and %v held out: expected shares of 0 or more, below 1 together", test,
+		heldOut)
+}
+
 // Range returns the samples from (included) to to (excluded) of d.
 func Range(d evenweave.Data, from, to int) (evenweave.Data, error) {
 	if from < 0 || to > d.Len() || from >= to {

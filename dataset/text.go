@@ -21,8 +21,9 @@ type Windows struct {
 	Width int
 	// Vocabulary is the number of different tokens: one of that value or more is an error. 0: 256, for Width 1 only.
 	Vocabulary int
-	// Test is the share of the tokens, those at the end, that are the test part: 0.1 for a tenth. 0: there is none.
-	Test float64
+	// Test and HeldOut are the shares of the tokens that become those parts, 0.1 for a tenth: the test part is the end,
+	// held out is what stands before it.
+	Test, HeldOut float64
 	// Match is a pattern of file names, such as "*.txt", where the path is a directory; "": all files.
 	Match string
 }
@@ -31,8 +32,7 @@ type Windows struct {
 const maxWindow = 1 << 24
 
 // Text opens windows of the text or the tokens of a file, or of all matching files below a directory, one after the
-// other in the order of their names. They may be larger than memory. Training and test part share no token, held-out
-// samples are taken by Split.
+// other in the order of their names. They may be larger than memory. The parts share no token.
 func Text(name string, w Windows) (evenweave.Sets, error) {
 	var sets evenweave.Sets
 	if err := w.complete(); err != nil {
@@ -57,9 +57,13 @@ func Text(name string, w Windows) (evenweave.Sets, error) {
 		}
 	}
 	all := s.starts[files.Len()]
-	cut := all - int64(float64(all)*w.Test)
-	if sets.Train, err = w.part(s, name, 0, cut); err == nil && w.Test > 0 {
-		sets.Test, err = w.part(s, name, cut, all)
+	test := all - int64(float64(all)*w.Test)
+	held := test - int64(float64(all)*w.HeldOut)
+	if sets.Train, err = w.part(s, name, 0, held); err == nil && w.HeldOut > 0 {
+		sets.HeldOut, err = w.part(s, name, held, test)
+	}
+	if err == nil && w.Test > 0 {
+		sets.Test, err = w.part(s, name, test, all)
 	}
 	return sets, err
 }
@@ -84,14 +88,11 @@ func (w *Windows) complete() error {
 	case w.Vocabulary < 1 || w.Vocabulary > math.MaxInt32:
 		return fmt.Errorf("a vocabulary of %d tokens: say how many there are, at least 1 and at most %d", w.Vocabulary,
 			math.MaxInt32)
-	case !(w.Test >= 0 && w.Test < 1):
-		return fmt.Errorf("a test part of %v: expected a share from 0 to below 1", w.Test)
 	}
-	_, err := path.Match(w.Match, "")
-	if err != nil {
-		err = fmt.Errorf("pattern %q: %w", w.Match, err)
+	if _, err := path.Match(w.Match, ""); err != nil {
+		return fmt.Errorf("pattern %q: %w", w.Match, err)
 	}
-	return err
+	return checkShares(w.Test, w.HeldOut)
 }
 
 func (w *Windows) names(name string) (root string, names []string, err error) {

@@ -45,15 +45,23 @@ func TestWindowsAreThoseOfTheWholeText(t *testing.T) {
 	}
 	root := put(t, files)
 	for _, w := range []Windows{{Length: 5, Test: 0.3}, {Length: 1, Stride: 1, Test: 0.5},
-		{Length: 7, Stride: 2, Test: 0.25}} {
+		{Length: 7, Stride: 2, Test: 0.25, HeldOut: 0.25}, {Length: 5, HeldOut: 0.25}} {
 		w.Match = "*.txt"
 		sets, err := Text(root, w)
 		if err != nil {
 			t.Fatal(err)
 		}
-		cut := len(text) - int(float64(len(text))*w.Test)
-		for d, from := range map[evenweave.Data]int{sets.Train: 0, sets.Test: cut} {
-			end := map[bool]int{true: cut, false: len(text)}[from == 0]
+		test := len(text) - int(float64(len(text))*w.Test)
+		held := test - int(float64(len(text))*w.HeldOut)
+		if (sets.Test == nil) != (w.Test == 0) || (sets.HeldOut == nil) != (w.HeldOut == 0) {
+			t.Fatalf("%+v: %+v", w, sets)
+		}
+		for d, part := range map[evenweave.Data][2]int{sets.Train: {0, held}, sets.HeldOut: {held, test},
+			sets.Test: {test, len(text)}} {
+			if d == nil {
+				continue
+			}
+			from, end := part[0], part[1]
 			stride := max(w.Stride, 1)
 			if w.Stride == 0 {
 				stride = w.Length
@@ -155,6 +163,7 @@ func TestImpossibleWindowsAreRefused(t *testing.T) {
 		"windows of 9223372036854775807": {Length: 1<<63 - 1}, "tokens of 3 bytes": {Length: 1, Width: 3},
 		"a vocabulary of 0": {Length: 1, Width: 2}, "a test part of 1": {Length: 1, Test: 1},
 		"a test part of -0.5":         {Length: 1, Test: -0.5},
+		"0.5 and 0.5 held out":        {Length: 1, Test: 0.5, HeldOut: 0.5},
 		"hold 0 windows of 10 tokens": {Length: 10}, "tokens 9 to 9 hold 0": {Length: 1, Test: 0.1},
 		`pattern "["`:             {Length: 1, Match: "["},
 		`no file matches "*.txt"`: {Length: 1, Match: "*.txt"},
