@@ -28,6 +28,7 @@ const bound = 3 * time.Minute
 type stack struct {
 	t       *testing.T
 	project string
+	files   []string // of Compose, the later over the earlier
 	env     []string
 	roles   map[security.Role]*security.Transport // as the stack made them
 
@@ -45,8 +46,9 @@ type stream struct {
 }
 
 func newStack(t *testing.T, env ...string) *stack {
-	s := &stack{t: t, project: fmt.Sprintf("evenweave-test-%d", os.Getpid()), env: append(os.Environ(), env...),
-		roles: map[security.Role]*security.Transport{}}
+	s := &stack{t: t, project: fmt.Sprintf("evenweave-test-%d", os.Getpid()),
+		files: []string{"../../docker-compose.yml"},
+		env:   append(os.Environ(), env...), roles: map[security.Role]*security.Transport{}}
 	t.Cleanup(func() {
 		s.readers.Wait() // the test's context is over: they end
 		if out, err := s.command(context.Background(), "--profile", "monitoring", "down", "-v", "--timeout",
@@ -61,8 +63,11 @@ func newStack(t *testing.T, env ...string) *stack {
 }
 
 func (s *stack) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "docker",
-		append([]string{"compose", "--ansi", "never", "-f", "../../docker-compose.yml", "-p", s.project}, args...)...)
+	all := []string{"compose", "--ansi", "never", "-p", s.project}
+	for _, file := range s.files {
+		all = append(all, "-f", file)
+	}
+	cmd := exec.CommandContext(ctx, "docker", append(all, args...)...)
 	cmd.Env = s.env
 	return cmd
 }

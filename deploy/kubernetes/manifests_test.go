@@ -4,6 +4,7 @@
 //	certmanager_test.go  cert-manager for real, and its schemas
 //	schemas_test.go    the kinds that manifests may have
 //	certificates_test.go  which pod holds which key
+//	samples_test.go    which pods read a task's data
 //	network_test.go    which pods the policies let connect
 //	cluster_test.go    the dev overlay on a real cluster (`make test-kubernetes`)
 package kubernetes
@@ -147,10 +148,12 @@ func kustomizationOf(t *testing.T, overlay, body string) string {
 
 func TestManifests(t *testing.T) {
 	dirs := map[string]string{"dev": "overlays/dev", "production": "overlays/production", "gpu": "overlays/gpu",
-		"monitoring": withMonitoring(t), "cert-manager": withCertManager(t)}
+		"monitoring": withMonitoring(t), "cert-manager": withCertManager(t),
+		"data": kustomization(t, "resources: [OVERLAY]\ncomponents: [COMPONENTS/data]\n")}
 	for name, dir := range dirs {
 		t.Run(name, func(t *testing.T) {
 			d := render(t, dir)
+			t.Run("samples", func(t *testing.T) { d.testSamples(t, name == "data") })
 			t.Run("security", d.testSecurity)
 			t.Run("references", d.testReferences)
 			t.Run("habits", d.testHabits)
@@ -214,7 +217,8 @@ func (d deployment) testReferences(t *testing.T) {
 			if s := v.Secret; s != nil && d.keptIn(s.SecretName) == "" {
 				t.Errorf("%s: nothing makes Secret %q", w.name, s.SecretName)
 			}
-			if c := v.PersistentVolumeClaim; c != nil && !names["v1/PersistentVolumeClaim/"+c.ClaimName] {
+			if c := v.PersistentVolumeClaim; c != nil && c.ClaimName != samplesClaim &&
+				!names["v1/PersistentVolumeClaim/"+c.ClaimName] {
 				t.Errorf("%s: no PersistentVolumeClaim %q", w.name, c.ClaimName)
 			}
 			names["volume/"+w.name+v.Name] = true
