@@ -145,8 +145,9 @@ def kill(kills, size, micro, layers, d, every=10):
             [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}",
              f"--max-restarts={kills}", os.path.abspath(__file__), "member", directory + "/checkpoint", str(micro),
              str(layers), str(d), str(every)],
-            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True)
+            # torch 2.15 keeps one store for all rounds, in which Gloo finds the addresses of dead processes
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
+                 "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             lines = (line.split() for line in run.stdout if line.startswith("step "))
             steps = ((int(pid), int(step), float(at)) for _, pid, step, at in lines)
