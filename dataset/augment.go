@@ -7,10 +7,10 @@ import (
 	"evenweave"
 )
 
-// Augmentation changes images at random, each epoch otherwise.
+// Augmentation changes images at random, differently in each epoch.
 type Augmentation struct {
-	Mirror bool // half of them from left to right
-	Shift  int  // by up to so many pixels down, up, right and left; what comes in is 0
+	Mirror bool // half of them are mirrored, left to right
+	Shift  int  // they are shifted by up to so many pixels down, up, right and left; pixels from outside are 0
 	Erase  int  // a rectangle of up to so many pixels a side becomes 0, in half of them
 }
 
@@ -73,8 +73,8 @@ type pixels struct {
 // at returns the bytes of a pixel.
 func (p pixels) at(y, x int) []byte { return p.bytes[(y*p.width+x)*p.channels:][:p.channels] }
 
-// change makes an image of what it was before. It draws the same numbers whatever is switched on, so that one change
-// can be left out without changing others.
+// change writes the changed image into p; before is the image as it was. It draws the same numbers whatever is switched
+// on, so that switching one change off leaves the others as they are.
 func (a Augmentation) change(p pixels, before []byte, random *evenweave.Generator) {
 	below := func(n int) int { return int(random.Below(uint64(n))) }
 	mirror, down, right := below(2) == 1, below(2*a.Shift+1)-a.Shift, below(2*a.Shift+1)-a.Shift

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -224,7 +223,7 @@ func (r *rows) add(cells []string, numbers, words []int) error {
 	return nil
 }
 
-// part is that of a row.
+// part chooses the part of a row.
 func (r *rows) part(file int, cells []string, key []int) uint8 {
 	if file > 0 {
 		return testPart
@@ -259,7 +258,7 @@ func (r *rows) sets() (sets evenweave.Sets, words map[string][]string, err error
 			}
 		}
 	}
-	for i, column := range r.Words { // 0 is the unknown
+	for i, column := range r.Words { // 0 is for unknown words
 		words[column] = slices.Insert(words[column], 0, "")
 		for id := range numbers[i] {
 			numbers[i][id]++
@@ -291,7 +290,7 @@ func (r *rows) vocabulary(column int) []string {
 		}
 	}
 	var all []string
-	for word, id := range maps.All(r.seen[column]) {
+	for word, id := range r.seen[column] {
 		if used[id] {
 			all = append(all, word)
 		}

@@ -18,12 +18,11 @@ import (
 // blockBytes is the unit in which files are hashed.
 const blockBytes = 4 << 20
 
-// Files are regular files whose bytes are never read unchecked, and never read only to be checked: a manifest holds the
-// SHA-256 of each block of 4 MiB, and the first read of a block in a process compares it. Damage is an error that names
-// the file and the block. The manifest is made when there is none for the files' present sizes and times; that reads
-// them once. It is kept in the user's cache directory, or, where there is none, beside the data; one that is copied
-// there is found too. Files are read, not mapped: one that is cut off meanwhile is an error, where a mapping would end
-// the process.
+// Files are regular files whose bytes are checked when they are read: a manifest holds the SHA-256 of each block of 4
+// MiB, and the first read of a block in a process compares it. Damage is an error that names the file and the block.
+// The manifest is made, by reading the files once, when there is none for their present sizes and times. It is kept in
+// the user's cache directory or, where there is none, beside the data; a manifest that is copied there is used too.
+// Files are read, not mapped: one that is cut off meanwhile gives an error, where a mapping would end the process.
 //
 // All methods may be called by several goroutines at once. No file stays open.
 type Files struct {
@@ -133,7 +132,7 @@ func (f *Files) ReadAt(i int, p []byte, offset int64) error {
 	return nil
 }
 
-// noteChange finds a file that was written to, whose blocks must be checked again.
+// noteChange makes the blocks of a file be checked again if it was written to.
 func (f *Files) noteChange(i int, r opened) error {
 	info, err := r.Stat()
 	if err != nil {

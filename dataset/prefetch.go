@@ -51,7 +51,7 @@ func (p *prefetched) Prefetch(b *evenweave.Batch) {
 	}
 }
 
-// dropOldest makes room, but not of what is being loaded.
+// dropOldest drops the oldest micro-batch that is not being loaded, and reports whether there was one.
 func (p *prefetched) dropOldest() bool {
 	i := slices.IndexFunc(p.ahead, func(a *ahead) bool { return !a.begun || a.loaded() })
 	if i >= 0 {
@@ -112,7 +112,7 @@ func (p *prefetched) keep(content any) {
 	}
 }
 
-// find returns the place of the micro-batch in p.ahead, -1 if it is not there. Whatever a Load may depend on counts.
+// find returns the place of the micro-batch in p.ahead, or -1. It compares all that a Load may depend on.
 func (p *prefetched) find(b *evenweave.Batch) int {
 	return slices.IndexFunc(p.ahead, func(a *ahead) bool {
 		return a.Epoch == b.Epoch && a.Step == b.Step && a.MicroBatch == b.MicroBatch && a.Seed == b.Seed &&

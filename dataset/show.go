@@ -52,8 +52,8 @@ func (s shown) Files() []string {
 	return nil
 }
 
-// Picture implements evenweave.Pictured: of samples whose one input is bytes of the shape [height width] or [height
-// width channels], with one channel or three.
+// Picture implements evenweave.Pictured. It shows samples whose one input is bytes of the shape [height width] or
+// [height width channels], with one channel or three.
 func (d *indexed) Picture(sample int) (image.Image, error) {
 	h, w, channels := d.pictureShape()
 	if channels == 0 {

@@ -54,7 +54,7 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// minBuffer is above the size below which gRPC does not return a buffer.
+// minBuffer is the least capacity of a buffer: gRPC does not give much smaller ones back to their pool.
 const minBuffer = 4 << 10
 
 // pool keeps the buffers of one sender. There are as many as its ring has frames in flight.

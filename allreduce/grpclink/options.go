@@ -8,8 +8,8 @@ import (
 	"google.golang.org/grpc/experimental"
 )
 
-// The transport's sizes. A fixed window is larger than what a ring has in flight and saves gRPC's pings to estimate
-// one; large buffers save system calls.
+// The transport's sizes. The window is fixed, so gRPC sends no pings to estimate one, and larger than what a ring has
+// in flight. Large buffers save system calls.
 const (
 	window      = 2 << 20
 	writeBuffer = 128 << 10

@@ -34,7 +34,7 @@ type Hello struct {
 	World      json.RawMessage `json:"world,omitempty"` // the sender's world record: it may be news to the receiver
 }
 
-// Stale is the error of a Dial that the neighbour refused because its generation is newer.
+// Stale is the error of a Dial that the neighbour refused because it is at a newer generation.
 type Stale struct{ World []byte } // its world record
 
 // Error returns what the neighbour reported.
@@ -48,10 +48,11 @@ const (
 
 // Dialer opens streams over a transport. The zero value dials TCP, in plain text.
 type Dialer struct {
-	// Connect connects to an address; nil: over TCP. It says by Refused that nothing listens there.
+	// Connect connects to an address; nil: over TCP.
 	Connect     func(ctx context.Context, address string) (net.Conn, error)
 	Credentials credentials.TransportCredentials // nil: plain text
-	// Refused says that an error of Connect means that nothing listens there; nil: ECONNREFUSED.
+	// Refused reports whether an error of Connect means that nothing listens at the address. ECONNREFUSED always means
+	// that. nil: no other error does.
 	Refused func(error) bool
 	Options []grpc.CallOption // of the stream
 }
@@ -78,7 +79,7 @@ func (d Dialer) Dial(ctx context.Context, target string, hello Hello) (allreduce
 	if err != nil {
 		return fail(allreduce.Broken, err)
 	}
-	var last error // before ctx ended: what it waited for
+	var last error // the last one before ctx ended: it says what Dial waited for
 	for try := 1; ; try++ {
 		s, err := open(ctx, conn, first, d.Options)
 		if err == nil {
@@ -106,7 +107,7 @@ func (d Dialer) Dial(ctx context.Context, target string, hello Hello) (allreduce
 	}
 }
 
-// dialer connects, and remembers whether the host answered that nothing listens.
+// dialer connects, and remembers whether its last connection was refused.
 type dialer struct {
 	Dialer
 	refused atomic.Bool

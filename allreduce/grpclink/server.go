@@ -47,10 +47,10 @@ type parkKey struct {
 	from       string
 }
 
-// NewServer returns a server without a generation: it parks every stream that passes check (nil: all), and calls check
-// again while a stream waits, with its context. The caller gets the error of check, which must therefore hold no secret
-// of this member. onWorld, if not nil, gets the world record of each admitted Hello of a newer generation. Neither may
-// block.
+// NewServer returns a server that has no generation yet: it parks each stream that check accepts (nil: every stream).
+// SetCurrent calls check again for each parked stream. The sender gets the error of check, so it must hold no secret of
+// this member. onWorld, if not nil, gets the world record of each admitted Hello of a newer generation. Neither
+// function may block.
 func NewServer(check func(context.Context, Hello) error, onWorld func(world []byte)) *Server {
 	return &Server{check: check, onWorld: onWorld, parked: map[parkKey]*receiver{}, changed: make(chan struct{})}
 }
@@ -170,8 +170,8 @@ func (s *Server) handle(stream grpc.ServerStream) error {
 	return err
 }
 
-// readHello waits for the first message. It gives up a silent caller: when the handler returns, so does the RecvMsg
-// that waits.
+// readHello waits for the first message, for helloLimit at most. Then the handler returns, which ends the RecvMsg that
+// still waits.
 func readHello(stream grpc.ServerStream) (Hello, error) {
 	var in incoming
 	said := make(chan error, 1)

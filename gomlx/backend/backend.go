@@ -1,8 +1,8 @@
-// Package backend opens what GoMLX computes on, and compiles and runs programs there: XLA's verified plug-ins, with the
+// Package backend opens GoMLX's backends, and compiles and runs programs on them: XLA's verified plug-ins, with the
 // flags and threads that give equal bits in every process, and GoMLX's "go" backend.
 //
-// The numbers of a program belong to its caller: results come out as slices of Go, inputs go in, and panics of the
-// library become errors. Equal inputs give equal bits in every process with the same plug-in and class of processor.
+// A program's inputs and results are Go slices of its caller. Panics of the library become errors. Equal inputs give
+// equal bits in every process with the same plug-in and class of processor.
 package backend
 
 import (
@@ -16,24 +16,25 @@ import (
 )
 
 const (
-	// pluginPaths is go-xla's variable: its user answers for what is there.
+	// pluginPaths is go-xla's variable. Plug-ins that it leads to are used unverified.
 	pluginPaths = "PJRT_PLUGIN_LIBRARY_PATH"
 
 	// singleThread keeps the kernels of an XLA call on one thread; CompileGraph keeps them in one part. A worker runs
 	// several micro-batches at once instead: the same bits whatever the number of cores, and faster.
 	singleThread = "--xla_cpu_multi_thread_eigen=false"
 
-	// portable has CPUs of different kinds give the same bits, for programs that use forms with one order only
-	// (fashion/cnn/portable.go).
+	// portable makes CPUs of different kinds give the same bits, for programs whose operations leave them one order of
+	// adding up (fashion/cnn/portable.go).
 	portable = "--xla_cpu_enable_platform_dependent_math=false"
 
-	// deterministic has a GPU's kernels chosen by rule. By default they are chosen by measuring them: two members, or a
-	// member and its successor, then differ in their bits. It also opens in a fraction of the time.
+	// deterministic makes XLA choose a GPU's kernels by rule. By default it measures them and chooses the fastest: two
+	// members, or a member and its successor, may then compute other bits. Without measuring, XLA also opens in a
+	// fraction of the time.
 	deterministic = "--xla_gpu_deterministic_ops=true"
 )
 
-// Resolve says which backend "auto" stands for on this machine, with the reason where it is not XLA. Other names are
-// tried and kept.
+// Resolve returns the backend that "auto" stands for on this machine, with a notice where that is not XLA. Any other
+// name it returns as it is, if that backend opens.
 func Resolve(want string) (name, notice string, err error) {
 	b, name, notice, err := Open(want)
 	if err != nil {
@@ -100,7 +101,7 @@ func openXLA(kind string) (b compute.Backend, notice string, err error) {
 	return b, notice, nil
 }
 
-// keepToOneThread is for a CPU's calls.
+// keepToOneThread makes each call on a CPU run on one thread.
 func keepToOneThread() error {
 	// XLA sizes its pool of threads by NPROC, and makes four at least. Those that have no work wait busily: with six, a
 	// call takes a tenth longer.
@@ -112,8 +113,8 @@ func keepToOneThread() error {
 	return errors.Join(addXLAFlag(singleThread), addXLAFlag(portable))
 }
 
-// addXLAFlag adds to the flags that the plug-in reads when its first client is created. The user's come after it, and
-// are stronger.
+// addXLAFlag adds a flag to those that the plug-in reads when its first client is created. The user's own flags come
+// after it and so override it.
 func addXLAFlag(flag string) error {
 	flags := os.Getenv("XLA_FLAGS")
 	if strings.Contains(flags, flag) {

@@ -23,8 +23,8 @@ import (
 // (deploy/Dockerfile).
 var imagePlugin string
 
-// pinned lists the SHA-256 of the plug-ins that may be loaded. Native code is verified as the data are: equal bits need
-// an equal plug-in, and a process runs as whatever the file in that place makes of it.
+// pinned lists the SHA-256 of the plug-ins that may be loaded. They are verified, as data are, because equal bits need
+// equal plug-ins, and because native code may do all that the process may.
 func pinned(kind string) []string {
 	if kind == "cuda" {
 		return []string{"43d3efd6fd43d8a5d9aa67176e830d81e4ad5fc19fda4ad09cdcc4aebd9f3920"}
@@ -32,8 +32,9 @@ func pinned(kind string) []string {
 	return []string{"0a0fe56ca17be9efc7b942e89e534e5e0ad4a0f1e369b66d27b62184509015b9", imagePlugin}
 }
 
-// findPlugin returns the path and the SHA-256 of the verified plug-in, or the path of one that is not used. It looks
-// only where the owner of the program or of the machine has put it, never in the working directory.
+// findPlugin returns the path and the SHA-256 of the verified plug-in; with an error, the path of one that was found
+// and is not used. It looks only where the owner of the program or of the machine puts plug-ins, never in the working
+// directory.
 func findPlugin(kind string) (path, sum string, err error) {
 	name := "pjrt_c_api_" + kind + "_plugin.so"
 	for _, dir := range pluginDirs() {
@@ -120,8 +121,9 @@ func trusted(path string) error {
 	}
 }
 
-// stampFor names the file that holds the hash of an unchanged f: reading 270 MB takes a second. It is "" if the caller
-// has no folder that is closed to others. Only root can set a file's time of change back.
+// stampFor names the file that keeps the hash of f as long as f does not change: hashing 270 MB takes a second. The
+// name depends on the time of change, which only root can set back. It is "" if the caller has no folder that is closed
+// to other users.
 func stampFor(f *os.File) string {
 	cache, err := os.UserCacheDir()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package verify tries whether a task computes the same bits every time, which is what equal weights for any number of
-// workers rest on.
+// Package verify checks that a task computes the same bits every time. Equal weights for any number of workers depend
+// on that.
 package verify
 
 import (
@@ -18,7 +18,7 @@ import (
 	"evenweave/internal/schedule"
 )
 
-// Options say how much is tried.
+// Options say how much is checked.
 type Options struct {
 	Plan  schedule.Plan
 	Steps int // updates
@@ -186,7 +186,8 @@ func (r *run) batch(step int64, v int) *evenweave.Batch {
 	return b
 }
 
-// compute overwrites memory full of garbage, as a lane of a worker does.
+// compute gives the model memory that is full of NaN, because it must overwrite all of it: a worker's memory holds the
+// gradients of an earlier micro-batch.
 func (r *run) compute(b *evenweave.Batch) (out result, err error) {
 	if err := r.data.Load(b); err != nil {
 		return out, fmt.Errorf("loading micro-batch %d of step %d: %w", b.MicroBatch, b.Step+1, err)
