@@ -140,7 +140,7 @@ func (c *initFlags) keep(ctx context.Context, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	return security.Kept(ctx, store, c.layout(), func() error { return c.make(cmd) })
+	return security.RenewSecrets(ctx, store, c.layout(), func() error { return c.make(cmd) })
 }
 
 // layout says which Secret holds which files: the authorities' first, because the others are useless without them.

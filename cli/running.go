@@ -113,7 +113,7 @@ func askAll[R any](ctx context.Context, c *cluster.Client, v cluster.View,
 				a.err = err
 				return
 			}
-			a.reply, a.err = ask(ctx, proto.NewMemberClient(conn), c.Transport().To(v.Keys(m.ID))...)
+			a.reply, a.err = ask(ctx, proto.NewMemberClient(conn), c.Transport().ExpectKeys(v.Keys(m.ID))...)
 		})
 	}
 	asking.Wait()

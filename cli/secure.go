@@ -33,7 +33,7 @@ func (s *secureFlags) given() bool { return s.files != security.Files{} }
 func (s *secureFlags) transport(endpoints []string, job string, roles ...security.Role) (
 	*security.Transport, error) {
 	over := security.For(endpoints)
-	local := !over.Open() // a Unix socket: the kernel checks the user
+	local := !over.Insecure() // a Unix socket: the kernel checks the user
 	var plain string
 	for _, e := range endpoints {
 		if strings.HasPrefix(e, "http://") {
@@ -72,7 +72,7 @@ const insecureWarning = "--insecure: every process that reaches a port of this c
 
 // warnInsecure says at each start that there is no protection.
 func warnInsecure(log *slog.Logger, over *security.Transport) {
-	if over.Open() {
+	if over.Insecure() {
 		log.Warn(insecureWarning)
 	}
 }

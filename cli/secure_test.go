@@ -57,8 +57,8 @@ func TestPlainTCPNeedsToBeAskedFor(t *testing.T) {
 		}
 		var said bytes.Buffer
 		warnInsecure(slog.New(slog.NewTextHandler(&said, nil)), over)
-		if warned := strings.Contains(said.String(), "--insecure"); over.Open() != c.open || warned != c.open {
-			t.Errorf("%s: open %v, said %q", c.etcd, over.Open(), said.String())
+		if warned := strings.Contains(said.String(), "--insecure"); over.Insecure() != c.open || warned != c.open {
+			t.Errorf("%s: open %v, said %q", c.etcd, over.Insecure(), said.String())
 		}
 	}
 	for _, args := range [][]string{{"worker", "--etcd", "http://127.0.0.1:1"},

@@ -87,7 +87,7 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 	for _, bad := range v.Skipped {
 		s.Skipped = append(s.Skipped, bad.Error())
 	}
-	s.OtherProtocol, s.Insecure = v.OtherProtocol(), c.Transport().Open()
+	s.OtherProtocol, s.Insecure = v.OtherProtocol(), c.Transport().Insecure()
 	if v.World != nil {
 		s.Generation, s.Reason = v.World.Generation, v.World.Reason
 	}

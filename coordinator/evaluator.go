@@ -42,8 +42,8 @@ type evaluable interface {
 	prune(ctx context.Context)
 }
 
-// start works the queue off until stop is called, which does not wait for what is under way; ended is closed after
-// that.
+// start works the queue off in a goroutine until stop is called. stop does not wait for the evaluation under way: ended
+// is closed when that is over too.
 func (e *evaluator) start(ctx context.Context) (stop context.CancelFunc, ended <-chan struct{}) {
 	ctx, stop = context.WithCancel(ctx)
 	over := make(chan struct{})

@@ -62,12 +62,12 @@ type dialer struct {
 	block   []byte                       // of the state that is fetched: one at a time
 }
 
-// to are the options of a call that only this member is to answer.
-func (d *dialer) to(member string) []grpc.CallOption { return d.over.To(d.keys(member)) }
+// options are those of a call that only this member may answer.
+func (d *dialer) options(member string) []grpc.CallOption { return d.over.ExpectKeys(d.keys(member)) }
 
-// status are those of a call that is answered by a status.
-func (d *dialer) status(member string) []grpc.CallOption {
-	return append(d.to(member), grpc.MaxCallRecvMsgSize(maxStatus))
+// statusOptions are the options of a call that only this member may answer, by a status.
+func (d *dialer) statusOptions(member string) []grpc.CallOption {
+	return append(d.options(member), grpc.MaxCallRecvMsgSize(maxStatus))
 }
 
 // follower is the stream from one member.
@@ -107,7 +107,7 @@ func (d *dialer) stream(ctx context.Context, j job.Job, member, address string, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: d.job, AfterStep: *after},
-		d.status(member)...)
+		d.statusOptions(member)...)
 	if err != nil {
 		return 0, err
 	}
@@ -182,7 +182,7 @@ func (d *dialer) ask(ctx context.Context, member, address string) policy.Outcome
 	for ctx.Err() == nil {
 		if conn, err := d.pool.Dial(address); err == nil {
 			s, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: d.job},
-				append(d.status(member), grpc.WaitForReady(true))...)
+				append(d.statusOptions(member), grpc.WaitForReady(true))...)
 			switch {
 			case err == nil && s.Member == member:
 				return policy.Alive
@@ -229,7 +229,7 @@ func (d *dialer) fetch(ctx context.Context, member, address string, step int64, 
 	}
 	s, err := transfer.Download{Layout: d.layout, Samples: d.samples, Step: step, Sum: &sum, Quiet: fetchQuiet,
 		Block:   d.block,
-		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, d.to(member)...)},
+		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, d.options(member)...)},
 		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
 	}.Stream(ctx)
 	explained := func(err error) error {
@@ -274,6 +274,6 @@ func (d *dialer) acknowledge(ctx context.Context, member, address string, step i
 		return err
 	}
 	_, err = proto.NewMemberClient(conn).Acknowledge(ctx, &proto.AcknowledgeRequest{Job: d.job, Step: step},
-		d.to(member)...)
+		d.options(member)...)
 	return err
 }

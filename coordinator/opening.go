@@ -189,9 +189,8 @@ func (c *Coordinator) sameJob(newest checkpoint.Entry, recorded job.Spec) error 
 }
 
 // create writes a new job record, on the newest checkpoint if there is one, else on fresh weights.
-func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.View,
-	newest *checkpoint.Entry) (job.Job,
-	int64, error) {
+func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.View, newest *checkpoint.Entry) (
+	job.Job, int64, error) {
 	j := job.Job{UUID: uuid.NewString(), Spec: c.Spec, Backend: c.Backend, CheckpointEvery: c.CheckpointEvery}
 	step := int64(0)
 	if newest != nil {

@@ -20,7 +20,7 @@ type roster struct {
 	statuses  map[string]*proto.Status // by member
 	proofs    *proofs
 	ahead     map[string][]*proto.Commit // by member: of worlds that this term has not seen yet
-	invalid   map[string]bool            // members whose status could not be; each is named once
+	invalid   map[string]bool            // members that sent an impossible status; each is named once
 	healed    map[string]int64           // heals reported, by member
 	events    emitter
 }
@@ -63,7 +63,7 @@ func (r *roster) current(in followed) bool {
 	return ok && f.address == in.address
 }
 
-// reject names a member whose status cannot be, once.
+// reject warns of a member that sends impossible statuses, once.
 func (r *roster) reject(in followed) {
 	if r.invalid[in.member] {
 		return

@@ -41,12 +41,11 @@ type server struct {
 }
 
 // Checkpoint streams the newest valid checkpoint of the step asked for, verified, as the encoding of package state, or
-// a range of it.
-// What it answers names neither job nor directory: the caller may belong to neither.
+// a range of it. Its errors name neither job nor directory: the caller may belong to neither.
 func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
 	if view := s.view(); view.Job == nil || r.Job != view.Job.UUID {
 		return status.Error(codes.FailedPrecondition, "this coordinator leads another job")
-	} else if err := s.over.FromMember(stream.Context(), view.Keys("")); err != nil {
+	} else if err := s.over.CheckReader(stream.Context(), view.Keys("")); err != nil {
 		return err
 	}
 	end, err := s.streams.Begin(r.Offset, r.Length)

@@ -84,7 +84,7 @@ func (t *term) run(ctx context.Context) error {
 		return err
 	}
 	view, changed := t.views.newest()
-	if err := t.observe(ctx, view); err != nil { // it may have changed since t.view was read
+	if err := t.observe(ctx, view); err != nil { // it may have changed since the first one was read
 		return err
 	}
 	for {

@@ -18,8 +18,8 @@ const (
 	maxNanos   = 1 << 62
 )
 
-// checkStatus says what a member's status claims that cannot be, or returns nil. Texts are cleaned: they reach
-// terminals, logs and etcd. A commit has as many metrics as the task.
+// checkStatus returns an error that names what is impossible in a member's status, or nil. It cleans texts: they reach
+// terminals, logs and etcd. A commit must have as many metrics as the task.
 func checkStatus(s *proto.Status, j job.Job, member string, metrics int) error {
 	plan, total := j.Spec.Plan(), j.Spec.TotalSteps()
 	switch {

@@ -43,12 +43,13 @@ func PiecesOf(r io.Reader) Pieces {
 // SendBlocks sends pieces in blocks, without a copy. It gives up a reader that takes no block for `quiet`. The handler
 // must then return at once: that ends the blocked send.
 func SendBlocks(send func(*Block) error, quiet time.Duration, pieces Pieces) error {
-	return Sending(send, quiet, nil, func(send func(*Block) error) error { return eachBlock(pieces, send) })
+	return SendWatched(send, quiet, nil, func(send func(*Block) error) error { return eachBlock(pieces, send) })
 }
 
-// Sending runs what sends messages. It gives up a reader that takes none for `quiet`, likewise; elsewhere says when it
-// last took something else instead, and may be nil.
-func Sending[M any](send func(M) error, quiet time.Duration, elsewhere func() time.Time,
+// SendWatched calls run, which sends messages. Like SendBlocks, it gives up a reader that takes no message for `quiet`.
+// A reader that takes nothing here may be busy with another stream: lastRead, if not nil, returns when it last took
+// something there.
+func SendWatched[M any](send func(M) error, quiet time.Duration, lastRead func() time.Time,
 	run func(send func(M) error) error) error {
 	taken, sent := make(chan struct{}, 1), make(chan error, 1)
 	go func() {
@@ -70,8 +71,8 @@ func Sending[M any](send func(M) error, quiet time.Duration, elsewhere func() ti
 		case <-taken:
 			idle.Reset(quiet)
 		case <-idle.C:
-			if elsewhere != nil {
-				if left := quiet - time.Since(elsewhere()); left > 0 {
+			if lastRead != nil {
+				if left := quiet - time.Since(lastRead()); left > 0 {
 					idle.Reset(left)
 					continue
 				}
@@ -121,7 +122,7 @@ func (r *blockReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// into receives the next block in p, which any block fits into that a member sends.
+// into receives the next block directly into p: each block that a member sends fits.
 func (r *blockReader) into(p []byte) (int, error) {
 	whole := Block{Data: p[:0:len(p)]}
 	if err := r.stream.RecvMsg(&whole); err != nil {

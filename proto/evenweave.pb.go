@@ -139,14 +139,15 @@ type Status struct {
 	// An error that ends the job (NaN, overflow): every rank reports the same.
 	Verdict string  `protobuf:"bytes,11,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	Ledger  *Ledger `protobuf:"bytes,12,opt,name=ledger,proto3" json:"ledger,omitempty"`
-	// States repaired from peers by this member so far.
+	// How many damaged states this member has replaced so far, and what it says about the last one.
 	Heals int64  `protobuf:"varint,13,opt,name=heals,proto3" json:"heals,omitempty"`
 	Heal  string `protobuf:"bytes,14,opt,name=heal,proto3" json:"heal,omitempty"`
 	// Due snapshots that the member holds, verified and not yet acknowledged.
 	Due []*HeldState `protobuf:"bytes,15,rep,name=due,proto3" json:"due,omitempty"`
 	// The state that the member serves while it is holding.
 	Held *HeldState `protobuf:"bytes,16,opt,name=held,proto3" json:"held,omitempty"`
-	// The newest generation in which this member committed a step: a follower may have all its commits already.
+	// The newest generation in which this member has committed a step. The field commits does not show it to a follower
+	// that has these commits already.
 	Opened        int64 `protobuf:"varint,17,opt,name=opened,proto3" json:"opened,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -575,7 +576,9 @@ type Accusation struct {
 	Generation int64                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
 	Step       int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	Suspect    string                 `protobuf:"bytes,3,opt,name=suspect,proto3" json:"suspect,omitempty"`
-	// "broken": the stream or connection ended; "deadline": nothing came in time; "protocol": the suspect broke the protocol.
+	// "broken": the stream or connection ended; "unreachable": none opened; "deadline": nothing came in time; "protocol":
+	// the suspect broke the protocol; "fetch": it did not give the state that was asked for; "waiting": the collective
+	// takes long, but is not over. Any other kind accuses no member.
 	Kind        string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	Phase       string `protobuf:"bytes,5,opt,name=phase,proto3" json:"phase,omitempty"`
 	Chunk       int32  `protobuf:"varint,6,opt,name=chunk,proto3" json:"chunk,omitempty"`
@@ -837,8 +840,8 @@ func (x *UpdatesRequest) GetJob() string {
 	return ""
 }
 
-// Update is one of these, by what is set: a state (the first), a step, a part of the words of the step before, or a sign
-// of life.
+// Update is one message of the stream Updates: the name of a state (the first), a step, a part of the words of the step
+// before it, or a sign of life. Which one it is shows in the fields that are set.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step of the state, or of the state that the step makes.

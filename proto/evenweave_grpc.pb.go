@@ -35,16 +35,18 @@ const (
 //
 // Member is served by every worker. The coordinator follows it; peers fetch state from it.
 type MemberClient interface {
-	// Follow streams the member's status: the first at once, then one after each change. Changes that are only commits come
-	// once in 50 ms at most. Each status is complete: it repeats all that holds now.
+	// Follow streams the member's status: the first at once, then one after each change. Commits alone are collected and
+	// sent every 50 ms, in worlds of more than 16 members less often. Each status is complete: it repeats all that holds
+	// now.
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Status], error)
 	// Probe answers at once if the process runs. The coordinator uses it to check a report against a member.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*Status, error)
-	// State streams the encoding of a state held by this member, or a range of it: of the live one, of a due snapshot, or
-	// of one that it is fetching itself, whose blocks it passes on as they arrive.
+	// State streams the encoding of a state, or a range of it: of the live state, of a due snapshot, or of a state that
+	// the member is fetching itself. It passes on the blocks of that one as they arrive.
 	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Block], error)
-	// Updates lets a spare catch up with this member: first it names a state, which State then serves; then follow the sums
-	// of the steps since, each as soon as it is committed. It ends if the caller falls too far behind.
+	// Updates lets a spare catch up with this member. The first message names a state, which State then serves. The sums
+	// of the steps since that state follow, each as soon as it is committed. The stream ends if the caller falls too far
+	// behind.
 	Updates(ctx context.Context, in *UpdatesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Update], error)
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeReply, error)
@@ -153,16 +155,18 @@ func (c *memberClient) Blame(ctx context.Context, in *BlameRequest, opts ...grpc
 //
 // Member is served by every worker. The coordinator follows it; peers fetch state from it.
 type MemberServer interface {
-	// Follow streams the member's status: the first at once, then one after each change. Changes that are only commits come
-	// once in 50 ms at most. Each status is complete: it repeats all that holds now.
+	// Follow streams the member's status: the first at once, then one after each change. Commits alone are collected and
+	// sent every 50 ms, in worlds of more than 16 members less often. Each status is complete: it repeats all that holds
+	// now.
 	Follow(*FollowRequest, grpc.ServerStreamingServer[Status]) error
 	// Probe answers at once if the process runs. The coordinator uses it to check a report against a member.
 	Probe(context.Context, *ProbeRequest) (*Status, error)
-	// State streams the encoding of a state held by this member, or a range of it: of the live one, of a due snapshot, or
-	// of one that it is fetching itself, whose blocks it passes on as they arrive.
+	// State streams the encoding of a state, or a range of it: of the live state, of a due snapshot, or of a state that
+	// the member is fetching itself. It passes on the blocks of that one as they arrive.
 	State(*StateRequest, grpc.ServerStreamingServer[Block]) error
-	// Updates lets a spare catch up with this member: first it names a state, which State then serves; then follow the sums
-	// of the steps since, each as soon as it is committed. It ends if the caller falls too far behind.
+	// Updates lets a spare catch up with this member. The first message names a state, which State then serves. The sums
+	// of the steps since that state follow, each as soon as it is committed. The stream ends if the caller falls too far
+	// behind.
 	Updates(*UpdatesRequest, grpc.ServerStreamingServer[Update]) error
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeReply, error)

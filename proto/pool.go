@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// What a process that is called may send at once: another one may be mistaken for it.
+// Limits of what the other process may send at once: it may not be the one that was meant.
 const (
 	maxReply   = blockBytes + 1<<10
 	maxHeaders = 16 << 10
@@ -23,8 +23,8 @@ const (
 // Pool shares one connection to each address among all calls of a process. It is safe for concurrent use.
 type Pool struct {
 	Options []grpc.DialOption // how addresses are reached, credentials among them
-	// Stale says of an error of a call that its connection is out of date, as after a change of keys: the next call has
-	// another. nil: none is.
+	// Stale reports whether the error of a call means that its connection is out of date, for example after a change of
+	// keys. The next call then uses a new connection. nil: no error means that.
 	Stale func(error) bool
 
 	mu    sync.Mutex
@@ -75,7 +75,7 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 	return c, nil
 }
 
-// checked closes a connection that is out of date. It returns the error that said so.
+// checked closes the connection if err, which it returns, says that the connection is out of date.
 func (p *Pool) checked(address string, conn *grpc.ClientConn, err error) error {
 	if err == nil || p.Stale == nil || !p.Stale(err) {
 		return err

@@ -46,8 +46,8 @@ type buffer struct {
 	elements   int // of the gradient
 	microBatch int
 
-	slots sync.Mutex           // all but gradient and bounds, while lanes add
-	parts [addParts]sync.Mutex // the same for those: each part of the blocks
+	slots sync.Mutex           // guards all but gradient and bounds, while lanes add
+	parts [addParts]sync.Mutex // parts[i] guards part i of gradient and bounds
 }
 
 // addParts is into how many parts the gradient is cut, so that lanes can add at the same time.
@@ -115,7 +115,7 @@ func (b *buffer) add(batch *evenweave.Batch, grad []float32, exponents []int32, 
 	}
 }
 
-// quantised is the loss of one of n micro-batches in quanta, and the verdict on its sums, 0 if they are fit.
+// quantised returns the loss of one of n micro-batches in quanta, and the verdict on its sums: 0 if they can be added.
 func (b *buffer) quantised(sums evenweave.Sums, n int) (loss, verdict int64) {
 	if math.IsNaN(sums.Loss) || math.IsInf(sums.Loss, 0) {
 		return 0, int64(b.elements+sumLoss) + 1

@@ -22,11 +22,11 @@ const (
 	// catchUpFrom is the size of a state from which on a spare fetches it before it is admitted. Smaller ones are there
 	// in less than the time of a short step.
 	catchUpFrom  = 32 << 20
-	catchUpQuiet = 2 * time.Minute  // without a state, a step or a part of one, after which it is given up
-	catchUpCopy  = 10 * time.Minute // that signs of life may come instead, until the next step's state is copied
-	catchUpTries = 3                // that bring no state, or in one generation; then it enters a world without one
-	catchUpPause = time.Second      // before the next try, if the members have no time for this one
-	catchUpStays = 30 * time.Second // how long a spare that has caught up goes on while no world uses it
+	catchUpQuiet = 2 * time.Minute  // a try ends after so long without a state, a step or a part of one
+	catchUpCopy  = 10 * time.Minute // signs of life count too for so long, while the other member copies its state
+	catchUpTries = 3                // in one generation, or without a state; then the spare enters a world as it is
+	catchUpPause = time.Second      // before the next try, if the other member refuses this one
+	catchUpStays = 30 * time.Second // a spare that has caught up goes on for so long while no world uses it
 )
 
 // catchUp fetches a state for a spare, and the steps since, from a member of the world, which trains on meanwhile. The
@@ -43,8 +43,9 @@ type catchUp struct {
 	cancel   context.CancelFunc
 	err      error
 
-	ready bool      // the loop's: this member stands where the other one does
-	since time.Time // likewise: when it first did
+	// The loop's:
+	ready bool      // this member has the state of the other one's step
+	since time.Time // when it first had
 }
 
 // arrival is a state, an update, or only the step at which the other member stands.
@@ -119,7 +120,7 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 	if err != nil {
 		return err
 	}
-	have, a := s.Step, arrival{state: s, newest: s.Step + 1} // unknown; at least this one will follow
+	have, a := s.Step, arrival{state: s, newest: s.Step + 1} // at least one more step follows
 	for s = nil; err == nil; a, err = c.step(r, receive) {
 		if a.update != nil {
 			have = a.update.step
@@ -228,7 +229,7 @@ func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arriv
 func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 	w := view.World
 	if w == nil || w.Generation != l.triedIn {
-		if l.triedIn = 0; l.received { // otherwise it may try forever, and no world uses it meanwhile
+		if l.triedIn = 0; l.received { // tries that brought nothing still count: they must come to an end
 			l.tries, l.triedSince, l.received = 0, time.Time{}, false
 		}
 		if w != nil {
@@ -297,7 +298,7 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 			return
 		}
 		l.Log.Warn("catching up has failed", "with", c.from.ID, "tried", l.tries, "of", catchUpTries, "err", err)
-		l.standing()
+		l.reportStep()
 		return
 	}
 	l.received = l.received || a.state != nil
@@ -308,12 +309,12 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 		l.Log.Info("caught up", "step", step, "with", c.from.ID)
 	}
 	if a.state != nil || a.update != nil {
-		l.standing()
+		l.reportStep()
 	}
 }
 
-// standing reports the step of a spare's state.
-func (l *Loop) standing() {
+// reportStep reports the step of a spare's state.
+func (l *Loop) reportStep() {
 	step, epochs, used := l.replica.progress()
 	l.report.set(func(s *proto.Status) {
 		s.Step = step

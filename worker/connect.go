@@ -64,7 +64,7 @@ func (r *Rings) check(ctx context.Context, h grpclink.Hello) error {
 		h.ToRank != to {
 		return errors.New("by the world of this generation the caller is not this member's left neighbour")
 	}
-	return r.over.From(ctx, w.Keys[h.From])
+	return r.over.CheckCaller(ctx, w.Keys[h.From])
 }
 
 // Server must be registered on the member's gRPC server.
@@ -104,7 +104,7 @@ func (r *Rings) Connect(ctx context.Context, w job.World, rank int) (Collective,
 		hello := grpclink.Hello{Job: w.Job, Generation: w.Generation, From: r.self, To: w.Peers[right].ID,
 			FromRank: rank, ToRank: right, World: record}
 		dialer := grpclink.Dialer{Connect: r.over.Dial, Refused: security.Refused,
-			Credentials: r.over.Credentials(security.Worker), Options: r.over.To(w.Keys[w.Peers[right].ID])}
+			Credentials: r.over.Credentials(security.Worker), Options: r.over.ExpectKeys(w.Keys[w.Peers[right].ID])}
 		if out, outErr = dialer.Dial(ctx, w.Peers[right].Address, hello); outErr != nil {
 			if stale := (*grpclink.Stale)(nil); errors.As(outErr, &stale) {
 				r.learn(stale.World)

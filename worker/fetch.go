@@ -20,7 +20,7 @@ const (
 	// need no deadline for a state, however large it is.
 	fetchPoll  = 200 * time.Millisecond
 	mostPeers  = 3 // that send a state at once
-	twoCopies  = 4 // members from which on the coordinator sends two copies of a checkpoint
+	twoCopies  = 4 // the coordinator sends two copies of a checkpoint to so many members and more
 	stateQuiet = 60 * time.Second
 	// maxUpdate bounds a message of an update: its head names each sample of a step, in at most 5 bytes.
 	maxUpdate = 5*job.MaxGlobalBatch + 64<<10
@@ -82,7 +82,7 @@ func (g *generation) obtain(ctx context.Context, c policy.Choice, slots []int64)
 			f.step, orCoordinator(f.from), f.err)}
 	}
 	if f.restoring {
-		// no other member has it, or a tie; otherwise no member had one as new
+		// A state that was as new as the checkpoint was damaged, or no majority had it. An older one was just old.
 		if r := g.replica; r.broken || r.counts() && r.step >= f.step {
 			g.healed(fmt.Sprintf("the checkpoint of step %d", f.step))
 		}
@@ -159,11 +159,12 @@ func (g *generation) stopFetching() {
 
 // Fetcher reads states over gRPC through shared sets of connections.
 type Fetcher struct {
-	Dial    transfer.Dial                         // a member
-	Lead    transfer.Dial                         // the coordinator
-	To      func(keys []string) []grpc.CallOption // the options of a call to a member with these keys
-	Layout  *state.Layout                         // of the states
-	Samples int                                   // that they are trained on
+	Dial    transfer.Dial // a member
+	Lead    transfer.Dial // the coordinator
+	Layout  *state.Layout // of the states
+	Samples int           // that they are trained on
+	// ExpectKeys returns the options of a call that only a member with these keys may answer.
+	ExpectKeys func(keys []string) []grpc.CallOption
 }
 
 // Updates implements fetcher.
@@ -174,20 +175,20 @@ func (f Fetcher) Updates(ctx context.Context, address string, keys []string,
 		return nil, err
 	}
 	stream, err := proto.NewMemberClient(conn).Updates(ctx, &proto.UpdatesRequest{Job: job},
-		append(f.To(keys), grpc.MaxCallRecvMsgSize(maxUpdate))...)
+		append(f.ExpectKeys(keys), grpc.MaxCallRecvMsgSize(maxUpdate))...)
 	if err != nil {
 		return nil, err
 	}
 	return stream.Recv, nil
 }
 
-// Fetch gets a state: its blocks from the members, and the head too unless the coordinator has it, which is asked for
-// blocks if there are no members, or they send nothing.
+// Fetch gets a state. Members send its blocks, and its head unless there is a coordinator to ask: it sends the head,
+// and blocks only if there are no members or they send nothing.
 func (f Fetcher) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Resume: w.Resume,
 		Began: w.Began, Arrived: w.Arrived, Gone: w.Gone}
 	for _, address := range w.Peers {
-		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, f.To(w.Keys[address])...))
+		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, f.ExpectKeys(w.Keys[address])...))
 	}
 	if w.Coordinator != nil {
 		lead := []transfer.Source{transfer.Coordinator(f.Lead, w.Coordinator, w.Job, w.Step)}

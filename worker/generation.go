@@ -44,8 +44,8 @@ type generation struct {
 	sealing    *sync.WaitGroup
 
 	catching  *catchUp  // with which this member has caught up; nil: none
-	caught    int64     // parts of it that had arrived
-	moved     time.Time // when they were fewer
+	caught    int64     // how many of its parts have arrived
+	moved     time.Time // when caught last rose
 	fetching  *fetching // a state, while the ranks go on with their exchanges; nil: none
 	opened    bool      // all ranks had one state once
 	restored  int64     // step of the checkpoint that this opening has loaded; -1: none
@@ -107,7 +107,7 @@ func (g *generation) open(ctx context.Context) error {
 			exchange.Fresh = g.world.FreshRanks()
 		}
 		choice := policy.Choose(exchange)
-		// Its own deadline ends a fetch in half of that time.
+		// A member that fetches gives up by itself after half of this time.
 		limit := 2 * g.deadlines().Fetch
 		if r := fetches.Stalled(exchange, choice.Step, g.rank, time.Now(), limit); r >= 0 {
 			id := g.world.Peers[r].ID

@@ -11,11 +11,11 @@ const (
 	trainingLimit = 8           // deadlines without a commit; collectives fail much earlier
 )
 
-// got records progress, and the time within which the next must come; after that the member is not healthy.
-func (r *report) got(on time.Duration) {
+// progressed records progress. The member is healthy until the next, which must come within the given time.
+func (r *report) progressed(within time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.moved, r.allowed = time.Now(), on
+	r.moved, r.allowed = time.Now(), within
 }
 
 // health returns what the member does, and whether it makes progress or waits for a stated reason.

@@ -16,7 +16,7 @@ func TestHealthFailsOnlyWithoutProgress(t *testing.T) {
 		if _, ok := r.health(time.Now()); !ok {
 			t.Error("not healthy before the loop runs")
 		}
-		r.got(time.Minute)
+		r.progressed(time.Minute)
 		time.Sleep(50 * time.Second)
 		r.commit(&proto.Commit{Step: 1}, nil) // progress
 		time.Sleep(50 * time.Second)

@@ -35,8 +35,8 @@ type Loop struct {
 	Fetch       fetcher
 	// Leave asks the cluster for a world without this member.
 	Leave func()
-	// Known says why a caller may not have the state; nil: every caller may.
-	Known func(ctx context.Context) error
+	// Authorize returns an error unless the caller of a served method may read states. nil: every caller may.
+	Authorize func(ctx context.Context) error
 	// Stay: wait after the job's end until ctx is over, instead of returning.
 	Stay bool
 	// CatchUpFrom: states of so many bytes and more are fetched before a world uses this member; 0: the default.
@@ -148,7 +148,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 			}
 			continue
 		}
-		l.rest(world, generation)
+		l.rest(world)
 		arrivals, turned := l.catching.next()
 		select {
 		case a, ok := <-arrivals:
@@ -185,7 +185,7 @@ func (l *Loop) dismissed(first, world *job.World) string {
 }
 
 // rest reports why this member does not train now.
-func (l *Loop) rest(world *job.World, generation int64) {
+func (l *Loop) rest(world *job.World) {
 	phase := phaseSpare
 	if s, _ := l.report.read(0); s.Holding {
 		phase = phaseHolding
@@ -194,7 +194,7 @@ func (l *Loop) rest(world *job.World, generation int64) {
 	} else if l.catching != nil && !l.catching.ready || l.pausing != nil {
 		phase = phaseCatchUp
 	}
-	l.report.got(restingLimit)
+	l.report.progressed(restingLimit)
 	if phase != l.phaseNow() {
 		l.report.set(func(s *proto.Status) { s.Phase = phase })
 		l.Observer.Rested(phase)
@@ -243,7 +243,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		world.Reason))
 
 	deadlines := l.stepTimes.deadlines(world.Backoff)
-	l.report.got(trainingLimit * deadlines.Step)
+	l.report.progressed(trainingLimit * deadlines.Step)
 	l.Observer.Entered(world, rank)
 
 	ctx, cancel := context.WithCancelCause(ctx)

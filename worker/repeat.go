@@ -34,7 +34,7 @@ func (r *replica) forget() {
 // counts reports whether this member has a state that others may rely on.
 func (r *replica) counts() bool { return r.known && !r.unproved }
 
-// proves reports whether an unproved state is that which the others have.
+// proves reports whether an unproved state is the one that the others have chosen; then it counts.
 func (r *replica) proves(c policy.Choice) bool {
 	if !r.known || !r.unproved || len(c.Holders) == 0 || r.step != c.Step ||
 		r.expected != state.Fingerprint(c.Fingerprint) {
@@ -69,7 +69,7 @@ func (r *replica) repeat(u *update, flat []float32) error {
 
 func (r *replica) apply(epoch int64, u *update, flat []float32) error {
 	if u.weight < 1 || u.weight > maxWeight {
-		return fmt.Errorf("a weight of %d", u.weight)
+		return fmt.Errorf("a weight of %d: expected 1 to %d", u.weight, int64(maxWeight))
 	}
 	if err := r.blocks.Check(u.exponents); err != nil {
 		return err

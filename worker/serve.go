@@ -126,12 +126,12 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		Parallelism: cfg.Parallelism,
 		Views:       views,
 		Connect:     retaining(rings.Connect, members, coordinators),
-		Fetch: Fetcher{Dial: members.Dial, Lead: coordinators.Dial, To: over.To, Layout: layout,
+		Fetch: Fetcher{Dial: members.Dial, Lead: coordinators.Dial, ExpectKeys: over.ExpectKeys, Layout: layout,
 			Samples: j.Spec.Samples},
 		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
-		Known: func(ctx context.Context) error {
+		Authorize: func(ctx context.Context) error {
 			v, _ := views.View()
-			return over.FromMember(ctx, v.Keys(""))
+			return over.CheckReader(ctx, v.Keys(""))
 		},
 		Stay: cfg.Stay, CatchUpFrom: cfg.CatchUpFrom, Observer: cfg.Observer, Log: cfg.Log,
 	}

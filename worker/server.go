@@ -16,7 +16,7 @@ import (
 // Serve registers the Member service of an initialised loop.
 func (l *Loop) Serve(s grpc.ServiceRegistrar) {
 	proto.RegisterMemberServer(s, &server{replica: l.replica, report: l.report, job: l.Job.UUID,
-		known: l.Known, streams: serving.NewRanges("states", maxStates)})
+		authorize: l.Authorize, streams: serving.NewRanges("states", maxStates)})
 }
 
 type server struct {
@@ -24,8 +24,9 @@ type server struct {
 	replica *replica
 	report  *report
 	job     string
-	known   func(context.Context) error // of Loop
 	streams *serving.Ranges
+
+	authorize func(context.Context) error // of Loop
 }
 
 const maxStates = 4 // sent at the same time; members ask again
@@ -36,6 +37,14 @@ func (s *server) fence(job string) error {
 		return status.Error(codes.FailedPrecondition, "this member works on another job")
 	}
 	return nil
+}
+
+// admit refuses callers that may not read states.
+func (s *server) admit(stream grpc.ServerStream, job string) error {
+	if err := s.fence(job); err != nil || s.authorize == nil {
+		return err
+	}
+	return s.authorize(stream.Context())
 }
 
 func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServer[proto.Status]) error {
@@ -107,13 +116,8 @@ func (s *server) Blame(_ context.Context, r *proto.BlameRequest) (*proto.BlameRe
 }
 
 func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
-	if err := s.fence(r.Job); err != nil {
+	if err := s.admit(stream, r.Job); err != nil {
 		return err
-	}
-	if s.known != nil {
-		if err := s.known(stream.Context()); err != nil {
-			return err
-		}
 	}
 	end, err := s.streams.Begin(r.Offset, r.Length)
 	if err != nil {
@@ -133,16 +137,11 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 }
 
 func (s *server) Updates(r *proto.UpdatesRequest, stream grpc.ServerStreamingServer[proto.Update]) error {
-	if err := s.fence(r.Job); err != nil {
+	if err := s.admit(stream, r.Job); err != nil {
 		return err
 	}
-	if s.known != nil {
-		if err := s.known(stream.Context()); err != nil {
-			return err
-		}
-	}
 	log := s.replica.updates // a spare reads no step while it fetches the copy
-	return proto.Sending(stream.Send, stateQuiet, log.lastCopying, func(send func(*proto.Update) error) error {
+	return proto.SendWatched(stream.Send, stateQuiet, log.lastCopying, func(send func(*proto.Update) error) error {
 		return log.send(stream.Context(), send)
 	})
 }

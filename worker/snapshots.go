@@ -92,7 +92,7 @@ func (r *replica) due() []*proto.HeldState {
 func (r *replica) outstanding() (n int, acknowledged <-chan struct{}) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return len(r.order), r.newer
+	return len(r.order), r.acknowledged
 }
 
 // acknowledge drops the snapshots up to a step that is durable.
@@ -100,8 +100,8 @@ func (r *replica) acknowledge(step int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.durable = max(r.durable, step)
-	close(r.newer)
-	r.newer = make(chan struct{})
+	close(r.acknowledged)
+	r.acknowledged = make(chan struct{})
 	rest := r.order[:0]
 	for _, s := range r.order {
 		if s <= step {

@@ -44,7 +44,7 @@ type replica struct {
 	ledger *schedule.Ledger
 	// of the state after the last update: if the live state has another, memory has changed by itself
 	expected state.Fingerprint
-	skips    int64 // steps in a row that were skipped last, of those that this member knows
+	skips    int64 // how many steps in a row were skipped last, as far as this member knows
 	broken   bool  // memory has changed; the member has no state until it adopts one
 	// the state comes from one member alone, while this one was a spare: it counts in no exchange before others have
 	// the same
@@ -62,8 +62,9 @@ type replica struct {
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
 	order     []int64
-	durable   int64         // the newest step that the coordinator has reported as durable
-	newer     chan struct{} // closed, and replaced, when durable rises
+	durable   int64 // the newest step that the coordinator has reported as durable
+
+	acknowledged chan struct{} // closed, and replaced, at each acknowledgement
 }
 
 // sharedCopy is the live state for all peers that ask for it, while it has not changed.
@@ -83,8 +84,9 @@ func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
 	return &replica{
 		job: j, model: model, layout: layout, blocks: layout.Blocks(), live: layout.Live(model),
 		scratch: [][]byte{make([]byte, state.FingerprintBlock)},
-		ledger:  schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{}, newer: make(chan struct{}),
-		updates: newUpdateLog(),
+		ledger:  schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{},
+		acknowledged: make(chan struct{}),
+		updates:      newUpdateLog(),
 	}, nil
 }
 
@@ -140,8 +142,8 @@ func (r *replica) invalidate() {
 // update commits a step: the ledger, the model's update, the exponents and the step count. On an error nothing has
 // changed.
 //
-// What changes in memory between the fingerprint that the ring has compared and the update shows in the next one: this
-// member's is then not that of its peers, and the majority heals it.
+// If memory changes between the fingerprint that the ring has compared and the update, the next fingerprint shows it:
+// this member's then differs from its peers', and the majority heals it.
 func (r *replica) update(epoch int64, samples []int32, mean [][]float32, exponents []int32) error {
 	return r.commit(epoch, samples, func() error {
 		began := time.Now()

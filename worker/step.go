@@ -49,7 +49,7 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
 	g.samples = buf.loaded(g.samples)
 	var shared []int32 // the exponents, if spares catch up
-	if r.updates.opens() {
+	if r.updates.isOpen() {
 		shared = slices.Clone(g.exponents)
 	}
 	if c.skipped != "" {
@@ -175,7 +175,7 @@ func (g *generation) compute(ctx context.Context) (Parts, error) {
 		lanes  sync.WaitGroup
 	)
 	next, working := lo, g.lanes[:min(len(g.lanes), hi-lo)]
-	take := func() (v int) { // and announce before another lane can take what is announced: nothing is loaded twice
+	take := func() (v int) { // announces under its lock: what is taken before it is announced would be loaded twice
 		taking.Lock()
 		defer taking.Unlock()
 		if v, next = next, next+1; v < hi {

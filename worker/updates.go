@@ -16,8 +16,8 @@ import (
 
 const (
 	maxReaders = 4 // spares that catch up with one member at the same time
-	// keptStates and keptUpdates bound the bytes of an updateLog, its copy of a state aside: as many as so many states
-	// and so many updates have. A state is sent while a few steps are taken; more of them help no spare that is slower.
+	// An updateLog keeps updates of as many bytes as so many states and so many updates have together. Sending a state
+	// takes the time of a few steps; a spare that is slower than that would fall behind however many were kept.
 	keptStates  = 2
 	keptUpdates = 4
 	keptBytes   = 1 << 20 // at least
@@ -76,8 +76,8 @@ func (l *updateLog) change(f func()) {
 	l.changed = make(chan struct{})
 }
 
-// opens says whether the steps from now on are logged.
-func (l *updateLog) opens() bool {
+// isOpen reports whether the steps from now on are logged.
+func (l *updateLog) isOpen() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.logging
@@ -117,8 +117,8 @@ func (l *updateLog) replace() {
 	})
 }
 
-// begin returns a copy of the state of this step, the newest, for the caller to fill, if a reader waits for one. Others
-// may still read updates from before it.
+// begin returns a copy of the state of this step, the newest one, for the caller to fill, if a reader waits for one.
+// Other readers may still need updates of earlier steps.
 func (l *updateLog) begin(step int64, f state.Fingerprint) (c *stateCopy) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

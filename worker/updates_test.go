@@ -137,7 +137,7 @@ func TestTheLargestBatchIsReceived(t *testing.T) {
 	defer func() { server.Stop(); <-serving }()
 	pool := &proto.Pool{Options: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}}
 	defer pool.Close()
-	f := Fetcher{Dial: pool.Dial, To: func([]string) []grpc.CallOption { return nil }}
+	f := Fetcher{Dial: pool.Dial, ExpectKeys: func([]string) []grpc.CallOption { return nil }}
 	next, err := f.Updates(t.Context(), l.Addr().String(), nil, "job")
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,8 @@ var maySee = map[string][]Role{
 	"/metrics":    {Metrics, Operator},
 }
 
-// allow says by the table why a caller may not call the method. What it says names nothing of this process.
+// allow returns why a caller may not call the method, or nil. The caller gets the error: it names nothing of this
+// process.
 func (k *Keys) allow(ctx context.Context, method string) error {
 	i, err := k.caller(certificates(authOf(ctx)))
 	if err != nil {
@@ -69,7 +70,7 @@ func (t *Transport) ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// Pages serves a page to the roles that may see it, over HTTPS; all of them where there are no roles.
+// Pages serves each page, over HTTPS, to the roles that may see it. Without TLS there are no roles, and it serves all.
 func (t *Transport) Pages(pages http.Handler) http.Handler {
 	if t.keys == nil {
 		return pages
@@ -92,8 +93,8 @@ func (t *Transport) Pages(pages http.Handler) http.Handler {
 	})
 }
 
-// Plain is what may be served without TLS of these pages: all, in a cluster without TLS; else the answers of probes,
-// and of those not the text.
+// Plain returns the pages that may be served without TLS: all of them in a cluster without TLS; otherwise those of the
+// probes alone, and of their answers only the status code.
 func (t *Transport) Plain(pages http.Handler) http.Handler {
 	if t.keys == nil {
 		return pages

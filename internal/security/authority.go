@@ -43,12 +43,12 @@ func AuthorityIn(dir string) Files {
 	return Files{Cert: filepath.Join(dir, caFile), Key: filepath.Join(dir, authorityKey)}
 }
 
-// Authority vouches for the processes of one job. Its key makes a process any of them.
+// Authority vouches for the processes of one job. A process that has its key can pass for any of them.
 type Authority struct {
 	job    string // its name
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
-	bundle []byte // its certificate, and the ones before that still count
+	bundle []byte // its certificate, and the one before, which is still trusted
 	now    time.Time
 }
 
@@ -136,7 +136,7 @@ func newAuthority(job, below string, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	// It can vouch for names of this job alone, should a system come to trust it for more.
+	// It can vouch for names of this job alone, even on a system that trusts it for all names.
 	template := &x509.Certificate{Subject: pkix.Name{CommonName: "Evenweave authority of " + job}, IsCA: true,
 		BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{below},

@@ -16,7 +16,7 @@ import (
 )
 
 // A member's record and the world name the public key of its certificate. The other end of a connection is that member
-// only if it has proved that key; a certificate of its role alone makes it any member.
+// only if it has proved that key: a certificate of the role worker alone proves only that it is some member.
 
 // keyOf is the name of a certificate's public key in records.
 func keyOf(c *x509.Certificate) string {
@@ -42,10 +42,10 @@ var (
 	errUnregistered = status.Error(codes.PermissionDenied, "no registered member has the caller's key")
 )
 
-// OtherKey says that a call has failed because one end has not the key that the other expects. It may have had it when
-// the connection was made, and have another by now: then a new connection helps.
+// OtherKey reports whether a call has failed because one end does not have the key that the other expects. If it has
+// renewed its key since the connection was made, a new connection helps.
 func OtherKey(err error) bool {
-	var said interface{ GRPCStatus() *status.Status } // without what an error around it adds
+	var said interface{ GRPCStatus() *status.Status } // not status.FromError, which adds the text of errors around it
 	if !errors.As(err, &said) {
 		return false
 	}
@@ -58,9 +58,9 @@ func OtherKey(err error) bool {
 	return false
 }
 
-// To are the options of a call to a member with these keys: it fails, before anything is sent, if the other end has
-// another one.
-func (t *Transport) To(keys []string) []grpc.CallOption {
+// ExpectKeys returns the options of a call to a member with these keys. The call fails, before anything is sent, if the
+// other end has another key.
+func (t *Transport) ExpectKeys(keys []string) []grpc.CallOption {
 	if t.keys == nil {
 		return nil
 	}
@@ -78,7 +78,7 @@ func (e expected) GetRequestMetadata(ctx context.Context, _ ...string) (map[stri
 // RequireTransportSecurity implements credentials.PerRPCCredentials.
 func (expected) RequireTransportSecurity() bool { return true }
 
-// proved says why the other end has none of these keys.
+// proved returns nil if the other end has proved one of these keys.
 func proved(info credentials.AuthInfo, keys []string) error {
 	if chain := certificates(info); len(chain) == 0 || !slices.Contains(keys, keyOf(chain[0])) {
 		return errOtherKey
@@ -100,16 +100,16 @@ func authOf(ctx context.Context) credentials.AuthInfo {
 	return nil
 }
 
-// From says why the caller of a served method is not a member with these keys.
-func (t *Transport) From(ctx context.Context, keys []string) error {
+// CheckCaller returns an error unless the caller of a served method has one of these keys.
+func (t *Transport) CheckCaller(ctx context.Context, keys []string) error {
 	if t.keys == nil {
 		return nil
 	}
 	return proved(authOf(ctx), keys)
 }
 
-// FromMember is From for what the coordinator may have, too.
-func (t *Transport) FromMember(ctx context.Context, keys []string) error {
+// CheckReader returns an error unless the caller of a served method has one of these keys or is the coordinator.
+func (t *Transport) CheckReader(ctx context.Context, keys []string) error {
 	if t.keys == nil {
 		return nil
 	}

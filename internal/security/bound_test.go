@@ -34,15 +34,16 @@ func TestACallIsBoundToTheRegisteredKey(t *testing.T) {
 		"another's key":   {other, codes.Unauthenticated},
 		"none registered": {nil, codes.Unauthenticated},
 	} {
-		_, err := proto.NewMemberClient(c).Probe(t.Context(), &proto.ProbeRequest{}, me.To(to.keys)...)
+		_, err := proto.NewMemberClient(c).Probe(t.Context(), &proto.ProbeRequest{}, me.ExpectKeys(to.keys)...)
 		if status.Code(err) != to.want {
 			t.Errorf("%s: %v, want %v", name, err, to.want)
 		}
 	}
-	if plain := For(nil); plain.To(nil) != nil || plain.Registered() != nil || plain.From(t.Context(), nil) != nil {
+	if plain := For(nil); plain.ExpectKeys(nil) != nil || plain.Registered() != nil ||
+		plain.CheckCaller(t.Context(), nil) != nil {
 		t.Error("without TLS there are no keys")
 	}
-	if me.From(t.Context(), other) == nil || me.FromMember(t.Context(), other) == nil {
+	if me.CheckCaller(t.Context(), other) == nil || me.CheckReader(t.Context(), other) == nil {
 		t.Error("a caller without a connection is believed")
 	}
 }

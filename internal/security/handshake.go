@@ -59,13 +59,14 @@ func (k *Keys) caller(chain []*x509.Certificate) (Identity, error) {
 	return i, err
 }
 
-// clientCredentials dial a role, with the keys of the moment. gRPC's own keep one set forever.
+// clientCredentials dial a role, each time with the keys in use then. gRPC's own credentials keep their first keys.
 type clientCredentials struct {
 	keys *Keys
 	to   Role
 }
 
-// ClientHandshake expects the role's name, not the authority, by which etcd's client means the address.
+// ClientHandshake expects the role's name. It ignores the authority that gRPC passes: etcd's client sets it to an
+// address.
 func (c clientCredentials) ClientHandshake(ctx context.Context, _ string, conn net.Conn) (net.Conn,
 	credentials.AuthInfo, error) {
 	config := c.keys.client(c.to)

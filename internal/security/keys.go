@@ -26,17 +26,17 @@ const (
 // Files name the PEM files of a process's identity: the authorities that it trusts, its certificate, its private key.
 type Files struct{ CA, Cert, Key string }
 
-// Keys are what Files hold. They are read again when the content changes; a set that cannot be used changes nothing.
-// Safe for concurrent use.
+// Keys are what Files hold. They are read again when the content changes; content that cannot be used is ignored. Keys
+// are safe for concurrent use.
 type Keys struct {
 	Every    time.Duration    // how often Watch looks at the files
 	Now      func() time.Time // the clock that certificates are valid by; set both before use
 	files    Files
 	want     Identity
 	set      atomic.Pointer[set]
-	waits    atomic.Bool         // a renewed key is not used before Use
+	waits    atomic.Bool         // a renewed key is used only after Use has named it
 	next     atomic.Pointer[set] // the one that waits
-	changed  chan struct{}       // a signal: keys have come or are in use
+	changed  chan struct{}       // a signal: a renewed key has been read, or is used from now on
 	failures atomic.Int64
 }
 
@@ -69,19 +69,19 @@ func (k *Keys) Failures() int64 { return k.failures.Load() }
 func (k *Keys) Watch(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(k.Every)
 	defer tick.Stop()
-	said := ""
+	warning := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			said = k.look(log, said)
+			warning = k.look(log, warning)
 		}
 	}
 }
 
-// look reads the files once and returns what it has said about them.
-func (k *Keys) look(log *slog.Logger, said string) string {
+// look reads the files once and returns the warning that holds about them. It logs it unless it is the one before.
+func (k *Keys) look(log *slog.Logger, before string) string {
 	s, err := k.read()
 	old := k.set.Load()
 	switch {
@@ -89,7 +89,7 @@ func (k *Keys) look(log *slog.Logger, said string) string {
 		if next := k.next.Load(); next != nil && k.Now().After(old.pair.Leaf.NotAfter) { // better than none
 			k.Use([]string{keyOf(next.pair.Leaf)})
 		}
-		return warnExpiry(log, said, old.pair.Leaf, k.Now())
+		return warnExpiry(log, before, old.pair.Leaf, k.Now())
 	case err == nil && k.waits.Load() && keyOf(s.pair.Leaf) != keyOf(old.pair.Leaf) &&
 		k.Now().Before(old.pair.Leaf.NotAfter):
 		k.next.Store(s)
@@ -103,7 +103,7 @@ func (k *Keys) look(log *slog.Logger, said string) string {
 		k.signal()
 		log.Info("renewed certificate in use", "file", k.files.Cert, "not_after", s.pair.Leaf.NotAfter)
 		return ""
-	case err.Error() != said:
+	case err.Error() != before:
 		k.failures.Add(1)
 		log.Warn("the certificate files cannot be used: going on with the ones before", "err", err, "not_after",
 			old.pair.Leaf.NotAfter)
@@ -114,7 +114,7 @@ func (k *Keys) look(log *slog.Logger, said string) string {
 // Wait keeps a renewed key out of use until its member's record, or the world, names it: see Use. Call it before Watch.
 func (k *Keys) Wait() { k.waits.Store(true) }
 
-// Use takes the renewed key that waits into use if it is one of those that others know by now.
+// Use takes the renewed key that waits into use, if it is one of those that others know by now.
 func (k *Keys) Use(known []string) {
 	next := k.next.Load()
 	if next == nil || !slices.Contains(known, keyOf(next.pair.Leaf)) || !k.next.CompareAndSwap(next, nil) {
@@ -134,15 +134,16 @@ func (k *Keys) signal() {
 	}
 }
 
-// warnExpiry says once that a certificate that is in use is about to expire, or has.
-func warnExpiry(log *slog.Logger, said string, leaf *x509.Certificate, now time.Time) string {
+// warnExpiry returns a warning if the certificate in use has expired or soon will. It logs it unless it is the one
+// before.
+func warnExpiry(log *slog.Logger, before string, leaf *x509.Certificate, now time.Time) string {
 	left := leaf.NotAfter.Sub(now)
 	soon := leaf.NotAfter.Sub(leaf.NotBefore) / 10
 	text := "the certificate expires soon: renew it"
 	if left <= 0 {
 		text = "the certificate has expired: new connections fail; renew it"
 	}
-	if left < soon && text != said {
+	if left < soon && text != before {
 		log.Warn(text, "not_after", leaf.NotAfter)
 	}
 	if left >= soon {

@@ -61,13 +61,13 @@ func seal(pair tls.Certificate, jobName, kind string, number int64, record []byt
 	return json.Marshal(sealed{Number: number, Record: record, Chain: pair.Certificate, Seal: sig})
 }
 
-// ErrNotSealed says that something else than a coordinator that seals its records has written one.
+// ErrNotSealed says that a record was not written by a coordinator that seals its records.
 var ErrNotSealed = errors.New("it has no seal: an earlier build, a process with --insecure or a stranger has written " +
 	"it; to go on from the newest checkpoint remove all keys of the job, of a run of `evenweave train` its directory " +
 	"etcd")
 
-// verify says why a record does not come from the coordinator of a job. That its certificate has expired since is no
-// reason: the record stands for longer.
+// verify returns an error unless a record comes from the coordinator of a job. Its certificate may have expired since:
+// records are valid for longer.
 func (s *sealed) verify(jobName, kind string, roots *x509.CertPool, now time.Time) error {
 	switch {
 	case len(s.Seal) == 0:
@@ -122,8 +122,8 @@ func (t *Transport) Seal(kind string, number int64, record []byte) ([]byte, erro
 	return seal(k.set.Load().pair, k.want.Job, kind, number, record)
 }
 
-// Unseal returns the record in a value of etcd, and its number. Without keys it verifies nothing, and also opens a
-// record without a seal, whose number is 0.
+// Unseal returns the record in a value of etcd, and its number. Without keys it verifies nothing, and takes a record
+// without a seal too, with number 0.
 func (t *Transport) Unseal(kind string, value []byte) (record []byte, number int64, err error) {
 	var s sealed
 	if err := json.Unmarshal(value, &s); err != nil {

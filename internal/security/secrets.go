@@ -74,8 +74,8 @@ type content struct {
 	Data map[string][]byte `json:"data"`
 }
 
-// Kept fetches the files of all Secrets, has them made or renewed, and stores what has changed, in this order.
-func Kept(ctx context.Context, store *Secrets, all []Secret, renew func() error) error {
+// RenewSecrets fetches the files of all Secrets, has them made or renewed, and stores those that have changed.
+func RenewSecrets(ctx context.Context, store *Secrets, all []Secret, renew func() error) error {
 	versions := make([]string, len(all))
 	for i, secret := range all {
 		var err error

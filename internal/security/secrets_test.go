@@ -87,7 +87,8 @@ func TestSecretsHoldASet(t *testing.T) {
 	}
 	pod := func(dir string, between func()) error {
 		own, files := AuthorityIn(filepath.Join(dir, "ca")), FilesIn(filepath.Join(dir, "worker"))
-		return Kept(t.Context(), store, []Secret{{"x-ca", map[string]string{"a.crt": own.Cert, "a.key": own.Key}},
+		return RenewSecrets(t.Context(), store, []Secret{{"x-ca", map[string]string{"a.crt": own.Cert,
+			"a.key": own.Key}},
 			{"x-worker", map[string]string{"ca.crt": files.CA, "tls.crt": files.Cert, "tls.key": files.Key}}},
 			func() error {
 				between()

@@ -46,7 +46,7 @@ func MakeSockets() (dir string, err error) {
 		strings.Join(why, "; "))
 }
 
-// safe says why another user could replace a directory in parent, or why paths in it are too long.
+// safe returns an error if another user could replace a directory in parent, or paths in it are too long.
 func safe(parent string) error {
 	if !filepath.IsAbs(parent) || len(parent)+len(socketPrefix)+10 > maxDirectory {
 		return fmt.Errorf("%s: expected an absolute path of at most %d bytes", parent,
@@ -78,7 +78,7 @@ func sweep(parent string) {
 	}
 }
 
-// abandoned says that a directory holds sockets alone, and that none has been added for a while and none has a process.
+// abandoned reports whether a directory holds only sockets, none of them new, and no process listens at any of them.
 func abandoned(dir string) bool {
 	info, err := os.Lstat(dir)
 	if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() ||

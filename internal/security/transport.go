@@ -1,5 +1,5 @@
-// Package security decides over what the processes of a job talk to each other, and which role may ask for what. It is
-// the one home of TLS.
+// Package security connects the processes of a job, over Unix sockets or TLS, and decides which role may call what. It
+// is the one home of TLS.
 //
 //	transport.go  how a process is reached, and listens
 //	sockets.go    the directory of a cluster on one machine, which only its user can enter
@@ -60,8 +60,8 @@ func Over(keys *Keys) *Transport { return &Transport{keys: keys} }
 // Keys are those of a transport over TLS, else nil.
 func (t *Transport) Keys() *Keys { return t.keys }
 
-// Open says that every process that reaches a port of the cluster is served.
-func (t *Transport) Open() bool { return t.keys == nil && t.sockets == "" }
+// Insecure reports whether every process that reaches a port of the cluster is served.
+func (t *Transport) Insecure() bool { return t.keys == nil && t.sockets == "" }
 
 // SocketPath returns the absolute path in an endpoint unix:PATH or unix://PATH.
 func SocketPath(endpoint string) (path string, ok bool) {
@@ -116,7 +116,7 @@ func (t *Transport) Credentials(to Role) credentials.TransportCredentials {
 	return clientCredentials{t.keys, to}
 }
 
-// HTTPClient returns the settings of an HTTP client of a role; nil: of one without keys.
+// HTTPClient returns the settings with which an HTTP client reaches servers of a role; nil without TLS.
 func (t *Transport) HTTPClient(of Role) *tls.Config {
 	if t.keys == nil {
 		return nil
@@ -159,7 +159,7 @@ func Address(l net.Addr) (address string, ok bool) {
 	return "unix:" + filepath.Base(l.String()), true
 }
 
-// Refused says that nothing listens at an address that was dialled.
+// Refused reports whether an error of dialling means that nothing listens at the address.
 func Refused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 }

@@ -15,7 +15,7 @@ func (c *Coordinator) Secured(over *security.Transport) { secured(c.registry, ov
 func secured(r *prometheus.Registry, over *security.Transport) {
 	f := factory{registry: r}
 	f.gaugeFunc("insecure", "1 if every process that reaches a port is served, as --insecure allows.", func() float64 {
-		if over.Open() {
+		if over.Insecure() {
 			return 1
 		}
 		return 0

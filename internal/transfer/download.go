@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	unit    = 16 // blocks that a source is asked for at a time
-	tail    = 2  // likewise, of those that another source was asked for and has not sent
-	again   = 50 * time.Millisecond
-	reserve = 3 // the reserve is asked after this part of Quiet
+	requestBlocks = 16 // that a source is asked for at a time
+	repeatBlocks  = 2  // likewise, if another source was asked for them and has not sent them yet
+	retryPause    = 50 * time.Millisecond
+	reserveAfter  = 3 // the reserve is asked after a third of Quiet without a block
 )
 
 // Download fetches a state in memory. Its deadline is one of progress: how long no block may arrive.
@@ -58,7 +58,7 @@ func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
 	var asking sync.WaitGroup
 	for i, from := range append(d.Sources[:len(d.Sources):len(d.Sources)], d.Reserve...) {
 		asking.Go(func() {
-			if i >= len(d.Sources) && !r.wanted(ctx) {
+			if i >= len(d.Sources) && !r.needsReserve(ctx) {
 				return
 			}
 			if err := r.ask(ctx, from); err != nil {
@@ -105,7 +105,7 @@ func (r *run) begin(ctx context.Context) error {
 				i--
 			}
 		}
-		if len(from) == 0 || !pause(ctx, again) {
+		if len(from) == 0 || !pause(ctx, retryPause) {
 			return r.failure()
 		}
 	}
@@ -155,7 +155,7 @@ func (r *run) ask(ctx context.Context, from Source) error {
 		if n == 0 {
 			select {
 			case <-grown:
-			case <-time.After(again):
+			case <-time.After(retryPause):
 			case <-ctx.Done():
 				return nil
 			}
@@ -168,7 +168,7 @@ func (r *run) ask(ctx context.Context, from Source) error {
 		}
 		if err != nil {
 			r.failed(err)
-			if !pause(ctx, again) {
+			if !pause(ctx, retryPause) {
 				return nil
 			}
 		}
@@ -186,14 +186,14 @@ func (r *run) claim() (first, n int, grown <-chan struct{}) {
 	for first < blocks && !open(first, 0) {
 		first++
 	}
-	for n < unit && first+n < blocks && open(first+n, 0) {
+	for n < requestBlocks && first+n < blocks && open(first+n, 0) {
 		n++
 	}
 	if n == 0 {
 		for first = blocks; first > 0 && !open(first-1, 1); {
 			first--
 		}
-		for n < tail && first > 0 && open(first-1, 1) {
+		for n < repeatBlocks && first > 0 && open(first-1, 1) {
 			first, n = first-1, n+1
 		}
 	}
@@ -234,11 +234,11 @@ func (r *run) receive(ctx context.Context, from Source, first, n int, buffer []b
 	return err
 }
 
-// wanted waits until the sources before the reserve have sent nothing for a while, and reports whether blocks are
-// missing.
-func (r *run) wanted(ctx context.Context) bool {
+// needsReserve waits until the other sources have sent nothing for a while, and reports whether blocks are missing
+// then.
+func (r *run) needsReserve(ctx context.Context) bool {
 	for missing := r.assembly.Missing(); missing > 0; {
-		if !pause(ctx, r.Quiet/reserve) {
+		if !pause(ctx, r.Quiet/reserveAfter) {
 			return false
 		}
 		before := missing

@@ -76,7 +76,7 @@ func (s *stream) attempt(offset int64, read func() error) (err error) {
 		if last == nil || s.ctx.Err() == nil {
 			last = err
 		}
-		if !pause(s.ctx, again) {
+		if !pause(s.ctx, retryPause) {
 			break
 		}
 	}
