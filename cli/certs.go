@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,7 +26,7 @@ const (
 type certsFlags struct {
 	dir, job string
 	any      bool // the authority is of no job in particular
-	days     int
+	life     time.Duration
 }
 
 // initFlags are those of `certs init` alone.
@@ -41,20 +42,18 @@ func (c *certsFlags) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.any, "any-job", false,
 		"the authority may vouch for processes of any job: for a cluster that runs one job after the other")
 	cmd.Flags().StringVar(&c.job, "job", "evenweave", "name of the job: a certificate counts in no other")
-	cmd.Flags().IntVar(&c.days, "days", 90, "how long certificates are valid")
+	cmd.Flags().DurationVar(&c.life, "life", 90*24*time.Hour, "how long certificates are valid")
 }
 
 func (c *certsFlags) check() error {
 	if err := job.CheckName(c.job); err != nil {
 		return usagef("--job %w", err)
 	}
-	if c.days < 1 || c.days > 3650 {
-		return usagef("--days %d: must be from 1 to 3650", c.days)
+	if c.life < time.Minute || c.life > 3650*24*time.Hour {
+		return usagef("--life %v: must be from 1m to 87600h", c.life)
 	}
 	return nil
 }
-
-func (c *certsFlags) life() time.Duration { return time.Duration(c.days) * 24 * time.Hour }
 
 func (c *certsFlags) authorityDir() string { return filepath.Join(c.dir, authorityDir) }
 
@@ -88,21 +87,7 @@ func certsInit() *cobra.Command {
 			if err := c.check(); err != nil {
 				return err
 			}
-			if c.every == 0 {
-				return c.keep(ctx, cmd)
-			}
-			tick := time.NewTicker(c.every)
-			defer tick.Stop()
-			for {
-				if err := c.keep(ctx, cmd); err != nil && ctx.Err() == nil {
-					return err
-				}
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-tick.C:
-				}
-			}
+			return c.run(ctx, cmd)
 		})}
 	c.register(cmd)
 	f := cmd.Flags()
@@ -111,13 +96,14 @@ func certsInit() *cobra.Command {
 	f.StringVar(&c.secrets, "secrets", "",
 		"keep all of it in the Secrets of this pod's namespace that begin with this "+
 			"name")
-	f.DurationVar(&c.every, "every", 0, "do it again after this time, until asked to end; 0: once")
+	f.DurationVar(&c.every, "every", 0, "look again after this time, until asked to end; 0: once")
 	return cmd
 }
 
 func (c *initFlags) check() error {
-	if c.every != 0 && c.every < time.Minute {
-		return usagef("--every %v: must be a minute or more", c.every)
+	if c.every != 0 && (c.every < 10*time.Second || c.every >= c.life/3) {
+		return usagef("--every %v: must be 10s or more, and shorter than a third of --life %v: a certificate is "+
+			"renewed when less than that is left", c.every, c.life)
 	}
 	if c.secrets != "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
 		return usagef("--secrets: this is not a pod of a Kubernetes cluster")
@@ -128,6 +114,28 @@ func (c *initFlags) check() error {
 		}
 	}
 	return c.certsFlags.check()
+}
+
+// run makes everything, and with --every renews it until ctx ends. What cannot be renewed ends it: what runs it starts
+// it again, and shows that.
+func (c *initFlags) run(ctx context.Context, cmd *cobra.Command) error {
+	if err := c.keep(ctx, cmd); err != nil || c.every == 0 {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "looking every %v for certificates with less than %v left, to renew them\n", c.every,
+		c.life/3)
+	tick := time.NewTicker(c.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := c.keep(ctx, cmd); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
 }
 
 // keep makes and renews everything once, in the Secrets too if there are any.
@@ -164,18 +172,24 @@ func (c *initFlags) layout() []security.Secret {
 
 // make makes and renews all files.
 func (c *initFlags) make(cmd *cobra.Command) error {
+	release, err := security.HoldAuthority(c.authorityDir())
+	if err != nil {
+		return err
+	}
+	defer release()
 	a, err := c.authority(cmd)
 	if err != nil {
 		return err
 	}
+	until := time.Now().Add(c.life).UTC().Format(time.RFC3339)
 	say := func(made bool, role security.Role, dir string) {
 		if made {
-			fmt.Fprintf(cmd.ErrOrStderr(), "made a certificate for role %s in %s\n", role, dir)
+			fmt.Fprintf(cmd.ErrOrStderr(), "made a certificate for role %s in %s, valid until %s\n", role, dir, until)
 		}
 	}
 	for _, role := range security.Roles() {
 		dir := filepath.Join(c.dir, string(role))
-		made, err := a.Issue(dir, role, c.life())
+		made, err := a.Issue(dir, role, c.life)
 		if err != nil {
 			return err
 		}
@@ -189,7 +203,7 @@ func (c *initFlags) make(cmd *cobra.Command) error {
 		return err
 	}
 	dir := filepath.Join(c.dir, etcdPeer)
-	made, err := peers.IssuePeer(dir, c.life())
+	made, err := peers.IssuePeer(dir, c.life)
 	if err != nil {
 		return err
 	}
@@ -213,7 +227,7 @@ func certsIssue() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			made, err := a.Issue(out, security.Role(role), c.life())
+			made, err := a.Issue(out, security.Role(role), c.life)
 			if err == nil && !made {
 				fmt.Fprintf(cmd.ErrOrStderr(), "the certificate in %s has more than a third of its time left: not "+
 					"replaced\n", out)
@@ -243,11 +257,14 @@ func certsShow() *cobra.Command {
 		if len(files) == 0 {
 			return fmt.Errorf("no certificates are in %s: make them with `evenweave certs init --dir %s`", dir, dir)
 		}
-		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		t, bad := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0), 0
 		for _, file := range files {
 			s, err := security.Show(file, time.Now())
 			if err != nil {
 				return err
+			}
+			if s.Problem != "" {
+				bad++
 			}
 			if *output == "json" {
 				if err := json.NewEncoder(cmd.OutOrStdout()).Encode(s); err != nil {
@@ -255,13 +272,22 @@ func certsShow() *cobra.Command {
 				}
 				continue
 			}
-			note := s.Problem
-			if note == "" {
-				note = fmt.Sprintf("%d days left", int(time.Until(s.NotAfter).Hours()/24))
-			}
-			fmt.Fprintf(t, "%s\t%s\tuntil %s\t%s\n", s.File, s.Name, s.NotAfter.Format(time.DateOnly), note)
+			fmt.Fprintf(t, "%s\t%s\tuntil %s\t%s\n", s.File, s.Name, s.NotAfter.Format(time.DateOnly),
+				cmp.Or(s.Problem, left(time.Until(s.NotAfter))))
 		}
-		return t.Flush()
+		if err := t.Flush(); err != nil || bad == 0 {
+			return err
+		}
+		return fmt.Errorf("%d of %d certificates in %s cannot be used, or not for long: renew them with `evenweave "+
+			"certs init --dir %s`", bad, len(files), dir, dir)
 	}
 	return cmd
+}
+
+// left says how much of a certificate's time is left.
+func left(d time.Duration) string {
+	if days := int(d.Hours() / 24); days > 1 {
+		return fmt.Sprintf("%d days left", days)
+	}
+	return d.Round(time.Second).String() + " left"
 }

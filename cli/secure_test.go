@@ -139,8 +139,9 @@ func TestCertsMakesWhatTheProcessesTake(t *testing.T) {
 		Job: "mine"}); err != nil {
 		t.Error(err)
 	}
-	for _, bad := range [][]string{{"init", "--job", "a/b"}, {"init", "--days", "0"},
-		{"init", "--dir", dir, "--every", "1s"}, {"init", "--dir", dir, "--secrets", "x"},
+	for _, bad := range [][]string{{"init", "--job", "a/b"}, {"init", "--life", "1s"},
+		{"init", "--dir", dir, "--every", "1s"}, {"init", "--dir", dir, "--every", "1h", "--life", "3h"},
+		{"init", "--dir", dir, "--secrets", "x"},
 		{"init", "--dir", dir, "--etcd-peers", "*.x"},
 		{"issue", "--role", "root", "--out", "x"},
 		{"issue"}, {"init", "--dir", dir, "--job", "other"}, {"show", "--dir", t.TempDir()}} {

@@ -57,16 +57,8 @@ func take(path string) (directory, error) {
 	return d, nil
 }
 
-// lock retries for 100 ms, because [Over] may hold the lock for a moment.
-func (d directory) lock() (err error) {
-	for range 10 {
-		if err = syscall.Flock(int(d.held.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			return nil
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return err
-}
+// lock retries for a moment, because [Over] may hold the lock for one.
+func (d directory) lock() error { return regular.Lock(d.held, 100*time.Millisecond) }
 
 func (d directory) close() error { return d.held.Close() }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // Open opens the regular file that path leads to. Opening never waits for another process.
@@ -82,12 +83,7 @@ func Create(path string) (*os.File, error) {
 
 // Replace writes a file for the caller alone, durably: a reader of the path finds what was there before or all of b,
 // never a part, also after a crash.
-func Replace(path string, b []byte) error {
-	return ReplaceBy(path, func(w io.Writer) error {
-		_, err := w.Write(b)
-		return err
-	})
-}
+func Replace(path string, b []byte) error { return ReplaceAll(File{path, b}) }
 
 // ReplaceBy is Replace for what write writes; if that fails, what was there before stays.
 func ReplaceBy(path string, write func(io.Writer) error) error {
@@ -102,8 +98,57 @@ func ReplaceBy(path string, write func(io.Writer) error) error {
 // replaces this one. The file is nil if it is not in place; with a file, an error says that a crash may undo the
 // rename. The new file is durable before unless, which may be nil, is asked for an error that keeps it from its place.
 func ReplaceOpen(path string, write func(io.Writer) error, unless func() error) (*os.File, error) {
-	temporary := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
-	f, err := Create(temporary)
+	f, err := stage(path, write)
+	if f == nil {
+		return nil, err
+	}
+	if err == nil && unless != nil {
+		err = unless()
+	}
+	if err == nil {
+		err = os.Rename(temporary(path), path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(temporary(path)))
+	}
+	return f, SyncDir(filepath.Dir(path))
+}
+
+// File is what a path is to hold.
+type File struct {
+	Path    string
+	Content []byte
+}
+
+// ReplaceAll is Replace for files of one directory that belong together: all are durable before the first takes its
+// place, and then they take their places at once, in order. Only a reader in that instant finds some of each.
+func ReplaceAll(files ...File) error {
+	for _, file := range files {
+		defer os.Remove(temporary(file.Path)) // what is in its place has this name no more
+		f, err := stage(file.Path, func(w io.Writer) error {
+			_, err := w.Write(file.Content)
+			return err
+		})
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, file := range files {
+		if err := os.Rename(temporary(file.Path), file.Path); err != nil {
+			return err
+		}
+	}
+	return SyncDir(filepath.Dir(files[0].Path))
+}
+
+func temporary(path string) string { return fmt.Sprintf("%s.%d.tmp", path, os.Getpid()) }
+
+// stage makes the temporary file of a path, durable and open. The caller removes it, after an error too.
+func stage(path string, write func(io.Writer) error) (*os.File, error) {
+	f, err := Create(temporary(path))
 	if err != nil {
 		return nil, err
 	}
@@ -111,16 +156,17 @@ func ReplaceOpen(path string, write func(io.Writer) error, unless func() error) 
 	if err = write(buffered); err == nil {
 		err = buffered.Flush()
 	}
-	if err = errors.Join(err, f.Sync()); err == nil && unless != nil {
-		err = unless()
+	return f, errors.Join(err, f.Sync())
+}
+
+// Lock locks a file for its holder until that is closed. It tries for some time: another may hold it for a moment.
+func Lock(f *os.File, within time.Duration) error {
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil || time.Since(begun) >= within {
+			return err
+		}
 	}
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(temporary))
-	}
-	return f, SyncDir(filepath.Dir(path))
 }
 
 // Rename gives a file another name, durably.

@@ -136,6 +136,20 @@ func TestReplaceIsAllOrNothing(t *testing.T) {
 	if b, err := os.ReadFile(precious); err != nil || string(b) != "precious" {
 		t.Errorf("the file behind the link holds %q, %v", b, err)
 	}
+	if err := ReplaceAll(File{path, []byte("third")}, File{filepath.Join(dir, "none", "x"), nil}); err == nil {
+		t.Error("a file was made in no directory")
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "second" {
+		t.Errorf("one of two files was replaced, which belong together: %q, %v", b, err)
+	}
+	if err := ReplaceAll(File{path, []byte("third")}, File{precious, []byte("fourth")}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{path: "third", precious: "fourth"} {
+		if b, err := os.ReadFile(name); err != nil || string(b) != want {
+			t.Errorf("%s holds %q, %v; want %q", name, b, err, want)
+		}
+	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 3 {
 		t.Errorf("left behind: %v", entries)
 	}

@@ -25,6 +25,7 @@ const (
 	authorityLife = 10 * 365 * 24 * time.Hour
 	skew          = time.Hour // that the clock of another machine may be slow
 	serialBits    = 127
+	holdWithin    = 10 * time.Second
 )
 
 // The files of a role's directory, and the authority's own.
@@ -52,8 +53,24 @@ type Authority struct {
 	now    time.Time
 }
 
+// HoldAuthority keeps others from renewing what is in an authority's directory, which it makes, until release.
+func HoldAuthority(dir string) (release func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := regular.Write(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	if err := regular.Lock(f, holdWithin); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is in use by another `evenweave certs` for %v: expected some "+
+			"milliseconds; end that one: %w", dir, holdWithin, err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
 // OpenAuthority reads the authority in a directory, or makes one. made: it is new, alone or beside the one before,
-// which has used up two thirds of its time.
+// which has less than a third of its time left.
 func OpenAuthority(dir, job string, now time.Time) (a *Authority, made bool, err error) {
 	return openAuthority(dir, job, job+domain, now)
 }
@@ -75,7 +92,7 @@ func openAuthority(dir, job, below string, now time.Time) (a *Authority, made bo
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, false, err
 	}
-	if err == nil && now.Before(renewAt(a.cert)) {
+	if err == nil && !due(a.cert, authorityLife, now) {
 		return a, false, nil
 	}
 	var before []byte
@@ -94,8 +111,9 @@ func openAuthority(dir, job, below string, now time.Time) (a *Authority, made bo
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, false, err
 	}
-	return a, true, errors.Join(regular.Replace(filepath.Join(dir, authorityKey), key),
-		regular.Replace(filepath.Join(dir, caFile), a.bundle))
+	files := AuthorityIn(dir)
+	return a, true, regular.ReplaceAll(regular.File{Path: files.Key, Content: key},
+		regular.File{Path: files.Cert, Content: a.bundle})
 }
 
 func readAuthority(dir, job, below string, now time.Time) (*Authority, error) {
@@ -160,12 +178,12 @@ func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, by *ecdsa
 }
 
 // Issue writes a key, its certificate for a role and the authority's bundle into a directory, unless what is there is
-// good for another third of its time. made: it was written.
+// good for another third of the life that a new one would have. made: it was written.
 func (a *Authority) Issue(dir string, role Role, life time.Duration) (made bool, err error) {
 	files := FilesIn(dir)
 	bundle, _ := regular.Read(files.CA, maxPEM)
 	k := &Keys{files: files, want: Identity{role, a.job}, Now: func() time.Time { return a.now }}
-	if s, err := k.read(); err == nil && bytes.Equal(bundle, a.bundle) && a.now.Before(renewAt(s.pair.Leaf)) {
+	if s, err := k.read(); err == nil && bytes.Equal(bundle, a.bundle) && !due(s.pair.Leaf, life, a.now) {
 		return false, nil
 	}
 	return true, a.issue(files, leafOf(Identity{role, a.job}, a.now, life))
@@ -176,7 +194,7 @@ func (a *Authority) IssuePeer(dir string, life time.Duration) (made bool, err er
 	files := FilesIn(dir)
 	bundle, _ := regular.Read(files.CA, maxPEM)
 	if pair, err := tls.LoadX509KeyPair(files.Cert, files.Key); err == nil && bytes.Equal(bundle, a.bundle) &&
-		a.now.Before(renewAt(pair.Leaf)) {
+		!due(pair.Leaf, life, a.now) {
 		return false, nil
 	}
 	leaf := leafOf(Identity{"etcd-peer", a.job}, a.now, life)
@@ -210,12 +228,23 @@ func (a *Authority) issue(files Files, leaf *x509.Certificate) error {
 		return err
 	}
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return errors.Join(regular.Replace(files.CA, a.bundle), regular.Replace(files.Key, text),
-		regular.Replace(files.Cert, cert))
+	return regular.ReplaceAll(regular.File{Path: files.CA, Content: a.bundle},
+		regular.File{Path: files.Key, Content: text}, regular.File{Path: files.Cert, Content: cert})
 }
 
-// renewAt is when a third of a certificate's time is left.
-func renewAt(c *x509.Certificate) time.Time { return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3) }
+// due reports whether less than a third is left of the life that is wanted.
+func due(c *x509.Certificate, life time.Duration, now time.Time) bool {
+	return c.NotAfter.Sub(now) < life/3
+}
+
+// soon reports whether a certificate has less than a tenth of its life left. Issue dates it back by skew.
+func soon(c *x509.Certificate, now time.Time) bool {
+	life := c.NotAfter.Sub(c.NotBefore)
+	if life > skew {
+		life -= skew
+	}
+	return c.NotAfter.Sub(now) < life/10
+}
 
 func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -248,6 +277,8 @@ func Show(file string, now time.Time) (Shown, error) {
 	s := Shown{File: file, Name: name, NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 	if err := inTime(c, now); err != nil {
 		s.Problem = err.Error()
+	} else if soon(c, now) {
+		s.Problem = "it expires soon: renew it"
 	}
 	return s, nil
 }

@@ -137,17 +137,15 @@ func (k *Keys) signal() {
 // warnExpiry returns a warning if the certificate in use has expired or soon will. It logs it unless it is the one
 // before.
 func warnExpiry(log *slog.Logger, before string, leaf *x509.Certificate, now time.Time) string {
-	left := leaf.NotAfter.Sub(now)
-	soon := leaf.NotAfter.Sub(leaf.NotBefore) / 10
+	if !soon(leaf, now) {
+		return ""
+	}
 	text := "the certificate expires soon: renew it"
-	if left <= 0 {
+	if !now.Before(leaf.NotAfter) {
 		text = "the certificate has expired: new connections fail; renew it"
 	}
-	if left < soon && text != before {
+	if text != before {
 		log.Warn(text, "not_after", leaf.NotAfter)
-	}
-	if left >= soon {
-		return ""
 	}
 	return text
 }
