@@ -193,6 +193,7 @@ func TestThePageShowsAKill(t *testing.T) {
 	b.until(`document.querySelector("#recoveries td + td") !== null`)
 	b.check()
 
+	labels(b)
 	keyboard(b, victim.ID)
 	restart(b, r)
 	b.until(`document.querySelector("#evaluations td + td") !== null`)
@@ -232,6 +233,22 @@ func TestThePageSeesTheEnd(t *testing.T) {
 	}
 	b.until(`document.getElementById("connection").textContent === "the run is over"`)
 	b.check()
+}
+
+// labels looks at what is written on charts: names as words, and the ends of epochs below the curves.
+func labels(b *browser) {
+	b.t.Helper()
+	if said := b.text(`["mae", "mean_error", "accuracy"].map(label).join()`); said != "MAE,mean error,accuracy" {
+		b.t.Errorf("figures are named %s", said)
+	}
+	epochs := b.text(`[...document.querySelectorAll("#charts svg")].map((svg) => {
+		const low = Math.max(...[...svg.querySelectorAll(".curve")].map((c) => c.getBBox()).map((c) => c.y + c.height));
+		const ends = [...svg.querySelectorAll("text")].filter((t) => /^e\d/.test(t.textContent));
+		return ends.length > 0 && ends.every((t) => t.getBBox().y > low);
+	}).join()`)
+	if epochs != "true,true,true" {
+		b.t.Errorf("ends of epochs are written below the curves of the charts: %s", epochs)
+	}
 }
 
 // keyboard reads a chart and the timeline without a pointer.

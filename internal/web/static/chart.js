@@ -78,7 +78,7 @@ class Chart {
     return parts.concat(this.epochs(right, bottom));
   }
 
-  // epochs marks where some epochs end: as many as have room.
+  // epochs marks where some epochs end: as many as have room, beside the word "step".
   epochs(right, bottom) {
     const each = model.job.steps_per_epoch, parts = [];
     if (!each) return parts;
@@ -87,8 +87,9 @@ class Chart {
     for (let epoch = some * Math.ceil(first / each / some); epoch * each <= last; epoch += some) {
       if (epoch === 0) continue;
       const x = this.x(epoch * each);
-      parts.push(drawing("line", { class: "epoch", x1: x, x2: x, y1: margin.top, y2: bottom }),
-        drawing("text", { x: x - 3, y: bottom - 4, "text-anchor": "end" }, "e" + epoch));
+      parts.push(drawing("line", { class: "epoch", x1: x, x2: x, y1: margin.top, y2: bottom }));
+      if (x > right - 45) continue;
+      parts.push(drawing("text", { x, y: bottom + 29, "text-anchor": "middle" }, "e" + epoch));
     }
     return parts;
   }

@@ -33,7 +33,8 @@ function chartOf(name) {
     const share = (v, full) => (100 * v).toFixed(full ? 2 : 0) + "%";
     const shape = isShare(name) ? { floor: 0, ceiling: 1, format: share }
       : { format: (v, full) => short(v, full ? 5 : 3) };
-    const chart = new Chart(speedChart.svg.closest("#charts"), { title: capital(name), moved: moveCursor, ...shape });
+    const chart = new Chart(speedChart.svg.closest("#charts"), { title: capital(label(name)), moved: moveCursor,
+      ...shape });
     chart.svg.closest("figure").dataset.metric = name;
     charts.set(name, chart);
     speedChart.svg.closest("#charts").append(speedChart.svg.closest("figure"));

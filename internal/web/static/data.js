@@ -98,6 +98,8 @@ const percent = (x) => (Number.isFinite(x) ? (100 * x).toFixed(1) + "%" : "\u201
 const isShare = (name) => name.endsWith("accuracy");
 const show = (name, v) => (isShare(name) ? percent(v) : short(v, 5));
 const microBatches = (n) => (n === 1 ? "1 micro-batch" : n + " micro-batches");
+// label is the name of a metric or figure in a sentence; one of up to three letters is an abbreviation.
+const label = (name) => (name.length < 4 ? name.toUpperCase() : name.replaceAll("_", " "));
 const capital = (name) => name.charAt(0).toUpperCase() + name.slice(1);
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 function duration(seconds) {

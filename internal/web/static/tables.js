@@ -35,7 +35,7 @@ function showTiles() {
   document.getElementById("tiles").replaceChildren(
     tile("Training loss", show("loss", value(0)), "step " + short(job.step, 9),
       { id: "loss", "data-value": value(0), "data-step": job.step || 0 }),
-    ...metrics.map((name) => tile("Training " + name, show(name, value(model.curve.metrics.indexOf(name))),
+    ...metrics.map((name) => tile("Training " + label(name), show(name, value(model.curve.metrics.indexOf(name))),
       "of that step", { "data-metric": name })),
     testTile(test),
     tile("Samples per second", short(rate), runs() ? "over 20 s" : "of the whole run"),
@@ -52,8 +52,8 @@ function testTile(test) {
     .filter(([name, v]) => v != null && !name.startsWith("holdout_"));
   if (!values.length) return tile("Test set", "\u2013", "not evaluated yet");
   const [[first, value], ...others] = values;
-  const more = others.slice(0, 3).map(([name, v]) => `${name} ${show(name, v)}`);
-  return tile("Test " + first, show(first, value), [...more, "step " + test[row.step]].join(", "));
+  const more = others.slice(0, 3).map(([name, v]) => `${label(name)} ${show(name, v)}`);
+  return tile("Test " + label(first), show(first, value), [...more, "step " + test[row.step]].join(", "));
 }
 
 // phaseBar shows how a step of a member divides; the numbers beside it say the same.
@@ -113,7 +113,8 @@ function showKept() {
   const names = model.evaluations.metrics;
   const evaluations = newestFirst(model.evaluations.tail).map((e) => [e[row.step], epochOf(e[row.step]),
     ...names.map((name, i) => show(name, e[row.values + i] ?? NaN)), e[row.seconds].toFixed(1) + " s"]);
-  const columns = names.map((n) => number(n.startsWith("holdout_") ? "Held-out " + n.slice(8) : "Test " + n));
+  const columns = names.map((n) => (n.startsWith("holdout_") ? ["Held-out ", n.slice(8)] : ["Test ", n]))
+    .map(([set, name]) => number(set + label(name)));
   table("evaluations", "Evaluations: the state after a step, measured on the whole test set.",
     [number("Step"), number("Epoch"), ...columns, number("Took")], evaluations);
   table("checkpoints", "Checkpoints that are durable.",
