@@ -1,8 +1,10 @@
 package evaluation
 
 import (
+	"fmt"
 	"image"
 	"image/color"
+	"math"
 
 	"golang.org/x/image/draw"
 	"golang.org/x/image/font"
@@ -13,7 +15,7 @@ import (
 // A chart has chartSide pixels a side: a square from 0 to 1 on both axes, with room for labels and titles.
 const (
 	chartSide  = 256
-	chartLeft  = 36
+	chartLeft  = 46
 	chartTop   = 24
 	chartInner = 200
 )
@@ -36,7 +38,7 @@ func newChart(labels [3]string) chart {
 		c.fill(c.x(0), c.y(tick), c.x(1), c.y(tick)+1, grid)
 		c.fill(c.x(tick), c.y(1), c.x(tick)+1, c.y(0), grid)
 		c.write(max(0, c.x(0)-4-7*len(label)), c.y(tick)+5, ink, label)
-		c.write(min(c.x(tick)-7*len(label)/2, chartSide-7*len(label)), c.y(0)+13, ink, label)
+		c.write(min(c.x(tick)-7*len(label)/2, chartSide-7*len(label)), c.y(0)+15, ink, label)
 	}
 	return c
 }
@@ -59,6 +61,30 @@ func (c chart) diagonal() {
 			c.fill(c.x(0)+i, c.y(0)-i-1, c.x(0)+i+1, c.y(0)-i, ink)
 		}
 	}
+}
+
+// span is where an axis begins, and half its length: round numbers, and all from low to high is on it.
+func span(low, high float64) (from, half float64) {
+	unit := math.Pow(10, math.Floor(math.Log10((high-low)/2)))
+	for _, factor := range []float64{1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20} {
+		half = factor * unit
+		if from = math.Floor(low/half) * half; from+2*half >= high {
+			return from, half
+		}
+	}
+	return low, (high - low) / 2
+}
+
+// tick writes a number in few letters.
+func tick(x float64) string {
+	unit := ""
+	for _, next := range []string{"k", "M", "G"} {
+		if math.Abs(x) < 1e4 {
+			break
+		}
+		x, unit = x/1000, next
+	}
+	return fmt.Sprintf("%.5g%s", x, unit)
 }
 
 // axes are drawn last, with what stands below.

@@ -163,6 +163,34 @@ func TestValues(t *testing.T) {
 	}
 }
 
+// An axis is between round numbers that are written in a few letters, however large the numbers are.
+func TestAxes(t *testing.T) {
+	for says, ends := range map[string][2]float64{
+		"0 600 1200": {28, 1155}, "-5 0 5": {-5, 5}, "0 0.06 0.12": {0.01, 0.11}, "-20 -10 0": {-17, -1},
+		"1000k 1005k 1010k": {1e6, 1.01e6}, "0 25k 50k": {3, 45000}, "0 5e-07 1e-06": {1e-8, 9e-7},
+		"95 97.5 100": {95.5, 99}, "0 1e+22G 2e+22G": {0, 2e31},
+	} {
+		from, half := span(ends[0], ends[1])
+		if got := strings.Join([]string{tick(from), tick(from + half), tick(from + 2*half)}, " "); got != says {
+			t.Errorf("%v: %s, expected %s", ends, got, says)
+		}
+	}
+	random := evenweave.NewGenerator(5)
+	for range 10000 {
+		exponent := float64(random.Below(600)) - 300
+		low := (float64(random.Below(2001)) - 1000) * math.Pow(10, exponent)
+		high := low + float64(1+random.Below(1000))*math.Pow(10, exponent-float64(random.Below(4)))
+		from, half := span(low, high)
+		ulp := 1e-12 * math.Abs(low)
+		if !(from <= low+ulp && from+2*half >= high-ulp) || 2*half > 5*(high-low)+ulp {
+			t.Fatalf("%v to %v is on an axis from %v of %v", low, high, from, 2*half)
+		}
+	}
+	if from, half := span(-math.MaxFloat64, math.MaxFloat64); from > -math.MaxFloat64 || math.IsNaN(half) {
+		t.Errorf("the largest numbers are on an axis from %v of %v", from, half)
+	}
+}
+
 func TestPositions(t *testing.T) {
 	p := NewPositions(5)
 	for i, weight := range []float64{4, 2, 2, 0, 1} {

@@ -94,9 +94,9 @@ func scatter(points [][2]float64) image.Image {
 	if to == from {
 		from, to = from-1, to+1
 	}
-	share := func(x float64) float64 { return (x - from) / (to - from) }
-	name := func(x float64) string { return fmt.Sprintf("%.3g", x) }
-	c := newChart([3]string{name(from), name(from + (to-from)/2), name(to)})
+	from, half := span(from, to)
+	share := func(x float64) float64 { return (x - from) / (2 * half) }
+	c := newChart([3]string{tick(from), tick(from + half), tick(from + 2*half)})
 	c.diagonal()
 	for _, p := range points {
 		x, y := c.x(share(p[0])), c.y(share(p[1]))
