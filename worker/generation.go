@@ -134,6 +134,7 @@ func (g *generation) open(ctx context.Context) error {
 				g.reportDue()
 			}
 			step, epochs, used := g.replica.progress()
+			g.log.Info("all ranks hold one state", "step", step)
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
 			g.replica.partial.Store(nil)
 			return nil
