@@ -61,6 +61,9 @@ func collect(all *[]dataset.Flat, batch []*tensors.Tensor, first bool) error {
 		if first {
 			to.Type, to.Shape = types()[one.DType], one.Dimensions
 		}
+		if types()[one.DType] == "" {
+			return fmt.Errorf("tensor %d is of type %s: convert it, to int32 or float32 for example", i, one.DType)
+		}
 		if types()[one.DType] != to.Type || !slices.Equal(one.Dimensions, to.Shape) {
 			return fmt.Errorf("tensor %d has samples of %s, those before have %s%v", i, one, to.Type, to.Shape)
 		}

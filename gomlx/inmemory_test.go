@@ -51,8 +51,10 @@ func TestDataOfGoMLX(t *testing.T) {
 		"batch 0 of given: tensor 0 is a " +
 			"scalar": {{Inputs: []*tensors.Tensor{tensors.FromValue(float32(1))}}},
 		"batch 1 of given: tensor 0 has samples of (Float32)[2], those before have float32[]": {vector(1), wide},
-		"batch 1 of given: 0 tensors, those before have 1":                                    {vector(1), {}},
-		"batch 0 of given: it has the spec other":                                             {{Spec: "other"}},
+		"batch 0 of given: tensor 0 is of type Int16: convert it": {{Inputs: []*tensors.Tensor{
+			tensors.FromValue([]int16{1})}}},
+		"batch 1 of given: 0 tensors, those before have 1": {vector(1), {}},
+		"batch 0 of given: it has the spec other":          {{Spec: "other"}},
 		"no inputs": nil,
 	} {
 		if _, err := InMemory(given(all), 1000); err == nil || !strings.Contains(err.Error(), says) {
