@@ -21,7 +21,8 @@ const blockBytes = 4 << 20
 // Files are regular files whose bytes are checked when they are read: a manifest holds the SHA-256 of each block of 4
 // MiB, and the first read of a block in a process compares it. Damage is an error that names the file and the block.
 // The manifest is made, by reading the files once, when there is none for their present sizes and times. It is kept in
-// the user's cache directory or, where there is none, beside the data; a manifest that is copied there is used too.
+// the user's cache directory or, where there is none, beside the data, to be read by all that read those; a manifest
+// that is copied there is used too.
 // Files are read, not mapped: one that is cut off meanwhile gives an error, where a mapping would end the process.
 //
 // All methods may be called by several goroutines at once. No file stays open.
@@ -42,6 +43,7 @@ type Files struct {
 type file struct {
 	name     string // below the root
 	size     int64
+	mode     fs.FileMode
 	modified int64 // in nanoseconds; guarded by mu once the files are open
 	first    int   // the index of its first block
 }
@@ -70,7 +72,7 @@ func openFiles(d disk, root string, names []string) (*Files, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.files[i] = file{name, info.Size(), info.ModTime().UnixNano(), blocks}
+		f.files[i] = file{name, info.Size(), info.Mode(), info.ModTime().UnixNano(), blocks}
 		if f.files[i].size > math.MaxInt64/2 || blocks > math.MaxInt32 {
 			return nil, fmt.Errorf("%s has %d bytes: that is too much", f.path(i), f.files[i].size)
 		}

@@ -275,8 +275,15 @@ func TestManifestsThatCannotBeUsed(t *testing.T) {
 		}
 	}
 	t.Setenv("XDG_CACHE_HOME", "/dev/null/no")
-	if f, _ := open(t, root, "a"); filepath.Dir(f.manifest) != root {
-		t.Errorf("without a cache directory it is in %s", f.manifest)
+	for _, mode := range []fs.FileMode{0o600, 0o644} {
+		if err := errors.Join(os.Chmod(filepath.Join(root, "a"), mode), os.RemoveAll(path)); err != nil {
+			t.Fatal(err)
+		}
+		f, _ := open(t, root, "a")
+		path = f.manifest
+		if info, err := os.Stat(path); filepath.Dir(path) != root || err != nil || info.Mode() != mode {
+			t.Errorf("without a cache directory it is %s: %v, %v; the file has mode %v", path, info.Mode(), err, mode)
+		}
 	}
 	if _, n := open(t, root, "a"); n.Load() != 0 {
 		t.Error("the one beside the data was not found")
@@ -285,7 +292,7 @@ func TestManifestsThatCannotBeUsed(t *testing.T) {
 
 func FuzzManifest(f *testing.F) {
 	files := func() *Files {
-		return &Files{files: []file{{"a b", blockBytes + 1, 7, 0}, {"c\n", 0, 8, 2}, {"d", 3, 9, 2}},
+		return &Files{files: []file{{"a b", blockBytes + 1, 0, 7, 0}, {"c\n", 0, 0, 8, 2}, {"d", 3, 0, 9, 2}},
 			sums: make([][32]byte, 3)}
 	}
 	good := files()

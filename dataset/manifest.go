@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -42,7 +44,11 @@ func (f *Files) fill() error {
 	}
 	text := f.encode()
 	for _, place := range []string{cache, beside} {
-		if err := save(place, text); err == nil {
+		mode := fs.FileMode(0o600)
+		if place == beside { // other users' processes read the data too, as in containers
+			mode |= f.files[0].mode & 0o444
+		}
+		if err := save(place, text, mode); err == nil {
 			f.manifest = place
 			return nil
 		}
@@ -203,10 +209,17 @@ func (f *Files) hashBlock(i, block int) error {
 	return err
 }
 
-// save writes the manifest for the caller alone, as a whole or not at all.
-func save(path string, text []byte) error {
+// save writes the manifest as a whole or not at all.
+func save(path string, text []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return regular.Replace(path, text)
+	file, err := regular.ReplaceOpen(path, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	}, nil)
+	if file != nil {
+		err = errors.Join(err, file.Chmod(mode), file.Close())
+	}
+	return err
 }
