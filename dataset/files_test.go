@@ -172,6 +172,16 @@ func TestChangedFilesAreHashedAgain(t *testing.T) {
 	if n.Load() != 4 || touched.Digest() != first.Digest() {
 		t.Errorf("a new time: read %d bytes; digests %s, %s", n.Load(), first.Digest(), touched.Digest())
 	}
+	for _, now := range []struct {
+		sec, nsec int64
+		read      int64
+	}{{1e9, 0, 0}, {1e9, 5, 0}, {1e9 + 1, 0, 4}, {1e9 + 1, 7, 4}} { // the layers of an image hold whole seconds
+		change(t, filepath.Join(root, "a"), 0, []byte("a"), time.Unix(now.sec, now.nsec))
+		if _, n := open(t, root, "a", "b"); n.Load() != now.read {
+			t.Errorf("a time of %d.%09d s: read %d bytes, expected %d", now.sec, now.nsec, n.Load(), now.read)
+		}
+	}
+	change(t, filepath.Join(root, "a"), 0, []byte("a"), time.Unix(1e9, 5))
 	change(t, filepath.Join(root, "a"), 4, []byte("!"), time.Unix(1e9, 5))
 	longer, n := open(t, root, "a", "b")
 	if n.Load() != 5 || longer.Digest() == first.Digest() {

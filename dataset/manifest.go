@@ -128,7 +128,7 @@ func (f *Files) parse(text []byte, known []bool) bool {
 	for i := 0; ok && i < len(f.files); i++ {
 		var size, modified int64
 		size, modified, ok = fileLine(line(), f.files[i].name)
-		fits[i] = size == f.files[i].size && modified == f.files[i].modified
+		fits[i] = size == f.files[i].size && sameTime(modified, f.files[i].modified)
 		for b := int64(0); ok && b*blockBytes < size; b++ {
 			sum, err := hex.DecodeString(line())
 			if ok = err == nil && len(sum) == sha256.Size; ok && fits[i] && !known[i] {
@@ -142,6 +142,12 @@ func (f *Files) parse(text []byte, known []bool) bool {
 		}
 	}
 	return ok
+}
+
+// sameTime is true also of a file whose time has lost its fraction of a second, as in a layer of an image.
+func sameTime(then, now int64) bool {
+	const second = 1_000_000_000
+	return then == now || now%second == 0 && then/second == now/second
 }
 
 // fileLine reads "SIZE TIME NAME" of a file whose name is known.
