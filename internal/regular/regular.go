@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -73,14 +74,6 @@ func write(path string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-// Create makes a new file (mode 0600) and replaces what has that name.
-func Create(path string) (*os.File, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-}
-
 // Replace writes a file for the caller alone, durably: a reader of the path finds what was there before or all of b,
 // never a part, also after a crash.
 func Replace(path string, b []byte) error { return ReplaceAll(File{path, b}) }
@@ -106,10 +99,10 @@ func ReplaceOpen(path string, write func(io.Writer) error, unless func() error) 
 		err = unless()
 	}
 	if err == nil {
-		err = os.Rename(temporary(path), path)
+		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(temporary(path)))
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	return f, SyncDir(filepath.Dir(path))
 }
@@ -123,32 +116,33 @@ type File struct {
 // ReplaceAll is Replace for files of one directory that belong together: all are durable before the first takes its
 // place, and then they take their places at once, in order. Only a reader in that instant finds some of each.
 func ReplaceAll(files ...File) error {
+	var staged []string
 	for _, file := range files {
-		defer os.Remove(temporary(file.Path)) // what is in its place has this name no more
 		f, err := stage(file.Path, func(w io.Writer) error {
 			_, err := w.Write(file.Content)
 			return err
 		})
 		if f != nil {
-			err = errors.Join(err, f.Close())
+			defer os.Remove(f.Name()) // what is in its place has this name no more
+			staged, err = append(staged, f.Name()), errors.Join(err, f.Close())
 		}
 		if err != nil {
 			return err
 		}
 	}
-	for _, file := range files {
-		if err := os.Rename(temporary(file.Path), file.Path); err != nil {
+	for i, file := range files {
+		if err := os.Rename(staged[i], file.Path); err != nil {
 			return err
 		}
 	}
 	return SyncDir(filepath.Dir(files[0].Path))
 }
 
-func temporary(path string) string { return fmt.Sprintf("%s.%d.tmp", path, os.Getpid()) }
-
-// stage makes the temporary file of a path, durable and open. The caller removes it, after an error too.
+// stage makes a temporary file for a path, durable and open. The caller removes it, after an error too. A random number
+// is in its name: another container's process on the same volume may have the same process id.
 func stage(path string, write func(io.Writer) error) (*os.File, error) {
-	f, err := Create(temporary(path))
+	sweep(path)
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +151,24 @@ func stage(path string, write func(io.Writer) error) (*os.File, error) {
 		err = buffered.Flush()
 	}
 	return f, errors.Join(err, f.Sync())
+}
+
+// left is for how long nothing has been written to a temporary file that a crash has left.
+const left = time.Hour
+
+// sweep removes what crashes have left of earlier replacements of path. What it cannot remove harms nothing.
+func sweep(path string) {
+	entries, _ := os.ReadDir(filepath.Dir(path))
+	for _, e := range entries {
+		name, ours := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
+		number, unfinished := strings.CutSuffix(name, ".tmp")
+		if _, err := strconv.ParseUint(number, 10, 64); err != nil || !ours || !unfinished {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > left {
+			_ = os.Remove(filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
 }
 
 // Lock locks a file for its holder until that is closed. It tries for some time: another may hold it for a moment.

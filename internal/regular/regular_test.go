@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestOnlyRegularFilesOfABoundedSize(t *testing.T) {
@@ -40,15 +42,14 @@ func TestOnlyRegularFilesOfABoundedSize(t *testing.T) {
 	}
 }
 
-// Write and Append follow no link and do not wait for a FIFO's reader; Create replaces both.
+// Write and Append follow no link and do not wait for a FIFO's reader.
 func TestWritingFollowsNoLink(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
 	dir := t.TempDir()
 	precious := filepath.Join(dir, "precious")
 	for _, name := range []string{"link", "dangling", "fifo", "new", "old"} {
-		for how, open := range map[string]func(string) (*os.File, error){"Write": Write, "Append": Append,
-			"Create": Create} {
+		for how, open := range map[string]func(string) (*os.File, error){"Write": Write, "Append": Append} {
 			path := filepath.Join(dir, name)
 			_ = os.Remove(path)
 			err := os.WriteFile(precious, []byte("precious"), 0o600)
@@ -66,7 +67,7 @@ func TestWritingFollowsNoLink(t *testing.T) {
 				t.Fatal(err)
 			}
 			f, err := open(path)
-			if want := how == "Create" || name == "new" || name == "old"; (err == nil) != want {
+			if want := name == "new" || name == "old"; (err == nil) != want {
 				t.Errorf("%s of %s: %v", how, name, err)
 			}
 			if err == nil {
@@ -152,5 +153,59 @@ func TestReplaceIsAllOrNothing(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 3 {
 		t.Errorf("left behind: %v", entries)
+	}
+}
+
+// TestTwoReplaceAFile at once: their temporary files have different names, also where both have one process id, as the
+// first processes of two containers do that share a volume.
+func TestTwoReplaceAFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	for _, first := range []error{nil, errors.New("no more")} {
+		want := "first"
+		if first != nil {
+			want = "second"
+		}
+		if err := ReplaceBy(path, func(w io.Writer) error {
+			_, err := io.WriteString(w, "fir")
+			if err = errors.Join(err, Replace(path, []byte("second"))); err != nil {
+				t.Error(err)
+			}
+			_, err = io.WriteString(w, "st")
+			return errors.Join(first, err)
+		}); !errors.Is(err, first) {
+			t.Error(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != want {
+			t.Errorf("%q, %v; want %q", b, err, want)
+		}
+	}
+}
+
+// TestWhatACrashLeftIsRemoved by a later replacement of the same file, and nothing else is.
+func TestWhatACrashLeftIsRemoved(t *testing.T) {
+	dir, long := t.TempDir(), time.Now().Add(-2*left)
+	stay := []string{"file.2.tmp", "file.tmp", "file.x.tmp", "file.3.txt", "file.5.tmp", "other.1.tmp", "1.tmp"}
+	for _, name := range append(stay, "file.1.tmp", "file.4123412341.tmp") {
+		err := os.WriteFile(filepath.Join(dir, name), nil, 0o600)
+		if name == "file.5.tmp" {
+			err = errors.Join(os.Remove(filepath.Join(dir, name)), os.Mkdir(filepath.Join(dir, name), 0o700))
+		}
+		if name != "file.2.tmp" { // which another process writes now
+			err = errors.Join(err, os.Chtimes(filepath.Join(dir, name), long, long))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Replace(filepath.Join(dir, "file"), nil); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if want := append(stay, "file"); err != nil || !slices.Equal(names, slices.Sorted(slices.Values(want))) {
+		t.Errorf("%v, %v; want %v", names, err, want)
 	}
 }
