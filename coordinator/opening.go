@@ -54,6 +54,9 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if view.Job == nil {
 		return c.create(ctx, t, view, newest)
 	}
+	if view.World == nil && view.Job.Generation > 0 {
+		view.World = unknownWorld(view)
+	}
 	if newest == nil {
 		return job.Job{}, 0, c.lacks(recorded(view), "none")
 	}
@@ -67,9 +70,6 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	}
 	if lost := recorded(view); newest.Manifest.Step < lost && !c.damaged(lost) && !standing(view) {
 		return job.Job{}, 0, c.lacks(lost, fmt.Sprintf("step %d", newest.Manifest.Step))
-	}
-	if view.World == nil && view.Job.Generation > 0 {
-		view.World = unknownWorld(view)
 	}
 	j := *view.Job
 	if j.Backend != c.Backend {
@@ -94,7 +94,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 // next.
 func unknownWorld(view cluster.View) *job.World {
 	w := &job.World{Job: view.Job.UUID, Generation: view.Job.Generation + 1, Since: view.Job.Generation,
-		Reason: "the world's record was lost"}
+		DurableStep: view.Job.DurableStep, Reason: "the world's record was lost"}
 	room := mostAway
 	for _, m := range view.Members { // oldest first
 		if room -= len(`{"id":"","address":""},`) + len(m.ID) + len(m.Address); room < 0 {
@@ -132,10 +132,11 @@ func (c *Coordinator) damaged(step int64) bool {
 	return err == nil && len(entries) > 0 && entries[0].Step >= step
 }
 
-// standing says whether a process of the present world is there: it may hold newer states than the directory does.
+// standing says whether a process is there that is in the present world, or was in the one before it: it may hold newer
+// states than the directory does.
 func standing(view cluster.View) bool {
 	return view.World != nil && slices.ContainsFunc(view.Members, func(m job.Member) bool {
-		return slices.Contains(view.World.Peers, job.Peer{ID: m.ID, Address: m.Address})
+		return slices.Contains(view.World.Peers, m.Peer()) || slices.Contains(view.World.Away, m.Peer())
 	})
 }
 

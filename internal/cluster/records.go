@@ -172,7 +172,10 @@ func (r records) puts(by sealer, k keys, now time.Time) (ops []clientv3.Op, err 
 	}
 	j := *r.Job
 	if r.World != nil {
-		j.Generation = r.World.Generation
+		j.Generation, j.DurableStep = r.World.Generation, r.World.DurableStep
+	}
+	if r.Done != nil {
+		j.DurableStep = max(j.DurableStep, r.Done.Step)
 	}
 	put(k.job(), kindJob, j)
 	if r.World == nil {

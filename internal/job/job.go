@@ -20,6 +20,8 @@ type Job struct {
 	// Generation is that of the world that was written with this record; 0: none was. If the world's record is lost,
 	// the next one goes on from here.
 	Generation int64 `json:"generation,omitempty"`
+	// DurableStep is the newest that the world or the end names that was written with this record.
+	DurableStep int64 `json:"durable_step,omitempty"`
 }
 
 // Due says whether the state after `step` updates must reach a durable checkpoint. A pure function, so that members

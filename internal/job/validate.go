@@ -144,7 +144,8 @@ func checkUUID(uuid string) error {
 func (j Job) Validate() error {
 	return first(checkUUID(j.UUID), named("spec:", j.Spec.Validate()), text("backend", j.Backend, maxWord),
 		text("numerics", j.Numerics, maxWord), text("numerics_parts", j.NumericsParts, maxParts),
-		within("checkpoint_every", j.CheckpointEvery, 0, MaxStep), within("generation", j.Generation, 0, MaxStep))
+		within("checkpoint_every", j.CheckpointEvery, 0, MaxStep), within("generation", j.Generation, 0, MaxStep),
+		within("durable_step", j.DurableStep, 0, MaxStep))
 }
 
 // Validate reports the first invalid field. Another protocol is not invalid: Speaks

@@ -7,18 +7,23 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
 	"evenweave/checkpoint"
 	"evenweave/internal/progress"
 )
 
 // TestTheNewestCheckpointIsDamaged: a coordinator that finds less on its disk than etcd's records call durable leads
 // all the same, and says so: with members that hold newer states these are saved; fresh ones go back to the older
-// checkpoint. It refuses only a directory that has never had the checkpoint, when no member may hold its state.
+// checkpoint. It refuses only a directory that has never had the checkpoint, when no member may hold its state. The
+// job's record says what is durable, too, if the world's is lost.
 func TestTheNewestCheckpointIsDamaged(t *testing.T) {
 	const steps, durable = 1000, 150
 	want := calmRun(t, steps)
-	for _, c := range []struct{ removed, gone bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
-		t.Run(fmt.Sprintf("removed %v, members gone %v", c.removed, c.gone), func(t *testing.T) {
+	for _, c := range []struct{ removed, gone, lost bool }{{false, false, false}, {false, true, false},
+		{true, false, false}, {true, true, false}, {true, false, true}, {true, true, true}} {
+		t.Run(fmt.Sprintf("removed %v, members gone %v, world lost %v", c.removed, c.gone, c.lost), func(t *testing.T) {
 			endpoint, dir := etcd(t), t.TempDir()
 			first := startCoordinator(t, endpoint, dir, spec(steps))
 			later := make(chan struct{})
@@ -43,6 +48,9 @@ func TestTheNewestCheckpointIsDamaged(t *testing.T) {
 				<-b.done
 			}
 			spoil(t, dir, durable, c.removed)
+			if c.lost {
+				forget(t, endpoint, "/evenweave/test/world")
+			}
 
 			second := startCoordinator(t, endpoint, dir, spec(steps))
 			if c.removed && c.gone {
@@ -75,6 +83,19 @@ func TestTheNewestCheckpointIsDamaged(t *testing.T) {
 				t.Errorf("warned: %s", w.Message)
 			}
 		})
+	}
+}
+
+// forget removes a key from etcd.
+func forget(t *testing.T, endpoint, key string) {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if r, err := c.Delete(t.Context(), key); err != nil || r.Deleted != 1 {
+		t.Fatal(r, err)
 	}
 }
 
