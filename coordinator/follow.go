@@ -27,6 +27,7 @@ const (
 	refollowMax        = 2 * time.Second
 	acknowledgeTimeout = 5 * time.Second
 	mostProbes         = 4 // in a row, while this process is too starved to rate an answer
+	quietFor           = 30 * time.Second
 )
 
 // followed is what the streams from the members bring to the term's loop.
@@ -34,6 +35,7 @@ type followed struct {
 	member, address string
 	status          *proto.Status // nil: the stream ended
 	invalid         error         // why a status was dropped
+	noStatus        error         // why none has come for long
 	taken           func()        // called when the loop has taken it
 }
 
@@ -60,6 +62,7 @@ type dialer struct {
 	metrics int                          // of a commit
 	keys    func(member string) []string // that the member has registered
 	block   []byte                       // of the state that is fetched: one at a time
+	quiet   time.Duration                // without a status of a member: then it is said why
 }
 
 // options are those of a call that only this member may answer.
@@ -79,16 +82,19 @@ type follower struct {
 
 // follow passes on a member's status until ctx ends; the caller owns the goroutine.
 func (d *dialer) follow(ctx context.Context, j job.Job, member, address string, after int64, in inbox) {
-	wait := refollow
+	wait, latest, said := refollow, time.Now(), false
 	queue := make(chan struct{}, maxQueuedStatuses)
 	for ctx.Err() == nil {
-		n, _ := d.stream(ctx, j, member, address, &after, queue, in)
-		if ctx.Err() != nil {
+		n, err := d.stream(ctx, j, member, address, &after, queue, in)
+		switch {
+		case ctx.Err() != nil:
 			return
-		}
-		if n > 0 {
-			wait = refollow
+		case n > 0:
+			wait, latest, said = refollow, time.Now(), false
 			in.send(ctx, followed{member: member, address: address})
+		case !said && time.Since(latest) > d.quiet:
+			said = true
+			in.send(ctx, followed{member: member, address: address, noStatus: err})
 		}
 		select {
 		case <-ctx.Done():

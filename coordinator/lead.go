@@ -91,7 +91,7 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 		policy:  policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
 		members: newRoster(view, c.healed, c.journal),
 		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout, metrics: len(c.MetricNames),
-			samples: c.archive.samples, keys: c.keysOf},
+			samples: c.archive.samples, keys: c.keysOf, quiet: quietFor},
 		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status, c.traces}, steps: c.steps,
 		condition: &c.condition, sealedBy: c.over.Registered(), inputs: make(inbox, 256), tasks: &sync.WaitGroup{},
 		halt: c.halt, lost: c.lostRecord,

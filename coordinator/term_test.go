@@ -1,14 +1,18 @@
 package coordinator
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -106,6 +110,51 @@ func (l *eventLog) warnings() (texts []string) {
 		}
 	}
 	return texts
+}
+
+// TestAMemberThatGivesNoStatusIsNamed, though it answers probes: once, with the reason, until it gives one.
+func TestAMemberThatGivesNoStatusIsNamed(t *testing.T) {
+	one, events := leading(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan struct{})
+	server, serving := grpc.NewServer(grpc.StreamInterceptor(
+		func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			select {
+			case tried <- struct{}{}:
+			case <-stream.Context().Done():
+			}
+			return handle(srv, stream)
+		})), make(chan struct{})
+	proto.RegisterMemberServer(server, answers{asked: &atomic.Int64{}}) // it has no Follow
+	go func() { defer close(serving); _ = server.Serve(l) }()
+	defer func() { server.Stop(); <-serving }()
+	d := one.dialer
+	d.keys, d.quiet = func(string) []string { return nil }, 0
+	address := l.Addr().String()
+	ctx, stop := context.WithCancel(t.Context())
+	one.members.followers["a"] = follower{address: address}
+	if p := d.probe(ctx, "a", address); p.Outcome != policy.Alive {
+		t.Fatal(p)
+	}
+	one.tasks.Go(func() { d.follow(ctx, *one.members.job(), "a", address, 0, one.inputs) })
+	<-tried
+	if end, err := one.take(ctx, <-one.inputs); end || err != nil {
+		t.Fatal(end, err)
+	}
+	if got := events.warnings(); len(got) != 1 || !strings.Contains(got[0], "a at "+address) ||
+		!strings.Contains(got[0], "method Follow not implemented") {
+		t.Errorf("%q", got)
+	}
+	<-tried
+	<-tried // so the try before has ended
+	stop()
+	one.tasks.Wait()
+	if len(one.inputs) > 0 {
+		t.Errorf("said again: %+v", <-one.inputs)
+	}
 }
 
 // A failed publication is decided again: until the policy learns of the failure, it waits.

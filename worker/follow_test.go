@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,9 +85,9 @@ func TestAFollowerWithAllCommitsLearnsTheGeneration(t *testing.T) {
 // Commits that a coordinator missed come in pages that fit a message, in order, without a pause between them.
 func TestMissedCommitsComeInPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReport("w1", "job")
+		r, many := newReport("w1", "job"), slices.Repeat([]int32{200}, 1000)
 		for step := range int64(keptCommits) {
-			r.commit(&proto.Commit{Step: step + 1, Assignment: make([]int32, 64)}, nil)
+			r.commit(&proto.Commit{Step: step + 1, Assignment: many, Metrics: make([]float64, 64)}, nil)
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		f := follower{ctx: ctx, statuses: make(chan *proto.Status)}

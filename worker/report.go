@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +25,9 @@ const (
 
 const (
 	keptCommits = 4096 // for a coordinator that restarts
-	pageCommits = 256  // in one message
-	keptEvents  = 512  // for `evenweave blame`
+	pageCommits = 256  // in one message,
+	pageBytes   = 96 << 10
+	keptEvents  = 512 // for `evenweave blame`
 )
 
 // report is this member's status. Readers always get the whole status. It is safe for concurrent use.
@@ -134,6 +134,12 @@ func (r *report) blame() []*proto.BlameEvent {
 	return append([]*proto.BlameEvent(nil), r.events...)
 }
 
+// mostBytes bounds the size of a commit in a message: each of its numbers takes 11 bytes at most, a share of the
+// assignment 5.
+func mostBytes(c *proto.Commit) int {
+	return 16*11 + 5*len(c.Assignment) + 8*len(c.Metrics) + len(c.Skipped)
+}
+
 // read returns the status with the oldest commits after a step, at most a page of them, and a channel that is closed at
 // the next change by set.
 func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
@@ -151,6 +157,12 @@ func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
 	for first > 0 && r.commits[first-1].Step > afterStep {
 		first--
 	}
-	s.Commits = slices.Clone(r.commits[first:min(first+pageCommits, len(r.commits))])
+	size := 0
+	for _, c := range r.commits[first:min(first+pageCommits, len(r.commits))] {
+		if size += mostBytes(c); size > pageBytes && len(s.Commits) > 0 {
+			break
+		}
+		s.Commits = append(s.Commits, c)
+	}
 	return s, r.changed
 }

@@ -68,7 +68,7 @@ func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServe
 				return err
 			}
 			seen, sent = changed, time.Now()
-			if len(st.Commits) == pageCommits {
+			if len(st.Commits) > 0 && after < st.Step { // there are more
 				continue
 			}
 		}
