@@ -42,7 +42,6 @@ type Download struct {
 	Began   func(*Assembly)  // called when the head is there; may be nil
 	Arrived func(blocks int) // called when blocks have arrived: how many there are; may be nil
 	Gone    func(error) bool // whether an error says that a source lacks the state: it is not asked again; may be nil
-	Dropped func(int, error) // called for a source that sent a damaged block, by its number; may be nil
 }
 
 // Run fetches the state. The error of a download without progress wraps that of the last try.
@@ -62,7 +61,7 @@ func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
 				return
 			}
 			if err := r.ask(ctx, from); err != nil {
-				r.drop(i, err)
+				r.failed(err)
 			}
 		})
 	}
@@ -247,14 +246,6 @@ func (r *run) needsReserve(ctx context.Context) bool {
 		}
 	}
 	return false
-}
-
-// drop gives up a source.
-func (r *run) drop(i int, err error) {
-	r.failed(err)
-	if r.Dropped != nil {
-		r.Dropped(i, err)
-	}
 }
 
 func (r *run) failed(err error) {
