@@ -31,9 +31,7 @@ each part: loading, gradients, quantising, fingerprints, the sum and the wait in
 loading, gradients and update, in percent of all without the wait; memory is the most that a worker held.`}
 	f := cmd.Flags()
 	f.Int64Var(&b.spec.Steps, "steps", 10, "steps to measure, beside 2 before them")
-	f.Uint64Var(&b.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
-	f.IntVar(&b.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
-	f.IntVar(&b.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
+	batchFlags(f, &b.spec)
 	p.defaults(f)
 	f.Lookup("steps").DefValue, b.spec.Steps, b.spec.Epochs = "10", 10, 1
 	f.IntVar(&b.workers, "workers", 1, "processes that train together")
@@ -63,17 +61,9 @@ func (b *stepBench) run(ctx context.Context, out io.Writer) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	_, err := b.prepare(ctx)
-	if err != nil {
-		return err
-	}
-	sets, err := b.program.task.Data(b.data)
-	if err != nil {
-		return err
-	}
 	measured := b.spec.Steps
 	b.spec.Steps += warmUp
-	if err := b.complete(sets.Train); err != nil {
+	if _, _, err := b.open(ctx); err != nil {
 		return err
 	}
 	backend, _, err := b.program.resolveBackend(b.backend)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"strings"
 
@@ -109,15 +108,7 @@ func (c *checkpointFlags) load(ctx context.Context, warn io.Writer) (l evenweave
 	if err := c.program.adopt(spec); err != nil {
 		return l, fmt.Errorf("%s: %w", l.Path, err)
 	}
-	backend, notice, err := c.program.resolveBackend(c.backend)
-	if err != nil {
-		return l, err
-	}
-	if notice != "" {
-		fmt.Fprintln(warn, notice)
-	}
-	log := slog.New(slog.NewTextHandler(printable{warn}, nil))
-	if l.Model, err = c.program.task.Model(setup(ctx, job.Job{Spec: spec, Backend: backend}, true, log)); err != nil {
+	if l.Model, err = c.program.model(ctx, spec, c.backend, true, warn); err != nil {
 		return l, err
 	}
 	if err := restore(l.Model, from.State); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"text/tabwriter"
 	"time"
 
@@ -38,15 +37,7 @@ refused, with the variable or the operation.`}
 		if err := v.check(); err != nil {
 			return err
 		}
-		backend, notice, err := p.resolveBackend(v.backend)
-		if err != nil {
-			return err
-		}
-		if notice != "" {
-			fmt.Fprintln(cmd.ErrOrStderr(), notice)
-		}
-		log := slog.New(slog.NewTextHandler(printable{cmd.ErrOrStderr()}, nil))
-		model, err := p.task.Model(setup(ctx, job.Job{Spec: v.spec, Backend: backend}, true, log))
+		model, err := p.model(ctx, v.spec, v.backend, true, cmd.ErrOrStderr())
 		if err != nil {
 			return fmt.Errorf("task %q: %w", p.task.Name, err)
 		}

@@ -141,15 +141,8 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		ctx, halt, stop := coordinatorSignals(cmd.Context(), p.asked)
 		defer stop()
 
-		notes, err := spec.prepare(ctx)
+		sets, notes, err := spec.open(ctx)
 		if err != nil {
-			return err
-		}
-		sets, err := p.task.Data(spec.data)
-		if err != nil {
-			return err
-		}
-		if err := spec.complete(sets.Train); err != nil {
 			return err
 		}
 		backend, notice, err := p.resolveBackend(spec.backend)

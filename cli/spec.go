@@ -38,9 +38,7 @@ func (s *specFlags) register(p *program, f *pflag.FlagSet) {
 func (s *specFlags) trainerFlags(f *pflag.FlagSet) {
 	f.IntVar(&s.spec.Epochs, "epochs", 10, "passes over the data")
 	f.Int64Var(&s.spec.Steps, "steps", 0, "optimizer updates; 0: as many as the epochs have")
-	f.Uint64Var(&s.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
-	f.IntVar(&s.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
-	f.IntVar(&s.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
+	batchFlags(f, &s.spec)
 	f.Int64Var(&s.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints, beside each epoch's end; 0: none")
 	f.StringVar(&s.onNonfinite, "on-nonfinite", stopAtNonfinite, "what a step whose gradient or loss is not finite "+
 		"does: stop ends the job, skip leaves the weights as they are and goes on")
@@ -103,6 +101,24 @@ func (s *specFlags) check() error {
 		return usageError{err}
 	}
 	return s.program.validate()
+}
+
+// batchFlags are those that decide what a step computes, for commands that only try steps.
+func batchFlags(f *pflag.FlagSet, spec *job.Spec) {
+	f.Uint64Var(&spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
+	f.IntVar(&spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
+	f.IntVar(&spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
+}
+
+// open prepares the options, opens the data and completes the spec; notes are for people.
+func (s *specFlags) open(ctx context.Context) (sets evenweave.Sets, notes []string, err error) {
+	if notes, err = s.prepare(ctx); err != nil {
+		return sets, nil, err
+	}
+	if sets, err = s.program.task.Data(s.data); err != nil {
+		return sets, nil, err
+	}
+	return sets, notes, s.complete(sets.Train)
 }
 
 // prepare completes the options in the process that creates or resumes a job; notes are for people.

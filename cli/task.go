@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 
 	"github.com/spf13/pflag"
@@ -122,6 +123,20 @@ func (p *program) adopt(spec job.Spec) error {
 		return fmt.Errorf("the job's options: %w", err)
 	}
 	return nil
+}
+
+// model opens the task's model on the backend that this machine has for a name; warn is for people.
+func (p *program) model(ctx context.Context, spec job.Spec, backend string, evaluateOnly bool, warn io.Writer) (
+	evenweave.Model, error) {
+	backend, notice, err := p.resolveBackend(backend)
+	if err != nil {
+		return nil, err
+	}
+	if notice != "" {
+		fmt.Fprintln(warn, notice)
+	}
+	log := slog.New(slog.NewTextHandler(printable{warn}, nil))
+	return p.task.Model(setup(ctx, job.Job{Spec: spec, Backend: backend}, evaluateOnly, log))
 }
 
 // setup says what a model is built for.

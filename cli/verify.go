@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"slices"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"evenweave/internal/job"
 	"evenweave/internal/processors"
 	"evenweave/internal/verify"
 )
@@ -35,9 +33,7 @@ func (p *program) verifyCommand() *cobra.Command {
 in another process. The first tensor that differs is named: the number of workers would change the weights.
 With --as it tries another processor too: a worker on such a machine would be refused, or not.`}
 	f := cmd.Flags()
-	f.Uint64Var(&v.spec.Seed, "seed", 1, "decides every random number: order, weights, dropout")
-	f.IntVar(&v.spec.GlobalBatch, "global-batch", 128, "samples of one step, whatever the number of workers")
-	f.IntVar(&v.spec.MicroBatch, "micro-batch", 16, "samples of one unit of work; must divide the global batch")
+	batchFlags(f, &v.spec)
 	p.defaults(f)
 	f.IntVar(&v.options.Steps, "steps", 2, "updates to try")
 	f.IntVar(&v.options.Most, "micro-batches", 4, "micro-batches of each step to try")
@@ -116,32 +112,17 @@ func (v *verification) compareAs(cmd *cobra.Command, trace verify.Trace, where s
 
 // compute computes the trace in this process.
 func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
-	ctx, p := cmd.Context(), v.program
-	if _, err := v.prepare(ctx); err != nil {
-		return nil, err
-	}
-	sets, err := p.task.Data(v.data)
+	sets, _, err := v.open(cmd.Context())
 	if err != nil {
 		return nil, err
 	}
-	if err := v.complete(sets.Train); err != nil {
-		return nil, err
-	}
-	backend, notice, err := p.resolveBackend(v.backend)
-	if err != nil {
-		return nil, err
-	}
-	if notice != "" {
-		fmt.Fprintln(cmd.ErrOrStderr(), notice)
-	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-	model, err := p.task.Model(setup(ctx, job.Job{Spec: v.spec, Backend: backend}, false, log))
+	model, err := v.program.model(cmd.Context(), v.spec, v.backend, false, cmd.ErrOrStderr())
 	if err != nil {
 		return nil, err
 	}
 	defer model.Close()
-	v.options.Plan, v.options.Metrics = v.spec.Plan(), p.task.Metrics
-	return verify.Run(ctx, model, sets.Train, v.options)
+	v.options.Plan, v.options.Metrics = v.spec.Plan(), v.program.task.Metrics
+	return verify.Run(cmd.Context(), model, sets.Train, v.options)
 }
 
 // elsewhere starts this program again, behind a prefix and with other variables, and returns the trace that it prints.
