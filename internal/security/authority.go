@@ -97,7 +97,7 @@ func openAuthority(dir, job, below string, now time.Time) (a *Authority, made bo
 	}
 	var before []byte
 	if err == nil {
-		before = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+		before = encodeCertificate(a.cert.Raw)
 	}
 	a, err = newAuthority(job, below, now)
 	if err != nil {
@@ -164,8 +164,7 @@ func newAuthority(job, below string, now time.Time) (*Authority, error) {
 		return nil, err
 	}
 	cert, err := x509.ParseCertificate(der)
-	return &Authority{job: job, cert: cert, key: key, now: now,
-		bundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, err
+	return &Authority{job: job, cert: cert, key: key, bundle: encodeCertificate(der), now: now}, err
 }
 
 func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, by *ecdsa.PrivateKey) ([]byte, error) {
@@ -220,16 +219,24 @@ func (a *Authority) issue(files Files, leaf *x509.Certificate) error {
 	if err != nil {
 		return err
 	}
+	return files.write(key, encodeCertificate(der), a.bundle)
+}
+
+// write writes a process's files, the certificate last: all are there once it is.
+func (f Files) write(key *ecdsa.PrivateKey, cert, authorities []byte) error {
 	text, err := encodeKey(key)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(f.Cert), 0o700)
+	}
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(files.Cert), 0o700); err != nil {
-		return err
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return regular.ReplaceAll(regular.File{Path: files.CA, Content: a.bundle},
-		regular.File{Path: files.Key, Content: text}, regular.File{Path: files.Cert, Content: cert})
+	return regular.ReplaceAll(regular.File{Path: f.CA, Content: authorities}, regular.File{Path: f.Key, Content: text},
+		regular.File{Path: f.Cert, Content: cert})
+}
+
+func encodeCertificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 // due reports whether less than a third is left of the life that is wanted.

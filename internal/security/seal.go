@@ -10,16 +10,13 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"evenweave/internal/job"
-	"evenweave/internal/regular"
 )
 
 // sealed is a record of the coordinator in etcd, with the coordinator's signature. A process that can write to etcd can
@@ -166,7 +163,7 @@ func (t *Transport) SealedBy(dir, jobName string) (*Transport, error) {
 // wrote is verified when it is resumed. The certificate vouches for itself, and does not expire.
 func KeepSeal(dir, jobName string, now time.Time) error {
 	files := FilesIn(dir)
-	if _, err := os.Lstat(files.CA); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(files.Cert); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -178,21 +175,6 @@ func KeepSeal(dir, jobName string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	text, err := encodeKey(key)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	for _, f := range []struct {
-		name    string
-		content []byte
-	}{{files.Key, text}, {files.Cert, cert}, {files.CA, cert}} { // the last says that all are there
-		if err := regular.Replace(f.name, f.content); err != nil {
-			return fmt.Errorf("%s: %w", filepath.Base(f.name), err)
-		}
-	}
-	return nil
+	cert := encodeCertificate(der)
+	return files.write(key, cert, cert)
 }
