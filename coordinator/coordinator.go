@@ -64,10 +64,6 @@ type Config struct {
 	Observer      progress.Observer
 	Log           *slog.Logger
 
-	Self   job.Leader              // set by Serve
-	traces progress.MemberObserver // likewise; nil: none are wanted
-
-	// For Serve alone.
 	Endpoints []string            // of etcd
 	Listen    string              // of the gRPC service: host:port (0: a free one), or unix:NAME.sock beside etcd's
 	Advertise string              // how members reach it; "": worked out from Listen
@@ -77,6 +73,9 @@ type Config struct {
 	PageOnly  bool                // HTTP serves the page and nothing else, and training goes on if it cannot
 	Stay      bool                // wait after the job's end
 	MLflow    string              // address of a tracking server to report to; "": none
+
+	self   job.Leader              // set by Serve
+	traces progress.MemberObserver // likewise; nil: none are wanted
 }
 
 // Coordinator outlives its terms: it campaigns again after it has lost the leadership.
@@ -106,8 +105,8 @@ var ErrHalted = errors.New("halted")
 var ErrStandby = errors.New("this coordinator does not lead: the job goes on without it; to stop the job, interrupt " +
 	"the coordinator that leads (`evenweave status` names it)")
 
-// New opens the directory. The caller must Close it.
-func New(cfg Config, client *cluster.Client) (*Coordinator, error) {
+// openCoordinator opens the directory. The caller must Close the coordinator.
+func openCoordinator(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
 	}
@@ -145,7 +144,7 @@ func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store,
 	return c
 }
 
-// Close releases what New opened. The error says what metrics.jsonl lacks.
+// Close releases what openCoordinator has opened. The error says what metrics.jsonl lacks.
 func (c *Coordinator) Close() error {
 	c.pool.Close()
 	return c.journal.lacking
@@ -168,7 +167,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 	pause := time.Duration(0)
 	for {
 		c.condition.does("campaigning", 0)
-		t, err := c.client.Campaign(campaigning, c.Self, c.Limits.TTL)
+		t, err := c.client.Campaign(campaigning, c.self, c.Limits.TTL)
 		if err != nil && campaigning.Err() == nil {
 			c.Log.Warn("cannot lead yet", "err", err)
 			select {
@@ -222,7 +221,7 @@ func (c *Coordinator) standby(ctx context.Context) (campaigning context.Context,
 		limit := time.After(2 * c.Limits.TTL)
 		for {
 			view, changed := c.views.View()
-			if !c.Alone && view.Leader != nil && view.Leader.ID != c.Self.ID {
+			if !c.Alone && view.Leader != nil && view.Leader.ID != c.self.ID {
 				cancel(ErrStandby)
 				return
 			}

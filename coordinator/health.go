@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"evenweave/checkpoint"
+	"evenweave/internal/serving"
 	"evenweave/internal/telemetry"
 )
 
@@ -64,7 +65,7 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 	switch {
 	case view.Job == nil || view.Leader == nil:
 		return "no coordinator leads the job yet", false
-	case view.Leader.ID != c.Self.ID:
+	case view.Leader.ID != c.self.ID:
 		return "standing by for " + view.Leader.ID, true
 	}
 	return "leading", true
@@ -76,7 +77,7 @@ func (c *Coordinator) facts() telemetry.Facts {
 	c.condition.mu.Lock()
 	defer c.condition.mu.Unlock()
 	return telemetry.Facts{
-		Leading: view.Leader != nil && view.Leader.ID == c.Self.ID, Members: len(view.Members),
+		Leading: view.Leader != nil && view.Leader.ID == c.self.ID, Members: len(view.Members),
 		Skipped:       len(view.Skipped),
 		OtherProtocol: view.OtherProtocol(), DurableStep: c.condition.durable.Step,
 		DurableAt: c.condition.durable.Manifest.Created,
@@ -100,16 +101,7 @@ func (c *Coordinator) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /status", c.status)
 	mux.HandleFunc("GET /checkpoint", c.download)
-	for path, check := range map[string]func(time.Time) (string, bool){"GET /healthz": c.condition.check,
-		"GET /readyz": c.ready} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			line, ok := check(time.Now())
-			if !ok {
-				http.Error(w, line, http.StatusServiceUnavailable)
-				return
-			}
-			fmt.Fprintln(w, "ok: "+line)
-		})
-	}
+	serving.AddProbes(mux, func() (string, bool) { return c.condition.check(time.Now()) },
+		func() (string, bool) { return c.ready(time.Now()) })
 	return mux
 }

@@ -88,7 +88,7 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 	uuid := view.Job.UUID
 	t := &term{
 		records: etcd, views: views{c.views.View, c.client.Read},
-		policy:  policy.New(uuid, c.Self.Address, newest.Manifest.Step, c.Limits),
+		policy:  policy.New(uuid, c.self.Address, newest.Manifest.Step, c.Limits),
 		members: newRoster(view, c.healed, c.journal),
 		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout, metrics: len(c.MetricNames),
 			samples: c.archive.samples, keys: c.keysOf, quiet: quietFor},

@@ -2,26 +2,30 @@ package coordinator
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"sync"
 	"time"
 
 	"evenweave/internal/progress"
+	"evenweave/internal/serving"
 	"evenweave/internal/web"
 	"evenweave/proto"
 )
 
-// openPage adds the page to what is served there, and reports its address. Training does not depend on it: a page that
-// cannot be served is a warning.
-func (c *Coordinator) openPage(mux *http.ServeMux, l net.Listener) {
-	token, err := web.Token(c.Dir)
-	if err != nil {
-		c.journal.emit(progress.Warning{Message: "there is no page: " + err.Error()})
-		return
+// openPage serves the live page beside the others, and reports its address. Where it can have no secret in its address,
+// there is none, with a warning: training does not depend on it.
+func (c *Coordinator) openPage(pages *serving.Pages, others *http.ServeMux) error {
+	token, unsafe := web.Token(c.Dir)
+	if unsafe != nil {
+		c.journal.emit(progress.Warning{Message: "there is no page: " + unsafe.Error()})
+	} else {
+		others.Handle("/page/", c.page.Handler(token))
 	}
-	mux.Handle("/page/", c.page.Handler(token))
-	c.journal.emit(progress.Page{URL: web.URL(l.Addr(), token)})
+	address, err := pages.Listen(c.HTTP, others)
+	if err == nil && unsafe == nil {
+		c.journal.emit(progress.Page{URL: web.URL(address, token)})
+	}
+	return err
 }
 
 // pages are what members' reports are shown on.

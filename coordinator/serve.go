@@ -39,7 +39,7 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 		return fmt.Errorf("listening: %w; choose another --listen", err)
 	}
 	defer listener.Close()
-	if cfg.Self, err = cfg.self(listener.Addr()); err != nil {
+	if cfg.self, err = cfg.leader(listener.Addr()); err != nil {
 		return err
 	}
 	var c *Coordinator
@@ -47,7 +47,7 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	metrics.Secured(over)
 	cfg.Observer = progress.Multi(cfg.Observer, metrics)
 	defer cfg.track(ctx)()
-	if c, err = New(cfg, client); err != nil {
+	if c, err = openCoordinator(cfg, client); err != nil {
 		return err
 	}
 	defer func() {
@@ -68,13 +68,12 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 		}
 	}()
 	defer server.Stop()
-	if cfg.HTTP != "" || cfg.HTTPS != "" {
-		closePages, err := c.servePages(metrics.Handler(), fail)
-		if err != nil {
-			return err
-		}
-		defer closePages()
+	pages := &serving.Pages{Fail: fail}
+	defer pages.Close()
+	if err := c.servePages(pages, metrics.Handler()); err != nil {
+		return err
 	}
+	defer c.page.Finish(5 * time.Second) // so that an open page shows the end, on a busy machine too
 	err = c.Run(running, halt)
 	if err == nil && cfg.Stay {
 		err = c.stay(running, halt)
@@ -116,67 +115,37 @@ func (cfg *Config) track(ctx context.Context) (stop func()) {
 	}
 }
 
-// self is the record of this process, with the address that others reach it at.
-func (cfg Config) self(listening net.Addr) (job.Leader, error) {
-	address, err := cluster.Advertised(cfg.Advertise, listening, cfg.Endpoints)
+// leader is the record of this process, with the address that others reach it at.
+func (cfg Config) leader(listening net.Addr) (job.Leader, error) {
+	address, err := cluster.Advertised(cfg.Advertise, listening, cfg.Endpoints, cfg.Log)
 	if err != nil {
 		return job.Leader{}, err
-	}
-	if warning := cluster.OnlyHere(address, listening, cfg.Endpoints); warning != "" {
-		cfg.Log.Warn(warning)
 	}
 	host, _ := os.Hostname()
 	return job.Leader{ID: "coordinator-" + uuid.NewString()[:8], Address: address, HTTP: cfg.HTTP, Host: host,
 		PID: os.Getpid()}, nil
 }
 
-// servePages serves the page, and the status pages and metrics unless only the page is wanted, until they are closed.
-// It calls fail if they end before.
-func (c *Coordinator) servePages(metrics http.Handler, fail context.CancelCauseFunc) (closePages func(), err error) {
+// servePages serves the live page, and the status pages and metrics unless only the live page is wanted.
+func (c *Coordinator) servePages(pages *serving.Pages, metrics http.Handler) error {
 	all := http.NewServeMux()
 	all.Handle("/", c.Handler())
 	all.Handle("GET /metrics", metrics)
-	var open []*http.Server
-	closePages = func() {
-		c.page.Finish(5 * time.Second) // so that an open page shows the end, on a busy machine too
-		for _, pages := range open {
-			_ = pages.Close()
-		}
-	}
-	serve := func(l net.Listener, h http.Handler) {
-		pages := serving.NewPages(h)
-		open = append(open, pages)
-		go func() {
-			if err := pages.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				fail(fmt.Errorf("serving the status pages: %w", err))
-			}
-		}()
-	}
 	if c.HTTP != "" {
-		l, err := net.Listen("tcp", c.HTTP)
-		switch {
-		case err != nil && c.PageOnly:
+		plain := http.NewServeMux()
+		if !c.PageOnly {
+			plain.Handle("/", c.over.Plain(all))
+		}
+		if err := c.openPage(pages, plain); err != nil && !c.PageOnly {
+			return err
+		} else if err != nil {
 			c.journal.emit(progress.Warning{Message: "there is no page: " + err.Error()})
-		case err != nil:
-			return nil, fmt.Errorf("listening for status pages: %w; choose another --http", err)
-		default:
-			mux := http.NewServeMux()
-			if !c.PageOnly {
-				mux.Handle("/", c.over.Plain(all))
-			}
-			c.openPage(mux, l)
-			serve(serving.LimitPages(l), mux)
 		}
 	}
 	if c.HTTPS != "" {
-		l, err := c.over.ListenHTTPS(c.HTTPS, serving.LimitPages)
-		if err != nil {
-			closePages()
-			return nil, fmt.Errorf("listening for pages over TLS: %w; choose another --https", err)
-		}
-		serve(l, c.over.Pages(all))
+		return pages.ListenTLS(c.HTTPS, c.over.ListenHTTPS, c.over.Pages(all))
 	}
-	return closePages, nil
+	return nil
 }
 
 // stay keeps the pages up after the end of the job, until this process is asked to end.

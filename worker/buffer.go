@@ -168,14 +168,7 @@ func (b *buffer) agreed() bool {
 }
 
 // changing reports whether a rank knows of a newer world: all switch after this commit.
-func (b *buffer) changing() bool {
-	for _, c := range b.changes {
-		if c != 0 {
-			return true
-		}
-	}
-	return false
-}
+func (b *buffer) changing() bool { return slices.Max(b.changes) != 0 }
 
 // skipsInARow is how many steps before this one were skipped. A member that has fetched its state knows of none.
 func (b *buffer) skipsInARow() int64 { return slices.Max(b.skips) }

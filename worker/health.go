@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"evenweave/internal/serving"
 )
 
 const (
@@ -50,16 +52,7 @@ func (l *Loop) Handler(metrics http.Handler, registered func() bool) http.Handle
 
 func pages(metrics http.Handler, healthy, ready func() (string, bool)) http.Handler {
 	mux := http.NewServeMux()
-	for path, check := range map[string]func() (string, bool){"GET /healthz": healthy, "GET /readyz": ready} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			line, ok := check()
-			if !ok {
-				http.Error(w, line, http.StatusServiceUnavailable)
-				return
-			}
-			fmt.Fprintln(w, "ok: "+line)
-		})
-	}
+	serving.AddProbes(mux, healthy, ready)
 	if metrics != nil {
 		mux.Handle("GET /metrics", metrics)
 	}

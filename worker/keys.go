@@ -6,28 +6,27 @@ import (
 
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
-	"evenweave/internal/security"
 )
 
 // register keeps the keys of this process's certificate in its record until ctx ends; the caller owns the goroutine. A
 // renewed key is registered beside the one in use. A member of the world uses it from the next world on, which the
 // coordinator publishes for that; another one as soon as its record in etcd names it. Then the old one is taken out.
-func (cfg Config) register(ctx context.Context, over *security.Transport, views *cluster.Watcher,
-	membership *cluster.Membership) {
+func (p *process) register(ctx context.Context, membership *cluster.Membership) {
+	keys := p.over.Keys()
 	for {
-		view, changed := views.View()
-		me, registered := view.Member(cfg.ID)
-		if view.World == nil || view.World.Rank(cfg.ID) < 0 {
-			over.Keys().Use(me.Keys)
+		view, changed := p.views.View()
+		me, registered := view.Member(p.ID)
+		if view.World == nil || view.World.Rank(p.ID) < 0 {
+			keys.Use(me.Keys)
 		}
-		if keys := over.Registered(); registered && !slices.Equal(keys, me.Keys) {
-			membership.Update(func(m *job.Member) { m.Keys = keys })
+		if now := p.over.Registered(); registered && !slices.Equal(now, me.Keys) {
+			membership.Update(func(m *job.Member) { m.Keys = now })
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-over.Keys().Changed():
+		case <-keys.Changed():
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -131,7 +132,7 @@ func (r *report) event(what, detail string) {
 func (r *report) blame() []*proto.BlameEvent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]*proto.BlameEvent(nil), r.events...)
+	return slices.Clone(r.events)
 }
 
 // mostBytes bounds the size of a commit in a message: each of its numbers takes 11 bytes at most, a share of the

@@ -2,10 +2,8 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -56,6 +54,17 @@ type Opened struct {
 	Numerics probe.Golden
 }
 
+// process is a worker process while Serve runs.
+type process struct {
+	Config
+	client *cluster.Client
+	over   *security.Transport
+	views  *cluster.Watcher
+	page   atomic.Pointer[http.Handler] // what the pages show now
+	tasks  sync.WaitGroup
+	cancel context.CancelCauseFunc
+}
+
 // Serve is a worker process's whole part in a job: servers, registration and training. It returns when the job is done
 // or ctx ends. When leaving is closed, the member leaves in good order.
 func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
@@ -64,114 +73,116 @@ func Serve(ctx context.Context, cfg Config, leaving <-chan struct{}) error {
 		return err
 	}
 	defer client.Close() // last: the deregistration uses it
-	ctx, cancel := context.WithCancelCause(ctx)
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	defer cancel(nil)
+	p := &process{Config: cfg, client: client, over: client.Transport(), views: cluster.NewWatcher(cfg.Log)}
+	ctx, p.cancel = context.WithCancelCause(ctx)
+	defer p.tasks.Wait()
+	defer p.cancel(nil)
 
-	views := cluster.NewWatcher(cfg.Log)
-	views.Member = cfg.ID
-	tasks.Go(func() { views.Run(ctx, client) })
-	var pages atomic.Pointer[http.Handler] // from the start: a worker that waits for its job is healthy too
-	pages.Store(new(openingPages(cfg.Metrics)))
-	over := client.Transport()
-	if keys := over.Keys(); keys != nil {
+	p.views.Member = p.ID
+	p.tasks.Go(func() { p.views.Run(ctx, client) })
+	if keys := p.over.Keys(); keys != nil {
 		keys.Wait()
-		tasks.Go(func() { keys.Watch(ctx, cfg.Log) })
+		p.tasks.Go(func() { keys.Watch(ctx, p.Log) })
 	}
-	closePages, err := cfg.servePages(over, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		(*pages.Load()).ServeHTTP(w, r)
-	}), &tasks, cancel)
-	defer closePages()
-	if err != nil {
+	pages := &serving.Pages{Fail: p.cancel}
+	defer pages.Close()
+	if err := p.servePages(pages); err != nil { // from the start: a worker that waits for its job is healthy too
 		return err
 	}
-
-	j, err := awaitJob(ctx, views, leaving, cfg)
+	j, err := p.awaitJob(ctx, leaving)
 	if err != nil || j == nil {
 		return err
 	}
-	opened, err := cfg.open(ctx, *j, leaving)
+	opened, err := p.open(ctx, *j, leaving)
 	if err != nil || opened.Model == nil {
 		return err
 	}
-	listener, err := over.Listen(cfg.Listen)
+	return p.train(ctx, *j, opened, leaving)
+}
+
+// train registers this process as a member, serves its peers and trains.
+func (p *process) train(ctx context.Context, j job.Job, o Opened, leaving <-chan struct{}) error {
+	listener, err := p.over.Listen(p.Listen)
 	if err != nil {
 		return fmt.Errorf("listening for peers: %w; choose another --listen", err)
 	}
-	address, err := cluster.Advertised(cfg.Advertise, listener.Addr(), cfg.Endpoints)
+	address, err := cluster.Advertised(p.Advertise, listener.Addr(), p.Endpoints, p.Log)
 	if err != nil {
 		return err
-	}
-	if warning := cluster.OnlyHere(address, listener.Addr(), cfg.Endpoints); warning != "" {
-		cfg.Log.Warn(warning)
 	}
 	host, _ := os.Hostname()
-	membership := cluster.NewMembership(client, job.Member{
-		ID: cfg.ID, Job: j.UUID, Address: address, HTTP: cfg.HTTP, Host: host, PID: os.Getpid(),
-		Parallelism: cfg.Parallelism, Backend: j.Backend, Numerics: opened.Numerics.Hash,
-		NumericsParts: opened.Numerics.Parts, Protocol: job.Protocol, Keys: over.Registered(),
-	}, cfg.TTL, cfg.Log)
-	layout, err := state.OfJob(opened.Model.Tensors())
-	if err != nil {
-		return fmt.Errorf("the model's state: %w", err)
-	}
-	members := &proto.Pool{Options: over.Options(security.Worker), Stale: security.OtherKey}
+	membership := cluster.NewMembership(p.client, job.Member{
+		ID: p.ID, Job: j.UUID, Address: address, HTTP: p.HTTP, Host: host, PID: os.Getpid(),
+		Parallelism: p.Parallelism, Backend: j.Backend, Numerics: o.Numerics.Hash, NumericsParts: o.Numerics.Parts,
+		Protocol: job.Protocol, Keys: p.over.Registered(),
+	}, p.TTL, p.Log)
+	members := &proto.Pool{Options: p.over.Options(security.Worker), Stale: security.OtherKey}
 	defer members.Close()
-	coordinators := &proto.Pool{Options: over.Options(security.Coordinator), Stale: security.OtherKey}
+	coordinators := &proto.Pool{Options: p.over.Options(security.Coordinator), Stale: security.OtherKey}
 	defer coordinators.Close()
-	rings := NewRings(cfg.ID, j.UUID, over, client.OpenWorld, views.Learn)
-	loop := &Loop{
-		ID: cfg.ID, Job: *j, Model: opened.Model, Data: opened.Data, MetricNames: cfg.MetricNames,
-		Parallelism: cfg.Parallelism,
-		Views:       views,
-		Connect:     retaining(rings.Connect, members, coordinators),
-		Fetch: Fetcher{Dial: members.Dial, Lead: coordinators.Dial, ExpectKeys: over.ExpectKeys, Layout: layout,
-			Samples: j.Spec.Samples},
-		Leave: func() { membership.Update(func(m *job.Member) { m.Leaving = true }) },
-		Authorize: func(ctx context.Context) error {
-			v, _ := views.View()
-			return over.CheckReader(ctx, v.Keys(""))
-		},
-		Stay: cfg.Stay, CatchUpFrom: cfg.CatchUpFrom, Observer: cfg.Observer, Log: cfg.Log,
-	}
-	if err := loop.Init(); err != nil {
+	rings := NewRings(p.ID, j.UUID, p.over, p.client.OpenWorld, p.views.Learn)
+	loop, err := p.loop(j, o, rings, members, coordinators)
+	if err != nil {
 		return err
 	}
+	loop.Leave = func() { membership.Update(func(m *job.Member) { m.Leaving = true }) }
 
-	server := serving.NewServer(cfg.Log, loop.Observer.Panicked, append(over.ServerOptions(),
+	server := serving.NewServer(p.Log, loop.Observer.Panicked, append(p.over.ServerOptions(),
 		grpclink.ServerOptions()...)...)
 	rings.Server().Register(server)
 	loop.Serve(server)
-	tasks.Go(func() {
+	p.tasks.Go(func() {
 		if err := server.Serve(serving.Limited(listener, j.Spec.Plan().MicroBatches())); err != nil {
-			cancel(fmt.Errorf("serving peers: %w", err))
+			p.cancel(fmt.Errorf("serving peers: %w", err))
 		}
 	})
 	defer server.Stop()
-	pages.Store(new(loop.Handler(cfg.Metrics, membership.Registered)))
-	tasks.Go(func() { membership.Run(ctx) })
-	if over.Keys() != nil {
-		tasks.Go(func() { cfg.register(ctx, over, views, membership) })
+	p.page.Store(new(loop.Handler(p.Metrics, membership.Registered)))
+	p.tasks.Go(func() { membership.Run(ctx) })
+	if p.over.Keys() != nil {
+		p.tasks.Go(func() { p.register(ctx, membership) })
 	}
-	if cfg.Faults {
-		tasks.Go(func() { loop.flips(ctx) })
+	if p.Faults {
+		p.tasks.Go(func() { loop.flips(ctx) })
 	}
-	tasks.Go(func() { // leaving must not take forever
-		select {
-		case <-ctx.Done():
-			return
-		case <-leaving:
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(cfg.Grace):
-			cancel(fmt.Errorf("leaving took more than %v: going at once; peers will recover", cfg.Grace))
-		}
-	})
-	cfg.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", opened.Numerics.Hash, "parallelism",
-		cfg.Parallelism)
+	p.tasks.Go(func() { p.limitLeaving(ctx, leaving) })
+	p.Log.Info("ready", "address", address, "backend", j.Backend, "numerics", o.Numerics.Hash, "parallelism",
+		p.Parallelism)
 	return loop.Run(ctx, leaving)
+}
+
+// loop prepares the loop of a member.
+func (p *process) loop(j job.Job, o Opened, rings *Rings, members, coordinators *proto.Pool) (*Loop, error) {
+	layout, err := state.OfJob(o.Model.Tensors())
+	if err != nil {
+		return nil, fmt.Errorf("the model's state: %w", err)
+	}
+	l := &Loop{
+		ID: p.ID, Job: j, Model: o.Model, Data: o.Data, MetricNames: p.MetricNames, Parallelism: p.Parallelism,
+		Views: p.views, Connect: retaining(rings.Connect, members, coordinators),
+		Fetch: Fetcher{Dial: members.Dial, Lead: coordinators.Dial, ExpectKeys: p.over.ExpectKeys, Layout: layout,
+			Samples: j.Spec.Samples},
+		Authorize: func(ctx context.Context) error {
+			v, _ := p.views.View()
+			return p.over.CheckReader(ctx, v.Keys(""))
+		},
+		Stay: p.Stay, CatchUpFrom: p.CatchUpFrom, Observer: p.Observer, Log: p.Log,
+	}
+	return l, l.Init()
+}
+
+// limitLeaving ends the process some time after it was asked to leave.
+func (p *process) limitLeaving(ctx context.Context, leaving <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-leaving:
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(p.Grace):
+		p.cancel(fmt.Errorf("leaving took more than %v: going at once; peers will recover", p.Grace))
+	}
 }
 
 // open calls Open. A compiler cannot be interrupted: when ctx ends, or this process is asked to leave (then the model
@@ -213,15 +224,15 @@ func retaining(connect Connect, pools ...*proto.Pool) Connect {
 
 // awaitJob waits for a job that is not over. A stopped job's record of its end stays until a coordinator reopens it, so
 // a new process waits. nil without an error: asked to leave, or the job is over.
-func awaitJob(ctx context.Context, views *cluster.Watcher, leaving <-chan struct{}, cfg Config) (*job.Job, error) {
+func (p *process) awaitJob(ctx context.Context, leaving <-chan struct{}) (*job.Job, error) {
 	for {
-		view, changed := views.View()
+		view, changed := p.views.View()
 		over := view.Done != nil && (view.Done.Complete || view.Done.Failure != "")
 		switch {
 		case view.Job != nil && view.Done == nil:
 			return view.Job, nil
-		case over && !cfg.Stay:
-			cfg.Log.Info("the job is over already", "step", view.Done.Step)
+		case over && !p.Stay:
+			p.Log.Info("the job is over already", "step", view.Done.Step)
 			return nil, nil
 		}
 		select {
@@ -231,55 +242,35 @@ func awaitJob(ctx context.Context, views *cluster.Watcher, leaving <-chan struct
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-time.After(5 * time.Second):
-			why := fmt.Sprintf("no coordinator has created job %q yet", cfg.Name)
+			why := fmt.Sprintf("no coordinator has created job %q yet", p.Name)
 			switch {
-			case views.LastRead().IsZero():
-				why = fmt.Sprintf("etcd at %v does not answer", cfg.Endpoints)
-				if err := views.Err(); err != nil {
+			case p.views.LastRead().IsZero():
+				why = fmt.Sprintf("etcd at %v does not answer", p.Endpoints)
+				if err := p.views.Err(); err != nil {
 					why = err.Error()
 				}
 			case over:
-				why = fmt.Sprintf("job %q is over; waiting for the next", cfg.Name)
+				why = fmt.Sprintf("job %q is over; waiting for the next", p.Name)
 			case view.Done != nil:
 				why = fmt.Sprintf("job %q was stopped after step %d; no coordinator goes on with it yet",
-					cfg.Name, view.Done.Step)
+					p.Name, view.Done.Step)
 			}
-			cfg.Log.Info("waiting", "why", why)
+			p.Log.Info("waiting", "why", why)
 		}
 	}
 }
 
-// servePages serves the pages until they are closed. It cancels if they end before.
-func (cfg Config) servePages(over *security.Transport, pages http.Handler, tasks *sync.WaitGroup,
-	cancel context.CancelCauseFunc) (closePages func(), err error) {
-	var open []*http.Server
-	closePages = func() {
-		for _, s := range open {
-			_ = s.Close()
+// servePages serves the pages of a worker without a job, until page is set to others.
+func (p *process) servePages(pages *serving.Pages) error {
+	p.page.Store(new(openingPages(p.Metrics)))
+	shown := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*p.page.Load()).ServeHTTP(w, r) })
+	if p.HTTP != "" {
+		if _, err := pages.Listen(p.HTTP, p.over.Plain(shown)); err != nil {
+			return err
 		}
 	}
-	serve := func(l net.Listener, h http.Handler) {
-		s := serving.NewPages(h)
-		open = append(open, s)
-		tasks.Go(func() {
-			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				cancel(fmt.Errorf("serving status pages: %w", err))
-			}
-		})
+	if p.HTTPS != "" {
+		return pages.ListenTLS(p.HTTPS, p.over.ListenHTTPS, p.over.Pages(shown))
 	}
-	if cfg.HTTP != "" {
-		l, err := net.Listen("tcp", cfg.HTTP)
-		if err != nil {
-			return closePages, fmt.Errorf("listening for status pages: %w; choose another --http", err)
-		}
-		serve(serving.LimitPages(l), over.Plain(pages))
-	}
-	if cfg.HTTPS != "" {
-		l, err := over.ListenHTTPS(cfg.HTTPS, serving.LimitPages)
-		if err != nil {
-			return closePages, fmt.Errorf("listening for pages over TLS: %w; choose another --https", err)
-		}
-		serve(l, over.Pages(pages))
-	}
-	return closePages, nil
+	return nil
 }

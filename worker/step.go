@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"evenweave"
-
 	"evenweave/internal/exact"
 	"evenweave/internal/job"
 	"evenweave/internal/schedule"
@@ -155,7 +154,7 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 		return commit{}, err
 	}
 	c := commit{changing: buf.changing(), compute: computed, assignment: g.assignment, parts: parts}
-	c.wait = max(0, min(reduced, time.Duration(slowest(buf.times))-computed))
+	c.wait = max(0, min(reduced, time.Duration(slices.Max(buf.times))-computed))
 	c.reduce = reduced - c.wait
 	if what, advice := buf.nonfinite(g.names); what != "" {
 		c.skipped, err = g.nonfinite(what, advice)
@@ -251,12 +250,4 @@ func (l *lane) microBatch(g *generation, v int) error {
 	l.took.Gradients += computed.Sub(loaded)
 	l.took.Quantise += time.Since(computed)
 	return nil
-}
-
-func slowest(nanos []int64) int64 {
-	var m int64
-	for _, n := range nanos {
-		m = max(m, n)
-	}
-	return m
 }

@@ -2,7 +2,6 @@ package chaos_test
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -12,13 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 
 	"evenweave"
 	"evenweave/coordinator"
-	"evenweave/internal/cluster"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
@@ -94,40 +90,14 @@ func child(command string, args []string, asked <-chan struct{}) error {
 	}
 	spec := job.Spec{Task: "softmax", Samples: samples, Seed: *seed, GlobalBatch: 32, MicroBatch: 4, Epochs: 1,
 		Steps: *steps}
-	c, err := cluster.DialOver(over, []string{*etcd}, *name)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	listener, err := c.Transport().Listen(*listen)
-	if err != nil {
-		return err
-	}
-	address, err := cluster.Advertised("", listener.Addr(), nil)
-	if err != nil {
-		return err
-	}
-	lead, err := coordinator.New(coordinator.Config{
-		Self: job.Leader{ID: "c-" + uuid.NewString()[:4], Address: address, PID: os.Getpid()},
-		Name: *name, Spec: spec, Backend: "tiny",
+	return coordinator.Serve(ctx, coordinator.Config{
+		Endpoints: []string{*etcd}, Over: over, Listen: *listen, Name: *name, Spec: spec, Backend: "tiny",
 		CheckpointEvery: *every, Keep: 1 << 20, Evaluate: true, Dir: *dir, Started: time.Now(), Log: log,
 		Limits: policy.Limits{Min: 1, Max: min(*limit, spec.Plan().MicroBatches()), Expect: *expect,
 			ExpectFor: 20 * time.Second, TTL: *ttl},
 		Observer: progress.NewJSON(os.Stdout), Model: example.NewSoftmax(), Test: example.Points{N: 1000},
-	}, c)
-	if err != nil {
-		return err
-	}
-	defer lead.Close()
-	server := grpc.NewServer()
-	lead.Serve(server)
-	go func() { _ = server.Serve(listener) }()
-	defer server.Stop()
-	err = lead.Run(ctx, nil)
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+		MetricNames: example.Metrics(),
+	}, nil)
 }
 
 const samples = 800 // an epoch is 25 steps

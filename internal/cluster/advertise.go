@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,8 +14,20 @@ import (
 )
 
 // Advertised returns the address to advertise: the one asked for, else the listener's. If that is every interface, it
-// is the address of the route to etcd, because peers are usually where etcd is.
-func Advertised(asked string, listening net.Addr, endpoints []string) (string, error) {
+// is the address of the route to etcd, because peers are usually where etcd is. It warns of one that peers cannot
+// reach.
+func Advertised(asked string, listening net.Addr, endpoints []string, log *slog.Logger) (string, error) {
+	address, err := advertised(asked, listening, endpoints)
+	if err != nil {
+		return "", err
+	}
+	if warning := onlyHere(address, listening, endpoints); warning != "" {
+		log.Warn(warning)
+	}
+	return address, nil
+}
+
+func advertised(asked string, listening net.Addr, endpoints []string) (string, error) {
 	if socket, ok := security.Address(listening); ok {
 		if asked != "" {
 			return asked, nil
@@ -51,9 +64,9 @@ func Advertised(asked string, listening net.Addr, endpoints []string) (string, e
 			"--etcd, or give the address with --advertise", errors.Join(why...))
 }
 
-// OnlyHere returns a warning if the address is a loopback address but other machines seem to take part: the process
+// onlyHere returns a warning if the address is a loopback address but other machines seem to take part: the process
 // listens on every interface, or etcd is on another machine. Peers would dial themselves. "": no warning.
-func OnlyHere(address string, listening net.Addr, endpoints []string) string {
+func onlyHere(address string, listening net.Addr, endpoints []string) string {
 	host, _, _ := net.SplitHostPort(address)
 	if !loopback(host) {
 		return ""

@@ -23,7 +23,7 @@ func TestAnAddressThatLeadsNowhereIsNamed(t *testing.T) {
 		{"192.0.2.7:7070", "0.0.0.0", "http://192.0.2.1:2379", false},
 		{"10.0.0.1:7070", "127.0.0.1", "http://192.0.2.1:2379", false},
 	} {
-		got := OnlyHere(c.address, &net.TCPAddr{IP: net.ParseIP(c.listening), Port: 7070}, []string{c.etcd})
+		got := onlyHere(c.address, &net.TCPAddr{IP: net.ParseIP(c.listening), Port: 7070}, []string{c.etcd})
 		if (got != "") != c.warned || c.warned && !strings.Contains(got, "--advertise") {
 			t.Errorf("%+v: %q", c, got)
 		}

@@ -88,7 +88,7 @@ func TestAnotherCountOfMetricsIsRefused(t *testing.T) {
 	})
 	t.Log(warning.Message)
 	c.resign()
-	ended(t, "coordinator", c.done, context.Canceled)
+	ended(t, "coordinator", c.done, nil)
 	w.kill()
 	ended(t, "worker", w.done, context.Canceled)
 }

@@ -1,7 +1,6 @@
 package local_test
 
 import (
-	"context"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,9 +14,7 @@ import (
 	"evenweave/coordinator"
 	"evenweave/internal/cluster"
 	"evenweave/internal/etcdtest"
-	"evenweave/internal/example"
 	"evenweave/internal/local"
-	"evenweave/internal/policy"
 	"evenweave/internal/progress"
 	"evenweave/internal/security"
 	"evenweave/worker"
@@ -90,7 +87,7 @@ type secured struct {
 	said       *said  // by all processes, in their logs
 	events     *events
 	lead       *security.Transport
-	resign     context.CancelFunc
+	resign     func()
 	done       chan error // of the coordinator
 	over       map[string]*security.Transport
 	workers    map[string]*hired
@@ -113,22 +110,13 @@ func (s *secured) endpoint() string { return s.etcd.Endpoint() }
 // coordinate starts a coordinator with a certificate of its own.
 func (s *secured) coordinate(process string) {
 	s.t.Helper()
-	s.events, s.pages, s.open, s.done = newEvents(), free(s.t), free(s.t), make(chan error, 1)
+	s.pages, s.open = free(s.t), free(s.t)
 	s.lead = s.load(process, security.Coordinator, "test", time.Hour)
-	ctx, cancel := context.WithCancel(context.Background())
-	s.resign = cancel
-	s.t.Cleanup(cancel)
-	go func(e *events, done chan<- error, over *security.Transport, pages, open string) {
-		defer close(e.over)
-		done <- coordinator.Serve(ctx, coordinator.Config{
-			Endpoints: []string{s.endpoint()}, Over: over, Name: "test", MetricNames: example.Metrics(),
-			Listen: "127.0.0.1:0", HTTPS: pages, HTTP: open, Dir: s.dir,
-			Spec: spec(s.steps), Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true, Started: time.Now(),
-			Limits: policy.Limits{Min: 1, Max: 8, TTL: ttl, Expect: 2}, Model: tinyTask{example.NewSoftmax()},
-			Test: example.Points{N: 1}, HeldOut: example.Points{N: 1}, Observer: e,
-			Log: s.said.log(),
-		}, nil)
-	}(s.events, s.done, s.lead, s.pages, s.open)
+	l := startCoordinator(s.t, s.endpoint(), s.dir, spec(s.steps), func(c *coordinator.Config) {
+		c.Over, c.HTTPS, c.HTTP, c.Limits.Expect, c.Log = s.lead, s.pages, s.open, 2, s.said.log()
+	})
+	s.events, s.resign, s.done = l.events, l.resign, l.done
+	s.t.Cleanup(l.resign)
 }
 
 // hire starts a worker with a certificate of its own that is valid for a time. Past a third of the steps it is slow;

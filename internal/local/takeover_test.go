@@ -1,7 +1,6 @@
 package local_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,7 +35,7 @@ func TestCoordinatorGoneAndBack(t *testing.T) {
 			}
 			await(t, first.events, "a checkpoint", func(c progress.Checkpoint) bool { return c.Step > 0 })
 			first.resign()
-			ended(t, "the first coordinator", first.done, context.Canceled)
+			ended(t, "the first coordinator", first.done, nil)
 			close(gone)
 			if !standby {
 				second = startCoordinator(t, endpoint, dir, spec(steps))
@@ -61,7 +60,9 @@ func TestStandbyIsInterrupted(t *testing.T) {
 	a := startWorker(endpoint, "a", near(first.events))
 	await(t, first.events, "the start", anyOf[progress.Start])
 	// if it waited for its lease, this test would not end
-	second := startLeased(t, endpoint, dir, spec(endless), time.Hour)
+	second := startCoordinator(t, endpoint, dir, spec(endless), func(c *coordinator.Config) {
+		c.Limits.TTL = time.Hour
+	})
 	close(second.halt)
 	ended(t, "the one that stood by", second.done, coordinator.ErrStandby)
 	seen := first.lastStep()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,12 +15,10 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 
 	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/coordinator"
-	"evenweave/internal/cluster"
 	"evenweave/internal/etcdtest"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
@@ -151,25 +148,11 @@ type lead struct {
 
 func startCoordinator(t *testing.T, endpoint, dir string, s job.Spec, changes ...func(*coordinator.Config)) *lead {
 	t.Helper()
-	return startLeased(t, endpoint, dir, s, ttl, changes...)
-}
-
-func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Duration,
-	changes ...func(*coordinator.Config)) *lead {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := cluster.Dial([]string{endpoint}, "test")
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := &lead{events: newEvents(), halt: make(chan struct{}), done: make(chan error, 1)}
 	cfg := coordinator.Config{
-		Self: job.Leader{ID: job.IDOf(l.Addr().String(), job.MaxID), Address: l.Addr().String()}, Name: "test", Spec: s,
+		Endpoints: []string{endpoint}, Listen: "127.0.0.1:0", Name: "test", Spec: s,
 		Backend: "none", CheckpointEvery: 50, Keep: 3, Evaluate: true,
-		Limits: policy.Limits{Min: 1, Max: 8, TTL: lease}, Dir: dir, Started: time.Now(),
+		Limits: policy.Limits{Min: 1, Max: 8, TTL: ttl}, Dir: dir, Started: time.Now(),
 		Model: tinyTask{example.NewSoftmax()}, Test: example.Points{N: 1}, HeldOut: example.Points{N: 1},
 		MetricNames: example.Metrics(),
 		Observer:    out.events, Log: slog.New(slog.DiscardHandler),
@@ -177,22 +160,12 @@ func startLeased(t *testing.T, endpoint, dir string, s job.Spec, lease time.Dura
 	for _, change := range changes {
 		change(&cfg)
 	}
-	c, err := coordinator.New(cfg, client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer()
-	c.Serve(server)
-	serving := make(chan struct{})
-	go func() { defer close(serving); _ = server.Serve(l) }()
 	ctx, cancel := context.WithCancel(context.Background())
 	out.resign = cancel
 	go func() {
-		err := c.Run(ctx, out.halt)
-		server.Stop()
-		<-serving
+		err := coordinator.Serve(ctx, cfg, out.halt)
 		close(out.over)
-		out.done <- errors.Join(err, c.Close(), client.Close())
+		out.done <- err
 	}()
 	return out
 }
@@ -338,7 +311,7 @@ func TestTheLastOneToLeaveIsSaved(t *testing.T) {
 	ended(t, "a", a.done, nil)
 	ended(t, "b", b.done, nil)
 	c.resign()
-	ended(t, "coordinator", c.done, context.Canceled)
+	ended(t, "coordinator", c.done, nil)
 	last := c.lastStep()
 	newest, err := checkpoint.Newest(t.Context(), dir, nil)
 	if err != nil {

@@ -25,7 +25,7 @@ func TestStrangersFillNoLog(t *testing.T) {
 	if said.String() != "http: panic serving 10.0.0.1:99\n" {
 		t.Errorf("logged %q", said.String())
 	}
-	if _, ok := NewPages(nil).ErrorLog.Writer().(withoutHandshakes); !ok {
+	if _, ok := newPages(nil).ErrorLog.Writer().(withoutHandshakes); !ok {
 		t.Error("pages log each handshake that fails")
 	}
 }
@@ -49,7 +49,7 @@ func TestPagesHaveLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := bufconn.Listen(1 << 10)
-				pages := NewPages(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				pages := newPages(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					_, _ = io.Copy(io.Discard, r.Body)
 					_, _ = w.Write(make([]byte, 64<<10))
 				}))
@@ -60,7 +60,7 @@ func TestPagesHaveLimits(t *testing.T) {
 					}
 				}
 				served := make(chan error, 1)
-				go func() { served <- pages.Serve(LimitPages(l)) }()
+				go func() { served <- pages.Serve(limitPages(l)) }()
 				conn, err := l.DialContext(t.Context())
 				if err != nil {
 					t.Fatal(err)

@@ -3,14 +3,9 @@
 package serving
 
 import (
-	"bytes"
 	"context"
-	"io"
-	"log"
 	"log/slog"
 	"net"
-	"net/http"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -74,29 +69,6 @@ func (g guard) recovered(method string, err *error) {
 		g.panicked()
 		*err = status.Error(codes.Internal, "the call failed: see the log of the process that served it")
 	}
-}
-
-// LimitPages bounds the connections of status pages. TLS comes on top: a server of pages must see its connections.
-func LimitPages(l net.Listener) net.Listener { return netutil.LimitListener(l, maxPages) }
-
-// NewPages returns a server of status pages, with limits of time and size on what it reads and writes.
-func NewPages(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: handshake, ReadTimeout: handshake, WriteTimeout: time.Minute,
-		IdleTimeout: pageIdle, MaxHeaderBytes: 8 << 10, ErrorLog: log.New(withoutHandshakes{os.Stderr}, "",
-			log.LstdFlags),
-	}
-}
-
-// withoutHandshakes leaves out the lines that say why a stranger's handshake has failed: anything that reaches the port
-// can make as many as it likes.
-type withoutHandshakes struct{ io.Writer }
-
-func (w withoutHandshakes) Write(line []byte) (int, error) {
-	if bytes.Contains(line, []byte("TLS handshake error from")) {
-		return len(line), nil
-	}
-	return w.Writer.Write(line)
 }
 
 // Ranges are the streams of ranges of bytes that a server sends at the same time: a bounded number.
