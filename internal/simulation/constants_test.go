@@ -39,10 +39,10 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"coordinator/term.go", "tickEvery", tickEvery},
 		{"internal/cluster/client.go", "requestTimeout", requestTimeout},
 		{"internal/cluster/watcher.go", "pollInterval", pollInterval},
-		{"internal/transfer/download.go", "again", restorePause},
+		{"internal/transfer/download.go", "retryPause", restorePause},
 		{"worker/deadlines.go", "pauseFor", pauseFor},
 		{"worker/fetch.go", "twoCopies", twoCopies},
-		{"internal/transfer/download.go", "reserve", reserve},
+		{"internal/transfer/download.go", "reserveAfter", reserve},
 		{"worker/updates.go", "maxReaders", maxReaders},
 	} {
 		if got := constant(t, filepath.Join("..", "..", c.file), c.name); got != c.want {
