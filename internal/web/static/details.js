@@ -14,7 +14,9 @@ function matrix(t) {
   const digits = t.columns.slice(1).map((_, i) => places(t.rows.map((r) => r.cells[i])));
   const head = t.columns.map((name) => element("th", { scope: "col" }, name));
   const rows = t.rows.map((r) => element("tr", {}, element("th", { scope: "row" }, r.name), ...r.cells.map((v, i) => {
-    const value = digits[i] && Number.isFinite(v) && Math.abs(v) < 1000 ? v.toFixed(digits[i]) : short(v, 4);
+    const fixed = { minimumFractionDigits: digits[i], maximumFractionDigits: digits[i] };
+    const plain = digits[i] && Number.isFinite(v) && Math.abs(v) < 1e6;
+    const value = plain ? v.toLocaleString("en", fixed) : short(v, 4);
     const cell = element("td", { class: v ? "number" : "number zero" }, value);
     if (t.shaded && v > 0) {
       const share = Math.round(50 * Math.sqrt(v / most)); // of the colour: the text on it stays readable
