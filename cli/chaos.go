@@ -14,22 +14,22 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/internal/chaos"
-	"evenweave/internal/local"
 )
 
+// chaosRun is one call of `chaos`.
+type chaosRun struct {
+	specFlags
+	logs                   logFlags
+	workers, spares, count int
+	kinds, dir             string
+	settle, single         bool
+	timeout                time.Duration
+	output                 *string
+	defaults               map[string]string // of flags, other than those of commands that train
+}
+
 func (p *program) chaosCommand() *cobra.Command {
-	var (
-		spec    specFlags
-		logs    logFlags
-		workers int
-		spares  int
-		count   int
-		kinds   string
-		dir     string
-		settle  bool
-		single  bool
-		timeout time.Duration
-	)
+	c := &chaosRun{}
 	cmd := &cobra.Command{
 		Use:   "chaos",
 		Short: "Train under seeded faults; succeed only if the weights equal a calm run's",
@@ -41,96 +41,96 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 		Args: noArgs,
 	}
 	f := cmd.Flags()
-	spec.register(p, f)
-	logs.register(f)
-	output := outputFlag(cmd)
-	f.IntVar(&workers, "workers", 3, "workers to start with")
-	f.IntVar(&spares, "spares", 0, "workers more that take over at once")
-	f.StringVar(&kinds, "faults", joinKinds(chaos.Kinds()), "kinds of faults")
-	f.IntVar(&count, "count", 0, "faults; 0: one for every 20 steps, and at least one of each kind")
-	f.BoolVar(&settle, "settle", false, "inject a fault only into a full world that has committed a step")
-	f.BoolVar(&single, "single", false, "kill one worker at a time")
-	f.StringVar(&dir, "dir", "", "keep the two run directories here (default: a temporary one, removed when all was "+
+	c.register(p, f)
+	c.logs.register(f)
+	c.output = outputFlag(cmd)
+	f.IntVar(&c.workers, "workers", 3, "workers to start with")
+	f.IntVar(&c.spares, "spares", 0, "workers more that take over at once")
+	f.StringVar(&c.kinds, "faults", joinKinds(chaos.Kinds()), "kinds of faults")
+	f.IntVar(&c.count, "count", 0, "faults; 0: one for every 20 steps, and at least one of each kind")
+	f.BoolVar(&c.settle, "settle", false, "inject a fault only into a full world that has committed a step")
+	f.BoolVar(&c.single, "single", false, "kill one worker at a time")
+	f.StringVar(&c.dir, "dir", "", "keep the two run directories here (default: a temporary one, removed when all was "+
 		"equal)")
-	f.DurationVar(&timeout, "timeout", 15*time.Minute, "give up after this time")
-	defaults := map[string]string{"steps": "200", "global-batch": "32", "micro-batch": "8", "checkpoint-every": "25",
+	f.DurationVar(&c.timeout, "timeout", 15*time.Minute, "give up after this time")
+	c.defaults = map[string]string{"steps": "200", "global-batch": "32", "micro-batch": "8", "checkpoint-every": "25",
 		"keep": "1000000"}
-	maps.Copy(defaults, p.task.Short)
-	for name, value := range defaults {
+	maps.Copy(c.defaults, p.task.Short)
+	for name, value := range c.defaults {
 		if flag := f.Lookup(name); flag != nil {
 			flag.DefValue = value
 		}
 	}
 	f.Lookup("seed").Usage = "decides the faults, and every random number of the training"
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		for name, value := range defaults { // not before: other commands share the options
-			if flag := f.Lookup(name); flag == nil || !flag.Changed && flag.Value.Set(value) != nil {
-				return fmt.Errorf("task %q: Short sets --%s to %q, which cannot be", p.task.Name, name, value)
-			}
-		}
-		if workers < 1 || spares < 0 || count < 0 {
-			return usagef("--workers %d --spares %d --count %d: must be at least 1, 0 and 0", workers, spares, count)
-		}
-		faults, err := chaos.ParseKinds(kinds)
-		if err != nil {
-			return usageError{err}
-		}
-		if err := spec.check(); err != nil {
-			return err
-		}
-		if _, err := spec.prepare(cmd.Context()); err != nil {
-			return err
-		}
-		log, err := logs.logger(cmd.ErrOrStderr())
-		if err != nil {
-			return err
-		}
-		executable, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		temporary := dir == ""
-		if temporary {
-			if dir, err = os.MkdirTemp("", "evenweave-chaos-"); err != nil {
-				return err
-			}
-		} else if left, _ := filepath.Glob(filepath.Join(dir, "*", "checkpoints")); len(left) > 0 {
-			return usagef("--dir %s holds runs already: choose another", dir)
-		}
-		signals, stop := signal.NotifyContext(cmd.Context(), terminate()...)
-		defer stop()
-		ctx, cancel := context.WithTimeoutCause(signals, timeout, fmt.Errorf("not over after --timeout %v", timeout))
-		defer cancel()
-		show := chaos.NewText(cmd.ErrOrStderr())
-		if *output == "json" {
-			show = chaos.NewJSON(cmd.OutOrStdout())
-		}
-		passed := logs.passed()
-		_, err = chaos.Run(ctx, chaos.Config{
-			Plan: chaos.Plan{Seed: spec.spec.Seed, Workers: workers, Steps: spec.spec.TotalSteps(), Kinds: faults,
-				Count: count, CheckpointEvery: spec.checkpointEvery, Single: single},
-			Dir: dir, Spares: spares, Settle: settle,
-			Cluster: local.Config{
-				Executable: executable, Job: "evenweave", Log: log,
-				Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-					"output": "json", "expect-workers": strconv.Itoa(workers + spares),
-					"max-workers": maxWorkers(workers, spares)}),
-				Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption),
-					map[string]string{"parallelism": strconv.Itoa(share(workers)), "data": spec.data}),
-			},
-		}, show)
-		if temporary && err == nil {
-			return os.RemoveAll(dir)
-		}
-		if signals.Err() != nil {
-			return errInterrupted
-		}
-		if err != nil {
-			return fmt.Errorf("%w; logs, metrics and checkpoints of both runs are in %s", err, dir)
-		}
-		return nil
-	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return c.run(cmd) }
 	return cmd
+}
+
+// check sets the flags that were not given, finds bad usage and makes the directory.
+func (c *chaosRun) check() (faults []chaos.Kind, err error) {
+	for name, value := range c.defaults { // not before: other commands share the options
+		if flag := c.flags.Lookup(name); flag == nil || !flag.Changed && flag.Value.Set(value) != nil {
+			return nil, fmt.Errorf("task %q: Short sets --%s to %q, which cannot be", c.program.task.Name, name, value)
+		}
+	}
+	if c.workers < 1 || c.spares < 0 || c.count < 0 {
+		return nil, usagef("--workers %d --spares %d --count %d: must be at least 1, 0 and 0", c.workers, c.spares,
+			c.count)
+	}
+	if faults, err = chaos.ParseKinds(c.kinds); err != nil {
+		return nil, usageError{err}
+	}
+	if left, _ := filepath.Glob(filepath.Join(c.dir, "*", "checkpoints")); c.dir != "" && len(left) > 0 {
+		return nil, usagef("--dir %s holds runs already: choose another", c.dir)
+	}
+	return faults, c.specFlags.check()
+}
+
+func (c *chaosRun) run(cmd *cobra.Command) error {
+	faults, err := c.check()
+	if err != nil {
+		return err
+	}
+	if _, err := c.prepare(cmd.Context()); err != nil {
+		return err
+	}
+	log, err := c.logs.logger(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	cluster, err := c.cluster(&c.logs, log, share(c.workers), map[string]string{
+		"expect-workers": strconv.Itoa(c.workers + c.spares), "max-workers": maxWorkers(c.workers, c.spares)})
+	if err != nil {
+		return err
+	}
+	dir := c.dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "evenweave-chaos-"); err != nil {
+			return err
+		}
+	}
+	signals, stop := signal.NotifyContext(cmd.Context(), terminate()...)
+	defer stop()
+	ctx, cancel := context.WithTimeoutCause(signals, c.timeout, fmt.Errorf("not over after --timeout %v", c.timeout))
+	defer cancel()
+	show := chaos.NewText(cmd.ErrOrStderr())
+	if *c.output == "json" {
+		show = chaos.NewJSON(cmd.OutOrStdout())
+	}
+	_, err = chaos.Run(ctx, chaos.Config{
+		Plan: chaos.Plan{Seed: c.spec.Seed, Workers: c.workers, Steps: c.spec.TotalSteps(), Kinds: faults,
+			Count: c.count, CheckpointEvery: c.checkpointEvery, Single: c.single},
+		Dir: dir, Spares: c.spares, Settle: c.settle, Cluster: cluster,
+	}, show)
+	switch {
+	case c.dir == "" && err == nil:
+		return os.RemoveAll(dir)
+	case signals.Err() != nil:
+		return errInterrupted
+	case err != nil:
+		return fmt.Errorf("%w; logs, metrics and checkpoints of both runs are in %s", err, dir)
+	}
+	return nil
 }
 
 func joinKinds(kinds []chaos.Kind) string {

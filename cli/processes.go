@@ -83,15 +83,20 @@ func checkCluster(etcd *[]string, name string) (err error) {
 	return nil
 }
 
+// coordinatorRun is one call of `coordinator`.
+type coordinatorRun struct {
+	program  *program
+	cluster  clusterFlags
+	spec     specFlags
+	logs     logFlags
+	cfg      coordinator.Config
+	started  int64
+	whenDone string
+	output   *string
+}
+
 func (p *program) coordinatorCommand() *cobra.Command {
-	var (
-		c        clusterFlags
-		spec     specFlags
-		logs     logFlags
-		cfg      coordinator.Config
-		started  int64
-		whenDone string
-	)
+	c := &coordinatorRun{program: p}
 	cmd := &cobra.Command{
 		Use:   "coordinator",
 		Short: "Lead a job: publish worlds, keep checkpoints, evaluate",
@@ -101,12 +106,12 @@ and evaluates them on the test set. The steps go on without it; started again on
 SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stops the job after its current step, with a last checkpoint.`,
 		Args: noArgs,
 	}
-	c.register(cmd)
-	spec.register(p, cmd.Flags())
-	spec.extendFlag(cmd.Flags())
-	logs.register(cmd.Flags())
-	output := outputFlag(cmd)
-	f := cmd.Flags()
+	f, cfg := cmd.Flags(), &c.cfg
+	c.cluster.register(cmd)
+	c.spec.register(p, f)
+	c.spec.extendFlag(f)
+	c.logs.register(f)
+	c.output = outputFlag(cmd)
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the gRPC service that hands checkpoints to workers")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address that workers reach it at (default: worked out from --listen)")
 	mlflowFlag(f, &cfg.MLflow)
@@ -118,64 +123,67 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
 	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
 	f.IntVar(&cfg.Limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
-	whenDoneFlag(f, &whenDone)
+	whenDoneFlag(f, &c.whenDone)
 	// Hidden: `train` passes it on, so that the seconds at the end count from its own start.
-	f.Int64Var(&started, "started", 0, "when the run began, nanoseconds since 1970")
+	f.Int64Var(&c.started, "started", 0, "when the run began, nanoseconds since 1970")
 	_ = f.MarkHidden("started")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := errors.Join(spec.check(), c.check(), checkMLflow(cfg.MLflow)); err != nil {
-			return err
-		}
-		log, err := logs.logger(cmd.ErrOrStderr())
-		if err != nil {
-			return err
-		}
-		if cfg.Over, err = c.start(security.Coordinator, cfg.HTTPS, log); err != nil {
-			return err
-		}
-		cfg.Listen = c.listen(f, cfg.Listen, "coordinator")
-		began := time.Now()
-		if started > 0 {
-			began = time.Unix(0, started)
-		}
-		ctx, halt, stop := coordinatorSignals(cmd.Context(), p.asked)
-		defer stop()
-
-		sets, notes, err := spec.open(ctx)
-		if err != nil {
-			return err
-		}
-		backend, notice, err := p.resolveBackend(spec.backend)
-		if err != nil {
-			return err
-		}
-		cfg.Model, err = p.task.Model(setup(ctx, job.Job{Spec: spec.spec, Backend: backend}, true, log))
-		if err != nil {
-			return err
-		}
-		defer cfg.Model.Close()
-		var screen progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
-		if *output == "json" {
-			screen = progress.NewJSON(cmd.OutOrStdout())
-		}
-		observer := progress.Detach(screen)
-		defer func() { flush(ctx, observer) }()
-		if notice != "" {
-			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: notice}})
-		}
-		for _, message := range notes {
-			observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
-		}
-		cfg.Name, cfg.Endpoints, cfg.Stay = c.job, c.etcd, whenDone == "wait"
-		cfg.Spec, cfg.Backend, cfg.CheckpointEvery, cfg.Keep, cfg.Evaluate = spec.spec, backend, spec.checkpointEvery,
-			spec.keep, spec.evaluate
-		cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.ttl
-		cfg.Extend, cfg.Alone, cfg.PageOnly, cfg.Started = spec.extend, p.asked != nil, p.asked != nil, began
-		cfg.Test, cfg.HeldOut, cfg.MetricNames = sets.Test, sets.HeldOut, p.task.Metrics
-		cfg.Observer, cfg.Log = observer, log.With("job", c.job, "process", "coordinator")
-		return coordinator.Serve(ctx, cfg, halt)
-	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return c.run(cmd) }
 	return cmd
+}
+
+func (c *coordinatorRun) run(cmd *cobra.Command) error {
+	p, cfg := c.program, &c.cfg
+	if err := errors.Join(c.spec.check(), c.cluster.check(), checkMLflow(cfg.MLflow)); err != nil {
+		return err
+	}
+	log, err := c.logs.logger(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	if cfg.Over, err = c.cluster.start(security.Coordinator, cfg.HTTPS, log); err != nil {
+		return err
+	}
+	cfg.Started = time.Now()
+	if c.started > 0 {
+		cfg.Started = time.Unix(0, c.started)
+	}
+	ctx, halt, stop := coordinatorSignals(cmd.Context(), p.asked)
+	defer stop()
+
+	sets, notes, err := c.spec.open(ctx)
+	if err != nil {
+		return err
+	}
+	backend, notice, err := p.resolveBackend(c.spec.backend)
+	if err != nil {
+		return err
+	}
+	cfg.Model, err = p.task.Model(setup(ctx, job.Job{Spec: c.spec.spec, Backend: backend}, true, log))
+	if err != nil {
+		return err
+	}
+	defer cfg.Model.Close()
+	var screen progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
+	if *c.output == "json" {
+		screen = progress.NewJSON(cmd.OutOrStdout())
+	}
+	observer := progress.Detach(screen)
+	defer func() { flush(ctx, observer) }()
+	if notice != "" {
+		observer.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: notice}})
+	}
+	for _, message := range notes {
+		observer.Observe(progress.Record{Time: time.Now(), Event: progress.Notice{Message: message}})
+	}
+	cfg.Listen = c.cluster.listen(cmd.Flags(), cfg.Listen, "coordinator")
+	cfg.Name, cfg.Endpoints, cfg.Stay = c.cluster.job, c.cluster.etcd, c.whenDone == "wait"
+	cfg.Spec, cfg.Backend, cfg.CheckpointEvery = c.spec.spec, backend, c.spec.checkpointEvery
+	cfg.Keep, cfg.Evaluate, cfg.Extend = c.spec.keep, c.spec.evaluate, c.spec.extend
+	cfg.Limits.ExpectFor, cfg.Limits.TTL = 20*time.Second, c.cluster.ttl
+	cfg.Alone, cfg.PageOnly = p.asked != nil, p.asked != nil
+	cfg.Test, cfg.HeldOut, cfg.MetricNames = sets.Test, sets.HeldOut, p.task.Metrics
+	cfg.Observer, cfg.Log = observer, log.With("job", c.cluster.job, "process", "coordinator")
+	return coordinator.Serve(ctx, *cfg, halt)
 }
 
 // coordinatorSignals gives each signal its meaning: SIGTERM ends ctx, and the job goes on; SIGINT closes halt, and the
@@ -211,14 +219,18 @@ func whenDoneFlag(f *pflag.FlagSet, to *string) {
 		"exit", "wait")
 }
 
+// workerRun is one call of `worker`.
+type workerRun struct {
+	program  *program
+	cluster  clusterFlags
+	logs     logFlags
+	cfg      worker.Config
+	data     string
+	whenDone string
+}
+
 func (p *program) workerCommand() *cobra.Command {
-	var (
-		c        clusterFlags
-		logs     logFlags
-		cfg      worker.Config
-		data     string
-		whenDone string
-	)
+	w := &workerRun{program: p}
 	cmd := &cobra.Command{
 		Use:   "worker",
 		Short: "Train: compute micro-batches, all-reduce, update",
@@ -226,71 +238,79 @@ func (p *program) workerCommand() *cobra.Command {
 Any number may come and go. SIGTERM: finishes the step, leaves, exits 0. A second one: exits at once.`,
 		Args: noArgs,
 	}
-	c.register(cmd)
-	logs.register(cmd.Flags())
-	f := cmd.Flags()
+	f, cfg := cmd.Flags(), &w.cfg
+	w.cluster.register(cmd)
+	w.logs.register(f)
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:0", "address of the ring and the member service")
 	f.StringVar(&cfg.Advertise, "advertise", "", "address that others reach it at (default: worked out from --listen)")
 	f.StringVar(&cfg.HTTP, "http", "", "address of probes, with --insecure of metrics too; empty: none")
 	f.StringVar(&cfg.HTTPS, "https", "", "address of metrics over TLS, for the roles operator and metrics; empty: none")
 	f.IntVar(&cfg.Parallelism, "parallelism", 0, "micro-batches computed side by side; 0: one for each core")
-	whenDoneFlag(f, &whenDone)
+	whenDoneFlag(f, &w.whenDone)
 	f.StringVar(&cfg.ID, "id", "", "name of this member (default: host name and a random suffix)")
-	dataFlag(f, &data)
+	dataFlag(f, &w.data)
 	p.optionFlags(f, ownOption)
 	f.DurationVar(&cfg.Grace, "grace", 25*time.Second, "how long leaving may take")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if cfg.Parallelism < 0 {
-			return usagef("--parallelism %d: must be 0 or more", cfg.Parallelism)
-		}
-		if cfg.Parallelism == 0 {
-			cfg.Parallelism = runtime.GOMAXPROCS(0)
-		}
-		// A gradient call keeps its thread until the scheduler interrupts it. Without another thread the ring waits for
-		// that: 6% of a step on one processor.
-		runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))
-		if cfg.ID == "" {
-			host, _ := os.Hostname()
-			cfg.ID = job.IDOf(host, job.MaxID-5) + "-" + uuid.NewString()[:4]
-		}
-		if err := job.CheckID(cfg.ID); err != nil {
-			return usagef("--id %w", err)
-		}
-		if err := c.check(); err != nil {
-			return err
-		}
-		log, err := logs.logger(cmd.ErrOrStderr())
-		if err != nil {
-			return err
-		}
-		cfg.Log = log.With("job", c.job, "member", cfg.ID)
-		if cfg.Over, err = c.start(security.Worker, cfg.HTTPS, cfg.Log); err != nil {
-			return err
-		}
-		cfg.Listen = c.listen(f, cfg.Listen, cfg.ID)
-		cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = c.etcd, c.job, c.ttl, whenDone == "wait"
-		cfg.Open, cfg.MetricNames = p.openJob(data, cfg.Log), p.task.Metrics
-		cfg.Faults = takesFaults(p.asked != nil)
-		metrics := telemetry.NewWorker(cfg.ID)
-		metrics.Secured(cfg.Over)
-		cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
-		if tracing.Wanted(os.Getenv) {
-			traces, err := tracing.Open(cmd.Context(), os.Getenv, c.job, cfg.ID, cfg.Log)
-			if err != nil {
-				cfg.Log.Warn("there are no traces", "err", err)
-			} else {
-				cfg.Observer = traced{metrics, traces}
-				defer closeTraces(traces, cfg.Log)
-			}
-		}
-		if p.asked != nil {
-			signal.Ignore(syscall.SIGHUP) // from the terminal; its parent handles it
-		}
-		ctx, leaving, stop := interrupts(cmd.Context(), terminate()...)
-		defer stop()
-		return worker.Serve(ctx, cfg, leaving)
-	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return w.run(cmd) }
 	return cmd
+}
+
+func (w *workerRun) check() error {
+	cfg := &w.cfg
+	if cfg.Parallelism < 0 {
+		return usagef("--parallelism %d: must be 0 or more", cfg.Parallelism)
+	}
+	if cfg.Parallelism == 0 {
+		cfg.Parallelism = runtime.GOMAXPROCS(0)
+	}
+	if cfg.ID == "" {
+		host, _ := os.Hostname()
+		cfg.ID = job.IDOf(host, job.MaxID-5) + "-" + uuid.NewString()[:4]
+	}
+	if err := job.CheckID(cfg.ID); err != nil {
+		return usagef("--id %w", err)
+	}
+	return w.cluster.check()
+}
+
+func (w *workerRun) run(cmd *cobra.Command) error {
+	if err := w.check(); err != nil {
+		return err
+	}
+	// A gradient call keeps its thread until the scheduler interrupts it. Without another thread the ring waits for
+	// that: 6% of a step on one processor.
+	runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))
+	log, err := w.logs.logger(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	p, cfg := w.program, &w.cfg
+	cfg.Log = log.With("job", w.cluster.job, "member", cfg.ID)
+	if cfg.Over, err = w.cluster.start(security.Worker, cfg.HTTPS, cfg.Log); err != nil {
+		return err
+	}
+	cfg.Listen = w.cluster.listen(cmd.Flags(), cfg.Listen, cfg.ID)
+	cfg.Endpoints, cfg.Name, cfg.TTL, cfg.Stay = w.cluster.etcd, w.cluster.job, w.cluster.ttl, w.whenDone == "wait"
+	cfg.Open, cfg.MetricNames = p.openJob(w.data, cfg.Log), p.task.Metrics
+	cfg.Faults = takesFaults(p.asked != nil)
+	metrics := telemetry.NewWorker(cfg.ID)
+	metrics.Secured(cfg.Over)
+	cfg.Observer, cfg.Metrics = metrics, metrics.Handler()
+	if tracing.Wanted(os.Getenv) {
+		traces, err := tracing.Open(cmd.Context(), os.Getenv, w.cluster.job, cfg.ID, cfg.Log)
+		if err != nil {
+			cfg.Log.Warn("there are no traces", "err", err)
+		} else {
+			cfg.Observer = traced{metrics, traces}
+			defer closeTraces(traces, cfg.Log)
+		}
+	}
+	if p.asked != nil {
+		signal.Ignore(syscall.SIGHUP) // from the terminal; its parent handles it
+	}
+	ctx, leaving, stop := interrupts(cmd.Context(), terminate()...)
+	defer stop()
+	return worker.Serve(ctx, *cfg, leaving)
 }
 
 // traced is a worker's observer that traces its steps too.

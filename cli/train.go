@@ -25,17 +25,18 @@ import (
 	"evenweave/internal/progress"
 )
 
+// trainRun is one call of `train`.
+type trainRun struct {
+	specFlags
+	logs                 logFlags
+	workers, parallelism int
+	pin                  bool
+	dir, page, tracking  string
+	output               *string
+}
+
 func (p *program) trainCommand() *cobra.Command {
-	var (
-		spec        specFlags
-		logs        logFlags
-		workers     int
-		parallelism int
-		pin         bool
-		dir         string
-		page        string
-		tracking    string
-	)
+	t := &trainRun{}
 	cmd := &cobra.Command{
 		Use:   "train",
 		Short: "Train on this machine: etcd, a coordinator and N workers in one command",
@@ -46,88 +47,106 @@ Ctrl-C stops after the current step with a last checkpoint; a second Ctrl-C stop
 While it runs:  ` + fmt.Sprintf("%[1]s status --watch    %[1]s scale 4    %[1]s blame", p.name),
 		Args: noArgs,
 	}
-	spec.register(p, cmd.Flags())
-	spec.extendFlag(cmd.Flags())
-	logs.register(cmd.Flags())
-	output := outputFlag(cmd)
-	cmd.Flags().IntVar(&workers, "workers", 2, "worker processes to start with")
-	cmd.Flags().IntVar(&parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its "+
-		"share of the cores")
+	f := cmd.Flags()
+	t.register(p, f)
+	t.extendFlag(f)
+	t.logs.register(f)
+	t.output = outputFlag(cmd)
+	f.IntVar(&t.workers, "workers", 2, "worker processes to start with")
+	f.IntVar(&t.parallelism, "parallelism", 0, "micro-batches that a worker computes side by side; 0: its share of "+
+		"the cores")
 	// Two flags: with a pin the system decides where a worker's threads run, with --parallelism how many there are.
-	cmd.Flags().BoolVar(&pin, "pin", true, "each worker on processors of its own, where there are enough (Linux)")
-	cmd.Flags().StringVar(&dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
-	mlflowFlag(cmd.Flags(), &tracking)
-	cmd.Flags().StringVar(&page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free "+
-		"one; empty: no page")
-	_ = cmd.Flags().SetAnnotation("http", mayBeEmpty, []string{})
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		began := time.Now()
-		if workers < 1 {
-			return usagef("--workers %d: must be at least 1", workers)
-		}
-		if parallelism < 0 {
-			return usagef("--parallelism %d: must be 0 or more", parallelism)
-		}
-		page, err := local.PageAddress(page)
-		if err != nil {
-			return usagef("--http %w", err)
-		}
-		if err := errors.Join(spec.check(), checkMLflow(tracking)); err != nil {
-			return err
-		}
-		// before anything is started; the coordinator prepares again
-		if _, err := spec.prepare(cmd.Context()); err != nil {
-			return err
-		}
-		ctx, interrupt, stop := interrupts(cmd.Context(), terminate()...)
-		defer stop()
-		show, last, closeShow := renderer(ctx, cmd, *output)
-		defer closeShow()
-		log, err := logs.logger(warner{show})
-		if err != nil {
-			return err
-		}
-		if parallelism == 0 {
-			parallelism = share(workers)
-		}
-		executable, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		var gpus []string
-		if spec.backend == "xla:cuda" {
-			if gpus = processors.GPUs(); len(gpus) > 0 && workers > len(gpus) {
-				log.Warn("workers share GPUs: they take turns, and each needs memory of its own", "workers", workers,
-					"gpus", len(gpus))
-			}
-		}
-		passed := logs.passed()
-		var hold <-chan struct{}
-		if spec.extend {
-			hold = last.started
-		}
-		err = local.Run(ctx, local.Config{
-			Dir: dir, Workers: workers, Executable: executable, Job: "evenweave", Log: log,
-			Coordinator: local.Launch{Role: local.Coordinator}.With(spec.settings(), passed, map[string]string{
-				"output": "json", "extend": strconv.FormatBool(spec.extend), "http": page, "mlflow": tracking,
-				"expect-workers": strconv.Itoa(workers),
-				"started":        strconv.FormatInt(began.UnixNano(), 10)}),
-			Worker: local.Launch{Role: local.Worker}.With(passed, p.optionSettings(ownOption),
-				map[string]string{"parallelism": strconv.Itoa(parallelism), "data": spec.data}),
-			Events:   func(r io.Reader) error { return progress.Relay(r, show) },
-			Finished: last.finished, Hold: hold, Pin: pin, GPUs: gpus,
-		}, interrupt)
-		draw(dir, log)
-		if exitCode(err) == exitInterrupted && !last.finished() {
-			show.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: "interrupted without a " +
-				"last checkpoint: a resumed run goes on from the newest one before"}})
-		}
-		if shown := closeShow(); shown && *output == "text" {
-			last.show(cmd.OutOrStdout())
-		}
+	f.BoolVar(&t.pin, "pin", true, "each worker on processors of its own, where there are enough (Linux)")
+	f.StringVar(&t.dir, "dir", "./run", "run directory: checkpoints, metrics, logs, etcd's data")
+	mlflowFlag(f, &t.tracking)
+	f.StringVar(&t.page, "http", "127.0.0.1:0", "address of the live page, on this machine; port 0: a free one; "+
+		"empty: no page")
+	_ = f.SetAnnotation("http", mayBeEmpty, []string{})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return t.run(cmd) }
+	return cmd
+}
+
+func (t *trainRun) check() (err error) {
+	if t.workers < 1 {
+		return usagef("--workers %d: must be at least 1", t.workers)
+	}
+	if t.parallelism < 0 {
+		return usagef("--parallelism %d: must be 0 or more", t.parallelism)
+	}
+	if t.page, err = local.PageAddress(t.page); err != nil {
+		return usagef("--http %w", err)
+	}
+	if t.parallelism == 0 {
+		t.parallelism = share(t.workers)
+	}
+	return errors.Join(t.specFlags.check(), checkMLflow(t.tracking))
+}
+
+func (t *trainRun) run(cmd *cobra.Command) error {
+	began := time.Now()
+	if err := t.check(); err != nil {
 		return err
 	}
-	return cmd
+	// before anything is started; the coordinator prepares again
+	if _, err := t.prepare(cmd.Context()); err != nil {
+		return err
+	}
+	ctx, interrupt, stop := interrupts(cmd.Context(), terminate()...)
+	defer stop()
+	show, last, closeShow := renderer(ctx, cmd, *t.output)
+	defer closeShow()
+	log, err := t.logs.logger(warner{show})
+	if err != nil {
+		return err
+	}
+	c, err := t.cluster(&t.logs, log, t.parallelism, map[string]string{
+		"extend": strconv.FormatBool(t.extend), "http": t.page, "mlflow": t.tracking,
+		"expect-workers": strconv.Itoa(t.workers), "started": strconv.FormatInt(began.UnixNano(), 10)})
+	if err != nil {
+		return err
+	}
+	c.Dir, c.Workers, c.Pin, c.GPUs = t.dir, t.workers, t.pin, t.gpus(log)
+	c.Events, c.Finished = func(r io.Reader) error { return progress.Relay(r, show) }, last.finished
+	if t.extend {
+		c.Hold = last.started
+	}
+	err = local.Run(ctx, c, interrupt)
+	draw(t.dir, log)
+	if exitCode(err) == exitInterrupted && !last.finished() {
+		show.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: "interrupted without a " +
+			"last checkpoint: a resumed run goes on from the newest one before"}})
+	}
+	if shown := closeShow(); shown && *t.output == "text" {
+		last.show(cmd.OutOrStdout())
+	}
+	return err
+}
+
+// gpus are those that the workers compute on, if they compute on GPUs.
+func (t *trainRun) gpus(log *slog.Logger) []string {
+	if t.backend != "xla:cuda" {
+		return nil
+	}
+	gpus := processors.GPUs()
+	if len(gpus) > 0 && t.workers > len(gpus) {
+		log.Warn("workers share GPUs: they take turns, and each needs memory of its own", "workers", t.workers, "gpus",
+			len(gpus))
+	}
+	return gpus
+}
+
+// cluster is a cluster of this machine, whose processes get the flags; coordinator has settings of its own.
+func (s *specFlags) cluster(logs *logFlags, log *slog.Logger, parallelism int, coordinator map[string]string) (
+	local.Config, error) {
+	executable, err := os.Executable()
+	passed := logs.passed()
+	return local.Config{
+		Executable: executable, Job: "evenweave", Log: log,
+		Coordinator: local.Launch{Role: local.Coordinator}.With(s.settings(), passed,
+			map[string]string{"output": "json"}, coordinator),
+		Worker: local.Launch{Role: local.Worker}.With(passed, s.program.optionSettings(ownOption),
+			map[string]string{"parallelism": strconv.Itoa(parallelism), "data": s.data}),
+	}, err
 }
 
 // draw makes a picture of the run's learning curve beside its numbers.

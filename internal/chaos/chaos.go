@@ -19,7 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"evenweave/internal/cluster"
 	"evenweave/internal/local"
 	"evenweave/internal/progress"
 )
@@ -126,11 +125,6 @@ func (w warnings) Observe(r progress.Record) {
 	if e, ok := r.Event.(progress.Warning); ok {
 		w.show.Warned(e.Message)
 	}
-}
-
-// dial returns a client of the run's records.
-func dial(endpoint, job string) (*cluster.Client, error) {
-	return cluster.Dial([]string{endpoint}, job)
 }
 
 // Observer is called with what happens, from several goroutines.

@@ -91,7 +91,7 @@ func (in *injector) inject(ctx context.Context, i *Injection, view cluster.View)
 			in.stop(ctx, i, i.Targets[0])
 		}
 	case Join:
-		in.join(ctx, i, view)
+		in.join(ctx, i)
 	case Leave:
 		in.leave(i, view)
 	case Flip:
@@ -210,12 +210,12 @@ func between(way, victim, right string) cut {
 }
 
 // join asks for one more worker, up to twice the number at the start.
-func (in *injector) join(ctx context.Context, i *Injection, view cluster.View) {
+func (in *injector) join(ctx context.Context, i *Injection) {
 	if in.workers >= 2*in.cfg.Plan.Workers+in.cfg.Spares {
 		i.Skipped = fmt.Sprintf("%d workers are enough", in.workers)
 		return
 	}
-	client, err := dial(in.watch.where(), in.cfg.Cluster.Job)
+	client, err := cluster.Dial([]string{in.watch.where()}, in.cfg.Cluster.Job)
 	if err != nil {
 		i.Skipped = err.Error()
 		return

@@ -68,7 +68,7 @@ func (w *watcher) run(ctx context.Context, jobName string) error {
 		return nil
 	case <-w.announced:
 		var err error
-		if client, err = dial(w.where(), jobName); err != nil {
+		if client, err = cluster.Dial([]string{w.where()}, jobName); err != nil {
 			return err
 		}
 	}
