@@ -61,7 +61,7 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 	case now.Sub(reporting) > etcdLimit:
 		return fmt.Sprintf("etcd has not answered for %v", now.Sub(reporting).Round(time.Second)), false
 	}
-	view, _ := c.views.View()
+	view := c.views.Now()
 	switch {
 	case view.Job == nil || view.Leader == nil:
 		return "no coordinator leads the job yet", false
@@ -73,7 +73,7 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 
 // facts returns the present facts for metrics.
 func (c *Coordinator) facts() telemetry.Facts {
-	view, _ := c.views.View()
+	view := c.views.Now()
 	c.condition.mu.Lock()
 	defer c.condition.mu.Unlock()
 	return telemetry.Facts{

@@ -91,7 +91,8 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 		policy:  policy.New(uuid, c.self.Address, newest.Manifest.Step, c.Limits),
 		members: newRoster(view, c.healed, c.journal),
 		dialer: &dialer{pool: &c.pool, over: c.over, job: uuid, layout: c.archive.layout, metrics: len(c.MetricNames),
-			samples: c.archive.samples, keys: c.keysOf, quiet: quietFor},
+			samples: c.archive.samples, keys: func(member string) []string { return c.views.Now().Keys(member) },
+			quiet: quietFor},
 		evaluator: c.evaluator, events: c.journal, page: pages{c.page, c.status, c.traces}, steps: c.steps,
 		condition: &c.condition, sealedBy: c.over.Registered(), inputs: make(inbox, 256), tasks: &sync.WaitGroup{},
 		halt: c.halt, lost: c.lostRecord,
@@ -103,12 +104,6 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 		avoid: map[string]time.Time{}, forged: map[string]bool{}, doubted: map[int64]bool{},
 	}
 	return t
-}
-
-// keysOf are the keys of a member by the newest view.
-func (c *Coordinator) keysOf(member string) []string {
-	v, _ := c.views.View()
-	return v.Keys(member)
 }
 
 // openJournal takes over what earlier leaders recorded, until the function that it returns is called.

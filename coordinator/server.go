@@ -17,11 +17,7 @@ import (
 
 // Serve registers the Coordinator service: members without a peer to fetch from load a checkpoint here.
 func (c *Coordinator) Serve(s grpc.ServiceRegistrar) {
-	view := func() cluster.View {
-		v, _ := c.views.View()
-		return v
-	}
-	proto.RegisterCoordinatorServer(s, &server{store: c.archive.Store, log: c.Log, view: view, over: c.over,
+	proto.RegisterCoordinatorServer(s, &server{store: c.archive.Store, log: c.Log, view: c.views.Now, over: c.over,
 		streams: serving.NewRanges("checkpoints", maxStreams)})
 }
 

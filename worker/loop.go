@@ -285,18 +285,24 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		return nil // the coordinator records it for all, and Run reads that
 	}
 	if holding {
-		fingerprint := l.replica.expected.String() // the last exchange has found it unchanged
-		last, err := l.replica.at(ctx, l.replica.step)
-		if err != nil {
-			return l.ended(ctx, world, log, err)
-		}
-		l.sealing.Wait() // report this state after the due ones: a coordinator that knows only this one skips them
-		held := &proto.HeldState{Step: l.replica.step, Sha256: last.SHA256[:], Generation: world.Generation}
-		log.Info("holding the state", "step", l.replica.step, "fingerprint", fingerprint)
-		l.report.set(func(s *proto.Status) {
-			s.Holding, s.Held, s.Fingerprint, s.Phase = true, held, fingerprint, phaseHolding
-		})
+		return l.hold(ctx, world, log)
 	}
+	return nil
+}
+
+// hold reports that this member has nothing left to compute and serves its state.
+func (l *Loop) hold(ctx context.Context, world job.World, log *slog.Logger) error {
+	fingerprint := l.replica.expected.String() // the last exchange has found it unchanged
+	last, err := l.replica.at(ctx, l.replica.step)
+	if err != nil {
+		return l.ended(ctx, world, log, err)
+	}
+	l.sealing.Wait() // report this state after the due ones: a coordinator that knows only this one skips them
+	held := &proto.HeldState{Step: l.replica.step, Sha256: last.SHA256[:], Generation: world.Generation}
+	log.Info("holding the state", "step", l.replica.step, "fingerprint", fingerprint)
+	l.report.set(func(s *proto.Status) {
+		s.Holding, s.Held, s.Fingerprint, s.Phase = true, held, fingerprint, phaseHolding
+	})
 	return nil
 }
 

@@ -163,8 +163,7 @@ func (p *process) loop(j job.Job, o Opened, rings *Rings, members, coordinators 
 		Fetch: Fetcher{Dial: members.Dial, Lead: coordinators.Dial, ExpectKeys: p.over.ExpectKeys, Layout: layout,
 			Samples: j.Spec.Samples},
 		Authorize: func(ctx context.Context) error {
-			v, _ := p.views.View()
-			return p.over.CheckReader(ctx, v.Keys(""))
+			return p.over.CheckReader(ctx, p.views.Now().Keys(""))
 		},
 		Stay: p.Stay, CatchUpFrom: p.CatchUpFrom, Observer: p.Observer, Log: p.Log,
 	}

@@ -28,8 +28,8 @@ const (
 	maxTrailer = 128 << 10               // of a refusal, with a world's record in base64
 )
 
-// DialOptions are the transport options of a ring's client; Dial sets them.
-func DialOptions() []grpc.DialOption {
+// dialOptions are the transport options of a ring's client.
+func dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithMaxHeaderListSize(maxTrailer),

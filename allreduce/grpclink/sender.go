@@ -134,7 +134,7 @@ func (d *dialer) options() []grpc.DialOption {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: pause / 2, Multiplier: 1,
 			MaxDelay: pause / 2}, MinConnectTimeout: time.Hour}),
 		grpc.WithDisableRetry(),
-	}, DialOptions()...)
+	}, dialOptions()...)
 }
 
 // open opens one stream and waits for its admission.

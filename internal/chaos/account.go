@@ -78,7 +78,7 @@ func (t Timeline) Account() Account {
 		seen[c.Step] = true
 	}
 	a.Wall = t.Commits[len(t.Commits)-1].Time.Sub(t.Commits[0].Time)
-	a.Step = Percentile(gaps, 50)
+	a.Step = percentile(gaps, 50)
 	a.Useful = a.Wall
 	for i, gap := range gaps {
 		if over := gap - a.Step; over > 0 {
@@ -124,8 +124,8 @@ func (t Timeline) cause(at time.Time) Kind {
 	return k
 }
 
-// Percentile returns the p-th percentile by rank; 0 if there are no times.
-func Percentile(times []time.Duration, p float64) time.Duration {
+// percentile returns the p-th percentile by rank; 0 if there are no times.
+func percentile(times []time.Duration, p float64) time.Duration {
 	if len(times) == 0 {
 		return 0
 	}

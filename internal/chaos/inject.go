@@ -29,10 +29,9 @@ type injector struct {
 func (in *injector) run(ctx context.Context, faults []Fault) {
 	defer in.lasting.Wait()
 	for _, f := range faults {
-		var view cluster.View
 		over := false
 		if !in.watch.await(ctx, func(v cluster.View, committed int64) bool {
-			view, over = v, v.Done != nil
+			over = v.Done != nil
 			return over || v.World != nil && committed >= f.Step && (!in.cfg.Settle || v.World.Generation > in.killed &&
 				in.watch.settled(v, in.cfg.Plan.Workers-in.left))
 		}) {
@@ -44,8 +43,7 @@ func (in *injector) run(ctx context.Context, faults []Fault) {
 		} else if !wait(ctx, f.After) {
 			return
 		} else {
-			view, _ = in.watch.views.View()
-			in.inject(ctx, &i, view)
+			in.inject(ctx, &i, in.watch.views.Now())
 		}
 		in.watch.injected(i)
 		in.show.Injected(i)

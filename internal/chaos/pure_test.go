@@ -88,7 +88,7 @@ func TestAccount(t *testing.T) {
 	if got := (Timeline{}).Account(); got.Goodput() != 0 {
 		t.Errorf("of nothing: %+v", got)
 	}
-	if p := Percentile([]time.Duration{4, 1, 3, 2}, 50); p != 2 {
+	if p := percentile([]time.Duration{4, 1, 3, 2}, 50); p != 2 {
 		t.Errorf("median %d", p)
 	}
 }

@@ -129,7 +129,7 @@ func (a Account) Summaries() []Summary {
 				times = append(times, d)
 			}
 		}
-		out[i] = Summary{part.name, Percentile(times, 50), Percentile(times, 90), Percentile(times, 99)}
+		out[i] = Summary{part.name, percentile(times, 50), percentile(times, 90), percentile(times, 99)}
 	}
 	return out
 }

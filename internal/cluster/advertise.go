@@ -50,7 +50,7 @@ func advertised(asked string, listening net.Addr, endpoints []string) (string, e
 	}
 	var why []error
 	for _, e := range endpoints {
-		c, err := net.Dial("udp", HostPort(e)) // sends nothing: it only asks the routing table
+		c, err := net.Dial("udp", hostPort(e)) // sends nothing: it only asks the routing table
 		if err != nil {
 			why = append(why, err)
 			continue
@@ -72,7 +72,7 @@ func onlyHere(address string, listening net.Addr, endpoints []string) string {
 		return ""
 	}
 	for _, e := range endpoints {
-		if elsewhere(HostPort(e)) {
+		if elsewhere(hostPort(e)) {
 			return fmt.Sprintf("%s leads every machine to itself, and etcd (%s) is not at a loopback address: if "+
 				"other machines take part, choose another --listen, or name this machine's address by --advertise",
 				address, e)

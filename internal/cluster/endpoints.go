@@ -70,8 +70,8 @@ func Endpoints(given []string) ([]string, error) {
 	return out, nil
 }
 
-// HostPort is the address of an endpoint that Endpoints has returned; "" if it has none.
-func HostPort(endpoint string) string {
+// hostPort is the address of an endpoint that Endpoints has returned; "" if it has none.
+func hostPort(endpoint string) string {
 	if u, err := url.Parse(endpoint); err == nil {
 		return u.Host
 	}

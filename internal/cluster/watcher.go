@@ -51,6 +51,12 @@ func (w *Watcher) View() (View, <-chan struct{}) {
 	return w.view, w.changed
 }
 
+// Now returns the newest view.
+func (w *Watcher) Now() View {
+	v, _ := w.View()
+	return v
+}
+
 // LastRead returns when etcd last answered a read; zero: never.
 func (w *Watcher) LastRead() time.Time {
 	w.mu.Lock()
@@ -208,8 +214,7 @@ func (w *Watcher) Run(ctx context.Context, c *Client) {
 		if only == "" {
 			whole = began
 		} else {
-			before, _ := w.View()
-			v.renew(before, c.keys, only)
+			v.renew(w.Now(), c.keys, only)
 		}
 		w.set(v, only == "")
 		w.report("a record cannot be used: going on without it", v.Skipped...)

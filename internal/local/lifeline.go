@@ -11,11 +11,11 @@ import (
 // Lifeline ends this process when its parent, the supervisor, has ended. asked is closed when the parent asks this
 // process to end in good order. In a process without such a parent asked is nil, and nothing happens.
 func Lifeline() (asked <-chan struct{}) {
-	fd, err := strconv.Atoi(os.Getenv(LifelineVariable))
+	fd, err := strconv.Atoi(os.Getenv(lifelineVariable))
 	if err != nil {
 		return nil
 	}
-	_ = os.Unsetenv(LifelineVariable)
+	_ = os.Unsetenv(lifelineVariable)
 	go func() {
 		var b [1]byte
 		// the parent never writes, so Read returns when the parent ends

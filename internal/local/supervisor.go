@@ -21,8 +21,8 @@ import (
 	"evenweave/internal/regular"
 )
 
-// LifelineVariable gives a child the file descriptor that ends when its parent does.
-const LifelineVariable = "EVENWEAVE_LIFELINE"
+// lifelineVariable gives a child the file descriptor that ends when its parent does.
+const lifelineVariable = "EVENWEAVE_LIFELINE"
 
 // supervisor starts processes, replaces those that end (restart.go), and ends them all. One goroutine uses it.
 type supervisor struct {
@@ -183,7 +183,7 @@ func (s *supervisor) logPath(name string) string {
 
 // environment is that of a child process. The last value of a variable counts.
 func (s *supervisor) environment(name string) []string {
-	return slices.Concat(allocator(name), os.Environ(), s.cfg.Env, s.gpu(name), []string{LifelineVariable + "=3"})
+	return slices.Concat(allocator(name), os.Environ(), s.cfg.Env, s.gpu(name), []string{lifelineVariable + "=3"})
 }
 
 // allocator makes glibc's malloc keep what a worker frees. XLA allocates at each call, from any of Go's threads; with

@@ -20,8 +20,8 @@ type Assembly struct {
 	grown   chan struct{} // closed, and replaced, when a block arrives
 }
 
-// NewAssembly returns one without blocks.
-func NewAssembly(head *state.Head) *Assembly {
+// newAssembly returns one without blocks.
+func newAssembly(head *state.Head) *Assembly {
 	n := head.Blocks()
 	return &Assembly{Head: head, image: make([]byte, head.Layout.Size), have: make([]bool, n), missing: n,
 		grown: make(chan struct{})}

@@ -118,7 +118,7 @@ func (d Download) final(err error) bool {
 func (r *run) take(head *state.Head) {
 	r.watchdog.Reset(r.Quiet)
 	if r.assembly = r.Resume; r.assembly == nil || r.assembly.SHA256 != head.SHA256 {
-		r.assembly = NewAssembly(head)
+		r.assembly = newAssembly(head)
 	}
 	if r.Began != nil {
 		r.Began(r.assembly)
