@@ -167,11 +167,12 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 			return context.Cause(ctx)
 		}
 	}
+	workers, skipped, rate := c.steps.total()
 	e := progress.Done{
-		Step: int(m.Step), Epoch: int(m.Epoch), Workers: c.steps.size(), Generation: uint64(d.Generation),
+		Step: int(m.Step), Epoch: int(m.Epoch), Workers: workers, Generation: uint64(d.Generation),
 		WeightsSHA256: m.WeightsSHA256, Fingerprint: m.Fingerprint,
-		SamplesPerSecond: c.steps.rate(), WallSeconds: time.Since(c.Started).Seconds(), Backend: c.Backend,
-		Complete: d.Complete, Checkpoint: last.Path, Skipped: c.steps.skipped(),
+		SamplesPerSecond: rate, WallSeconds: time.Since(c.Started).Seconds(), Backend: c.Backend,
+		Complete: d.Complete, Checkpoint: last.Path, Skipped: skipped,
 	}
 	if ev, ok := c.evaluator.at(m.Step); ok {
 		e.Figures = ev.Figures

@@ -34,16 +34,14 @@ func (s *summary) step() int64 {
 	return s.last
 }
 
-func (s *summary) generation() int64 {
+// enter takes the generation of a world, and reports whether it is newer than all before.
+func (s *summary) enter(generation int64) (newer bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.entered
-}
-
-func (s *summary) enter(generation int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.entered = generation
+	if newer = generation > s.entered; newer {
+		s.entered = generation
+	}
+	return newer
 }
 
 // begin starts counting at the step that the job goes on from.
@@ -71,12 +69,6 @@ func (s *summary) skip(step int64) {
 	if step > s.lastSkip {
 		s.skips, s.lastSkip = s.skips+1, step
 	}
-}
-
-func (s *summary) skipped() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.skips
 }
 
 // maxEarly bounds the commits that wait for others.
@@ -175,18 +167,13 @@ func named(names []string, values []float64) (out []progress.Metric) {
 	return out
 }
 
-// rate is committed samples a second from the first to the last committed step that this process has seen.
-func (s *summary) rate() float64 {
+// total is what all the steps come to: the workers of the last one, how many were skipped, and the samples a second
+// from the first to the last one that this process has seen.
+func (s *summary) total() (workers, skipped int, rate float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lastTime <= s.firstTime {
-		return 0
+	if s.lastTime > s.firstTime {
+		rate = float64(s.samples) / (float64(s.lastTime-s.firstTime) / 1e9)
 	}
-	return float64(s.samples) / (float64(s.lastTime-s.firstTime) / 1e9)
-}
-
-func (s *summary) size() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.workers
+	return s.workers, s.skips, rate
 }

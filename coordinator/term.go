@@ -162,8 +162,7 @@ func (t *term) announce(view cluster.View) {
 	for _, e := range memberChanges(t.members.view, view, t.dialer.layout) {
 		t.events.emit(e)
 	}
-	if w := view.World; w != nil && t.steps.generation() < w.Generation {
-		t.steps.enter(w.Generation)
+	if w := view.World; w != nil && t.steps.enter(w.Generation) {
 		t.events.emit(worldEvent(view))
 	}
 }

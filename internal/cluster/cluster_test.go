@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"sync"
 	"testing"
@@ -150,7 +151,7 @@ func TestAMemberOutlivesEtcd(t *testing.T) {
 	}
 	watcher := watch(t, c)
 	m := cluster.NewMembership(c, job.Member{ID: "a", Job: "u", Address: "127.0.0.1:1", Protocol: job.Protocol},
-		shortest, nil)
+		shortest, slog.New(slog.DiscardHandler))
 	registering, leave := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { m.Run(registering) })

@@ -24,12 +24,8 @@ type Membership struct {
 	joined  bool
 }
 
-// NewMembership prepares a registration; Run makes and keeps it. The log, which may be nil, gets each new cause of a
-// failure once.
+// NewMembership prepares a registration; Run makes and keeps it. The log gets each new cause of a failure once.
 func NewMembership(c *Client, m job.Member, ttl time.Duration, log *slog.Logger) *Membership {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
 	return &Membership{client: c, ttl: ttl, log: log, record: m, changed: make(chan struct{}, 1)}
 }
 

@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync"
 	"testing"
@@ -102,7 +103,7 @@ func TestAStrangerIsNotBelieved(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	record := job.Member{ID: "evil", Job: start.UUID, Address: l.Addr().String(), Numerics: "numerics",
 		Protocol: job.Protocol, Leaving: true}
-	running.Go(func() { cluster.NewMembership(client, record, ttl, nil).Run(ctx) })
+	running.Go(func() { cluster.NewMembership(client, record, ttl, slog.New(slog.DiscardHandler)).Run(ctx) })
 
 	ended(t, "coordinator", c.done, nil)
 	ended(t, "a", a.done, nil)

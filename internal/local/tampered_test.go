@@ -346,7 +346,8 @@ func (s *secured) refusals(v cluster.View, certificates string) {
 	defer func() { leave(); registered.Wait(); _ = client.Close() }()
 	registered.Go(func() {
 		cluster.NewMembership(client, job.Member{ID: "extra-worker", Job: v.Job.UUID, Address: "127.0.0.1:9",
-			Numerics: golden.Hash, Protocol: job.Protocol, Keys: extra.Registered()}, ttl, nil).Run(ctx)
+			Numerics: golden.Hash, Protocol: job.Protocol, Keys: extra.Registered()}, ttl,
+			slog.New(slog.DiscardHandler)).Run(ctx)
 	})
 	until(s.t, "another worker is registered", func() bool {
 		v, err := client.Read(ctx)
