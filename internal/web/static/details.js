@@ -43,7 +43,7 @@ function showDetails() {
   if (!d || section.contents === d) return;
   section.contents = d;
   section.dataset.step = d.step;
-  document.getElementById("details-title").textContent = `The evaluation of step ${d.step}, epoch ${d.epoch}`;
+  document.getElementById("details-title").textContent = `The evaluation of step ${d.step}, epoch ${epochOf(d.step)}`;
   const parts = [];
   for (const t of d.tables || []) {
     parts.push(element("h3", {}, t.title), element("p", { class: "about" }, t.about || ""), matrix(t));
