@@ -841,18 +841,19 @@ func (x *UpdatesRequest) GetJob() string {
 }
 
 // Update is one message of the stream Updates: the name of a state (the first), a step, a part of the words of the step
-// before it, or a sign of life. Which one it is shows in the fields that are set.
+// before it, the state that this step has led to, or a sign of life. Which one it is shows in the fields that are set.
 type Update struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The step of the state, or of the state that the step makes.
+	// The step of the state, or of the state that the step makes. 0 in signs of life and parts of words.
 	Step int64 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
-	// Fingerprint of that state.
+	// Fingerprint of that state. A step has none, for the sender may still be applying it.
 	High int64 `protobuf:"varint,2,opt,name=high,proto3" json:"high,omitempty"`
 	Low  int64 `protobuf:"varint,3,opt,name=low,proto3" json:"low,omitempty"`
 	// The sender's step, and the generation that it trains in.
 	Newest     int64 `protobuf:"varint,4,opt,name=newest,proto3" json:"newest,omitempty"`
 	Generation int64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
-	// All ranks leave that generation after this step.
+	// With the state that a step has led to, which may come among the step's words: all ranks leave that generation after
+	// the step.
 	Changing bool `protobuf:"varint,6,opt,name=changing,proto3" json:"changing,omitempty"`
 	// The step changes ledger and step count only; it has no words.
 	Skipped bool  `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"`

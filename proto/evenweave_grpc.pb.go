@@ -45,8 +45,8 @@ type MemberClient interface {
 	// the member is fetching itself. It passes on the blocks of that one as they arrive.
 	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Block], error)
 	// Updates lets a spare catch up with this member. The first message names a state, which State then serves. The sums
-	// of the steps since that state follow, each as soon as it is committed. The stream ends if the caller falls too far
-	// behind.
+	// of the steps since that state follow, each as soon as it is there, with the state that the step has led to after it.
+	// The stream ends if the caller falls too far behind.
 	Updates(ctx context.Context, in *UpdatesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Update], error)
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeReply, error)
@@ -165,8 +165,8 @@ type MemberServer interface {
 	// the member is fetching itself. It passes on the blocks of that one as they arrive.
 	State(*StateRequest, grpc.ServerStreamingServer[Block]) error
 	// Updates lets a spare catch up with this member. The first message names a state, which State then serves. The sums
-	// of the steps since that state follow, each as soon as it is committed. The stream ends if the caller falls too far
-	// behind.
+	// of the steps since that state follow, each as soon as it is there, with the state that the step has led to after it.
+	// The stream ends if the caller falls too far behind.
 	Updates(*UpdatesRequest, grpc.ServerStreamingServer[Update]) error
 	// Acknowledge reports that the state of a step is durable: the member may drop due snapshots up to it.
 	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeReply, error)

@@ -13,31 +13,23 @@ const (
 
 // SendWords sends what an update's sum was formed with, and its words, in parts of Update.words.
 func SendWords(exponents []int32, words []int64, send func([]byte) error) error {
-	size := min(partWords, len(exponents)+len(words)) * wordBytes
-	part := make([]byte, 0, size)
-	add := func(word uint64) error {
-		part = binary.LittleEndian.AppendUint64(part, word)
-		if len(part) < size {
-			return nil
+	for len(exponents)+len(words) > 0 {
+		x := exponents[:min(partWords, len(exponents))]
+		w := words[:min(partWords-len(x), len(words))]
+		exponents, words = exponents[len(x):], words[len(w):]
+		part := make([]byte, (len(x)+len(w))*wordBytes) // a message may be held after it is sent
+		for i, v := range x {
+			binary.LittleEndian.PutUint64(part[i*wordBytes:], uint64(int64(v)))
 		}
-		full := part
-		part = make([]byte, 0, size) // a message may be held after it is sent
-		return send(full)
-	}
-	for _, x := range exponents {
-		if err := add(uint64(int64(x))); err != nil {
+		rest := part[len(x)*wordBytes:]
+		for i, v := range w {
+			binary.LittleEndian.PutUint64(rest[i*wordBytes:], uint64(v))
+		}
+		if err := send(part); err != nil {
 			return err
 		}
 	}
-	for _, w := range words {
-		if err := add(uint64(w)); err != nil {
-			return err
-		}
-	}
-	if len(part) == 0 {
-		return nil
-	}
-	return send(part)
+	return nil
 }
 
 // Words receives what SendWords sends.
@@ -59,14 +51,19 @@ func (w *Words) Take(part []byte) error {
 	if n > len(w.Exponents)+len(w.Words)-w.have {
 		return errors.New("more words than a step has")
 	}
-	for i := range n {
+	x := w.Exponents[min(w.have, len(w.Exponents)):]
+	x = x[:min(n, len(x))]
+	for i := range x {
 		word := int64(binary.LittleEndian.Uint64(part[i*wordBytes:]))
-		if at := w.have - len(w.Exponents); at >= 0 {
-			w.Words[at] = word
-		} else if w.Exponents[w.have] = int32(word); int64(w.Exponents[w.have]) != word {
+		if x[i] = int32(word); int64(x[i]) != word {
 			return fmt.Errorf("exponent %d", word)
 		}
-		w.have++
 	}
+	part = part[len(x)*wordBytes:]
+	words := w.Words[max(w.have-len(w.Exponents), 0):][:n-len(x)]
+	for i := range words {
+		words[i] = int64(binary.LittleEndian.Uint64(part[i*wordBytes:]))
+	}
+	w.have += n
 	return nil
 }

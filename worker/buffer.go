@@ -59,32 +59,40 @@ const (
 	sumSlots
 )
 
-func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan, size int) *buffer {
+// newBuffer makes the buffer of worlds of up to as many ranks as a step has micro-batches.
+func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan) *buffer {
 	v := plan.MicroBatches()
 	b := &buffer{blocks: blocks, elements: elements, microBatch: plan.MicroBatch}
-	b.cut(make([]int64, blocks.Words()+blocks.Count()+sumSlots+metrics+2*v+plan.GlobalBatch+5*size), metrics, v,
-		plan.GlobalBatch, size)
-	return b
+	b.sums, b.coverage, b.samples = make([]int64, sumSlots+metrics), make([]int64, v), make([]int64, plan.GlobalBatch)
+	return b.of(v)
 }
 
-// cut divides these words into the buffer's slots.
-func (b *buffer) cut(words []int64, metrics, v, globalBatch, size int) {
-	b.words = words
-	rest := words
+// of cuts the buffer's words into the slots of a world of so many ranks. Large memory that is new costs a step as much
+// as its sum does, so the words of the world before are used again.
+func (b *buffer) of(size int) *buffer {
+	metrics, v, samples := len(b.sums), len(b.coverage), len(b.samples)
+	n := b.blocks.Words() + b.blocks.Count() + metrics + 2*v + samples + 5*size
+	if cap(b.words) < n {
+		b.words = make([]int64, n)
+	}
+	b.words = b.words[:n]
+	rest := b.words
 	take := func(n int) []int64 {
 		var s []int64
 		s, rest = rest[:n:n], rest[n:]
 		return s
 	}
-	b.gradient, b.bounds, b.sums = take(b.blocks.Words()), take(b.blocks.Count()), take(sumSlots+metrics)
-	b.coverage, b.verdict, b.samples = take(v), take(v), take(globalBatch)
+	b.gradient, b.bounds, b.sums = take(b.blocks.Words()), take(b.blocks.Count()), take(metrics)
+	b.coverage, b.verdict, b.samples = take(v), take(v), take(samples)
 	b.fingerprints, b.times, b.changes, b.skips = take(2*size), take(size), take(size), take(size)
+	return b
 }
 
 // give hands the words over to the caller and makes new ones for the next step.
 func (b *buffer) give() []int64 {
 	given := b.words
-	b.cut(make([]int64, len(given)), len(b.sums)-sumSlots, len(b.coverage), len(b.samples), len(b.times))
+	b.words = make([]int64, len(given), cap(given))
+	b.of(len(b.times))
 	return given
 }
 

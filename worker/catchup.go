@@ -40,6 +40,8 @@ type catchUp struct {
 	seen     atomic.Pointer[position]
 	turned   chan struct{} // signals that the other member leaves its generation
 	parts    atomic.Int64  // that have arrived
+	owed     int64         // the step of which it is not known yet what it has led to; 0: none
+	early    *proto.Update // that, if it came among the step's words
 	cancel   context.CancelFunc
 	err      error
 
@@ -48,11 +50,19 @@ type catchUp struct {
 	since time.Time // when it first had
 }
 
-// arrival is a state, an update, or only the step at which the other member stands.
+// arrival is a state, an update, the state that the update before has led to, or only the step at which the other
+// member stands.
 type arrival struct {
 	state  *state.State
 	update *update
+	led    *ledTo
 	newest int64
+}
+
+// ledTo is what a step has led to.
+type ledTo struct {
+	step        int64
+	fingerprint state.Fingerprint
 }
 
 // position is where the other member trains.
@@ -125,7 +135,8 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		if a.update != nil {
 			have = a.update.step
 		}
-		moves := a.state != nil || a.update != nil || have >= a.newest // a sign of life alone is no step
+		// a sign of life alone is no step
+		moves := a.state != nil || a.update != nil || a.led != nil || have >= a.newest
 		if moves {
 			c.watchdog.Stop() // the loop may be busy
 		}
@@ -190,38 +201,58 @@ func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, receive fun
 	return s, nil
 }
 
-// step receives an update, or the step at which the other member stands.
+// step receives an update, what one has led to, or the step at which the other member stands.
 func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arrival, error) {
-	head, err := receive()
-	if err != nil {
-		return arrival{}, err
+	head := c.early
+	if c.early = nil; head == nil {
+		var err error
+		if head, err = receive(); err != nil {
+			return arrival{}, err
+		}
+		c.parts.Add(1)
 	}
-	c.parts.Add(1)
-	if head.High == 0 && head.Low == 0 {
+	if head.Step == 0 {
 		return arrival{newest: head.Newest}, nil
 	}
-	u := &update{step: head.Step, fingerprint: state.Fingerprint{Hi: head.High, Lo: head.Low}, skipped: head.Skipped,
-		weight: head.Weight}
+	found := state.Fingerprint{Hi: head.High, Lo: head.Low}
+	if leads := found != (state.Fingerprint{}); leads != (c.owed != 0) || leads && head.Step != c.owed {
+		return arrival{}, fmt.Errorf("step %d with fingerprint %s has come; it is not known what step %d (0: none) "+
+			"has led to", head.Step, found, c.owed)
+	} else if leads {
+		c.owed = 0
+		return arrival{led: &ledTo{head.Step, found}, newest: head.Newest}, nil
+	}
+	u := &update{step: head.Step, skipped: head.Skipped, weight: head.Weight}
 	for _, s := range head.Samples {
 		u.samples = append(u.samples, int32(s)-1)
 	}
-	if !u.skipped {
-		w := &proto.Words{Exponents: make([]int32, r.blocks.Count()),
-			Words: make([]int64, r.blocks.Words()+r.blocks.Count())}
-		for !w.Complete() {
-			part, err := receive()
-			if err == nil {
-				err = w.Take(part.Words)
-			}
-			if err != nil {
-				return arrival{}, err
-			}
-			c.parts.Add(1)
-			c.watchdog.Reset(catchUpQuiet)
+	if c.owed = head.Step; !u.skipped {
+		if err := c.words(u, r, receive); err != nil {
+			return arrival{}, err
 		}
-		u.exponents, u.words = w.Exponents, w.Words
 	}
 	return arrival{update: u, newest: head.Newest}, nil
+}
+
+// words receives an update's words. What it has led to may come among them.
+func (c *catchUp) words(u *update, r *replica, receive func() (*proto.Update, error)) error {
+	w := &proto.Words{Exponents: make([]int32, r.blocks.Count()),
+		Words: make([]int64, r.blocks.Words()+r.blocks.Count())}
+	for !w.Complete() {
+		part, err := receive()
+		if err == nil && part.Step != 0 && c.early == nil {
+			c.early = part
+		} else if err == nil {
+			err = w.Take(part.Words)
+		}
+		if err != nil {
+			return err
+		}
+		c.parts.Add(1)
+		c.watchdog.Reset(catchUpQuiet)
+	}
+	u.exponents, u.words = w.Exponents, w.Words
+	return nil
 }
 
 // catchesUp decides whether this member, which no world uses, is to catch up, and begins or ends that. A member that

@@ -153,6 +153,30 @@ func TestASpareThatCannotCatchUpJoins(t *testing.T) {
 				return nil
 			}
 		}, 2},
+		{"a step does not lead to what is said", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && u.High != 0 && u.Newest != 0 {
+					u.High ^= 1
+				}
+				return nil
+			}
+		}, 2},
+		{"what a step has led to is not said", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && u.High != 0 && u.Newest != 0 {
+					u.Step++
+				}
+				return nil
+			}
+		}, 2},
+		{"it is said twice", func(c *crew, holder *hand, _ []string) {
+			c.onUpdate = func(from *hand, u *proto.Update) error {
+				if from == holder && u.Step > 0 && u.High == 0 {
+					u.High = 1
+				}
+				return nil
+			}
+		}, 2},
 		{"a step has too few words", func(c *crew, holder *hand, _ []string) {
 			c.onUpdate = func(from *hand, u *proto.Update) error {
 				if from == holder && len(u.Words) > 0 {
@@ -202,51 +226,6 @@ func TestASpareThatCannotCatchUpJoins(t *testing.T) {
 					}
 				}
 			})
-		})
-	}
-}
-
-// TestLongStepsAreAwaited: a step takes longer than connecting and the opening may. A spare that has caught up enters
-// when the others do.
-func TestLongStepsAreAwaited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrew(t, 8)
-		slow := func(*evenweave.Batch) { time.Sleep(3 * time.Second) } // virtual: a step of two members takes 12 s
-		c.catchUp = true
-		a := c.start("a", 1, slow)
-		c.start("b", 1, slow)
-		c.publish(false, "a", "b")
-		a.until(2)
-		s := c.start("s", 1, slow)
-		s.ready()
-		c.publish(true, "a", "b", "s")
-		c.finish("a", "b", "s")
-		if g := c.view.World.Generation; g != 2 {
-			t.Errorf("it took %d worlds to join, want two", g)
-		}
-	})
-}
-
-// TestTheLastStepArrivesSlowly: the others are in the new world already, and wait while it arrives; if it does not, the
-// state is fetched.
-func TestTheLastStepArrivesSlowly(t *testing.T) {
-	for part, fetches := range map[time.Duration]int{3 * time.Second: 1, time.Hour: 2} {
-		synctest.Test(t, func(t *testing.T) {
-			c := newCrew(t, steps)
-			last := false
-			c.onUpdate = func(_ *hand, u *proto.Update) error {
-				if last = last && u.High == 0 || u.Changing; last {
-					c.slow(20 * time.Second) // more than a fetch without progress may take
-				}
-				if last && len(u.Words) > 0 {
-					time.Sleep(part) // virtual
-				}
-				return nil
-			}
-			c.joins(func(*hand, []string) {})
-			if g := c.view.World.Generation; g != 2 || c.fetches != fetches {
-				t.Errorf("a part takes %v: %d worlds and %d fetches, want 2 and %d", part, g, c.fetches, fetches)
-			}
 		})
 	}
 }

@@ -194,7 +194,7 @@ func TestVerdictsNameWhatIsWrong(t *testing.T) {
 		"the metric accuracy is":                               {Weight: 4, Metrics: []int64{1 << 62}},
 		"step 8: the weights of all":                           {Metrics: []int64{0}},
 	} {
-		b := newBuffer(exact.NewBlocks([]int{1}), 1, 1, plan, 1)
+		b := newBuffer(exact.NewBlocks([]int{1}), 1, 1, plan).of(1)
 		for v := range 2 {
 			b.add(&evenweave.Batch{MicroBatch: v, Samples: make([]int32, 4)}, []float32{1}, []int32{0}, sums)
 		}

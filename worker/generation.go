@@ -154,7 +154,8 @@ func (g *generation) open(ctx context.Context) error {
 				"with its peers': %s; check this machine's memory, processor and plug-in",
 				g.world.Peers[g.rank].ID, g.rank, maxExchanges, differences(slots, g.world))}
 		}
-		if g.advance(choice) || g.replica.proves(choice) {
+		took := g.advance(choice)
+		if g.replica.proves(choice) || took { // a step may have led to the chosen state
 			continue
 		}
 		if err := g.obtain(ctx, choice, slots); err != nil {

@@ -47,6 +47,7 @@ type crew struct {
 	fetches  int                                     // of states from members
 	catchUp  bool                                    // members that start from now on catch up before they are used
 	onUpdate func(from *hand, u *proto.Update) error // before an update is sent; it may change it
+	enters   func(h *hand, generation int64)         // a member connects a world; its own goroutine calls this
 }
 
 // hand is one member and what a test may do to it.
@@ -189,6 +190,9 @@ func (c *crew) publish(planned bool, ids ...string) {
 
 // connect implements Connect.
 func (c *crew) connect(ctx context.Context, w job.World, rank int) (Collective, error) {
+	if c.enters != nil {
+		c.enters(c.member(w.Peers[rank].ID), w.Generation)
+	}
 	if self, other := c.parts(w, rank); other != "" {
 		<-ctx.Done()
 		edge := allreduce.Edge{Op: "connect", PeerID: other}
@@ -202,6 +206,12 @@ func (c *crew) connect(ctx context.Context, w job.World, rank int) (Collective, 
 	l := c.links[w.Generation][rank]
 	c.mu.Unlock()
 	return allreduce.New(cfg, l.Left, l.Right)
+}
+
+func (c *crew) member(id string) *hand {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.members[id]
 }
 
 // parts returns a member and the neighbour that it has no stream with, if any.
@@ -254,9 +264,7 @@ func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 // Updates implements fetcher.
 func (c *crew) Updates(ctx context.Context, address string, _ []string,
 	_ string) (func() (*proto.Update, error), error) {
-	c.mu.Lock()
-	from := c.members[address]
-	c.mu.Unlock()
+	from := c.member(address)
 	sent, ended := make(chan *proto.Update), make(chan error, 1)
 	c.running.Go(func() {
 		ended <- from.replica.updates.send(ctx, func(u *proto.Update) error {

@@ -50,6 +50,7 @@ type Loop struct {
 	stepTimes stepTimes
 	sampler   *schedule.Sampler
 	lanes     []*lane
+	buffer    *buffer        // of all generations, one after the other
 	sealing   sync.WaitGroup // hashes of due states, copies for spares
 
 	catching   *catchUp // nil: none
@@ -83,6 +84,8 @@ func (l *Loop) Init() (err error) {
 	}
 	plan := l.Job.Spec.Plan()
 	l.sampler = schedule.NewSampler(plan)
+	l.buffer = newBuffer(l.replica.blocks, l.replica.layout.Summed(), len(l.MetricNames), plan)
+	l.buffer.reset() // so that the system gives its memory now, and not in this member's first step
 	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
 		flat := make([]float32, l.replica.layout.Summed())
 		l.lanes = append(l.lanes, &lane{
@@ -309,13 +312,11 @@ func (l *Loop) hold(ctx context.Context, world job.World, log *slog.Logger) erro
 // enter prepares a generation.
 func (l *Loop) enter(world job.World, rank int, ring Collective, log *slog.Logger) *generation {
 	plan, layout := l.Job.Spec.Plan(), l.replica.layout
-	elements := layout.Summed()
 	mean := l.lanes[0].flat // nothing computes gradients while there is a mean
 	return &generation{
 		world: world, rank: rank, ring: ring, replica: l.replica, sampler: l.sampler, data: l.Data,
 		names:      names{func(i int) string { return probe.ElementName(layout, i) }, l.MetricNames},
-		assignment: schedule.Even(plan.MicroBatches(), world.Size()), buffer: newBuffer(l.replica.blocks, elements,
-			len(l.MetricNames), plan, world.Size()),
+		assignment: schedule.Even(plan.MicroBatches(), world.Size()), buffer: l.buffer.of(world.Size()),
 		lanes: l.lanes, flatMean: mean, mean: layout.Split(mean), stepTimes: &l.stepTimes, report: l.report,
 		observer: l.Observer,
 		fetch:    l.Fetch, log: log, sealing: &l.sealing, catching: l.catching,

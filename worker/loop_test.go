@@ -16,6 +16,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/cluster"
+	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/state"
@@ -40,6 +41,31 @@ func TestAnyWorldSize(t *testing.T) {
 			c.publish(false, ids...)
 			if got := c.finish(ids...); got != want {
 				t.Errorf("%d members end with %s, one with %s", size, got, want)
+			}
+		})
+	}
+}
+
+// TestThousandsOfMicroBatches: a step of 4,096, for which the exponents leave fewer bits of each.
+func TestThousandsOfMicroBatches(t *testing.T) {
+	var want state.Fingerprint
+	for size := range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, 3)
+			c.job.Spec.Samples, c.job.Spec.GlobalBatch, c.job.Spec.MicroBatch = 20000, 4096, 1
+			c.states[0] = state.New(layoutOf(t, example.NewSoftmax()), c.job.Spec.Samples)
+			ids := []string{"a", "b", "c"}[:1+size]
+			for i, id := range ids {
+				c.start(id, 1+i, nil)
+			}
+			c.publish(false, ids...)
+			if got := c.finish(ids...); want == (state.Fingerprint{}) {
+				want = got
+			} else if got != want {
+				t.Errorf("%d members end with %s, one with %s", 1+size, got, want)
+			}
+			if n := c.members["a"].repeated; n != 1 {
+				t.Errorf("%d steps were computed again, want the first alone", n)
 			}
 		})
 	}

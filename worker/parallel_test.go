@@ -18,7 +18,7 @@ func TestLanesAddAtTheSameTime(t *testing.T) {
 		plan := schedule.Plan{Samples: microBatches, Seed: 1, GlobalBatch: microBatches, MicroBatch: 1}
 		blocks := exact.NewBlocks([]int{3, 5000, 700})
 		fill := func(lanes int) *buffer {
-			b := newBuffer(blocks, 5703, 1, plan, 1)
+			b := newBuffer(blocks, 5703, 1, plan).of(1)
 			exponents := make([]int32, blocks.Count())
 			var adding sync.WaitGroup
 			for lane := range lanes {

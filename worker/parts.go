@@ -37,11 +37,11 @@ func sideBySide(n int, f func(i, n int)) {
 	others.Wait()
 }
 
-// meanOf forms the mean of the summed gradient, a part on each lane.
-func (g *generation) meanOf(weight int64) {
+// meanOf forms the mean of a summed gradient, a part on each lane.
+func (g *generation) meanOf(gradient []int64, weight int64) {
 	blocks := g.replica.blocks
 	g.side(func(i, n int) {
 		lo, hi := blocks.Count()*i/n, blocks.Count()*(i+1)/n
-		blocks.MeanOf(lo, hi, g.flatMean, g.buffer.gradient, g.exponents, weight)
+		blocks.MeanOf(lo, hi, g.flatMean, gradient, g.exponents, weight)
 	})
 }

@@ -17,6 +17,9 @@ func (r *replica) take(a arrival, flat []float32) (err error) {
 		r.unproved = true
 	case a.update != nil:
 		err = r.repeat(a.update, flat)
+	case a.led != nil && (!r.known || r.step != a.led.step || r.expected != a.led.fingerprint):
+		err = fmt.Errorf("step %d leads to fingerprint %s, this member has %s after step %d", a.led.step,
+			a.led.fingerprint, r.expected, r.step)
 	}
 	if err != nil {
 		r.forget()
@@ -44,7 +47,7 @@ func (r *replica) proves(c policy.Choice) bool {
 	return true
 }
 
-// repeat applies a step that other members have computed. It must lead to the state that they have.
+// repeat applies a step that other members have computed.
 func (r *replica) repeat(u *update, flat []float32) error {
 	if !r.known || u.step != r.step+1 || u.step > r.job.Spec.TotalSteps() ||
 		len(u.samples) != r.job.Spec.GlobalBatch {
@@ -57,9 +60,6 @@ func (r *replica) repeat(u *update, flat []float32) error {
 		err = r.skip(epoch, u.samples)
 	case !u.skipped:
 		err = r.apply(epoch, u, flat)
-	}
-	if err == nil && r.expected != u.fingerprint {
-		err = fmt.Errorf("it leads to fingerprint %s, announced was %s", r.expected, u.fingerprint)
 	}
 	if err != nil {
 		return fmt.Errorf("repeating step %d: %w", u.step, err)

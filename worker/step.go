@@ -47,15 +47,13 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.loss, c.metrics = buf.means()
 	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
 	g.samples = buf.loaded(g.samples)
-	var shared []int32 // the exponents, if spares catch up
-	if r.updates.isOpen() {
-		shared = slices.Clone(g.exponents)
-	}
+	next, gradient, bounds := schedule.Next(g.assignment, buf.times), buf.gradient, buf.bounds
+	shared := g.share(c) // the buffer may be another one from here on
 	if c.skipped != "" {
 		err = r.skip(c.epoch, g.samples)
 	} else {
-		g.meanOf(buf.sums[sumWeight])
-		r.blocks.Next(g.exponents, buf.bounds, r.step)
+		g.meanOf(gradient, shared.weight)
+		r.blocks.Next(g.exponents, bounds, r.step)
 		c.parts.Mean = time.Since(began)
 		err = r.update(c.epoch, g.samples, g.mean, g.exponents)
 	}
@@ -63,14 +61,15 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 		err = r.keepDue()
 	}
 	if err != nil {
+		r.updates.sums(nil) // it has led to nothing here
 		return commit{}, err
 	}
 	c.update = time.Since(began)
 	c.parts.Update = r.updating
 	c.parts.Fingerprint += c.update - c.parts.Mean - c.parts.Update
 	c.parts.Reduce, c.parts.Wait, c.parts.Step = c.reduce, c.wait, time.Since(start)
-	g.assignment = schedule.Next(g.assignment, buf.times)
-	g.shareStep(c, shared)
+	g.assignment = next
+	g.shared(shared)
 	g.stepTimes.saw(c.compute + c.reduce + c.wait + c.update)
 	return c, nil
 }

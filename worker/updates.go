@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type updateLog struct {
 	copied   *stateCopy // nil: none, or the updates do not reach back to it any more
 	fetched  time.Time  // when a part of it was last sent
 	updates  []*update  // of consecutive steps
+	summed   *update    // of the step that this member is applying; nil: none, or it is not logged
 	bytes    int64
 	logging  bool  // from the copy on
 	replaced int64 // counts states that were adopted: what was logged before does not lead to them
@@ -50,10 +52,10 @@ type stateCopy struct {
 	err         error
 }
 
-// update is a committed step, as another member can repeat it.
+// update is a step, as another member can repeat it.
 type update struct {
 	step        int64             // of the state after it
-	fingerprint state.Fingerprint // of that state
+	fingerprint state.Fingerprint // of that state, once it is committed
 	generation  int64
 	changing    bool // all ranks leave the generation after it
 	skipped     bool
@@ -83,10 +85,13 @@ func (l *updateLog) isOpen() bool {
 	return l.logging
 }
 
-// commits adds a step. The oldest are dropped when there are too many.
-func (l *updateLog) commits(u *update, image int64) {
+// sums shows the readers a step before it is committed, so that they apply it while this member does.
+func (l *updateLog) sums(u *update) { l.change(func() { l.summed = u }) }
+
+// commits adds a step that has led to a state. The oldest are dropped when there are too many.
+func (l *updateLog) commits(u *update, f state.Fingerprint, image int64) {
 	l.change(func() {
-		l.step, l.generation = u.step, u.generation
+		l.step, l.generation, l.summed, u.fingerprint = u.step, u.generation, nil, f
 		if !l.logging {
 			return
 		}
@@ -113,7 +118,7 @@ func (l *updateLog) enters(generation int64) { l.change(func() { l.generation = 
 func (l *updateLog) replace() {
 	l.change(func() {
 		l.replaced++
-		l.copied, l.updates, l.bytes, l.logging = nil, nil, 0, false
+		l.copied, l.updates, l.summed, l.bytes, l.logging = nil, nil, nil, 0, false
 	})
 }
 
@@ -172,7 +177,7 @@ func (l *updateLog) join() error {
 func (l *updateLog) leave() {
 	l.change(func() {
 		if l.readers--; l.readers == 0 {
-			l.copied, l.updates, l.bytes, l.logging, l.wanted = nil, nil, 0, false, false
+			l.copied, l.updates, l.summed, l.bytes, l.logging, l.wanted = nil, nil, nil, 0, false, false
 		}
 	})
 }
@@ -192,9 +197,9 @@ func (l *updateLog) send(ctx context.Context, send func(*proto.Update) error) er
 		return err
 	}
 	for next := c.step + 1; ; next++ {
-		u, err := r.next(ctx, next)
+		u, err := r.next(ctx, next, true)
 		if err == nil {
-			err = r.pass(u)
+			err = r.pass(ctx, u)
 		}
 		if err != nil {
 			return err
@@ -260,51 +265,98 @@ func (r *logReader) copyOf(ctx context.Context) (c *stateCopy, err error) {
 	}
 }
 
-// next waits for the update that makes the state of a step.
-func (r *logReader) next(ctx context.Context, step int64) (u *update, err error) {
-	return u, r.await(ctx, func() (bool, error) {
-		switch {
-		case r.replaced != r.replacedBefore:
-			return false, errReplaced
-		case step > r.step:
-			return false, nil
+// next waits for the update that makes the state of a step; early: also for one that is not committed.
+func (r *logReader) next(ctx context.Context, step int64, early bool) (u *update, err error) {
+	return u, r.await(ctx, func() (is bool, err error) {
+		u, err = r.logged(step)
+		if u == nil && early && r.summed != nil && r.summed.step == step {
+			u = r.summed
 		}
-		kept := int64(len(r.updates)) // the steps up to the member's own
-		if step <= r.step-kept {
-			return false, errBehind
-		}
-		u = r.updates[kept-1-(r.step-step)]
-		return true, nil
+		return u != nil, err
 	})
 }
 
-// pass sends an update: its head, then its words in parts.
-func (r *logReader) pass(u *update) error {
+// logged returns the update of a step; nil: it is not committed yet. The log is locked.
+func (r *logReader) logged(step int64) (*update, error) {
+	kept := int64(len(r.updates)) // the steps up to the member's own
+	switch {
+	case r.replaced != r.replacedBefore:
+		return nil, errReplaced
+	case step > r.step:
+		return nil, nil
+	case step <= r.step-kept:
+		return nil, errBehind
+	}
+	return r.updates[kept-1-(r.step-step)], nil
+}
+
+// pass sends an update: its head, its words in parts, and what it has led to as soon as that is known, however slowly
+// the words are taken.
+func (r *logReader) pass(ctx context.Context, u *update) error {
 	r.mu.Lock()
-	head := &proto.Update{Step: u.step, High: u.fingerprint.Hi, Low: u.fingerprint.Lo, Newest: r.step,
-		Generation: u.generation, Changing: u.changing, Skipped: u.skipped, Weight: u.weight}
+	head := &proto.Update{Step: u.step, Newest: r.step, Generation: u.generation, Skipped: u.skipped, Weight: u.weight}
 	r.mu.Unlock()
 	r.sent = u.generation
 	for _, s := range u.samples {
 		head.Samples = append(head.Samples, uint32(s+1))
 	}
-	if err := r.out(head); err != nil || u.skipped {
+	if err := r.out(head); err != nil {
 		return err
 	}
-	return proto.SendWords(u.exponents, u.words, func(p []byte) error { return r.out(&proto.Update{Words: p}) })
+	known := false
+	if err := proto.SendWords(u.exponents, u.words, func(p []byte) (err error) {
+		if !known {
+			if known, err = r.result(u.step); err != nil {
+				return err
+			}
+		}
+		return r.out(&proto.Update{Words: p})
+	}); err != nil || known {
+		return err
+	}
+	if _, err := r.next(ctx, u.step, false); err != nil {
+		return err
+	}
+	_, err := r.result(u.step)
+	return err
 }
 
-// shareStep logs the step that was just committed, with the exponents that it was summed with, for spares that catch
-// up; and begins to copy the state, if one of them waits for that. The next update waits until it is copied.
-func (g *generation) shareStep(c commit, exponents []int32) {
-	r, log := g.replica, g.replica.updates
-	u := &update{step: r.step, fingerprint: r.expected, generation: g.world.Generation, changing: c.changing,
-		skipped: c.skipped != "", weight: g.buffer.sums[sumWeight]}
-	if exponents != nil {
-		u.samples, u.exponents = append(u.samples, g.samples...), exponents
-		u.words = g.buffer.give()[:len(g.buffer.gradient)+len(g.buffer.bounds)]
+// result sends what a step has led to; false: it is not committed yet.
+func (r *logReader) result(step int64) (sent bool, err error) {
+	r.mu.Lock()
+	u, err := r.logged(step)
+	if u == nil || err != nil {
+		r.mu.Unlock()
+		return false, err
 	}
-	log.commits(u, r.layout.Size)
+	led := &proto.Update{Step: step, High: u.fingerprint.Hi, Low: u.fingerprint.Lo, Newest: r.step,
+		Generation: u.generation, Changing: u.changing}
+	r.mu.Unlock()
+	r.sent = u.generation
+	return true, r.out(led)
+}
+
+// share makes an update of the step that the ranks have summed. Spares that catch up get it before it is applied; the
+// words of the buffer are theirs then.
+func (g *generation) share(c commit) *update {
+	u := &update{step: g.replica.step + 1, generation: g.world.Generation, changing: c.changing,
+		skipped: c.skipped != "", weight: g.buffer.sums[sumWeight]}
+	if log := g.replica.updates; log.isOpen() {
+		u.samples = slices.Clone(g.samples)
+		if !u.skipped {
+			u.exponents = slices.Clone(g.exponents)
+			u.words = g.buffer.give()[:g.replica.blocks.Words()+g.replica.blocks.Count()]
+		}
+		log.sums(u)
+	}
+	return u
+}
+
+// shared logs the step that was just committed, and begins to copy the state, if a spare waits for that. The next
+// update waits until it is copied.
+func (g *generation) shared(u *update) {
+	r, log := g.replica, g.replica.updates
+	log.commits(u, r.expected, r.layout.Size)
 	copied := log.begin(r.step, r.expected)
 	if copied == nil {
 		return

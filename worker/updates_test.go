@@ -23,7 +23,7 @@ import (
 // to there. The copy stands while the steps since are kept.
 func TestACopyLeavesOthersTheirSteps(t *testing.T) {
 	l := newUpdateLog()
-	commit := func(step int64) { l.commits(&update{step: step, words: make([]int64, 1)}, 0) }
+	commit := func(step int64) { l.commits(&update{step: step, words: make([]int64, 1)}, state.Fingerprint{}, 0) }
 	l.most = 3 * 8 // three steps
 	l.wanted = true
 	commit(1)
@@ -39,7 +39,7 @@ func TestACopyLeavesOthersTheirSteps(t *testing.T) {
 	l.wanted = true // by a second reader, while the first has read all steps up to 5
 	commit(6)
 	second := l.begin(6, state.Fingerprint{})
-	if u, err := (&logReader{updateLog: l}).next(t.Context(), 6); err != nil || u.step != 6 {
+	if u, err := (&logReader{updateLog: l}).next(t.Context(), 6, false); err != nil || u.step != 6 {
 		t.Errorf("the first reader gets %v, %v instead of step 6", u, err)
 	}
 	for step := int64(7); step <= 9; step++ {
@@ -87,9 +87,9 @@ func TestASpareThatFetchesReadsNoSteps(t *testing.T) {
 		c := log.begin(20, state.Fingerprint{Hi: 1})
 		c.state, c.err = s.replica.at(ctx, 15)
 		close(c.taken)
-		log.commits(&update{step: 20, fingerprint: c.fingerprint, skipped: true}, 0) // wakes the reader
+		log.commits(&update{step: 20, skipped: true}, c.fingerprint, 0) // wakes the reader
 		<-announced
-		log.commits(&update{step: 21, fingerprint: c.fingerprint, skipped: true}, 0)
+		log.commits(&update{step: 21, skipped: true}, c.fingerprint, 0)
 		take := make(chan struct{}, 1<<10)
 		for range 10 {
 			time.Sleep(stateQuiet - time.Second)
