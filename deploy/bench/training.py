@@ -19,6 +19,7 @@ class Run:
         self.program, self.directory, self.limit, self.began = program, directory, limit, time.time()
         self.process = subprocess.Popen([program, "train", "--dir", directory, "-o", "json", *flags],
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to end"))  # as `timeout` does: the run ends, too
         self.lines = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
 
