@@ -102,8 +102,9 @@ func ReplaceOpen(path string, write func(io.Writer) error, unless func() error) 
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+		return nil, errors.Join(err, os.Remove(f.Name()), f.Close())
 	}
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 	return f, SyncDir(filepath.Dir(path))
 }
 
@@ -116,33 +117,33 @@ type File struct {
 // ReplaceAll is Replace for files of one directory that belong together: all are durable before the first takes its
 // place, and then they take their places at once, in order. Only a reader in that instant finds some of each.
 func ReplaceAll(files ...File) error {
-	var staged []string
+	var staged []*os.File
 	for _, file := range files {
 		f, err := stage(file.Path, func(w io.Writer) error {
 			_, err := w.Write(file.Content)
 			return err
 		})
 		if f != nil {
+			defer f.Close()
 			defer os.Remove(f.Name()) // what is in its place has this name no more
-			staged, err = append(staged, f.Name()), errors.Join(err, f.Close())
+			staged = append(staged, f)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	for i, file := range files {
-		if err := os.Rename(staged[i], file.Path); err != nil {
+		if err := os.Rename(staged[i].Name(), file.Path); err != nil {
 			return err
 		}
 	}
 	return SyncDir(filepath.Dir(files[0].Path))
 }
 
-// stage makes a temporary file for a path, durable and open. The caller removes it, after an error too. A random number
-// is in its name: another container's process on the same volume may have the same process id.
+// stage makes a temporary file for a path, durable, open and locked. The caller removes it, after an error too.
 func stage(path string, write func(io.Writer) error) (*os.File, error) {
 	sweep(path)
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
+	f, err := create(path)
 	if err != nil {
 		return nil, err
 	}
@@ -153,10 +154,25 @@ func stage(path string, write func(io.Writer) error) (*os.File, error) {
 	return f, errors.Join(err, f.Sync())
 }
 
-// left is for how long nothing has been written to a temporary file that a crash has left.
-const left = time.Hour
+// create makes a temporary file. A random number is in its name: another container's process on the same volume may
+// have the same process id. Its lock keeps sweep from it, which may come before that; then it makes another one. Where
+// the file system has no locks, sweep removes nothing.
+func create(path string) (*os.File, error) {
+	for range 100 {
+		f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
+		if err != nil {
+			return nil, err
+		}
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if _, lost := os.Lstat(f.Name()); lost == nil && !errors.Is(err, syscall.EWOULDBLOCK) {
+			return f, nil
+		}
+		_, _ = f.Close(), os.Remove(f.Name())
+	}
+	return nil, fmt.Errorf("%s: its temporary files are removed as soon as they are made", path)
+}
 
-// sweep removes what crashes have left of earlier replacements of path. What it cannot remove harms nothing.
+// sweep removes what crashes have left of earlier replacements of path: no process has it locked.
 func sweep(path string) {
 	entries, _ := os.ReadDir(filepath.Dir(path))
 	for _, e := range entries {
@@ -165,8 +181,12 @@ func sweep(path string) {
 		if _, err := strconv.ParseUint(number, 10, 64); err != nil || !ours || !unfinished {
 			continue
 		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > left {
-			_ = os.Remove(filepath.Join(filepath.Dir(path), e.Name()))
+		left := filepath.Join(filepath.Dir(path), e.Name())
+		if f, _, err := Open(left); err == nil {
+			if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+				_ = os.Remove(left)
+			}
+			_ = f.Close()
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 func TestOnlyRegularFilesOfABoundedSize(t *testing.T) {
@@ -181,22 +180,25 @@ func TestTwoReplaceAFile(t *testing.T) {
 	}
 }
 
-// TestWhatACrashLeftIsRemoved by a later replacement of the same file, and nothing else is.
+// TestWhatACrashLeftIsRemoved by the next replacement of the same file, and nothing else is: not what another process
+// writes at the time.
 func TestWhatACrashLeftIsRemoved(t *testing.T) {
-	dir, long := t.TempDir(), time.Now().Add(-2*left)
+	dir := t.TempDir()
 	stay := []string{"file.2.tmp", "file.tmp", "file.x.tmp", "file.3.txt", "file.5.tmp", "other.1.tmp", "1.tmp"}
 	for _, name := range append(stay, "file.1.tmp", "file.4123412341.tmp") {
 		err := os.WriteFile(filepath.Join(dir, name), nil, 0o600)
 		if name == "file.5.tmp" {
 			err = errors.Join(os.Remove(filepath.Join(dir, name)), os.Mkdir(filepath.Join(dir, name), 0o700))
 		}
-		if name != "file.2.tmp" { // which another process writes now
-			err = errors.Join(err, os.Chtimes(filepath.Join(dir, name), long, long))
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	other, err := os.Open(filepath.Join(dir, "file.2.tmp"))
+	if err = errors.Join(err, Lock(other, 0)); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
 	if err := Replace(filepath.Join(dir, "file"), nil); err != nil {
 		t.Fatal(err)
 	}
