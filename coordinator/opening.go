@@ -110,8 +110,11 @@ const mostAway = 24 << 10
 
 // recorded is the newest step that etcd's records call durable.
 func recorded(view cluster.View) (step int64) {
+	if view.Job != nil {
+		step = view.Job.DurableStep
+	}
 	if view.World != nil {
-		step = view.World.DurableStep
+		step = max(step, view.World.DurableStep)
 	}
 	if view.Done != nil {
 		step = max(step, view.Done.Step)
@@ -132,12 +135,18 @@ func (c *Coordinator) damaged(step int64) bool {
 	return err == nil && len(entries) > 0 && entries[0].Step >= step
 }
 
-// standing says whether a process is there that is in the present world, or was in the one before it: it may hold newer
-// states than the directory does.
+// standing says whether a process is there that is in the present world, or may have been in one whose record is lost:
+// it may hold newer states than the directory does.
 func standing(view cluster.View) bool {
-	return view.World != nil && slices.ContainsFunc(view.Members, func(m job.Member) bool {
-		return slices.Contains(view.World.Peers, m.Peer()) || slices.Contains(view.World.Away, m.Peer())
-	})
+	w := view.World
+	if w == nil {
+		return false
+	}
+	peers := w.Peers
+	if len(peers) == 0 {
+		peers = w.Away
+	}
+	return slices.ContainsFunc(view.Members, func(m job.Member) bool { return slices.Contains(peers, m.Peer()) })
 }
 
 // warnOfRecords says which records this leader has found unusable and written again.

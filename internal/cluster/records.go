@@ -171,8 +171,8 @@ func (r records) puts(by sealer, k keys, now time.Time) (ops []clientv3.Op, err 
 		ops = append(ops, clientv3.OpPut(key, string(value)))
 	}
 	j := *r.Job
-	if r.World != nil {
-		j.Generation, j.DurableStep = r.World.Generation, r.World.DurableStep
+	if w := r.World; w != nil && w.Generation > j.Generation { // it may name an older step than an end that is removed
+		j.Generation, j.DurableStep = w.Generation, w.DurableStep
 	}
 	if r.Done != nil {
 		j.DurableStep = max(j.DurableStep, r.Done.Step)

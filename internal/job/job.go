@@ -20,7 +20,7 @@ type Job struct {
 	// Generation is that of the world that was written with this record; 0: none was. If the world's record is lost,
 	// the next one goes on from here.
 	Generation int64 `json:"generation,omitempty"`
-	// DurableStep is the newest that the world or the end names that was written with this record.
+	// DurableStep is the newest that this world, or an end after it, names.
 	DurableStep int64 `json:"durable_step,omitempty"`
 }
 
