@@ -168,6 +168,7 @@ func TestDifferences(t *testing.T) {
 	figures := []evenweave.Figure{{Name: "accuracy", Value: 0.5}}
 	of := func(change func(*Result)) *Result {
 		r := newResult()
+		r.Observe(progress.Record{Event: progress.Step{Step: 3, Loss: 0.25}})
 		r.Observe(progress.Record{Event: progress.Evaluation{Step: 3, Figures: figures}})
 		r.Observe(progress.Record{Event: progress.Done{Step: 3, WeightsSHA256: "w", Fingerprint: "f",
 			Figures: figures}})
@@ -177,18 +178,24 @@ func TestDifferences(t *testing.T) {
 		}
 		return r
 	}
-	if d := of(nil).Differences(of(func(r *Result) { r.checkpoints[2] = "halt" })); len(d) != 0 {
-		t.Errorf("equal runs differ: %v", d)
+	again := func(loss float64) func(*Result) {
+		return func(r *Result) { r.Observe(progress.Record{Event: progress.Step{Step: 3, Loss: loss}}) }
+	}
+	for _, change := range []func(*Result){func(r *Result) { r.checkpoints[2] = "halt" }, again(0.25)} {
+		if d := of(nil).Differences(of(change)); len(d) != 0 {
+			t.Errorf("equal runs differ: %v", d)
+		}
 	}
 	for name, change := range map[string]func(*Result){
-		"weights":            func(r *Result) { r.done.WeightsSHA256 = "x" },
-		"fingerprint":        func(r *Result) { r.done.Fingerprint = "x" },
-		"step":               func(r *Result) { r.done.Step = 2 },
-		"accuracy":           func(r *Result) { r.done.Figures = nil },
-		"ledger":             func(r *Result) { r.ledger = "x" },
-		"missing evaluation": func(r *Result) { delete(r.evaluations, 3) },
-		"missing checkpoint": func(r *Result) { delete(r.checkpoints, 3) },
-		"checkpoint":         func(r *Result) { r.checkpoints[3] = "x" },
+		"weights":                   func(r *Result) { r.done.WeightsSHA256 = "x" },
+		"fingerprint":               func(r *Result) { r.done.Fingerprint = "x" },
+		"step":                      func(r *Result) { r.done.Step = 2 },
+		"accuracy":                  func(r *Result) { r.done.Figures = nil },
+		"ledger":                    func(r *Result) { r.ledger = "x" },
+		"loss of a step done again": again(0.5),
+		"missing evaluation":        func(r *Result) { delete(r.evaluations, 3) },
+		"missing checkpoint":        func(r *Result) { delete(r.checkpoints, 3) },
+		"checkpoint":                func(r *Result) { r.checkpoints[3] = "x" },
 	} {
 		if d := of(nil).Differences(of(change)); len(d) != 1 {
 			t.Errorf("%s: %v", name, d)

@@ -18,13 +18,15 @@ import (
 type Result struct {
 	mu          sync.Mutex
 	done        *progress.Done
+	steps       map[int]string // the loss; several where a step was reported again with another
 	evaluations map[int]progress.Evaluation
 	checkpoints map[int64]string // fingerprint by step, from the files
 	ledger      string
 }
 
 func newResult() *Result {
-	return &Result{evaluations: map[int]progress.Evaluation{}, checkpoints: map[int64]string{}}
+	return &Result{steps: map[int]string{}, evaluations: map[int]progress.Evaluation{},
+		checkpoints: map[int64]string{}}
 }
 
 // Observe implements progress.Observer.
@@ -34,6 +36,13 @@ func (r *Result) Observe(record progress.Record) {
 	switch e := record.Event.(type) {
 	case progress.Done:
 		r.done = &e
+	case progress.Step:
+		switch loss := fmt.Sprint(e.Loss); r.steps[e.Step] {
+		case "", loss:
+			r.steps[e.Step] = loss
+		default:
+			r.steps[e.Step] += " and " + loss
+		}
 	case progress.Evaluation:
 		r.evaluations[e.Step] = e
 	}
@@ -59,8 +68,9 @@ func (r *Result) Ledger() string { return r.ledger }
 
 // collect reads what the run left in its directory.
 func (r *Result) collect(dir string) error {
-	if r.done == nil {
-		return fmt.Errorf("the run in %s ended without a result; see %s", dir, filepath.Join(dir, "logs"))
+	if r.done == nil || len(r.steps) == 0 {
+		return fmt.Errorf("the run in %s ended without a result, or reported no step; see %s", dir,
+			filepath.Join(dir, "logs"))
 	}
 	ctx := context.Background()
 	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
@@ -127,6 +137,11 @@ func (r *Result) Differences(other *Result) []string {
 	differ("fingerprint of the state", a.Fingerprint, b.Fingerprint)
 	differ("ledger", r.ledger, other.ledger)
 	differ("test figures", fmt.Sprint(a.Figures), fmt.Sprint(b.Figures))
+	for step, loss := range r.steps {
+		if o, ok := other.steps[step]; ok { // its last reporter may have died with the report
+			differ(fmt.Sprintf("loss of step %d", step), loss, o)
+		}
+	}
 	for step, e := range r.evaluations {
 		o, ok := other.evaluations[step]
 		if !ok {
