@@ -18,7 +18,7 @@ const variables = "EVENWEAVE_"
 
 // elsewhere lists variables that set no flag: the deployment and the Makefile read them.
 var elsewhere = []string{"IMAGE", "XLA", "SUDO", "WORKER_CPUS", "COORDINATOR_CPUS", "STATUS_PORT", "PROMETHEUS_PORT",
-	"GRAFANA_PORT", "CPUID", "FAULTS", "TOOLS", "LIFELINE"}
+	"GRAFANA_PORT", "CERTS_LIFE", "CERTS_EVERY", "CPUID", "FAULTS", "TOOLS", "LIFELINE"}
 
 func variable(flag string) string {
 	return variables + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))

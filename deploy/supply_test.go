@@ -36,8 +36,8 @@ func TestPartsAreListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The build stage's image, the base, and those that Compose names; the plug-in with the CUDA one's four; the data.
-	images := strings.Count(string(compose), "    image: ") - strings.Count(string(compose), "image: ${") + 2
-	if strings.Count(string(dockerfile), "\nFROM ") != 2 || count["container"] != images+1 ||
+	images := strings.Count(string(compose), " image: ") - strings.Count(string(compose), " image: ${") + 2
+	if strings.Count(string(dockerfile), "\nFROM ") != 2 || count["container"] != images ||
 		count["library"] < 2 || count["data"] != 4 {
 		t.Errorf("parts %v, images %d", count, images)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,14 +55,14 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	needDocker(t)
 	steps := os.Getenv("EVENWEAVE_TEST_STEPS")
 	if steps == "" {
-		steps = "2500"
+		steps = "3200"
 	}
 	// Small steps, many of them: what is tested is what happens between them.
 	spec := []string{"EVENWEAVE_STEPS=" + steps, "EVENWEAVE_GLOBAL_BATCH=32", "EVENWEAVE_MICRO_BATCH=4",
 		"EVENWEAVE_SEED=7"}
-	s := newStack(t, append(spec, "EVENWEAVE_OUTPUT=json", "EVENWEAVE_CHECKPOINT_EVERY=200", "EVENWEAVE_STATUS_PORT=0",
-		"EVENWEAVE_PROMETHEUS_PORT=0",
-		"EVENWEAVE_WORKER_CPUS=0.5", "DOCKER_BUILDKIT=0")...)
+	s := newStack(t, slices.Concat(spec, shortLived(), []string{"EVENWEAVE_OUTPUT=json",
+		"EVENWEAVE_CHECKPOINT_EVERY=200", "EVENWEAVE_STATUS_PORT=0", "EVENWEAVE_PROMETHEUS_PORT=0",
+		"EVENWEAVE_WORKER_CPUS=0.5", "DOCKER_BUILDKIT=0"})...)
 	if os.Getenv("EVENWEAVE_IMAGE") == "" {
 		s.compose("build", "coordinator")
 	}
@@ -74,8 +75,8 @@ func TestNothingChangesTheWeights(t *testing.T) {
 		s.compose("up", "-d", "--no-deps", "prometheus")
 	}
 
-	t.Log("--- renew all certificates")
-	s.renew()
+	t.Log("--- all certificates are renewed")
+	s.renews()
 
 	t.Log("--- scale to 5 and back to 2")
 	s.compose("up", "-d", "--no-build", "--scale", "worker=5")
@@ -160,6 +161,9 @@ func TestNothingChangesTheWeights(t *testing.T) {
 		}
 	}
 
+	t.Log("--- what renews certificates is healthy, and can be stopped")
+	s.checkRenewal()
+
 	t.Log("--- `up` again: done already, the same result")
 	s.up()
 	var again progress.Done
@@ -227,6 +231,25 @@ func get(t *testing.T, address string) []byte {
 	return b
 }
 
+// checkOrigin asks as a web page of another origin does: the browser may not show it the answer.
+func checkOrigin(t *testing.T, address string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"/api/v1/query?query=up", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Origin", "https://evil.example")
+	client := http.Client{Timeout: bound}
+	answer, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if allowed := answer.Header.Get("Access-Control-Allow-Origin"); allowed != "" {
+		t.Errorf("%s lets %q read it", address, allowed)
+	}
+}
+
 // checkMonitoring sends the running Prometheus all queries of the dashboard.
 func checkMonitoring(t *testing.T, s *stack) {
 	t.Helper()
@@ -262,6 +285,7 @@ func checkMonitoring(t *testing.T, s *stack) {
 		}
 		t.Logf("%s = %s", query, text)
 	}
+	checkOrigin(t, prometheus)
 	var rules struct {
 		Data struct {
 			Groups []struct {

@@ -27,7 +27,7 @@ const jobName = "evenweave"
 // over is how a process of a role reaches the cluster, with the set that the stack made for it.
 func (s *stack) over(role security.Role) *security.Transport {
 	s.t.Helper()
-	if known := s.roles[role]; known != nil {
+	if known := s.roles[role]; known != nil && time.Until(known.Keys().NotAfter()) > shortLife/3 {
 		return known
 	}
 	dir := filepath.Join(s.t.TempDir(), string(role))
@@ -83,40 +83,27 @@ func (s *stack) gauge(container string, role security.Role, name string) float64
 	return 0
 }
 
-// renew replaces all certificates while the job trains: no worker is lost, and steps go on.
-func (s *stack) renew() {
+const shortLife = 90 * time.Second // of certificates, in the first minutes of the stack
+
+// shortLived has the stack make certificates of a short life.
+func shortLived() []string {
+	return []string{"EVENWEAVE_CERTS_LIFE=" + shortLife.String(), "EVENWEAVE_CERTS_EVERY=10s"}
+}
+
+// renews waits until the stack has renewed all certificates by itself while the job trains, then gives them their usual
+// life: no worker is lost, and steps go on.
+func (s *stack) renews() {
 	s.t.Helper()
 	processes := map[string]security.Role{s.containers("coordinator")[0]: security.Coordinator}
 	for _, w := range s.containers("worker") {
 		processes[w] = security.Worker
 	}
-	const expiry = "evenweave_tls_not_after_seconds"
-	before := map[string]float64{}
-	for id, role := range processes {
-		before[id] = s.gauge(id, role, expiry)
-	}
-	for _, role := range []string{"etcd", "coordinator", "worker", "metrics"} {
-		at := docker(s.t, "volume", "inspect", "--format", "{{.Mountpoint}}", s.project+"_certs-"+role)
-		if err := os.Remove(filepath.Join(at, "cert.pem")); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	s.compose("up", "-d", "--no-build", "certs")
-	if code := docker(s.t, "wait", s.compose("ps", "-aq", "certs")); code != "0" {
-		s.t.Fatalf("making certificates ended with exit code %s", code)
-	}
-	tick, limit := time.NewTicker(200*time.Millisecond), time.After(bound)
-	defer tick.Stop()
-	for id, role := range processes {
-		for s.gauge(id, role, expiry) == before[id] {
-			select {
-			case <-tick.C:
-			case <-limit:
-				s.t.Fatalf("%s %s has not taken its renewed certificate", role, id)
-			}
-		}
-	}
 	from := s.step.Step
+	s.taken(processes, 0)
+	s.env = append(s.env, "EVENWEAVE_CERTS_LIFE=", "EVENWEAVE_CERTS_EVERY=") // as if never set
+	s.compose("up", "-d", "--no-build", "--no-deps", "renewal")
+	s.taken(processes, 24*time.Hour)
+	s.t.Log(s.compose("logs", "--no-log-prefix", "renewal"))
 	s.await("steps with renewed certificates", func(e progress.Event) bool {
 		if w, ok := e.(progress.World); ok && !w.Planned {
 			s.t.Errorf("the renewal cost a world: %s", w.Reason)
@@ -124,6 +111,50 @@ func (s *stack) renew() {
 		step, ok := e.(progress.Step)
 		return ok && step.Step >= from+100
 	})
+}
+
+// taken waits until each process uses another certificate than now, with more than this time left.
+func (s *stack) taken(processes map[string]security.Role, left time.Duration) {
+	s.t.Helper()
+	const expiry = "evenweave_tls_not_after_seconds"
+	before := map[string]float64{}
+	for id, role := range processes {
+		before[id] = s.gauge(id, role, expiry)
+	}
+	tick, limit := time.NewTicker(200*time.Millisecond), time.After(bound)
+	defer tick.Stop()
+	for id, role := range processes {
+		for {
+			now := s.gauge(id, role, expiry)
+			if now != before[id] && time.Until(time.Unix(int64(now), 0)) > left {
+				break
+			}
+			select {
+			case <-tick.C:
+			case <-limit:
+				s.t.Fatalf("%s %s has not taken a renewed certificate", role, id)
+			}
+		}
+	}
+}
+
+// checkRenewal checks that what renews certificates is up and healthy, and ends at once when asked to.
+func (s *stack) checkRenewal() {
+	s.t.Helper()
+	id := s.containers("renewal")[0]
+	tick, limit := time.NewTicker(time.Second), time.After(bound)
+	defer tick.Stop()
+	for docker(s.t, "inspect", "--format", "{{.State.Health.Status}}", id) != "healthy" {
+		select {
+		case <-tick.C:
+		case <-limit:
+			s.t.Fatalf("renewal is not healthy: %s", docker(s.t, "inspect", "--format", "{{json .State.Health}}", id))
+		}
+	}
+	s.compose("stop", "renewal")
+	if state := docker(s.t, "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", id); state != "exited 0" {
+		s.t.Errorf("renewal, asked to end: %s, want exited 0", state)
+	}
 }
 
 // listening lists the TCP ports of a container that are not on loopback.
