@@ -7,7 +7,7 @@ BIN  := bin/evenweave
 # GoMLX's "go" backend converts pointers in a way that -race's checkptr refuses.
 RACE := -race -gcflags=all=-d=checkptr=0
 
-.PHONY: help setup setup-cuda build run test test-compose test-browser test-interop test-kubernetes race fuzz bench lint sbom licenses vuln pin proto cross rename clean
+.PHONY: help setup setup-cuda build run test test-compose test-browser test-interop test-kubernetes test-load race fuzz bench lint sbom licenses vuln pin proto cross rename clean
 help: ## what can be made
 	@awk -F': .*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -44,6 +44,9 @@ test-interop: setup build ## reads what is written for other programs with those
 
 test-kubernetes: setup build ## trains on a real cluster: scaling, deletions, the weights of a local run; skipped where there is none
 	deploy/kubernetes/test.sh
+
+test-load: ## 10,000 connections and 1,000 requests for states while a cluster trains, in one process: 6 minutes
+	EVENWEAVE_TEST_LOAD=1 $(GO) test -v -count=1 -timeout 15m -run '^TestHeavyLoadStopsNoStep$$' ./internal/local
 
 # Where goroutines share memory. Everything: make race PACKAGES=./...
 PACKAGES ?= . ./allreduce/... ./internal/chaos ./checkpoint ./cli ./internal/cluster ./coordinator ./dataset ./fashion/evaluate ./internal/local ./internal/policy ./internal/processors ./internal/progress ./proto ./internal/security ./internal/serving ./internal/simulation ./internal/telemetry ./internal/tracing ./internal/transfer ./internal/verify ./internal/web ./worker

@@ -1,85 +1,139 @@
 package local_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"encoding/binary"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
+	"evenweave/coordinator"
 	"evenweave/internal/progress"
 	"evenweave/internal/security"
-	"evenweave/proto"
+	"evenweave/worker"
 )
 
+// load is how many callers there are at once.
+type load struct {
+	silent int           // connections to each port, that say nothing
+	asking int           // connections that ask for states, 32 at once each
+	pace   time.Duration // of a worker's micro-batches, of which a step has four
+}
+
 // TestLoadStopsNoStep: callers that say nothing, say it slowly, ask for much and read nothing, or come again and again,
-// with a stolen certificate too, cost a bounded amount of memory, stop no step, and are all given up.
+// with a stolen certificate too, cost a bounded amount of memory, stop no step, and are all given up. Meanwhile all
+// certificates are renewed twice, and afterwards a worker joins.
 func TestLoadStopsNoStep(t *testing.T) {
-	s := startSecured(t, 600)
-	want := calmRun(t, s.steps)
-	s.hire("a", time.Hour)
-	s.hire("b", time.Hour)
+	// Fewer than the places of a port, so that all are given up in one round.
+	load{silent: 30, asking: 10, pace: 50 * time.Millisecond}.stopsNoStep(t)
+}
+
+// TestHeavyLoadStopsNoStep: the same with 10,000 silent connections, which fill the places of each port again and
+// again, and more than 1,000 states. It takes six minutes.
+func TestHeavyLoadStopsNoStep(t *testing.T) {
+	if os.Getenv("EVENWEAVE_TEST_LOAD") == "" {
+		t.Skip("takes six minutes: run `make test-load`")
+	}
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
+	files.Cur = files.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
+	silent := min(2000, (int(min(files.Max, 1<<20))-2000)/5)
+	t.Logf("this process may have %d descriptors: %d silent connections to each port", files.Max, silent)
+	load{silent: silent, asking: 34, pace: 250 * time.Millisecond}.stopsNoStep(t)
+}
+
+func (l load) stopsNoStep(t *testing.T) {
+	evaluates := func(c *coordinator.Config) { c.Model = wideTask{newWide()} }
+	s := startSecured(t, 600, evaluates)
+	s.pace = l.pace
+	endpoint := etcd(t)
+	calm := startCoordinator(t, endpoint, t.TempDir(), spec(s.steps), evaluates)
+	ended(t, "the calm run", startWorker(endpoint, "w", wideOf(func(int64) {})).done, nil)
+	want := await(t, calm.events, "its end", anyOf[progress.Done])
+	opens := func(c *worker.Config) { c.Open = wideOf(s.gate) }
+	s.hire("a", time.Hour, opens)
+	s.hire("b", time.Hour, opens)
 	operator := s.authority.over("operator", security.Operator, "test")
 	await(t, s.events, "a world of two", func(w progress.World) bool { return w.Size == 2 })
 	await(t, s.events, "a step", func(e progress.Step) bool { return e.Step > int(s.steps/3) })
 	v := records(t, operator, s.endpoint())
-	ports := []string{s.pages, v.Leader.Address, v.Members[0].Address, v.Members[1].Address}
+	a, b := v.Members[0].Address, v.Members[1].Address
 	before := heap()
 
 	ctx, stop := context.WithCancel(t.Context())
-	var callers sync.WaitGroup
+	var callers, dripping sync.WaitGroup
 	defer callers.Wait()
+	defer dripping.Wait()
 	defer stop()
-	var silent []net.Conn
-	var halves []*http2.Framer
-	for _, port := range ports {
-		for range 40 { // fewer than the places, so that all are given up in one round
-			silent = append(silent, dialed(t, port))
-		}
-		callers.Go(func() { drips(ctx, port) })
-		callers.Go(func() { comesAgain(ctx, port) })
-	}
 	stolen := s.over["b"]
-	for range 8 {
-		callers.Go(func() { asksForStates(ctx, t, stolen, v.Members[0].Address, v.Job.UUID) })
-		halves = append(halves, saysHalf(t, stolen, v.Members[0].Address))
+	var states requests
+	for i := 0; i < l.asking || states.sending.Load() == 0 && i < l.asking+16; i++ {
+		c := calls(t, stolen, []string{a, b}[i%2])
+		callers.Go(func() { states.asks(ctx, c, v.Job.UUID, int64(s.events.lastStep())) })
+		s.stepOn("a step", i%2) // one state a step of two connections
+	}
+	for i := range 8 {
+		c := calls(t, stolen, []string{a, b}[i%2])
+		dripping.Go(c.saysHello)
+	}
+	ports := []string{s.pages, s.open, v.Leader.Address, a, b}
+	for name, d := range s.drips(stolen, operator, ports, a) {
+		dripping.Go(func() { d.givenUp(t, name) })
+	}
+	var silent []net.Conn
+	for _, port := range ports {
+		callers.Go(func() { comesAgain(ctx, port) })
+		silent = append(silent, fills(t, port, l.silent)...)
 	}
 	s.stepOn("steps under load", 5)
-	if grown := heap() - before; grown > 64<<20 {
+	until(t, "most requests for states are refused", func() bool {
+		return states.ended.Load()+states.sending.Load() == states.asked.Load()
+	})
+	grown, sending := heap()-before, states.sending.Load()
+	t.Logf("%d silent connections, %d states asked for, of which %d are sent and not read: %d MiB of memory",
+		len(silent), states.asked.Load(), sending, grown>>20)
+	if grown > 64<<20 {
 		t.Errorf("the load took %d bytes of memory", grown)
 	}
+	if sending == 0 || sending > 2*4 {
+		t.Errorf("%d states are being sent, expected four of each member at most", sending)
+	}
+	begun := time.Now()
 	for _, c := range silent {
 		_ = c.SetReadDeadline(time.Now().Add(deadline))
 		if _, err := io.Copy(io.Discard, c); err != nil {
-			t.Errorf("a silent caller: %v, expected the end of the connection", err)
+			t.Fatalf("a silent caller: %v, expected the end of the connection", err)
 		}
 		_ = c.Close()
 	}
-	for _, f := range halves {
-		for ended := false; !ended; {
-			frame, err := f.ReadFrame()
-			if err != nil {
-				t.Errorf("half a message: %v, expected the end of the stream", err)
-				break
-			}
-			h, ok := frame.(*http2.HeadersFrame)
-			ended = ok && h.StreamEnded()
-		}
+	dripping.Wait()
+	t.Logf("all are given up after %v", time.Since(begun).Round(time.Second))
+	for i := range 2 {
+		s.renewAll(operator, time.Duration(i+2)*time.Hour)
+	}
+	if l.asking > 10 { // a minute later
+		until(t, "states that no caller reads are given up", func() bool {
+			return states.ended.Load() == states.asked.Load()
+		})
 	}
 	stop()
 	callers.Wait()
+	if n := states.strange.Load(); n > 0 {
+		t.Errorf("%d replies are neither a refusal nor a state that was given up", n)
+	}
 	s.stepOn("steps after it", 5)
+	s.hire("c", time.Hour, opens)
+	await(t, s.events, "a world of three", func(w progress.World) bool { return w.Size == 3 })
 	if why := s.unplanned(v.World.Generation); len(why) > 0 {
 		t.Errorf("the load broke a step: %q", why)
 	}
@@ -94,29 +148,19 @@ func heap() int64 {
 	return int64(m.HeapInuse + m.StackInuse)
 }
 
-func dialed(t *testing.T, port string) net.Conn {
+// fills makes n connections to a port.
+func fills(t *testing.T, port string, n int) (all []net.Conn) {
 	t.Helper()
-	c, err := net.Dial("tcp", port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c
-}
-
-// drips begins a handshake and sends a byte of it now and then.
-func drips(ctx context.Context, port string) {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", port)
-	if err != nil {
-		return
-	}
-	defer c.Close()
-	for _, b := range []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") {
-		if _, err := c.Write([]byte{b}); err != nil || !waits(ctx, time.Second) {
-			return
+	for range n {
+		c, err := net.DialTimeout("tcp", port, deadline)
+		if err != nil {
+			t.Fatalf("connection %d of %d: %v: does this machine hold as many that are not accepted "+
+				"(net.core.somaxconn)?", len(all), n, err)
 		}
+		t.Cleanup(func() { _ = c.Close() })
+		all = append(all, c)
 	}
-	<-ctx.Done()
+	return all
 }
 
 // comesAgain makes and drops ten connections a second.
@@ -137,59 +181,8 @@ func waits(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// asksForStates asks for more than are sent at a time, on all streams of a connection, and reads nothing.
-func asksForStates(ctx context.Context, t *testing.T, as *security.Transport, address, job string) {
-	c, err := grpc.NewClient("passthrough:///"+address, as.Options(security.Worker)...)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer c.Close()
-	for range 40 { // with eight callers: more than the streams of a connection, and of states
-		asking, stop := context.WithTimeout(ctx, time.Second)
-		defer stop()
-		_, err := proto.NewMemberClient(c).State(asking, &proto.StateRequest{Job: job, Step: 1})
-		if code := status.Code(err); err != nil && ctx.Err() == nil && code != codes.DeadlineExceeded {
-			t.Errorf("asking for a state: %v", err)
-		}
-	}
-	<-ctx.Done()
-}
-
-// saysHalf opens a ring's stream and sends its first message in small frames, but not to its end. The member gives the
-// stream up.
-func saysHalf(t *testing.T, as *security.Transport, address string) *http2.Framer {
-	t.Helper()
-	config := as.HTTPClient(security.Worker)
-	config.NextProtos = []string{"h2"}
-	c, err := tls.Dial("tcp", address, config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetReadDeadline(time.Now().Add(deadline))
-	framer := http2.NewFramer(c, c)
-	var fields bytes.Buffer
-	encoder := hpack.NewEncoder(&fields)
-	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":path", "/evenweave.Ring/Link"},
-		{":authority", "x"}, {"content-type", "application/grpc+evenweave-frame"}, {"te", "trailers"}} {
-		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
-	}
-	_, err = c.Write([]byte(http2.ClientPreface))
-	if err == nil {
-		err = framer.WriteSettings()
-	}
-	if err == nil {
-		err = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fields.Bytes(), EndHeaders: true})
-	}
-	message := binary.BigEndian.AppendUint32([]byte{0}, 60_000)
-	for message = append(message, make([]byte, 50*1025)...); err == nil && len(message) > 0; {
-		n := min(1025, len(message))
-		err = framer.WriteData(1, false, message[:n])
-		message = message[n:]
-	}
-	if err != nil {
-		t.Errorf("sending half a message: %v", err)
-	}
-	return framer
+// requests counts requests for states.
+type requests struct {
+	asked, sending, ended atomic.Int64 // sending: the reply has begun
+	strange               atomic.Int64 // ended in another way than expected
 }

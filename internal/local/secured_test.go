@@ -81,6 +81,8 @@ func free(t *testing.T) string {
 type secured struct {
 	authority
 	steps      int64
+	pace       time.Duration // of a micro-batch past a third of the steps
+	changes    []func(*coordinator.Config)
 	etcd       *etcdtest.Server
 	dir, pages string
 	open       string // where the coordinator is asked without TLS: its page, and probes
@@ -95,11 +97,12 @@ type secured struct {
 }
 
 // startSecured starts a cluster without workers.
-func startSecured(t *testing.T, steps int64) *secured {
+func startSecured(t *testing.T, steps int64, changes ...func(*coordinator.Config)) *secured {
 	t.Helper()
 	a := newAuthority(t, "test")
-	s := &secured{authority: a, steps: steps, etcd: etcdtest.StartTLS(t, a.issue("etcd", security.Etcd, time.Hour)),
-		dir: t.TempDir(), said: new(said), over: map[string]*security.Transport{}, workers: map[string]*hired{},
+	s := &secured{authority: a, steps: steps, pace: 20 * time.Millisecond, changes: changes,
+		etcd: etcdtest.StartTLS(t, a.issue("etcd", security.Etcd, time.Hour)),
+		dir:  t.TempDir(), said: new(said), over: map[string]*security.Transport{}, workers: map[string]*hired{},
 		released: make(chan struct{})}
 	s.coordinate("coordinator")
 	return s
@@ -112,9 +115,10 @@ func (s *secured) coordinate(process string) {
 	s.t.Helper()
 	s.pages, s.open = free(s.t), free(s.t)
 	s.lead = s.load(process, security.Coordinator, "test", time.Hour)
-	l := startCoordinator(s.t, s.endpoint(), s.dir, spec(s.steps), func(c *coordinator.Config) {
+	secure := func(c *coordinator.Config) {
 		c.Over, c.HTTPS, c.HTTP, c.Limits.Expect, c.Log = s.lead, s.pages, s.open, 2, s.said.log()
-	})
+	}
+	l := startCoordinator(s.t, s.endpoint(), s.dir, spec(s.steps), append(s.changes, secure)...)
 	s.events, s.resign, s.done = l.events, l.resign, l.done
 	s.t.Cleanup(l.resign)
 }
@@ -125,24 +129,26 @@ func (s *secured) coordinate(process string) {
 func (s *secured) hire(id string, life time.Duration, changes ...func(*worker.Config)) {
 	s.t.Helper()
 	over := s.authority.load(id, security.Worker, "test", life)
-	slow := gated(func(step int64) {
-		pause := 20 * time.Millisecond
-		if step >= s.steps-100 {
-			pause = 2 * time.Second
-		}
-		if step >= s.steps/3 {
-			select {
-			case <-s.released:
-			case <-time.After(pause):
-			}
-		}
-		if step >= s.steps-3 {
-			<-s.released
-		}
-	})
 	s.over[id] = over
-	s.workers[id] = hire(s.endpoint(), id, false, slow, append(changes,
+	s.workers[id] = hire(s.endpoint(), id, false, gated(s.gate), append(changes,
 		func(c *worker.Config) { c.Over, c.Log = over, s.said.log() })...)
+}
+
+// gate is where its workers wait before each micro-batch.
+func (s *secured) gate(step int64) {
+	pause := s.pace
+	if step >= s.steps-100 {
+		pause = 2 * time.Second
+	}
+	if step >= s.steps/3 {
+		select {
+		case <-s.released:
+		case <-time.After(pause):
+		}
+	}
+	if step >= s.steps-3 {
+		<-s.released
+	}
 }
 
 // said is text that processes write.
