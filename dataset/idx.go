@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"evenweave"
+	"evenweave/internal/regular"
 )
 
 const (
@@ -105,6 +106,11 @@ type idxSource struct {
 }
 
 func openIDX(dir, images, labels string) (*idxSource, error) {
+	for _, name := range []string{images, labels} {
+		if err := looksLikeIDX(filepath.Join(dir, name)); err != nil {
+			return nil, err
+		}
+	}
 	files, err := OpenFiles(dir, images, labels)
 	if err != nil {
 		return nil, err
@@ -153,15 +159,43 @@ func readIDX(files *Files, i int) (axes []int, read func(p []byte, offset int64)
 		}
 		return axes, func(p []byte, offset int64) error { copy(p, payload[offset:]); return nil }, nil
 	}
-	axes, err = idxHeader(in)
+	axes, header, err := plainIDX(path, in, files.Size(i))
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	header := int64(4 + 4*len(axes))
-	if want := header + int64(product(axes)); files.Size(i) != want {
-		return nil, nil, fmt.Errorf("%s has %d bytes: expected %d for its axes %v", path, files.Size(i), want, axes)
+		return nil, nil, err
 	}
 	return axes, func(p []byte, offset int64) error { return files.ReadAt(i, p, header+offset) }, nil
+}
+
+// plainIDX returns the axes of a file that is not packed, and where its payload begins.
+func plainIDX(path string, r io.Reader, size int64) (axes []int, header int64, err error) {
+	if axes, err = idxHeader(r); err != nil {
+		return nil, 0, fmt.Errorf("%s: %w", path, err)
+	}
+	header = int64(4 + 4*len(axes))
+	if want := header + int64(product(axes)); size != want {
+		return nil, 0, fmt.Errorf("%s has %d bytes: expected %d for its axes %v", path, size, want, axes)
+	}
+	return axes, header, nil
+}
+
+// looksLikeIDX refuses by its first bytes and its size what is no IDX file, before all of it is hashed.
+func looksLikeIDX(path string) error {
+	f, size, err := regular.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if filepath.Ext(path) != ".gz" {
+		_, _, err := plainIDX(path, f, size)
+		return err
+	}
+	if most := int64(maxUnpacked + maxUnpacked>>8); size > most { // packing adds no more
+		return fmt.Errorf("%s has %d bytes: expected at most %d", path, size, most)
+	}
+	if _, err := gzip.NewReader(f); err != nil {
+		return fmt.Errorf("%s: damaged gzip file: %w", path, err)
+	}
+	return nil
 }
 
 // idxHeader reads two zero bytes, the type of an element (8: unsigned byte), the number of axes, and the axes, each of

@@ -3,6 +3,7 @@ package dataset
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -151,6 +152,11 @@ func TestWhatIsNoIDXFile(t *testing.T) {
 		"has another length: expected 1073741824": func(path string) error {
 			return os.WriteFile(path, packed(idx(make([]byte, 1<<20), 1<<20, 1<<10)), 0o600)
 		},
+		"expected at most 1077936128": func(path string) error { return sparse(path, nil) },
+		"it begins with 00000000":     func(path string) error { return sparse(strings.TrimSuffix(path, ".gz"), nil) },
+		"has 107374182400 bytes: expected 1048588": func(path string) error {
+			return sparse(strings.TrimSuffix(path, ".gz"), idx(nil, 1<<10, 1<<10))
+		},
 	} {
 		files := small()
 		delete(files, "train-images-idx3-ubyte")
@@ -191,4 +197,9 @@ func FuzzIDX(f *testing.F) {
 			t.Errorf("%s was accepted: %v", name, err)
 		}
 	})
+}
+
+// sparse is a file of 100 GB, of zeros behind its first bytes, that takes no room on the disk.
+func sparse(path string, first []byte) error {
+	return errors.Join(os.WriteFile(path, first, 0o600), os.Truncate(path, 100<<30))
 }

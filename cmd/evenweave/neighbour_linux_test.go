@@ -18,8 +18,10 @@ import (
 // beNeighbour makes this binary another user of the machine.
 const beNeighbour = "be-a-neighbour"
 
-// neighbour tries what another user would, and prints what succeeds. public is a socket that every user may use.
-func neighbour(sockets, public string) {
+// neighbour tries what another user would, and prints what succeeds. public is a socket that every user may use, and
+// checkpoint a file of the run's directory.
+func neighbour(sockets, public, checkpoint string) {
+	run := filepath.Dir(filepath.Dir(checkpoint))
 	for what, try := range map[string]func() error{
 		"dialled the public socket": func() error { return dials(public) },
 		"dialled etcd":              func() error { return dials(sockets + "/etcd.sock") },
@@ -36,6 +38,10 @@ func neighbour(sockets, public string) {
 			return err
 		},
 		"opened it for others": func() error { return os.Chmod(sockets, 0o777) },
+		"read a checkpoint":    func() error { _, err := os.ReadFile(checkpoint); return err },
+		"listed the run":       func() error { _, err := os.ReadDir(run); return err },
+		"opened the lock":      func() error { _, err := os.Open(run + "/lock"); return err },
+		"read where etcd is":   func() error { _, err := os.ReadFile(run + "/run.json"); return err },
 	} {
 		if try() == nil {
 			fmt.Println(what)
@@ -52,7 +58,8 @@ func dials(socket string) error {
 }
 
 // TestOnlyThePageIsReachable: while a run trains, its processes listen on one TCP port, the page's, and another user
-// neither reaches nor blocks the sockets that they talk over. The commands for the run find them.
+// neither reaches nor blocks the sockets that they talk over, nor reads what the run keeps. The commands for the run
+// find them.
 func TestOnlyThePageIsReachable(t *testing.T) {
 	data, dir := needData(t), t.TempDir()
 	free, err := local.PageAddress("127.0.0.1:0") // which no outgoing connection takes meanwhile
@@ -84,11 +91,16 @@ func TestOnlyThePageIsReachable(t *testing.T) {
 				t.Errorf("%v: %v\n%s", asked, err, out)
 			}
 		}
-		tryAsNeighbour(t, filepath.Dir(etcd))
+		checkpoints, err := filepath.Glob(filepath.Join(dir, "checkpoints", "step-*.ckpt")) // the initial one at least
+		if err != nil || len(checkpoints) == 0 {
+			t.Errorf("no checkpoint is in %s: %v", dir, err)
+			return
+		}
+		tryAsNeighbour(t, filepath.Dir(etcd), checkpoints[0])
 	}, tiny(data, dir, "--workers", "2", "--steps", endless, "--http", free)...)
 }
 
-func tryAsNeighbour(t *testing.T, sockets string) {
+func tryAsNeighbour(t *testing.T, sockets, checkpoint string) {
 	if os.Geteuid() != 0 {
 		t.Log("not tried as another user: only root can")
 		return
@@ -103,7 +115,7 @@ func tryAsNeighbour(t *testing.T, sockets string) {
 	if err := os.Chmod(public, 0o777); err != nil {
 		t.Error(err)
 	}
-	cmd := exec.Command("/proc/self/exe", beNeighbour, sockets, public)
+	cmd := exec.Command("/proc/self/exe", beNeighbour, sockets, public, checkpoint)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()

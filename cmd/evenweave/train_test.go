@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beEvenweave) != "" {
 		main()
 	}
-	if len(os.Args) == 4 && os.Args[1] == beNeighbour {
-		neighbour(os.Args[2], os.Args[3])
+	if len(os.Args) == 5 && os.Args[1] == beNeighbour {
+		neighbour(os.Args[2], os.Args[3], os.Args[4])
 		return
 	}
 	evenweavetest.ClearVariables()

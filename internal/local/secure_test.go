@@ -2,10 +2,8 @@ package local_test
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -42,7 +40,7 @@ func TestTrainingOverTLS(t *testing.T) {
 	v := records(t, operator, endpoint)
 	ports := map[string]string{"etcd": strings.TrimPrefix(endpoint, "https://"), "pages": pages, "page": s.open,
 		"coordinator": v.Leader.Address, "a": v.Members[0].Address, "b": v.Members[1].Address}
-	knock(t, ports)
+	knock(t, a, ports)
 	others := newAuthority(t, "test")
 	for name, address := range ports {
 		if name == "etcd" || name == "pages" || name == "page" {
@@ -280,55 +278,4 @@ func asks(t *testing.T, over *security.Transport, address string) error {
 	defer stop()
 	_, err = proto.NewMemberClient(c).Probe(ctx, &proto.ProbeRequest{})
 	return err
-}
-
-// knock tries plain text, no certificate and TLS 1.2 at each port: no answer but a refusal comes.
-func knock(t *testing.T, ports map[string]string) {
-	t.Helper()
-	for name, address := range ports {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = c.SetDeadline(time.Now().Add(deadline))
-		_, _ = io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-		got, _ := io.ReadAll(io.LimitReader(c, 1<<10))
-		if text := string(got); strings.Contains(text, "\x00\x00") && len(text) > 100 {
-			t.Errorf("%s answers plain text with %q", name, text)
-		}
-		_ = c.Close()
-		for caller, config := range map[string]*tls.Config{
-			"no certificate": {InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}},
-			"TLS 1.2":        {InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12},
-		} {
-			client := &http.Client{Timeout: deadline, Transport: &http.Transport{TLSClientConfig: config,
-				DisableKeepAlives: true, ForceAttemptHTTP2: true}}
-			for _, page := range []string{"/status", "/v3/kv/range", "/metrics", "/health", "/checkpoint", "/page/x/"} {
-				answer, err := asPage(client, name, address+page)
-				if err != nil {
-					continue
-				}
-				_ = answer.Body.Close()
-				if answer.StatusCode < 400 || answer.Header.Get("Access-Control-Allow-Origin") != "" {
-					t.Errorf("%s at %s%s: %s", caller, name, page, answer.Status)
-				}
-			}
-		}
-	}
-}
-
-// asPage asks as a web page of another origin does whose name has been made to lead here.
-func asPage(client *http.Client, port, at string) (*http.Response, error) {
-	scheme := map[bool]string{true: "http://", false: "https://"}[port == "page"]
-	r, err := http.NewRequest(http.MethodPost, scheme+at, strings.NewReader(`{"key":"L2V2"}`))
-	if strings.HasSuffix(at, "/x/") || strings.HasSuffix(at, "metrics") {
-		r, err = http.NewRequest(http.MethodGet, scheme+at, nil)
-	}
-	if err != nil {
-		return nil, err
-	}
-	r.Host = "rebound.example"
-	r.Header.Set("Origin", "https://evil.example")
-	r.Header.Set("Content-Type", "text/plain")
-	return client.Do(r)
 }
