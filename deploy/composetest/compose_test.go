@@ -55,7 +55,7 @@ func TestNothingChangesTheWeights(t *testing.T) {
 	needDocker(t)
 	steps := os.Getenv("EVENWEAVE_TEST_STEPS")
 	if steps == "" {
-		steps = "3200"
+		steps = "5000"
 	}
 	// Small steps, many of them: what is tested is what happens between them.
 	spec := []string{"EVENWEAVE_STEPS=" + steps, "EVENWEAVE_GLOBAL_BATCH=32", "EVENWEAVE_MICRO_BATCH=4",
