@@ -64,7 +64,7 @@ func (p *Policy) tick(now time.Time) []any {
 	if slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return p.waits(peer.ID) }) {
 		out = append(out, p.probeAll(now)...)
 	}
-	return out
+	return append(out, p.missing(now)...)
 }
 
 // waits reports whether this member of the world has reported that its collective takes long.
@@ -180,6 +180,10 @@ func (p *Policy) arbitrate(now time.Time) []any {
 		return out
 	}
 	if !q.settled && !p.settle(now) {
+		if p.arbitration == nil {
+			return p.note("members report that their collective failed, and none of them answers a probe: this " +
+				"coordinator may be cut off from them, or too busy")
+		}
 		return nil
 	}
 	if p.failure != "" {

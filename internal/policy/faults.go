@@ -23,6 +23,8 @@ const (
 	maxUnopened   = 3
 	unopenedPause = 100 * time.Millisecond
 	unopenedMost  = 10 * time.Second
+	// enterWithin is how long a member may take to enter a world before it is named.
+	enterWithin = 30 * time.Second
 )
 
 // ownFaults counts, by member, the errors at one step that were no peer's fault. A commit ends the count.
@@ -89,6 +91,24 @@ func (p *Policy) hung(now time.Time, id string) []any {
 	s.stuck = true
 	return []any{Note{fmt.Sprintf("%s answers, but hangs in generation %d, so it is not used: end its process",
 		id, s.report.Generation)}}
+}
+
+// missing names members that have not entered the present world long after it was published: the policy waits for them.
+func (p *Policy) missing(now time.Time) []any {
+	if p.world == nil || p.opened == p.world.Generation || now.Sub(p.observed) < enterWithin {
+		return nil
+	}
+	var ids []string
+	for _, peer := range p.world.Peers {
+		if p.present(peer) && p.standing(peer.ID).report.Generation < p.world.Generation {
+			ids = append(ids, peer.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return p.note(fmt.Sprintf("world %d waits for %s: in a long step, or out of reach of etcd, of the other members or "+
+		"of this coordinator", p.world.Generation, strings.Join(ids, ", ")))
 }
 
 // Rests reports whether a member in this phase is free to enter a world.

@@ -137,6 +137,7 @@ type Policy struct {
 	voids        int                        // failures in a row that only paused members reported
 	unopened     int                        // worlds in a row that did not open
 	published    time.Time                  // when the last world was published
+	observed     time.Time                  // when the present world was first seen
 	waitingSince time.Time                  // since when a forced world waits for reports; zero: none waits
 	dismissed    map[string]string          // by registered member: why it must end
 	noted        string
@@ -210,7 +211,7 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		if p.world == nil && p.pending == 0 {
 			p.found = w.Generation
 		}
-		p.world, p.arbitration, p.ranks = w, nil, make(map[string]int, w.Size())
+		p.world, p.observed, p.arbitration, p.ranks = w, now, nil, make(map[string]int, w.Size())
 		for rank, peer := range w.Peers {
 			p.ranks[peer.ID] = rank
 		}
