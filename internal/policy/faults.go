@@ -107,8 +107,8 @@ func (p *Policy) missing(now time.Time) []any {
 	if len(ids) == 0 {
 		return nil
 	}
-	return p.note(fmt.Sprintf("world %d waits for %s: in a long step, or out of reach of etcd, of the other members or "+
-		"of this coordinator", p.world.Generation, strings.Join(ids, ", ")))
+	return p.note(fmt.Sprintf("world %d waits for %s: in a long step, or out of reach of etcd, of the other members "+
+		"or of this coordinator", p.world.Generation, strings.Join(ids, ", ")))
 }
 
 // Rests reports whether a member in this phase is free to enter a world.

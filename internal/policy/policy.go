@@ -211,6 +211,7 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		if p.world == nil && p.pending == 0 {
 			p.found = w.Generation
 		}
+		p.waitingSince = time.Time{} // a later failure waits for reports, too
 		p.world, p.observed, p.arbitration, p.ranks = w, now, nil, make(map[string]int, w.Size())
 		for rank, peer := range w.Peers {
 			p.ranks[peer.ID] = rank
