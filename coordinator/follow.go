@@ -92,6 +92,7 @@ func (d *dialer) follow(ctx context.Context, j job.Job, member, address string, 
 		case n > 0:
 			wait, latest, said = refollow, time.Now(), false
 			in.send(ctx, followed{member: member, address: address})
+		case status.Code(err) == codes.Unavailable: // no process answers there: probes find that out
 		case !said && time.Since(latest) > d.quiet:
 			said = true
 			in.send(ctx, followed{member: member, address: address, noStatus: err})

@@ -3,11 +3,11 @@
 
 usage: recovery.py KILLS PROGRAM [flag of `train`...]
 
-It trains in a new directory, kills a worker (SIGKILL) KILLS times, each after three calm steps, then adds a worker,
+It trains in a new directory, kills a worker (SIGKILL) KILLS times, each after four calm steps, then adds a worker,
 and interrupts the run. Every figure is printed as one JSON line; gaps are between the commits of two steps."""
 import os, signal, statistics, sys, tempfile, time
 
-from training import Run, peak, say
+from training import Run, peak, say, seconds
 
 if len(sys.argv) < 3:
     sys.exit(__doc__)
@@ -30,14 +30,15 @@ try:
     for n in range(kills):
         _, median = calm(3)
         members = run.status()["members"]
+        before = run.event("step")["generation"]
         killed = time.time()
         os.kill(members[n % len(members)]["pid"], signal.SIGKILL)
-        while (next_commit := run.step()[0]) < killed + 0.05:
+        while (event := run.event("step"))["generation"] == before:
             pass
-        gaps.append(next_commit - killed)
+        gaps.append(seconds(event["time"]) - killed)
         say(what="kill to next commit", seconds=round(gaps[-1], 3), step_seconds=round(median, 3))
-        while len(run.status()["members"]) < len(members):
-            run.step()
+        while run.step()[1] < len(members):
+            pass
     if gaps:
         gaps.sort()
         say(what="kills", count=len(gaps), p50=round(gaps[len(gaps) // 2], 3),
