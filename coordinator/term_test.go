@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -154,6 +155,19 @@ func TestAMemberThatGivesNoStatusIsNamed(t *testing.T) {
 	one.tasks.Wait()
 	if len(one.inputs) > 0 {
 		t.Errorf("said again: %+v", <-one.inputs)
+	}
+}
+
+// TestAMemberThatHasEndedIsNotNamed for giving no status: probes find out that nothing answers at its address.
+func TestAMemberThatHasEndedIsNotNamed(t *testing.T) {
+	one, _ := leading(t)
+	d := one.dialer
+	d.keys, d.quiet = func(string) []string { return nil }, 0
+	ctx, stop := context.WithTimeout(t.Context(), 2*refollow) // two tries or more; one would be enough
+	defer stop()
+	d.follow(ctx, *one.members.job(), "a", "unix:"+filepath.Join(t.TempDir(), "gone.sock"), 0, one.inputs)
+	if len(one.inputs) > 0 {
+		t.Errorf("%+v", <-one.inputs)
 	}
 }
 
