@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"evenweave/internal/local"
 )
 
 // signalAt sends signals once the step has been committed, and returns what was printed.
@@ -70,6 +72,44 @@ func TestSignalToEveryProcess(t *testing.T) {
 				whole.Weights)
 		}
 		reached = stopped.Step
+	}
+}
+
+// TestARunThatIsFoundCanBeScaled: at once, also where an earlier run of the directory was scaled to another count; and
+// the count that is asked for is not taken back.
+func TestARunThatIsFoundCanBeScaled(t *testing.T) {
+	data, dir := needData(t), t.TempDir()
+	for _, asked := range []int{3, 1} {
+		cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", endless)...)
+		pipe, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		often, limit := time.NewTicker(time.Millisecond), time.Now().Add(deadline)
+		for _, err := local.Find(dir); err != nil && time.Now().Before(limit); _, err = local.Find(dir) {
+			<-often.C
+		}
+		often.Stop()
+		if out, err := program(t, "scale", fmt.Sprint(asked), "--dir", dir).CombinedOutput(); err != nil {
+			t.Errorf("the run is found, but not scaled: %v\n%s", err, out)
+			_ = cmd.Process.Signal(os.Interrupt)
+		}
+		scaled := false
+		for lines := bufio.NewScanner(pipe); lines.Scan(); {
+			var e doneEvent
+			if !scaled && json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "step" && e.Workers == asked {
+				scaled = true
+				if err := cmd.Process.Signal(os.Interrupt); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if err := cmd.Wait(); !scaled {
+			t.Errorf("no step with %d workers: %v", asked, err)
+		}
 	}
 }
 

@@ -111,9 +111,11 @@ func (r *run) await(what string, fits func(line) bool) line {
 // evenweave runs another command on the directory of the run.
 func (r *run) evenweave(args ...string) string {
 	r.t.Helper()
-	out, err := exec.Command(r.program, append(args, "--dir", r.dir)...).Output()
+	cmd, said := exec.Command(r.program, append(args, "--dir", r.dir)...), new(strings.Builder)
+	cmd.Stderr = said
+	out, err := cmd.Output()
 	if err != nil {
-		r.t.Fatalf("evenweave %s: %v: %s", strings.Join(args, " "), err, out)
+		r.t.Fatalf("evenweave %s: %v: %s%s", strings.Join(args, " "), err, out, said)
 	}
 	return strings.TrimSpace(string(out))
 }

@@ -87,19 +87,20 @@ func (s *supervisor) startEtcd(ctx context.Context, interrupt <-chan struct{}, e
 	return s.awaitEtcd(ctx, interrupt, listening)
 }
 
-// awaitEtcd waits until etcd listens.
-func (s *supervisor) awaitEtcd(ctx context.Context, interrupt, listening <-chan struct{}) error {
+// awaitEtcd waits until etcd is ready, as the channel that is closed then says. Meanwhile it starts etcd again if that
+// ends.
+func (s *supervisor) awaitEtcd(ctx context.Context, interrupt, ready <-chan struct{}) error {
 	deadline := time.After(listenTimeout)
 	for {
 		select {
-		case <-listening:
+		case <-ready:
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-interrupt:
 			return &Exit{Code: 130, Tail: "interrupted before anything was trained"}
 		case <-deadline:
-			return &Exit{Code: 1, Tail: fmt.Sprintf("etcd does not listen after %v (log: %s)",
+			return &Exit{Code: 1, Tail: fmt.Sprintf("etcd is not ready after %v (log: %s)",
 				listenTimeout, s.logPath("etcd"))}
 		case p := <-s.due:
 			s.resume(p)

@@ -21,6 +21,9 @@ func Find(dir string) (Record, error) {
 		if err := Over(dir); err != nil {
 			return r, err
 		}
+		if _, err := os.Lstat(filepath.Join(dir, "lock")); err == nil {
+			return r, fmt.Errorf("the run in %s begins or ends right now: try again in a second", dir)
+		}
 		return r, fmt.Errorf("no run is recorded in %s: start one with `evenweave train --dir %s`", dir, dir)
 	}
 	if err != nil {

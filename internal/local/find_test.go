@@ -34,6 +34,15 @@ func TestARunThatIsOverIsSaidToBe(t *testing.T) {
 	if _, err := local.Find(dir); err != nil || local.Over(dir) != nil {
 		t.Errorf("a live run: %v, %v", err, local.Over(dir))
 	}
+	if err := os.Rename(filepath.Join(dir, "run.json"), filepath.Join(dir, "later")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := local.Find(dir); err == nil || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("a run that has not recorded itself yet: %v", err)
+	}
+	if err := os.Rename(filepath.Join(dir, "later"), filepath.Join(dir, "run.json")); err != nil {
+		t.Fatal(err)
+	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_UN); err != nil {
 		t.Fatal(err)
 	}

@@ -96,6 +96,15 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 	if err := s.startEtcd(ctx, interrupt, endpoint); err != nil {
 		return err
 	}
+	scale, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers, cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer scale.stop()
+	// A run that is found can be scaled, and what it is scaled to stays.
+	if err := s.awaitEtcd(ctx, interrupt, scale.offered); err != nil {
+		return err
+	}
 	if err := dir.record(Record{PID: os.Getpid(), Etcd: endpoint, Job: cfg.Job}); err != nil {
 		return err
 	}
@@ -109,11 +118,6 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 	if hold == nil {
 		s.scale(wantedNow, worker)
 	}
-	wanted, stop, err := watchScale(ctx, endpoint, cfg.Job, cfg.Workers, cfg.Log)
-	if err != nil {
-		return err
-	}
-	defer stop()
 	var deadline <-chan time.Time
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -121,7 +125,7 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case wantedNow = <-wanted:
+		case wantedNow = <-scale.wanted:
 			if hold == nil {
 				s.scale(wantedNow, worker)
 			}
@@ -144,7 +148,7 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 				haltTimeout, filepath.Join(cfg.Dir, "logs"))
 		case exit := <-s.exits:
 			if done, err := s.exited(exit); done {
-				stop() // etcd ends at once only if no client is connected
+				scale.stop() // etcd ends at once only if no client is connected
 				s.wind(ctx)
 				return err
 			}
@@ -155,43 +159,68 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 // MaxWorkers bounds the workers of one machine.
 func MaxWorkers() int { return max(128, 4*runtime.NumCPU()) }
 
-// watchScale publishes n as the wanted count and sends each count that `evenweave scale` sets.
-func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Logger) (<-chan int, func(), error) {
+// scaleWatch is what `evenweave scale` asks of a run.
+type scaleWatch struct {
+	offered <-chan struct{} // closed when etcd has the count with which the run begins
+	wanted  <-chan int      // each other count that is set after it
+	stop    func()
+}
+
+// offerEvery is the wait before the wanted count is published again, if etcd has not taken it.
+const offerEvery = 100 * time.Millisecond
+
+// watchScale publishes n as the wanted count and sends each count that `evenweave scale` sets. What an earlier run was
+// scaled to does not count.
+func watchScale(ctx context.Context, endpoint, name string, n int, log *slog.Logger) (scaleWatch, error) {
 	client, err := cluster.Dial([]string{endpoint}, name)
 	if err != nil {
-		return nil, nil, err
+		return scaleWatch{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	views, wanted, done := cluster.NewWatcher(log), make(chan int), make(chan struct{})
-	running := make(chan struct{})
-	go func() { defer close(running); views.Run(ctx, client) }()
-	go func() {
-		defer close(done)
-		last, since := n, int64(0) // what an earlier run was scaled to, before `since`, does not count
-		for {
+	views, offered, wanted := cluster.NewWatcher(log), make(chan struct{}), make(chan int)
+	var running sync.WaitGroup
+	running.Go(func() { views.Run(ctx, client) })
+	running.Go(func() {
+		since := offer(ctx, client, n)
+		if since == 0 {
+			return
+		}
+		close(offered)
+		for last := n; ; {
 			view, changed := views.View()
-			if view.Revision != 0 && since == 0 {
-				since, _ = client.SetWorkers(ctx, n) // without etcd the next change sets it
-			}
-			if since != 0 && view.Revision >= since && view.Workers != last {
-				last = view.Workers
-				if last > MaxWorkers() {
-					log.Warn("a worker count that is too large is ignored", "asked", last, "most", MaxWorkers())
-					continue
-				}
-				select {
-				case wanted <- last:
-				case <-ctx.Done():
-					return
-				}
+			asked := view.Workers
+			var send chan<- int
+			switch {
+			case view.Revision < since || asked == last:
+			case asked > MaxWorkers():
+				last = asked
+				log.Warn("a worker count that is too large is ignored", "asked", asked, "most", MaxWorkers())
+			default:
+				send = wanted
 			}
 			select {
+			case send <- asked:
+				last = asked
 			case <-changed:
 			case <-ctx.Done():
 				return
 			}
 		}
-	}()
-	var once sync.Once
-	return wanted, func() { once.Do(func() { cancel(); <-done; <-running; _ = client.Close() }) }, nil
+	})
+	stop := sync.OnceFunc(func() { cancel(); running.Wait(); _ = client.Close() })
+	return scaleWatch{offered, wanted, stop}, nil
+}
+
+// offer publishes the wanted count until etcd has taken it. It returns the revision that has it, and 0 if ctx is over.
+func offer(ctx context.Context, client *cluster.Client, n int) (revision int64) {
+	for {
+		if revision, err := client.SetWorkers(ctx, n); err == nil {
+			return revision
+		}
+		select {
+		case <-time.After(offerEvery):
+		case <-ctx.Done():
+			return 0
+		}
+	}
 }
