@@ -24,7 +24,8 @@
 //	data.go      Data, Batch: samples and how they are loaded
 //	model.go     Model, Sums: gradients, update and state
 //	tensor.go    Tensor: name, type, shape and role of a part of the state
-//	evaluate.go  Evaluator, Figure: how good a model is
+//	memory.go    Memory: a state in memory, for models in plain Go; floats.go: one tensor of it
+//	evaluate.go  Evaluator, Figure, Means: how good a model is
 //	details.go   DetailedEvaluator, Details: what people look at after an evaluation
 //	export.go    Exporter: a model that can write itself for other programs
 //	show.go      Classed, Pictured, Located: what people are shown of data

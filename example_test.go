@@ -26,22 +26,21 @@ func (l line) Load(b *evenweave.Batch) error {
 }
 
 // regression is a model: y = ax + b, trained by gradient descent. Its state is one tensor, [a, b].
-type regression struct{ weights evenweave.Floats }
+type regression struct{ *evenweave.Memory }
 
-func (m *regression) Tensors() []evenweave.Tensor {
-	return []evenweave.Tensor{{Name: "weights", Type: evenweave.Float32, Shape: []int{2}, Role: evenweave.Trained}}
+func newRegression() *regression {
+	return &regression{evenweave.NewMemory(
+		evenweave.Tensor{Name: "weights", Shape: []int{2}, Role: evenweave.Trained})}
 }
 
-func (m *regression) Init(uint64) error { m.weights = make(evenweave.Floats, 2); return nil }
-
-func (m *regression) Read(_ int, offset int64, p []byte) error  { return m.weights.Read(offset, p) }
-func (m *regression) Write(_ int, offset int64, p []byte) error { return m.weights.Write(offset, p) }
+func (m *regression) Init(uint64) error { clear(m.Values[0]); return nil }
 
 // Gradients is the gradient of the sum of (ax+b-y)^2/2.
 func (m *regression) Gradients(b *evenweave.Batch, grads [][]float32) (sums evenweave.Sums, err error) {
 	clear(grads[0])
+	a, constant := float64(m.Values[0][0]), float64(m.Values[0][1])
 	for _, x := range b.Content.([]float64) {
-		d := float64(m.weights[0])*x + float64(m.weights[1]) - (2*x + 1)
+		d := a*x + constant - (2*x + 1)
 		grads[0][0] += float32(d * x)
 		grads[0][1] += float32(d)
 		sums.Loss += d * d / 2
@@ -52,19 +51,17 @@ func (m *regression) Gradients(b *evenweave.Batch, grads [][]float32) (sums even
 
 func (m *regression) Update(mean [][]float32, _ int64) error {
 	for i, g := range mean[0] {
-		m.weights[i] -= 0.5 * g
+		m.Values[0][i] -= 0.5 * g
 	}
 	return nil
 }
-
-func (m *regression) Close() error { return nil }
 
 // A whole task, and what the trainer does with it: cli.Main(task) would do the same on any number of workers.
 func Example() {
 	task := &evenweave.Task{
 		Name:  "line",
 		Data:  func(string) (evenweave.Sets, error) { return evenweave.Sets{Train: line{64}}, nil },
-		Model: func(evenweave.Setup) (evenweave.Model, error) { return &regression{}, nil },
+		Model: func(evenweave.Setup) (evenweave.Model, error) { return newRegression(), nil },
 	}
 
 	sets, err := task.Data("")
@@ -100,7 +97,8 @@ func Example() {
 			log.Fatal(err)
 		}
 	}
-	fmt.Printf("y = %.2fx + %.2f\n", model.(*regression).weights[0], model.(*regression).weights[1])
+	weights := model.(*regression).Values[0]
+	fmt.Printf("y = %.2fx + %.2f\n", weights[0], weights[1])
 	// Output:
 	// y = 2.00x + 1.00
 }

@@ -23,13 +23,8 @@ type Task struct {
 	// Model builds the model. It is called once in each process that trains or evaluates, never by two goroutines at
 	// once.
 	Model func(Setup) (Model, error)
-	// Backends are the names that --backend takes, the default first. Backend resolves one of them: "auto" and its like
-	// become the name of a backend that this machine has, which the job then pins. notice explains the choice to a
-	// person. nil: the model has only one backend, and there is no flag --backend.
-	Backends []string
-	Backend  func(name string) (resolved, notice string, err error)
-	// Versions says what computes, beside this module, for `version`: libraries, plug-ins. May be nil.
-	Versions func() []Version
+	// Backends are what the model can compute on; gomlx.Backends gives GoMLX's. Zero: there is no choice.
+	Backends Backends
 	// Metrics names the sums that Gradients reports beside the loss: their mean over a step's weight is shown with each
 	// step. At most 64 names of at most 40 printable characters; in JSON a step has a field of each name, so that the
 	// names of its other fields ("loss", "step", ...) are refused.
@@ -43,6 +38,17 @@ type Task struct {
 	// Commands are the program's own, beside train, worker, coordinator and the others. One of the same name replaces
 	// the tool's.
 	Commands []Command
+}
+
+// Backends are what a model can compute on.
+type Backends struct {
+	// Names are what --backend takes, the default first. None: the model has one backend, and there is no such flag.
+	Names []string
+	// Resolve says what a name means on this machine: "auto" and its like become the name of a backend that is there,
+	// which the job then pins. notice explains the choice to a person.
+	Resolve func(name string) (resolved, notice string, err error)
+	// Versions says what computes, beside this module, for `version`: libraries, plug-ins. May be nil.
+	Versions func() []Version
 }
 
 // Version is one of what a task computes with.

@@ -73,7 +73,7 @@ func (s *specFlags) settings() map[string]string {
 	} {
 		settings[name] = fmt.Sprint(value)
 	}
-	if s.program.task.Backend != nil {
+	if s.program.task.Backends.Resolve != nil {
 		settings["backend"] = s.backend
 	}
 	return settings
@@ -141,17 +141,17 @@ func (s *specFlags) complete(train evenweave.Data) error {
 
 // backendFlag adds --backend if the task has a choice.
 func (p *program) backendFlag(f *pflag.FlagSet, to *string) {
-	if p.task.Backend != nil {
-		chosen(f, to, "backend", p.task.Backends[0], strings.Join(p.task.Backends, ", "), p.task.Backends...)
+	if names := p.task.Backends.Names; len(names) > 0 {
+		chosen(f, to, "backend", names[0], strings.Join(names, ", "), names...)
 	}
 }
 
 // resolveBackend is the backend that this machine has for a name; notice explains it to a person.
 func (p *program) resolveBackend(name string) (resolved, notice string, err error) {
-	if p.task.Backend == nil {
+	if p.task.Backends.Resolve == nil {
 		return "", "", nil
 	}
-	return p.task.Backend(name)
+	return p.task.Backends.Resolve(name)
 }
 
 func dataFlag(f *pflag.FlagSet, to *string) {

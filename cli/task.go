@@ -39,8 +39,8 @@ func newProgram(t *evenweave.Task, name string, asked <-chan struct{}) (*program
 	switch {
 	case t.Data == nil || t.Model == nil:
 		return nil, fmt.Errorf("task %q: it needs Data and Model", t.Name)
-	case t.Backend != nil && len(t.Backends) == 0:
-		return nil, fmt.Errorf("task %q: it has Backend, and Backends names none", t.Name)
+	case (t.Backends.Resolve != nil) != (len(t.Backends.Names) > 0):
+		return nil, fmt.Errorf("task %q: of its Backends, Names and Resolve need each other", t.Name)
 	}
 	p := &program{t, set, name, asked}
 	return p, p.checkDefaults()

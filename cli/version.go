@@ -48,8 +48,8 @@ func versionOf(t *evenweave.Task, info *debug.BuildInfo) version {
 	}
 	v.Commit, v.CommitTime, v.Experiment = settings["vcs.revision"], settings["vcs.time"], settings["GOEXPERIMENT"]
 	v.Modified, v.Platform = settings["vcs.modified"] == "true", settings["GOOS"]+"/"+settings["GOARCH"]
-	if t.Versions != nil {
-		v.Uses = append(v.Uses, t.Versions()...)
+	if t.Backends.Versions != nil {
+		v.Uses = append(v.Uses, t.Backends.Versions()...)
 	}
 	return v
 }

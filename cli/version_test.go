@@ -15,7 +15,9 @@ import (
 
 func TestVersionSaysWhatTheProgramIs(t *testing.T) {
 	task := tiny()
-	task.Versions = func() []evenweave.Version { return []evenweave.Version{{Name: "lib", Version: "v2\x1b[31m"}} }
+	task.Backends.Versions = func() []evenweave.Version {
+		return []evenweave.Version{{Name: "lib", Version: "v2\x1b[31m"}}
+	}
 	info := &debug.BuildInfo{GoVersion: "go1.99", Main: debug.Module{Path: "host/weave", Version: "v1.2.3"},
 		Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc123"}, {Key: "vcs.time", Value: "2026-01-02"},
 			{Key: "vcs.modified", Value: "true"}, {Key: "GOOS", Value: "plan9"}, {Key: "GOARCH", Value: "mips"}}}

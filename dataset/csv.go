@@ -24,24 +24,53 @@ const (
 	maxWords   = 1 << 20 // different ones of a column
 )
 
-// Table says which columns of a CSV file are read, as what, and which rows are set aside.
+// Table says which columns of a CSV file are read, as what, and which rows are set aside. A task's options may embed
+// it, which makes flags of what its users choose.
 type Table struct {
 	// Numbers are columns of finite numbers: together one input, float32 [len(Numbers)].
-	Numbers []string
+	Numbers Columns `flag:"numbers" help:"columns of numbers, separated by commas"`
 	// Words are columns of categories: together one input, int32 [len(Words)]. A word is its place in the column's
 	// vocabulary, which is that of the training part, sorted; 0 is for words that are not in it.
-	Words []string
+	Words Columns `flag:"words" help:"columns of words, separated by commas"`
 	// Label is the column to predict: a number, float32 [1], or, with Classes, a word, int32 [1]: its place in the
 	// sorted vocabulary, from 0.
-	Label   string
-	Classes bool
+	Label   string `flag:"label" help:"column to predict"`
+	Classes bool   `spec:"-"`
 	// Key is the column that chooses a row's part, by a hash of what it holds: rows of one key stay together. "": all
 	// cells together, so equal rows stay together.
-	Key string
+	Key string `flag:"key" help:"column whose equal cells stay in one part, training or test (default: all)"`
+	// Vocabulary is the most places that each of Words may have, the one for other words too: a model has rows for as
+	// many. 0: any number.
+	Vocabulary int `flag:"vocabulary" help:"most different words of a column, with one place for those not trained on"`
 	// Test and HeldOut are the shares of the keys whose rows become those parts, 0.1 for a tenth.
-	Test, HeldOut float64
+	Test    float64 `spec:"-"`
+	HeldOut float64 `spec:"-"`
 	// Comma separates the cells. 0: a comma.
-	Comma rune
+	Comma rune `spec:"-"`
+}
+
+// Columns are names of columns, as text separated by commas.
+type Columns []string
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Columns) MarshalText() ([]byte, error) {
+	for _, name := range c {
+		if strings.Contains(name, ",") || strings.TrimSpace(name) != name || name == "" {
+			return nil, fmt.Errorf("column %q: a list separated by commas cannot hold it", name)
+		}
+	}
+	return []byte(strings.Join(c, ",")), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Columns) UnmarshalText(text []byte) error {
+	*c = nil
+	for name := range strings.SplitSeq(string(text), ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			*c = append(*c, name)
+		}
+	}
+	return nil
 }
 
 // CSV opens a table of samples: a file with a header, quoted as RFC 4180 says, or a directory with train.csv and
@@ -49,7 +78,7 @@ type Table struct {
 // of each column of words, and of the label with Classes: the place of a word is its number. A cell that is empty or no
 // number, and a class that the training part lacks, are errors that name file, line and column.
 func CSV(path string, t Table) (sets evenweave.Sets, words map[string][]string, err error) {
-	if err := t.check(); err != nil {
+	if err := t.Validate(); err != nil {
 		return sets, nil, err
 	}
 	dir, names := filepath.Dir(path), []string{filepath.Base(path)}
@@ -89,8 +118,9 @@ func (t *Table) numberColumns() []string {
 	return append(slices.Clone(t.Numbers), t.Label)
 }
 
-func (t *Table) check() error {
-	columns := slices.Concat(t.Numbers, t.Words, []string{t.Label})
+// Validate implements evenweave.Validator, for options that embed a Table.
+func (t *Table) Validate() error {
+	columns := slices.Concat(t.Numbers, t.Words, Columns{t.Label})
 	slices.Sort(columns)
 	switch {
 	case len(columns) < 2 || len(columns) > maxColumns || t.Label == "":
@@ -99,7 +129,16 @@ func (t *Table) check() error {
 	case len(slices.Compact(columns)) < len(columns):
 		return fmt.Errorf("the columns %q: expected each once", columns)
 	}
+	if t.Vocabulary < 0 {
+		return fmt.Errorf("a vocabulary of at most %d words: expected 0 or more", t.Vocabulary)
+	}
 	return checkShares(t.Test, t.HeldOut)
+}
+
+// chosen names all that decides which content the data have, for their digest.
+func (t *Table) chosen() string {
+	return fmt.Sprintf("numbers %q, words %q, label %q, classes %v, key %q, test %v, held out %v, comma %q",
+		[]string(t.Numbers), []string(t.Words), t.Label, t.Classes, t.Key, t.Test, t.HeldOut, t.Comma)
 }
 
 // The parts of a table.
@@ -260,6 +299,10 @@ func (r *rows) sets() (sets evenweave.Sets, words map[string][]string, err error
 	}
 	for i, column := range r.Words { // 0 is for unknown words
 		words[column] = slices.Insert(words[column], 0, "")
+		if n := len(words[column]); r.Vocabulary > 0 && n > r.Vocabulary {
+			return sets, nil, fmt.Errorf("%s: column %q needs a vocabulary of %d, one place of it for words that are "+
+				"not trained on: it is %d", r.files.path(0), column, n, r.Vocabulary)
+		}
 		for id := range numbers[i] {
 			numbers[i][id]++
 		}
@@ -333,7 +376,7 @@ func (r *rows) data(part uint8, names []string) (evenweave.Data, error) {
 		return nil, fmt.Errorf("%s has no row of the %s part: it has %d rows in all", r.files.path(0), name,
 			len(r.parts))
 	}
-	m := &memory{samples: n, digest: digestOf(fmt.Sprintf("%s %#v", r.files.Digest(), r.Table), "csv "+name)}
+	m := &memory{samples: n, digest: digestOf(r.files.Digest()+" "+r.chosen(), "csv "+name)}
 	if len(r.Numbers) > 0 {
 		m.inputs = append(m.inputs, Of(numbers, len(r.Numbers)))
 	}

@@ -170,6 +170,9 @@ func TestEveryBadTableIsNamed(t *testing.T) {
 		"0 or more":               change(func(w *Table) { w.Test = math.NaN() }),
 		`no column "nothing"`:     change(func(w *Table) { w.Key = "nothing" }),
 		"no row of the test part": change(func(w *Table) { w.Test = 1e-9 }),
+		`column "city" needs a vocabulary of 4, one place of it for words that are not trained on: it is 3`: change(
+			func(w *Table) { w.Vocabulary = 3 }),
+		"a vocabulary of at most -1": change(func(w *Table) { w.Vocabulary = -1 }),
 	} {
 		if _, _, err := CSV(filepath.Join(root, "p.csv"), table); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v\nwant %q", err, says)
@@ -183,10 +186,35 @@ func TestEveryBadTableIsNamed(t *testing.T) {
 	if err := os.WriteFile(big, []byte("a,b\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	enough := wanted()
+	enough.Vocabulary = 4
+	if _, _, err := CSV(filepath.Join(root, "p.csv"), enough); err != nil {
+		t.Error(err)
+	}
 	r := &rows{Table: Table{Numbers: []string{"a"}, Label: "b"}, files: &Files{root: root,
 		files: []file{{name: "big.csv", size: maxCSV + 1}}}}
 	if err := r.read(0); err == nil || !strings.Contains(err.Error(), "big.csv has 1073741825 bytes") {
 		t.Errorf("a file above the bound: %v", err)
+	}
+}
+
+// Columns are written as they are read, where commas can separate them.
+func TestColumnsAsText(t *testing.T) {
+	for text, want := range map[string]Columns{"": nil, "a": {"a"}, " a , b c,": {"a", "b c"}} {
+		c := Columns{"before"}
+		if err := c.UnmarshalText([]byte(text)); err != nil || !reflect.DeepEqual(c, want) {
+			t.Errorf("%q: %q, %v", text, c, err)
+		}
+		written, err := c.MarshalText()
+		var again Columns
+		if err != nil || again.UnmarshalText(written) != nil || !reflect.DeepEqual(again, c) {
+			t.Errorf("%q is written as %q: %v", c, written, err)
+		}
+	}
+	for _, name := range []string{"a,b", " a", ""} {
+		if text, err := (Columns{name}).MarshalText(); err == nil {
+			t.Errorf("%q is written as %q", name, text)
+		}
 	}
 }
 

@@ -62,12 +62,12 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 		Context: t.Context(), MicroBatch: plan.MicroBatch, Samples: plan.Samples, Seed: plan.Seed,
 		TotalSteps: plan.StepsPerEpoch(), Log: slog.New(slog.DiscardHandler),
 	}
-	if task.Backend != nil {
+	if task.Backends.Resolve != nil {
 		want := c.Backend
 		if want == "" {
 			want = "auto"
 		}
-		if setup.Backend, _, err = task.Backend(want); err != nil {
+		if setup.Backend, _, err = task.Backends.Resolve(want); err != nil {
 			t.Fatalf("evenweave: backend %q: %v", want, err)
 		}
 	}

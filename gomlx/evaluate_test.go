@@ -121,6 +121,27 @@ func TestPerplexity(t *testing.T) {
 	}
 }
 
+// TestMeanAbsoluteError: it is the mean over all samples, whatever type and shape the labels have.
+func TestMeanAbsoluteError(t *testing.T) {
+	c := Config{Model: echo, Metrics: []metric.Interface{MeanAbsoluteError()},
+		Loss:   func(_, predictions []*graph.Node) *graph.Node { return graph.ReduceAllMean(predictions[0]) },
+		Inputs: []shapes.Shape{shapes.Make(dtypes.Float32, 1)}, Labels: []shapes.Shape{shapes.Make(dtypes.Int32)}}
+	m := open(t, evenweave.Setup{Backend: "go", MicroBatch: 2}, c)
+	if err := m.Init(1); err != nil {
+		t.Fatal(err)
+	}
+	d, err := dataset.InMemory([]dataset.Flat{dataset.Of([]float32{1.5, 0, -4}, 1)},
+		[]dataset.Flat{dataset.Of([]int32{1, 2, -7})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	figures, err := m.Evaluate(t.Context(), d)
+	if err != nil || len(figures) != 2 || figures[0].Name != "mae" || figures[0].Better != evenweave.Lower ||
+		math.Abs(figures[0].Value-5.5/3) > 1e-6 {
+		t.Errorf("%+v, %v", figures, err)
+	}
+}
+
 // TestCorrectBy: a sample that is right counts as much as it weighs. Counts that forget weights are warned of, once.
 func TestCorrectBy(t *testing.T) {
 	var log bytes.Buffer

@@ -29,8 +29,7 @@ func Example() {
 	task := &evenweave.Task{
 		Name:     "digits",
 		Metrics:  []string{"accuracy"},
-		Backends: []string{"auto", "xla", "xla:cuda", "go"},
-		Backend:  gomlx.Resolve,
+		Backends: gomlx.Backends(), // for --backend: auto, xla, xla:cuda, go
 		Model: func(setup evenweave.Setup) (evenweave.Model, error) {
 			return gomlx.New(setup, gomlx.Config{
 				Model:     classifier,

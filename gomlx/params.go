@@ -131,9 +131,6 @@ func finite(text string, bits int) (float64, error) {
 	return x, err
 }
 
-// Resolve is for Task.Backend: it says which backend "auto" stands for on this machine, with the reason where it is not
-// XLA. "xla", "xla:cuda" and "go" are tried and kept.
-func Resolve(name string) (resolved, notice string, err error) { return backend.Resolve(name) }
-
-// Versions is for Task.Versions: it says which GoMLX and which plug-ins of XLA there are.
-func Versions() []evenweave.Version { return backend.Versions() }
+// Backends are for Task.Backends: GoMLX's, by their names for --backend, the default first. No name: "auto", "xla",
+// "xla:cuda" and "go". "auto" is XLA, or what this machine has instead of it, with the reason.
+func Backends(names ...string) evenweave.Backends { return backend.Choice(names...) }

@@ -33,7 +33,7 @@ func sometimesNaN() *evenweave.Task {
 	}
 	x[77] = float32(math.NaN())
 	return &evenweave.Task{
-		Name: "sometimes", Backends: []string{"go"}, Backend: gomlx.Resolve,
+		Name: "sometimes", Backends: gomlx.Backends("go"),
 		Defaults: map[string]string{"global-batch": "32", "micro-batch": "8"},
 		Data: func(string) (sets evenweave.Sets, err error) {
 			set := func(from, to int) evenweave.Data {

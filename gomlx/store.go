@@ -1,6 +1,7 @@
 package gomlx
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,6 +60,18 @@ func (m *Model) Export(dir string) (err error) {
 		return err
 	}
 	return handler.Save()
+}
+
+// ExportCommand is for Task.Commands: `to-gomlx DIR` writes a checkpoint's model as Export does.
+func ExportCommand() evenweave.Command {
+	return evenweave.Command{Name: "to-gomlx", Args: "DIR", About: "Write a GoMLX checkpoint", Checkpoint: true,
+		Run: func(_ context.Context, c *evenweave.Invocation) error {
+			m, ok := c.Model.(interface{ Export(dir string) error })
+			if !ok {
+				return fmt.Errorf("the model is a %T, which has no method Export as gomlx.Model has", c.Model)
+			}
+			return m.Export(c.Args[0])
+		}}
 }
 
 // storeOf reads the newest of a directory of GoMLX checkpoints into a store of its own: a store that has them as its

@@ -38,6 +38,17 @@ func TestCheckpointsOfGoMLX(t *testing.T) {
 	if err := m.Export(dir); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Errorf("exported over another checkpoint: %v", err)
 	}
+	dir = filepath.Join(t.TempDir(), "by the command")
+	export := func(m evenweave.Model) error {
+		return ExportCommand().Run(t.Context(), &evenweave.Invocation{Args: []string{dir},
+			Loaded: &evenweave.Loaded{Model: m}})
+	}
+	if err := export(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := export(nil); err == nil || !strings.Contains(err.Error(), "no method Export") {
+		t.Errorf("a model that is none of GoMLX: %v", err)
+	}
 
 	c.Tuning.InitFrom = dir
 	from := open(t, evenweave.Setup{Backend: "go", MicroBatch: 16}, c)

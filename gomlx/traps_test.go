@@ -30,7 +30,7 @@ func TestVerify(t *testing.T) {
 			open(t, evenweave.Setup{Backend: row.backend, MicroBatch: 1, EvaluateOnly: true}, row.config(nil, nil))
 			d := data(t, 50) // the last micro-batch has 2 samples
 			evenweavetest.Verify(t, &evenweave.Task{
-				Name: "gomlx", Backend: Resolve,
+				Name: "gomlx", Backends: Backends(),
 				Data: func(string) (evenweave.Sets, error) { return evenweave.Sets{Train: d}, nil },
 				Model: func(setup evenweave.Setup) (evenweave.Model, error) {
 					return New(setup, row.config(nil, map[string]any{cosineschedule.ParamCycles: 1,
@@ -61,7 +61,7 @@ func TestVerifyNamesTheTensor(t *testing.T) {
 		return network{}.build(scope, x)
 	}
 	evenweavetest.Verify(r, &evenweave.Task{
-		Name: "inexact", Backend: Resolve,
+		Name: "inexact", Backends: Backends(),
 		Data:  func(string) (evenweave.Sets, error) { return evenweave.Sets{Train: d}, nil },
 		Model: func(setup evenweave.Setup) (evenweave.Model, error) { return New(setup, c) },
 	}, evenweavetest.Config{Backend: "go", MicroBatch: 8})

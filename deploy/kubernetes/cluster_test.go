@@ -46,29 +46,38 @@ func overlay(t *testing.T, name string, steps int) string {
 }
 
 func overlayOf(t *testing.T, dir, name string, steps int) string {
-	image, tag, _ := strings.Cut(os.Getenv("EVENWEAVE_IMAGE"), ":")
+	return kustomizationOf(t, dir, settingsOf(os.Getenv("EVENWEAVE_IMAGE"), name, jobFlags(steps)))
+}
+
+// settingsOf is the part of a kustomization that says which job runs, from which image.
+func settingsOf(image, job string, flags map[string]string) string {
+	image, tag, _ := strings.Cut(image, ":")
 	var b strings.Builder
 	fmt.Fprintf(&b, "resources: [OVERLAY]\nimages: [{name: evenweave, newName: %s, newTag: %q}]\n", image, tag)
 	fmt.Fprintf(&b, "configMapGenerator:\n- name: evenweave\n  behavior: merge\n  literals:\n  - EVENWEAVE_JOB=%s\n "+
-		" - EVENWEAVE_OUTPUT=json\n", name)
-	for flag, value := range jobFlags(steps) {
+		" - EVENWEAVE_OUTPUT=json\n", job)
+	for flag, value := range flags {
 		fmt.Fprintf(&b, "  - EVENWEAVE_%s=%s\n", strings.ReplaceAll(strings.ToUpper(flag), "-", "_"), value)
 	}
-	return kustomizationOf(t, dir, b.String())
+	return b.String()
 }
 
 // reference trains the same spec on this machine, with one worker, and returns the hash of its weights.
 func reference(ctx context.Context, t *testing.T, steps int) (string, error) {
+	return referenceOf(ctx, t, filepath.Join("..", "..", "bin", "evenweave"), jobFlags(steps))
+}
+
+func referenceOf(ctx context.Context, t *testing.T, program string, flags map[string]string) (string, error) {
 	args := []string{"train", "--workers", "1", "--dir", t.TempDir(), "-o", "json"}
-	for flag, value := range jobFlags(steps) {
+	for flag, value := range flags {
 		args = append(args, "--"+flag+"="+value)
 	}
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join("..", "..", "bin", "evenweave"), args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Stderr = ".", &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("evenweave %s: %w: %s", strings.Join(args, " "), err, &stderr)
+		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, &stderr)
 	}
 	for line := range bytes.Lines(out) {
 		var e event
@@ -76,7 +85,7 @@ func reference(ctx context.Context, t *testing.T, steps int) (string, error) {
 			return e.Weights, nil
 		}
 	}
-	return "", fmt.Errorf("no done event from evenweave %s", strings.Join(args, " "))
+	return "", fmt.Errorf("no done event from %s %s", program, strings.Join(args, " "))
 }
 
 // trial is the deployment under test.
@@ -166,6 +175,7 @@ func TestCluster(t *testing.T) {
 	x.rollout()
 	x.finish(steps)
 	x.next()
+	x.samples()
 }
 
 // newTrial follows what is deployed into the namespace, and deletes that in the end.
@@ -212,7 +222,7 @@ func (t trial) volumes() {
 	if command == "" {
 		return
 	}
-	for _, name := range []string{"evenweave-checkpoints", "data-evenweave-etcd-0"} {
+	for _, name := range []string{"evenweave-checkpoints", "data-evenweave-etcd-0", samplesClaim} {
 		claim := fmt.Sprintf(`{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":%q},`+
 			`"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}`, name)
 		if _, err := kubectlWith(t.ctx, []byte(claim), "apply", "-f", "-"); err != nil {

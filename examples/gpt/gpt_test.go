@@ -67,7 +67,7 @@ func TestGenerate(t *testing.T) {
 	}
 	var texts [3]string
 	for i, seed := range []string{"1", "1", "2"} {
-		texts[i] = printed(t, "generate", "--dir", dir, "--seed", seed, "--bytes", "20", "package main")
+		texts[i] = printed(t, "generate", "--dir", dir, "--seed", seed, "--tokens", "20", "package main")
 	}
 	if texts[0] != texts[1] || texts[0] == texts[2] || !strings.HasPrefix(texts[0], "package main") ||
 		len(texts[0]) != len("package main")+20+1 {

@@ -4,7 +4,10 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -26,10 +29,10 @@ import (
 const vocabulary = 256 // bytes
 
 type options struct {
-	Layers  int          `flag:"layers" help:"blocks of attention and two dense layers"`
-	Width   int          `flag:"width" help:"numbers that stand for a byte, between blocks"`
-	Heads   int          `flag:"heads" help:"heads of attention; must divide the width"`
-	Context int          `flag:"context" help:"bytes that the network sees"`
+	Layers  int          `flag:"layers" help:"blocks of attention and two dense layers" min:"1"`
+	Width   int          `flag:"width" help:"numbers that stand for a byte, between blocks" min:"1"`
+	Heads   int          `flag:"heads" help:"heads of attention; must divide the width" min:"1"`
+	Context int          `flag:"context" help:"bytes that the network sees" min:"1"`
 	Match   string       `flag:"match" help:"names of the files that are text"`
 	Params  gomlx.Params `flag:"set" help:"hyperparameters of GoMLX"`
 	gomlx.Tuning
@@ -37,8 +40,8 @@ type options struct {
 
 // Validate implements evenweave.Validator.
 func (o *options) Validate() error {
-	if min(o.Layers, o.Width, o.Heads, o.Context) < 1 || o.Width%o.Heads != 0 {
-		return errors.New("--layers, --width, --heads and --context must be at least 1, and the heads divide the width")
+	if o.Width%o.Heads != 0 {
+		return errors.New("--heads must divide --width")
 	}
 	return nil
 }
@@ -83,10 +86,32 @@ func task() *evenweave.Task {
 		"transformer_normalization": "layer", "transformer_activation": "gelu"}}
 	return &evenweave.Task{
 		Name: "gpt", About: "a transformer on the bytes of a text", Options: o,
-		Data: o.data, Model: o.model, Backend: gomlx.Resolve, Backends: []string{"auto", "xla", "xla:cuda", "go"},
+		Data: o.data, Model: o.model, Backends: gomlx.Backends(),
 		Defaults: map[string]string{"steps": "400", "global-batch": "64", "micro-batch": "8"},
-		Commands: []evenweave.Command{o.generate()},
+		Commands: []evenweave.Command{generate()},
 	}
+}
+
+// generate is the command that goes on with a text.
+func generate() evenweave.Command {
+	s := &gomlx.Sampling{Tokens: 400, Temperature: 0.7, Seed: 1}
+	return evenweave.Command{Name: "generate", Args: "[TEXT]", About: "Go on with a text", Checkpoint: true, Options: s,
+		Run: func(ctx context.Context, c *evenweave.Invocation) error {
+			var tokens []int32
+			for _, b := range []byte(cmp.Or(strings.Join(c.Args, ""), "// Copyright")) {
+				tokens = append(tokens, int32(b))
+			}
+			tokens, err := c.Model.(*gomlx.Model).Continue(ctx, tokens, *s)
+			if err != nil {
+				return err
+			}
+			text := make([]byte, len(tokens))
+			for i, token := range tokens {
+				text[i] = byte(token)
+			}
+			_, err = fmt.Fprintf(c.Stdout, "%s\n", text)
+			return err
+		}}
 }
 
 func main() { cli.Main(task()) }

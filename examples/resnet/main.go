@@ -4,7 +4,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 
 	"github.com/gomlx/compute/dtypes"
@@ -27,19 +26,11 @@ import (
 
 // resnet is what its user may choose, and part of what a job is.
 type resnet struct {
-	Width   int     `flag:"width" help:"channels of the first stage; the second has twice as many"`
-	Depth   int     `flag:"depth" help:"residual blocks of each stage"`
-	Rate    float64 `flag:"rate" help:"highest learning rate, which falls to 0 along a cosine"`
-	Classes int     `flag:"classes" help:"of the data; labels are below it"`
+	Width   int     `flag:"width" help:"channels of the first stage; the second has twice as many" min:"1" max:"1024"`
+	Depth   int     `flag:"depth" help:"residual blocks of each stage" min:"1" max:"100"`
+	Rate    float64 `flag:"rate" help:"highest learning rate, which falls to 0 along a cosine" above:"0"`
+	Classes int     `flag:"classes" help:"of the data; labels are below it" min:"2"`
 	gomlx.Tuning
-}
-
-// Validate implements evenweave.Validator.
-func (r *resnet) Validate() error {
-	if r.Width < 1 || r.Width > 1024 || r.Depth < 1 || r.Depth > 100 || !(r.Rate > 0) || r.Classes < 2 {
-		return errors.New("expected --width 1 to 1024, --depth 1 to 100, --rate above 0, --classes 2 or more")
-	}
-	return nil
 }
 
 func task() *evenweave.Task {
@@ -50,8 +41,7 @@ func task() *evenweave.Task {
 		Options:  r,
 		Data:     r.data,
 		Model:    r.model,
-		Backends: []string{"xla", "xla:cuda"}, // GoMLX's "go" backend has no batch normalisation
-		Backend:  gomlx.Resolve,
+		Backends: gomlx.Backends("xla", "xla:cuda"), // the "go" backend has no batch normalisation
 		Metrics:  []string{"accuracy"},
 	}
 }

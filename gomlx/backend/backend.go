@@ -13,6 +13,8 @@ import (
 
 	"github.com/gomlx/compute"
 	_ "github.com/gomlx/compute/gobackend" // registers "go"
+
+	"evenweave"
 )
 
 const (
@@ -32,6 +34,14 @@ const (
 	// fraction of the time.
 	deterministic = "--xla_gpu_deterministic_ops=true"
 )
+
+// Choice is what a task's users may choose: these names, or all that there are, "auto" first.
+func Choice(names ...string) evenweave.Backends {
+	if len(names) == 0 {
+		names = []string{"auto", "xla", "xla:cuda", "go"}
+	}
+	return evenweave.Backends{Names: names, Resolve: Resolve, Versions: versions}
+}
 
 // Resolve returns the backend that "auto" stands for on this machine, with a notice where that is not XLA. Any other
 // name it returns as it is, if that backend opens.

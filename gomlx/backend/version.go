@@ -8,8 +8,8 @@ import (
 	"evenweave"
 )
 
-// Versions says what computes: GoMLX's modules, and the plug-ins of XLA that are there. No plug-in is opened.
-func Versions() (all []evenweave.Version) {
+// versions says what computes: GoMLX's modules, and the plug-ins of XLA that are there. No plug-in is opened.
+func versions() (all []evenweave.Version) {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
 			if slices.Contains([]string{"github.com/gomlx/gomlx", "github.com/gomlx/compute",

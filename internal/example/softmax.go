@@ -15,43 +15,30 @@ import (
 const (
 	features   = 2
 	classes    = 3
-	parameters = classes * (features + 1) // for each class: its weights, then its bias
 	rate       = 0.5
 )
 
 // Softmax is the model. Its whole state is its parameters: SGD keeps nothing else.
-type Softmax struct{ weights evenweave.Floats }
+type Softmax struct{ *evenweave.Memory }
 
 // NewSoftmax returns a model whose weights are all zero.
-func NewSoftmax() *Softmax { return &Softmax{make(evenweave.Floats, parameters)} }
+func NewSoftmax() *Softmax {
+	return &Softmax{evenweave.NewMemory(evenweave.Tensor{
+		Name: "weights", Shape: []int{classes, features + 1}, Role: evenweave.Trained,
+	})}
+}
 
 // Metrics names the sums that Gradients reports beside the loss.
 func Metrics() []string { return []string{"accuracy"} }
 
 // Weights is the live state, for tests to look at and to damage.
-func (m *Softmax) Weights() []float32 { return m.weights }
-
-// Tensors implements evenweave.Model.
-func (m *Softmax) Tensors() []evenweave.Tensor {
-	return []evenweave.Tensor{{
-		Name: "weights", Type: evenweave.Float32, Shape: []int{classes, features + 1}, Role: evenweave.Trained,
-	}}
-}
+func (m *Softmax) Weights() []float32 { return m.Values[0] }
 
 // Init implements evenweave.Model: all weights are zero, whatever the seed.
 func (m *Softmax) Init(uint64) error {
-	clear(m.weights)
+	clear(m.Values[0])
 	return nil
 }
-
-// Read implements evenweave.Model.
-func (m *Softmax) Read(_ int, offset int64, p []byte) error { return m.weights.Read(offset, p) }
-
-// Write implements evenweave.Model.
-func (m *Softmax) Write(_ int, offset int64, p []byte) error { return m.weights.Write(offset, p) }
-
-// Close implements evenweave.Model.
-func (m *Softmax) Close() error { return nil }
 
 // Gradients implements evenweave.Model. Samples of weight 0 pad the last batch of an epoch and add nothing.
 func (m *Softmax) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Sums, error) {
@@ -90,35 +77,20 @@ func (m *Softmax) Gradients(b *evenweave.Batch, grads [][]float32) (evenweave.Su
 // Update implements evenweave.Model: one step of SGD.
 func (m *Softmax) Update(mean [][]float32, _ int64) error {
 	for i, g := range mean[0] {
-		m.weights[i] -= rate * g
+		m.Values[0][i] -= rate * g
 	}
 	return nil
 }
 
 // Evaluate implements evenweave.Evaluator.
-func (m *Softmax) Evaluate(_ context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
-	b := &evenweave.Batch{Samples: make([]int32, data.Len())}
-	for i := range b.Samples {
-		b.Samples[i] = int32(i)
-	}
-	if err := data.Load(b); err != nil {
-		return nil, err
-	}
-	sums, err := m.Gradients(b, [][]float32{make([]float32, parameters)})
-	if err != nil {
-		return nil, err
-	}
-	n := float64(data.Len())
-	return []evenweave.Figure{
-		{Name: "accuracy", Value: float64(sums.Metrics[0]) / n, Better: evenweave.Higher},
-		{Name: "loss", Value: sums.Loss / n, Better: evenweave.Lower},
-	}, nil
+func (m *Softmax) Evaluate(ctx context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
+	return evenweave.Means(ctx, m, data, data.Len(), Metrics()...)
 }
 
 func (m *Softmax) probabilities(x [features]byte) (p [classes]float32) {
 	sum := float32(0)
 	for class := range classes {
-		w := m.weights[class*(features+1):]
+		w := m.Values[0][class*(features+1):]
 		z := w[features]
 		for f, v := range x {
 			z += w[f] * scaled(v)

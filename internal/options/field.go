@@ -27,6 +27,7 @@ type Field struct {
 	Create bool
 	name   string
 	value  reflect.Value
+	bounds []bound
 }
 
 // IsBool says whether the flag may stand without a value.
@@ -104,6 +105,9 @@ func (f *Field) Set(text string) error {
 			return fmt.Errorf("%.80q: expected a value of type %s: it is out of range", text, f.Type())
 		}
 		return fmt.Errorf("%.80q: expected a value of type %s", text, f.Type())
+	}
+	if err := f.bounded(v); err != nil {
+		return fmt.Errorf("%.80q: it %w", text, err)
 	}
 	f.value.Set(reflect.ValueOf(v))
 	return nil

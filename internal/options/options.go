@@ -2,7 +2,7 @@
 // as flags and variables, and as the object that a job's spec pins.
 //
 //	options.go  the struct's fields: how tags are read
-//	field.go    one field: its value as text and as JSON
+//	field.go    one field: its value as text and as JSON; bounds.go: of numbers
 //	spec.go     the values that a job pins, and back
 package options
 
@@ -135,6 +135,12 @@ func read(f reflect.StructField, v reflect.Value) (*Field, error) {
 		if _, err := value.MarshalText(); err != nil {
 			return nil, fmt.Errorf("its default: %w", err)
 		}
+	}
+	if err := out.readBounds(f.Tag); err != nil {
+		return nil, err
+	}
+	if err := out.bounded(v.Interface()); err != nil {
+		return nil, fmt.Errorf("its default is %v: it %w", v.Interface(), err)
 	}
 	return out, nil
 }

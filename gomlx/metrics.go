@@ -22,3 +22,14 @@ type perplexity struct{ *metric.MeanMetric }
 func (p perplexity) UpdateGraph(scope *model.Scope, labels, predictions []*graph.Node) *graph.Node {
 	return graph.Exp(p.MeanMetric.UpdateGraph(scope, labels, predictions))
 }
+
+// MeanAbsoluteError is the metric of predicted numbers: how far they are from the labels, in the labels' unit. Use a
+// new one for each model.
+func MeanAbsoluteError() metric.Interface {
+	return metric.NewMeanMetric("mean absolute error", "mae", "mae",
+		func(_ *model.Scope, labels, predictions []*graph.Node) *graph.Node {
+			label := graph.ConvertDType(labels[0], predictions[0].DType())
+			label = graph.Reshape(label, predictions[0].Shape().Dimensions...)
+			return graph.ReduceAllMean(graph.Abs(graph.Sub(predictions[0], label)))
+		}, nil)
+}
