@@ -175,7 +175,6 @@ func TestCluster(t *testing.T) {
 	x.rollout()
 	x.finish(steps)
 	x.next()
-	x.samples()
 }
 
 // newTrial follows what is deployed into the namespace, and deletes that in the end.

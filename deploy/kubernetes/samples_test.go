@@ -53,46 +53,51 @@ const writer = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "sample
 		"volumeMounts": [{"name": "samples", "mountPath": "/samples"}]}],
 	"volumes": [{"name": "samples", "persistentVolumeClaim": {"claimName": "evenweave-data"}}]}}`
 
-// samples: a task of one's own, by its image's name, is trained on data that are on a volume alone, to the weights of a
-// run on this machine. EVENWEAVE_TEST_TASK is an image that has, beside each other, examples/gpt by the name evenweave
-// and examples/tabular; both are in bin/task too.
-func (t trial) samples() {
+// TestDataOnAVolume: a task of one's own, by its image's name, is trained on data that are on a volume alone, to the
+// weights of a run on this machine. EVENWEAVE_TEST_TASK is an image that has, beside each other, examples/gpt by the
+// name evenweave and examples/tabular, whose command writes a table; both are in bin/task too.
+func TestDataOnAVolume(t *testing.T) {
 	image := os.Getenv("EVENWEAVE_TEST_TASK")
 	if image == "" {
-		t.Log("data on a volume: not tried, EVENWEAVE_TEST_TASK names no image")
-		return
+		t.Skip("needs a cluster, and an image of a task: `make test-kubernetes`")
 	}
+	x := newTrial(t)
+	x.do("apply", "-f", "base/namespace.yaml")
+	x.volumes()
+	x.fill(image)
+	const steps = 60
+	flags := jobFlags(steps)
+	maps.Copy(flags, map[string]string{"backend": "go", "layers": "1", "width": "8", "heads": "2", "context": "8",
+		"match": "*.csv"})
+	x.do("apply", "-k", kustomization(t, "components: [COMPONENTS/data]\n"+settingsOf(image, "volume", flags)))
+	x.do("scale", "deployment/evenweave-worker", "--replicas=2")
+	var end event
+	x.journal.await(x.ctx, "end of the job", limit, func() bool {
+		end = x.journal.newest("done")
+		return end.Event != ""
+	})
+	program := func(name string) string { return filepath.Join("..", "..", "bin", "task", name) }
+	flags["data"] = t.TempDir()
+	table := filepath.Join(flags["data"], "flats.csv")
+	if out, err := exec.CommandContext(x.ctx, program("tabular"), "generate", table).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	want, err := referenceOf(x.ctx, t, program("evenweave"), flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end.Step != steps || end.Weights != want {
+		t.Fatalf("step %d, weights %s; the run on this machine %s", end.Step, end.Weights, want)
+	}
+	t.Logf("step %d, weights sha256 %s: equal to the run's on this machine", end.Step, want)
+}
+
+// fill has a pod write the samples.
+func (t trial) fill(image string) {
+	t.Helper()
 	pod := []byte(strings.ReplaceAll(writer, "IMAGE", image))
 	if _, err := kubectlWith(t.ctx, pod, "apply", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
 	t.do("wait", "--for=jsonpath={.status.phase}="+string(corev1.PodSucceeded), "--timeout=5m", "pod/samples")
-
-	const steps = 60
-	flags := jobFlags(steps)
-	maps.Copy(flags, map[string]string{"backend": "go", "layers": "1", "width": "8", "heads": "2", "context": "8",
-		"match": "*.csv"})
-	t.journal.forget()
-	t.do("apply", "-k", kustomization(t.T, settingsOf(image, "volume", flags)+"components: [COMPONENTS/data]\n"))
-	t.do("scale", "deployment/evenweave-worker", "--replicas=2")
-	t.journal.await(t.ctx, "job on a volume", limit, func() bool { return t.journal.newest("start").Job == "volume" })
-	var end event
-	t.journal.await(t.ctx, "end of the job on a volume", limit, func() bool {
-		end = t.journal.newest("done")
-		return end.Event != ""
-	})
-	flags["data"] = t.TempDir()
-	generate := exec.CommandContext(t.ctx, filepath.Join("..", "..", "bin", "task", "tabular"), "generate",
-		filepath.Join(flags["data"], "flats.csv"))
-	if out, err := generate.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	want, err := referenceOf(t.ctx, t.T, filepath.Join("..", "..", "bin", "task", "evenweave"), flags)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if end.Step != steps || end.Weights != want {
-		t.Fatalf("data on a volume: step %d, weights %s; the run on this machine %s", end.Step, end.Weights, want)
-	}
-	t.Logf("data on a volume: step %d, weights sha256 %s: equal to the run's on this machine", end.Step, want)
 }

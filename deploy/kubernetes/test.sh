@@ -46,4 +46,4 @@ if [ "${EVENWEAVE_TEST_CERT_MANAGER:-}" = 1 ]; then
 	export EVENWEAVE_CERT_MANAGER=$PWD/bin/certmanager
 	go build -C deploy/kubernetes/certmanager -o "$EVENWEAVE_CERT_MANAGER" .
 fi
-GOEXPERIMENT=simd go test ./deploy/kubernetes -run 'TestCluster|TestCertManager' -count=1 -v -timeout 60m
+GOEXPERIMENT=simd go test ./deploy/kubernetes -run 'TestCluster|TestDataOnAVolume|TestCertManager' -count=1 -v -timeout 60m

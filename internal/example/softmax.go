@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	features   = 2
-	classes    = 3
-	rate       = 0.5
+	features = 2
+	classes  = 3
+	rate     = 0.5
 )
 
 // Softmax is the model. Its whole state is its parameters: SGD keeps nothing else.

@@ -107,7 +107,7 @@ func (f *Field) Set(text string) error {
 		return fmt.Errorf("%.80q: expected a value of type %s", text, f.Type())
 	}
 	if err := f.bounded(v); err != nil {
-		return fmt.Errorf("%.80q: it %w", text, err)
+		return fmt.Errorf("%.80q: %w", text, err)
 	}
 	f.value.Set(reflect.ValueOf(v))
 	return nil
