@@ -81,6 +81,9 @@ func CSV(path string, t Table) (sets evenweave.Sets, words map[string][]string, 
 	if err := t.Validate(); err != nil {
 		return sets, nil, err
 	}
+	if path == "" {
+		return sets, nil, errUnnamed
+	}
 	dir, names := filepath.Dir(path), []string{filepath.Base(path)}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		dir, names = path, []string{"train.csv", "test.csv"}

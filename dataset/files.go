@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -49,6 +50,9 @@ type file struct {
 }
 
 func (f *file) blocks() int { return int((f.size + blockBytes - 1) / blockBytes) }
+
+// errUnnamed is for data whose path is empty, as it is where a task's user named none and the task has no default.
+var errUnnamed = errors.New("nothing says where the data are: name their file or directory, by --data")
 
 // OpenFiles opens files below a directory, by their names from there. Their order is part of the digest.
 func OpenFiles(root string, names ...string) (*Files, error) {

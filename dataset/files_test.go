@@ -324,3 +324,16 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+// Data that nothing names are not looked for in the directory that the process happens to be in.
+func TestUnnamedDataAreNamed(t *testing.T) {
+	_, _, err := CSV("", wanted())
+	_, _, other := IDX("")
+	_, _, images := Images("", Pictures{Height: 8, Width: 8})
+	_, text := Text("", Windows{Length: 8})
+	for what, err := range map[string]error{"CSV": err, "IDX": other, "Images": images, "Text": text} {
+		if !errors.Is(err, errUnnamed) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

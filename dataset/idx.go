@@ -64,6 +64,9 @@ var idxName = regexp.MustCompile(`^(.*[-_.])?(train|t10k|test)-(images|labels)[-
 
 // findIDX finds the files of a set by their names: "train images" and its like.
 func findIDX(dir string) (map[string]string, error) {
+	if dir == "" {
+		return nil, errUnnamed
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err

@@ -44,6 +44,9 @@ func Images(dir string, p Pictures) (sets evenweave.Sets, classes []string, err 
 	if err := checkShares(p.Test, p.HeldOut); err != nil {
 		return sets, nil, err
 	}
+	if dir == "" {
+		return sets, nil, errUnnamed
+	}
 	test := ""
 	if isFolder(filepath.Join(dir, "train")) {
 		test = filepath.Join(dir, "test")

@@ -96,6 +96,9 @@ func (w *Windows) complete() error {
 }
 
 func (w *Windows) names(name string) (root string, names []string, err error) {
+	if name == "" {
+		return "", nil, errUnnamed
+	}
 	info, err := os.Stat(name)
 	if err != nil {
 		return "", nil, err
