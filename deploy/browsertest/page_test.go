@@ -167,7 +167,7 @@ const data = "--global-batch=32 --micro-batch=4 --samples=4800 --checkpoint-ever
 // A person that looks at a run sees a worker killed and another one join, and the page survives its coordinator.
 func TestThePageShowsAKill(t *testing.T) {
 	b := open(t)
-	r := train(t, append(strings.Fields(data), "--steps=1000000")...) // more than it computes before it is interrupted
+	r := train(t, append(strings.Fields(data), "--steps=30000")...) // more than it computes before it is interrupted
 	url := r.await("the page's address", func(l line) bool { return l.Event == "page" }).URL
 	b.window(1080, 1250, "light")
 	b.do(chromedp.Navigate(url))
