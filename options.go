@@ -27,8 +27,8 @@ import "context"
 type Validator interface{ Validate() error }
 
 // Preparer may be implemented by a task's options: Prepare is called in the process that creates or resumes a job,
-// after Validate and before the spec is made, and may set fields that are no flags (the hash of a file that a flag
-// names, for example). notes explain it to a person.
+// after Validate and before the spec is made, and in the one that initialises the model. It may set fields that are no
+// flags (the hash of a file that a flag names, for example), and read what Init needs. notes explain it to a person.
 type Preparer interface {
 	Prepare(ctx context.Context) (notes []string, err error)
 }

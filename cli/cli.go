@@ -7,7 +7,7 @@
 //	spec.go       the flags that say what is trained
 //	variables.go  EVENWEAVE_* variables
 //	train.go      a cluster on this machine
-//	processes.go  coordinator, worker, etcd
+//	processes.go  coordinator, worker, etcd; initial.go: the process that makes a job's first state
 //	commands.go   the task's own commands; checkpoints that they load
 //	checkpoint.go what a run's checkpoints hold, and whether they are whole
 //	export.go     a checkpoint as a file for other programs
@@ -151,15 +151,17 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		if err := processors.Batch(); err != nil { // only slower without
 			slog.Debug("computing threads will be interrupted by others that wake up", "err", err)
 		}
-		if p.asked == nil { // the parent of a child has warned already
+		if p.asked == nil && cmd.Name() != "initial" { // the parent of a child has warned already
 			warnUnknown(cmd.ErrOrStderr(), root, os.Environ())
 		}
 		return fromEnvironment(cmd.Flags())
 	}
 	bench := benchCommand()
 	bench.AddCommand(p.benchStepCommand(), p.benchStepMemberCommand())
-	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), etcdCommand(p.asked), healthCommand(),
-		statusCommand(), scaleCommand(), blameCommand(), reportCommand(), checkpointCommand(), p.exportCommand(), bench,
+	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), p.initialCommand(),
+		etcdCommand(p.asked), healthCommand(),
+		statusCommand(), scaleCommand(), blameCommand(), reportCommand(), checkpointCommand(), p.exportCommand(),
+		bench,
 		p.chaosCommand(), p.verifyCommand(), p.inspectCommand(), p.versionCommand(), p.dataCommand(),
 		plotCommand(), certsCommand())
 	return root, p.addOwn(root)

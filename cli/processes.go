@@ -183,6 +183,8 @@ func (c *coordinatorRun) run(cmd *cobra.Command) error {
 	cfg.Alone, cfg.PageOnly = p.asked != nil, p.asked != nil
 	cfg.Test, cfg.HeldOut, cfg.MetricNames = sets.Test, sets.HeldOut, p.task.Metrics
 	cfg.Observer, cfg.Log = observer, log.With("job", c.cluster.job, "process", "coordinator")
+	cfg.Initial = p.initialState(map[string]string{"log-format": c.logs.format, "log-level": c.logs.level},
+		cmd.ErrOrStderr())
 	return coordinator.Serve(ctx, *cfg, halt)
 }
 

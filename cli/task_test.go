@@ -60,7 +60,12 @@ func tiny() *evenweave.Task {
 		Data: func(string) (evenweave.Sets, error) {
 			return evenweave.Sets{Train: example.Points{N: o.Points}, Test: example.Points{N: 100}}, nil
 		},
-		Model: func(evenweave.Setup) (evenweave.Model, error) { return example.NewSoftmax(), nil },
+		Model: func(evenweave.Setup) (evenweave.Model, error) {
+			if strings.HasPrefix(o.From, "init: ") {
+				return odd{example.NewSoftmax(), o.From, o}, nil
+			}
+			return example.NewSoftmax(), nil
+		},
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -56,9 +57,11 @@ type Config struct {
 	Limits          policy.Limits
 	Dir             string
 	Started         time.Time // when the run began, of which this process is a part
-	// Model is opened for evaluation only. It makes the state of step 0, and measures those of checkpoints if it is an
-	// evenweave.Evaluator; it may be an evenweave.Describer too. The caller closes it, after the coordinator.
-	Model         evenweave.Model
+	// Model is opened for evaluation only. It measures the states of checkpoints if it is an evenweave.Evaluator; it
+	// may be an evenweave.Describer too. The caller closes it, after the coordinator.
+	Model evenweave.Model
+	// Initial has the state of step 0 made outside this process, and gives its encoding to save; nil: Model makes it.
+	Initial       func(ctx context.Context, j job.Job, save func(encoded io.Reader) error) error
 	MetricNames   []string       // of evenweave.Task: what a step has beside its loss
 	Test, HeldOut evenweave.Data // what it is evaluated on; nil: nothing
 	Observer      progress.Observer

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"runtime"
@@ -10,9 +11,11 @@ import (
 
 	"google.golang.org/grpc"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/probe"
 	"evenweave/internal/security"
 	"evenweave/internal/serving"
 	"evenweave/internal/state"
@@ -83,6 +86,59 @@ func (s sent) Context() context.Context { return s.ctx }
 func (s sent) Send(b *proto.Block) error {
 	s.takes(len(b.Data))
 	return nil
+}
+
+// flowing is a model of zeros that holds nothing.
+type flowing struct{ evenweave.Model }
+
+func (flowing) Init(uint64) error { return nil }
+func (flowing) Read(_ int, _ int64, p []byte) error {
+	clear(p)
+	return nil
+}
+
+// TestTheInitialStateIsNeverWholeInMemory, whether the model makes it here or another process gives it.
+func TestTheInitialStateIsNeverWholeInMemory(t *testing.T) {
+	layout := flat(t, 12<<20) // 48 MiB
+	j := job.Job{UUID: "u", Spec: job.Spec{Samples: 100, GlobalBatch: 10, MicroBatch: 10, Steps: 5}}
+	var hashes []string
+	for name, initial := range map[string]func(context.Context, job.Job, func(io.Reader) error) error{
+		"the model": nil,
+		"another process": func(_ context.Context, _ job.Job, save func(io.Reader) error) error {
+			s, err := probe.Initial(flowing{}, layout, 1, 100)
+			if err != nil {
+				return err
+			}
+			r, w := io.Pipe()
+			go func() { w.CloseWithError(s.Encode(w)) }()
+			defer r.Close()
+			return save(r)
+		},
+	} {
+		p := &peak{}
+		store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{FS: measured{peak: p}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newCoordinator(Config{Model: flowing{}, Initial: initial, Spec: j.Spec,
+			Log: slog.New(slog.DiscardHandler)}, nil, store, layout)
+		p.before = inUse()
+		if err := c.initialise(t.Context(), j, 1); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		const most = 12 << 20
+		if p.moved < int(layout.Size) || p.most > most {
+			t.Errorf("%s: saving %d bytes took %d of memory, at most %d expected", name, p.moved, p.most, most)
+		}
+		e, err := store.Latest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes = append(hashes, e.Manifest.Fingerprint+e.Manifest.WeightsSHA256)
+	}
+	if hashes[0] != hashes[1] {
+		t.Errorf("the states differ: %q", hashes)
+	}
 }
 
 // TestAStateIsNeverWholeInMemory: to save a state, to find it again and to send it takes a few blocks of memory,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -198,6 +199,31 @@ func (c *Coordinator) sameJob(newest checkpoint.Entry, recorded job.Spec) error 
 	return err
 }
 
+// initialise makes the state of step 0 durable. It is never whole in this process's memory if Config.Initial makes it.
+func (c *Coordinator) initialise(ctx context.Context, j job.Job, term int64) error {
+	save := func(s state.Stream) error {
+		_, err := c.archive.write(ctx, j, term, s)
+		return err
+	}
+	if c.Initial == nil {
+		s, err := probe.Initial(c.Model, c.archive.layout, j.Spec.Seed, j.Spec.Samples)
+		if err != nil {
+			return err
+		}
+		return save(s)
+	}
+	return c.Initial(ctx, j, func(encoded io.Reader) error {
+		s, err := state.Encoded(encoded, c.archive.layout, j.Spec.Samples)
+		if err == nil && s.Step != 0 {
+			err = fmt.Errorf("it is of step %d", s.Step)
+		}
+		if err != nil {
+			return fmt.Errorf("the state of step 0: %w", err)
+		}
+		return save(s)
+	})
+}
+
 // create writes a new job record, on the newest checkpoint if there is one, else on fresh weights.
 func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.View, newest *checkpoint.Entry) (
 	job.Job, int64, error) {
@@ -220,11 +246,7 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return job.Job{}, 0, err
 		}
-		initial, err := probe.Initial(c.Model, c.archive.layout, c.Spec.Seed, c.Spec.Samples)
-		if err != nil {
-			return job.Job{}, 0, err
-		}
-		if _, err := c.archive.write(ctx, j, t.Number(), state.Seal(initial).Stream()); err != nil {
+		if err := c.initialise(ctx, j, t.Number()); err != nil {
 			return job.Job{}, 0, err
 		}
 	}

@@ -70,6 +70,9 @@ func (t *tensor) copyFrom(value *tensors.Tensor) error {
 	if !value.Shape().Equal(t.shape) {
 		return fmt.Errorf("%s is a %s, expected %s", t.Name, value.Shape(), t.shape)
 	}
+	if err := t.hold(); err != nil {
+		return fmt.Errorf("%s: %w", t.Name, err)
+	}
 	if err := value.ConstFlatData(func(flat any) { copy(t.bytes, bytesOf(flat)) }); err != nil {
 		return fmt.Errorf("%s: %w", t.Name, err)
 	}

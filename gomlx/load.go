@@ -99,6 +99,9 @@ func (m *Model) read(c *checkpoint.Checkpoint) error {
 		if err != nil {
 			return err
 		}
+		if err := t.hold(); err != nil {
+			return fmt.Errorf("%s: %w", t.Name, err)
+		}
 		copy(t.bytes, bytes)
 		if err := t.changed(); err != nil {
 			return err

@@ -16,7 +16,7 @@ import (
 type memory struct {
 	device compute.Backend
 	shape  shapes.Shape
-	flat   any    // a slice of the elements
+	flat   any    // a slice of the elements; nil until hold
 	bytes  []byte // the same memory
 
 	mu     sync.Mutex
@@ -25,17 +25,32 @@ type memory struct {
 
 func newMemory(device compute.Backend, shape shapes.Shape) (*memory, error) {
 	m := &memory{device: device, shape: shape}
-	if device.HasSharedBuffers() {
-		var err error
-		if m.buffer, m.flat, err = device.NewSharedBuffer(0, shape); err != nil {
-			return nil, fmt.Errorf("memory for a tensor of %s: %w", shape, err)
+	return m, m.hold()
+}
+
+// hold allocates the memory, zeros, unless it is there. Several goroutines may call it.
+func (m *memory) hold() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.allocate()
+}
+
+func (m *memory) allocate() error {
+	switch {
+	case m.flat != nil:
+		return nil
+	case m.device.HasSharedBuffers():
+		buffer, flat, err := m.device.NewSharedBuffer(0, m.shape)
+		if err != nil {
+			return fmt.Errorf("memory for a tensor of %s: %w", m.shape, err)
 		}
-	} else {
-		m.flat = newFlat(shape)
+		m.buffer, m.flat = buffer, flat
+	default:
+		m.flat = newFlat(m.shape)
 	}
 	m.bytes = bytesOf(m.flat)
 	clear(m.bytes)
-	return m, nil
+	return nil
 }
 
 func newFlat(shape shapes.Shape) any {
@@ -52,6 +67,9 @@ func bytesOf(flat any) []byte {
 func (m *memory) ready() (compute.Buffer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.allocate(); err != nil {
+		return nil, err
+	}
 	if m.buffer == nil {
 		var err error
 		if m.buffer, err = m.device.BufferFromFlatData(0, m.flat, m.shape); err != nil {

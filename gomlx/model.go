@@ -165,9 +165,11 @@ func (m *Model) layOut(variables []*variable) error {
 				v.Name)
 		}
 		names[v.Name] = true
-		memory, err := newMemory(m.device, v.of.Shape())
-		if err != nil {
-			return fmt.Errorf("%s: %w", v.Name, err)
+		memory := &memory{device: m.device, shape: v.of.Shape()}
+		if !m.setup.EvaluateOnly { // else a process that only asks for the layout would hold a state
+			if err := memory.hold(); err != nil {
+				return fmt.Errorf("%s: %w", v.Name, err)
+			}
 		}
 		t := &tensor{v.Tensor, v.path, v.own, v.equal, memory}
 		m.state, m.byPath[v.path] = append(m.state, t), t

@@ -50,6 +50,9 @@ func (m *Model) part(i int, offset int64, p []byte) (*tensor, error) {
 		return nil, fmt.Errorf("tensor %d of %d", i, len(m.state))
 	}
 	t := m.state[i]
+	if err := t.hold(); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.Name, err)
+	}
 	if n := int64(len(t.bytes)); offset < 0 || offset > n || int64(len(p)) > n-offset {
 		return nil, fmt.Errorf("%s: %d bytes from byte %d on, it has %d", t.Name, len(p), offset, n)
 	}

@@ -28,6 +28,9 @@ func (m *Model) Store() (*model.Store, error) {
 	store := model.NewStore()
 	store.SetParams(m.config.Params)
 	for _, t := range m.state {
+		if err := t.hold(); err != nil {
+			return nil, fmt.Errorf("%s: %w", t.Name, err)
+		}
 		value := tensors.FromShape(t.shape)
 		if err := value.MutableFlatData(func(flat any) { copy(bytesOf(flat), t.bytes) }); err != nil {
 			return nil, fmt.Errorf("%s: %w", t.Name, err)

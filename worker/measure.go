@@ -10,7 +10,7 @@ import (
 	"evenweave/allreduce/grpclink"
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
-	"evenweave/internal/probe"
+	"evenweave/internal/schedule"
 	"evenweave/internal/security"
 	"evenweave/internal/serving"
 )
@@ -45,10 +45,8 @@ func (m Measurement) Open() (train func(ctx context.Context, step func(Parts) er
 	if err := l.Init(); err != nil {
 		return nil, nil, err
 	}
-	first, err := probe.Initial(m.Model, l.replica.layout, m.Job.Spec.Seed, m.Job.Spec.Samples)
-	if err == nil {
-		err = l.replica.adopt(first)
-	}
+	err = l.replica.install(0, schedule.NewLedger(m.Job.Spec.Samples),
+		func() error { return m.Model.Init(m.Job.Spec.Seed) })
 	if err != nil {
 		return nil, nil, err
 	}

@@ -109,7 +109,12 @@ func (r *replica) fingerprint() (state.Fingerprint, error) {
 }
 
 // adopt installs a state from a peer or a checkpoint. After an error this member has none.
-func (r *replica) adopt(s *state.State) (err error) {
+func (r *replica) adopt(s *state.State) error {
+	return r.install(s.Step, s.Ledger, func() error { return r.layout.WriteImage(r.live, s.Image) })
+}
+
+// install makes what write leaves in the live state this member's state. After an error it has none.
+func (r *replica) install(step int64, ledger *schedule.Ledger, write func() error) (err error) {
 	r.updates.replace()
 	r.unchanged.Lock()
 	defer r.unchanged.Unlock()
@@ -117,14 +122,14 @@ func (r *replica) adopt(s *state.State) (err error) {
 	defer r.mu.Unlock()
 	r.moved()
 	r.known = false
-	err = r.layout.WriteImage(r.live, s.Image)
+	err = write()
 	if err == nil {
 		err = r.blocks.Check(r.live.Exponents)
 	}
 	if err != nil {
-		return fmt.Errorf("state of step %d: %w", s.Step, err)
+		return fmt.Errorf("state of step %d: %w", step, err)
 	}
-	r.step, r.ledger, r.skips = s.Step, s.Ledger, 0
+	r.step, r.ledger, r.skips = step, ledger, 0
 	if r.expected, err = r.fingerprint(); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"strings"
 
@@ -12,17 +13,36 @@ import (
 // fill gives every element a small finite value that a type of its kind holds exactly: parameters between -1/16 and
 // 1/16; everything else above 0 and at most 1/16, because it may be a variance; integers from 1 to 8, because they may
 // count. The tool's own tensors stay as they are at step 0.
-func fill(s *state.State) {
-	for i, t := range s.Layout.Tensors {
+func fill(layout *state.Layout, to state.Writer) error {
+	for i, t := range layout.Tensors {
 		if strings.HasPrefix(t.Name, state.Reserved) {
 			continue
 		}
 		random := evenweave.NewGenerator(evenweave.Key(0, evenweave.PurposeInit, uint64(i)))
 		size := t.Type.Size()
-		for p := s.Tensor(i); len(p) > 0; p = p[size:] {
-			put(p[:size], t, random.Uint64())
+		err := pieces(t, func(at int64, piece []byte) error {
+			for p := piece; len(p) > 0; p = p[size:] {
+				put(p[:size], t, random.Uint64())
+			}
+			return to.Write(i, at, piece)
+		})
+		if err != nil {
+			return fmt.Errorf("writing tensor %s: %w", t.Name, err)
 		}
 	}
+	return nil
+}
+
+// pieces calls do for parts of a tensor, in order, each with memory for it: no tensor is here as a whole.
+func pieces(t evenweave.Tensor, do func(at int64, piece []byte) error) error {
+	const most = 64 << 10 // a multiple of each element's size
+	memory := make([]byte, min(t.Bytes(), most))
+	for at := int64(0); at < t.Bytes(); at += most {
+		if err := do(at, memory[:min(most, t.Bytes()-at)]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // put encodes the value that h stands for.

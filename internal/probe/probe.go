@@ -6,17 +6,17 @@ import (
 	"fmt"
 
 	"evenweave"
+	"evenweave/internal/schedule"
 	"evenweave/internal/state"
 )
 
-// Initial is the state of step 0: what the model's Init makes of the seed, and zeros in the tool's own tensors. The
-// model holds it afterwards.
-func Initial(model evenweave.Model, layout *state.Layout, seed uint64, samples int) (*state.State, error) {
+// Initial is the state of step 0: what the model's Init makes of the seed, and zeros in the tool's own tensors,
+// whatever the weights are. The model holds it afterwards, and must not change before it is read.
+func Initial(model evenweave.Model, layout *state.Layout, seed uint64, samples int) (state.Stream, error) {
 	if err := model.Init(seed); err != nil {
-		return nil, fmt.Errorf("initial weights of seed %d: %w", seed, err)
+		return state.Stream{}, fmt.Errorf("initial weights of seed %d: %w", seed, err)
 	}
-	s := state.New(layout, samples)
-	return s, layout.ReadImage(layout.Live(model), 0, s.Image)
+	return layout.StreamOf(0, schedule.NewLedger(samples), layout.Live(model))
 }
 
 // ElementName names element i of a flat gradient for a person: "conv1/kernel[17]".

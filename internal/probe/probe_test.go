@@ -97,7 +97,9 @@ func TestFilledStatesAreFinite(t *testing.T) {
 		}
 	}
 	s := state.New(layout(t, tensors...), 10)
-	fill(s)
+	if err := fill(s.Layout, s); err != nil {
+		t.Fatal(err)
+	}
 	for i, tensor := range tensors {
 		seen := map[float64]bool{}
 		size := tensor.Type.Size()
@@ -166,7 +168,7 @@ func TestInitial(t *testing.T) {
 	m.Weights()[3] = 1
 	s, err := Initial(m, layout(t, m.Tensors()...), 1, 300)
 	if err != nil || s.Step != 0 || s.Ledger.Samples() != 300 ||
-		s.Fingerprint() != state.New(s.Layout, 300).Fingerprint() {
+		s.SHA256 != state.Seal(state.New(s.Layout, 300)).SHA256 {
 		t.Errorf("the first state is %+v, %v", s, err)
 	}
 }

@@ -27,20 +27,24 @@ func (l *Layout) HeadSize(samples int) int64 {
 	return headerSize + int64(schedule.LedgerSize(samples)) + sha256.Size*blocks(l.Size)
 }
 
-// head is the encoding up to the image.
-func (s *State) head() []byte {
-	ledger := schedule.LedgerSize(s.Ledger.Samples())
-	b := make([]byte, 0, s.Layout.HeadSize(s.Ledger.Samples()))
+// head is the encoding up to the image, of which block gives a part, within one block.
+func head(l *Layout, step int64, ledger *schedule.Ledger, block func(first, end int64) ([]byte, error)) ([]byte,
+	error) {
+	b := make([]byte, 0, l.HeadSize(ledger.Samples()))
 	b = append(b, magic...)
-	for _, field := range []int64{version, s.Step, int64(ledger), blocks(s.Layout.Size), s.Layout.Size} {
+	for _, field := range []int64{version, step, int64(schedule.LedgerSize(ledger.Samples())), blocks(l.Size), l.Size} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(field))
 	}
-	b, _ = s.Ledger.AppendBinary(b) // never fails
-	for at := int64(0); at < s.Layout.Size; at += BlockSize {
-		sum := sha256.Sum256(s.Image[at:min(at+BlockSize, s.Layout.Size)])
+	b, _ = ledger.AppendBinary(b) // never fails
+	for at := int64(0); at < l.Size; at += BlockSize {
+		p, err := block(at, min(at+BlockSize, l.Size))
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.Sum256(p)
 		b = append(b, sum[:]...)
 	}
-	return b
+	return b, nil
 }
 
 // Sealed is a state that does not change any more, with its head.
@@ -52,7 +56,9 @@ type Sealed struct {
 
 // Seal hashes a state, which must not change from then on.
 func Seal(s *State) *Sealed {
-	head := s.head()
+	head, _ := head(s.Layout, s.Step, s.Ledger, func(first, end int64) ([]byte, error) { // never fails
+		return s.Image[first:end], nil
+	})
 	return &Sealed{State: s, Head: head, SHA256: sha256.Sum256(head)}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"evenweave"
+	"evenweave/internal/schedule"
 )
 
 // Stream is a state that need not be in memory as a whole.
@@ -22,6 +23,56 @@ func (s *Sealed) Stream() Stream {
 			_, err := w.Write(s.Image)
 			return err
 		}}
+}
+
+// StreamOf is the state of step and ledger whose tensors from holds. They are read twice, block by block, and must not
+// change meanwhile.
+func (l *Layout) StreamOf(step int64, ledger *schedule.Ledger, from Reader) (Stream, error) {
+	buffer := make([]byte, min(l.Size, BlockSize))
+	block := func(first, end int64) ([]byte, error) {
+		return buffer[:end-first], l.ReadImage(from, first, buffer[:end-first])
+	}
+	b, err := head(l, step, ledger, block)
+	if err != nil {
+		return Stream{}, err
+	}
+	h := &Head{Bytes: b, SHA256: sha256.Sum256(b), Step: step, Ledger: ledger, Layout: l}
+	return Stream{h, func(w io.Writer) error { return h.writeImage(w, block) }}, nil
+}
+
+// Encoded is the state whose encoding r gives, each block verified as it is passed on.
+func Encoded(r io.Reader, layout *Layout, samples int) (Stream, error) {
+	h, err := ReadHead(r, layout, samples, nil)
+	if err != nil {
+		return Stream{}, err
+	}
+	buffer := make([]byte, min(layout.Size, BlockSize))
+	return Stream{h, func(w io.Writer) error {
+		return h.writeImage(w, func(first, end int64) ([]byte, error) {
+			return buffer[:end-first], h.ReadBlock(r, int(first/BlockSize), buffer[:end-first])
+		})
+	}}, nil
+}
+
+func (h *Head) writeImage(w io.Writer, block func(first, end int64) ([]byte, error)) error {
+	for i := range h.Blocks() {
+		p, err := block(h.Range(i))
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Encode writes the encoding.
+func (s Stream) Encode(w io.Writer) error {
+	if _, err := w.Write(s.Bytes); err != nil {
+		return err
+	}
+	return s.Image(w)
 }
 
 // Digest hashes an image that is written to it, in order.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -64,3 +65,61 @@ func TestDigestOfPieces(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamsAreTheEncoding: of a state that is read where it lies, and of one that arrives; what is damaged or ends
+// too soon is refused before it is passed on.
+func TestStreamsAreTheEncoding(t *testing.T) {
+	l, err := OfJob([]evenweave.Tensor{
+		{Name: "a", Type: evenweave.Float32, Shape: []int{BlockSize/4 + 3}, Role: evenweave.Trained},
+		{Name: "b", Type: evenweave.Uint8, Shape: []int{BlockSize + 5}, Role: evenweave.Kept},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(l, 100)
+	for i := range s.Image[:l.Offsets[2]] {
+		s.Image[i] = byte(i * i >> 8)
+	}
+	clear(s.Image[l.Offsets[1]+BlockSize+5 : l.Offsets[2]]) // the gap
+	clear(s.Image[BlockSize+12 : l.Offsets[1]])
+	var whole, read, passed bytes.Buffer
+	if _, err := Seal(s).WriteTo(&whole); err != nil {
+		t.Fatal(err)
+	}
+	live, err := l.StreamOf(0, s.Ledger, s)
+	if err == nil {
+		err = live.Encode(&read)
+	}
+	if err != nil || !bytes.Equal(read.Bytes(), whole.Bytes()) || live.SHA256 != Seal(s).SHA256 {
+		t.Errorf("read where it lies, %d bytes are not the encoding, of %d: %v", read.Len(), whole.Len(), err)
+	}
+	arrives, err := Encoded(&read, l, 100)
+	if err == nil {
+		err = arrives.Encode(&passed)
+	}
+	if err != nil || !bytes.Equal(passed.Bytes(), whole.Bytes()) {
+		t.Errorf("as it arrives, %d bytes are not the encoding, of %d: %v", passed.Len(), whole.Len(), err)
+	}
+	for name, b := range map[string][]byte{
+		"its end is missing": whole.Bytes()[:whole.Len()-1],
+		"a bit has flipped":  append(whole.Bytes()[:whole.Len()-1:whole.Len()-1], whole.Bytes()[whole.Len()-1]^1),
+		"it is empty":        nil,
+	} {
+		passed.Reset()
+		arrives, err := Encoded(bytes.NewReader(b), l, 100)
+		if err == nil {
+			err = arrives.Encode(&passed)
+		}
+		if !errors.Is(err, ErrDamaged) || passed.Len() > whole.Len()-int(l.Size%BlockSize) {
+			t.Errorf("%s: %v, after %d bytes", name, err, passed.Len())
+		}
+	}
+	broken := errors.New("a device")
+	if _, err := l.StreamOf(0, s.Ledger, brokenReader{broken}); !errors.Is(err, broken) {
+		t.Errorf("a model that cannot be read: %v", err)
+	}
+}
+
+type brokenReader struct{ error }
+
+func (b brokenReader) Read(int, int64, []byte) error { return b.error }

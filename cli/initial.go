@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"evenweave"
+	"evenweave/internal/job"
+	"evenweave/internal/probe"
+	"evenweave/internal/state"
+)
+
+// A process of its own makes the state of step 0: the model's values, what computes them and their copies are four
+// times the state, and gone when it ends.
+
+const (
+	initialLimit = 10 * time.Minute // for all of it
+	maxAnswer    = 64 << 10         // bytes
+)
+
+// initialAnswer is a line that this process writes, before the encoding of the state.
+type initialAnswer struct {
+	Error string // "": the state follows
+	Code  int    // the exit code that stands for it
+}
+
+// initialState runs that process: for coordinator.Config.Initial.
+func (p *program) initialState(logs map[string]string, stderr io.Writer) func(context.Context, job.Job,
+	func(io.Reader) error) error {
+	return func(ctx context.Context, j job.Job, save func(encoded io.Reader) error) error {
+		executable, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		settings := p.optionSettings(everyOption)
+		maps.Copy(settings, logs)
+		args := []string{"initial"}
+		for _, name := range slices.Sorted(maps.Keys(settings)) {
+			args = append(args, "--"+name+"="+settings[name])
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, initialLimit, fmt.Errorf("it took longer than %v", initialLimit))
+		defer cancel()
+		cmd := exec.CommandContext(ctx, executable, args...)
+		cmd.Stderr, cmd.WaitDelay = stderr, time.Second
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the coordinator
+		in, errIn := cmd.StdinPipe()
+		out, errOut := cmd.StdoutPipe()
+		if err := errors.Join(errIn, errOut, cmd.Start()); err != nil {
+			return fmt.Errorf("starting the process that makes the initial state: %w", err)
+		}
+		_ = json.NewEncoder(in).Encode(j) // where it has ended, there is no answer either
+		err = takeInitial(bufio.NewReaderSize(out, maxAnswer), save)
+		if errors.Is(err, io.EOF) || errors.Is(err, state.ErrDamaged) { // it ends by itself, before all is here
+			_ = in.Close()
+			ended := cmd.Wait()
+			return fmt.Errorf("the process that makes the initial state has ended: %w; its output above says why, or "+
+				"it was killed for lack of memory: it needs that of four states",
+				cmp.Or(context.Cause(ctx), ended, err))
+		}
+		cancel()
+		_ = in.Close()
+		_ = cmd.Wait() // it was ended here
+		return err
+	}
+}
+
+// takeInitial reads what the process writes.
+func takeInitial(r *bufio.Reader, save func(encoded io.Reader) error) error {
+	var a initialAnswer
+	line, err := r.ReadSlice('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &a)
+	}
+	switch {
+	case err == io.EOF:
+		return err
+	case err != nil:
+		return fmt.Errorf("the process that makes the initial state says %.200q: %w; what the program does before "+
+			"cli.Main must print nothing on the standard output", line, err)
+	case a.Error != "" && a.Code == exitUsage:
+		return usageError{errors.New(a.Error)}
+	case a.Error != "":
+		return errors.New(a.Error)
+	}
+	return save(r)
+}
+
+// initialCommand is that process. It ends when its standard input does.
+func (p *program) initialCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "initial", Hidden: true, Args: noArgs, Short: "Write the state of step 0 of a job"}
+	p.optionFlags(cmd.Flags(), everyOption)
+	var logs logFlags
+	logs.register(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := logs.logger(cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		in := json.NewDecoder(os.Stdin)
+		var j job.Job
+		if err := in.Decode(&j); err != nil {
+			return err
+		}
+		go func() { // its parent's end; nothing else ends a model that initialises itself
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(137)
+		}()
+		s, err := p.makeInitial(cmd.Context(), j, log)
+		out, answer := bufio.NewWriterSize(cmd.OutOrStdout(), state.BlockSize), initialAnswer{}
+		if err != nil {
+			answer = initialAnswer{err.Error(), exitCode(err)}
+		}
+		if said := json.NewEncoder(out).Encode(answer); said != nil || err != nil {
+			return errors.Join(said, out.Flush())
+		}
+		return errors.Join(s.Encode(out), out.Flush())
+	}
+	return cmd
+}
+
+// makeInitial makes the state; the process ends after it is read, and so the model.
+func (p *program) makeInitial(ctx context.Context, j job.Job, log *slog.Logger) (s state.Stream, err error) {
+	if err := p.adopt(j.Spec); err != nil {
+		return s, err
+	}
+	if preparer, ok := p.task.Options.(evenweave.Preparer); ok { // it may read what Init needs
+		if _, err := preparer.Prepare(ctx); err != nil {
+			return s, err
+		}
+	}
+	now := j.Spec
+	now.Options = p.options.Spec()
+	if changed := now.Diff(j.Spec); len(changed) > 0 {
+		return s, fmt.Errorf("what the job starts from has changed since it was begun, start again: now %s",
+			strings.Join(changed, "; "))
+	}
+	model, err := p.task.Model(setup(ctx, j, true, log))
+	if err != nil {
+		return s, err
+	}
+	layout, err := state.OfJob(model.Tensors())
+	if err != nil {
+		return s, err
+	}
+	return probe.Initial(model, layout, j.Spec.Seed, j.Spec.Samples)
+}
