@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -121,7 +122,9 @@ SIGTERM gives the leadership up and leaves the job running. SIGINT (Ctrl-C) stop
 		"and metrics; empty: none")
 	f.StringVar(&cfg.Dir, "dir", "./run", "directory for checkpoints and metrics")
 	f.IntVar(&cfg.Limits.Min, "min-workers", 1, "train with no fewer")
-	f.IntVar(&cfg.Limits.Max, "max-workers", 0, "train with no more, the rest are spares; 0: one for each micro-batch")
+	f.IntVar(&cfg.Limits.Max, "max-workers", 0,
+		"train with no more, the rest are spares; 0: one for each micro-batch, "+
+			fmt.Sprint(job.MaxWorld, " at most"))
 	f.IntVar(&cfg.Limits.Expect, "expect-workers", 0, "the first world waits up to 20 s for this many")
 	whenDoneFlag(f, &c.whenDone)
 	// Hidden: `train` passes it on, so that the seconds at the end count from its own start.
@@ -135,6 +138,9 @@ func (c *coordinatorRun) run(cmd *cobra.Command) error {
 	p, cfg := c.program, &c.cfg
 	if err := errors.Join(c.spec.check(), c.cluster.check(), checkMLflow(cfg.MLflow)); err != nil {
 		return err
+	}
+	if cfg.Limits.Max > job.MaxWorld {
+		return usagef("--max-workers %d: at most %d train together", cfg.Limits.Max, job.MaxWorld)
 	}
 	log, err := c.logs.logger(cmd.ErrOrStderr())
 	if err != nil {

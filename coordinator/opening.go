@@ -96,18 +96,15 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 func unknownWorld(view cluster.View) *job.World {
 	w := &job.World{Job: view.Job.UUID, Generation: view.Job.Generation + 1, Since: view.Job.Generation,
 		DurableStep: view.Job.DurableStep, Reason: "the world's record was lost"}
-	room := mostAway
 	for _, m := range view.Members { // oldest first
-		if room -= len(`{"id":"","address":""},`) + len(m.ID) + len(m.Address); room < 0 {
-			break
-		}
 		w.Away = append(w.Away, m.Peer())
 	}
+	w.Fit(mostOfWorld)
 	return w
 }
 
-// mostAway bytes of peers fit into a sealed record beside all else.
-const mostAway = 24 << 10
+// mostOfWorld bytes of a world leave room for the record's seal, which has a chain of certificates.
+const mostOfWorld = job.MaxWorldBytes - 64<<10
 
 // recorded is the newest step that etcd's records call durable.
 func recorded(view cluster.View) (step int64) {

@@ -28,6 +28,7 @@ func Serve(ctx context.Context, cfg Config, halt <-chan struct{}) error {
 	if cfg.Limits.Max == 0 || cfg.Limits.Max > v {
 		cfg.Limits.Max = v
 	}
+	cfg.Limits.Max = min(cfg.Limits.Max, job.MaxWorld)
 	client, err := cluster.DialOver(cfg.Over, cfg.Endpoints, cfg.Name)
 	if err != nil {
 		return err

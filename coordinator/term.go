@@ -44,6 +44,9 @@ type term struct {
 	lost      func(uuid string) error // explains that etcd has lost the job
 	log       *slog.Logger
 
+	unwritten     time.Time // since when records cannot be written; zero: they can
+	saidUnwritten bool      // to the user, since then
+
 	uuid     string   // of the job, for its goroutines: the record itself belongs to the loop
 	sealedBy []string // keys of this process, when it last wrote all records again
 	halting  bool
@@ -294,8 +297,7 @@ func (t *term) feed(ctx context.Context, input any) {
 			j := *t.members.job()
 			j.Numerics, j.NumericsParts = a.Value, a.Parts
 			if err := t.records.ReplaceJob(ctx, t.members.view, j); err != nil {
-				t.log.Warn("cannot record the job's numerics", "err", err)
-				t.unpublished(ctx)
+				t.unpublished(ctx, "the job's numerics cannot be recorded", err)
 			}
 		case policy.Note:
 			t.events.emit(progress.Notice{Message: a.Text})
@@ -320,20 +322,40 @@ func (t *term) repair(ctx context.Context) {
 }
 
 func (t *term) publish(ctx context.Context, w job.World) {
+	if n := w.Fit(mostOfWorld); n > 0 {
+		t.log.Warn("a world's record has no room for all members that it does not use", "generation", w.Generation,
+			"left out", n)
+	}
 	if err := t.records.PublishWorld(ctx, t.members.view, w); err != nil {
-		t.log.Warn("cannot publish a world", "generation", w.Generation, "err", err)
-		t.unpublished(ctx)
+		t.unpublished(ctx, fmt.Sprintf("the world of generation %d cannot be published", w.Generation), err)
 		return
 	}
+	t.unwritten = time.Time{}
 	t.log.Info("published a world", "generation", w.Generation, "members", w.IDs(), "since", w.Since, "durable",
 		w.DurableStep, "reason", w.Reason)
 }
 
-// unpublished lets the policy try again, not at once: the view may just be behind.
-func (t *term) unpublished(ctx context.Context) {
+// unwrittenFor is how long records are tried to be written before it is said that they cannot be.
+const unwrittenFor = 10 * time.Second
+
+// unpublished lets the policy try again, not at once: the view may just be behind. What goes on failing is said once,
+// and tried less often.
+func (t *term) unpublished(ctx context.Context, what string, err error) {
+	t.log.Warn(what, "err", err)
+	now, wait := time.Now(), tickEvery/5
+	if t.unwritten.IsZero() {
+		t.unwritten, t.saidUnwritten = now, false
+	} else if now.Sub(t.unwritten) >= unwrittenFor {
+		wait = tickEvery
+		if !t.saidUnwritten {
+			t.events.emit(progress.Warning{Message: fmt.Sprintf("for %v %s, and it is tried again: %s", unwrittenFor,
+				what, job.Clean(err.Error()))})
+		}
+		t.saidUnwritten = true
+	}
 	t.tasks.Go(func() {
 		select {
-		case <-time.After(tickEvery / 5):
+		case <-time.After(wait):
 			t.inputs.send(ctx, policy.Unpublished{})
 		case <-ctx.Done():
 		}

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -183,7 +185,7 @@ func TestAFailedPublicationIsTriedAgain(t *testing.T) {
 		t.Fatalf("the policy asks for %d things while a transaction is under way", n)
 	}
 	one.policy.Step(time.Now(), policy.Observed{}) // no action until it learns of the failure
-	one.unpublished(t.Context())
+	one.unpublished(t.Context(), "it cannot be recorded", cluster.ErrFenced)
 	one.tasks.Wait()
 	if end, err := one.take(t.Context(), <-one.inputs); end || err != nil {
 		t.Fatal(end, err)
@@ -191,6 +193,36 @@ func TestAFailedPublicationIsTriedAgain(t *testing.T) {
 	if n := asks(); n != 1 {
 		t.Error("the policy still waits for what failed")
 	}
+}
+
+// refusing refuses all records.
+type refusing struct{ records }
+
+func (refusing) PublishWorld(context.Context, cluster.View, job.World) error {
+	return errors.New("etcdserver: mvcc: database space exceeded")
+}
+
+// TestWhatCannotBePublishedIsSaid, once, when it has been tried for a while; and again after one that could be.
+func TestWhatCannotBePublishedIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, events := leading(t)
+		one.records = refusing{}
+		for range 2 {
+			for began := time.Now(); time.Since(began) < time.Minute; {
+				one.publish(t.Context(), job.World{Generation: 7})
+				one.tasks.Wait()
+				if in := <-one.inputs; in != (policy.Unpublished{}) {
+					t.Fatalf("the policy gets %v", in)
+				}
+			}
+			one.unwritten = time.Time{} // a world was published
+		}
+		said := events.warnings()
+		if len(said) != 2 || said[0] != said[1] || !strings.Contains(said[0], "generation 7 cannot be published") ||
+			!strings.Contains(said[0], "space exceeded") {
+			t.Errorf("said %q, want what fails, and why, twice", said)
+		}
+	})
 }
 
 // A member's stream may end and come back; one heal is reported once.

@@ -190,6 +190,41 @@ func TestParkedStreamIsRefusedWhenItsGenerationIsOver(t *testing.T) {
 	}
 }
 
+// TestTheLargestWorldIsPassedOn, in a hello and in a refusal; no other message is as large.
+func TestTheLargestWorldIsPassedOn(t *testing.T) {
+	record := `{"generation":4,"peers":"` + strings.Repeat("x", 1<<20-64) + `"}` // MaxWorldBytes of package job
+	worlds := make(chan string, 1)
+	server, address := listen(t, func(w []byte) { worlds <- string(w) })
+	server.SetCurrent("job", 3, nil)
+	next := hello
+	next.Generation, next.World = 4, []byte(record)
+	sender, err := dial(t, address, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := <-worlds; w != record {
+		t.Errorf("learned of a world of %d bytes, expected the hello's", len(w))
+	}
+	server.SetCurrent("job", 4, []byte(record))
+	var stale *grpclink.Stale
+	if err := refusal(t, address); !errors.As(err, &stale) || string(stale.World) != record {
+		t.Errorf("an older generation is refused by %.200v, expected the world of the newer", err)
+	}
+	receiver, err := server.Accept(t.Context(), "job", 4, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender.Buffer(grpclink.MaxSegmentBytes + 2<<10)
+	if err := sender.Send(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := receiver.Recv(); err == nil || !strings.Contains(err.Error(), "expected at most") {
+		t.Errorf("a frame larger than a segment: %v", err)
+	}
+	sender.Abort(errors.New("the test is over"))
+	_ = sender.Wait()
+}
+
 // A second caller may be a stranger. A neighbour that dials again is admitted as soon as its first stream is broken.
 func TestSecondStreamWaitsUntilTheFirstIsBroken(t *testing.T) {
 	server, address := listen(t, nil)

@@ -24,15 +24,16 @@ const (
 )
 
 const (
-	maxMessage = MaxSegmentBytes + 1<<10 // a segment with its header, or a Hello
-	maxTrailer = 128 << 10               // of a refusal, with a world's record in base64
+	maxFrame   = MaxSegmentBytes + 1<<10 // a segment with its header
+	maxMessage = maxHello + 1<<10        // the stream's first message is the largest
+	maxTrailer = 3 << 19                 // of a refusal, with a world's record in base64
 )
 
 // dialOptions are the transport options of a ring's client.
 func dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithMaxHeaderListSize(maxTrailer),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxFrame)), grpc.WithMaxHeaderListSize(maxTrailer),
 		grpc.WithWriteBufferSize(writeBuffer), grpc.WithReadBufferSize(readBuffer),
 		experimental.WithBufferPool(new(framePool)),
 	}

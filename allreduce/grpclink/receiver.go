@@ -70,6 +70,12 @@ func (r *receiver) pump() {
 			}
 			return
 		}
+		if n := in.pieces.Len(); n > maxFrame {
+			in.pieces.Free()
+			r.err = fmt.Errorf("a frame of %d bytes, expected at most %d", n, maxFrame)
+			r.end(r.err)
+			return
+		}
 		if cause, ok := saidGoodbye(in.pieces); ok {
 			in.pieces.Free()
 			r.err = &allreduce.PeerAbort{Cause: cause}

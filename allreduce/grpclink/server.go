@@ -21,7 +21,7 @@ const (
 	admittedKey = "evenweave-admitted"
 	worldKey    = "evenweave-world-bin"
 
-	maxHello   = 64 << 10         // bytes
+	maxHello   = 1<<20 + 64<<10   // bytes: a world's record, and what else a Hello says
 	maxParked  = 16               // streams
 	maxPark    = 30 * time.Second // that a stream may wait for Accept
 	helloLimit = 4 * time.Second  // that a caller may take to send its Hello

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxRecord   = 64 << 10
+	maxRecord   = 64 << 10 // bytes; a world's record has a limit of its own
 	maxMembers  = 4096
 	memberPage  = 32       // members in one read: that many of etcd's largest values fit into a response
 	maxResponse = 64 << 20 // etcd accepts values of 1.5 MB by default

@@ -39,6 +39,14 @@ const (
 	kindDone  = "done"
 )
 
+// maxOf is how many bytes a record may have.
+func maxOf(kind string) int {
+	if kind == kindWorld {
+		return job.MaxWorldBytes
+	}
+	return maxRecord
+}
+
 // sealer signs and opens the values of etcd; *security.Transport is one.
 type sealer interface {
 	Seal(kind string, number int64, record []byte) ([]byte, error)
@@ -91,8 +99,8 @@ func openRecords(by sealer, kvs [3]*mvccpb.KeyValue) (r records) {
 
 // open opens one value.
 func open(by sealer, value []byte, kind string, into interface{ Validate() error }) (number int64, err error) {
-	if len(value) > maxRecord {
-		return 0, fmt.Errorf("it has %d bytes: expected at most %d", len(value), maxRecord)
+	if most := maxOf(kind); len(value) > most {
+		return 0, fmt.Errorf("it has %d bytes: expected at most %d", len(value), most)
 	}
 	record, number, err := by.Unseal(kind, value)
 	if err == nil {
@@ -165,8 +173,8 @@ func (r records) puts(by sealer, k keys, now time.Time) (ops []clientv3.Op, err 
 		if err == nil {
 			value, err = by.Seal(kind, number, encode(record))
 		}
-		if len(value) > maxRecord {
-			err = fmt.Errorf("the record %s would have %d bytes: expected at most %d", kind, len(value), maxRecord)
+		if most := maxOf(kind); len(value) > most {
+			err = fmt.Errorf("the record %s would have %d bytes: expected at most %d", kind, len(value), most)
 		}
 		ops = append(ops, clientv3.OpPut(key, string(value)))
 	}

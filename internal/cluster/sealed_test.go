@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -206,5 +207,44 @@ func TestALeaderNeedsTheJobsNewestRecord(t *testing.T) {
 	put(t, stranger, "world", oldWorld)
 	if v, err := c.ReadToLead(within(t)); err != nil || v.World != nil || v.Job.Generation != 2 {
 		t.Errorf("an old world: %+v, %v", v, err)
+	}
+}
+
+// TestTheLargestWorldIsPublished, and read: etcd takes it in one request with the other records.
+func TestTheLargestWorldIsPublished(t *testing.T) {
+	s := etcdtest.Start(t, "")
+	c := dialSealed(t, s, filepath.Join(t.TempDir(), "seal"))
+	term := campaign(t, c, "leader")
+	defer term.Resign(within(t))
+	if err := term.CreateJob(within(t), cluster.View{}, created("u")); err != nil {
+		t.Fatal(err)
+	}
+	w := job.World{Job: "u", Generation: 1, Since: 1, Keys: map[string][]string{}}
+	for i := range 3000 {
+		p := job.Peer{ID: fmt.Sprintf("%063d", i), Address: strings.Repeat("a", 255) + ":65535"}
+		if i >= job.MaxWorld {
+			w.Away = append(w.Away, p)
+			continue
+		}
+		w.Peers, w.Fresh = append(w.Peers, p), append(w.Fresh, p.ID)
+		w.Keys[p.ID] = []string{strings.Repeat("k", 64), strings.Repeat("l", 64)}
+	}
+	v, err := c.Read(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := term.PublishWorld(within(t), v, w); err == nil || !strings.Contains(err.Error(), "would have") {
+		t.Errorf("a record larger than readers take: %v", err)
+	}
+	w.Fit(job.MaxWorldBytes - 64<<10)
+	if err := term.PublishWorld(within(t), v, w); err != nil {
+		t.Fatal(err)
+	}
+	v, err = c.Read(within(t))
+	if err != nil || v.World.Size() != job.MaxWorld || len(v.World.Away) != len(w.Away) || len(w.Away) == 0 {
+		t.Fatalf("read: %d members and %d away, %v", v.World.Size(), len(v.World.Away), err)
+	}
+	if w, err := c.OpenWorld(v.World.Record); err != nil || w.Size() != job.MaxWorld {
+		t.Errorf("passed on by a peer: %d members, %v", w.Size(), err)
 	}
 }

@@ -2,7 +2,11 @@
 // and its end. They are plain values with a JSON form; package cluster keeps them in etcd.
 package job
 
-import "slices"
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+)
 
 // Job is the record that creates a job. Only the transaction that writes it first starts from fresh weights.
 type Job struct {
@@ -122,6 +126,35 @@ func (w World) IDs() []string {
 		ids[i] = p.ID
 	}
 	return ids
+}
+
+// Fit leaves out of a world what does not fit into so many bytes of JSON, and counts it: members that are dismissed,
+// which a later world names, then members that are away, whose states then do not count.
+func (w *World) Fit(most int) (left int) {
+	size := func(v any) int {
+		b, _ := json.Marshal(v) // cannot fail: plain values
+		return len(b) + 1       // and a comma
+	}
+	over := size(w) - most
+	if over <= 0 {
+		return 0
+	}
+	w.Dismissed = maps.Clone(w.Dismissed)
+	for _, id := range slices.Sorted(maps.Keys(w.Dismissed)) {
+		if over <= 0 {
+			return left
+		}
+		over -= size(id) + size(w.Dismissed[id])
+		delete(w.Dismissed, id)
+		left++
+	}
+	n := len(w.Away)
+	for ; over > 0 && n > 0; n-- {
+		over -= size(w.Away[n-1])
+		left++
+	}
+	w.Away = w.Away[:n]
+	return left
 }
 
 // Leader is the coordinator's record under its election.

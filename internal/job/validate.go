@@ -15,13 +15,18 @@ const (
 	MaxGlobalBatch = 1 << 20
 	MaxMicroBatch  = 1 << 16
 	MaxPeers       = 1 << 16
-	MaxBackoff     = 6    // deadlines are shifted left by it
-	MaxID          = 63   // a label of DNS, as the name of a Kubernetes pod mostly is
-	MaxName        = 40   // of a job: it is a part of other names
-	maxAddress     = 261  // a DNS name, a colon and a port
-	maxParts       = 4096 // bytes of the short hashes of a golden probe
-	maxWord        = 128  // bytes of a hash, a recipe's name or a UUID
-	maxText        = 4096
+	// MaxWorld is how many members train together; others are spares. So many peers, each with the longest of names,
+	// addresses and keys, fit into MaxWorldBytes.
+	MaxWorld      = 1000
+	MaxWorldBytes = 1 << 20 // of a world's record, with its seal; etcd takes 1.5 MB in one request
+	MaxBackoff    = 6       // deadlines are shifted left by it
+	MaxID         = 63      // a label of DNS, as the name of a Kubernetes pod mostly is
+	MaxName       = 40      // of a job: it is a part of other names
+	maxAddress    = 261     // a DNS name, a colon and a port
+	maxParts      = 4096    // bytes of the short hashes of a golden probe
+	maxWord       = 128     // bytes of a hash, a recipe's name or a UUID
+	maxKey        = 64      // bytes of the name of a public key
+	maxText       = 4096
 )
 
 // CheckID says what is wrong with the id of a member or a coordinator, or returns nil.
@@ -116,6 +121,17 @@ func text(what, s string, most int) error {
 	return nil
 }
 
+// plain returns an error for a text that JSON or a person would read in another length.
+func plain(what, s string) error {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || strings.IndexByte(`"\&<>`, c) >= 0 {
+			return fmt.Errorf("%s has the byte %#x: expected printable ASCII, without quotes, brackets, & and \\", what,
+				c)
+		}
+	}
+	return nil
+}
+
 func named(what string, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s %w", what, err)
@@ -164,7 +180,7 @@ func checkKeys(keys []string) error {
 		return fmt.Errorf("%d keys: expected at most 2", len(keys))
 	}
 	for _, k := range keys {
-		if err := text("a key", k, maxWord); err != nil {
+		if err := first(text("a key", k, maxKey), plain("a key", k)); err != nil {
 			return err
 		}
 	}

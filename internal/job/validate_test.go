@@ -2,6 +2,8 @@ package job_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -264,4 +266,55 @@ func FuzzDone(f *testing.F) {
 			t.Errorf("%+v", d)
 		}
 	})
+}
+
+// largest is a world of so many peers, each with the longest of all that a record may say of it.
+func largest(peers int) job.World {
+	w := job.World{Job: strings.Repeat("u", 128), Generation: job.MaxStep, Since: job.MaxStep, DurableStep: job.MaxStep,
+		Reason: strings.Repeat("r", 4096), Keys: map[string][]string{}}
+	for i := range peers {
+		id := fmt.Sprintf("%063d", i)
+		w.Peers = append(w.Peers, job.Peer{ID: id, Address: strings.Repeat("a", 255) + ":65535"})
+		w.Fresh = append(w.Fresh, id)
+		w.Keys[id] = []string{strings.Repeat("k", 64), strings.Repeat("l", 64)}
+	}
+	return w
+}
+
+// TestTheLargestWorldFits into its record, and what else would make it larger is left out.
+func TestTheLargestWorldFits(t *testing.T) {
+	w := largest(job.MaxWorld)
+	const most = job.MaxWorldBytes - 64<<10 // beside the seal
+	if n := w.Fit(most); n != 0 {
+		t.Fatalf("%d members are left out", n)
+	}
+	others := largest(3000)
+	w.Dismissed = map[string]string{}
+	for _, p := range others.Peers[1000:2000] {
+		w.Dismissed[p.ID] = "it\nfailed" // an escape makes it longer
+	}
+	kept := maps.Clone(w.Dismissed)
+	for _, away := range []int{0, 400, 800, 3000} {
+		fitted := w
+		fitted.Dismissed, fitted.Away = kept, others.Peers[:away]
+		left := fitted.Fit(most)
+		b, err := json.Marshal(fitted)
+		if err == nil {
+			err = fitted.Validate()
+		}
+		if err != nil || len(b) > most || left != away+len(kept)-len(fitted.Away)-len(fitted.Dismissed) {
+			t.Errorf("%d away: %d bytes, %d left out, %d away and %d dismissed in it: %v", away, len(b), left,
+				len(fitted.Away), len(fitted.Dismissed), err)
+		}
+		if left > 0 && len(b) < most-1000 || left > 0 && len(fitted.Away) > 0 && len(fitted.Dismissed) > 0 {
+			t.Errorf("%d away: %d of %d bytes are used: %d left out, %d dismissed in it", away, len(b), most, left,
+				len(fitted.Dismissed))
+		}
+	}
+	if len(kept) != 1000 {
+		t.Error("the caller's map has changed")
+	}
+	if err := (job.Member{ID: "a", Job: "u", Address: "h:1", Keys: []string{"\x00"}}).Validate(); err == nil {
+		t.Error("a key that JSON writes as six bytes is taken")
+	}
 }
