@@ -64,6 +64,7 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: setup build ## benchmarks, then the ring and the step as a user runs them
 	$(GO) test -run '^$$' -bench . -benchtime 200ms ./...
 	$(BIN) bench allreduce
+	$(BIN) bench allreduce --bytes 1K,444K,888K,4M,64M
 	$(BIN) bench step
 
 lint: ## gofmt, vet and the linters of .golangci.yml

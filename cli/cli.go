@@ -156,12 +156,10 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		}
 		return fromEnvironment(cmd.Flags())
 	}
-	bench := benchCommand()
-	bench.AddCommand(p.benchStepCommand(), p.benchStepMemberCommand())
 	root.AddCommand(p.trainCommand(), p.coordinatorCommand(), p.workerCommand(), p.initialCommand(),
 		etcdCommand(p.asked), healthCommand(),
 		statusCommand(), scaleCommand(), blameCommand(), reportCommand(), checkpointCommand(), p.exportCommand(),
-		bench,
+		p.benchCommand(),
 		p.chaosCommand(), p.verifyCommand(), p.inspectCommand(), p.versionCommand(), p.dataCommand(),
 		plotCommand(), certsCommand())
 	return root, p.addOwn(root)

@@ -71,7 +71,7 @@ func newBuffer(blocks *exact.Blocks, elements, metrics int, plan schedule.Plan) 
 // as its sum does, so the words of the world before are used again.
 func (b *buffer) of(size int) *buffer {
 	metrics, v, samples := len(b.sums), len(b.coverage), len(b.samples)
-	n := b.blocks.Words() + b.blocks.Count() + metrics + 2*v + samples + 5*size
+	n := wordsOf(b.blocks, metrics, v, samples, size)
 	if cap(b.words) < n {
 		b.words = make([]int64, n)
 	}
@@ -86,6 +86,20 @@ func (b *buffer) of(size int) *buffer {
 	b.coverage, b.verdict, b.samples = take(v), take(v), take(samples)
 	b.fingerprints, b.times, b.changes, b.skips = take(2*size), take(size), take(size), take(size)
 	return b
+}
+
+func wordsOf(blocks *exact.Blocks, sums, microBatches, samples, size int) int {
+	return blocks.Words() + blocks.Count() + sums + 2*microBatches + samples + 5*size
+}
+
+// StepBytes is how many bytes a world of so many ranks sums in a step of a model with these tensors and so many
+// metrics.
+func StepBytes(tensors []evenweave.Tensor, metrics int, plan schedule.Plan, size int) (int, error) {
+	layout, err := state.OfJob(tensors)
+	if err != nil {
+		return 0, fmt.Errorf("the model's state: %w", err)
+	}
+	return 8 * wordsOf(layout.Blocks(), sumSlots+metrics, plan.MicroBatches(), plan.GlobalBatch, size), nil
 }
 
 // give hands the words over to the caller and makes new ones for the next step.

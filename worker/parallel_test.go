@@ -11,6 +11,26 @@ import (
 	"evenweave/internal/schedule"
 )
 
+// TestStepBytes: they are those of the buffer that the ranks sum.
+func TestStepBytes(t *testing.T) {
+	tensors := []evenweave.Tensor{
+		{Name: "w", Type: evenweave.Float32, Shape: []int{7, 100}, Role: evenweave.Trained},
+		{Name: "mean", Type: evenweave.Float32, Shape: []int{3}, Role: evenweave.Averaged},
+		{Name: "moment", Type: evenweave.Float32, Shape: []int{7, 100}, Role: evenweave.Kept},
+	}
+	plan := schedule.Plan{Samples: 64, GlobalBatch: 32, MicroBatch: 4}
+	for _, size := range []int{1, 3, 8} {
+		n, err := StepBytes(tensors, 2, plan, size)
+		if want := 8 * len(newBuffer(exact.NewBlocks([]int{700, 3}), 703, 2, plan).of(size).words); n != want ||
+			err != nil {
+			t.Errorf("%d bytes for %d ranks, expected %d: %v", n, size, want, err)
+		}
+	}
+	if _, err := StepBytes(nil, 2, plan, 1); err == nil {
+		t.Error("a model without tensors has a step")
+	}
+}
+
 // Lanes that add at the same time give the buffer that one lane gives, thousands of micro-batches too: with a verdict
 // of the first element that is not finite.
 func TestLanesAddAtTheSameTime(t *testing.T) {

@@ -20,14 +20,16 @@ import (
 // Options are what to measure.
 type Options struct {
 	Workers         []int
-	Bytes           []int         // buffer sizes
-	Output          string        // "table" or "json"
-	Network         string        // "" for loopback processes; "lan" or "wan" to emulate one
-	Time            time.Duration // to spend on each figure, about; 0: one second
-	Segment, Window int           // bytes; 0: the ring's defaults
-	Secure          bool          // measure the ring over TLS and Unix sockets, too
-	Pin             bool          // give every member a processor of its own, in turn (Linux)
-	Child           []string      // the command that runs Child in a process of its own
+	Bytes           []int                 // buffer sizes
+	Task            string                // whose step is measured where Bytes has no sizes
+	Step            func(workers int) int // bytes of that step
+	Output          string                // "table" or "json"
+	Network         string                // "" for loopback processes; "lan" or "wan" to emulate one
+	Time            time.Duration         // to spend on each figure, about; 0: one second
+	Segment, Window int                   // bytes; 0: the ring's defaults
+	Secure          bool                  // measure the ring over TLS and Unix sockets, too
+	Pin             bool                  // give every member a processor of its own, in turn (Linux)
+	Child           []string              // the command that runs Child in a process of its own
 }
 
 // Check returns an error that names the options that cannot be measured.
@@ -57,6 +59,7 @@ type Row struct {
 	When          time.Time `json:"time"`
 	Network       string    `json:"network"`
 	Workers       int       `json:"workers"`
+	Task          string    `json:"task,omitempty"` // whose step has so many bytes
 	Bytes         int       `json:"bytes"`
 	Times         int       `json:"times"`
 	Millis        float64   `json:"ms"`                           // median
@@ -106,6 +109,14 @@ func Run(ctx context.Context, o Options, w io.Writer) error {
 	return nil
 }
 
+// sizes are the buffer sizes of a world.
+func (o Options) sizes(workers int) []int {
+	if len(o.Bytes) == 0 && o.Step != nil {
+		return []int{o.Step(workers)}
+	}
+	return o.Bytes
+}
+
 // rounds is how often ring and plain TCP take turns for one figure, so that noise affects both.
 const rounds = 4
 
@@ -126,8 +137,8 @@ func loopback(ctx context.Context, o Options, size int, out *printer) error {
 		return err
 	}
 	defer w.stop()
-	for _, bytes := range o.Bytes {
-		row := Row{Network: "loopback", Workers: size, Bytes: bytes}
+	for _, bytes := range o.sizes(size) {
+		row := Row{Network: "loopback", Workers: size, Bytes: bytes, Task: o.Task}
 		took := map[string]*series{}
 		times := map[string]int{}
 		for _, work := range works { // Warm up, and see how many fit.

@@ -34,12 +34,12 @@ func emulated(ctx context.Context, o Options, size int, out *printer) error {
 	if !ok {
 		return fmt.Errorf("network %q, expected lan or wan", o.Network)
 	}
-	for _, bytes := range o.Bytes {
+	for _, bytes := range o.sizes(size) {
 		took, err := emulate(ctx, net, o, size, bytes)
 		if err != nil {
 			return err
 		}
-		row := Row{Network: o.Network, Workers: size, Bytes: bytes}
+		row := Row{Network: o.Network, Workers: size, Bytes: bytes, Task: o.Task}
 		row.fill([]int64{took.Nanoseconds()})
 		if err := out.row(row); err != nil {
 			return err
