@@ -9,6 +9,7 @@ import (
 
 	"evenweave/checkpoint"
 	"evenweave/fashion/cnn"
+	"evenweave/internal/state"
 )
 
 // TestTransfer: weights move from one job to another, on other classes; what is frozen keeps its bits, the rest learns,
@@ -55,6 +56,32 @@ func TestTransfer(t *testing.T) {
 		case frozen == !slices.Equal(now, then):
 			t.Errorf("%s: frozen: %v, but changed: %v", tensor.Name, frozen, frozen)
 		}
+	}
+
+	// The rule of docs/exactness.md: the first step has exponents 0, whatever the weights are.
+	files, err := filepath.Glob(filepath.Join(dirs[0], "checkpoints", "step-00000000-*.ckpt"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("checkpoints of step 0: %q, %v", files, err)
+	}
+	initial, err := checkpoint.Load(t.Context(), files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	zero := func(c *checkpoint.Checkpoint) bool {
+		b, err := c.Bytes(state.Exponents)
+		if err != nil || len(b) == 0 {
+			t.Fatal(len(b), err)
+		}
+		return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 })
+	}
+	if !zero(initial) || zero(before) || zero(after) {
+		t.Errorf("the exponents are zero: of the job that the weights are from %v, of step 0 %v, after 6 steps %v",
+			zero(before), zero(initial), zero(after))
+	}
+	then, err1 := before.Float32s("conv2/kernel")
+	now, err2 := initial.Float32s("conv2/kernel")
+	if err1 != nil || err2 != nil || !slices.Equal(now, then) {
+		t.Errorf("the weights of step 0 are not those of --init-from: %v, %v", err1, err2)
 	}
 
 	for _, refused := range []struct {

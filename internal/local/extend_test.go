@@ -1,14 +1,17 @@
 package local_test
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
 	"evenweave"
+	"evenweave/checkpoint"
 	"evenweave/coordinator"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
+	"evenweave/internal/state"
 )
 
 // few is a spec of steps over epochs of seven steps each, the last one padded.
@@ -70,6 +73,39 @@ func TestExtend(t *testing.T) {
 				t.Errorf("metrics of steps %v", steps)
 			}
 		})
+	}
+}
+
+// TestAnExtendedJobKeepsItsExponents: it goes on with those of its state, not with the zeros of a first step.
+func TestAnExtendedJobKeepsItsExponents(t *testing.T) {
+	exponents := func(dir string) []byte {
+		t.Helper()
+		path, err := checkpoint.Find(t.Context(), dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := checkpoint.Load(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := c.Bytes(state.Exponents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	endpoint, whole, dir := etcd(t), t.TempDir(), t.TempDir()
+	finished(t, etcd(t), whole, few(11))
+	finished(t, endpoint, dir, few(10))
+	before := exponents(dir)
+	extended := startCoordinator(t, endpoint, dir, few(11), extending)
+	await(t, extended.events, "the start", anyOf[progress.Start])
+	w := startWorker(endpoint, "x", open)
+	ended(t, "the coordinator", extended.done, nil)
+	ended(t, "its worker", w.done, nil)
+	if after := exponents(dir); bytes.Equal(before, make([]byte, len(before))) ||
+		!bytes.Equal(after, exponents(whole)) {
+		t.Errorf("exponents %v after 10 steps, %v after one more; without a stop %v", before, after, exponents(whole))
 	}
 }
 
