@@ -214,19 +214,25 @@ func (t trial) admission(dir string) {
 	}
 }
 
+// claim asks for a volume.
+func (t trial) claim(name string) {
+	t.Helper()
+	claim := fmt.Sprintf(`{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":%q},`+
+		`"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}`, name)
+	if _, err := kubectlWith(t.ctx, []byte(claim), "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // volumes runs the command EVENWEAVE_TEST_VOLUMES, before any pod needs the volumes: on some test clusters they belong
 // to root, whatever fsGroup says, and it changes that.
-func (t trial) volumes() {
+func (t trial) volumes(more ...string) {
 	command := os.Getenv("EVENWEAVE_TEST_VOLUMES")
 	if command == "" {
 		return
 	}
-	for _, name := range []string{"evenweave-checkpoints", "data-evenweave-etcd-0", samplesClaim} {
-		claim := fmt.Sprintf(`{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":%q},`+
-			`"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}`, name)
-		if _, err := kubectlWith(t.ctx, []byte(claim), "apply", "-f", "-"); err != nil {
-			t.Fatal(err)
-		}
+	for _, name := range append(more, "evenweave-checkpoints", "data-evenweave-etcd-0") {
+		t.claim(name)
 		t.do("wait", "--for=jsonpath={.status.phase}="+string(corev1.ClaimBound), "--timeout=5m", "pvc/"+name)
 	}
 	if out, err := exec.CommandContext(t.ctx, "sh", "-c", command).CombinedOutput(); err != nil {

@@ -63,7 +63,8 @@ func TestDataOnAVolume(t *testing.T) {
 	}
 	x := newTrial(t)
 	x.do("apply", "-f", "base/namespace.yaml")
-	x.volumes()
+	x.claim(samplesClaim)
+	x.volumes(samplesClaim)
 	x.fill(image)
 	const steps = 60
 	flags := jobFlags(steps)
