@@ -389,6 +389,24 @@ func TestFilesAreShort(t *testing.T) {
 	}
 }
 
+// An example is a whole program that is read in one go: docs/your-own-model.md says how long one is.
+func TestExamplesAreShort(t *testing.T) {
+	lines := map[string]int{}
+	for _, s := range sources(t) {
+		if parts := strings.Split(s.path, "/"); parts[0] == "examples" && !s.test {
+			lines[parts[1]] += s.lines
+		}
+	}
+	for name, n := range lines {
+		if n >= 120 {
+			t.Errorf("examples/%s has %d lines: what every such program needs belongs into the library", name, n)
+		}
+	}
+	if len(lines) < 4 {
+		t.Errorf("there are examples of %v", lines)
+	}
+}
+
 // A test that sleeps to wait for something fails on a slow machine and wastes a fast one. It may in a bubble of
 // testing/synctest, where time is virtual, and where the pause itself is what is wanted: then a comment on the line
 // says "this is the work".
