@@ -38,6 +38,9 @@ const (
 // for all samples of data, so many at a time; the last ones are filled up with padding. metrics names Sums.Metrics, as
 // Task.Metrics does: they are the first figures, each the better the higher, and the loss is the last.
 func Means(ctx context.Context, m Model, data Data, samples int, metrics ...string) ([]Figure, error) {
+	if samples < 1 {
+		return nil, fmt.Errorf("%d samples at a time: expected at least 1", samples)
+	}
 	var grads [][]float32 // not looked at
 	for _, t := range m.Tensors() {
 		if t.Summed() {

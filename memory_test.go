@@ -95,6 +95,10 @@ func TestMeans(t *testing.T) {
 		!strings.Contains(err.Error(), "2 metrics, 1 are named") {
 		t.Errorf("a metric without a name: %v", err)
 	}
+	if _, err := evenweave.Means(t.Context(), m, numbers{11}, 0, "all", "even"); err == nil ||
+		!strings.Contains(err.Error(), "at least 1") {
+		t.Errorf("batches of no sample: %v", err)
+	}
 	if _, err := evenweave.Means(t.Context(), m, numbers{0}, 4, "all", "even"); err == nil ||
 		!strings.Contains(err.Error(), "no mean") {
 		t.Errorf("no samples: %v", err)
