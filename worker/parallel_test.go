@@ -1,6 +1,9 @@
 package worker
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -71,5 +74,17 @@ func TestLanesAddAtTheSameTime(t *testing.T) {
 		if clean := one.bounds[10]; clean != four.bounds[10] || !slices.Equal(one.gradient, four.gradient) {
 			t.Errorf("%d micro-batches: the sums differ", microBatches)
 		}
+	}
+}
+
+// What is wrong with every micro-batch is said once; each of several faults is.
+func TestTheSameFaultIsSaidOnce(t *testing.T) {
+	odd, ended := errors.New("odd"), context.Canceled
+	err := joinDistinct([]error{nil, odd, fmt.Errorf("even"), nil, errors.New("odd"), fmt.Errorf("%w", ended), ended})
+	if err == nil || err.Error() != "odd\neven\ncontext canceled" || !errors.Is(err, odd) || !errors.Is(err, ended) {
+		t.Errorf("%v", err)
+	}
+	if err := joinDistinct([]error{nil, nil}); err != nil {
+		t.Errorf("of no fault: %v", err)
 	}
 }

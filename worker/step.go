@@ -185,13 +185,25 @@ func (g *generation) compute(ctx context.Context) (Parts, error) {
 	for i, l := range working {
 		lanes.Go(func() {
 			l.took = Parts{}
-			for v := take(); v < hi && ctx.Err() == nil; v = take() {
-				faults[i] = errors.Join(faults[i], l.microBatch(g, v))
+			for v := take(); v < hi && ctx.Err() == nil && faults[i] == nil; v = take() {
+				faults[i] = l.microBatch(g, v)
 			}
 		})
 	}
 	lanes.Wait()
-	return meanParts(working), errors.Join(append(faults, context.Cause(ctx))...)
+	return meanParts(working), joinDistinct(append(faults, context.Cause(ctx)))
+}
+
+// joinDistinct joins errors, of equal ones the first: what is wrong with every micro-batch is said once.
+func joinDistinct(all []error) error {
+	said := map[string]bool{}
+	return errors.Join(slices.DeleteFunc(all, func(err error) bool {
+		if err == nil || said[err.Error()] {
+			return true
+		}
+		said[err.Error()] = true
+		return false
+	})...)
 }
 
 // announce says to data that load ahead what a lane will load next, so that reading overlaps with computing: v, or
@@ -237,8 +249,8 @@ func (l *lane) microBatch(g *generation, v int) error {
 	loaded := time.Now()
 	sums, err := r.model.Gradients(&l.batch, l.grads)
 	if err == nil && len(sums.Metrics) != len(g.names.metrics) {
-		err = fmt.Errorf("the model gave %d metrics, the task names %d: %v", len(sums.Metrics), len(g.names.metrics),
-			g.names.metrics)
+		err = fmt.Errorf("the model gives %d metrics, Task.Metrics names %d: %q", len(sums.Metrics),
+			len(g.names.metrics), g.names.metrics)
 	}
 	if err != nil {
 		return err

@@ -204,7 +204,7 @@ func (r *run) compute(b *evenweave.Batch) (out result, err error) {
 		return out, fmt.Errorf("gradients of micro-batch %d of step %d: %w", b.MicroBatch, b.Step+1, err)
 	}
 	if n := len(out.sums.Metrics); n != len(r.Metrics) {
-		return out, fmt.Errorf("micro-batch %d of step %d: the model gave %d metrics, the task names %d: %q",
+		return out, fmt.Errorf("micro-batch %d of step %d: the model gives %d metrics, Task.Metrics names %d: %q",
 			b.MicroBatch, b.Step+1, n, len(r.Metrics), r.Metrics)
 	}
 	return out, nil

@@ -137,7 +137,7 @@ func TestMetricsAreCounted(t *testing.T) {
 	o := options
 	o.Metrics = []string{"perplexity", "mae"}
 	_, err := Run(t.Context(), &line{}, numbers{float32(math.NaN())}, o)
-	if err == nil || !strings.Contains(err.Error(), `the task names 2: ["perplexity" "mae"]`) {
+	if err == nil || !strings.Contains(err.Error(), `Task.Metrics names 2: ["perplexity" "mae"]`) {
 		t.Errorf("got %v", err)
 	}
 }
