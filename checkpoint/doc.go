@@ -10,7 +10,8 @@
 //
 //	step-00000469-term-0000000012.ckpt   the state after 469 steps, saved by the leader of term 12
 //	.step-...ckpt.tmp                    being written, or left by a crash; swept by the next leader's Save
-//	latest                               a symbolic link to the newest name, for people; no program here reads it
+//	latest                               a symbolic link to the newest name, for people; no program here reads it.
+//	                                     While a coordinator leads, to what was the newest a second ago, or newer
 //	best                                 likewise, to the one that did best on held-out samples; only with --holdout
 //
 // A leader that was paused and wakes up can only add a file of its own lower term: it overwrites nothing of its

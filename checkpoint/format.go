@@ -9,9 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/crc32"
 	"io"
 	"time"
+
+	"github.com/zeebo/xxh3"
 )
 
 // Format is the version of the file format that this package writes and reads.
@@ -59,7 +60,7 @@ func (m Manifest) validate() error {
 // encode writes a whole file: header, manifest, what write produces, trailer. Since write may change the manifest, the
 // hash of the file, which begins with that, is made last, of what the file gives back: a checksum on the way out says
 // whether that is what was written.
-func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) error) error {
+func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) error, buffer []byte) error {
 	head, err := m.head()
 	if err != nil {
 		return err
@@ -68,7 +69,7 @@ func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) erro
 	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	payload := &countingWriter{w: w, sum: crc32.New(castagnoli)}
+	payload := &countingWriter{w: w, sum: xxh3.New()}
 	if err := write(payload); err != nil {
 		return err
 	}
@@ -83,13 +84,13 @@ func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) erro
 			return err
 		}
 	}
-	digest, again := sha256.New(), crc32.New(castagnoli)
+	digest, again := sha256.New(), xxh3.New()
 	digest.Write(whole)
 	body := contextReader{ctx, io.NewSectionReader(f, int64(len(head)), payload.n)}
-	if _, err := io.CopyBuffer(io.MultiWriter(digest, again), body, make([]byte, hashBuffer)); err != nil {
+	if _, err := io.CopyBuffer(io.MultiWriter(digest, again), body, buffer); err != nil {
 		return err
 	}
-	if again.Sum32() != payload.sum.Sum32() {
+	if again.Sum64() != payload.sum.Sum64() {
 		return errors.New("the file gives back other bytes than were written: the volume or this machine's memory is " +
 			"damaged")
 	}
@@ -113,12 +114,10 @@ func (m *Manifest) head() ([]byte, error) {
 	return append(binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(manifest))), manifest...), nil
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli) // processors have an instruction for it
-
 type countingWriter struct {
 	w   io.Writer
 	n   int64
-	sum hash.Hash32 // of what was written
+	sum *xxh3.Hasher // of what was written; three times as fast as a CRC
 }
 
 func (c *countingWriter) Write(b []byte) (int, error) {

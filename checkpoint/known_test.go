@@ -86,3 +86,58 @@ func TestKnownFilesAreNotHashedAgain(t *testing.T) {
 		t.Errorf("a renamed file passes: %+v, %v", e, err)
 	}
 }
+
+// The link "latest" is replaced when it is old, when what it points at goes, and when it is asked for, not at each of
+// many checkpoints in a row. It leads to a file at any moment.
+func TestLatestLeadsToAFile(t *testing.T) {
+	here := t.TempDir()
+	s := open(t, here, Options{Relink: time.Hour})
+	target := func() int64 {
+		t.Helper()
+		name, err := os.Readlink(filepath.Join(here, "latest"))
+		if _, missing := os.Stat(filepath.Join(here, name)); err != nil || missing != nil {
+			t.Fatal(err, missing)
+		}
+		step, _, _ := parseName(name)
+		return step
+	}
+	for step := int64(1); step <= 4; step++ {
+		mustSave(t, s, step, 1)
+		if at := target(); at != 1 {
+			t.Fatalf("after step %d: it points at step %d, expected the first one", step, at)
+		}
+	}
+	if _, err := s.Prune(t.Context(), 3); err != nil || target() != 4 {
+		t.Errorf("it points at step %d, expected 4 once the first one is gone: %v", target(), err)
+	}
+	mustSave(t, s, 5, 1)
+	if s.Relink(); target() != 5 {
+		t.Errorf("it points at step %d, expected 5", target())
+	}
+	s.pointed = s.pointed.Add(-time.Hour)
+	if mustSave(t, s, 6, 1); target() != 6 {
+		t.Errorf("it points at step %d, expected 6: it was old", target())
+	}
+	if err := os.Symlink("nothing", filepath.Join(here, ".latest.tmp")); err != nil { // a crash has left it
+		t.Fatal(err)
+	}
+	mustSave(t, s, 7, 1)
+	if s.Relink(); target() != 7 {
+		t.Errorf("it points at step %d, expected 7", target())
+	}
+}
+
+func TestOnlyNamesOfCheckpointsAreTaken(t *testing.T) {
+	if step, term, ok := parseName(fileName(1e12, 1e15)); !ok || step != 1e12 || term != 1e15 {
+		t.Error(step, term, ok)
+	}
+	for _, name := range []string{"", "latest", ".step-00000001-term-0000000001.ckpt.tmp", "step-1-term-1.ckpt",
+		"step-00000001-term-0000000001.ckpt.tmp", "step-00000001-term-0000000001.ckpt ",
+		"step--0000001-term-0000000001.ckpt",
+		"step-+0000001-term-0000000001.ckpt", "step-00000001.ckpt", "step-0x000001-term-0000000001.ckpt",
+		"step-99999999999999999999-term-0000000001.ckpt", "step-00000001-term-0000000001-term-0000000001.ckpt"} {
+		if _, _, ok := parseName(name); ok {
+			t.Errorf("%q is taken for a checkpoint", name)
+		}
+	}
+}

@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Store is a directory of checkpoints. It is safe for concurrent use, and other processes may read the directory, or
@@ -21,8 +23,13 @@ type Store struct {
 	fs      FS
 	damaged func(*DamagedError)
 
-	mu    sync.Mutex // one Save or Prune at a time
-	swept int64      // term up to which the directory was made and swept; -1: none
+	relink time.Duration
+
+	mu      sync.Mutex // one Save or Prune at a time
+	swept   int64      // term up to which the directory was made and swept; -1: none
+	buffer  []byte     // of Save
+	latest  string     // the file that the link points at; "": this store has not made it
+	pointed time.Time  // when it was made
 
 	knowing sync.Mutex // never held while files are read or written
 	known   map[string]sound
@@ -32,6 +39,10 @@ type Store struct {
 type Options struct {
 	FS      FS                  // nil: OS
 	Damaged func(*DamagedError) // called for each file that Latest or Prune skips; may be nil
+	// Relink is how old the link "latest" may become before Save replaces it. That takes as much as a tenth of a small
+	// checkpoint, because a file system makes and removes an inode for it. Whatever its age, it never points at a file
+	// that Prune has removed. The caller ends with Store.Relink. 0: each Save replaces it.
+	Relink time.Duration
 }
 
 // Entry is a checkpoint file.
@@ -43,7 +54,8 @@ type Entry struct {
 
 // Open returns the store of a directory, which need not exist: the first Save makes it.
 func Open(dir string, o Options) (*Store, error) {
-	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged, known: map[string]sound{}, swept: -1}
+	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged, relink: o.Relink, known: map[string]sound{},
+		swept: -1}
 	if s.fs == nil {
 		s.fs = OS{}
 	}
@@ -76,10 +88,25 @@ func (s *Store) SaveAs(ctx context.Context, m *Manifest, write func(io.Writer) e
 		return "", fmt.Errorf("checkpoint: saving step %d: %w%s; earlier checkpoints are untouched",
 			m.Step, err, s.hint(err))
 	}
-	if entries, err := s.List(); err == nil && len(entries) > 0 {
-		s.Point("latest", entries[0])
+	if s.relink == 0 || s.latest == "" || time.Since(s.pointed) >= s.relink {
+		s.pointAtNewest(s.List())
 	}
 	return path, nil
+}
+
+// Relink makes the link "latest" point at the newest file.
+func (s *Store) Relink() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pointAtNewest(s.List())
+}
+
+// pointAtNewest is Relink for what List has returned; s.mu is held.
+func (s *Store) pointAtNewest(entries []Entry, err error) {
+	if err == nil && len(entries) > 0 {
+		s.Point("latest", entries[0])
+		s.latest, s.pointed = entries[0].Path, time.Now()
+	}
 }
 
 func (s *Store) save(ctx context.Context, path string, m *Manifest, write func(io.Writer) error) error {
@@ -92,7 +119,10 @@ func (s *Store) save(ctx context.Context, path string, m *Manifest, write func(i
 	}
 	temp := tempName(path)
 	err := s.writeFile(temp, func(f File) error {
-		err := encode(ctx, f, m, write)
+		if s.buffer == nil {
+			s.buffer = make([]byte, hashBuffer)
+		}
+		err := encode(ctx, f, m, write, s.buffer)
 		if err == nil {
 			s.remember(path, f, *m) // a rename keeps size and time
 		}
@@ -157,9 +187,13 @@ func (s *Store) sweep(term int64) {
 // Point makes the symbolic link name, in the directory, point at a checkpoint. It is a hint for people: failing is
 // harmless.
 func (s *Store) Point(name string, e Entry) {
-	link := filepath.Join(s.dir, name)
-	_ = s.fs.Remove(tempName(link))
-	if s.fs.Symlink(filepath.Base(e.Path), tempName(link)) == nil {
+	link, target := filepath.Join(s.dir, name), filepath.Base(e.Path)
+	err := s.fs.Symlink(target, tempName(link))
+	if errors.Is(err, fs.ErrExist) { // left by a crash
+		_ = s.fs.Remove(tempName(link))
+		err = s.fs.Symlink(target, tempName(link))
+	}
+	if err == nil {
 		_ = s.fs.Rename(tempName(link), link)
 	}
 }
@@ -342,6 +376,9 @@ func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []
 	oldest := valid[keep-1]
 	for _, e := range entries {
 		if !slices.Contains(spare, e.Step) && (e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term) {
+			if e.Path == s.latest {
+				s.pointAtNewest(entries, nil)
+			}
 			if err := s.fs.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return removed, fmt.Errorf("checkpoint: pruning: %w", err)
 			}
@@ -354,9 +391,17 @@ func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []
 
 func fileName(step, term int64) string { return fmt.Sprintf("step-%08d-term-%010d.ckpt", step, term) }
 
+// parseName reads a name that fileName makes. Every Save reads all names, so it is by hand.
 func parseName(name string) (step, term int64, ok bool) {
-	_, err := fmt.Sscanf(name, "step-%d-term-%d.ckpt", &step, &term)
-	return step, term, err == nil && name == fileName(step, term)
+	rest, begins := strings.CutPrefix(name, "step-")
+	rest, ends := strings.CutSuffix(rest, ".ckpt")
+	first, second, between := strings.Cut(rest, "-term-")
+	if !begins || !ends || !between {
+		return 0, 0, false
+	}
+	step, noStep := strconv.ParseInt(first, 10, 64)
+	term, noTerm := strconv.ParseInt(second, 10, 64)
+	return step, term, errors.Join(noStep, noTerm) == nil && min(step, term) >= 0 && name == fileName(step, term)
 }
 
 func tempName(path string) string {

@@ -14,6 +14,8 @@ import (
 	"evenweave/internal/state"
 )
 
+const relinkAfter = time.Second // of checkpoint.Options: the end of a term makes the link "latest" true
+
 // archive is the job's directory of checkpoints, which hold states of the job's layout.
 type archive struct {
 	*checkpoint.Store

@@ -118,7 +118,7 @@ func openCoordinator(cfg Config, client *cluster.Client) (*Coordinator, error) {
 		return nil, fmt.Errorf("the model's state: %w", err)
 	}
 	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"),
-		checkpoint.Options{Damaged: func(e *checkpoint.DamagedError) {
+		checkpoint.Options{Relink: relinkAfter, Damaged: func(e *checkpoint.DamagedError) {
 			cfg.Log.Warn("damaged checkpoint skipped", "err", e)
 		}})
 	if err != nil {

@@ -23,6 +23,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	defer cancel(nil)
 	lost := context.AfterFunc(etcd.Context(), func() { cancel(errTermOver) })
 	defer lost()
+	defer c.archive.Relink()
 
 	j, step, err := c.open(ctx, etcd)
 	if err != nil {
