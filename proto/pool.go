@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -26,6 +27,8 @@ type Pool struct {
 	// Stale reports whether the error of a call means that its connection is out of date, for example after a change of
 	// keys. The next call then uses a new connection. nil: no error means that.
 	Stale func(error) bool
+
+	frames FramePool
 
 	mu    sync.Mutex
 	conns map[string]*grpc.ClientConn
@@ -51,7 +54,7 @@ func (p *Pool) Dial(address string) (*grpc.ClientConn, error) {
 			PermitWithoutStream: false}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)), grpc.WithMaxHeaderListSize(maxHeaders),
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window),
-		grpc.WithReadBufferSize(readBuffer),
+		grpc.WithReadBufferSize(readBuffer), experimental.WithBufferPool(&p.frames),
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, on *grpc.ClientConn,
 			invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 			return p.checked(address, on, invoke(ctx, method, request, reply, on, options...))

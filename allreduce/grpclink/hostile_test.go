@@ -122,19 +122,6 @@ func TestHelloIsBounded(t *testing.T) {
 	}
 }
 
-// A frame takes no more memory than twice its size, whatever size the sender chose.
-func TestSmallFramesGetSmallBuffers(t *testing.T) {
-	p := new(framePool)
-	p.Put(p.Get(http2Frame)) // a small frame must not get a large frame's buffer
-	for n := 1; n <= 4*http2Frame; n += 510 {
-		b := p.Get(n)
-		if len(*b) != n || cap(*b) > 2*n {
-			t.Fatalf("%d bytes got %d of %d", n, len(*b), cap(*b))
-		}
-		p.Put(b)
-	}
-}
-
 // Connections that never begin HTTP/2 are closed, and do not keep a neighbour out.
 func TestIdleConnectionsDoNotStay(t *testing.T) {
 	socket, err := net.Listen("tcp", "127.0.0.1:0")
