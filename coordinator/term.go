@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"evenweave/checkpoint"
@@ -178,7 +177,7 @@ func (t *term) follow(ctx context.Context, wanted map[string]string) {
 			continue
 		}
 		following, stop := context.WithCancel(ctx)
-		t.members.followers[id] = follower{address, stop, &atomic.Bool{}}
+		t.members.followers[id] = follower{address, stop, &acknowledgements{}}
 		j, after := *t.members.job(), t.steps.step()
 		t.tasks.Go(func() { t.dialer.follow(following, j, id, address, after, t.inputs) })
 	}
