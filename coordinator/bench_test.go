@@ -19,8 +19,10 @@ import (
 // BenchmarkSave makes states of the built-in model's size durable: each is fetched over gRPC, verified, hashed, written
 // and pruned. cpu-ms/op is what this process used for it, with the member's part of the transfer.
 func BenchmarkSave(b *testing.B) {
-	layout, err := state.NewLayout([]evenweave.Tensor{{Name: "w", Type: evenweave.Float32, Shape: []int{334_852},
-		Role: evenweave.Trained}})
+	values := evenweave.Tensor{Name: "w", Type: evenweave.Float32, Shape: []int{111_470}, Role: evenweave.Trained}
+	m, v := values, values // Adam's moments
+	m.Name, m.Role, v.Name, v.Role = "m", evenweave.Kept, "v", evenweave.Kept
+	layout, err := state.OfJob([]evenweave.Tensor{values, m, v})
 	if err != nil {
 		b.Fatal(err)
 	}
