@@ -2,11 +2,13 @@ package coordinator
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"evenweave/checkpoint"
@@ -20,6 +22,7 @@ const relinkAfter = time.Second // of checkpoint.Options: the end of a term make
 type archive struct {
 	*checkpoint.Store
 	layout  *state.Layout
+	digest  *state.Digest  // of what is written: the store writes one checkpoint at a time
 	samples int            // of the training data
 	keep    int            // how many of the newest are kept,
 	spared  func() []int64 // and which steps beside them
@@ -32,23 +35,26 @@ func (a *archive) write(ctx context.Context, j job.Job, term int64, s state.Stre
 	if err != nil {
 		return checkpoint.Entry{}, err
 	}
-	digest := state.NewDigest(a.layout)
 	m := checkpoint.Manifest{
 		Job: j.UUID, Task: j.Spec.Task, Spec: spec, Numerics: j.Numerics,
 		NumericsParts: j.NumericsParts, Step: s.Step, Epoch: s.Ledger.Epochs(),
 		// known once the image is written, in as many characters
-		Term: term, Fingerprint: state.Fingerprint{}.String(), WeightsSHA256: digest.WeightsSHA256(),
+		Term: term, Fingerprint: state.Fingerprint{}.String(), WeightsSHA256: strings.Repeat("0", 2*sha256.Size),
 		Tensors: checkpoint.Tensors(a.layout), Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
 	}
 	path, err := a.SaveAs(ctx, &m, func(w io.Writer) error {
 		if _, err := w.Write(s.Bytes); err != nil {
 			return err
 		}
-		if err := s.Image(io.MultiWriter(w, digest)); err != nil {
+		if a.digest == nil {
+			a.digest = state.NewDigest(a.layout)
+		}
+		a.digest.Reset() // an earlier image may have been given up
+		if err := s.Image(io.MultiWriter(w, a.digest)); err != nil {
 			return err
 		}
-		f, err := digest.Fingerprint(s.Head)
-		m.Fingerprint, m.WeightsSHA256 = f.String(), digest.WeightsSHA256()
+		f, err := a.digest.Fingerprint(s.Head)
+		m.Fingerprint, m.WeightsSHA256 = f.String(), a.digest.WeightsSHA256()
 		return err
 	})
 	return checkpoint.Entry{Manifest: m, Path: path, Step: m.Step, Term: m.Term}, err

@@ -86,7 +86,15 @@ type Digest struct {
 }
 
 // NewDigest begins with an image of that layout.
-func NewDigest(layout *Layout) *Digest { return &Digest{layout: layout, weights: sha256.New()} }
+func NewDigest(layout *Layout) *Digest {
+	return &Digest{layout: layout, part: make([]byte, 0, FingerprintBlock), weights: sha256.New()}
+}
+
+// Reset begins with another image of the same layout.
+func (d *Digest) Reset() {
+	d.tensor, d.at, d.part, d.sum = 0, 0, d.part[:0], Fingerprint{}
+	d.weights.Reset()
+}
 
 // Write takes the next bytes of the image. It never fails.
 func (d *Digest) Write(p []byte) (int, error) {
@@ -112,14 +120,11 @@ func (d *Digest) take(p []byte, offset int64, t evenweave.Tensor) int {
 	if t.Role == evenweave.Trained || t.Role == evenweave.Averaged {
 		d.weights.Write(p[:n])
 	}
-	switch {
-	case n < left:
-		d.part = append(d.part, p[:n]...)
-	case len(d.part) > 0:
-		d.sum = d.sum.Add(Block(d.tensor, index, append(d.part, p[:n]...)))
-		d.part = d.part[:0]
-	default:
+	if n == left && len(d.part) == 0 {
 		d.sum = d.sum.Add(Block(d.tensor, index, p[:n]))
+	} else if d.part = append(d.part, p[:n]...); n == left {
+		d.sum = d.sum.Add(Block(d.tensor, index, d.part))
+		d.part = d.part[:0]
 	}
 	return int(n)
 }

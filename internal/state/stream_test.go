@@ -12,7 +12,7 @@ import (
 )
 
 // However an image is cut, its digest is the state's fingerprint, and the hash of the trained tensors and the averaged
-// ones, without what lies between.
+// ones, without what lies between; also if another image was begun before.
 func TestDigestOfPieces(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -49,6 +49,10 @@ func TestDigestOfPieces(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := NewDigest(l)
+		if begun := r.IntN(1 + image.Len()); begun > 0 { // of another image, which was given up
+			_, _ = d.Write(image.Bytes()[:begun])
+			d.Reset()
+		}
 		for rest := image.Bytes(); len(rest) > 0; {
 			n := min(len(rest), 1+r.IntN(2*FingerprintBlock))
 			if written, err := d.Write(rest[:n]); written != n || err != nil {
