@@ -69,9 +69,9 @@ func (p *Policy) tick(now time.Time) []any {
 
 // waits reports whether this member of the world has reported that its collective takes long.
 func (p *Policy) waits(id string) bool {
-	t := p.standing(id).report
-	return p.world != nil && p.rank(id) >= 0 && t.Generation == p.world.Generation && t.Accusation != nil &&
-		t.Accusation.Kind == KindWaiting
+	t := &p.standing(id).report
+	return t.Accusation != nil && t.Accusation.Kind == KindWaiting && p.world != nil && p.rank(id) >= 0 &&
+		t.Generation == p.world.Generation
 }
 
 // probeAll probes all members of a world whose collective takes long. The world goes on if they answer.
@@ -158,11 +158,12 @@ func (p *Policy) present(peer job.Peer) bool {
 func (p *Policy) reportsFailure(peer job.Peer) bool { return p.accusation(peer.ID) != nil }
 
 func (p *Policy) accusation(id string) *Accusation {
-	t := p.standing(id).report
-	if p.world != nil && t.Generation == p.world.Generation && !p.waits(id) { // a report of another generation is void
-		return t.Accusation
+	t := &p.standing(id).report
+	// a report of another generation is void
+	if t.Accusation == nil || p.world == nil || t.Generation != p.world.Generation || p.waits(id) {
+		return nil
 	}
-	return nil
+	return t.Accusation
 }
 
 // arbitrate probes all members of a world whose collective failed, waits for their reports, and publishes the next

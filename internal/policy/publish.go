@@ -125,7 +125,7 @@ func (p *Policy) keys(peers []job.Peer) map[string][]string {
 		switch {
 		case registered && m.Peer() == peer && len(m.Keys) > 0:
 			keys[peer.ID] = m.Keys
-		case p.world != nil && slices.Contains(p.world.Peers, peer) && len(p.world.Keys[peer.ID]) > 0:
+		case p.world != nil && len(p.world.Keys[peer.ID]) > 0 && slices.Contains(p.world.Peers, peer):
 			keys[peer.ID] = p.world.Keys[peer.ID]
 		}
 	}
@@ -156,9 +156,14 @@ func (p *Policy) holders() []job.Peer {
 	if p.world == nil {
 		return nil
 	}
-	opened := p.opened == p.world.Generation
+	opened, fresh := p.opened == p.world.Generation, map[string]bool{}
+	if !opened {
+		for _, id := range p.world.Fresh {
+			fresh[id] = true
+		}
+	}
 	holders := slices.DeleteFunc(slices.Clone(p.world.Peers), func(peer job.Peer) bool {
-		return p.standing(peer.ID).reborn || !opened && slices.Contains(p.world.Fresh, peer.ID) && !p.unreported(peer)
+		return p.standing(peer.ID).reborn || fresh[peer.ID] && !p.unreported(peer)
 	})
 	if opened {
 		return holders
