@@ -254,8 +254,7 @@ func (l *leader) listen(m *member, r report) {
 
 // follows reports whether a member is in the world or registered.
 func (l *leader) follows(m *member) bool {
-	return l.view.world != nil && uses(l.view.world, m) ||
-		slices.ContainsFunc(l.view.members, func(r job.Member) bool { return r.ID == m.id && r.Address == m.address })
+	return l.view.world != nil && uses(l.view.world, m) || l.view.registered(m)
 }
 
 // fact is the part of a status that the policy may use.

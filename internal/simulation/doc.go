@@ -11,6 +11,7 @@
 //	liar_test.go         a member that lies, if two others of its world can contradict it
 //	constants_test.go    the product's times
 //	faults_test.go       the faults
+//	many_test.go         a thousand members
 //	simulation_test.go   thousands of schedules, and planted bugs that they must find
 //
 // To see the events of a failing seed: go test ./internal/simulation -run Schedules -seed N.

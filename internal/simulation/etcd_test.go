@@ -43,6 +43,18 @@ type view struct {
 	done         *job.Done
 	leader       string
 	members      []job.Member
+	peers        map[job.Peer]bool // those of the members; nil until they are asked for
+}
+
+// registered reports whether the view has this member.
+func (v *view) registered(m *member) bool {
+	if v.peers == nil {
+		v.peers = map[job.Peer]bool{}
+		for _, r := range v.members {
+			v.peers[r.Peer()] = true
+		}
+	}
+	return v.peers[job.Peer{ID: m.id, Address: m.address}]
 }
 
 // changed makes a new view and sends it to all watching processes.

@@ -91,6 +91,9 @@ func (m *member) forgeClaim(c claim) claim {
 // liesInOpening reports whether a member may lie in this exchange: two others with a state can contradict it.
 func (x *session) liesInOpening() bool {
 	n := 0
+	if x.m.lies == 0 {
+		return false
+	}
 	for _, y := range x.ring.sessions {
 		if y != nil && y != x && y.m.known && !slices.Contains(x.world.Fresh, y.m.id) {
 			n++

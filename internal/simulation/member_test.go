@@ -72,7 +72,7 @@ func (s *sim) spawn(id, address string) *member {
 		parked: map[int64]*session{}}
 	m.see = m.observe
 	m.status = policy.Report{Member: id, Step: -1}
-	s.members = append(s.members, m)
+	s.members, s.listens[address] = append(s.members, m), m
 	m.in(s.between(100*time.Millisecond, 2*time.Second), func() {
 		s.log("%s: ready at %s", id, address)
 		m.register()
@@ -90,14 +90,7 @@ func (s *sim) spawnNew() *member {
 }
 
 // listener is the process at an address: the newest one.
-func (s *sim) listener(address string) *member {
-	for _, m := range slices.Backward(s.members) {
-		if m.address == address {
-			return m
-		}
-	}
-	return nil
-}
+func (s *sim) listener(address string) *member { return s.listens[address] }
 
 // register puts the record into etcd, or keeps it there.
 func (m *member) register() {

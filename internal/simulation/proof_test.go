@@ -63,7 +63,7 @@ func (p *proofs) saved(step int64) {
 }
 
 func uses(w *job.World, m *member) bool {
-	return slices.Contains(w.Peers, job.Peer{ID: m.id, Address: m.address})
+	return w.Size() > 0 && m.sim.indexOf(w).peers[job.Peer{ID: m.id, Address: m.address}]
 }
 
 func (p *proofs) waiting(now time.Duration) bool {
@@ -180,7 +180,11 @@ func (l *leader) alone(claims []offered, committed int64) (fingerprint uint64, o
 
 // offer is the oldest proved state that is newer than the durable one and that a member has.
 func (l *leader) offer() (c offered, ok bool) {
-	claims, committed, now := l.claims(), l.committed(), l.sim.now
+	claims, now := l.claims(), l.sim.now
+	if len(claims) == 0 {
+		return offered{}, false
+	}
+	committed := l.committed()
 	l.prove(claims)
 	for _, c := range claims {
 		if _, known := l.proofs.since[c.step]; c.step <= committed && !known {

@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"slices"
 	"time"
 
 	"evenweave/internal/job"
@@ -18,6 +17,7 @@ type ring struct {
 
 type round struct {
 	claims []*claim // by rank; nil until it has contributed
+	given  int      // of them
 	summed bool
 }
 
@@ -205,6 +205,9 @@ func (x *session) contribute(c claim, deadline time.Duration) {
 	}
 	this := r.rounds[x.round]
 	x.round++
+	if this.claims[x.rank] == nil {
+		this.given++
+	}
 	this.claims[x.rank] = &c
 	x.waits++
 	wait := x.waits
@@ -225,7 +228,7 @@ func (x *session) contribute(c claim, deadline time.Duration) {
 
 // sum passes a round's result on as soon as all have contributed and all links carry.
 func (s *sim) sum(r *ring, this *round) {
-	if this.summed || slices.Contains(this.claims, nil) {
+	if this.summed || this.given < len(this.claims) {
 		return
 	}
 	if !s.whole(r) {
@@ -259,7 +262,7 @@ func (s *sim) whole(r *ring) bool {
 	for i, x := range r.sessions {
 		y := r.sessions[(i+1)%len(r.sessions)]
 		if x == nil || y == nil || x.over && !x.closed || x.m.dead && !x.closed ||
-			s.blocked[[2]*process{x.m.process, y.m.process}] {
+			len(s.blocked) > 0 && s.blocked[[2]*process{x.m.process, y.m.process}] {
 			return false
 		}
 	}
@@ -307,7 +310,7 @@ func (x *session) opened(this *round) {
 	}
 	exchange := policy.Exchange{Slots: slots, DurableStep: x.world.DurableStep, Total: s.total}
 	if !x.agreed {
-		exchange.Fresh = x.world.FreshRanks()
+		exchange.Fresh = s.indexOf(x.world).freshRanks
 	}
 	c := policy.Choose(exchange)
 	if s.bug == checkpointWins && c.Step > x.world.DurableStep && !c.Agreed {
@@ -317,7 +320,9 @@ func (x *session) opened(this *round) {
 	case c.Agreed:
 		x.agreed = true
 		for _, other := range s.members {
-			inside := slices.Contains(x.ring.sessions, other.session) && !slices.Contains(x.world.Fresh, other.id)
+			y := other.session
+			inside := y != nil && y.ring == x.ring && x.ring.sessions[y.rank] == y &&
+				!s.indexOf(x.world).fresh[other.id]
 			reachable := s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo() &&
 				other.current()
 			// one more: it may have taken the next step already
@@ -386,7 +391,9 @@ func (x *session) stepped(this *round) {
 	m.commit(next(this.claims[0].fingerprint))
 	m.agree(x.world)
 	m.share(changing)
-	m.report()
+	if !m.sim.crowd {
+		m.report()
+	}
 	if changing {
 		m.sim.log("%s: leaves g=%d after step %d", m.id, x.world.Generation, m.step)
 		x.close()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"evenweave/internal/job"
 )
 
 // bug is a planted mistake in the protocol.
@@ -41,7 +43,9 @@ type sim struct {
 	members  []*member
 	leaders  []*leader
 	addressN int
+	listens  map[string]*member // by address: the newest process
 	rings    map[int64]*ring
+	indexes  map[*job.World]*index
 
 	worlds   map[int64]bool   // generations published
 	opened   int64            // the newest generation in which a member committed or held
@@ -53,9 +57,12 @@ type sim struct {
 	every    int64
 	size     time.Duration // that a state takes on the wire
 	large    bool          // states are fetched before admission
-	relayed  bool          // members pass a checkpoint on to each other; else the leader sends each a copy
-	caughtUp int           // members that entered a world with the state of the others
-	poisoned int64         // a step that no member can compute; 0: none
+	// A world of a thousand: members report commits once a second, as such worlds do, and no message takes longer than
+	// a probe, of which a failure has a thousand.
+	crowd    bool
+	relayed  bool  // members pass a checkpoint on to each other; else the leader sends each a copy
+	caughtUp int   // members that entered a world with the state of the others
+	poisoned int64 // a step that no member can compute; 0: none
 	setup    setup
 	chaos    chaos
 	failed   string
@@ -94,7 +101,7 @@ func (s *sim) chance(p float64) bool { return s.Float64() < p }
 // delay of one message: mostly short, sometimes long enough to overtake and to be late.
 func (s *sim) delay() time.Duration {
 	switch {
-	case s.chance(0.004) && !s.chaos.apart:
+	case s.chance(0.004) && !s.chaos.apart && !s.crowd:
 		return s.between(200*time.Millisecond, 2*time.Second)
 	case s.chance(0.05):
 		return s.between(5*time.Millisecond, 100*time.Millisecond)

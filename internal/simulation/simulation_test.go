@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"evenweave/internal/job"
 	"evenweave/internal/policy"
 )
 
@@ -19,15 +20,22 @@ var (
 	firstSeed = flag.Uint64("first", 1, "the first of the seeds")
 )
 
-func newSim(seed uint64, planted bug, trace func(string)) *sim {
-	r := rand.New(rand.NewPCG(seed, 0x5eed))
+// emptySim has no process yet, and no length.
+func emptySim(seed uint64, planted bug, trace func(string)) *sim {
 	s := &sim{
-		Rand: r, bug: planted, trace: trace, blocked: map[[2]*process]bool{}, rings: map[int64]*ring{},
-		worlds: map[int64]bool{},
-		disk:   map[int64]uint64{0: canonical(0)}, total: 20 + r.Int64N(130), every: 3 + r.Int64N(20),
+		Rand: rand.New(rand.NewPCG(seed, 0x5eed)), bug: planted, trace: trace, blocked: map[[2]*process]bool{},
+		rings: map[int64]*ring{}, worlds: map[int64]bool{}, disk: map[int64]uint64{0: canonical(0)},
+		listens: map[string]*member{}, indexes: map[*job.World]*index{},
 	}
 	s.network = &process{sim: s, name: "etcd"}
 	s.etcd = &etcd{sim: s, view: &view{}}
+	return s
+}
+
+func newSim(seed uint64, planted bug, trace func(string)) *sim {
+	s := emptySim(seed, planted, trace)
+	r := s.Rand
+	s.total, s.every = 20+r.Int64N(130), 3+r.Int64N(20)
 	s.setup = setup{
 		members: 1 + r.IntN(5), leaders: 1 + r.IntN(2),
 		limits: policy.Limits{Min: 1 + r.IntN(2), Max: 2 + r.IntN(5), Expect: r.IntN(5), ExpectFor: 5 * time.Second,
