@@ -75,15 +75,9 @@ func (d *dialer) statusOptions(member string) []grpc.CallOption {
 
 // follower is the stream from one member.
 type follower struct {
-	address string
-	stop    context.CancelFunc
-	acks    *acknowledgements
-}
-
-// acknowledgements of one member: one at a time.
-type acknowledgements struct {
-	busy atomic.Bool
-	last time.Time // of the goroutine that has set busy
+	address       string
+	stop          context.CancelFunc
+	acknowledging *atomic.Bool // one at a time
 }
 
 // follow passes on a member's status until ctx ends; the caller owns the goroutine.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -25,9 +24,6 @@ const (
 	saveRetry  = 3 * time.Second
 	// how long a new term waits for reports of older due states, and any term for reports of earlier steps
 	reportWait = 5 * time.Second
-	// between two acknowledgements to a member: where every step has a checkpoint, a call for each would take a
-	// twentieth of what the checkpoint takes. Members keep durable states so much longer
-	acknowledgePace = 200 * time.Millisecond
 )
 
 // saver makes due states durable, one at a time, in a goroutine of its own; the ring is not involved. All but that
@@ -45,7 +41,6 @@ type saver struct {
 	term    int64 // its number
 	began   time.Time
 	durable checkpoint.Entry
-	newest  atomic.Int64 // the durable step, for the calls that acknowledge it
 	busy    bool
 	after   time.Time // after a failure: not before this
 	// members that failed to give a state, or gave another one: until when others are asked first
@@ -176,23 +171,16 @@ func (s *saver) holdsOld(of *proto.Status) bool {
 	return slices.ContainsFunc(of.Due, func(h *proto.HeldState) bool { return h.Step <= s.durable.Manifest.Step })
 }
 
-// acknowledge lets a member drop the durable state and older ones, at once or soon after the last time.
+// acknowledge lets a member drop the durable state and older ones.
 func (s *saver) acknowledge(ctx context.Context, member string) {
-	s.newest.Store(s.durable.Manifest.Step)
-	f := s.members.followers[member]
-	if f.acks == nil || !f.acks.busy.CompareAndSwap(false, true) { // one that waits takes this step too
+	f, step := s.members.followers[member], s.durable.Manifest.Step
+	if f.acknowledging == nil || !f.acknowledging.CompareAndSwap(false, true) { // its next status asks again
 		return
 	}
 	s.tasks.Go(func() {
-		defer f.acks.busy.Store(false) // if a newer step came too late for this call, the next status asks again
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Until(f.acks.last.Add(acknowledgePace))):
-		}
-		if err := s.source.acknowledge(ctx, member, f.address, s.newest.Load()); err != nil {
+		defer f.acknowledging.Store(false)
+		if err := s.source.acknowledge(ctx, member, f.address, step); err != nil {
 			s.log.Debug("acknowledging", "member", member, "err", err)
 		}
-		f.acks.last = time.Now()
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"evenweave/checkpoint"
@@ -177,7 +178,7 @@ func (t *term) follow(ctx context.Context, wanted map[string]string) {
 			continue
 		}
 		following, stop := context.WithCancel(ctx)
-		t.members.followers[id] = follower{address, stop, &acknowledgements{}}
+		t.members.followers[id] = follower{address, stop, &atomic.Bool{}}
 		j, after := *t.members.job(), t.steps.step()
 		t.tasks.Go(func() { t.dialer.follow(following, j, id, address, after, t.inputs) })
 	}
