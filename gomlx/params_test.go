@@ -2,8 +2,11 @@ package gomlx
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
+
+	"evenweave"
 )
 
 func TestParams(t *testing.T) {
@@ -42,5 +45,20 @@ func TestParams(t *testing.T) {
 	}
 	if _, err := (Params{"name": "a;b"}).MarshalText(); err == nil {
 		t.Error("a text with a semicolon is written")
+	}
+}
+
+// TestBackends: what a task says of GoMLX's backends is enough for --backend and for `version`.
+func TestBackends(t *testing.T) {
+	if b := Backends(); !slices.Equal(b.Names, []string{"auto", "xla", "xla:cuda", "go"}) {
+		t.Errorf("all are %q", b.Names)
+	}
+	b := Backends("go", "xla")
+	if name, notice, err := b.Resolve("go"); !slices.Equal(b.Names, []string{"go", "xla"}) || name != "go" ||
+		notice != "" || err != nil {
+		t.Errorf("%q: go is %q, %q, %v", b.Names, name, notice, err)
+	}
+	if !slices.ContainsFunc(b.Versions(), func(v evenweave.Version) bool { return strings.HasPrefix(v.Name, "XLA") }) {
+		t.Errorf("they compute with %v, which says nothing of XLA", b.Versions())
 	}
 }
