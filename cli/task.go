@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/spf13/pflag"
 
@@ -179,6 +180,21 @@ func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, jo
 		}
 		// extending a job changes no numerics
 		numerics, err := probe.Numerics(model, train, j.Spec.Plan(), j.Spec.Original().TotalSteps())
+		tidy(model.Tensors())
 		return worker.Opened{Model: model, Data: train, Numerics: numerics}, err
 	}
+}
+
+// tidy gives back what loading and the probe have used, and keeps little garbage of a large state: few objects of many
+// bytes, which the collector finds at once, but by default not before there are as many bytes again.
+func tidy(state []evenweave.Tensor) {
+	const most = 64 << 20 // bytes of garbage, about
+	size := int64(most)
+	for _, t := range state {
+		size += t.Bytes()
+	}
+	if percent := 100 * most / size; percent < 50 {
+		debug.SetGCPercent(max(10, int(percent)))
+	}
+	debug.FreeOSMemory()
 }

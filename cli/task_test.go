@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,17 @@ func tiny() *evenweave.Task {
 			}
 			return example.NewSoftmax(), nil
 		},
+	}
+}
+
+// TestALargeStateKeepsLittleGarbage: about 64 MiB of it; a small one the collector's usual share.
+func TestALargeStateKeepsLittleGarbage(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	for elements, want := range map[int]int{1 << 20: 100, 1 << 28: 10, 80 << 20: 16} {
+		tidy([]evenweave.Tensor{{Type: evenweave.Float32, Shape: []int{elements}}})
+		if got := debug.SetGCPercent(100); got != want {
+			t.Errorf("%d elements: %d%%, want %d%%", elements, got, want)
+		}
 	}
 }
 

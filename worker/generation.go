@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -136,7 +137,9 @@ func (g *generation) open(ctx context.Context) error {
 			step, epochs, used := g.replica.progress()
 			g.log.Info("all ranks hold one state", "step", step)
 			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
-			g.replica.partial.Store(nil)
+			if g.replica.partial.Swap(nil) != nil && g.replica.layout.Size >= catchUpFrom {
+				g.sealing.Go(debug.FreeOSMemory) // the fetched image is as large as the state
+			}
 			return nil
 		case exchange.Fetching() && g.fetching == nil && len(choice.Holders) == 0 && g.restored == choice.Step:
 			continue // the others are still loading that checkpoint

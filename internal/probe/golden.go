@@ -55,14 +55,14 @@ func Numerics(model evenweave.Model, data evenweave.Data, plan schedule.Plan, to
 		return Golden{}, err
 	}
 	p := parts{whole: sha256.New()}
-	p.part(func(w io.Writer) {
+	p.part(func(w *bufio.Writer) {
 		write(w, math.Float64bits(sums.Loss), uint64(sums.Weight))
 		for _, m := range sums.Metrics {
 			write(w, uint64(m))
 		}
 	}, p.whole)
 	for _, grad := range grads {
-		p.part(func(w io.Writer) {
+		p.part(func(w *bufio.Writer) {
 			for _, g := range grad {
 				write(w, uint64(math.Float32bits(g)))
 			}
@@ -78,7 +78,7 @@ func Numerics(model evenweave.Model, data evenweave.Data, plan schedule.Plan, to
 		return Golden{}, err
 	}
 	for i, t := range layout.Tensors {
-		p.part(func(w io.Writer) {
+		p.part(func(w *bufio.Writer) {
 			err = pieces(t, func(at int64, piece []byte) error {
 				if err := live.Read(i, at, piece); err != nil {
 					return fmt.Errorf("reading tensor %s: %w", t.Name, err)
@@ -106,7 +106,7 @@ type parts struct {
 }
 
 // part hashes what put writes, and passes it on to also.
-func (p *parts) part(put func(io.Writer), also io.Writer) {
+func (p *parts) part(put func(*bufio.Writer), also io.Writer) {
 	own := sha256.New()
 	w := bufio.NewWriterSize(io.MultiWriter(own, also), 64<<10)
 	put(w)
@@ -116,11 +116,9 @@ func (p *parts) part(put func(io.Writer), also io.Writer) {
 	}
 }
 
-func write(w io.Writer, words ...uint64) {
-	var b [8]byte
+func write(w *bufio.Writer, words ...uint64) {
 	for _, x := range words {
-		binary.LittleEndian.PutUint64(b[:], x)
-		_, _ = w.Write(b[:])
+		_, _ = w.Write(binary.LittleEndian.AppendUint64(w.AvailableBuffer(), x)) // a hash takes everything
 	}
 }
 

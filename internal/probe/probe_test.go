@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"math"
+	"runtime"
 	"testing"
 
 	"evenweave"
@@ -170,5 +171,36 @@ func TestInitial(t *testing.T) {
 	if err != nil || s.Step != 0 || s.Ledger.Samples() != 300 ||
 		s.SHA256 != state.Seal(state.New(s.Layout, 300)).SHA256 {
 		t.Errorf("the first state is %+v, %v", s, err)
+	}
+}
+
+// big is a model of a million weights, each with two numbers of an optimizer, that computes nothing.
+type big struct{ evenweave.Model }
+
+func (big) Tensors() []evenweave.Tensor {
+	return []evenweave.Tensor{
+		{Name: "w", Type: evenweave.Float32, Shape: []int{1 << 20}, Role: evenweave.Trained},
+		{Name: "moments", Type: evenweave.Float32, Shape: []int{2 << 20}, Role: evenweave.Kept},
+	}
+}
+func (big) Read(_ int, _ int64, p []byte) error { clear(p); return nil }
+func (big) Write(int, int64, []byte) error      { return nil }
+func (big) Gradients(*evenweave.Batch, [][]float32) (evenweave.Sums, error) {
+	return evenweave.Sums{Weight: 1}, nil
+}
+func (big) Update([][]float32, int64) error { return nil }
+
+// TestTheProbeHoldsNoState: a gradient and its sum are all that it needs memory for.
+func TestTheProbeHoldsNoState(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	plan := schedule.Plan{Seed: 1, Samples: 300, GlobalBatch: 32, MicroBatch: 4}
+	if _, err := Numerics(big{}, example.Points{N: 300}, plan, 100); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	const gradient, other = 4 << 20, 2 << 20
+	if n := after.TotalAlloc - before.TotalAlloc; n > 2*gradient+other {
+		t.Errorf("%d bytes for a gradient of %d", n, gradient)
 	}
 }
