@@ -99,6 +99,7 @@ func (r *roster) fact(s *proto.Status) policy.Report {
 		return report
 	}
 	report.Holding, report.Committed = s.Holding, s.Generation > 0 && s.Opened == s.Generation
+	report.Agreed = s.Generation > 0 && s.Agreed == s.Generation
 	if a := s.Accusation; a != nil {
 		report.Accusation = &policy.Accusation{Suspect: a.Suspect, Kind: a.Kind, Step: a.Step, Phase: a.Phase,
 			Detail: a.Detail, Paused: a.Paused}

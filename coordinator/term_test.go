@@ -56,6 +56,10 @@ func TestAGenerationOpensWithoutNewCommits(t *testing.T) {
 			t.Errorf("generation %d opened for a: in generation 1 it has committed: %v", opened, report.Committed)
 		}
 	}
+	if report := one.members.fact(&proto.Status{Member: "a", Generation: 1, Agreed: 1}); !report.Agreed ||
+		report.Committed {
+		t.Errorf("a has agreed in generation 1, and the policy gets %+v", report)
+	}
 }
 
 // onADirectory is a coordinator without etcd on a directory of its own, its journal open.

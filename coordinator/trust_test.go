@@ -224,6 +224,7 @@ func TestImpossibleStatusesAreDropped(t *testing.T) {
 		"generation":   {Generation: math.MaxInt64},
 		"negative":     {Generation: -1},
 		"opened":       {Generation: 1, Opened: 2},
+		"agreed":       {Generation: 1, Agreed: 2},
 		"order":        {Commits: []*proto.Commit{good(), good()}},
 		"many":         {Commits: make([]*proto.Commit, maxCommits+1)},
 		"due":          {Due: []*proto.HeldState{heldState(1<<62, "x", 1)}},

@@ -27,8 +27,9 @@ func checkStatus(s *proto.Status, j job.Job, member string, metrics int) error {
 		return fmt.Errorf("it speaks for member %q of job %q", job.Clean(s.Member), job.Clean(s.Job))
 	case s.Generation < 0 || s.Generation > job.MaxStep:
 		return fmt.Errorf("generation %d", s.Generation)
-	case s.Opened < 0 || s.Opened > s.Generation:
-		return fmt.Errorf("generation %d opened for it, and it has been in %d at most", s.Opened, s.Generation)
+	case min(s.Opened, s.Agreed) < 0 || max(s.Opened, s.Agreed) > s.Generation:
+		return fmt.Errorf("generations %d and %d opened for it, and it has been in %d at most", s.Agreed, s.Opened,
+			s.Generation)
 	case s.Step < -1 || s.Step > total:
 		return fmt.Errorf("step %d of a schedule of %d", s.Step, total)
 	case len(s.Commits) > maxCommits:

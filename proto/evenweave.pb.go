@@ -148,7 +148,9 @@ type Status struct {
 	Held *HeldState `protobuf:"bytes,16,opt,name=held,proto3" json:"held,omitempty"`
 	// The newest generation in which this member has committed a step. The field commits does not show it to a follower
 	// that has these commits already.
-	Opened        int64 `protobuf:"varint,17,opt,name=opened,proto3" json:"opened,omitempty"`
+	Opened int64 `protobuf:"varint,17,opt,name=opened,proto3" json:"opened,omitempty"`
+	// The newest generation whose members have agreed with this one on a state.
+	Agreed        int64 `protobuf:"varint,18,opt,name=agreed,proto3" json:"agreed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +293,13 @@ func (x *Status) GetHeld() *HeldState {
 func (x *Status) GetOpened() int64 {
 	if x != nil {
 		return x.Opened
+	}
+	return 0
+}
+
+func (x *Status) GetAgreed() int64 {
+	if x != nil {
+		return x.Agreed
 	}
 	return 0
 }
@@ -1305,7 +1314,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\n" +
 	"after_step\x18\x02 \x01(\x03R\tafterStep\" \n" +
 	"\fProbeRequest\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\tR\x03job\"\x8a\x04\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"\xa2\x04\n" +
 	"\x06Status\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x1e\n" +
@@ -1327,7 +1336,8 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x04heal\x18\x0e \x01(\tR\x04heal\x12)\n" +
 	"\x03due\x18\x0f \x03(\v2\x17.evenweave.v1.HeldStateR\x03due\x12+\n" +
 	"\x04held\x18\x10 \x01(\v2\x17.evenweave.v1.HeldStateR\x04held\x12\x16\n" +
-	"\x06opened\x18\x11 \x01(\x03R\x06openedJ\x04\b\b\x10\t\"W\n" +
+	"\x06opened\x18\x11 \x01(\x03R\x06opened\x12\x16\n" +
+	"\x06agreed\x18\x12 \x01(\x03R\x06agreedJ\x04\b\b\x10\t\"W\n" +
 	"\tHeldState\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x1e\n" +

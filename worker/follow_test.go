@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	wire "google.golang.org/protobuf/proto"
 
+	"evenweave"
 	"evenweave/proto"
 )
 
@@ -111,5 +112,25 @@ func TestMissedCommitsComeInPages(t *testing.T) {
 		}
 		stop()
 		<-done
+	})
+}
+
+// The members of a world have its state before their first step is over, and say so: it may take long, and the others
+// may die in it.
+func TestAnAgreementIsReportedBeforeAStep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, gate := newCrew(t, 2), make(chan struct{})
+		wait := func(*evenweave.Batch) { <-gate }
+		a, b := c.start("a", 1, wait), c.start("b", 1, wait)
+		c.publish(false, "a", "b")
+		time.Sleep(time.Second) // virtual
+		for _, h := range []*hand{a, b} {
+			if s, _ := h.report.read(0); s.Agreed != 1 || s.Opened != 0 || s.Generation != 1 {
+				t.Errorf("%s has agreed in generation %d and committed in %d before the first step of 1", h.ID,
+					s.Agreed, s.Opened)
+			}
+		}
+		close(gate)
+		c.finish("a", "b")
 	})
 }

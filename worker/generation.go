@@ -136,7 +136,9 @@ func (g *generation) open(ctx context.Context) error {
 			}
 			step, epochs, used := g.replica.progress()
 			g.log.Info("all ranks hold one state", "step", step)
-			g.report.set(func(s *proto.Status) { s.Step = step; s.Ledger = g.ledger(epochs, used) })
+			g.report.set(func(s *proto.Status) {
+				s.Step, s.Ledger, s.Agreed = step, g.ledger(epochs, used), g.world.Generation
+			})
 			if g.replica.partial.Swap(nil) != nil && g.replica.layout.Size >= catchUpFrom {
 				g.sealing.Go(debug.FreeOSMemory) // the fetched image is as large as the state
 			}

@@ -152,7 +152,7 @@ func (r *report) read(afterStep int64) (*proto.Status, <-chan struct{}) {
 		Accusation: r.status.Accusation, Due: r.status.Due, Holding: r.status.Holding, Held: r.status.Held,
 		Fingerprint: r.status.Fingerprint,
 		Verdict:     r.status.Verdict, Ledger: r.status.Ledger, Heals: r.status.Heals, Heal: r.status.Heal,
-		Opened: r.status.Opened,
+		Opened: r.status.Opened, Agreed: r.status.Agreed,
 	}
 	first := len(r.commits)
 	for first > 0 && r.commits[first-1].Step > afterStep {

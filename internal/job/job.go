@@ -84,12 +84,14 @@ type World struct {
 	Coordinator string `json:"coordinator"`
 	// Backoff is how many times the deadlines have been doubled after false accusations.
 	Backoff int `json:"patience,omitempty"`
-	// Fresh are peers that were not in the newest generation that opened: their states count only if no other peer has
-	// one.
+	// Fresh are peers that are not known to have the newest state: theirs count only if no other peer has one.
 	Fresh []string `json:"fresh,omitempty"`
-	// Away are members of that generation that this world does not use: their states count if they come back before
-	// another one opens.
+	// Away are members with the newest state that this world does not use: their states count if they come back before
+	// another world opens.
 	Away []Peer `json:"away,omitempty"`
+	// Doubted are members, of this world or not, whose states may have been old when it was published: they count if it
+	// does not open and no other member has one.
+	Doubted []Peer `json:"doubted,omitempty"`
 	// Dismissed are members that are to end, each with the reason: they failed again and again.
 	Dismissed map[string]string `json:"dismissed,omitempty"`
 	// Halt: take no further step, serve the state.
@@ -129,7 +131,7 @@ func (w World) IDs() []string {
 }
 
 // Fit leaves out of a world what does not fit into so many bytes of JSON, and counts it: members that are dismissed,
-// which a later world names, then members that are away, whose states then do not count.
+// which a later world names, then members that are away or in doubt, whose states then do not count.
 func (w *World) Fit(most int) (left int) {
 	size := func(v any) int {
 		b, _ := json.Marshal(v) // cannot fail: plain values
@@ -148,12 +150,14 @@ func (w *World) Fit(most int) (left int) {
 		delete(w.Dismissed, id)
 		left++
 	}
-	n := len(w.Away)
-	for ; over > 0 && n > 0; n-- {
-		over -= size(w.Away[n-1])
-		left++
+	for _, peers := range []*[]Peer{&w.Away, &w.Doubted} {
+		n := len(*peers)
+		for ; over > 0 && n > 0; n-- {
+			over -= size((*peers)[n-1])
+			left++
+		}
+		*peers = (*peers)[:n]
 	}
-	w.Away = w.Away[:n]
 	return left
 }
 

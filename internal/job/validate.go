@@ -234,12 +234,14 @@ func (w World) Validate() error {
 			return fmt.Errorf("fresh: %q is not in the world", id)
 		}
 	}
-	if err := within("number of members that are away", len(w.Away), 0, MaxPeers); err != nil {
-		return err
-	}
-	for _, p := range w.Away {
-		if err := first(CheckID(p.ID), CheckAddress(p.Address)); err != nil {
-			return named("away", err)
+	for what, peers := range map[string][]Peer{"away": w.Away, "doubted": w.Doubted} {
+		if err := within("number of members that are "+what, len(peers), 0, MaxPeers); err != nil {
+			return err
+		}
+		for _, p := range peers {
+			if err := first(CheckID(p.ID), CheckAddress(p.Address)); err != nil {
+				return named(what, err)
+			}
 		}
 	}
 	if err := within("number of dismissed members", len(w.Dismissed), 0, MaxPeers); err != nil {

@@ -296,13 +296,14 @@ func TestTheLargestWorldFits(t *testing.T) {
 	kept := maps.Clone(w.Dismissed)
 	for _, away := range []int{0, 400, 800, 3000} {
 		fitted := w
-		fitted.Dismissed, fitted.Away = kept, others.Peers[:away]
+		fitted.Dismissed, fitted.Away, fitted.Doubted = kept, others.Peers[:away], others.Peers[:away/2]
 		left := fitted.Fit(most)
 		b, err := json.Marshal(fitted)
 		if err == nil {
 			err = fitted.Validate()
 		}
-		if err != nil || len(b) > most || left != away+len(kept)-len(fitted.Away)-len(fitted.Dismissed) {
+		if err != nil || len(b) > most || left != away+away/2+len(kept)-
+			len(fitted.Away)-len(fitted.Doubted)-len(fitted.Dismissed) {
 			t.Errorf("%d away: %d bytes, %d left out, %d away and %d dismissed in it: %v", away, len(b), left,
 				len(fitted.Away), len(fitted.Dismissed), err)
 		}

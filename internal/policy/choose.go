@@ -12,7 +12,7 @@ type Exchange struct {
 	Slots       []int64
 	DurableStep int64  // the newest durable step in the world record
 	Total       int64  // the schedule's length
-	Fresh       []bool // by rank: not in the newest generation that opened (job.World.Fresh); nil: all were
+	Fresh       []bool // by rank: not known to have the newest state (job.World.Fresh); nil: none is
 }
 
 // SlotWords is the number of words of a rank.

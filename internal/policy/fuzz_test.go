@@ -60,7 +60,7 @@ func (f *fuzzed) step(what, detail byte) {
 	id := string('a' + rune(detail&7))
 	high := int64(detail >> 3)
 	at := slices.IndexFunc(f.etcd.Members, func(m job.Member) bool { return m.ID == id })
-	report := Report{Member: id, Generation: high, Resting: high&1 == 0}
+	report := Report{Member: id, Generation: high, Resting: high&1 == 0, Agreed: high&4 == 4, Step: high - 1}
 	if f.etcd.World != nil {
 		report.Generation = f.etcd.World.Generation - high&1
 	}

@@ -6,6 +6,7 @@
 //	deadlines.go  how long each part of a generation may take
 //	arbitration.go  after a failure: probes, accusations, consequences
 //	publish.go    the next world record
+//	holders.go    whose state counts in it
 //	world.go      the members of the next world and their order
 //	choose.go     the state that a generation goes on from
 package policy
@@ -52,6 +53,7 @@ type (
 	Report struct {
 		Member     string
 		Generation int64
+		Agreed     bool // with all members of that generation on one state
 		Committed  bool // one or more steps of that generation
 		Holding    bool // it serves a verified state and computes nothing
 		Resting    bool // it computes nothing and waits for no peer: it may enter a world
@@ -127,6 +129,7 @@ type Policy struct {
 	since        time.Time // when the first member was ready, before this term's first world
 	found        int64     // the generation at the beginning of this term; 0: none
 	opened       int64     // the newest generation in which a member committed or held
+	agreed       int64     // the newest generation whose members agreed on one state
 	pending      int64     // generation being published; 0: none
 	adopting     bool
 	arbitration  *arbitration // of the present generation's failure
@@ -271,10 +274,13 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 	if s.suspect {
 		out = p.probe(now, in.Member) // it reports again: it may be back
 	}
-	if s.report.Generation == in.Generation {
-		in.Committed = in.Committed || s.report.Committed
+	before := s.report
+	reborn := in.Generation < before.Generation || in.Generation == before.Generation && before.Member != "" &&
+		in.Step < 0 && before.Step >= 0
+	if before.Generation == in.Generation && !reborn {
+		in.Committed, in.Agreed = in.Committed || before.Committed, in.Agreed || before.Agreed
 	}
-	s.report, s.reached, s.reborn = in, true, s.reborn || in.Generation < s.report.Generation
+	s.report, s.reached, s.reborn = in, true, s.reborn || reborn
 	if in.Committed && p.world != nil && p.rank(in.Member) >= 0 && in.Step > p.own.step {
 		p.own = ownFaults{}
 	}
@@ -288,15 +294,22 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 	return out
 }
 
-// open records that the present generation works, and clears its members' faults.
+// open records that the members of the present generation have agreed on a state, and that it works: then it clears
+// their faults.
 func (p *Policy) open() {
 	if p.world == nil || p.opened == p.world.Generation {
 		return
 	}
+	before := p.agreed
 	for _, peer := range p.world.Peers {
 		if t := p.standing(peer.ID).report; t.Generation == p.world.Generation && (t.Committed || t.Holding) {
-			p.opened = p.world.Generation
+			p.agreed, p.opened = t.Generation, t.Generation
+		} else if t.Generation == p.world.Generation && t.Agreed {
+			p.agreed = t.Generation
 		}
+	}
+	for i := 0; before != p.agreed && i < p.world.Size(); i++ {
+		p.standing(p.world.Peers[i].ID).reborn = false
 	}
 	if p.opened != p.world.Generation {
 		return
@@ -305,7 +318,7 @@ func (p *Policy) open() {
 	clear(p.fetches)
 	for i, peer := range p.world.Peers {
 		s := p.standing(peer.ID)
-		s.faults, s.helpless, s.reborn = 0, 0, false
+		s.faults, s.helpless = 0, 0
 		delete(p.linkFailures, pairOf(peer, p.world.Peers[(i+1)%len(p.world.Peers)]))
 	}
 }

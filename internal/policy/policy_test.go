@@ -24,6 +24,8 @@ var update = flag.Bool("update", false, "write the transcripts in testdata again
 //	join a [ADDRESS]                 a registers and reports
 //	settle                           etcd has the published world now
 //	commits a [7] / holds a 12       a reports: it committed a step of the present generation, or holds that one
+//	agrees a [7]                     a reports: all members of the present generation had one state
+//	restarts a [fails]               a reports: another process of its id is in this generation, without a state
 //	rests a [12]                     a reports: it is free to enter a world, with no state or with that one
 //	fetches a                        a reports: it catches up, to enter a world with the state
 //	waits a                          a reports: its collective takes long
@@ -143,8 +145,14 @@ func (s *stage) play(verb string, args []string) error {
 		s.feed(s.etcd)
 	case "settle":
 		s.settle()
-	case "commits":
-		report.Committed = true
+	case "restarts":
+		report.Step = -1
+		if args[1] == "fails" {
+			report.Accusation = &Accusation{Kind: KindBroken}
+		}
+		s.feed(report)
+	case "commits", "agrees":
+		report.Committed, report.Agreed = verb == "commits", true
 		if args[1] != "" {
 			s.step, _ = strconv.ParseInt(args[1], 10, 64)
 		}
@@ -236,6 +244,9 @@ func (s *stage) feed(input any) {
 			}
 			if len(w.Away) > 0 {
 				line += fmt.Sprintf(", away %v", job.World{Peers: w.Away}.IDs())
+			}
+			if len(w.Doubted) > 0 {
+				line += fmt.Sprintf(", doubted %v", job.World{Peers: w.Doubted}.IDs())
 			}
 			s.out = append(s.out, line+": "+w.Reason)
 		case Probe:

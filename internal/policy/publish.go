@@ -80,20 +80,26 @@ func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any 
 		return p.note(fmt.Sprintf("%s; waiting for workers: %d of at least %d are ready",
 			reason, len(peers), p.limits.Min))
 	}
-	if forced && (p.early(now, peers) || p.world != nil && now.Sub(p.published) < p.pause()) {
-		return nil // a tick asks again
+	if forced { // a tick asks again
+		if wait, out := p.early(now, reason, peers); wait {
+			return out
+		}
+		if p.world != nil && now.Sub(p.published) < p.pause() {
+			return nil
+		}
 	}
 	p.published = now
 	if p.world != nil && p.opened != p.world.Generation {
 		p.unopened++
 	}
+	h := p.holders()
+	counting, doubted := p.counting(h, peers)
 	w := job.World{
 		Job: p.job, Generation: 1, Peers: peers, Since: 1, DurableStep: p.durableStep, Coordinator: p.address,
-		Halt:   halt,
-		Reason: cut(reason),
-		Fresh:  job.World{Peers: without(peers, p.trusted(peers))}.IDs(), Away: without(p.holders(), peers),
+		Halt: halt, Reason: cut(reason), Keys: p.keys(peers),
+		Fresh: job.World{Peers: without(peers, counting)}.IDs(), Doubted: doubted[:min(len(doubted), job.MaxPeers)],
 	}
-	w.Keys = p.keys(peers)
+	w.Away = without(slices.Concat(h.stayed, h.away), slices.Concat(peers, doubted))
 	w.Away = w.Away[:min(len(w.Away), job.MaxPeers)]
 	if len(p.dismissed) > 0 {
 		w.Dismissed = maps.Clone(p.dismissed)
@@ -148,75 +154,4 @@ func cut(reason string) string {
 		return strings.ToValidUTF8(reason[:most], "") + "..."
 	}
 	return reason
-}
-
-// holders are the members of the newest generation that opened, as far as this term knows. The others have no state, or
-// one that may be old.
-func (p *Policy) holders() []job.Peer {
-	if p.world == nil {
-		return nil
-	}
-	opened, fresh := p.opened == p.world.Generation, map[string]bool{}
-	if !opened {
-		for _, id := range p.world.Fresh {
-			fresh[id] = true
-		}
-	}
-	holders := slices.DeleteFunc(slices.Clone(p.world.Peers), func(peer job.Peer) bool {
-		return p.standing(peer.ID).reborn || fresh[peer.ID] && !p.unreported(peer)
-	})
-	if opened {
-		return holders
-	}
-	return append(holders, slices.DeleteFunc(slices.Clone(p.world.Away), func(peer job.Peer) bool {
-		report := p.standing(peer.ID).report
-		return report.Member != "" && report.Generation == 0 // a new process that was in no world
-	})...)
-}
-
-// trusted are the holders whose states count in a world of these peers. If one of the peers is an unreported member of
-// the present world, that world may have opened: the states of members that were away from it may be old.
-func (p *Policy) trusted(peers []job.Peer) []job.Peer {
-	unknown := func(peer job.Peer) bool { return p.unreported(peer) && slices.Contains(peers, peer) }
-	if !slices.ContainsFunc(p.peers(), unknown) {
-		return p.holders()
-	}
-	return without(p.holders(), p.world.Away)
-}
-
-// early reports whether a forced world must wait for a member's report, which may change the set of holders. The
-// policy waits no longer than one TTL.
-func (p *Policy) early(now time.Time, peers []job.Peer) bool {
-	unknown := func(peer job.Peer) bool { return p.present(peer) && p.unreported(peer) }
-	if p.world == nil || !slices.ContainsFunc(p.peers(), unknown) && !p.stateless(peers) {
-		p.waitingSince = time.Time{}
-		return false
-	}
-	if p.waitingSince.IsZero() {
-		p.waitingSince = now
-	}
-	return now.Sub(p.waitingSince) <= p.limits.TTL
-}
-
-// unreported reports whether this member of the world that the term found has sent no report yet, and no member has
-// reported that the world opened. Such a member counts as a holder: it may have committed while no coordinator led.
-func (p *Policy) unreported(peer job.Peer) bool {
-	return p.found == p.world.Generation && p.opened != p.found && p.standing(peer.ID).report.Member == ""
-}
-
-// stateless reports whether none of these peers holds the state, although a registered holder may be alive.
-func (p *Policy) stateless(peers []job.Peer) bool {
-	holders := p.holders()
-	if slices.ContainsFunc(peers, func(peer job.Peer) bool { return slices.Contains(holders, peer) }) {
-		return false
-	}
-	return slices.ContainsFunc(p.members, func(m job.Member) bool {
-		s := p.standing(m.ID)
-		return slices.Contains(holders, m.Peer()) && p.usable(m) && (!s.suspect || s.silent)
-	})
-}
-
-// without returns the peers that are not among the others.
-func without(peers, others []job.Peer) []job.Peer {
-	return slices.DeleteFunc(slices.Clone(peers), func(p job.Peer) bool { return slices.Contains(others, p) })
 }

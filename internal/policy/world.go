@@ -32,10 +32,18 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 			stay = append(stay, peer)
 		}
 	}
-	joiners := p.joiners(in, len(stay) < p.limits.Min && (!forced || len(all) < p.limits.Min))
-	if p.halting && len(all) > 0 {
-		joiners = nil
+	having, others := p.joiners(in, len(stay) < p.limits.Min && (!forced || len(all) < p.limits.Min))
+	needed := false // or the state is lost
+	if forced && len(having) > 0 {
+		h := p.holders()
+		needed = h.kind(all) > h.kind(having)
 	}
+	if p.halting && len(all) > 0 {
+		if others = nil; !needed {
+			having = nil
+		}
+	}
+	joiners := slices.Concat(having, others)
 	switch {
 	case forced:
 		peers = all
@@ -45,6 +53,8 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 		peers = all[:1] // passes its state to the joiners, then leaves
 	}
 	switch {
+	case needed:
+		peers = peers[:min(len(peers), p.limits.Max-1)]
 	case len(stay) == 0 && len(all) > 0 && (len(joiners) == 0 || p.limits.Max == 1) && (forced || !p.saved(all)):
 		return p.reorder(now, all), true // the last members to leave hold the state until it is on disk
 	case len(peers) > p.limits.Max:
@@ -54,33 +64,25 @@ func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt boo
 	return p.reorder(now, peers), p.halting
 }
 
-// joiners are the candidates that are not in yet; holders of the state come first. in says which ranks are. Members
-// that are still catching up are among them only with atOnce, which is for a world that has too few members.
-func (p *Policy) joiners(in []bool, atOnce bool) []job.Peer {
-	var fresh, out, others []job.Peer
+// joiners are the candidates that are not in yet: those that have a state that may count, and the others. in says which
+// ranks are. Members that are still catching up are among them only with atOnce, which is for a world that has too few
+// members.
+func (p *Policy) joiners(in []bool, atOnce bool) (having, others []job.Peer) {
+	var all []job.Peer
 	for _, m := range p.candidates() {
 		if p.standing(m.ID).report.CatchingUp && !atOnce {
 			continue
 		}
 		if rank := p.rank(m.ID); rank < 0 || !in[rank] {
-			fresh = append(fresh, m.Peer())
+			all = append(all, m.Peer())
 		}
 	}
-	if len(fresh) == 0 {
-		return nil
+	if len(all) == 0 {
+		return nil, nil
 	}
-	holders := map[job.Peer]bool{}
-	for _, peer := range p.holders() {
-		holders[peer] = true
-	}
-	for _, peer := range fresh {
-		if holders[peer] {
-			out = append(out, peer)
-		} else {
-			others = append(others, peer)
-		}
-	}
-	return append(out, others...)
+	h := p.holders()
+	having = slices.Concat(both(all, h.stayed), both(all, h.away), both(all, h.doubted))
+	return having, without(all, having)
 }
 
 // candidates are the registered members that a world may use, oldest first. Each has reported or answered in this term:

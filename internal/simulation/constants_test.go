@@ -19,6 +19,7 @@ const (
 	saveRetry      = 3 * time.Second
 	fetchQuiet     = 10 * time.Second
 	restorePause   = 50 * time.Millisecond
+	shortestPace   = 50 * time.Millisecond
 	pauseFor       = 5 * time.Second // how long a member's reports are void after it was paused
 
 	twoCopies = 4 // members from which on the coordinator sends two copies of a checkpoint
@@ -41,6 +42,7 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"internal/cluster/watcher.go", "pollInterval", pollInterval},
 		{"internal/transfer/download.go", "retryPause", restorePause},
 		{"worker/deadlines.go", "pauseFor", pauseFor},
+		{"worker/server.go", "shortestPace", shortestPace},
 		{"worker/fetch.go", "twoCopies", twoCopies},
 		{"internal/transfer/download.go", "reserveAfter", reserve},
 		{"worker/updates.go", "maxReaders", maxReaders},

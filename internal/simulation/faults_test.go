@@ -25,6 +25,7 @@ type chaos struct {
 	rift   bool          // two members can never reach each other
 	apart  bool          // that is the only fault, so no member is left out
 	liar   bool          // one member lies, and the others are in reach: a majority reports
+	kinds  []int         // only faults of these kinds, many of them, pauses are short; nil: all kinds
 	tame   bool          // only deaths: every member is in reach and no probe is lost, so no step is lost
 	healed time.Duration // when faults stopped; 0: not yet
 	worlds int           // published since
@@ -35,9 +36,15 @@ const (
 	maxNewWorlds = 30              // after the last fault: more is a loop
 )
 
+// Kinds of faults, by their numbers in chaos.fault, for schedules of many.
+var (
+	roughly = []int{0, 0, 8, 8, 2, 1} // deaths and pauses
+	blindly = []int{0, 8, 15}         // and members are cut off from etcd when they are asked to leave
+)
+
 // simulate runs one seed and returns the broken promise, or "".
-func simulate(seed uint64, planted bug, trace func(string)) string {
-	s := newSim(seed, planted, trace)
+func simulate(seed uint64, planted bug, trace func(string), kinds ...int) string {
+	s := newSim(seed, planted, trace, kinds...)
 	s.run()
 	return s.failed
 }
@@ -85,7 +92,11 @@ func (c *chaos) fault(p *process) {
 	if c.liar {
 		kinds = 8
 	}
-	switch s.IntN(kinds) {
+	kind, longest := s.IntN(kinds), 12*time.Second
+	if c.kinds != nil {
+		kind, longest = c.kinds[s.IntN(len(c.kinds))], 2*time.Second
+	}
+	switch kind {
 	case 0:
 		s.kill(m, true)
 	case 1:
@@ -125,7 +136,7 @@ func (c *chaos) fault(p *process) {
 		}
 	case 8, 9:
 		if m != nil {
-			s.pause(m.process, s.between(300*time.Millisecond, 12*time.Second))
+			s.pause(m.process, s.between(300*time.Millisecond, longest))
 		}
 	case 10:
 		if l != nil {
@@ -135,6 +146,14 @@ func (c *chaos) fault(p *process) {
 		s.log("FAULT: etcd is away")
 		s.etcd.away = true
 		s.after(s.between(300*time.Millisecond, 15*time.Second), s.etcdBack)
+	case 15:
+		if m != nil && !m.dead {
+			s.log("FAULT: %s is cut off from etcd", m.id)
+			way := [2]*process{s.network, m.process}
+			s.blocked[way] = true
+			s.after(s.between(time.Second, 5*time.Second), func() { delete(s.blocked, way) })
+			m.in(s.between(0, 2*time.Second), m.leave)
+		}
 	default:
 		c.part(m, l)
 	}

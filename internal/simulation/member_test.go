@@ -58,6 +58,7 @@ type member struct {
 	readers    []*catchUp // of others, with this one
 	status     policy.Report
 	version    int64
+	paced      bool // a report of commits is due
 }
 
 type snapshot struct {
@@ -238,6 +239,7 @@ func (s *sim) hangUp(m *member) {
 // report sends the status to the leader.
 func (m *member) report() {
 	m.version++
+	m.paced = false
 	busy := m.sim.large && m.view == nil || m.catching != nil && !m.catching.ready || m.pausing
 	m.status.Step, m.status.CatchingUp = m.stateStep(), m.session == nil && busy
 	m.status.Resting = m.session == nil && !busy
@@ -251,6 +253,19 @@ func (m *member) report() {
 			m.sim.send(m.process, l.process, func() { l.listen(m, sent) })
 		}
 	}
+}
+
+// reportCommit reports what only commits have changed, a pace later at most.
+func (m *member) reportCommit() {
+	if m.paced {
+		return
+	}
+	m.paced = true
+	m.in(*pace, func() {
+		if m.paced {
+			m.report()
+		}
+	})
 }
 
 // due lists the verified snapshots that are not acknowledged yet.
@@ -286,9 +301,12 @@ func (m *member) at(step int64) (fingerprint uint64, ok bool) {
 }
 
 // adopt installs a fetched state. A member goes back only by a step that the majority does not have, or when it returns
-// to a world that went on without it.
+// to a world that went on without it, or may have.
 func (m *member) adopt(x *session, step int64, fingerprint uint64) {
-	if m.known && step < m.step-1 && (m.current() || !slices.Contains(x.world.Fresh, m.id)) && !m.sim.deceived {
+	doubted := slices.Contains(x.world.Fresh, m.id) || slices.ContainsFunc(x.world.Doubted, func(p job.Peer) bool {
+		return p.ID == m.id
+	})
+	if m.counts() && step < m.step-1 && (m.current() || !doubted) && !m.sim.deceived {
 		m.sim.broken("%s went back from step %d to %d", m.id, m.step, step)
 	}
 	m.known, m.unproved, m.step, m.fingerprint = true, false, step, fingerprint
@@ -312,6 +330,7 @@ func (m *member) commit(fingerprint uint64) {
 
 // agree records that the generation has opened, even if no report of it arrives.
 func (m *member) agree(w *job.World) {
+	m.status.Agreed = true
 	if uses(w, m) { // otherwise the record means another process
 		m.opened, m.sim.opened = w.Generation, max(m.sim.opened, w.Generation)
 	}

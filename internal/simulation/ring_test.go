@@ -335,11 +335,11 @@ func (x *session) opened(this *round) {
 			s.broken("g=%d opens with step %d, below the durable step %d", x.world.Generation, c.Step, newest)
 		}
 		m.verify()
+		m.agree(x.world)
 		m.report()
 		if x.final {
 			s.log("%s: holds step %d in g=%d", m.id, m.step, x.world.Generation)
 			m.status.Holding = true
-			m.agree(x.world)
 			x.close()
 			m.report()
 			return
@@ -389,10 +389,9 @@ func (x *session) stepped(this *round) {
 	}
 	m.verify()
 	m.commit(next(this.claims[0].fingerprint))
-	m.agree(x.world)
 	m.share(changing)
 	if !m.sim.crowd {
-		m.report()
+		m.reportCommit()
 	}
 	if changing {
 		m.sim.log("%s: leaves g=%d after step %d", m.id, x.world.Generation, m.step)

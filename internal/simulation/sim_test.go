@@ -48,7 +48,7 @@ type sim struct {
 	indexes  map[*job.World]*index
 
 	worlds   map[int64]bool   // generations published
-	opened   int64            // the newest generation in which a member committed or held
+	opened   int64            // the newest generation whose members agreed on a state
 	disk     map[int64]uint64 // durable states by step
 	deceived bool             // a member has lied: the others may go back to the durable step
 	full     bool             // all members have been in one world
