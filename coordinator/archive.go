@@ -49,7 +49,7 @@ func (a *archive) write(ctx context.Context, j job.Job, term int64, s state.Stre
 		if a.digest == nil {
 			a.digest = state.NewDigest(a.layout)
 		}
-		a.digest.Reset() // an earlier image may have been given up
+		a.digest.Reset(s.Head) // an earlier image may have been given up
 		if err := s.Image(io.MultiWriter(w, a.digest)); err != nil {
 			return err
 		}

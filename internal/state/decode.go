@@ -3,11 +3,13 @@ package state
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 
+	"evenweave"
 	"evenweave/internal/schedule"
 )
 
@@ -42,6 +44,8 @@ type Head struct {
 	Step   int64
 	Ledger *schedule.Ledger
 	Layout *Layout
+
+	weights string // their SHA-256, once ReadInOrder has met it
 }
 
 // ReadHead reads and verifies the head of a state, as Read does, and nothing after it.
@@ -75,6 +79,49 @@ func (h *Head) ReadBlock(r io.Reader, block int, p []byte) error {
 		return err
 	}
 	return h.Layout.checkGaps(p, first)
+}
+
+// ReadInOrder is ReadBlock for one goroutine that reads all blocks. Where the weights are the beginning of the first
+// block, hashing that gives their hash on the way, which a Digest of this state then takes over.
+func (h *Head) ReadInOrder(r io.Reader, block int, p []byte) error {
+	end := h.Layout.weightsEnd()
+	if block > 0 || end == 0 {
+		return h.ReadBlock(r, block, p)
+	}
+	h.weights = ""
+	var weights []byte
+	err := h.Layout.readBlockBy(r, 0, p, table(h.Bytes), func(p []byte) [sha256.Size]byte {
+		sum := sha256.New()
+		sum.Write(p[:end])
+		weights = sum.Sum(nil) // which leaves sum as it is
+		sum.Write(p[end:])
+		return [sha256.Size]byte(sum.Sum(nil))
+	})
+	if err == nil {
+		err = h.Layout.checkGaps(p, 0)
+	}
+	if err == nil {
+		h.weights = hex.EncodeToString(weights)
+	}
+	return err
+}
+
+// weightsEnd is how many bytes the weights take if nothing else is before them or between them in the image, and they
+// end in its first block; else 0.
+func (l *Layout) weightsEnd() (end int64) {
+	for i, t := range l.Tensors {
+		if t.Role != evenweave.Trained && t.Role != evenweave.Averaged {
+			continue
+		}
+		if l.Offsets[i] != end {
+			return 0
+		}
+		end += t.Bytes()
+	}
+	if end > BlockSize {
+		return 0
+	}
+	return end
 }
 
 // With is the state of an image of which all blocks are verified.
@@ -168,6 +215,11 @@ func readImage(r io.Reader, layout *Layout, table []byte) ([]byte, error) {
 
 // readBlock reads the block that begins at a byte of the image, and verifies it.
 func (l *Layout) readBlock(r io.Reader, at int64, block, table []byte) error {
+	return l.readBlockBy(r, at, block, table, sha256.Sum256)
+}
+
+// readBlockBy is readBlock with another way to the SHA-256.
+func (l *Layout) readBlockBy(r io.Reader, at int64, block, table []byte, sum func([]byte) [sha256.Size]byte) error {
 	e := &BlockError{Block: at/BlockSize + 1, Blocks: blocks(l.Size), First: at, Last: at + int64(len(block)) - 1,
 		Tensor: l.At(at)}
 	if err := readFull(r, block, fmt.Sprintf("block %d of %d, bytes %d to %d of the tensors, from %s on",
@@ -175,7 +227,7 @@ func (l *Layout) readBlock(r io.Reader, at int64, block, table []byte) error {
 		return err
 	}
 	e.Expected = [sha256.Size]byte(table[sha256.Size*(at/BlockSize):])
-	if e.Found = sha256.Sum256(block); e.Found != e.Expected {
+	if e.Found = sum(block); e.Found != e.Expected {
 		return e
 	}
 	return nil

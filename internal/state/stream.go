@@ -78,6 +78,7 @@ func (s Stream) Encode(w io.Writer) error {
 // Digest hashes an image that is written to it, in order.
 type Digest struct {
 	layout  *Layout
+	of      *Head // nil: any
 	tensor  int
 	at      int64  // of the image
 	part    []byte // of a block of the fingerprint, begun and not ended
@@ -90,11 +91,14 @@ func NewDigest(layout *Layout) *Digest {
 	return &Digest{layout: layout, part: make([]byte, 0, FingerprintBlock), weights: sha256.New()}
 }
 
-// Reset begins with another image of the same layout.
-func (d *Digest) Reset() {
-	d.tensor, d.at, d.part, d.sum = 0, 0, d.part[:0], Fingerprint{}
+// Reset begins with the image of a state of the same layout.
+func (d *Digest) Reset(of *Head) {
+	d.of, d.tensor, d.at, d.part, d.sum = of, 0, 0, d.part[:0], Fingerprint{}
 	d.weights.Reset()
 }
+
+// known says whether reading the state has given the hash of the weights.
+func (d *Digest) known() bool { return d.of != nil && d.of.weights != "" }
 
 // Write takes the next bytes of the image. It never fails.
 func (d *Digest) Write(p []byte) (int, error) {
@@ -117,7 +121,7 @@ func (d *Digest) take(p []byte, offset int64, t evenweave.Tensor) int {
 	index, within := offset/FingerprintBlock, offset%FingerprintBlock
 	left := min(FingerprintBlock-within, t.Bytes()-offset)
 	n := min(left, int64(len(p)))
-	if t.Role == evenweave.Trained || t.Role == evenweave.Averaged {
+	if (t.Role == evenweave.Trained || t.Role == evenweave.Averaged) && !d.known() {
 		d.weights.Write(p[:n])
 	}
 	if n == left && len(d.part) == 0 {
@@ -137,4 +141,9 @@ func (d *Digest) Fingerprint(h *Head) (Fingerprint, error) {
 
 // WeightsSHA256 is the hexadecimal SHA-256 of the tensors of role trained, then of those of role averaged, in their
 // order: that of the image, since those that are trained come first.
-func (d *Digest) WeightsSHA256() string { return hex.EncodeToString(d.weights.Sum(nil)) }
+func (d *Digest) WeightsSHA256() string {
+	if d.known() {
+		return d.of.weights
+	}
+	return hex.EncodeToString(d.weights.Sum(nil))
+}

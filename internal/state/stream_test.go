@@ -51,7 +51,7 @@ func TestDigestOfPieces(t *testing.T) {
 		d := NewDigest(l)
 		if begun := r.IntN(1 + image.Len()); begun > 0 { // of another image, which was given up
 			_, _ = d.Write(image.Bytes()[:begun])
-			d.Reset()
+			d.Reset(nil)
 		}
 		for rest := image.Bytes(); len(rest) > 0; {
 			n := min(len(rest), 1+r.IntN(2*FingerprintBlock))
@@ -127,3 +127,66 @@ func TestStreamsAreTheEncoding(t *testing.T) {
 type brokenReader struct{ error }
 
 func (b brokenReader) Read(int, int64, []byte) error { return b.error }
+
+// The hash of the weights that comes with reading the blocks is that of the weights, wherever they lie: at the
+// beginning of the first block, beyond it, with gaps or other tensors between them. A damaged block leaves none.
+func TestWeightsAreHashedOnTheWay(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	onTheWay := 0
+	for range 40 {
+		var tensors []evenweave.Tensor
+		for i := range 1 + r.IntN(4) {
+			role := []evenweave.Role{evenweave.Trained, evenweave.Averaged, evenweave.Kept}[min(i, r.IntN(3))]
+			if role == evenweave.Trained && i > 0 && tensors[i-1].Role != role {
+				role = evenweave.Kept
+			}
+			size := 8 * (1 + r.IntN(60_000))
+			if r.IntN(4) == 0 {
+				size += r.IntN(8)
+			}
+			tensors = append(tensors, evenweave.Tensor{Name: string(rune('a' + i)), Type: evenweave.Uint8, Role: role,
+				Shape: []int{size}})
+		}
+		l, err := NewLayout(tensors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := New(l, 10)
+		for i := range tensors {
+			for at := 0; at < len(s.Tensor(i)); at += 1 + r.IntN(500) {
+				s.Tensor(i)[at] = byte(r.Uint32())
+			}
+		}
+		sealed := Seal(s)
+		d, plain := NewDigest(l), NewDigest(l)
+		_, _ = plain.Write(s.Image)
+		h := sealed.Stream().Head
+		d.Reset(h)
+		for i := range h.Blocks() {
+			first, end := h.Range(i)
+			damaged := bytes.Clone(s.Image[first:end])
+			damaged[r.IntN(len(damaged))] ^= 1
+			p := make([]byte, end-first)
+			if err := h.ReadInOrder(bytes.NewReader(damaged), i, p); err == nil || i == 0 && d.known() {
+				t.Fatalf("a damaged block: %v, its weights count: %v", err, d.known())
+			}
+			if err := h.ReadInOrder(bytes.NewReader(s.Image[first:end]), i, p); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = d.Write(p)
+		}
+		if d.known() {
+			onTheWay++
+		}
+		if d.known() != (l.weightsEnd() > 0) || d.WeightsSHA256() != plain.WeightsSHA256() {
+			t.Fatalf("weights %s, expected %s; on the way: %v", d.WeightsSHA256(), plain.WeightsSHA256(), d.known())
+		}
+		a, _ := d.Fingerprint(h)
+		if b := s.Fingerprint(); a != b {
+			t.Fatalf("fingerprint %s, expected %s", a, b)
+		}
+	}
+	if onTheWay < 10 || onTheWay > 30 {
+		t.Errorf("%d of 40 on the way: the layouts try only one way", onTheWay)
+	}
+}

@@ -45,7 +45,7 @@ func (s *stream) image(w io.Writer) error {
 	for i := range s.head.Blocks() {
 		first, end := s.head.Range(i)
 		p := block[:end-first]
-		err := s.attempt(int64(len(s.head.Bytes))+first, func() error { return s.head.ReadBlock(s.body, i, p) })
+		err := s.attempt(int64(len(s.head.Bytes))+first, func() error { return s.head.ReadInOrder(s.body, i, p) })
 		if err == nil {
 			_, err = w.Write(p) // may take its time: a slow disk is not a silent source
 		}
