@@ -26,6 +26,7 @@ const (
 	catchUpCopy  = 10 * time.Minute // signs of life count too for so long, while the other member copies its state
 	catchUpTries = 3                // in one generation, or without a state; then the spare enters a world as it is
 	catchUpPause = time.Second      // before the next try, if the other member refuses this one
+	lastStep     = time.Second      // a world's first exchange waits for the last step for so long
 	catchUpStays = 30 * time.Second // a spare that has caught up goes on for so long while no world uses it
 )
 
@@ -68,7 +69,7 @@ type ledTo struct {
 // position is where the other member trains.
 type position struct {
 	generation int64
-	leaves     bool // after the step that is being sent
+	last       int64 // the step after which it leaves; 0: not known
 }
 
 // startCatchUp begins to catch up with a member of the world; another one at each try.
@@ -122,7 +123,11 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 			return nil, context.Cause(ctx)
 		}
 		if err == nil && u.Generation > 0 {
-			c.sees(position{u.Generation, u.Changing})
+			p := position{generation: u.Generation}
+			if u.Changing {
+				p.last = u.Step
+			}
+			c.sees(p)
 		}
 		return u, err
 	}
@@ -158,10 +163,10 @@ var errCatchUpQuiet = fmt.Errorf("nothing has come for %v", catchUpQuiet)
 func (c *catchUp) sees(p position) {
 	before := c.seen.Load()
 	if before != nil && before.generation == p.generation {
-		p.leaves = p.leaves || before.leaves // a sign of life does not say it
+		p.last = max(p.last, before.last) // a sign of life does not say it
 	}
 	c.seen.Store(&p)
-	if p.leaves || before != nil && before.generation != p.generation {
+	if p.last > 0 || before != nil && before.generation != p.generation {
 		select {
 		case c.turned <- struct{}{}:
 		default:
@@ -308,7 +313,7 @@ func (c *catchUp) awaited(w *job.World) bool {
 		return false
 	}
 	at := c.seen.Load()
-	return at != nil && at.generation >= w.Since && at.generation < w.Generation && !at.leaves
+	return at != nil && at.generation >= w.Since && at.generation < w.Generation && at.last == 0
 }
 
 // takeNext takes an arrival; false: nothing more comes.
@@ -351,6 +356,25 @@ func (l *Loop) reportStep() {
 		s.Step = step
 		s.Ledger = &proto.Ledger{Epoch: epochs, Used: int64(used), Samples: int64(l.Job.Spec.Samples)}
 	})
+}
+
+// takeLast takes the last step before this world, which may be on its way still. The others wait in the exchange.
+func (g *generation) takeLast() {
+	r, up := g.replica, g.catching
+	if up == nil || !r.known || !r.unproved {
+		return
+	}
+	at, timeout := up.seen.Load(), time.After(lastStep)
+	for at != nil && r.known && r.step < at.last {
+		select {
+		case a, ok := <-up.arrivals:
+			if !ok || r.take(a, g.flatMean) != nil {
+				return
+			}
+		case <-timeout:
+			return
+		}
+	}
 }
 
 // advance takes the steps that this member lacks from the one that it has caught up with. false: they do not lead to

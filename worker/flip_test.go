@@ -63,8 +63,14 @@ func TestAFlipBeforeTheOpeningReachesNoDueState(t *testing.T) {
 }
 
 // TestAFlipUnderAHalt: while the joiner takes the last step before a halt, a bit of the other member flips. Both hold
-// one state.
+// one state, whether the others wait for that step in one exchange or in several.
 func TestAFlipUnderAHalt(t *testing.T) {
+	for _, wait := range []time.Duration{2 * fetchPoll, 2 * lastStep} {
+		flipUnderAHalt(t, wait)
+	}
+}
+
+func flipUnderAHalt(t *testing.T, wait time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
 		c.catchUp = true
@@ -75,12 +81,12 @@ func TestAFlipUnderAHalt(t *testing.T) {
 		c.onUpdate = func(_ *hand, u *proto.Update) error {
 			afterCommit(u)
 			if last && len(u.Words) > 0 && !flipped {
-				time.Sleep(5 * fetchPoll) // virtual: the others exchange meanwhile
+				time.Sleep(wait) // virtual: the others exchange meanwhile
 				flipped = true
 				if _, err := a.replica.flip(12, 3); err != nil {
 					return err
 				}
-				time.Sleep(5 * fetchPoll)
+				time.Sleep(wait)
 			}
 			last = last || u.Changing
 			return nil

@@ -91,23 +91,22 @@ func (g *generation) train(ctx context.Context) (holding bool, err error) {
 func (g *generation) open(ctx context.Context) error {
 	defer g.stopFetching()
 	g.restored = -1
+	if !g.opened {
+		if agreed, err := g.claim(ctx); agreed || err != nil {
+			return err
+		}
+	}
 	var fetches policy.Fetches
 	for {
-		g.report.phase(phaseOpen)
 		slots, err := g.known()
 		if err != nil {
 			return err
 		}
 		known := slots[policy.SlotWords*g.rank] > 0
-		if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
+		exchange, choice, err := g.exchange(ctx, slots)
+		if err != nil {
 			return err
 		}
-		exchange := policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep,
-			Total: g.replica.job.Spec.TotalSteps()}
-		if !g.opened { // after that all have proved their states: none is fresh
-			exchange.Fresh = g.world.FreshRanks()
-		}
-		choice := policy.Choose(exchange)
 		// A member that fetches gives up by itself after half of this time.
 		limit := 2 * g.deadlines().Fetch
 		if r := fetches.Stalled(exchange, choice.Step, g.rank, time.Now(), limit); r >= 0 {
@@ -116,33 +115,9 @@ func (g *generation) open(ctx context.Context) error {
 				"the state of step %d, and has had no block more for %v", id, r, choice.Step, limit)}
 		}
 		stuck := !exchange.Fetching() && g.exchanged(slots)
-		for _, r := range choice.Void {
-			g.log.Warn("a member reports a step outside the schedule: void", "member", g.world.Peers[r].ID, "word",
-				slots[policy.SlotWords*r])
-		}
 		switch {
 		case choice.Agreed:
-			g.catching.stop()
-			g.catching, g.opened = nil, true
-			if err := g.replica.keepDue(); err != nil {
-				return err
-			}
-			verified, err := g.replica.verify(state.Fingerprint(choice.Fingerprint), g.world.Generation)
-			if err != nil {
-				return err
-			}
-			if verified {
-				g.reportDue()
-			}
-			step, epochs, used := g.replica.progress()
-			g.log.Info("all ranks hold one state", "step", step)
-			g.report.set(func(s *proto.Status) {
-				s.Step, s.Ledger, s.Agreed = step, g.ledger(epochs, used), g.world.Generation
-			})
-			if g.replica.partial.Swap(nil) != nil && g.replica.layout.Size >= catchUpFrom {
-				g.sealing.Go(debug.FreeOSMemory) // the fetched image is as large as the state
-			}
-			return nil
+			return g.agree(choice)
 		case exchange.Fetching() && g.fetching == nil && len(choice.Holders) == 0 && g.restored == choice.Step:
 			continue // the others are still loading that checkpoint
 		case choice.Has(g.rank) && !g.endless(): // the next exchange waits for the members that fetch
@@ -167,6 +142,91 @@ func (g *generation) open(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// claim is the first exchange of a world. It decides only whether all ranks have one state already, by the fingerprints
+// that their last steps have just left; a spare that has caught up takes part in it. So states are not hashed twice
+// between two steps. A bit that flips meanwhile is found by the world's first step, before its sum is used, as in any
+// other step. Where none follows, the ranks go on to exchange what they hash.
+func (g *generation) claim(ctx context.Context) (agreed bool, err error) {
+	g.takeLast()
+	slots, err := g.claims()
+	if err != nil {
+		return false, err
+	}
+	exchange, choice, err := g.exchange(ctx, slots)
+	if err != nil || !choice.Agreed || g.world.Halt || choice.Step >= exchange.Total {
+		return false, err
+	}
+	return true, g.agree(choice)
+}
+
+// claims are this rank's slots of the first exchange. One that has yet to copy a due state says that it has none: the
+// state is hashed before it is copied.
+func (g *generation) claims() ([]int64, error) {
+	r, slots := g.replica, make([]int64, policy.SlotWords*g.world.Size())
+	mine := slots[policy.SlotWords*g.rank:]
+	mine[3] = r.durableStep()
+	if !r.known || r.lacksDue() {
+		return slots, nil
+	}
+	fingerprint, hashed := r.expected, r.hashed
+	if r.hashed = false; !hashed {
+		var err error
+		if fingerprint, err = r.fingerprint(); err != nil {
+			return nil, err
+		}
+	}
+	if fingerprint == r.expected {
+		mine[0], mine[1], mine[2] = r.step+1, fingerprint.Hi, fingerprint.Lo
+		if r.unproved {
+			mine[4] = policy.Unproved
+		}
+	}
+	return slots, nil
+}
+
+// exchange sums the slots of all ranks, and chooses a state by them.
+func (g *generation) exchange(ctx context.Context, slots []int64) (policy.Exchange, policy.Choice, error) {
+	exchange := policy.Exchange{Slots: slots, DurableStep: g.world.DurableStep, Total: g.replica.job.Spec.TotalSteps()}
+	if !g.opened { // after that all have proved their states: none is fresh
+		exchange.Fresh = g.world.FreshRanks()
+	}
+	g.report.phase(phaseOpen)
+	if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
+		return exchange, policy.Choice{}, err
+	}
+	choice := policy.Choose(exchange)
+	for _, r := range choice.Void {
+		g.log.Warn("a member reports a step outside the schedule: void", "member", g.world.Peers[r].ID, "word",
+			slots[policy.SlotWords*r])
+	}
+	return exchange, choice, nil
+}
+
+// agree goes on from the state that all ranks have.
+func (g *generation) agree(choice policy.Choice) error {
+	g.catching.stop()
+	g.catching, g.opened, g.replica.unproved = nil, true, false
+	if err := g.replica.keepDue(); err != nil {
+		return err
+	}
+	verified, err := g.replica.verify(state.Fingerprint(choice.Fingerprint), g.world.Generation)
+	if err != nil {
+		return err
+	}
+	if verified {
+		g.reportDue()
+	}
+	step, epochs, used := g.replica.progress()
+	g.log.Info("all ranks hold one state", "step", step)
+	g.report.set(func(s *proto.Status) {
+		s.Step, s.Ledger, s.Agreed = step, g.ledger(epochs, used), g.world.Generation
+	})
+	if g.replica.partial.Swap(nil) != nil && g.replica.layout.Size >= catchUpFrom {
+		g.sealing.Go(debug.FreeOSMemory) // the fetched image is as large as the state
+	}
+	return nil
 }
 
 // known returns this rank's slots of an exchange: no state if the state has changed by itself.

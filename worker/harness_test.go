@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +83,12 @@ type faulty struct {
 	poison func(b *evenweave.Batch, grad []float32) // changes a gradient
 	skew   func(step int64) bool                    // whether this update goes wrong
 	loss   func(b *evenweave.Batch) float64         // is added
+	reads  atomic.Int64
+}
+
+func (m *faulty) Read(tensor int, offset int64, p []byte) error {
+	m.reads.Add(1)
+	return m.Softmax.Read(tensor, offset, p)
 }
 
 func (m *faulty) Update(mean [][]float32, step int64) error {

@@ -88,6 +88,7 @@ func (l *Loop) Init() (err error) {
 	l.buffer.reset() // so that the system gives its memory now, and not in this member's first step
 	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
 		flat := make([]float32, l.replica.layout.Summed())
+		clear(flat) // likewise
 		l.lanes = append(l.lanes, &lane{
 			batch: evenweave.Batch{Samples: make([]int32, plan.MicroBatch)}, flat: flat,
 			grads: l.replica.layout.Split(flat),

@@ -21,13 +21,20 @@ type snapshot struct {
 // keepDue keeps a snapshot of the live state if it is due and not durable: a member that joined with it keeps it too,
 // because those that computed it may die before it is saved.
 func (r *replica) keepDue() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s, kept := r.snapshots[r.step]
-	if !r.job.Due(r.step) || r.step <= r.durable || kept && s.fingerprint == r.expected {
+	if !r.lacksDue() {
 		return nil
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.keep()
+}
+
+// lacksDue reports whether the live state is due, and there is no snapshot of it.
+func (r *replica) lacksDue() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s, kept := r.snapshots[r.step]
+	return r.job.Due(r.step) && r.step > r.durable && !(kept && s.fingerprint == r.expected)
 }
 
 // keep stores a copy of the live state as a due snapshot, not yet verified.

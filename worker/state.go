@@ -44,6 +44,7 @@ type replica struct {
 	ledger *schedule.Ledger
 	// of the state after the last update: if the live state has another, memory has changed by itself
 	expected state.Fingerprint
+	hashed   bool  // expected was found in the live state just now, and nothing has been computed from it since
 	skips    int64 // how many steps in a row were skipped last, as far as this member knows
 	broken   bool  // memory has changed; the member has no state until it adopts one
 	// the state comes from one member alone, while this one was a spare: it counts in no exchange before others have
@@ -133,7 +134,7 @@ func (r *replica) install(step int64, ledger *schedule.Ledger, write func() erro
 	if r.expected, err = r.fingerprint(); err != nil {
 		return err
 	}
-	r.known, r.broken, r.unproved = true, false, false
+	r.known, r.hashed, r.broken, r.unproved = true, true, false, false
 	return nil
 }
 
@@ -187,7 +188,7 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 	if err != nil {
 		return err
 	}
-	r.expected = after
+	r.expected, r.hashed = after, true
 	return nil
 }
 

@@ -122,12 +122,17 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 	r, buf, began := g.replica, g.buffer, time.Now()
 	g.report.phase(phaseCompute)
 	buf.reset()
+	r.hashed = false
 	parts, err := g.compute(ctx)
 	if err != nil {
 		return commit{}, err
 	}
 	computed := time.Since(began)
-	fingerprint, err := r.fingerprint() // after computing: the fingerprint of the state that was computed from
+	// A step hashes the state twice: after its update (commit), and here, after it was computed from. Neither is
+	// enough. A bit that flips between the two is in the gradients. Without this hash they would be summed; without the
+	// first one this one could be compared with the other members' only: a member alone would not notice, and of two
+	// neither would know which one is right.
+	fingerprint, err := r.fingerprint()
 	if err != nil {
 		return commit{}, err
 	}

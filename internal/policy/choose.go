@@ -8,15 +8,18 @@ type Fingerprint struct{ Hi, Lo int64 }
 // Exchange is what all ranks report when a generation opens, with the world record's part.
 type Exchange struct {
 	// Slots holds SlotWords words for each rank: its step + 1 (0: it has no state), its fingerprint, the newest step
-	// that it knows to be durable, and while it fetches a state 1 + the number of blocks that have arrived.
+	// that it knows to be durable, and while it fetches a state 1 + the number of blocks that have arrived; Unproved
+	// there says that it has its state by the word of one member, and no vote.
 	Slots       []int64
 	DurableStep int64  // the newest durable step in the world record
 	Total       int64  // the schedule's length
 	Fresh       []bool // by rank: not known to have the newest state (job.World.Fresh); nil: none is
 }
 
-// SlotWords is the number of words of a rank.
-const SlotWords = 5
+const (
+	SlotWords = 5  // of a rank
+	Unproved  = -1 // in the last of them
+)
 
 // Choice is the result of an exchange: the state that a generation goes on from.
 type Choice struct {
@@ -46,8 +49,8 @@ type held struct {
 // Choose is a pure function of the exchange, so every rank chooses the same. No single rank decides what others can
 // contradict.
 //
-//   - Voters are the ranks with a state. Fresh ones vote only if no other rank has a state, and then most of the world
-//     must have the same.
+//   - Voters are the ranks with a state that is not unproved. Fresh ones vote only if no other rank has a state, and
+//     then most of the world must have the same.
 //   - The state of most voters wins. It needs two of them, unless there are no more than two voters.
 //   - Of two states with equally many voters the higher wins if it is one step above: rings break between two ranks'
 //     commits.
@@ -126,7 +129,7 @@ func (x Exchange) voters(c *Choice) []int {
 		switch step, _ := x.at(r); {
 		case step < 0 && x.Slots[SlotWords*r] != 0:
 			c.Void = append(c.Void, r)
-		case step >= 0:
+		case step >= 0 && x.Slots[SlotWords*r+4] != Unproved:
 			all = append(all, r)
 			if !x.fresh(r) {
 				old = append(old, r)

@@ -64,6 +64,12 @@ func TestChoose(t *testing.T) {
 			true, true), 3, []int{1, 2}},
 		"if most of the world has the same": {with(exchange(0, none, claim{3, 2, 0}, none), true, true,
 			true), 0, nil},
+		"an unproved state has no vote": {unproved(exchange(0, claim{4, 2, 0}, claim{3, 1, 0}, claim{4, 2, 0}), 0, 2),
+			3, []int{1}},
+		"but counts as the one that it is": {unproved(exchange(0, claim{3, 1, 0}, claim{3, 1, 0}), 1), 3, []int{0, 1}},
+		"and is nothing alone":             {unproved(exchange(2, claim{3, 1, 0}, claim{3, 1, 0}), 0, 1), 2, nil},
+		"nor is its durable step believed": {unproved(exchange(2, claim{3, 1, 5}, claim{3, 1, 5}, claim{3, 1, 0}),
+			0, 1), 3, []int{0, 1, 2}},
 	} {
 		got := Choose(c.x)
 		if got.Step != c.step || !slices.Equal(got.Holders, c.holders) ||
@@ -71,6 +77,13 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: %+v, want step %d of %v", name, got, c.step, c.holders)
 		}
 	}
+}
+
+func unproved(x Exchange, ranks ...int) Exchange {
+	for _, r := range ranks {
+		x.Slots[SlotWords*r+4] = Unproved
+	}
+	return x
 }
 
 func with(x Exchange, fresh ...bool) Exchange { x.Fresh = fresh; return x }

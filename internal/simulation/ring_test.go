@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"slices"
 	"time"
 
 	"evenweave/internal/job"
@@ -26,6 +27,7 @@ type round struct {
 type claim struct {
 	opening     bool
 	known       bool
+	unproved    bool // by the word of one member
 	step        int64
 	fingerprint uint64
 	durable     int64 // the newest durable step that it reports
@@ -42,6 +44,7 @@ type session struct {
 	admitted bool // the right neighbour took its stream
 	accepted bool // the left neighbour's stream is there
 	running  bool
+	claimed  bool // the first exchange is over
 	agreed   bool // all ranks had one state once
 	final    bool // nothing is left to compute: agree once more, then hold
 	round    int
@@ -289,6 +292,9 @@ func (x *session) open() {
 	m := x.m
 	c := claim{opening: true, known: m.counts(), step: m.step, fingerprint: m.fingerprint, durable: m.durable,
 		knows: m.durable}
+	if !x.claimed && m.known && m.unproved {
+		c.known, c.unproved = true, true
+	}
 	if x.liesInOpening() {
 		c = m.forgeClaim(c)
 	}
@@ -304,6 +310,9 @@ func (x *session) opened(this *round) {
 			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.fingerprint)
 		}
 		slots[policy.SlotWords*rank+3] = c.durable
+		if c.unproved {
+			slots[policy.SlotWords*rank+4] = policy.Unproved
+		}
 		if x.ring.sessions[rank].m.current() { // the world may go on without another member's state
 			newest = max(newest, c.knows)
 		}
@@ -316,9 +325,16 @@ func (x *session) opened(this *round) {
 	if s.bug == checkpointWins && c.Step > x.world.DurableStep && !c.Agreed {
 		c = policy.Choice{Step: x.world.DurableStep}
 	}
+	// Without an unproved state the second exchange would show what the first one shows: no memory changes here.
+	again := !x.claimed && slices.ContainsFunc(this.claims, func(c *claim) bool { return c.unproved })
+	x.claimed = true
 	switch {
 	case c.Agreed:
 		x.agreed = true
+		if m.unproved {
+			m.unproved = false
+			s.caughtUp++
+		}
 		for _, other := range s.members {
 			y := other.session
 			inside := y != nil && y.ring == x.ring && x.ring.sessions[y.rank] == y &&
@@ -345,7 +361,7 @@ func (x *session) opened(this *round) {
 			return
 		}
 		x.step()
-	case c.Has(x.rank):
+	case again, c.Has(x.rank):
 		x.open()
 	case m.unproved && len(c.Holders) > 0 && m.step == c.Step && m.fingerprint == uint64(c.Fingerprint.Hi):
 		m.unproved = false
