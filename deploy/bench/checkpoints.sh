@@ -94,7 +94,8 @@ awk '{n[$2]++; s[$2] += $3; for (i = 4; i < 9; i++) c[$2, i] += $i} END {
 		printf "every %s: %.0f images/s, %+.1f%%; processor-ms a step:", e, s[e] / n[e], 100 * (s[e] / n[e] / all - 1)
 		printf " coordinator %.2f, workers %.2f, others %.2f, kernel %.2f", c[e, 4] / n[e], c[e, 5] / n[e],
 			c[e, 6] / n[e], c[e, 7] / n[e]
-		printf e >= 8 && e < 1000000 ? "; a checkpoint delays its run by %.1f ms\n" : "\n", c[e, 8] / n[e]
+		if (c[e, 8]) printf "; a checkpoint delays its run by %.1f ms", c[e, 8] / n[e]
+		print ""
 	}
 }' "$work/rows"
 echo "parts of one save:"
