@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"unsafe"
 
 	"evenweave"
 	"evenweave/gomlx/backend"
@@ -34,8 +33,7 @@ type Model struct {
 	// Programs by the number of samples, compiled when they are first needed.
 	of, predicting map[int]*program
 	metrics        map[int]*evaluator
-	step           *update
-	updating       *program // nil until it is compiled
+	updating       []part // of an update; none until they are compiled
 
 	warned sync.Once // of a count beyond the weight
 
@@ -119,7 +117,6 @@ func (m *Model) open() (err error) {
 	if err != nil {
 		return err
 	}
-	m.step = u
 	if err := m.layOut(u.variables); err != nil {
 		return err
 	}
@@ -132,8 +129,7 @@ func (m *Model) open() (err error) {
 	if m.of[m.setup.MicroBatch], err = m.compile(g.Graph, g.outputs); err != nil {
 		return err
 	}
-	m.updating, err = m.compile(u.Graph, u.outputs)
-	return err
+	return m.compileUpdate(u, g, m.partsOf(u))
 }
 
 func (m *Model) newBuilder(seed uint64) (b *builder, err error) {
@@ -180,41 +176,6 @@ func (m *Model) layOut(variables []*variable) error {
 	return nil
 }
 
-// Update implements evenweave.Model.
-func (m *Model) Update(mean [][]float32, _ int64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed || m.updating == nil {
-		return errClosed
-	}
-	if err := m.check(mean); err != nil {
-		return err
-	}
-	a, err := m.updating.take()
-	if err != nil {
-		return err
-	}
-	defer m.updating.put(a)
-	for i, t := range m.state[:m.summed] {
-		err = errors.Join(err, a.set(meanName(t.path), bytesOf(mean[i])))
-	}
-	if err != nil {
-		return err
-	}
-	results, err := m.updating.run(a)
-	if err != nil {
-		return err
-	}
-	inUse := map[*byte]bool{}
-	for _, t := range m.state {
-		inUse[unsafe.SliceData(t.bytes)] = true
-	}
-	for i, path := range m.step.changed {
-		err = errors.Join(err, m.byPath[path].take(results[i], inUse))
-	}
-	return err
-}
-
 func (m *Model) check(grads [][]float32) error {
 	if len(grads) != m.summed {
 		return fmt.Errorf("a gradient of %d tensors, expected %d", len(grads), m.summed)
@@ -251,8 +212,8 @@ func (m *Model) Close() (err error) {
 	for _, e := range m.metrics {
 		err = errors.Join(err, e.close())
 	}
-	if m.updating != nil {
-		err = errors.Join(err, m.updating.close())
+	for _, p := range m.updating {
+		err = errors.Join(err, p.close())
 	}
 	for _, t := range m.state {
 		err = errors.Join(err, t.release())
