@@ -6,7 +6,8 @@ usage: join.py JOINS PROGRAM [flag of `train`...]      for example, from the rep
 
 It trains in a new directory, adds a worker JOINS times and retires it again, and prints one JSON line each: the longest
 gap while the worker loads and compiles (it takes processors from the others), the longest from then until three steps
-after it has joined, and the median step with and without it, all in seconds. Each wait ends after 10 minutes."""
+after it has joined, which includes the copy of the state and its hashes, the one between the last commit without it and
+the first with it, and the median step with and without it, all in seconds. Each wait ends after 10 minutes."""
 import os, statistics, sys, tempfile
 
 from training import Run, say
@@ -38,12 +39,15 @@ try:
             at, workers = run.step()
             ready = ready or workers > before or registered() > before
             loading, joining = (loading, max(joining, at - last)) if ready else (max(loading, at - last), joining)
+            if workers > before and not joined:
+                entering = at - last
             last = at
             if workers > before:
                 joined.append(at)
         _, together = steps(6)
         say(join=n + 1, longest_gap_seconds=round(joining, 3),
-            beyond_one_step_seconds=round(joining - max(alone, together), 3), while_it_loads_seconds=round(loading, 3),
+            beyond_one_step_seconds=round(joining - max(alone, together), 3),
+            entering_beyond_one_step_seconds=round(entering - max(alone, together), 3), while_it_loads_seconds=round(loading, 3),
             step_seconds=round(alone, 3), step_with_it_seconds=round(together, 3))
         run.command("scale", str(before))
         while run.step()[1] > before:
