@@ -123,7 +123,7 @@ type countingWriter struct {
 func (c *countingWriter) Write(b []byte) (int, error) {
 	n, err := c.w.Write(b)
 	c.n += int64(n)
-	c.sum.Write(b[:n])
+	_, _ = c.sum.Write(b[:n])
 	return n, err
 }
 

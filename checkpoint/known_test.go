@@ -125,6 +125,13 @@ func TestLatestLeadsToAFile(t *testing.T) {
 	if s.Relink(); target() != 7 {
 		t.Errorf("it points at step %d, expected 7", target())
 	}
+	for step := int64(8); step <= 11; step++ {
+		mustSave(t, s, step, 1)
+	}
+	other := open(t, here, Options{}) // of another process, after this one was killed
+	if _, err := other.Prune(t.Context(), 2); err != nil || target() != 11 {
+		t.Errorf("it points at step %d, expected 11: %v", target(), err)
+	}
 }
 
 func TestOnlyNamesOfCheckpointsAreTaken(t *testing.T) {

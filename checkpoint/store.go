@@ -376,7 +376,7 @@ func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []
 	oldest := valid[keep-1]
 	for _, e := range entries {
 		if !slices.Contains(spare, e.Step) && (e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term) {
-			if e.Path == s.latest {
+			if s.latest == "" || e.Path == s.latest { // "": another process has made the link
 				s.pointAtNewest(entries, nil)
 			}
 			if err := s.fs.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {

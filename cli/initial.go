@@ -29,8 +29,9 @@ import (
 // times the state, and gone when it ends.
 
 const (
-	initialLimit = 10 * time.Minute // for all of it
+	initialLimit = 10 * time.Minute // until the state begins to come, and while nothing of it comes
 	maxAnswer    = 64 << 10         // bytes
+	maxError     = 8 << 10          // bytes, which JSON makes at most six times as many
 )
 
 // initialAnswer is a line that this process writes, before the encoding of the state.
@@ -53,30 +54,52 @@ func (p *program) initialState(logs map[string]string, stderr io.Writer) func(co
 		for _, name := range slices.Sorted(maps.Keys(settings)) {
 			args = append(args, "--"+name+"="+settings[name])
 		}
-		ctx, cancel := context.WithTimeoutCause(ctx, initialLimit, fmt.Errorf("it took longer than %v", initialLimit))
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		quiet := time.AfterFunc(initialLimit, func() { cancel(fmt.Errorf("nothing has come for %v", initialLimit)) })
+		defer quiet.Stop()
 		cmd := exec.CommandContext(ctx, executable, args...)
-		cmd.Stderr, cmd.WaitDelay = stderr, time.Second
+		out, answers, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer out.Close()
+		cmd.ExtraFiles = []*os.File{answers} // what the program prints on its standard output is no answer
+		cmd.Stdout, cmd.Stderr, cmd.WaitDelay = stderr, stderr, time.Second
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the coordinator
-		in, errIn := cmd.StdinPipe()
-		out, errOut := cmd.StdoutPipe()
-		if err := errors.Join(errIn, errOut, cmd.Start()); err != nil {
+		in, err := cmd.StdinPipe()
+		err = errors.Join(err, cmd.Start())
+		_ = answers.Close()
+		if err != nil {
 			return fmt.Errorf("starting the process that makes the initial state: %w", err)
 		}
 		_ = json.NewEncoder(in).Encode(j) // where it has ended, there is no answer either
-		err = takeInitial(bufio.NewReaderSize(out, maxAnswer), save)
+		err = takeInitial(bufio.NewReaderSize(noticed{out, func() { quiet.Reset(initialLimit) }}, maxAnswer), save)
 		if errors.Is(err, io.EOF) || errors.Is(err, state.ErrDamaged) { // it ends by itself, before all is here
 			_ = in.Close()
 			ended := cmd.Wait()
+			if cause := context.Cause(ctx); cause != nil {
+				return fmt.Errorf("the process that makes the initial state was ended: %w", cause)
+			}
 			return fmt.Errorf("the process that makes the initial state has ended: %w; its output above says why, or "+
-				"it was killed for lack of memory: it needs that of four states",
-				cmp.Or(context.Cause(ctx), ended, err))
+				"it was killed for lack of memory: it needs that of four states", cmp.Or(ended, err))
 		}
-		cancel()
+		cancel(nil)
 		_ = in.Close()
 		_ = cmd.Wait() // it was ended here
 		return err
 	}
+}
+
+// noticed calls a function after each read.
+type noticed struct {
+	io.Reader
+	then func()
+}
+
+func (n noticed) Read(b []byte) (int, error) {
+	defer n.then()
+	return n.Reader.Read(b)
 }
 
 // takeInitial reads what the process writes.
@@ -90,8 +113,7 @@ func takeInitial(r *bufio.Reader, save func(encoded io.Reader) error) error {
 	case err == io.EOF:
 		return err
 	case err != nil:
-		return fmt.Errorf("the process that makes the initial state says %.200q: %w; what the program does before "+
-			"cli.Main must print nothing on the standard output", line, err)
+		return fmt.Errorf("the process that makes the initial state says %.200q: %w", line, err)
 	case a.Error != "" && a.Code == exitUsage:
 		return usageError{errors.New(a.Error)}
 	case a.Error != "":
@@ -121,9 +143,10 @@ func (p *program) initialCommand() *cobra.Command {
 			os.Exit(137)
 		}()
 		s, err := p.makeInitial(cmd.Context(), j, log)
-		out, answer := bufio.NewWriterSize(cmd.OutOrStdout(), state.BlockSize), initialAnswer{}
+		out, answer := bufio.NewWriterSize(os.NewFile(3, "answers"), state.BlockSize), initialAnswer{}
 		if err != nil {
-			answer = initialAnswer{err.Error(), exitCode(err)}
+			text := err.Error() // XLA quotes whole programs
+			answer = initialAnswer{text[:min(len(text), maxError)], exitCode(err)}
 		}
 		if said := json.NewEncoder(out).Encode(answer); said != nil || err != nil {
 			return errors.Join(said, out.Flush())

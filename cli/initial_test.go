@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -28,6 +29,7 @@ type odd struct {
 }
 
 func (m odd) Init(seed uint64) error {
+	fmt.Println("a model that says something as it begins")
 	switch m.from {
 	case "init: fails":
 		return errors.New("no initial\nweights")
@@ -35,6 +37,8 @@ func (m odd) Init(seed uint64) error {
 		return evenweave.UsageError{Err: errors.New("--from is not for this")}
 	case "init: dies":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "init: says much":
+		return errors.New("no initial " + strings.Repeat("\x01weights", 1<<20))
 	case "init: hangs":
 		select {}
 	case "init: prepared":
@@ -124,8 +128,9 @@ func TestAnInitialStateThatCannotBeMadeIsExplained(t *testing.T) {
 		text string
 		code int
 	}{
-		"init: fails":   {"no initial\nweights", exitFailed},
-		"init: misused": {"--from is not for this", exitUsage},
+		"init: fails":     {"no initial\nweights", exitFailed},
+		"init: says much": {"no initial \x01weights", exitFailed},
+		"init: misused":   {"--from is not for this", exitUsage},
 		"init: dies": {"has ended: signal: killed; its output above says why, or it was killed for lack",
 			exitFailed},
 		"init: hangs": {"enough", exitFailed},

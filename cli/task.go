@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime/debug"
 
 	"github.com/spf13/pflag"
@@ -193,7 +194,7 @@ func tidy(state []evenweave.Tensor) {
 	for _, t := range state {
 		size += t.Bytes()
 	}
-	if percent := 100 * most / size; percent < 50 {
+	if percent := 100 * most / size; percent < 50 && os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(max(10, int(percent)))
 	}
 	debug.FreeOSMemory()

@@ -45,6 +45,7 @@ type term struct {
 	log       *slog.Logger
 
 	unwritten     time.Time // since when records cannot be written; zero: they can
+	tried         time.Time // when one could not be written
 	saidUnwritten bool      // to the user, since then
 
 	uuid     string   // of the job, for its goroutines: the record itself belongs to the loop
@@ -343,7 +344,7 @@ const unwrittenFor = 10 * time.Second
 func (t *term) unpublished(ctx context.Context, what string, err error) {
 	t.log.Warn(what, "err", err)
 	now, wait := time.Now(), tickEvery/5
-	if t.unwritten.IsZero() {
+	if t.unwritten.IsZero() || now.Sub(t.tried) > unwrittenFor { // written since, or not tried
 		t.unwritten, t.saidUnwritten = now, false
 	} else if now.Sub(t.unwritten) >= unwrittenFor {
 		wait = tickEvery
@@ -353,6 +354,7 @@ func (t *term) unpublished(ctx context.Context, what string, err error) {
 		}
 		t.saidUnwritten = true
 	}
+	t.tried = now
 	t.tasks.Go(func() {
 		select {
 		case <-time.After(wait):

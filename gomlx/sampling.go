@@ -45,7 +45,11 @@ func (m *Model) Continue(ctx context.Context, tokens []int32, s Sampling) ([]int
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, int32(Draw(logits, s.Temperature, random)))
+		next := Draw(logits, s.Temperature, random)
+		if next < 0 {
+			return nil, errors.New("the model's logits are no numbers: has its training diverged?")
+		}
+		all = append(all, int32(next))
 	}
 	return all, nil
 }
@@ -61,9 +65,13 @@ func logitsAt(out dataset.Flat, place, window int) ([]float32, error) {
 }
 
 // Draw draws one of several things at random, by what a network says of each: its logit. At temperature 1 they are as
-// likely as the network says, below it likely ones come more often, at 0 the likeliest always.
+// likely as the network says, below it likely ones come more often, at 0 the likeliest always. It returns -1 where a
+// logit is NaN or all are infinite, and panics without logits.
 func Draw(logits []float32, temperature float64, random *evenweave.Generator) int {
-	most := slices.Max(logits)
+	most := slices.Max(logits) // NaN if one is
+	if math.IsInf(float64(most), 0) {
+		return -1
+	}
 	if temperature <= 0 {
 		return slices.Index(logits, most)
 	}

@@ -111,4 +111,12 @@ func TestDraw(t *testing.T) {
 			}
 		}
 	}
+	nan, below := float32(math.NaN()), float32(math.Inf(-1))
+	for _, none := range [][]float32{{1, nan, 2}, {below, below}, {1, -below}} {
+		for _, temperature := range []float64{0, 1} {
+			if got := Draw(none, temperature, evenweave.NewGenerator(1)); got != -1 {
+				t.Errorf("of %v at temperature %v it draws %d", none, temperature, got)
+			}
+		}
+	}
 }

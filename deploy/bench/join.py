@@ -47,8 +47,9 @@ try:
         _, together = steps(6)
         say(join=n + 1, longest_gap_seconds=round(joining, 3),
             beyond_one_step_seconds=round(joining - max(alone, together), 3),
-            entering_beyond_one_step_seconds=round(entering - max(alone, together), 3), while_it_loads_seconds=round(loading, 3),
-            step_seconds=round(alone, 3), step_with_it_seconds=round(together, 3))
+            entering_beyond_one_step_seconds=round(entering - max(alone, together), 3),
+            while_it_loads_seconds=round(loading, 3), step_seconds=round(alone, 3),
+            step_with_it_seconds=round(together, 3))
         run.command("scale", str(before))
         while run.step()[1] > before:
             pass

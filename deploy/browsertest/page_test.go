@@ -279,6 +279,7 @@ func restart(b *browser, r *run) {
 	b.t.Helper()
 	const generations = `document.querySelectorAll("#generations tbody tr").length`
 	before := b.text(generations)
+	r.keeps(before)
 	b.text(`(window.said = [], new MutationObserver(() => said.push(document.getElementById("connection").textContent))
 		.observe(document.getElementById("connection"), { childList: true }))`)
 	b.expectServer(false)

@@ -120,6 +120,33 @@ func (r *run) evenweave(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// keeps waits until the run directory has so many generations. The coordinator saves them within ten seconds: one that
+// is killed before that loses them.
+func (r *run) keeps(generations string) {
+	r.t.Helper()
+	n, err := strconv.Atoi(generations)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	late, often := time.After(time.Minute), time.NewTicker(50*time.Millisecond)
+	defer often.Stop()
+	for {
+		var kept struct{ Worlds struct{ Total int } }
+		text, err := os.ReadFile(filepath.Join(r.dir, "history.json"))
+		if err == nil {
+			err = json.Unmarshal(text, &kept)
+		}
+		if err == nil && kept.Worlds.Total >= n {
+			return
+		}
+		select {
+		case <-often.C:
+		case <-late:
+			r.t.Fatalf("%d of %d generations are kept after a minute: %v", kept.Worlds.Total, n, err)
+		}
+	}
+}
+
 // interrupt ends the run as Ctrl-C does.
 func (r *run) interrupt() {
 	r.t.Helper()

@@ -96,7 +96,7 @@ func TestLimitsOfEveryListener(t *testing.T) {
 		message   int
 	}{
 		"coordinator": {nil, limits{32, 16 << 10, 64 << 10, 64 << 10}, 64 << 10},
-		"worker":      {grpclink.ServerOptions(), limits{32, 16 << 10, 2 << 20, 2 << 20}, 65 << 10},
+		"worker":      {grpclink.ServerOptions(), limits{32, 16 << 10, 2 << 20, 2 << 20}, 1089 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := listener(t, c.transport...)

@@ -22,7 +22,9 @@ const (
 	maxFile   = 16 << 20         // bytes of it; about one is usual
 	lookEvery = time.Second / 5  // whether something rare happened, which is saved at once
 	saveEvery = 10 * time.Second // what happens all the time
-	saveShare = 100              // saving takes at most so small a part of the time: a checkpoint may come each step
+	// Between two saves of what is rare there is so many times the time that one takes, because a checkpoint may come
+	// each step. No disk is so slow that more than saveEvery is lost with a process.
+	saveShare = 100
 )
 
 // Page observes a job and shows it. Safe for concurrent use.
@@ -172,7 +174,7 @@ func (p *Page) Keep(dir string, log *slog.Logger) (stop func()) {
 				last = true
 			}
 			rare, since := p.rare(), time.Since(at)
-			if !last && (since < saveShare*took || rare == saved && since < saveEvery) {
+			if !last && (since < min(saveShare*took, saveEvery) || rare == saved && since < saveEvery) {
 				continue
 			}
 			began := time.Now()
