@@ -151,7 +151,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		if err := processors.Batch(); err != nil { // only slower without
 			slog.Debug("computing threads will be interrupted by others that wake up", "err", err)
 		}
-		if p.asked == nil && cmd.Name() != "initial" { // the parent of a child has warned already
+		if p.asked == nil && cmd.Name() != string(local.Initial) { // the parent of a child has warned already
 			warnUnknown(cmd.ErrOrStderr(), root, os.Environ())
 		}
 		return fromEnvironment(cmd.Flags())

@@ -9,10 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +19,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/job"
+	"evenweave/internal/local"
 	"evenweave/internal/probe"
 	"evenweave/internal/state"
 )
@@ -48,17 +47,12 @@ func (p *program) initialState(logs map[string]string, stderr io.Writer) func(co
 		if err != nil {
 			return err
 		}
-		settings := p.optionSettings(everyOption)
-		maps.Copy(settings, logs)
-		args := []string{"initial"}
-		for _, name := range slices.Sorted(maps.Keys(settings)) {
-			args = append(args, "--"+name+"="+settings[name])
-		}
+		launch := local.Launch{Role: local.Initial, Settings: p.optionSettings(everyOption)}.With(logs)
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		quiet := time.AfterFunc(initialLimit, func() { cancel(fmt.Errorf("nothing has come for %v", initialLimit)) })
 		defer quiet.Stop()
-		cmd := exec.CommandContext(ctx, executable, args...)
+		cmd := exec.CommandContext(ctx, executable, launch.Args()...)
 		out, answers, err := os.Pipe()
 		if err != nil {
 			return err
@@ -124,7 +118,8 @@ func takeInitial(r *bufio.Reader, save func(encoded io.Reader) error) error {
 
 // initialCommand is that process. It ends when its standard input does.
 func (p *program) initialCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "initial", Hidden: true, Args: noArgs, Short: "Write the state of step 0 of a job"}
+	cmd := &cobra.Command{Use: string(local.Initial), Hidden: true, Args: noArgs,
+		Short: "Write the state of step 0 of a job"}
 	p.optionFlags(cmd.Flags(), everyOption)
 	var logs logFlags
 	logs.register(cmd.Flags())

@@ -18,19 +18,25 @@ import (
 	"evenweave/internal/local"
 )
 
-// signalAt sends signals once the step has been committed, and returns what was printed.
-func signalAt(t *testing.T, step int, send func(train *os.Process), args ...string) doneEvent {
+// begun starts the program; the lines are those that it prints.
+func begun(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	cmd := program(t, args...)
 	pipe, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	return cmd, bufio.NewScanner(pipe)
+}
+
+// signalAt sends signals once the step has been committed, and returns what was printed.
+func signalAt(t *testing.T, step int, send func(train *os.Process), args ...string) doneEvent {
+	t.Helper()
+	cmd, lines := begun(t, args...)
 	var out bytes.Buffer
-	lines := bufio.NewScanner(pipe)
 	for sent := false; lines.Scan(); {
 		out.Write(append(lines.Bytes(), '\n'))
 		var e doneEvent
@@ -80,14 +86,7 @@ func TestSignalToEveryProcess(t *testing.T) {
 func TestARunThatIsFoundCanBeScaled(t *testing.T) {
 	data, dir := needData(t), t.TempDir()
 	for _, asked := range []int{3, 1} {
-		cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", endless)...)
-		pipe, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd, lines := begun(t, tiny(data, dir, "--workers", "2", "--steps", endless)...)
 		often, limit := time.NewTicker(time.Millisecond), time.Now().Add(deadline)
 		for _, err := local.Find(dir); err != nil && time.Now().Before(limit); _, err = local.Find(dir) {
 			<-often.C
@@ -98,7 +97,7 @@ func TestARunThatIsFoundCanBeScaled(t *testing.T) {
 			_ = cmd.Process.Signal(os.Interrupt)
 		}
 		scaled := false
-		for lines := bufio.NewScanner(pipe); lines.Scan(); {
+		for lines.Scan() {
 			var e doneEvent
 			if !scaled && json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "step" && e.Workers == asked {
 				scaled = true
@@ -117,15 +116,7 @@ func TestARunThatIsFoundCanBeScaled(t *testing.T) {
 func TestNothingIsLeftRunning(t *testing.T) {
 	data := needData(t)
 	dir := t.TempDir()
-	cmd := program(t, tiny(data, dir, "--workers", "2", "--steps", endless)...)
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(pipe)
+	cmd, lines := begun(t, tiny(data, dir, "--workers", "2", "--steps", endless)...)
 	for lines.Scan() {
 		var e doneEvent
 		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Event == "step" {

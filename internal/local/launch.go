@@ -15,6 +15,9 @@ const (
 	Worker      Role = "worker"
 )
 
+// Initial is not one of a cluster's: a coordinator starts it once, for the state of step 0.
+const Initial Role = "initial"
+
 // Launch is a child process to start, with its settings. Each setting has the name of the command's flag,
 // without dashes.
 type Launch struct {
@@ -34,8 +37,8 @@ func (l Launch) With(settings ...map[string]string) Launch {
 	return Launch{l.Role, all}
 }
 
-// args returns the command line of the process, after the executable's name. No other code writes one.
-func (l Launch) args() []string {
+// Args returns the command line of the process, after the executable's name. No other code writes one.
+func (l Launch) Args() []string {
 	args := []string{string(l.Role)}
 	for _, name := range slices.Sorted(maps.Keys(l.Settings)) {
 		args = append(args, "--"+name+"="+l.Settings[name])

@@ -110,7 +110,7 @@ func (s *supervisor) launch(p *process) error {
 	if s.cfg.Adapt != nil {
 		what = s.cfg.Adapt(p.name, what)
 	}
-	p.cmd = exec.Command(s.cfg.Executable, what.args()...)
+	p.cmd = exec.Command(s.cfg.Executable, what.Args()...)
 	p.cmd.Env = s.environment(p.name)
 	p.cmd.ExtraFiles = []*os.File{s.lifeline}
 	p.cmd.Stderr = log

@@ -172,20 +172,20 @@ func (p *Policy) early(now time.Time, reason string, peers []job.Peer) (wait boo
 
 // both are the peers that are among the others, too.
 func both(peers, others []job.Peer) []job.Peer {
-	among := make(map[job.Peer]bool, len(others))
-	for _, p := range others {
-		among[p] = true
-	}
-	return reject(peers, func(p job.Peer) bool { return !among[p] })
+	in := among(others)
+	return reject(peers, func(p job.Peer) bool { return !in(p) })
 }
 
 // without are the peers that are not among the others.
-func without(peers, others []job.Peer) []job.Peer {
-	among := make(map[job.Peer]bool, len(others))
-	for _, p := range others {
-		among[p] = true
+func without(peers, others []job.Peer) []job.Peer { return reject(peers, among(others)) }
+
+// among reports whether a peer is one of these.
+func among(peers []job.Peer) func(job.Peer) bool {
+	in := make(map[job.Peer]bool, len(peers))
+	for _, p := range peers {
+		in[p] = true
 	}
-	return reject(peers, func(p job.Peer) bool { return among[p] })
+	return func(p job.Peer) bool { return in[p] }
 }
 
 // reject are the peers for which out is false.
