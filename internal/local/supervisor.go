@@ -183,16 +183,7 @@ func (s *supervisor) logPath(name string) string {
 
 // environment is that of a child process. The last value of a variable counts.
 func (s *supervisor) environment(name string) []string {
-	return slices.Concat(allocator(name), os.Environ(), s.cfg.Env, s.gpu(name), []string{lifelineVariable + "=3"})
-}
-
-// allocator makes glibc's malloc keep what a worker frees. XLA allocates at each call, from any of Go's threads; with
-// an arena for each, whose memory goes back to the kernel, a step of the built-in task has up to 6,000 page faults.
-func allocator(name string) []string {
-	if workerNumber(name) == 0 {
-		return nil
-	}
-	return []string{"MALLOC_ARENA_MAX=1", "MALLOC_TRIM_THRESHOLD_=268435456", "MALLOC_MMAP_THRESHOLD_=33554432"}
+	return slices.Concat(os.Environ(), s.cfg.Env, s.gpu(name), []string{lifelineVariable + "=3"})
 }
 
 // gpu is the environment that shows a worker its GPU.

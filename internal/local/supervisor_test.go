@@ -6,9 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -296,24 +294,5 @@ func TestWorkersGetGPUs(t *testing.T) {
 	}
 	if got := (&supervisor{}).gpu("worker-1"); got != nil {
 		t.Errorf("%q where there is no GPU", got)
-	}
-}
-
-// Workers keep the memory that they free, unless the user says otherwise.
-func TestTheAllocatorOfWorkers(t *testing.T) {
-	t.Setenv("MALLOC_ARENA_MAX", "4")
-	of := func(name string) []string {
-		return (&exec.Cmd{Env: (&supervisor{}).environment(name)}).Environ()
-	}
-	const trim = "MALLOC_TRIM_THRESHOLD_=268435456"
-	if got := of("worker-1"); !slices.Contains(got, trim) || !slices.Contains(got, "MALLOC_ARENA_MAX=4") {
-		t.Errorf("a worker's variables are %v", got)
-	}
-	if slices.Contains(of("coordinator"), trim) {
-		t.Error("another process than a worker has a worker's allocator")
-	}
-	image, err := os.ReadFile("../../deploy/Dockerfile")
-	if want := "\nENV " + strings.Join(allocator("worker-1"), " ") + "\n"; !strings.Contains(string(image), want) {
-		t.Errorf("the image's workers have another allocator than %q: %v", want, err)
 	}
 }

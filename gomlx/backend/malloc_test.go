@@ -1,0 +1,59 @@
+//go:build cgo && !noxla && linux && (amd64 || arm64)
+
+package backend
+
+import (
+	"math"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	"github.com/gomlx/gomlx/core/graph"
+)
+
+// A call finds the memory that the call before it freed, instead of asking the kernel for new pages.
+func TestCallsReuseMemory(t *testing.T) {
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "MALLOC_") || strings.HasPrefix(v, "GLIBC_TUNABLES=") {
+			t.Skipf("%s: glibc's malloc is set by the user", v)
+		}
+	}
+	b, _, _, err := Open("xla")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer b.Finalize()
+	const side = 2048 // 16 MiB an operation
+	p, err := Compile(b, "sums", []shapes.Shape{shapes.Make(dtypes.Float32, side)},
+		func(in []*graph.Node) []*graph.Node {
+			rows := graph.BroadcastPrefix(in[0], side)
+			products := graph.MatMul(graph.Sin(graph.Add(rows, graph.Transpose(rows, 0, 1))), rows)
+			return []*graph.Node{graph.ReduceSum(graph.Slice(products, graph.AxisRange(0, 1)))}
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	x, sum := make([]float32, side), make([]float32, 1)
+	faults := func() int64 {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return u.Minflt
+	}
+	fewest := int64(math.MaxInt64)
+	for range 6 { // the heap grows until results of one call are freed before the next
+		before := faults()
+		if err := p.Run([]any{sum}, []any{x}); err != nil {
+			t.Fatal(err)
+		}
+		fewest = min(fewest, faults()-before)
+	}
+	if pages := int64(side * side * 4 / os.Getpagesize()); fewest > pages/2 {
+		t.Errorf("each call has %d page faults or more; one of its operations gives %d pages", fewest, pages)
+	}
+}
