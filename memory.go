@@ -8,12 +8,13 @@ type Memory struct {
 	tensors []Tensor
 }
 
-// NewMemory makes a state of tensors, those of role Trained first: all zero, and of type Float32 whatever Type says.
+// NewMemory makes a state of tensors, those of role Trained first: all zero, and of type Float32 whatever Type says. A
+// shape that no tensor can have is named when a model with it is opened.
 func NewMemory(tensors ...Tensor) *Memory {
 	m := &Memory{}
 	for _, t := range tensors {
 		t.Type = Float32
-		m.tensors, m.Values = append(m.tensors, t), append(m.Values, make(Floats, t.Elements()))
+		m.tensors, m.Values = append(m.tensors, t), append(m.Values, make(Floats, max(0, t.Elements())))
 	}
 	return m
 }

@@ -5,6 +5,7 @@
 package evenweavetest
 
 import (
+	"cmp"
 	"log/slog"
 	"testing"
 
@@ -16,7 +17,7 @@ import (
 // Config says on what Verify tries a task. The zero value will do.
 type Config struct {
 	Dir        string // of the data, as --data names it
-	Backend    string // as --backend names it; "": "auto"
+	Backend    string // as --backend names it; "": the first of the task's
 	Seed       uint64 // 0: 1
 	MicroBatch int    // samples of a micro-batch; 0: 16
 	Steps      int    // updates; 0: 2
@@ -63,10 +64,7 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 		TotalSteps: plan.StepsPerEpoch(), Log: slog.New(slog.DiscardHandler),
 	}
 	if task.Backends.Resolve != nil {
-		want := c.Backend
-		if want == "" {
-			want = "auto"
-		}
+		want := cmp.Or(append([]string{c.Backend}, task.Backends.Names...)...)
 		if setup.Backend, _, err = task.Backends.Resolve(want); err != nil {
 			t.Fatalf("evenweave: backend %q: %v", want, err)
 		}

@@ -246,3 +246,14 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// A model in memory that names an impossible shape is made, so that the check of its layout can say which.
+func TestAnImpossibleShapeInMemoryIsNamed(t *testing.T) {
+	for _, shape := range [][]int{{-1}, {0}, {2, -3}} {
+		m := evenweave.NewMemory(evenweave.Tensor{Name: "weights", Shape: shape, Role: evenweave.Trained})
+		_, err := OfJob(m.Tensors())
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("shape %v", shape)) {
+			t.Errorf("shape %v: %v", shape, err)
+		}
+	}
+}
