@@ -17,7 +17,7 @@ mkdir -p "$work/text" "$group"
 (cd examples/gpt && GOEXPERIMENT=simd go build -o "$work/gpt" .)
 ln -s "$(realpath .evenweave)" "$work/.evenweave"
 source=$work/source
-find "$(go env GOROOT)/src" -name '*.go' -print0 | xargs -0 cat >"$source"
+find "$(go env GOROOT)/src" -type f -name '*.go' -print0 | xargs -0 cat >"$source"
 for i in $(seq "$size"); do # files of a gigabyte, no two alike
 	{ echo "// $i"; while cat "$source"; do :; done; } 2>/dev/null | head -c 1000000000 >"$work/text/$i.go" || true
 done

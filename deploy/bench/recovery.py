@@ -30,7 +30,7 @@ try:
     for n in range(kills):
         _, median = calm(3)
         # by name, so that each is killed in turn: ten short lives in a row end a worker for good
-        members = sorted(run.status()["members"], key=lambda m: m["id"])
+        members = sorted((m for m in run.status()["members"] if m["answers"]), key=lambda m: m["id"])
         before = run.event("step")["generation"]
         killed = time.time()
         os.kill(members[n % len(members)]["pid"], signal.SIGKILL)

@@ -3,6 +3,8 @@
 //
 // A program's inputs and results are Go slices of its caller. Panics of the library become errors. Equal inputs give
 // equal bits in every process with the same plug-in and class of processor.
+//
+// A program that links XLA on Linux keeps what its C code frees, unless glibc's variables say otherwise (malloc.c).
 package backend
 
 import (
