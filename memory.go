@@ -9,7 +9,7 @@ type Memory struct {
 }
 
 // NewMemory makes a state of tensors, those of role Trained first: all zero, and of type Float32 whatever Type says. A
-// shape that no tensor can have is named when a model with it is opened.
+// dimension below 1 is named when a model with it is opened.
 func NewMemory(tensors ...Tensor) *Memory {
 	m := &Memory{}
 	for _, t := range tensors {

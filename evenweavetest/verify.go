@@ -5,7 +5,6 @@
 package evenweavetest
 
 import (
-	"cmp"
 	"log/slog"
 	"testing"
 
@@ -64,7 +63,10 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 		TotalSteps: plan.StepsPerEpoch(), Log: slog.New(slog.DiscardHandler),
 	}
 	if task.Backends.Resolve != nil {
-		want := cmp.Or(append([]string{c.Backend}, task.Backends.Names...)...)
+		want := c.Backend
+		if names := task.Backends.Names; want == "" && len(names) > 0 {
+			want = names[0]
+		}
 		if setup.Backend, _, err = task.Backends.Resolve(want); err != nil {
 			t.Fatalf("evenweave: backend %q: %v", want, err)
 		}

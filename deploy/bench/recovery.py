@@ -16,6 +16,10 @@ directory = tempfile.mkdtemp(prefix="recovery-")
 run = Run(program, flags, directory)
 
 
+def alive():
+    return [m for m in run.status()["members"] if m["answers"]]
+
+
 def calm(n):
     """The time of the last of n steps, and the median between them."""
     times = [run.step()[0] for _ in range(n + 1)]
@@ -30,7 +34,7 @@ try:
     for n in range(kills):
         _, median = calm(3)
         # by name, so that each is killed in turn: ten short lives in a row end a worker for good
-        members = sorted((m for m in run.status()["members"] if m["answers"]), key=lambda m: m["id"])
+        members = sorted(alive(), key=lambda m: m["id"])
         before = run.event("step")["generation"]
         killed = time.time()
         os.kill(members[n % len(members)]["pid"], signal.SIGKILL)
@@ -45,7 +49,7 @@ try:
         say(what="kills", count=len(gaps), p50=round(gaps[len(gaps) // 2], 3),
             p99=round(gaps[min(len(gaps) - 1, len(gaps) * 99 // 100)], 3))
     last, median = calm(3)
-    before = len(run.status()["members"])
+    before = len(alive())
     run.command("scale", str(before + 1))
     longest, joined = 0, 0
     while joined < 4:

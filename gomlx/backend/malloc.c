@@ -10,22 +10,24 @@
 
 #ifdef __GLIBC__
 
-// unless_set sets one of malloc's parameters, unless the user's environment does.
-static void unless_set(const char *variable, int parameter, int value) {
-	if (getenv(variable) == NULL) {
-		mallopt(parameter, value);
-	}
+// chosen reports whether the user's environment sets a parameter: by its variable, or by its tunable.
+static int chosen(const char *variable, const char *tunable) {
+	const char *tunables = getenv("GLIBC_TUNABLES");
+	return getenv(variable) != NULL || (tunables != NULL && strstr(tunables, tunable) != NULL);
 }
 
 // keep_freed_memory runs before Go's runtime starts its threads, because a thread keeps the arena that it has.
 __attribute__((constructor)) static void keep_freed_memory(void) {
-	const char *tunables = getenv("GLIBC_TUNABLES");
-	if (tunables != NULL && strstr(tunables, "glibc.malloc.") != NULL) {
-		return;
+	if (!chosen("MALLOC_ARENA_MAX", "glibc.malloc.arena_max")) {
+		mallopt(M_ARENA_MAX, 1);
 	}
-	unless_set("MALLOC_ARENA_MAX", M_ARENA_MAX, 1);
-	unless_set("MALLOC_MMAP_MAX_", M_MMAP_MAX, 0);
-	unless_set("MALLOC_TRIM_THRESHOLD_", M_TRIM_THRESHOLD, -1);
+	if (!chosen("MALLOC_MMAP_MAX_", "glibc.malloc.mmap_max") &&
+	    !chosen("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold")) {
+		mallopt(M_MMAP_MAX, 0);
+	}
+	if (!chosen("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold")) {
+		mallopt(M_TRIM_THRESHOLD, -1);
+	}
 }
 
 #endif
