@@ -59,7 +59,7 @@ func faultsOfCalls(t *testing.T) (fewest, pages int64) {
 			rows := graph.BroadcastPrefix(in[0], side)
 			matrix := graph.Sin(graph.Add(rows, graph.Transpose(rows, 0, 1))) // what a product takes is in memory
 			// the call's own result is one number, so that it is in no large block
-			return []*graph.Node{graph.ReduceAllSum(graph.MatMul(matrix, graph.ExpandDims(in[0], -1)))}
+			return []*graph.Node{graph.ReduceAllSum(graph.MatMul(matrix, graph.InsertAxes(in[0], -1)))}
 		})
 	if err != nil {
 		t.Fatal(err)
