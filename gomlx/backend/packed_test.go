@@ -7,7 +7,6 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"simd/archsimd"
 	"testing"
 
@@ -25,11 +24,7 @@ func TestProductsAddUpInOneOrder(t *testing.T) {
 	}
 	const variable = "GOMLX_SIMD_AVX512"
 	if os.Getenv(variable) == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), variable+"=false")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("with AVX2 only: %v\n%s", err, out)
-		}
+		inChild(t, variable+"=false") // with AVX2 only
 	}
 	b, _, _, err := Open("go")
 	if err != nil {
