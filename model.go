@@ -21,7 +21,8 @@ type Model interface {
 	// overwritten. The result depends on nothing but b.Content, b.Key and the state.
 	Gradients(b *Batch, grads [][]float32) (Sums, error)
 	// Update applies one optimizer step to the state. mean is laid out as grads: the sum over the global batch divided
-	// by its weight. It may be changed. step counts updates, from 0. After an error the state is as before.
+	// by its weight. It may be changed. step counts updates, from 0. After an error the state is as before, or else
+	// the member finds by its fingerprint that it is not, and takes its peers' or the checkpoint's.
 	Update(mean [][]float32, step int64) error
 	// Close releases what the model holds; it is not used afterwards.
 	Close() error

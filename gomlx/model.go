@@ -34,6 +34,7 @@ type Model struct {
 	of, predicting map[int]*program
 	metrics        map[int]*evaluator
 	updating       []part // of an update; none until they are compiled
+	updates        int    // of this process
 
 	warned sync.Once // of a count beyond the weight
 

@@ -131,7 +131,7 @@ func (p *program) close() (err error) {
 }
 
 // discard finalizes results.
-func discard(results []compute.Buffer) (err error) {
+func discard[B compute.Buffer](results []B) (err error) {
 	for _, r := range results {
 		err = errors.Join(err, r.Finalize())
 	}

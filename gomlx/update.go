@@ -19,7 +19,7 @@ import (
 // A large update is cut into programs that run at the same time. Into how many depends on the state alone: all members
 // run the same programs, however many processors each has.
 const (
-	partBytes = 32 << 20 // of what an update changes
+	partBytes = 32 << 20 // of what an update changes: memory that a processor needs for a while beside the state
 	mostParts = 8
 )
 
@@ -29,14 +29,14 @@ type part struct {
 	changed []string // paths, in the order of the program's results
 }
 
-// partsOf is into how many programs to cut an update: on a GPU all of it computes one, and the "go" backend takes no
-// program that has no use for a parameter.
+// partsOf is into how many programs to cut an update: on a GPU all of it computes one, and GoMLX's backend in Go takes
+// no program that has no use for a parameter.
 func (m *Model) partsOf(u *update) int {
 	bytes := int64(0)
 	for _, out := range u.outputs {
 		bytes += out.Shape().ByteSize()
 	}
-	if !m.device.HasSharedBuffers() || m.device.Name() == "go" {
+	if !m.device.HasSharedBuffers() || m.device.Name() != "xla" {
 		return 1
 	}
 	return int(min(max(bytes/partBytes, 1), mostParts))
@@ -144,40 +144,68 @@ func (m *Model) Update(mean [][]float32, _ int64) error {
 	if err != nil {
 		return err
 	}
-	results, err := m.runParts(a)
-	if err != nil {
+	// The next parts run when what these give has replaced what they read: no second state is in memory. Scalars wait
+	// for the end, because parts read those that others change.
+	var scalars []next
+	for parts := range slices.Chunk(m.updating, runtime.GOMAXPROCS(0)) {
+		results, err := m.runParts(parts, a)
+		if err != nil {
+			return errors.Join(err, discard(scalars))
+		}
+		var large []next
+		for _, r := range results {
+			if r.of.shape.Size() == 1 {
+				scalars = append(scalars, r)
+			} else {
+				large = append(large, r)
+			}
+		}
+		if err := m.take(large); err != nil {
+			return errors.Join(err, discard(scalars))
+		}
+	}
+	if err := m.take(scalars); err != nil {
 		return err
 	}
+	if m.updates++; m.updates&(m.updates-1) == 0 { // less and less often: it takes up to 0.1 s
+		backend.ReturnFreedMemory()
+	}
+	return nil
+}
+
+// next is the next value of a tensor.
+type next struct {
+	compute.Buffer
+	of *tensor
+}
+
+// take makes results the state.
+func (m *Model) take(results []next) (err error) {
 	inUse := map[*byte]bool{}
 	for _, t := range m.state {
 		inUse[unsafe.SliceData(t.bytes)] = true
 	}
-	for i, p := range m.updating {
-		for j, path := range p.changed {
-			err = errors.Join(err, m.byPath[path].take(results[i][j], inUse))
-		}
+	for _, r := range results {
+		err = errors.Join(err, r.of.take(r.Buffer, inUse))
 	}
 	return err
 }
 
-// runParts runs all parts on the present state, as many at a time as this process has processors.
-func (m *Model) runParts(a arguments) ([][]compute.Buffer, error) {
-	results, errs := make([][]compute.Buffer, len(m.updating)), make([]error, len(m.updating))
+// runParts runs parts on the present state, all at the same time.
+func (m *Model) runParts(parts []part, a arguments) (all []next, err error) {
+	results, errs := make([][]compute.Buffer, len(parts)), make([]error, len(parts))
 	var running sync.WaitGroup
-	places := make(chan struct{}, runtime.GOMAXPROCS(0))
-	for i, p := range m.updating {
-		places <- struct{}{}
-		running.Go(func() {
-			results[i], errs[i] = p.run(a)
-			<-places
-		})
+	for i, p := range parts {
+		running.Go(func() { results[i], errs[i] = p.run(a) })
 	}
 	running.Wait()
-	err := errors.Join(errs...)
-	for i := range results {
-		if err != nil {
-			err = errors.Join(err, discard(results[i]))
+	for i, p := range parts {
+		for j, buffer := range results[i] {
+			all = append(all, next{buffer, m.byPath[p.changed[j]]})
 		}
 	}
-	return results, err
+	if err := errors.Join(errs...); err != nil {
+		return nil, errors.Join(err, discard(all))
+	}
+	return all, nil
 }

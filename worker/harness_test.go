@@ -82,6 +82,7 @@ type faulty struct {
 	*example.Softmax
 	poison func(b *evenweave.Batch, grad []float32) // changes a gradient
 	skew   func(step int64) bool                    // whether this update goes wrong
+	breaks func(step int64) error                   // an error leaves this update half done
 	loss   func(b *evenweave.Batch) float64         // is added
 	reads  atomic.Int64
 }
@@ -95,6 +96,11 @@ func (m *faulty) Update(mean [][]float32, step int64) error {
 	err := m.Softmax.Update(mean, step)
 	if m.skew != nil && m.skew(step) {
 		m.Weights()[3] += 1
+	}
+	if m.breaks != nil && err == nil {
+		if err = m.breaks(step); err != nil {
+			m.Weights()[3] += 1
+		}
 	}
 	return err
 }

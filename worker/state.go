@@ -146,7 +146,7 @@ func (r *replica) invalidate() {
 }
 
 // update commits a step: the ledger, the model's update, the exponents and the step count. On an error nothing has
-// changed.
+// changed but the model, perhaps: then the next fingerprint is not the one that is expected.
 //
 // If memory changes between the fingerprint that the ring has compared and the update, the next fingerprint shows it:
 // this member's then differs from its peers', and the majority heals it.

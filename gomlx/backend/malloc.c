@@ -31,3 +31,9 @@ __attribute__((constructor)) static void keep_freed_memory(void) {
 }
 
 #endif
+
+void return_freed_memory(void) {
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+}

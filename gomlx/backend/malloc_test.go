@@ -3,6 +3,7 @@
 package backend
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -13,16 +14,37 @@ import (
 	"github.com/gomlx/gomlx/core/graph"
 )
 
-// A call finds the memory that calls before it freed, instead of asking the kernel for new pages.
+// A call finds the memory that calls before it freed, instead of asking the kernel for new pages. It is given back when
+// that is asked for.
 func TestCallsReuseMemory(t *testing.T) {
 	for _, v := range os.Environ() {
 		if strings.HasPrefix(v, "MALLOC_") || strings.HasPrefix(v, "GLIBC_TUNABLES=") {
 			t.Skipf("%s: glibc's malloc is set by the user", v)
 		}
 	}
-	if faults, pages := faultsOfCalls(t); faults > pages/2 {
+	faults, pages := faultsOfCalls(t)
+	if faults > pages/2 {
 		t.Errorf("a call has %d page faults in the mean; the matrix within has %d pages", faults, pages)
 	}
+	before := resident(t)
+	ReturnFreedMemory()
+	if after := resident(t); before-after < pages {
+		t.Errorf("%d pages were resident, %d are after the free ones are given back; the matrix had %d", before, after,
+			pages)
+	}
+}
+
+// resident is how many pages this process has in memory.
+func resident(t *testing.T) (pages int64) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err == nil {
+		_, err = fmt.Sscan(string(b), new(int64), &pages)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages
 }
 
 // What the user says of glibc's malloc stands: here that large blocks come from the kernel and go back to it.
