@@ -173,7 +173,7 @@ func (g *generation) claims() ([]int64, error) {
 	fingerprint, hashed := r.expected, r.hashed
 	if r.hashed = false; !hashed {
 		var err error
-		if fingerprint, err = r.fingerprint(); err != nil {
+		if fingerprint, err = r.found(); err != nil {
 			return nil, err
 		}
 	}
@@ -208,14 +208,8 @@ func (g *generation) exchange(ctx context.Context, slots []int64) (policy.Exchan
 func (g *generation) agree(choice policy.Choice) error {
 	g.catching.stop()
 	g.catching, g.opened, g.replica.unproved = nil, true, false
-	if err := g.replica.keepDue(); err != nil {
-		return err
-	}
-	verified, err := g.replica.verify(state.Fingerprint(choice.Fingerprint), g.world.Generation)
-	if err != nil {
-		return err
-	}
-	if verified {
+	g.replica.keepDue(g.sealing)
+	if g.replica.verify(state.Fingerprint(choice.Fingerprint), g.world.Generation) {
 		g.reportDue()
 	}
 	step, epochs, used := g.replica.progress()
@@ -244,7 +238,7 @@ func (g *generation) known() ([]int64, error) {
 		}
 	}
 	if r := g.replica; r.counts() {
-		fingerprint, err := r.fingerprint()
+		fingerprint, err := r.found()
 		if err != nil {
 			return nil, err
 		}

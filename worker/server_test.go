@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,9 +32,8 @@ func served(t *testing.T, model evenweave.Model) *server {
 	for err == nil && r.step < 20 {
 		r.step++
 		if r.expected, err = r.fingerprint(); err == nil && j.Due(r.step) {
-			if err = r.keep(); err == nil {
-				_, err = r.verify(r.expected, 1)
-			}
+			keep(r)
+			r.verify(r.expected, 1)
 		}
 		s.report.commit(&proto.Commit{Step: r.step}, nil)
 	}
@@ -41,6 +41,13 @@ func served(t *testing.T, model evenweave.Model) *server {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// keep copies the live state as a due one.
+func keep(r *replica) {
+	var tasks sync.WaitGroup
+	r.keep(&tasks)
+	tasks.Wait()
 }
 
 // gated is a model whose update waits until the test lets it go on.
@@ -93,9 +100,7 @@ func TestForgedAcknowledgementsAreClamped(t *testing.T) {
 		{math.MaxInt64, 20}} {
 		s := served(t, example.NewSoftmax())
 		s.replica.step = 25 // committed, due, and not reported yet
-		if err := s.replica.keep(); err != nil {
-			t.Fatal(err)
-		}
+		keep(s.replica)
 		if _, err := s.Acknowledge(t.Context(), &proto.AcknowledgeRequest{Job: s.job, Step: c.step}); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,10 @@
 package worker
 
 import (
+	"fmt"
+	"slices"
+	"sync"
+
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
@@ -10,23 +14,26 @@ func mostSnapshots(size int64) int {
 	return int(min(max(snapshotBytes/max(size, 1), minSnapshots), maxSnapshots))
 }
 
+// snapshot is a due state, until it is durable or too old. r.mu guards all but state and err.
 type snapshot struct {
 	state       *state.State
+	err         error
+	taken       chan struct{} // closed when state is whole, or err says why it is not
 	fingerprint state.Fingerprint
 	verified    bool
 	world       int64         // generation that agreed on it
 	sealed      *state.Sealed // nil until it is hashed
+	users       int           // that write or hash the image
+	served      bool          // to readers; their end is not known: gRPC sends on after a stream's handler has returned
+	dropped     bool
 }
 
 // keepDue keeps a snapshot of the live state if it is due and not durable: a member that joined with it keeps it too,
 // because those that computed it may die before it is saved.
-func (r *replica) keepDue() error {
-	if !r.lacksDue() {
-		return nil
+func (r *replica) keepDue(tasks *sync.WaitGroup) {
+	if r.lacksDue() {
+		r.keep(tasks)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.keep()
 }
 
 // lacksDue reports whether the live state is due, and there is no snapshot of it.
@@ -37,48 +44,145 @@ func (r *replica) lacksDue() bool {
 	return r.job.Due(r.step) && r.step > r.durable && !(kept && s.fingerprint == r.expected)
 }
 
-// keep stores a copy of the live state as a due snapshot, not yet verified.
-func (r *replica) keep() error {
-	live, err := r.copy()
-	if err != nil {
-		return err
-	}
-	if _, ok := r.snapshots[r.step]; !ok {
-		r.order = append(r.order, r.step)
-	}
-	r.snapshots[r.step] = &snapshot{state: live, fingerprint: r.expected}
+// keep begins to copy the live state as a due snapshot, not yet verified. The next gradients are computed meanwhile.
+// What changes the state waits, and so does its next fingerprint: the copy is taken between two equal ones.
+func (r *replica) keep(tasks *sync.WaitGroup) {
+	s := &snapshot{state: &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout},
+		fingerprint: r.expected, taken: make(chan struct{}), users: 1}
+	r.unchanged.RLock() // fill unlocks it
+	r.add(s)
+	r.taking = s
+	tasks.Go(func() { r.fill(s) })
+}
+
+// add lists a snapshot, in place of an earlier one of its step, and drops the oldest if there are too many.
+func (r *replica) add(s *snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(s.state.Step)
+	r.snapshots[s.state.Step], r.order = s, append(r.order, s.state.Step)
 	for len(r.order) > mostSnapshots(r.layout.Size) {
-		delete(r.snapshots, r.order[0])
-		r.order = r.order[1:]
+		r.drop(r.order[0])
+	}
+}
+
+// fill copies the live state, which is locked against changes, into a snapshot. One that cannot be copied is dropped.
+func (r *replica) fill(s *snapshot) {
+	image, _ := r.images.Get().([]byte)
+	if image == nil {
+		image = make([]byte, r.layout.Size)
+	}
+	s.state.Image, s.err = image, r.copyInto(image)
+	r.unchanged.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.err != nil && r.snapshots[s.state.Step] == s {
+		r.drop(s.state.Step)
+	}
+	r.leave(s)
+	close(s.taken)
+}
+
+// settle waits until the snapshot that the loop has begun last is taken.
+func (r *replica) settle() error {
+	s := r.taking
+	if r.taking = nil; s == nil {
+		return nil
+	}
+	<-s.taken
+	if s.err != nil {
+		return fmt.Errorf("copying the due state of step %d: %w", s.state.Step, s.err)
 	}
 	return nil
+}
+
+// drop forgets the snapshot of a step, if there is one. r.mu is held.
+func (r *replica) drop(step int64) {
+	s := r.snapshots[step]
+	if s == nil {
+		return
+	}
+	delete(r.snapshots, step)
+	r.order = slices.DeleteFunc(r.order, func(at int64) bool { return at == step })
+	s.dropped = true
+	r.reuse(s)
+}
+
+// leave ends the use of a snapshot. r.mu is held.
+func (r *replica) leave(s *snapshot) {
+	s.users--
+	r.reuse(s)
+}
+
+// reuse keeps the memory of a snapshot that is not used any more for the next one: new pages take several times as long
+// to copy into. Two collections of garbage without a next one free it. r.mu is held.
+func (r *replica) reuse(s *snapshot) {
+	if s.dropped && s.users == 0 && !s.served {
+		r.images.Put(s.state.Image)
+	}
+}
+
+// verify marks the snapshot of the live step, which has that fingerprint, as agreed by all ranks of a world. It reports
+// whether a due snapshot became readable by that, or was agreed on again.
+func (r *replica) verify(f state.Fingerprint, generation int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, ok := r.snapshots[r.step]
+	switch {
+	case !ok || s.verified && s.world >= generation:
+		return false
+	case s.fingerprint != f: // a state that was healed; one that is still due has been copied again
+		r.drop(r.step)
+		return false
+	}
+	s.verified, s.world = true, max(s.world, generation)
+	return true
 }
 
 // seal hashes the verified snapshots that are not hashed yet. They no longer change, so nothing waits for it.
 func (r *replica) seal() {
 	r.sealing.Lock()
 	defer r.sealing.Unlock()
-	for {
-		s := r.unsealed()
-		if s == nil {
-			return
+	for s := r.unsealed(); s != nil; s = r.unsealed() {
+		<-s.taken
+		var sealed *state.Sealed
+		if s.err == nil {
+			sealed = state.Seal(s.state)
 		}
-		sealed := state.Seal(s.state)
 		r.mu.Lock()
 		s.sealed = sealed
+		r.leave(s)
 		r.mu.Unlock()
 	}
 }
 
+// unsealed is a verified snapshot to hash, and the caller its user.
 func (r *replica) unsealed() *snapshot {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, step := range r.order {
 		if s := r.snapshots[step]; s.verified && s.sealed == nil {
+			s.users++
 			return s
 		}
 	}
 	return nil
+}
+
+// dueAt is the snapshot of a step, for a reader, if it is verified; nil: there is none.
+func (r *replica) dueAt(step int64) *state.Sealed {
+	r.mu.Lock()
+	s := r.snapshots[step]
+	if s == nil || !s.verified {
+		r.mu.Unlock()
+		return nil
+	}
+	s.served = true
+	r.mu.Unlock()
+	r.seal() // rarely: it is being hashed already
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return s.sealed
 }
 
 // due lists the sealed snapshots that are not acknowledged.
@@ -109,13 +213,9 @@ func (r *replica) acknowledge(step int64) {
 	r.durable = max(r.durable, step)
 	close(r.acknowledged)
 	r.acknowledged = make(chan struct{})
-	rest := r.order[:0]
-	for _, s := range r.order {
+	for _, s := range slices.Clone(r.order) {
 		if s <= step {
-			delete(r.snapshots, s)
-		} else {
-			rest = append(rest, s)
+			r.drop(s)
 		}
 	}
-	r.order = rest
 }

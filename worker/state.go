@@ -54,7 +54,7 @@ type replica struct {
 	changes int64                             // counts changes of the live state
 	partial atomic.Pointer[transfer.Assembly] // a state that this member fetches, or has just fetched; nil: none
 
-	unchanged sync.RWMutex // held for reading while the live state is copied for spares: it must not change then
+	unchanged sync.RWMutex // held for reading while the live state is copied in the background: it must not change then
 	updates   *updateLog
 
 	copying sync.Mutex // one copy for peers at a time
@@ -62,8 +62,10 @@ type replica struct {
 
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
-	order     []int64
-	durable   int64 // the newest step that the coordinator has reported as durable
+	order     []int64   // their steps, oldest first
+	taking    *snapshot // whose copy the loop has begun and not waited for
+	images    sync.Pool // []byte: memory for the next snapshot
+	durable   int64     // the newest step that the coordinator has reported as durable
 
 	acknowledged chan struct{} // closed, and replaced, at each acknowledgement
 }
@@ -107,6 +109,14 @@ func (r *replica) fingerprint() (state.Fingerprint, error) {
 		sum = sum.Add(p)
 	}
 	return sum, errors.Join(errs...)
+}
+
+// found is what the live state's fingerprint is now: once its due copy is taken, so that the copy is what it says.
+func (r *replica) found() (state.Fingerprint, error) {
+	if err := r.settle(); err != nil {
+		return state.Fingerprint{}, err
+	}
+	return r.fingerprint()
 }
 
 // adopt installs a state from a peer or a checkpoint. After an error this member has none.
@@ -192,9 +202,8 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 	return nil
 }
 
-// copy copies the live state, a part on each lane: for the loop only, between updates.
-func (r *replica) copy() (*state.State, error) {
-	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout, Image: make([]byte, r.layout.Size)}
+// copyInto copies the image of the live state, a part on each lane. The state must not change meanwhile.
+func (r *replica) copyInto(image []byte) error {
 	errs := make([]error, len(r.scratch))
 	sideBySide(len(r.scratch), func(i, n int) {
 		const whole = 8 // bytes: no element across two parts
@@ -203,33 +212,9 @@ func (r *replica) copy() (*state.State, error) {
 		if i == n-1 {
 			end = r.layout.Size
 		}
-		errs[i] = r.layout.ReadImage(r.live, first, s.Image[first:end])
+		errs[i] = r.layout.ReadImage(r.live, first, image[first:end])
 	})
-	return s, errors.Join(errs...)
-}
-
-// verify marks the snapshot of the live step as agreed by all ranks of a world. It reports whether a due snapshot
-// became readable by that, or was agreed on again.
-func (r *replica) verify(f state.Fingerprint, generation int64) (bool, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s, ok := r.snapshots[r.step]
-	if !ok || s.verified && s.world >= generation {
-		return false, nil
-	}
-	s.world = max(s.world, generation)
-	if s.verified {
-		return true, nil
-	}
-	if s.fingerprint != f { // the live state was healed after the copy was taken
-		live, err := r.copy()
-		if err != nil {
-			return false, err
-		}
-		s.state, s.fingerprint = live, f
-	}
-	s.verified = true
-	return true, nil
+	return errors.Join(errs...)
 }
 
 // reschedule adopts what another coordinator may have changed: how often checkpoints are due, and the length of an
@@ -265,6 +250,9 @@ func (r *replica) moved() {
 func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
 	r.copying.Lock()
 	defer r.copying.Unlock()
+	if due := r.dueAt(step); due != nil {
+		return due, nil
+	}
 	held, ledger, changes, err := r.held(step)
 	if held != nil || err != nil {
 		return held, err
@@ -293,19 +281,14 @@ func (r *replica) copyMore(s *state.State, at, changes int64) error {
 	return r.layout.ReadImage(r.live, at, s.Image[at:min(at+copyChunk, r.layout.Size)])
 }
 
-// held returns the state of a step if it exists already; otherwise nil, and the live state's ledger and number of
-// changes.
+// held returns a copy of the state of a step that exists already; otherwise nil, and the live state's ledger and number
+// of changes.
 func (r *replica) held(step int64) (*state.Sealed, *schedule.Ledger, int64, error) {
 	if c := r.updates.at(step); c != nil {
 		return c, nil, 0, nil
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if s, ok := r.snapshots[step]; ok && s.sealed != nil {
-		return s.sealed, nil, 0, nil
-	} else if ok && s.verified { // rare: the loop is just sealing it
-		return state.Seal(s.state), nil, 0, nil
-	}
 	if r.known && r.step == step {
 		if c := r.shared.Load(); c != nil && c.changes == r.changes {
 			return c.state, nil, 0, nil

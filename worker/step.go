@@ -35,12 +35,10 @@ type commit struct {
 func (g *generation) step(ctx context.Context) (commit, error) {
 	r, buf, start := g.replica, g.buffer, time.Now()
 	c, err := g.reduce(ctx)
-	if err == nil {
-		c.verified, err = r.verify(r.expected, g.world.Generation)
-	}
 	if err != nil {
 		return commit{}, err
 	}
+	c.verified = r.verify(r.expected, g.world.Generation)
 	began := time.Now()
 	g.report.phase(phaseUpdate)
 	c.samples = buf.used()
@@ -57,13 +55,11 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 		c.parts.Mean = time.Since(began)
 		err = r.update(c.epoch, g.samples, g.mean, g.exponents)
 	}
-	if err == nil {
-		err = r.keepDue()
-	}
 	if err != nil {
 		r.updates.sums(nil) // it has led to nothing here
 		return commit{}, err
 	}
+	r.keepDue(g.sealing)
 	c.update = time.Since(began)
 	c.parts.Update = r.updating
 	c.parts.Fingerprint += c.update - c.parts.Mean - c.parts.Update
@@ -132,7 +128,7 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 	// enough. A bit that flips between the two is in the gradients. Without this hash they would be summed; without the
 	// first one this one could be compared with the other members' only: a member alone would not notice, and of two
 	// neither would know which one is right.
-	fingerprint, err := r.fingerprint()
+	fingerprint, err := r.found()
 	if err != nil {
 		return commit{}, err
 	}
