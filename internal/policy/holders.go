@@ -37,11 +37,10 @@ func (p *Policy) holders() (h holders) {
 		h.stayed = reject(p.world.Peers, func(peer job.Peer) bool { return p.standing(peer.ID).reborn })
 		return h
 	}
-	out := map[string]bool{}
-	for _, id := range slices.Concat(p.world.Fresh, job.World{Peers: p.world.Doubted}.IDs()) {
-		out[id] = true
-	}
-	h.stayed = reject(p.world.Peers, func(peer job.Peer) bool { return out[peer.ID] || p.restarted(peer) })
+	old := among(p.world.Doubted)
+	h.stayed = reject(p.world.Peers, func(peer job.Peer) bool {
+		return p.fresh[peer.ID] || old(peer) || p.restarted(peer)
+	})
 	h.away, h.doubted = reject(p.world.Away, p.isNew), reject(p.world.Doubted, p.isNew)
 	return h
 }
@@ -84,15 +83,29 @@ func (p *Policy) counting(h holders, peers []job.Peer) (counting, doubted []job.
 	return both(peers, joined), doubted
 }
 
-// ended reports whether the present world is over without an agreement: no step of it was committed. A member's second
-// process does not know that of the first one's world.
+// ended reports whether the present world is over without an agreement: no step of it was committed.
 func (p *Policy) ended() bool {
-	return p.world != nil && p.agreed != p.world.Generation &&
-		(p.world.Size() == 0 || slices.ContainsFunc(p.world.Peers, func(peer job.Peer) bool {
-			s := p.standing(peer.ID)
-			return p.reportsFailure(peer) && !s.reborn &&
-				(s.report.Step >= 0 || slices.Contains(p.world.Fresh, peer.ID))
+	return p.world != nil && p.agreed != p.world.Generation && (p.world.Size() == 0 ||
+		p.most(func(peer job.Peer) bool {
+			return p.reportsFailure(peer) && !p.standing(peer.ID).reborn
 		}))
+}
+
+// most reports whether the present world says something: a strict majority of it, or all that are there and report. A
+// process that took the place of one with a state does not know what became of that one's world.
+func (p *Policy) most(says func(job.Peer) bool) bool {
+	n, others := 0, 0
+	for _, peer := range p.world.Peers {
+		entered := p.standing(peer.ID).report.Generation == p.world.Generation
+		switch {
+		case !p.fresh[peer.ID] && p.restarted(peer):
+		case says(peer):
+			n++
+		case p.present(peer) && (entered || p.now.Sub(p.observed) <= p.limits.TTL):
+			others++
+		}
+	}
+	return 2*n > p.world.Size() || n > 0 && others == 0
 }
 
 // unsure are the members that are in the present world, which may have agreed. If all of them were fresh, it went on

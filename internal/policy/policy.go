@@ -114,8 +114,9 @@ type (
 // progress, until its result is Observed or Unpublished.
 type Policy struct {
 	limits  Limits
-	job     string // UUID
-	address string // of the coordinator that publishes
+	job     string    // UUID
+	now     time.Time // of the present input
+	address string    // of the coordinator that publishes
 
 	members     []job.Member
 	world       *job.World
@@ -125,6 +126,7 @@ type Policy struct {
 	known       map[string]*standing // by member, registered or in the world
 	places      map[string]int       // in members, by id: every report asks for every member
 	ranks       map[string]int       // in world
+	fresh       map[string]bool      // likewise: those that its record calls fresh
 
 	since        time.Time // when the first member was ready, before this term's first world
 	found        int64     // the generation at the beginning of this term; 0: none
@@ -181,6 +183,7 @@ func New(uuid, address string, durableStep int64, limits Limits) *Policy {
 // Step takes one input and returns the actions to carry out. now is a monotonic time.
 func (p *Policy) Step(now time.Time, input any) []any {
 	var out []any
+	p.now = now
 	switch in := input.(type) {
 	case Observed:
 		out = p.observe(now, in)
@@ -199,6 +202,7 @@ func (p *Policy) Step(now time.Time, input any) []any {
 	case Tick:
 		out = p.tick(now)
 	}
+	p.open()
 	return append(out, p.decide(now)...)
 }
 
@@ -218,6 +222,10 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		p.world, p.observed, p.arbitration, p.ranks = w, now, nil, make(map[string]int, w.Size())
 		for rank, peer := range w.Peers {
 			p.ranks[peer.ID] = rank
+		}
+		p.fresh = make(map[string]bool, len(w.Fresh))
+		for _, id := range w.Fresh {
+			p.fresh[id] = true
 		}
 		for _, m := range in.Members { // dismissed by an earlier term
 			if why := w.Dismissed[m.ID]; why != "" {
@@ -242,7 +250,6 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 	for _, report := range in.Reports {
 		out = append(out, p.report(now, report)...)
 	}
-	p.open()
 	return out
 }
 
@@ -287,7 +294,6 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 	if in.Committed && in.Step >= s.quarantinedAt+provenSteps {
 		s.quarantines = 0
 	}
-	p.open()
 	if p.waits(in.Member) {
 		out = append(out, p.probeAll(now)...)
 	}
