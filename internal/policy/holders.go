@@ -13,7 +13,7 @@ import (
 //
 // The members of a world commit steps after all have agreed on one state, and each step takes all of them. So the
 // newest committed state is with the members of the newest world that agreed. Of the present world the policy knows
-// that it agreed (a member says so), that it did not (a member left it before), or neither.
+// that it agreed (a member says so), that it did not (ended), or neither.
 //
 // In the next world the states of one kind of members count, the first of these that has a peer there:
 //
@@ -87,9 +87,12 @@ func (p *Policy) counting(h holders, peers []job.Peer) (counting, doubted []job.
 func (p *Policy) ended() bool {
 	return p.world != nil && p.agreed != p.world.Generation && (p.world.Size() == 0 ||
 		p.most(func(peer job.Peer) bool {
-			return p.reportsFailure(peer) && !p.standing(peer.ID).reborn
+			return p.reportsFailure(peer) && !p.agrees(peer) && !p.standing(peer.ID).reborn
 		}))
 }
+
+// agrees reports whether this member of the present world has said that all of it had one state.
+func (p *Policy) agrees(peer job.Peer) bool { return p.standing(peer.ID).agreed == p.world.Generation }
 
 // most reports whether the present world says something: a strict majority of it, or all that are there and report. A
 // process that took the place of one with a state does not know what became of that one's world.
@@ -116,7 +119,7 @@ func (p *Policy) unsure() []job.Peer {
 	}
 	allFresh := len(p.world.Fresh) == p.world.Size()
 	return reject(p.world.Peers, func(peer job.Peer) bool {
-		return !p.present(peer) || p.standing(peer.ID).reborn || allFresh && !p.unreported(peer)
+		return !p.present(peer) || p.standing(peer.ID).reborn || allFresh && !p.unreported(peer) && !p.agrees(peer)
 	})
 }
 

@@ -151,6 +151,7 @@ type Policy struct {
 // standing is what the policy knows about a member, besides its record.
 type standing struct {
 	report         Report
+	agreed         int64     // the newest generation of which it said that all members had one state
 	reborn         bool      // another process had this id in the newest generation that opened
 	reached        bool      // it reported or answered a probe: a dead process may still be registered
 	unreachedSince time.Time // since when this joiner has not been reached; zero: it has been
@@ -285,7 +286,10 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 	reborn := in.Generation < before.Generation || in.Generation == before.Generation && before.Member != "" &&
 		in.Step < 0 && before.Step >= 0
 	if before.Generation == in.Generation && !reborn {
-		in.Committed, in.Agreed = in.Committed || before.Committed, in.Agreed || before.Agreed
+		in.Committed = in.Committed || before.Committed
+	}
+	if in.Agreed || in.Committed || in.Holding {
+		s.agreed = max(s.agreed, in.Generation)
 	}
 	s.report, s.reached, s.reborn = in, true, s.reborn || reborn
 	if in.Committed && p.world != nil && p.rank(in.Member) >= 0 && in.Step > p.own.step {
@@ -306,20 +310,22 @@ func (p *Policy) open() {
 	if p.world == nil || p.opened == p.world.Generation {
 		return
 	}
-	before := p.agreed
-	for _, peer := range p.world.Peers {
-		if t := p.standing(peer.ID).report; t.Generation == p.world.Generation && (t.Committed || t.Holding) {
-			p.agreed, p.opened = t.Generation, t.Generation
-		} else if t.Generation == p.world.Generation && t.Agreed {
-			p.agreed = t.Generation
+	if p.agreed != p.world.Generation {
+		if !slices.ContainsFunc(p.world.Peers, p.agrees) {
+			return
+		}
+		p.agreed = p.world.Generation
+		for _, peer := range p.world.Peers {
+			p.standing(peer.ID).reborn = false
 		}
 	}
-	for i := 0; before != p.agreed && i < p.world.Size(); i++ {
-		p.standing(p.world.Peers[i].ID).reborn = false
-	}
-	if p.opened != p.world.Generation {
+	if !slices.ContainsFunc(p.world.Peers, func(peer job.Peer) bool {
+		r := &p.standing(peer.ID).report
+		return r.Generation == p.agreed && (r.Committed || r.Holding)
+	}) {
 		return
 	}
+	p.opened = p.agreed
 	p.unopened, p.voids = 0, 0
 	clear(p.fetches)
 	for i, peer := range p.world.Peers {
