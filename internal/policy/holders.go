@@ -111,22 +111,37 @@ func (p *Policy) most(says func(job.Peer) bool) bool {
 	return 2*n > p.world.Size() || n > 0 && others == 0
 }
 
-// unsure are the members that are in the present world, which may have agreed. If all of them were fresh, it went on
-// from the disk, or from what most of them have: that needs no doubt, unless it may have trained before this term.
+// unsure are the members that are in the present world, which may have agreed; or which has, and they do not say so. If
+// all of them were fresh, it went on from the disk, or from what most of them have: that needs no doubt, unless it may
+// have trained before this term.
 func (p *Policy) unsure() []job.Peer {
-	if p.world == nil || p.agreed == p.world.Generation || p.ended() {
+	if p.world == nil || p.ended() {
 		return nil
 	}
-	allFresh := len(p.world.Fresh) == p.world.Size()
+	agreed, allFresh := p.agreed == p.world.Generation, len(p.world.Fresh) == p.world.Size()
 	return reject(p.world.Peers, func(peer job.Peer) bool {
-		return !p.present(peer) || p.standing(peer.ID).reborn || allFresh && !p.unreported(peer) && !p.agrees(peer)
+		switch {
+		case !p.present(peer) || p.standing(peer.ID).reborn:
+			return true
+		case agreed:
+			return !p.unheard(peer) || p.reportsFailure(peer)
+		}
+		return allFresh && !p.unreported(peer) && !p.agrees(peer)
 	})
+}
+
+// unheard reports whether a member that joined a world which has agreed does not say so now: it may be another process.
+func (p *Policy) unheard(peer job.Peer) bool {
+	return p.fresh[peer.ID] && (!p.agrees(peer) || p.standing(peer.ID).cutOff)
 }
 
 // awaited are the members that a forced world of these peers must wait for: the first reports to a successor; if none
 // stayed, the words of those that joined, and members of a better kind than the peers are.
 func (p *Policy) awaited(h holders, peers []job.Peer) []job.Peer {
 	out := reject(p.peers(), func(peer job.Peer) bool { return !p.present(peer) || !p.unreported(peer) })
+	if p.world != nil && p.agreed == p.world.Generation {
+		h.stayed = reject(h.stayed, p.unheard)
+	}
 	missed := h.all()
 	switch kind := h.kind(peers); {
 	case kind == 0, kind == 1 && p.ended(): // those that stayed have no newer states

@@ -153,6 +153,7 @@ type standing struct {
 	report         Report
 	agreed         int64     // the newest generation of which it said that all members had one state
 	reborn         bool      // another process had this id in the newest generation that opened
+	cutOff         bool      // its stream has ended since its last report: another process may have its id now
 	reached        bool      // it reported or answered a probe: a dead process may still be registered
 	unreachedSince time.Time // since when this joiner has not been reached; zero: it has been
 	named          bool      // a note said that it does not answer
@@ -191,6 +192,7 @@ func (p *Policy) Step(now time.Time, input any) []any {
 	case Report:
 		out = p.report(now, in)
 	case Unfollowed:
+		p.standing(in.Member).cutOff = true
 		out = p.probe(now, in.Member)
 	case Probed:
 		p.probed(now, in)
@@ -291,7 +293,7 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 	if in.Agreed || in.Committed || in.Holding {
 		s.agreed = max(s.agreed, in.Generation)
 	}
-	s.report, s.reached, s.reborn = in, true, s.reborn || reborn
+	s.report, s.reached, s.cutOff, s.reborn = in, true, false, s.reborn || reborn
 	if in.Committed && p.world != nil && p.rank(in.Member) >= 0 && in.Step > p.own.step {
 		p.own = ownFaults{}
 	}
