@@ -21,10 +21,11 @@ import (
 
 // Limits bound the worlds that the policy publishes.
 type Limits struct {
-	Min    int // the fewest members of a world that trains
-	Max    int // the most; never above the number of micro-batches: every rank needs one
-	Expect int // the first world of a term waits ExpectFor for this many, or one TTL if the job had a world before
-	// ExpectFor is how long.
+	Min int // the fewest members of a world that trains
+	Max int // the most; never above the number of micro-batches: every rank needs one
+	// Expect: once Min members are ready, the first world of a term waits ExpectFor for this many, or one TTL if the
+	// job had a world before.
+	Expect    int
 	ExpectFor time.Duration
 	// TTL is the lease time of members: an absence counts only after it.
 	TTL time.Duration
@@ -128,7 +129,7 @@ type Policy struct {
 	ranks       map[string]int       // in world
 	fresh       map[string]bool      // likewise: those that its record calls fresh
 
-	since        time.Time // when the first member was ready, before this term's first world
+	since        time.Time // since when enough members are ready, before this term's first world; zero: too few are
 	found        int64     // the generation at the beginning of this term; 0: none
 	opened       int64     // the newest generation in which a member committed or held
 	agreed       int64     // the newest generation whose members agreed on one state

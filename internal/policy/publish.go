@@ -13,7 +13,9 @@ import (
 // gather publishes a first world, or one after all members of the last are gone.
 func (p *Policy) gather(now time.Time) []any {
 	n := len(p.candidates())
-	if n > 0 && p.since.IsZero() {
+	if n < p.limits.Min {
+		p.since = time.Time{}
+	} else if p.since.IsZero() {
 		p.since = now
 	}
 	wait := p.limits.ExpectFor
@@ -77,6 +79,7 @@ func (p *Policy) changes(peers []job.Peer, halt bool) string {
 func (p *Policy) publish(now time.Time, reason string, forced, late bool) []any {
 	peers, halt := p.desired(now, forced)
 	if len(peers) < p.limits.Min && (len(peers) > 0 || forced) && !halt {
+		p.waitingSince = time.Time{} // others will wait for reports, too
 		return p.note(fmt.Sprintf("%s; waiting for workers: %d of at least %d are ready",
 			reason, len(peers), p.limits.Min))
 	}
