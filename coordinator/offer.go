@@ -19,7 +19,7 @@ func (s *saver) next(now time.Time) (member string, step int64, hash string, ok 
 	switch {
 	case !ok:
 		return "", 0, "", false
-	case step > s.nextDue() && now.Sub(s.began) < reportWait && len(s.members.statuses) < len(s.members.followers):
+	case step > s.nextDue() && s.early(now):
 		// a holder of an older one may report later
 		return "", 0, "", false
 	case s.steps.awaits(step, now, reportWait):
@@ -27,6 +27,11 @@ func (s *saver) next(now time.Time) (member string, step int64, hash string, ok 
 		return "", 0, "", false
 	}
 	return member, step, hash, true
+}
+
+// early reports whether this term has just begun, and not all members have reported.
+func (s *saver) early(now time.Time) bool {
+	return now.Sub(s.began) < reportWait && len(s.members.statuses) < len(s.members.followers)
 }
 
 // nextDue is the first step after the durable one whose state must be kept.
@@ -78,7 +83,7 @@ func (s *saver) claims() []claim {
 func (s *saver) offer(now time.Time) (member string, step int64, hash string, ok bool) {
 	claims := s.claims()
 	s.members.proofs.count(claims)
-	committed := s.members.committed(now)
+	committed, gone := s.members.committed(now), !s.gone.IsZero()
 	for _, c := range claims { // all wait at the same time, not one after the other
 		if step := c.held.Step; step <= committed && s.members.proofs.offered[step].IsZero() {
 			s.members.proofs.offered[step] = now
@@ -94,13 +99,13 @@ func (s *saver) offer(now time.Time) (member string, step int64, hash string, ok
 		claims = claims[n:]
 		hash, proved := s.members.proofs.agreed[step]
 		if !proved {
-			if step > committed { // only a minority has reached it
+			if step > committed && !gone { // only a minority has reached it
 				continue
 			}
-			if now.Sub(s.members.proofs.offered[step]) < reportWait {
+			if now.Sub(s.members.proofs.offered[step]) < reportWait || gone && s.members.proofs.waiting(now) {
 				return "", 0, "", false
 			}
-			if hash, proved = s.members.proofs.alone(of, len(s.members.peers()), committed, now); proved {
+			if hash, proved = s.members.proofs.alone(of, len(s.members.peers()), committed, gone, now); proved {
 				s.journal.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: the world that agreed on step %d is "+
 					"gone before a majority of it reported; all that hold its state agree", step)})
 				s.members.proofs.agreed[step] = hash

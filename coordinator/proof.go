@@ -127,8 +127,9 @@ func (p *proofs) count(claims []claim) {
 
 // alone returns the hash of a step that no majority proves, if all members that hold the step agree and no other may
 // still report. If the world that agreed on it is the present one, all its members must report; and the present world
-// must have committed the step.
-func (p *proofs) alone(claims []claim, reporting int, committed int64, now time.Time) (hash string, ok bool) {
+// must have committed the step. If all of that is gone, a member of the world that agreed on the step must hold it.
+func (p *proofs) alone(claims []claim, reporting int, committed int64, gone bool, now time.Time) (hash string,
+	ok bool) {
 	w, _ := p.present()
 	hash = string(claims[0].held.Sha256)
 	members := map[string]bool{}
@@ -137,13 +138,13 @@ func (p *proofs) alone(claims []claim, reporting int, committed int64, now time.
 		if string(c.held.Sha256) != hash {
 			return "", false
 		}
-		if p.used(w.Generation, c.member, c.address) {
+		if p.used(w.Generation, c.member, c.address) || gone && p.used(c.held.Generation, c.member, c.address) {
 			members[c.member] = true
 		}
 		standing = standing || c.held.Generation == w.Generation
 	}
-	return hash, len(members) > 0 && claims[0].held.Step <= committed && !p.waiting(now) &&
-		(!standing || len(members) == reporting)
+	return hash, len(members) > 0 && !p.waiting(now) &&
+		(gone || claims[0].held.Step <= committed && (!standing || len(members) == reporting))
 }
 
 // waiting reports whether a member of the present world may still report.

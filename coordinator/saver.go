@@ -41,6 +41,7 @@ type saver struct {
 	term    int64 // its number
 	began   time.Time
 	durable checkpoint.Entry
+	gone    time.Time // since when a halt finds no member of the world; zero: it does, or there is none
 	busy    bool
 	after   time.Time // after a failure: not before this
 	// members that failed to give a state, or gave another one: until when others are asked first
@@ -93,6 +94,20 @@ func (s *saver) save(ctx context.Context) {
 			s.sink.prune(ctx)
 		}
 	})
+}
+
+// rescue starts to save what members hold although none of the world is left. It says whether to wait for that, or for
+// a holder: no longer than for any report.
+func (s *saver) rescue(ctx context.Context) (wait bool) {
+	if s.busy {
+		return true
+	}
+	now := time.Now()
+	if s.gone.IsZero() {
+		s.gone = now
+	}
+	s.save(ctx)
+	return s.busy || now.Sub(s.gone) < reportWait && (len(s.claims()) > 0 || s.early(now))
 }
 
 func (s *saver) fetchAndWrite(ctx context.Context, j job.Job, member, address string, step int64,

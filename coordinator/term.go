@@ -120,10 +120,20 @@ func (t *term) run(ctx context.Context) error {
 			t.events.emit(progress.Failure{Message: t.failure})
 			return t.finish(ctx, t.failure, false)
 		}
-		if t.halting && t.policy.Abandoned() { // no member holds a newer state than the directory
-			return t.finish(ctx, "", false)
+		if t.halted(ctx) {
+			return t.finish(ctx, "", t.saver.durable.Manifest.Step >= t.members.job().Spec.TotalSteps())
 		}
 	}
+}
+
+// halted reports whether a halt is over without a member of a world: none outside of it holds a newer due state than
+// the directory, or gives it in time.
+func (t *term) halted(ctx context.Context) bool {
+	if !t.halting || !t.policy.Abandoned() {
+		t.saver.gone = time.Time{}
+		return false
+	}
+	return !t.saver.rescue(ctx)
 }
 
 // observe takes a new view of etcd.
