@@ -256,9 +256,12 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 		p.voids = 0
 	}
 	f.late = f.late || p.voids >= maxVoid // on a starved machine all accusations are void, but all members are slow
+	reports := len(p.world.Peers) - len(reject(p.world.Peers, p.reportsFailure))
 	for rank, peer := range p.world.Peers {
-		// no report: the end of the wait-for graph. It may wait itself, to connect or for a state
-		if f.late && !p.reportsFailure(peer) {
+		// no report: the end of the wait-for graph. It may wait itself, to connect or for a state. If it has entered
+		// the world, the reports of fewer than half do not settle that
+		entered := p.standing(peer.ID).report.Generation == p.world.Generation
+		if f.late && !p.reportsFailure(peer) && (2*reports >= p.world.Size() || !entered) {
 			f.fault(peer.ID, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -314,4 +315,53 @@ func TestAnotherProtocolIsNoCandidate(t *testing.T) {
 		}
 	}
 	t.Errorf("%#v, want a world of the one that speaks this protocol", out)
+}
+
+// TestOneReportLeavesNoMemberOut: members that keep the others waiting again and again are left out, then dismissed, if
+// half of a world says so. One of three that says it of two that are in its worlds may be the one at fault.
+func TestOneReportLeavesNoMemberOut(t *testing.T) {
+	for _, c := range []struct{ reporters, world, dismissed []string }{
+		{[]string{"c"}, []string{"a", "b", "c"}, nil},
+		{[]string{"b", "c"}, []string{"b", "c"}, []string{"a"}},
+	} {
+		s := &stage{now: time.Unix(0, 0)}
+		play := func(line string) {
+			t.Helper()
+			words := strings.Fields(line)
+			if err := s.play(words[0], append(words[1:], "", "", "", "")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		play("limits min=1 max=3 expect=3")
+		for _, id := range []string{"a", "b", "c"} {
+			play("join " + id)
+		}
+		for range 30 {
+			play("settle")
+			for _, id := range []string{"a", "b", "c"} {
+				if s.policy.rank(id) >= 0 {
+					s.feed(Report{Member: id, Generation: s.etcd.World.Generation})
+				}
+			}
+			if s.policy.rank("a") < 0 && len(s.policy.dismissed) == 0 { // without those that it waited for
+				play("commits c")
+				play("rests a")
+				play("wait 11m") // all are tried again
+				continue
+			}
+			for _, id := range c.reporters {
+				play("fails " + id + " a deadline")
+			}
+			for _, id := range []string{"a", "b", "c"} {
+				play("probed " + id + " alive")
+			}
+			play("wait 2s")
+		}
+		play("settle")
+		if got := slices.Sorted(maps.Keys(s.policy.dismissed)); !slices.Equal(got, c.dismissed) ||
+			!slices.Equal(s.etcd.World.IDs(), c.world) {
+			t.Errorf("%v report: the world is %v, dismissed are %v, want %v and %v", c.reporters,
+				s.etcd.World.IDs(), got, c.world, c.dismissed)
+		}
+	}
 }
