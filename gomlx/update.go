@@ -72,20 +72,25 @@ func (b *builder) again(n int, of *gradients) (u *update, err error) {
 	return b.update(n, of), nil
 }
 
-// group are changes that are computed from the same tensors.
+// group are changes that are computed from the same tensors, or replace them.
 type group struct {
 	changed []string
 	bytes   int64
 	reads   map[*graph.Node]bool
 }
 
-// split cuts what an update changes into at most n parts of about equal size. What is computed from the same tensors
-// stays together: a weight and its moments, or all weights if the optimizer takes a norm over all gradients.
+// split cuts what an update changes into at most n parts of about equal size. What is computed from the same tensors or
+// replaces them stays together: a weight and its moments, or all weights if the optimizer takes a norm over all
+// gradients.
 func (u *update) split(n int) (parts [][]string) {
 	var groups []*group
 	for i, out := range u.outputs {
 		g := &group{[]string{u.changed[i]}, out.Shape().ByteSize(), map[*graph.Node]bool{}}
-		g.read(out, map[*graph.Node]bool{})
+		seen := map[*graph.Node]bool{}
+		g.read(out, seen)
+		if old := u.GetParameterByName(u.changed[i]); old != nil { // another part may read what it replaces
+			g.read(old, seen)
+		}
 		groups = slices.DeleteFunc(groups, func(other *group) bool {
 			for r := range other.reads {
 				if g.reads[r] {
