@@ -173,7 +173,7 @@ func (g *generation) claims() ([]int64, error) {
 	fingerprint, hashed := r.expected, r.hashed
 	if r.hashed = false; !hashed {
 		var err error
-		if fingerprint, err = r.found(); err != nil {
+		if fingerprint, err = r.fingerprint(); err != nil {
 			return nil, err
 		}
 	}
@@ -238,7 +238,7 @@ func (g *generation) known() ([]int64, error) {
 		}
 	}
 	if r := g.replica; r.counts() {
-		fingerprint, err := r.found()
+		fingerprint, err := r.fingerprint()
 		if err != nil {
 			return nil, err
 		}
@@ -368,7 +368,9 @@ func (g *generation) reportCommit(c commit) {
 // reportDue reports due states once they are hashed; the steps go on meanwhile.
 func (g *generation) reportDue() {
 	g.sealing.Go(func() {
-		g.replica.seal()
+		if err := g.replica.seal(); err != nil {
+			g.log.Error("a due state cannot be offered", "err", err)
+		}
 		g.report.due(g.replica.due)
 	})
 }

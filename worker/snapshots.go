@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -45,13 +46,12 @@ func (r *replica) lacksDue() bool {
 }
 
 // keep begins to copy the live state as a due snapshot, not yet verified. The next gradients are computed meanwhile.
-// What changes the state waits, and so does its next fingerprint: the copy is taken between two equal ones.
+// What changes the state waits.
 func (r *replica) keep(tasks *sync.WaitGroup) {
 	s := &snapshot{state: &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout},
 		fingerprint: r.expected, taken: make(chan struct{}), users: 1}
 	r.unchanged.RLock() // fill unlocks it
 	r.add(s)
-	r.taking = s
 	tasks.Go(func() { r.fill(s) })
 }
 
@@ -59,14 +59,14 @@ func (r *replica) keep(tasks *sync.WaitGroup) {
 func (r *replica) add(s *snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.drop(s.state.Step)
+	r.drop(r.snapshots[s.state.Step])
 	r.snapshots[s.state.Step], r.order = s, append(r.order, s.state.Step)
 	for len(r.order) > mostSnapshots(r.layout.Size) {
-		r.drop(r.order[0])
+		r.drop(r.snapshots[r.order[0]])
 	}
 }
 
-// fill copies the live state, which is locked against changes, into a snapshot. One that cannot be copied is dropped.
+// fill copies the live state, which is locked against changes, into a snapshot.
 func (r *replica) fill(s *snapshot) {
 	image, _ := r.images.Get().([]byte)
 	if image == nil {
@@ -76,34 +76,17 @@ func (r *replica) fill(s *snapshot) {
 	r.unchanged.RUnlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.err != nil && r.snapshots[s.state.Step] == s {
-		r.drop(s.state.Step)
-	}
 	r.leave(s)
 	close(s.taken)
 }
 
-// settle waits until the snapshot that the loop has begun last is taken.
-func (r *replica) settle() error {
-	s := r.taking
-	if r.taking = nil; s == nil {
-		return nil
-	}
-	<-s.taken
-	if s.err != nil {
-		return fmt.Errorf("copying the due state of step %d: %w", s.state.Step, s.err)
-	}
-	return nil
-}
-
-// drop forgets the snapshot of a step, if there is one. r.mu is held.
-func (r *replica) drop(step int64) {
-	s := r.snapshots[step]
-	if s == nil {
+// drop forgets a snapshot, unless it is forgotten already or nil. r.mu is held.
+func (r *replica) drop(s *snapshot) {
+	if s == nil || s.dropped {
 		return
 	}
-	delete(r.snapshots, step)
-	r.order = slices.DeleteFunc(r.order, func(at int64) bool { return at == step })
+	delete(r.snapshots, s.state.Step)
+	r.order = slices.DeleteFunc(r.order, func(step int64) bool { return step == s.state.Step })
 	s.dropped = true
 	r.reuse(s)
 }
@@ -132,28 +115,41 @@ func (r *replica) verify(f state.Fingerprint, generation int64) bool {
 	case !ok || s.verified && s.world >= generation:
 		return false
 	case s.fingerprint != f: // a state that was healed; one that is still due has been copied again
-		r.drop(r.step)
+		r.drop(s)
 		return false
 	}
 	s.verified, s.world = true, max(s.world, generation)
 	return true
 }
 
-// seal hashes the verified snapshots that are not hashed yet. They no longer change, so nothing waits for it.
-func (r *replica) seal() {
+// seal hashes the verified snapshots that are not hashed yet. They no longer change, so nothing waits for it. One that
+// is not the state that was agreed on is dropped: memory has changed before or while it was copied, or since.
+func (r *replica) seal() error {
 	r.sealing.Lock()
 	defer r.sealing.Unlock()
+	var errs []error
 	for s := r.unsealed(); s != nil; s = r.unsealed() {
-		<-s.taken
-		var sealed *state.Sealed
-		if s.err == nil {
-			sealed = state.Seal(s.state)
-		}
+		sealed, err := s.seal()
 		r.mu.Lock()
-		s.sealed = sealed
+		if s.sealed = sealed; err != nil {
+			errs = append(errs, err)
+			r.drop(s)
+		}
 		r.leave(s)
 		r.mu.Unlock()
 	}
+	return errors.Join(errs...)
+}
+
+func (s *snapshot) seal() (*state.Sealed, error) {
+	if <-s.taken; s.err != nil {
+		return nil, fmt.Errorf("copying the due state of step %d: %w", s.state.Step, s.err)
+	}
+	if found := s.state.Fingerprint(); found != s.fingerprint {
+		return nil, fmt.Errorf("the copy of the due state of step %d has fingerprint %s, expected %s: memory has "+
+			"changed by itself", s.state.Step, found, s.fingerprint)
+	}
+	return state.Seal(s.state), nil
 }
 
 // unsealed is a verified snapshot to hash, and the caller its user.
@@ -170,19 +166,19 @@ func (r *replica) unsealed() *snapshot {
 }
 
 // dueAt is the snapshot of a step, for a reader, if it is verified; nil: there is none.
-func (r *replica) dueAt(step int64) *state.Sealed {
+func (r *replica) dueAt(step int64) (*state.Sealed, error) {
 	r.mu.Lock()
 	s := r.snapshots[step]
 	if s == nil || !s.verified {
 		r.mu.Unlock()
-		return nil
+		return nil, nil
 	}
 	s.served = true
 	r.mu.Unlock()
-	r.seal() // rarely: it is being hashed already
+	err := r.seal() // nearly always it is hashed already
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return s.sealed
+	return s.sealed, err
 }
 
 // due lists the sealed snapshots that are not acknowledged.
@@ -213,8 +209,8 @@ func (r *replica) acknowledge(step int64) {
 	r.durable = max(r.durable, step)
 	close(r.acknowledged)
 	r.acknowledged = make(chan struct{})
-	for _, s := range slices.Clone(r.order) {
-		if s <= step {
+	for of, s := range r.snapshots {
+		if of <= step {
 			r.drop(s)
 		}
 	}

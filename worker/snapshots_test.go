@@ -1,11 +1,9 @@
 package worker
 
 import (
-	"errors"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 )
 
 // due is a replica whose state, of step 5, is due.
@@ -25,86 +23,83 @@ func advance(t *testing.T, r *replica) {
 	}
 }
 
-// TestADueStateIsCopiedMeanwhile: while it is copied the next gradients may be computed, and nothing hashes or changes
-// the state. Its memory is not used again until then, even if the state is durable already.
+// TestADueStateIsCopiedMeanwhile: while it is copied the next gradients may be computed, and nothing changes the state.
+// Its memory is not used again until then, even if the state is durable already.
 func TestADueStateIsCopiedMeanwhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, d := due(t)
-		var first sync.Once
-		entered, gate := make(chan struct{}), make(chan struct{})
-		d.read = func(int) error {
-			first.Do(func() { close(entered); <-gate })
-			return nil
-		}
-		var tasks sync.WaitGroup
-		r.keepDue(&tasks)
-		<-entered
-		if r.lacksDue() {
-			t.Error("a state that is being copied would be copied again")
-		}
-		if !r.computing.TryLock() {
-			t.Fatal("no gradients can be computed")
-		}
-		r.computing.Unlock()
-		if r.unchanged.TryLock() {
-			t.Fatal("the state may change")
-		}
-		found := make(chan error, 1)
-		go func() {
-			f, err := r.found()
-			if err == nil && f != r.expected {
-				err = errors.New("another fingerprint")
-			}
-			found <- err
-		}()
-		copied := r.snapshots[5]
-		r.verify(r.expected, 1)
-		go r.seal()
-		r.acknowledge(5)
-		synctest.Wait()
-		select {
-		case err := <-found:
-			t.Fatalf("the state is hashed before it is copied: %v", err)
-		default:
-		}
-		if r.images.Get() != nil {
-			t.Error("memory that is written to is used again")
-		}
-		close(gate)
-		if err := <-found; err != nil {
-			t.Error(err)
-		}
-		tasks.Wait()
-		if got := copied.state.Fingerprint(); got != r.expected {
-			t.Errorf("the copy has fingerprint %s, the state %s", got, r.expected)
-		}
-	})
-}
-
-// TestADueStateThatCannotBeCopied fails the next step by name, and is copied again.
-func TestADueStateThatCannotBeCopied(t *testing.T) {
 	r, d := due(t)
-	d.read = func(int) error { return errDevice }
+	var first sync.Once
+	entered, gate := make(chan struct{}), make(chan struct{})
+	d.read = func(int) error {
+		first.Do(func() { close(entered); <-gate })
+		return nil
+	}
 	var tasks sync.WaitGroup
 	r.keepDue(&tasks)
-	tasks.Wait()
-	d.read = nil
-	if _, err := r.found(); !errors.Is(err, errDevice) || !strings.Contains(err.Error(), "the due state of step 5") {
-		t.Errorf("the next fingerprint: %v", err)
+	<-entered
+	if r.lacksDue() {
+		t.Error("a state that is being copied would be copied again")
 	}
+	if !r.computing.TryLock() {
+		t.Fatal("no gradients can be computed")
+	}
+	r.computing.Unlock()
+	if r.unchanged.TryLock() {
+		t.Fatal("the state may change")
+	}
+	copied := r.snapshots[5]
 	r.verify(r.expected, 1)
-	r.seal()
-	if held := r.due(); len(held) != 0 || !r.lacksDue() {
-		t.Errorf("it reports %v", held)
+	sealed := make(chan error, 1)
+	go func() { sealed <- r.seal() }()
+	r.acknowledge(5)
+	if r.images.Get() != nil {
+		t.Error("memory that is written to is used again")
 	}
-	r.keepDue(&tasks)
-	r.verify(r.expected, 1)
-	r.seal()
-	if held := r.due(); len(held) != 1 || held[0].Step != 5 {
-		t.Errorf("it reports %v", held)
-	}
-	if _, err := r.found(); err != nil {
+	close(gate)
+	if err := <-sealed; err != nil {
 		t.Error(err)
+	}
+	tasks.Wait()
+	if got := copied.state.Fingerprint(); got != r.expected {
+		t.Errorf("the copy has fingerprint %s, the state %s", got, r.expected)
+	}
+}
+
+// TestWhatIsNotTheDueStateIsNotOffered: one that could not be copied, or whose memory changed before or after that. It
+// is named, and copied again.
+func TestWhatIsNotTheDueStateIsNotOffered(t *testing.T) {
+	for says, damage := range map[string]func(r *replica, d *device){
+		"due state of step 5: reading tensor weights: the device is gone": func(r *replica, d *device) {
+			d.read = func(int) error { return errDevice }
+			keep(r)
+			d.read = nil
+		},
+		"copy of the due state of step 5 has fingerprint": func(r *replica, d *device) {
+			d.Weights()[3]++
+			keep(r)
+			d.Weights()[3]--
+		},
+		"memory has changed by itself": func(r *replica, _ *device) {
+			keep(r)
+			r.snapshots[5].state.Image[7] ^= 4
+		},
+	} {
+		r, d := due(t)
+		damage(r, d)
+		r.verify(r.expected, 1)
+		if err := r.seal(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", says, err)
+		}
+		if held := r.due(); len(held) != 0 || !r.lacksDue() {
+			t.Errorf("%q: it reports %v", says, held)
+		}
+		keep(r)
+		r.verify(r.expected, 1)
+		if err := r.seal(); err != nil {
+			t.Error(err)
+		}
+		if s, err := r.at(t.Context(), 5); err != nil || s.Fingerprint() != r.expected || len(r.due()) != 1 {
+			t.Errorf("%q: copied again, it reports %v and gives another state, or %v", says, r.due(), err)
+		}
 	}
 }
 
@@ -116,7 +111,9 @@ func TestCopiesAreMadeInUnreadMemory(t *testing.T) {
 	for i := range 100 { // a collection of garbage may take the memory
 		keep(r)
 		r.verify(r.expected, 1)
-		r.seal()
+		if err := r.seal(); err != nil {
+			t.Fatal(err)
+		}
 		image := r.snapshots[r.step].sealed.Image
 		at := &image[0]
 		if read[at] != nil {

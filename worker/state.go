@@ -63,7 +63,6 @@ type replica struct {
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
 	order     []int64   // their steps, oldest first
-	taking    *snapshot // whose copy the loop has begun and not waited for
 	images    sync.Pool // []byte: memory for the next snapshot
 	durable   int64     // the newest step that the coordinator has reported as durable
 
@@ -109,14 +108,6 @@ func (r *replica) fingerprint() (state.Fingerprint, error) {
 		sum = sum.Add(p)
 	}
 	return sum, errors.Join(errs...)
-}
-
-// found is what the live state's fingerprint is now: once its due copy is taken, so that the copy is what it says.
-func (r *replica) found() (state.Fingerprint, error) {
-	if err := r.settle(); err != nil {
-		return state.Fingerprint{}, err
-	}
-	return r.fingerprint()
 }
 
 // adopt installs a state from a peer or a checkpoint. After an error this member has none.
@@ -187,12 +178,12 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 	if err := ledger.Commit(epoch, samples); err != nil {
 		return &Verdict{fmt.Sprintf("step %d: ledger: %v", r.step+1, err)}
 	}
+	r.moved()
 	if err := change(); err != nil {
 		return err
 	}
 	r.ledger = ledger
 	r.step++
-	r.moved()
 	r.expected = state.Fingerprint{} // no state has this
 	after, err := r.fingerprint()
 	if err != nil {
@@ -248,11 +239,11 @@ func (r *replica) moved() {
 // at returns the state of a step, which the caller must not change: the due snapshot if verified, otherwise a copy of
 // the live state that all readers share.
 func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
+	if due, err := r.dueAt(step); due != nil || err != nil {
+		return due, err
+	}
 	r.copying.Lock()
 	defer r.copying.Unlock()
-	if due := r.dueAt(step); due != nil {
-		return due, nil
-	}
 	held, ledger, changes, err := r.held(step)
 	if held != nil || err != nil {
 		return held, err

@@ -128,7 +128,7 @@ func (g *generation) attempt(ctx context.Context) (commit, error) {
 	// enough. A bit that flips between the two is in the gradients. Without this hash they would be summed; without the
 	// first one this one could be compared with the other members' only: a member alone would not notice, and of two
 	// neither would know which one is right.
-	fingerprint, err := r.found()
+	fingerprint, err := r.fingerprint()
 	if err != nil {
 		return commit{}, err
 	}
