@@ -368,7 +368,8 @@ func (g *generation) reportCommit(c commit) {
 // reportDue reports due states once they are hashed; the steps go on meanwhile.
 func (g *generation) reportDue() {
 	g.sealing.Go(func() {
-		if err := g.replica.seal(); err != nil {
+		g.replica.seal()
+		if err := g.replica.refusals(); err != nil {
 			g.log.Error("a due state cannot be offered", "err", err)
 		}
 		g.report.due(g.replica.due)

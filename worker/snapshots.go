@@ -124,21 +124,28 @@ func (r *replica) verify(f state.Fingerprint, generation int64) bool {
 
 // seal hashes the verified snapshots that are not hashed yet. They no longer change, so nothing waits for it. One that
 // is not the state that was agreed on is dropped: memory has changed before or while it was copied, or since.
-func (r *replica) seal() error {
+func (r *replica) seal() {
 	r.sealing.Lock()
 	defer r.sealing.Unlock()
-	var errs []error
 	for s := r.unsealed(); s != nil; s = r.unsealed() {
 		sealed, err := s.seal()
 		r.mu.Lock()
 		if s.sealed = sealed; err != nil {
-			errs = append(errs, err)
+			r.refused = append(r.refused, err)
 			r.drop(s)
 		}
 		r.leave(s)
 		r.mu.Unlock()
 	}
-	return errors.Join(errs...)
+}
+
+// refusals says which due states could not be sealed since the last call, and why.
+func (r *replica) refusals() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := errors.Join(r.refused...)
+	r.refused = nil
+	return err
 }
 
 func (s *snapshot) seal() (*state.Sealed, error) {
@@ -166,19 +173,23 @@ func (r *replica) unsealed() *snapshot {
 }
 
 // dueAt is the snapshot of a step, for a reader, if it is verified; nil: there is none.
-func (r *replica) dueAt(step int64) (*state.Sealed, error) {
+func (r *replica) dueAt(step int64) *state.Sealed {
 	r.mu.Lock()
 	s := r.snapshots[step]
 	if s == nil || !s.verified {
 		r.mu.Unlock()
-		return nil, nil
+		return nil
 	}
 	s.served = true
+	sealed := s.sealed
 	r.mu.Unlock()
-	err := r.seal() // nearly always it is hashed already
+	if sealed != nil {
+		return sealed
+	}
+	r.seal()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return s.sealed, err
+	return s.sealed
 }
 
 // due lists the sealed snapshots that are not acknowledged.

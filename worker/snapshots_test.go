@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"strings"
 	"sync"
 	"testing"
@@ -48,14 +49,15 @@ func TestADueStateIsCopiedMeanwhile(t *testing.T) {
 	}
 	copied := r.snapshots[5]
 	r.verify(r.expected, 1)
-	sealed := make(chan error, 1)
-	go func() { sealed <- r.seal() }()
+	sealed := make(chan struct{})
+	go func() { defer close(sealed); r.seal() }()
 	r.acknowledge(5)
 	if r.images.Get() != nil {
 		t.Error("memory that is written to is used again")
 	}
 	close(gate)
-	if err := <-sealed; err != nil {
+	<-sealed
+	if err := r.refusals(); err != nil {
 		t.Error(err)
 	}
 	tasks.Wait()
@@ -86,7 +88,8 @@ func TestWhatIsNotTheDueStateIsNotOffered(t *testing.T) {
 		r, d := due(t)
 		damage(r, d)
 		r.verify(r.expected, 1)
-		if err := r.seal(); err == nil || !strings.Contains(err.Error(), says) {
+		r.seal()
+		if err := r.refusals(); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v", says, err)
 		}
 		if held := r.due(); len(held) != 0 || !r.lacksDue() {
@@ -94,12 +97,36 @@ func TestWhatIsNotTheDueStateIsNotOffered(t *testing.T) {
 		}
 		keep(r)
 		r.verify(r.expected, 1)
-		if err := r.seal(); err != nil {
+		r.seal()
+		if err := r.refusals(); err != nil {
 			t.Error(err)
 		}
 		if s, err := r.at(t.Context(), 5); err != nil || s.Fingerprint() != r.expected || len(r.due()) != 1 {
 			t.Errorf("%q: copied again, it reports %v and gives another state, or %v", says, r.due(), err)
 		}
+	}
+}
+
+// TestADueStateIsKeptAfterAHeal: a bit changes before the state is copied; the healed state is copied again.
+func TestADueStateIsKeptAfterAHeal(t *testing.T) {
+	r, d := due(t)
+	right, err := r.at(t.Context(), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Weights()[3]++
+	keep(r)
+	r.invalidate()
+	if err := r.adopt(right.State); err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	r.keepDue(&tasks)
+	tasks.Wait()
+	r.verify(r.expected, 1)
+	r.seal()
+	if held := r.due(); len(held) != 1 || !bytes.Equal(held[0].Sha256, right.SHA256[:]) || r.refusals() != nil {
+		t.Errorf("it offers %v", held)
 	}
 }
 
@@ -111,9 +138,7 @@ func TestCopiesAreMadeInUnreadMemory(t *testing.T) {
 	for i := range 100 { // a collection of garbage may take the memory
 		keep(r)
 		r.verify(r.expected, 1)
-		if err := r.seal(); err != nil {
-			t.Fatal(err)
-		}
+		r.seal()
 		image := r.snapshots[r.step].sealed.Image
 		at := &image[0]
 		if read[at] != nil {

@@ -64,6 +64,7 @@ type replica struct {
 	snapshots map[int64]*snapshot
 	order     []int64   // their steps, oldest first
 	images    sync.Pool // []byte: memory for the next snapshot
+	refused   []error   // copies that are not the due state, until that is reported
 	durable   int64     // the newest step that the coordinator has reported as durable
 
 	acknowledged chan struct{} // closed, and replaced, at each acknowledgement
@@ -139,11 +140,14 @@ func (r *replica) install(step int64, ledger *schedule.Ledger, write func() erro
 	return nil
 }
 
-// invalidate drops a live state that has changed by itself.
+// invalidate drops a live state that has changed by itself, and the copy of it, which may have been taken after that.
 func (r *replica) invalidate() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known, r.broken = false, true
+	if s := r.snapshots[r.step]; s != nil && s.sealed == nil {
+		r.drop(s)
+	}
 }
 
 // update commits a step: the ledger, the model's update, the exponents and the step count. On an error nothing has
@@ -239,8 +243,8 @@ func (r *replica) moved() {
 // at returns the state of a step, which the caller must not change: the due snapshot if verified, otherwise a copy of
 // the live state that all readers share.
 func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
-	if due, err := r.dueAt(step); due != nil || err != nil {
-		return due, err
+	if due := r.dueAt(step); due != nil {
+		return due, nil
 	}
 	r.copying.Lock()
 	defer r.copying.Unlock()
