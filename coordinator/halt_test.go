@@ -16,7 +16,6 @@ import (
 
 // holding gives the states of one member, and keeps them.
 type holding struct {
-	sink
 	member string
 	layout *state.Layout
 }

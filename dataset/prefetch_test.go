@@ -84,6 +84,9 @@ func TestLoadingAheadIsBounded(t *testing.T) {
 		d := Prefetched(g, 5)
 		for step := range int64(30) {
 			announce(d, batch(step, int32(step)))
+			if step == 1 {
+				synctest.Wait() // these two are being loaded, and none of the later ones
+			}
 		}
 		synctest.Wait()
 		if begun := g.begun.Load(); begun != 2 {

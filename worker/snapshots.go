@@ -68,11 +68,12 @@ func (r *replica) add(s *snapshot) {
 
 // fill copies the live state, which is locked against changes, into a snapshot.
 func (r *replica) fill(s *snapshot) {
-	image, _ := r.images.Get().([]byte)
-	if image == nil {
-		image = make([]byte, r.layout.Size)
+	if image, ok := r.images.Get().(*[]byte); ok {
+		s.state.Image = *image
+	} else {
+		s.state.Image = make([]byte, r.layout.Size)
 	}
-	s.state.Image, s.err = image, r.copyInto(image)
+	s.err = r.copyInto(s.state.Image)
 	r.unchanged.RUnlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,7 +102,7 @@ func (r *replica) leave(s *snapshot) {
 // to copy into. Two collections of garbage without a next one free it. r.mu is held.
 func (r *replica) reuse(s *snapshot) {
 	if s.dropped && s.users == 0 && !s.served {
-		r.images.Put(s.state.Image)
+		r.images.Put(&s.state.Image)
 	}
 }
 
