@@ -34,7 +34,8 @@ type Model struct {
 	of, predicting map[int]*program
 	metrics        map[int]*evaluator
 	updating       []part // of an update; none until they are compiled
-	updates        int    // of this process
+	// Updates of this process, and how many there were when freed memory was last returned.
+	updates, returned int
 
 	warned sync.Once // of a count beyond the weight
 
