@@ -138,6 +138,34 @@ func TestADeviceThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// TestAnUpdateThatFailsHalfWay: what it leaves is no state; the member takes its peers', or the checkpoint.
+func TestAnUpdateThatFailsHalfWay(t *testing.T) {
+	want := calm(t, steps)
+	for _, at := range []int64{7, steps - 1} {
+		for _, members := range [][]string{{"a"}, {"a", "b"}, {"a", "b", "c"}} {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCrew(t, steps)
+				failures := 0
+				for _, id := range members {
+					c.start(id, 1, nil)
+				}
+				c.members["a"].model.breaks = func(step int64) error {
+					if step != at || failures > 0 {
+						return nil
+					}
+					failures++
+					return errors.New("no memory is left")
+				}
+				c.publish(false, members...)
+				if got := c.finish(members...); got != want || failures != 1 {
+					t.Errorf("%v, step %d: ends with %s, a calm run with %s; %d updates have failed", members, at, got,
+						want, failures)
+				}
+			})
+		}
+	}
+}
+
 // A flipped bit of any tensor, of whatever type and role, is noticed before the next update.
 func TestAFlipInAnyTensorIsNoticed(t *testing.T) {
 	d := newDevice()

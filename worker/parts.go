@@ -8,7 +8,7 @@ import (
 // Parts say where the time of a step went. Those of the lanes are means over them.
 type Parts struct {
 	Load, Gradients, Quantise time.Duration // of the lanes
-	Fingerprint               time.Duration // with the ledger and a due snapshot
+	Fingerprint               time.Duration // with the ledger
 	Reduce, Wait              time.Duration // the sum; the wait in it for a slower rank
 	Mean, Update              time.Duration // the model's update alone
 	Step                      time.Duration // all of it

@@ -26,7 +26,6 @@ type snapshot struct {
 	sealed      *state.Sealed // nil until it is hashed
 	users       int           // that write or hash the image
 	served      bool          // to readers; their end is not known: gRPC sends on after a stream's handler has returned
-	dropped     bool
 }
 
 // keepDue keeps a snapshot of the live state if it is due and not durable: a member that joined with it keeps it too,
@@ -83,12 +82,11 @@ func (r *replica) fill(s *snapshot) {
 
 // drop forgets a snapshot, unless it is forgotten already or nil. r.mu is held.
 func (r *replica) drop(s *snapshot) {
-	if s == nil || s.dropped {
+	if s == nil || r.snapshots[s.state.Step] != s {
 		return
 	}
 	delete(r.snapshots, s.state.Step)
 	r.order = slices.DeleteFunc(r.order, func(step int64) bool { return step == s.state.Step })
-	s.dropped = true
 	r.reuse(s)
 }
 
@@ -101,7 +99,7 @@ func (r *replica) leave(s *snapshot) {
 // reuse keeps the memory of a snapshot that is not used any more for the next one: new pages take several times as long
 // to copy into. Two collections of garbage without a next one free it. r.mu is held.
 func (r *replica) reuse(s *snapshot) {
-	if s.dropped && s.users == 0 && !s.served {
+	if r.snapshots[s.state.Step] != s && s.users == 0 && !s.served {
 		r.images.Put(&s.state.Image)
 	}
 }

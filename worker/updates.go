@@ -366,7 +366,7 @@ func (g *generation) shared(u *update) {
 	g.sealing.Go(func() {
 		defer close(copied.taken)
 		s.Image = make([]byte, r.layout.Size)
-		err := r.layout.ReadImage(r.live, 0, s.Image)
+		err := r.copyInto(s.Image)
 		r.unchanged.RUnlock()
 		if err != nil {
 			copied.err = fmt.Errorf("copying the state of step %d: %w", s.Step, err)

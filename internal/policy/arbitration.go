@@ -260,8 +260,7 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 	for rank, peer := range p.world.Peers {
 		// no report: the end of the wait-for graph. It may wait itself, to connect or for a state. If it has entered
 		// the world, the reports of fewer than half do not settle that
-		entered := p.standing(peer.ID).report.Generation == p.world.Generation
-		if f.late && !p.reportsFailure(peer) && (2*reports >= p.world.Size() || !entered) {
+		if f.late && !p.reportsFailure(peer) && (2*reports >= p.world.Size() || !p.entered(peer)) {
 			f.fault(peer.ID, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
 		}
 	}

@@ -50,7 +50,13 @@ func (h holders) all() []job.Peer { return slices.Concat(h.stayed, h.away, h.dou
 // restarted reports whether a member's process took the place of the one that had a state.
 func (p *Policy) restarted(peer job.Peer) bool {
 	s := p.standing(peer.ID)
-	return s.reborn || s.report.Member != "" && s.report.Generation == p.world.Generation && s.report.Step < 0
+	return s.reborn || p.entered(peer) && s.report.Step < 0
+}
+
+// entered reports whether a member has reported from the present world.
+func (p *Policy) entered(peer job.Peer) bool {
+	report := p.standing(peer.ID).report
+	return report.Member != "" && report.Generation == p.world.Generation
 }
 
 // isNew reports the same of a member that is not in the present world, or has not entered it.
@@ -99,12 +105,11 @@ func (p *Policy) agrees(peer job.Peer) bool { return p.standing(peer.ID).agreed 
 func (p *Policy) most(says func(job.Peer) bool) bool {
 	n, others := 0, 0
 	for _, peer := range p.world.Peers {
-		entered := p.standing(peer.ID).report.Generation == p.world.Generation
 		switch {
 		case !p.fresh[peer.ID] && p.restarted(peer):
 		case says(peer):
 			n++
-		case p.present(peer) && (entered || p.now.Sub(p.observed) <= p.limits.TTL):
+		case p.present(peer) && (p.entered(peer) || p.now.Sub(p.observed) <= p.limits.TTL):
 			others++
 		}
 	}
