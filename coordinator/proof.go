@@ -19,7 +19,7 @@ const (
 
 // proofs keeps the hash of each due state that a strict majority of the world that agreed on it has reported.
 type proofs struct {
-	worlds  []usedWorld          // of this term, oldest first
+	worlds  []*usedWorld         // of this term, oldest first
 	agreed  map[int64]string     // SHA-256 by step
 	offered map[int64]time.Time  // since when a state without a proof is on offer
 	silent  map[string]time.Time // by member of the present world that does not report: since when
@@ -28,7 +28,8 @@ type proofs struct {
 // usedWorld is a world and the processes that it uses: every status asks for some of every member.
 type usedWorld struct {
 	job.World
-	peers map[job.Peer]bool
+	peers  map[job.Peer]bool
+	agreed bool // on one state, one of its members has said: no step that only an earlier world has reached counts
 }
 
 func newProofs() *proofs {
@@ -44,13 +45,13 @@ func (p *proofs) present() (w job.World, ok bool) {
 }
 
 // of returns the world of a generation, or one that uses no process.
-func (p *proofs) of(generation int64) (w usedWorld) {
+func (p *proofs) of(generation int64) *usedWorld {
 	for _, w := range slices.Backward(p.worlds) {
 		if w.Generation == generation {
 			return w
 		}
 	}
-	return usedWorld{}
+	return &usedWorld{}
 }
 
 // enter takes a newer world.
@@ -62,7 +63,7 @@ func (p *proofs) enter(w job.World, now time.Time) {
 	for _, peer := range w.Peers {
 		peers[peer] = true
 	}
-	p.worlds = append(p.worlds, usedWorld{w, peers})
+	p.worlds = append(p.worlds, &usedWorld{World: w, peers: peers})
 	if len(p.worlds) > maxWorlds {
 		p.worlds = slices.Delete(p.worlds, 0, 1)
 	}
@@ -164,11 +165,14 @@ func (p *proofs) quorum(n, reporting int, now time.Time) bool {
 	return ok && n > 0 && (2*n > w.Size() || n == reporting && !p.waiting(now))
 }
 
-// committed is the newest step that so many members of the present world have reached that they decide; -1: none.
-func (p *proofs) committed(steps []int64, now time.Time) int64 {
+// committed is the newest step that so many members of a world have reached that they decide; -1: none. In a world
+// before the present one a strict majority does.
+func (p *proofs) committed(w *usedWorld, steps []int64, now time.Time) int64 {
+	present, _ := p.present()
 	slices.Sort(steps)
-	for i := len(steps) - 1; i >= 0; i-- { // len(steps)-i have reached it
-		if p.quorum(len(steps)-i, len(steps), now) {
+	for i := len(steps) - 1; i >= 0; i-- {
+		n := len(steps) - i // have reached it
+		if 2*n > w.Size() || w.Generation == present.Generation && p.quorum(n, len(steps), now) {
 			return steps[i]
 		}
 	}

@@ -109,13 +109,25 @@ func (r *roster) fact(s *proto.Status) policy.Report {
 	return report
 }
 
-// committed is the newest step that so many members of the present world have reached that they decide.
+// committed is the newest step that so many members of the present world have reached that they decide; -1: none. Until
+// it has agreed on a state, the worlds before it decide, too: their members finish a step, or many, before they enter
+// the present one, and what one that joins has is no word against those steps.
 func (r *roster) committed(now time.Time) int64 {
-	var steps []int64
-	for _, s := range r.peers() {
-		steps = append(steps, s.Step)
+	newest := int64(-1)
+	for _, w := range slices.Backward(r.proofs.worlds) {
+		var steps []int64
+		for id, s := range r.statuses {
+			if w.peers[job.Peer{ID: id, Address: r.followers[id].address}] {
+				steps = append(steps, s.Step)
+				w.agreed = w.agreed || s.Agreed >= w.Generation
+			}
+		}
+		newest = max(newest, r.proofs.committed(w, steps, now))
+		if w.agreed {
+			break
+		}
 	}
-	return r.proofs.committed(steps, now)
+	return newest
 }
 
 // wantedFollowers are the members to follow, with their addresses: those of the world, and the registered ones whose

@@ -142,6 +142,39 @@ func TestTheMajoritysStateIsSaved(t *testing.T) {
 	}
 }
 
+// The steps that a world commits before it sees the next one count at once, whatever those that join have, until the
+// next world has agreed on a state. Then the word of one that is still in the world before does not count. That of a
+// few of a world whose others are gone never does.
+func TestStepsCountBeforeTheNextWorldAgrees(t *testing.T) {
+	one, _ := leading(t)
+	committed := func(what string, want int64) {
+		t.Helper()
+		if step := one.members.committed(time.Now()); step != want {
+			t.Errorf("%s: step %d counts as committed, want %d", what, step, want)
+		}
+	}
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 40})
+	one.enter(2, "a", "b")
+	one.says(t, &proto.Status{Member: "b", Generation: 2, Step: -1})
+	committed("a world that b is to join", 40)
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 41})
+	committed("another step of the world before", 41)
+	one.says(t, &proto.Status{Member: "b", Generation: 2, Agreed: 2, Step: 41})
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 1000})
+	committed("only a says more than the world that has agreed", 41)
+	one.enter(3, "a")
+	committed("b is gone, and was half of the world that had agreed", 1000)
+
+	one, _ = three(t)
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 41})
+	one.enter(2, "a", "d", "e")
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 42})
+	delete(one.members.statuses, "b")
+	committed("two of three of the world before have reached step 40", 40)
+	delete(one.members.statuses, "c")
+	committed("one of three of the world before", -1)
+}
+
 // If a world ended before a majority reported a state, it is saved, with a warning, when all its holders agree; not
 // from a process that is in no world.
 func TestAStateOfAWorldThatIsGone(t *testing.T) {
