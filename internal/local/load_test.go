@@ -65,7 +65,7 @@ func (l load) stopsNoStep(t *testing.T) {
 	s.hire("a", time.Hour, opens)
 	s.hire("b", time.Hour, opens)
 	operator := s.authority.over("operator", security.Operator, "test")
-	await(t, s.events, "a world of two", func(w progress.World) bool { return w.Size == 2 })
+	together(t, s.events, 2)
 	await(t, s.events, "a step", func(e progress.Step) bool { return e.Step > int(s.steps/3) })
 	var v cluster.View
 	until(t, "both are in the world", func() bool {
@@ -147,7 +147,7 @@ func (l load) stopsNoStep(t *testing.T) {
 	}
 	s.stepOn("steps after it", 5)
 	s.hire("c", time.Hour, opens)
-	await(t, s.events, "a world of three", func(w progress.World) bool { return w.Size == 3 })
+	together(t, s.events, 3)
 	if why := s.unplanned(v.World.Generation); len(why) > 0 {
 		t.Errorf("the load broke a step: %q", why)
 	}

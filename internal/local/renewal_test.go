@@ -24,7 +24,7 @@ func TestCertificatesChangeInBadTimes(t *testing.T) {
 	s.hire("a", 10*time.Minute)
 	s.hire("b", time.Hour)
 	operator := s.authority.over("operator", security.Operator, "test")
-	await(t, s.events, "a world of two", func(w progress.World) bool { return w.Size == 2 })
+	together(t, s.events, 2)
 	s.stepOn("steps", 5)
 	generation := records(t, operator, s.endpoint()).World.Generation
 

@@ -33,7 +33,7 @@ func TestTrainingOverTLS(t *testing.T) {
 	want := calmRun(t, s.steps)
 	s.hire("a", 10*time.Minute)
 	s.hire("b", 10*time.Minute, func(c *worker.Config) { c.Faults = true })
-	await(t, s.events, "a world of two", func(w progress.World) bool { return w.Size == 2 })
+	together(t, s.events, 2)
 	await(t, s.events, "a step", func(e progress.Step) bool { return e.Step > int(s.steps/3) })
 	a, endpoint, pages := s.authority, s.endpoint(), s.pages
 	operator := a.over("operator", security.Operator, "test")

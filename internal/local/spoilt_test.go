@@ -30,6 +30,7 @@ func TestRecordsAreSpoiltWhileNoCoordinatorRuns(t *testing.T) {
 			s.hire("a", time.Hour)
 			s.hire("b", time.Hour)
 			world := await(t, s.events, "a world of two", func(w progress.World) bool { return w.Size == 2 })
+			together(t, s.events, 2)
 			await(t, s.events, "a step", func(e progress.Step) bool { return e.Step > steps/3 })
 			s.resign()
 			ended(t, "the first coordinator", s.done, nil)

@@ -127,6 +127,13 @@ func await[E progress.Event](t *testing.T, e *events, what string, match func(E)
 
 func anyOf[E progress.Event](E) bool { return true }
 
+// together waits for a step of so many workers. A world that is published is not one that trains: its members go on in
+// the one before until they see it, and what a test changes then meets them on the way.
+func together(t *testing.T, e *events, workers int) {
+	t.Helper()
+	await(t, e, fmt.Sprintf("a step of %d workers", workers), func(s progress.Step) bool { return s.Workers == workers })
+}
+
 // tinyTask is the tiny model as a coordinator uses it: its evaluation of a state is the first weight.
 type tinyTask struct{ *example.Softmax }
 
@@ -304,7 +311,7 @@ func TestTheLastOneToLeaveIsSaved(t *testing.T) {
 	endpoint := etcd(t)
 	c := startCoordinator(t, endpoint, dir, spec(endless))
 	a, b := startWorker(endpoint, "a", near(c.events)), startWorker(endpoint, "b", near(c.events))
-	await(t, c.events, "both in the world", func(w progress.World) bool { return w.Size == 2 })
+	together(t, c.events, 2)
 	await(t, c.events, "step 50", func(s progress.Step) bool { return s.Step >= 50 })
 	close(a.leave)
 	close(b.leave)
