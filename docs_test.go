@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path"
@@ -243,11 +242,9 @@ func TestDocumentedProgramReadsACheckpoint(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	path, err := store.Save(t.Context(), checkpoint.Manifest{Step: 7, Tensors: checkpoint.Tensors(layout)},
-		func(w io.Writer) error {
-			_, err := state.Seal(s).WriteTo(w)
-			return err
-		})
+	of := state.Seal(s).Stream()
+	path, err := store.Save(t.Context(), &checkpoint.Manifest{Step: 7, Tensors: checkpoint.Tensors(layout)}, of.Bytes,
+		of.Image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,12 +260,13 @@ func TestDocumentedProgramReadsACheckpoint(t *testing.T) {
 		strings.Replace(whole, `"offset":16`, `"offset":20`, 1),
 		strings.Replace(whole, `"offset":16`, `"offset":-4`, 1),
 		whole[:8] + strings.Repeat("\xff", 8) + whole[16:],
-		strings.Replace(whole, "EVWSTATE", "EVWSTATE"+strings.Repeat("\xff", 24), 1),
+		whole[:len(whole)-40] + strings.Repeat("\xff", 8) + whole[len(whole)-32:], // how much the hash covers
+		whole[:len(whole)-40] + strings.Repeat("\x00", 8) + whole[len(whole)-32:],
 	} {
-		body := hostile[:len(hostile)-sha256.Size]
-		sum := sha256.Sum256([]byte(body))
+		end := len(hostile) - sha256.Size
+		sum := sha256.Sum256([]byte(hostile[:end-16-int(layout.Size)] + hostile[end-16:end]))
 		name := filepath.Join(dir, "hostile")
-		if err := os.WriteFile(name, append([]byte(body), sum[:]...), 0o644); err != nil {
+		if err := os.WriteFile(name, append([]byte(hostile[:end]), sum[:]...), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := exec.Command(weights, name).CombinedOutput(); err == nil ||

@@ -22,18 +22,19 @@
 // Integers are little-endian:
 //
 //	offset   bytes
-//	0        8   magic "EVWCKPT2"
+//	0        8   magic "EVWCKPT3"
 //	8        8   M, length of the manifest
 //	16       M   manifest, JSON (see Manifest)
 //	16+M     P   payload; Evenweave stores the encoding of package state
 //	16+M+P   8   P, length of the payload
-//	24+M+P   32  SHA-256 of all bytes before
+//	24+M+P   8   H, how many of the payload's first bytes the hash covers
+//	32+M+P   32  SHA-256 of the bytes up to 16+M+H, and of the 16 bytes before it
 //
-// The payload of format 2 is the encoding of package state: a head and then the image, which is the rest: as many bytes
-// as bytes 40 to 47 of the payload say. Each tensor of the manifest starts at its offset in the image, in row-major
-// order. So a program in any language needs a JSON parser and ten lines to get at the weights; for Go, see Load and the
-// example.
+// The payload is the encoding of package state: a head of H bytes and then the image, which is the rest. The head ends
+// with the SHA-256 of each MiB of the image (the last block may be shorter): so each byte is hashed once, and damage is
+// found block by block. Each tensor of the manifest starts at its offset in the image, in row-major order. So a program
+// in any language needs a JSON parser and ten lines to get at the weights; for Go, see Load and the example.
 //
-// Format 1 (float32 only, offsets in elements) was written by builds made before 27 November 2026, and is refused by
-// name.
+// Formats 1 (float32 only, offsets in elements) and 2 (a hash of all bytes) were written by builds made before 29
+// November 2026, and are refused by name.
 package checkpoint

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"log"
 	"os"
 
@@ -64,8 +63,6 @@ func train(ctx context.Context, dir string) (path string, err error) {
 		}
 	}
 	m := checkpoint.Manifest{Step: s.Step, Fingerprint: s.Fingerprint().String(), Tensors: checkpoint.Tensors(layout)}
-	return store.Save(ctx, m, func(w io.Writer) error {
-		_, err := state.Seal(s).WriteTo(w)
-		return err
-	})
+	of := state.Seal(s).Stream()
+	return store.Save(ctx, &m, of.Bytes, of.Image)
 }

@@ -10,19 +10,18 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"time"
-
-	"github.com/zeebo/xxh3"
 )
 
 // Format is the version of the file format that this package writes and reads.
-const Format = 2
+const Format = 3
 
 const (
-	magic       = "EVWCKPT2"
-	magicBefore = "EVWCKPT1"
+	magicOfAll  = "EVWCKPT" // then a digit, the format
+	magic       = magicOfAll + "3"
 	headerSize  = 16
-	trailerSize = 8 + sha256.Size
+	trailerSize = 16 + sha256.Size
 	maxManifest = 1 << 20 // bytes; decoded, a hostile one takes some 20 times as much
 )
 
@@ -57,50 +56,47 @@ func (m Manifest) validate() error {
 	return nil
 }
 
-// encode writes a whole file: header, manifest, what write produces, trailer. Since write may change the manifest, the
-// hash of the file, which begins with that, is made last, of what the file gives back: a checksum on the way out says
-// whether that is what was written.
-func encode(ctx context.Context, f File, m *Manifest, write func(io.Writer) error, buffer []byte) error {
-	head, err := m.head()
+// encode writes a whole file: header, manifest, the head of the payload, what rest produces, trailer. Since rest may
+// change the manifest, that is written again, and the hash is made last.
+func encode(ctx context.Context, f File, m *Manifest, head []byte, rest func(io.Writer) error) error {
+	before, err := m.head()
 	if err != nil {
 		return err
 	}
-	w := contextWriter{ctx, f}
-	if _, err := w.Write(head); err != nil {
+	w := &countingWriter{ctx: ctx, w: f}
+	if _, err := w.Write(append(bytes.Clone(before), head...)); err != nil {
 		return err
 	}
-	payload := &countingWriter{w: w, sum: xxh3.New()}
-	if err := write(payload); err != nil {
-		return err
+	if rest != nil {
+		if err := rest(w); err != nil {
+			return err
+		}
 	}
 	whole, err := m.head()
 	switch {
 	case err != nil:
 		return err
-	case len(whole) != len(head):
-		return fmt.Errorf("manifest of %d bytes, of %d after the payload: expected as many", len(head), len(whole))
-	case !bytes.Equal(whole, head):
+	case len(whole) != len(before):
+		return fmt.Errorf("manifest of %d bytes, of %d after the payload: expected as many", len(before), len(whole))
+	case !bytes.Equal(whole, before):
 		if _, err := f.WriteAt(whole, 0); err != nil {
 			return err
 		}
 	}
-	digest, again := sha256.New(), xxh3.New()
-	digest.Write(whole)
-	body := contextReader{ctx, io.NewSectionReader(f, int64(len(head)), payload.n)}
-	if _, err := io.CopyBuffer(io.MultiWriter(digest, again), body, buffer); err != nil {
-		return err
-	}
-	if again.Sum64() != payload.sum.Sum64() {
-		return errors.New("the file gives back other bytes than were written: the volume or this machine's memory is " +
-			"damaged")
-	}
-	trailer := binary.LittleEndian.AppendUint64(nil, uint64(payload.n))
-	digest.Write(trailer)
-	_, err = w.Write(digest.Sum(trailer))
+	trailer := binary.LittleEndian.AppendUint64(nil, uint64(w.n-int64(len(whole))))
+	trailer = binary.LittleEndian.AppendUint64(trailer, uint64(len(head)))
+	_, err = w.Write(append(trailer, hashOf(whole, head, trailer)...))
 	return err
 }
 
-const hashBuffer = 128 << 10
+// hashOf is the SHA-256 of a file.
+func hashOf(parts ...[]byte) []byte {
+	hash := sha256.New()
+	for _, p := range parts {
+		hash.Write(p)
+	}
+	return hash.Sum(nil)
+}
 
 // head is a file's header and manifest.
 func (m *Manifest) head() ([]byte, error) {
@@ -114,16 +110,19 @@ func (m *Manifest) head() ([]byte, error) {
 	return append(binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(manifest))), manifest...), nil
 }
 
+// countingWriter counts what it passes on, until ctx ends.
 type countingWriter struct {
+	ctx context.Context
 	w   io.Writer
 	n   int64
-	sum *xxh3.Hasher // of what was written; three times as fast as a CRC
 }
 
 func (c *countingWriter) Write(b []byte) (int, error) {
+	if err := context.Cause(c.ctx); err != nil {
+		return 0, err
+	}
 	n, err := c.w.Write(b)
 	c.n += int64(n)
-	_, _ = c.sum.Write(b[:n])
 	return n, err
 }
 
@@ -131,6 +130,7 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 type envelope struct {
 	head    []byte // header and manifest
 	payload int64  // bytes
+	covered int64  // by the hash: so many of the payload's first bytes
 	trailer [trailerSize]byte
 }
 
@@ -147,20 +147,22 @@ func unwrap(f io.ReadSeeker) (*envelope, error) {
 	if err := errors.Join(readAt(f, size-trailerSize, e.trailer[:]), readAt(f, 0, e.head)); err != nil {
 		return nil, err
 	}
-	if got := string(e.head[:len(magic)]); got == magicBefore {
-		return nil, fmt.Errorf("it has format 1, which this program does not read (it reads format %d): evaluate "+
-			"it, or go on from it, with the build that wrote it, made "+
-			"before 27 November 2026", Format)
-	} else if got != magic {
-		return nil, fmt.Errorf("starts with %q, expected %q: not a checkpoint of this format", got, magic)
+	switch format, ours := strings.CutPrefix(string(e.head[:len(magic)]), magicOfAll); {
+	case ours && (format == "1" || format == "2"):
+		return nil, fmt.Errorf("it has format %s, which this program does not read (it reads format %d): evaluate it, "+
+			"or go on from it, with the build that wrote it, made before 29 November 2026", format, Format)
+	case !ours || format != magic[len(magicOfAll):]:
+		return nil, fmt.Errorf("starts with %q, expected %q: not a checkpoint of this format", e.head[:len(magic)],
+			magic)
 	}
 	length := binary.LittleEndian.Uint64(e.head[len(magic):])
+	payload, covered := binary.LittleEndian.Uint64(e.trailer[:]), binary.LittleEndian.Uint64(e.trailer[8:])
 	rest := uint64(size - headerSize - trailerSize)
-	if length > maxManifest || length > rest || rest-length != binary.LittleEndian.Uint64(e.trailer[:]) {
+	if length > maxManifest || length > rest || rest-length != payload || covered > payload {
 		return nil, fmt.Errorf("the lengths within do not add up to the file's %d bytes: it was cut off or overwritten",
 			size)
 	}
-	e.payload = int64(rest - length)
+	e.payload, e.covered = int64(payload), int64(covered)
 	e.head = append(e.head, make([]byte, length)...)
 	_, err = io.ReadFull(f, e.head[headerSize:])
 	return e, err
@@ -172,11 +174,11 @@ func verify(ctx context.Context, f io.ReadSeeker) (m Manifest, p *payload, err e
 	if err != nil {
 		return m, nil, err
 	}
-	p = e.reader(contextReader{ctx, f})
-	if p.left == 0 {
+	r := contextReader{ctx, f}
+	if p = e.reader(r); e.covered == 0 {
 		err = p.check()
 	} else {
-		_, err = io.Copy(io.Discard, p)
+		_, err = io.CopyN(io.Discard, p, e.covered)
 	}
 	if err != nil {
 		return m, nil, err
@@ -184,7 +186,16 @@ func verify(ctx context.Context, f io.ReadSeeker) (m Manifest, p *payload, err e
 	if m, err = e.manifest(); err != nil {
 		return m, nil, err
 	}
-	if _, err := f.Seek(int64(len(e.head)), io.SeekStart); err != nil {
+	begin := int64(len(e.head))
+	if len(m.Tensors) > 0 || e.covered < e.payload {
+		if _, err := f.Seek(begin, io.SeekStart); err != nil {
+			return m, nil, err
+		}
+		if err := m.holds(io.LimitReader(r, e.payload), e.payload-e.covered); err != nil {
+			return m, nil, err
+		}
+	}
+	if _, err := f.Seek(begin, io.SeekStart); err != nil {
 		return m, nil, err
 	}
 	return m, e.reader(f), nil
@@ -194,14 +205,16 @@ func verify(ctx context.Context, f io.ReadSeeker) (m Manifest, p *payload, err e
 func (e *envelope) reader(r io.Reader) *payload {
 	hash := sha256.New()
 	hash.Write(e.head)
-	return &payload{r: r, left: e.payload, trailer: e.trailer, hash: hash}
+	return &payload{r: r, left: e.payload, covered: e.covered, trailer: e.trailer, hash: hash}
 }
 
-// A payload is hashed as it is read, after the header and the manifest. Its last bytes are given out only if the hash
-// is the file's: so a file that changes between two readings is noticed in the second.
+// The part of a payload that the file's hash covers is hashed as it is read, after the header and the manifest. Its
+// last bytes are given out only if the hash is the file's: so a file that changes between two readings is noticed in
+// the second. The rest is for the reader to compare with the hashes in that part.
 type payload struct {
 	r       io.Reader
 	left    int64
+	covered int64 // of it, and not hashed yet
 	trailer [trailerSize]byte
 	hash    hash.Hash
 }
@@ -210,29 +223,33 @@ func (p *payload) Read(b []byte) (int, error) {
 	if p.left == 0 {
 		return 0, io.EOF
 	}
-	n, err := p.r.Read(b[:min(int64(len(b)), p.left)])
-	p.hash.Write(b[:n])
-	p.left -= int64(n)
-	if p.left == 0 && n > 0 {
-		return p.last(n)
+	part := p.left
+	if p.covered > 0 {
+		part = p.covered
 	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
+	n, err := p.r.Read(b[:min(int64(len(b)), part)])
+	p.left -= int64(n)
+	if p.covered > 0 && n > 0 {
+		p.hash.Write(b[:n])
+		if p.covered -= int64(n); p.covered == 0 {
+			if err := p.check(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	switch {
+	case p.left == 0:
+		return n, nil
+	case err == io.EOF:
+		return n, io.ErrUnexpectedEOF
 	}
 	return n, err
 }
 
-func (p *payload) last(n int) (int, error) {
-	if err := p.check(); err != nil {
-		return 0, err
-	}
-	return n, nil
-}
-
-// check compares the hash of all that was read, and of the length behind it, with the one in the file.
+// check compares the hash with the one in the file.
 func (p *payload) check() error {
-	p.hash.Write(p.trailer[:8])
-	if found, expected := p.hash.Sum(nil), p.trailer[8:]; !bytes.Equal(found, expected) {
+	p.hash.Write(p.trailer[:trailerSize-sha256.Size])
+	if found, expected := p.hash.Sum(nil), p.trailer[trailerSize-sha256.Size:]; !bytes.Equal(found, expected) {
 		return &HashError{found, expected}
 	}
 	return nil
@@ -274,18 +291,6 @@ func (c contextReader) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return c.r.Read(b)
-}
-
-type contextWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (c contextWriter) Write(b []byte) (int, error) {
-	if err := context.Cause(c.ctx); err != nil {
-		return 0, err
-	}
-	return c.w.Write(b)
 }
 
 // DamagedError names a file that is no whole, readable checkpoint.

@@ -23,7 +23,6 @@ type FS interface {
 type File interface {
 	io.WriteCloser
 	io.WriterAt
-	io.ReaderAt
 	Sync() error // makes what was written durable
 }
 
@@ -33,7 +32,7 @@ type OS struct{}
 func (OS) Mkdir(dir string) error { return os.Mkdir(dir, 0o700) }
 
 func (OS) Create(name string) (File, error) {
-	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 func (OS) Open(name string) (io.ReadSeekCloser, error) {

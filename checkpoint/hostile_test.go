@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"evenweave/internal/state"
 )
 
 // sealed is a file whose lengths and hash are right, whatever it holds.
@@ -19,60 +21,93 @@ func sealed(manifest, payload string) []byte {
 	file := binary.LittleEndian.AppendUint64([]byte(magic), uint64(len(manifest)))
 	file = append(file, manifest+payload...)
 	file = binary.LittleEndian.AppendUint64(file, uint64(len(payload)))
+	file = binary.LittleEndian.AppendUint64(file, uint64(len(payload))) // so much the hash covers
 	sum := sha256.Sum256(file)
 	return append(file, sum[:]...)
 }
 
 func hostileManifests() map[string]string {
 	return map[string]string{
-		"negative shape":        `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[-1,-1]}]}`,
-		"zero in a shape":       `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[0,5]}]}`,
-		"shape overflows to 0":  `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[4294967296,4294967296]}]}`,
-		"shape overflows":       `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[3037000500,3037000500]}]}`,
-		"negative offset":       `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[1],"offset":-1}]}`,
-		"unknown type":          `{"format":2,"tensors":[{"name":"w","type":"complex","role":"trained","shape":[1]}]}`,
-		"unknown role":          `{"format":2,"tensors":[{"name":"w","type":"float32","role":"king","shape":[1]}]}`,
-		"hole":                  `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[1],"offset":8}]}`,
-		"nothing is trained":    `{"format":2,"tensors":[{"name":"w","type":"float32","role":"kept","shape":[1]}]}`,
-		"two of a name":         `{"format":2,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"w","type":"uint8","role":"trained","shape":[8],"offset":8}]}`,
-		"a tool's own, unknown": `{"format":2,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"evenweave/x","type":"uint8","role":"kept","shape":[8],"offset":8}]}`,
+		"negative shape":        `{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[-1,-1]}]}`,
+		"zero in a shape":       `{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[0,5]}]}`,
+		"shape overflows to 0":  `{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[4294967296,4294967296]}]}`,
+		"shape overflows":       `{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[3037000500,3037000500]}]}`,
+		"negative offset":       `{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[1],"offset":-1}]}`,
+		"unknown type":          `{"format":3,"tensors":[{"name":"w","type":"complex","role":"trained","shape":[1]}]}`,
+		"unknown role":          `{"format":3,"tensors":[{"name":"w","type":"float32","role":"king","shape":[1]}]}`,
+		"hole":                  `{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[1],"offset":8}]}`,
+		"nothing is trained":    `{"format":3,"tensors":[{"name":"w","type":"float32","role":"kept","shape":[1]}]}`,
+		"two of a name":         `{"format":3,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"w","type":"uint8","role":"trained","shape":[8],"offset":8}]}`,
+		"a tool's own, unknown": `{"format":3,"tensors":[{"name":"w","type":"uint8","role":"trained","shape":[8]},{"name":"evenweave/x","type":"uint8","role":"kept","shape":[8],"offset":8}]}`,
 		"too many exponents":    exponents("int32", 3),
 		"exponents of a type":   exponents("uint32", 2),
-		"sum overflows":         `{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[2],"offset":9223372036854775807}]}`,
-		"negative step":         `{"format":2,"step":-1}`,
-		"negative term":         `{"format":2,"term":-1}`,
-		"another format":        `{"format":1}`,
-		"a long manifest":       `{"format":2,"tensors":[` + strings.Repeat(`{},`, maxManifest/3) + `{}]}`,
+		"sum overflows":         `{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[2],"offset":9223372036854775807}]}`,
+		"negative step":         `{"format":3,"step":-1}`,
+		"negative term":         `{"format":3,"term":-1}`,
+		"another format":        `{"format":2}`,
+		"a long manifest":       `{"format":3,"tensors":[` + strings.Repeat(`{},`, maxManifest/3) + `{}]}`,
 	}
 }
 
 // exponents is the manifest of two blocks with so many exponents of a type.
 func exponents(dtype string, n int) string {
-	return fmt.Sprintf(`{"format":2,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[300]},`+
+	return fmt.Sprintf(`{"format":3,"tensors":[{"name":"w","type":"float32","role":"trained","shape":[300]},`+
 		`{"name":"evenweave/exponents","type":%q,"role":"kept","shape":[%d],"offset":1200}]}`, dtype, n)
 }
 
 func TestHostileManifestsAreRefused(t *testing.T) {
-	if _, _, err := verify(t.Context(), bytes.NewReader(sealed(`{"format":2}`, ""))); err != nil {
-		t.Fatal("the file that these are made of is broken:", err)
+	read := func(manifest string) (m Manifest, err error) {
+		e, err := unwrap(bytes.NewReader(sealed(manifest, "payload")))
+		if err == nil {
+			m, err = e.manifest()
+		}
+		return m, err
 	}
-	if _, _, err := verify(t.Context(), bytes.NewReader(sealed(exponents("int32", 2), ""))); err != nil {
-		t.Fatal("the right exponents are refused:", err)
+	for what, manifest := range map[string]string{"no tensors": `{"format":3}`, "exponents": exponents("int32", 2)} {
+		if _, err := read(manifest); err != nil {
+			t.Fatalf("%s: refused: %v", what, err)
+		}
 	}
 	for name, manifest := range hostileManifests() {
+		if m, err := read(manifest); err == nil {
+			t.Errorf("%s: accepted %+v", name, m)
+		}
 		if m, _, err := verify(t.Context(), bytes.NewReader(sealed(manifest, "payload"))); err == nil {
 			t.Errorf("%s: accepted %+v", name, m)
 		}
 	}
 }
 
-// A file of the format before is no damaged one: it is named, with what to do.
-func TestTheFormatBeforeIsNamed(t *testing.T) {
-	old := []byte(strings.Replace(string(sealed(`{"format":1}`, "payload")), magic, magicBefore, 1))
-	if _, _, err := verify(t.Context(), bytes.NewReader(old)); err == nil ||
-		!strings.Contains(err.Error(), "format 1") ||
-		!strings.Contains(err.Error(), "the build that wrote it") {
-		t.Errorf("got %v", err)
+// A file of a format before is no damaged one: it is named, with what to do.
+func TestFormatsBeforeAreNamed(t *testing.T) {
+	for _, format := range []string{"1", "2"} {
+		old := []byte(strings.Replace(string(sealed(`{"format":1}`, "payload")), magic, magicOfAll+format, 1))
+		if _, _, err := verify(t.Context(), bytes.NewReader(old)); err == nil ||
+			!strings.Contains(err.Error(), "format "+format) ||
+			!strings.Contains(err.Error(), "the build that wrote it") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// What the hash covers, and what a state's head vouches for, is all of the payload: a file whose hash covers less of
+// the state, or more, is refused, though all its hashes are right.
+func TestTheHashCoversTheHead(t *testing.T) {
+	of, m := content(7), manifest(7, 1)
+	for _, at := range []int{0, 10, len(of.Head) - 1, len(of.Head), len(of.Head) + 1, len(of.Head) + len(of.Image)} {
+		fs, whole := newMemFS(nil), []byte(payloadOf(7))
+		s := open(t, dir, Options{FS: fs})
+		path, err := s.Save(t.Context(), m, whole[:at], func(w io.Writer) error {
+			_, err := w.Write(whole[at:])
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = open(t, dir, Options{FS: fs}).Read(t.Context(), path)
+		if right := at == len(of.Head); (err == nil) != right {
+			t.Errorf("the hash covers %d of %d bytes, the head has %d: %v", at, len(whole), len(of.Head), err)
+		}
 	}
 }
 
@@ -90,7 +125,7 @@ func TestOptionalTensorsAreIgnored(t *testing.T) {
 // A file may change after it was verified: what is read then is not what the hash vouches for.
 func TestChangedAfterVerifying(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	whole := sealed(`{"format":2}`, strings.Repeat("payload", 1000))
+	whole := sealed(`{"format":3}`, strings.Repeat("payload", 1000))
 	if err := os.WriteFile(path, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +141,30 @@ func TestChangedAfterVerifying(t *testing.T) {
 	b := make([]byte, 7000)
 	if n, err := io.ReadFull(payload, b); err == nil || !strings.Contains(err.Error(), "SHA-256") {
 		t.Errorf("read %d bytes, %v", n, err)
+	}
+
+	here := t.TempDir()
+	s := open(t, here, Options{})
+	path = mustSave(t, s, 7, 1)
+	if whole, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	for i := len(whole) - trailerSize - len(payloadOf(7)); i < len(whole)-trailerSize; i++ {
+		_, payload, err := s.Read(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole[i] ^= 1
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if read, err := state.Read(payload, layout(), 16, nil); err == nil {
+			t.Errorf("byte %d was changed: read step %d", i, read.Step)
+		}
+		whole[i] ^= 1
+		if err := errors.Join(payload.Close(), os.WriteFile(path, whole, 0o600)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

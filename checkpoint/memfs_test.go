@@ -158,10 +158,6 @@ func (f *memFile) WriteAt(b []byte, at int64) (written int, err error) {
 	return written, err
 }
 
-func (f *memFile) ReadAt(b []byte, at int64) (int, error) {
-	return bytes.NewReader(f.n.data).ReadAt(b, at)
-}
-
 func (f *memFile) Sync() error {
 	return f.m.do(func() error { f.n.synced = bytes.Clone(f.n.data); return nil })
 }

@@ -12,7 +12,7 @@ func TestReadRange(t *testing.T) {
 	fs := newMemFS(rand.New(rand.NewPCG(1, 1)))
 	s := open(t, dir, Options{FS: fs})
 	path := mustSave(t, s, 5, 1)
-	whole := content(5)
+	whole := payloadOf(5)
 	for _, fresh := range []bool{false, true} {
 		if fresh {
 			s = open(t, dir, Options{FS: fs})

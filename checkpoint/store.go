@@ -27,7 +27,6 @@ type Store struct {
 
 	mu      sync.Mutex // one Save or Prune at a time
 	swept   int64      // term up to which the directory was made and swept; -1: none
-	buffer  []byte     // of Save
 	latest  string     // the file that the link points at; "": this store has not made it
 	pointed time.Time  // when it was made
 
@@ -68,15 +67,13 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Save writes a checkpoint whose payload is what write produces, and returns its path once it is durable. On an error
-// nothing is left of it, except that after a failed sync of the directory a whole file may be seen, or not.
-func (s *Store) Save(ctx context.Context, m Manifest, write func(io.Writer) error) (path string, err error) {
-	return s.SaveAs(ctx, &m, write)
-}
-
-// SaveAs is Save for a manifest that write may change, as far as its encoding keeps its length: the fingerprint of what
-// it writes, for one.
-func (s *Store) SaveAs(ctx context.Context, m *Manifest, write func(io.Writer) error) (path string, err error) {
+// Save writes a checkpoint and returns its path once it is durable. Its payload is head, then what rest writes; rest
+// may be nil. The file's hash covers manifest and head, which must say what the rest is: that of a state holds the
+// SHA-256 of each block. rest may change the manifest as far as its encoding keeps its length: the fingerprint of what
+// it writes, for one. On an error nothing is left, except that after a failed sync of the directory a whole file may be
+// seen, or not.
+func (s *Store) Save(ctx context.Context, m *Manifest, head []byte, rest func(io.Writer) error) (path string,
+	err error) {
 	if m.Step < 0 || m.Term < 0 {
 		return "", fmt.Errorf("checkpoint: step %d, term %d: neither can be negative", m.Step, m.Term)
 	}
@@ -84,7 +81,7 @@ func (s *Store) SaveAs(ctx context.Context, m *Manifest, write func(io.Writer) e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	path = filepath.Join(s.dir, fileName(m.Step, m.Term))
-	if err := s.save(ctx, path, m, write); err != nil {
+	if err := s.save(ctx, path, m, head, rest); err != nil {
 		return "", fmt.Errorf("checkpoint: saving step %d: %w%s; earlier checkpoints are untouched",
 			m.Step, err, s.hint(err))
 	}
@@ -109,7 +106,7 @@ func (s *Store) pointAtNewest(entries []Entry, err error) {
 	}
 }
 
-func (s *Store) save(ctx context.Context, path string, m *Manifest, write func(io.Writer) error) error {
+func (s *Store) save(ctx context.Context, path string, m *Manifest, head []byte, rest func(io.Writer) error) error {
 	if m.Term > s.swept {
 		if err := s.makeDir(s.dir); err != nil {
 			return err
@@ -119,10 +116,7 @@ func (s *Store) save(ctx context.Context, path string, m *Manifest, write func(i
 	}
 	temp := tempName(path)
 	err := s.writeFile(temp, func(f File) error {
-		if s.buffer == nil {
-			s.buffer = make([]byte, hashBuffer)
-		}
-		err := encode(ctx, f, m, write, s.buffer)
+		err := encode(ctx, f, m, head, rest)
 		if err == nil {
 			s.remember(path, f, *m) // a rename keeps size and time
 		}
@@ -289,8 +283,9 @@ func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
 }
 
 // Read verifies a checkpoint file wholly, unless this store has written or verified it and it is as it was, then
-// returns its manifest and its payload, for the caller to read and close. Reading the payload fails before its end if
-// it is not what was hashed. The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
+// returns its manifest and its payload, for the caller to read and close. Reading the payload fails if what Save took
+// as its head is not what was hashed; the rest is for the caller to compare with the hashes in it, as state.Read does.
+// The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
 func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	f, err := s.fs.Open(path)
 	if err != nil {

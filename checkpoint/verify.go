@@ -11,11 +11,11 @@ import (
 	"evenweave/internal/state"
 )
 
-// HashError says that the SHA-256 of a file, of all bytes before its last 32, is not the one in it.
+// HashError says that the SHA-256 of a file, which covers all but the tensors, is not the one in it.
 type HashError struct{ Found, Expected []byte }
 
 func (e *HashError) Error() string {
-	return fmt.Sprintf("SHA-256 is %x, expected %x", e.Found, e.Expected)
+	return fmt.Sprintf("SHA-256 of what is before and after the tensors is %x, expected %x", e.Found, e.Expected)
 }
 
 // BlockError names a damaged block of the tensors.
@@ -48,11 +48,9 @@ func Verify(ctx context.Context, path string) (Manifest, error) {
 		return Manifest{}, &DamagedError{path, err}
 	}
 	defer f.Close()
-	m, payload, err := verify(ctx, f)
+	m, _, err := verify(ctx, f)
 	if err == nil {
-		err = errors.Join(m.named(path), m.holds(payload))
-	} else if errors.As(err, new(*HashError)) {
-		err = locate(ctx, f, err)
+		err = m.named(path)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -72,11 +70,15 @@ func (m Manifest) named(path string) error {
 	return nil
 }
 
-// holds checks a payload against the manifest.
-func (m Manifest) holds(payload io.Reader) error {
+// holds checks a payload against the manifest, and each block of its tensors, the image, against the hashes before it.
+func (m Manifest) holds(payload io.Reader, image int64) error {
 	layout, err := m.Layout()
 	if err != nil {
-		return err
+		return fmt.Errorf("manifest: %w", err)
+	}
+	if image != layout.Size {
+		return fmt.Errorf("the hash covers all but %d bytes of the payload, expected %d: those of the tensors", image,
+			layout.Size)
 	}
 	step, wrong := state.Verify(payload, layout)
 	if len(wrong) == 0 && step != m.Step {
@@ -88,31 +90,6 @@ func (m Manifest) holds(payload io.Reader) error {
 		}
 	}
 	return errors.Join(wrong...)
-}
-
-// locate says where a file is damaged whose SHA-256 is wrong: in which blocks of the tensors, if its table of their
-// hashes can be found.
-func locate(ctx context.Context, f io.ReadSeeker, damage error) error {
-	e, err := unwrap(f)
-	if err != nil {
-		return errors.Join(damage, err)
-	}
-	m, err := e.manifest()
-	if err != nil {
-		return errors.Join(damage, err)
-	}
-	if err := m.holds(io.LimitReader(contextReader{ctx, f}, e.payload)); err != nil {
-		return errors.Join(damage, err)
-	}
-	return fmt.Errorf("%w; all blocks of the tensors are whole: the damage is in the %d bytes before them, or in the "+
-		"last %d bytes", damage, int64(len(e.head))+e.payload-m.imageSize(), trailerSize)
-}
-
-func (m Manifest) imageSize() int64 {
-	if layout, err := m.Layout(); err == nil {
-		return layout.Size
-	}
-	return 0
 }
 
 // manifest decodes and checks the manifest in a file's head.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,10 +25,8 @@ func TestVerifyNamesTheDamage(t *testing.T) {
 	s := state.New(layout, 16)
 	s.Step = 7
 	m := Manifest{Step: 7, Term: 1, Tensors: Tensors(layout)}
-	path, err := open(t, dir, Options{}).Save(t.Context(), m, func(w io.Writer) error {
-		_, err := state.Seal(s).WriteTo(w)
-		return err
-	})
+	of := state.Seal(s).Stream()
+	path, err := open(t, dir, Options{}).Save(t.Context(), &m, of.Bytes, of.Image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +57,7 @@ func TestVerifyNamesTheDamage(t *testing.T) {
 		if named := errors.As(err, &block) && block.Tensor == "w"; within && !named {
 			t.Fatalf("byte %d of the tensors flipped: %v", i-image, err)
 		}
-		if i >= len(whole)-sha256.Size && !strings.Contains(err.Error(), "all blocks of the tensors are whole") {
+		if i >= len(whole)-sha256.Size && !strings.Contains(err.Error(), "before and after the tensors") {
 			t.Fatalf("byte %d of the hash flipped: %v", i, err)
 		}
 	}
@@ -79,10 +76,7 @@ func TestVerifyNamesTheDamage(t *testing.T) {
 		t.Errorf("a copy: %v", err)
 	}
 	m.Step = 9 // whole, and not what its manifest promises
-	wrong, err := open(t, dir, Options{}).Save(t.Context(), m, func(w io.Writer) error {
-		_, err := state.Seal(s).WriteTo(w)
-		return errors.Join(err, func() error { _, err := w.Write([]byte("more")); return err }())
-	})
+	wrong, err := open(t, dir, Options{}).Save(t.Context(), &m, of.Bytes, of.Image)
 	if err != nil {
 		t.Fatal(err)
 	}

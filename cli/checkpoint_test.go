@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,12 +36,10 @@ func savedRun(t *testing.T, steps ...int64) (dir string, paths []string) {
 	for _, step := range steps {
 		s := state.New(layout, 100)
 		s.Step, s.Image[0] = step, byte(step)
-		path, err := store.Save(t.Context(), checkpoint.Manifest{Task: "tiny", Job: "a job", Step: step, Term: 2,
-			Spec: spec, WeightsSHA256: fmt.Sprintf("%064d", step), Tensors: checkpoint.Tensors(layout)},
-			func(w io.Writer) error {
-				_, err := state.Seal(s).WriteTo(w)
-				return err
-			})
+		of := state.Seal(s).Stream()
+		path, err := store.Save(t.Context(), &checkpoint.Manifest{Task: "tiny", Job: "a job", Step: step, Term: 2,
+			Spec: spec, WeightsSHA256: fmt.Sprintf("%064d", step), Tensors: checkpoint.Tensors(layout)}, of.Bytes,
+			of.Image)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +130,7 @@ func TestCheckpointShow(t *testing.T) {
 		}
 	}
 	ends(t, exitUsage, "checkpoint", "show", "a", "b")
-	flip(t, paths[0], 41)
+	flip(t, paths[0], 49)
 	if _, why := ends(t, exitFailed, "checkpoint", "show", paths[0]); !strings.Contains(why, "block 1 of 1") {
 		t.Error(why)
 	}
@@ -146,8 +143,8 @@ func TestCheckpointVerify(t *testing.T) {
 	if strings.Count(out, "ok ") != 3 {
 		t.Errorf("%s", out)
 	}
-	flip(t, paths[1], 41)  // of the tensors
-	flip(t, paths[2], 120) // of what is before them
+	flip(t, paths[1], 49)  // of the tensors
+	flip(t, paths[2], 140) // of what is before them
 	out, why := ends(t, exitFailed, "checkpoint", "verify", "--dir", dir, "-o", "json")
 	got := lines(t, out)
 	if len(got) != 3 || !strings.Contains(why, "2 of 3 checkpoints cannot be used") {

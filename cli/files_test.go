@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"io"
 	"testing"
 
 	"evenweave/checkpoint"
@@ -54,11 +53,9 @@ func zeroes(t *testing.T, task string, more, samples int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := store.Save(t.Context(), checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(promised)},
-		func(w io.Writer) error {
-			_, err := state.Seal(state.New(held, samples)).WriteTo(w)
-			return err
-		})
+	of := state.Seal(state.New(held, samples)).Stream()
+	path, err := store.Save(t.Context(), &checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(promised)},
+		of.Bytes, of.Image)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,10 +42,7 @@ func (a *archive) write(ctx context.Context, j job.Job, term int64, s state.Stre
 		Term: term, Fingerprint: state.Fingerprint{}.String(), WeightsSHA256: strings.Repeat("0", 2*sha256.Size),
 		Tensors: checkpoint.Tensors(a.layout), Created: time.Now().UTC(), Complete: s.Step == j.Spec.TotalSteps(),
 	}
-	path, err := a.SaveAs(ctx, &m, func(w io.Writer) error {
-		if _, err := w.Write(s.Bytes); err != nil {
-			return err
-		}
+	path, err := a.Save(ctx, &m, s.Bytes, func(w io.Writer) error {
 		if a.digest == nil {
 			a.digest = state.NewDigest(a.layout)
 		}

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -43,10 +42,8 @@ func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Save(t.Context(), checkpoint.Manifest{Job: "mine", Step: 5}, func(w io.Writer) error {
-		_, err := w.Write([]byte("state"))
-		return err
-	}); err != nil {
+	if _, err := store.Save(t.Context(), &checkpoint.Manifest{Job: "mine", Step: 5}, []byte("state"),
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	leads := func() cluster.View { return cluster.View{Job: &job.Job{UUID: "mine"}} }

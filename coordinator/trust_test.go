@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"testing"
@@ -369,7 +368,7 @@ func TestTheLoopWaitsForNoDisk(t *testing.T) {
 	var last checkpoint.Entry
 	for step := int64(10); step <= 20; step += 10 {
 		m := checkpoint.Manifest{Step: step}
-		path, err := store.Save(t.Context(), m, func(io.Writer) error { return nil })
+		path, err := store.Save(t.Context(), &m, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

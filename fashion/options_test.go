@@ -1,7 +1,6 @@
 package fashion
 
 import (
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -30,10 +29,8 @@ func saved(t *testing.T, tensors []evenweave.Tensor) string {
 		}
 	}
 	m := checkpoint.Manifest{Tensors: checkpoint.Tensors(layout), WeightsSHA256: "ab"}
-	path, err := store.Save(t.Context(), m, func(w io.Writer) error {
-		_, err := state.Seal(s).WriteTo(w)
-		return err
-	})
+	of := state.Seal(s).Stream()
+	path, err := store.Save(t.Context(), &m, of.Bytes, of.Image)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package gomlx
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"path/filepath"
 
 	"evenweave/checkpoint"
@@ -30,10 +29,7 @@ func Save(ctx context.Context, m *Model, dir string) (string, error) {
 	}
 	digest := state.NewDigest(layout)
 	_, _ = digest.Write(s.Image) // never fails
-	return store.Save(ctx, checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(layout),
-		WeightsSHA256: digest.WeightsSHA256()},
-		func(w io.Writer) error {
-			_, err := state.Seal(s).WriteTo(w)
-			return err
-		})
+	of := state.Seal(s).Stream()
+	return store.Save(ctx, &checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(layout),
+		WeightsSHA256: digest.WeightsSHA256()}, of.Bytes, of.Image)
 }

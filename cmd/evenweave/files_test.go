@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"image"
 	"image/png"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,10 +29,8 @@ func zeroes(t *testing.T, classes string) string {
 		t.Fatal(err)
 	}
 	m := checkpoint.Manifest{Spec: json.RawMessage(spec), Tensors: checkpoint.Tensors(layout)}
-	path, err := store.Save(t.Context(), m, func(w io.Writer) error {
-		_, err := state.Seal(state.New(layout, 100)).WriteTo(w)
-		return err
-	})
+	of := state.Seal(state.New(layout, 100)).Stream()
+	path, err := store.Save(t.Context(), &m, of.Bytes, of.Image)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package interoptest
 import (
 	"encoding/hex"
 	"encoding/json"
-	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -25,10 +24,8 @@ func TestSafetensors(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := checkpoint.Manifest{Task: "mixed", Step: 7, WeightsSHA256: "ab12", Tensors: checkpoint.Tensors(s.Layout)}
-	if _, err := store.Save(t.Context(), m, func(w io.Writer) error {
-		_, err := state.Seal(s).WriteTo(w)
-		return err
-	}); err != nil {
+	of := state.Seal(s).Stream()
+	if _, err := store.Save(t.Context(), &m, of.Bytes, of.Image); err != nil {
 		t.Fatal(err)
 	}
 	for _, all := range []bool{false, true} {
