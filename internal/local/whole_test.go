@@ -131,7 +131,8 @@ func anyOf[E progress.Event](E) bool { return true }
 // the one before until they see it, and what a test changes then meets them on the way.
 func together(t *testing.T, e *events, workers int) {
 	t.Helper()
-	await(t, e, fmt.Sprintf("a step of %d workers", workers), func(s progress.Step) bool { return s.Workers == workers })
+	what := fmt.Sprintf("a step of %d workers", workers)
+	await(t, e, what, func(s progress.Step) bool { return s.Workers == workers })
 }
 
 // tinyTask is the tiny model as a coordinator uses it: its evaluation of a state is the first weight.
