@@ -254,24 +254,33 @@ func TestDocumentedProgramReadsACheckpoint(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	whole := read(t, path)
+	image := len(whole) - 48 - int(layout.Size)
+	flipped := func(i int) string { return whole[:i] + string(whole[i]^1) + whole[i+1:] }
+	// sealed has the hash that it should have if it covered what is before the last n bytes of the payload
+	sealed := func(file string, n int) string {
+		end := len(file) - sha256.Size
+		sum := sha256.Sum256([]byte(file[:end-16-n] + file[end-16:end]))
+		return file[:end] + string(sum[:])
+	}
+	length := int(binary.LittleEndian.Uint64([]byte(whole[8:])))
 	for _, hostile := range []string{
-		strings.Replace(whole, `"shape":[2,2]`, `"shape":[9,9]`, 1),
-		strings.Replace(whole, `"shape":[2,2]`, `"shape":[2,-2]`, 1),
-		strings.Replace(whole, `"offset":16`, `"offset":20`, 1),
-		strings.Replace(whole, `"offset":16`, `"offset":-4`, 1),
-		whole[:8] + strings.Repeat("\xff", 8) + whole[16:],
-		whole[:len(whole)-40] + strings.Repeat("\xff", 8) + whole[len(whole)-32:], // how much the hash covers
-		whole[:len(whole)-40] + strings.Repeat("\x00", 8) + whole[len(whole)-32:],
+		sealed(strings.Replace(whole, `"shape":[2,2]`, `"shape":[9,9]`, 1), int(layout.Size)),
+		sealed(strings.Replace(whole, `"shape":[2,2]`, `"shape":[2,-2]`, 1), int(layout.Size)),
+		sealed(strings.Replace(whole, `"offset":16`, `"offset":20`, 1), int(layout.Size)),
+		sealed(strings.Replace(whole, `"offset":16`, `"offset":-4`, 1), int(layout.Size)),
+		sealed(whole[:8]+strings.Repeat("\xff", 8)+whole[16:], int(layout.Size)),
+		// how much the hash covers
+		sealed(whole[:len(whole)-40]+strings.Repeat("\xff", 8)+whole[len(whole)-32:], int(layout.Size)),
+		sealed(whole[:len(whole)-40]+strings.Repeat("\x00", 8)+whole[len(whole)-32:], len(whole)-48-16-length),
+		flipped(image - 1), flipped(image), flipped(len(whole) - 48), flipped(20), flipped(len(whole) - 1),
 	} {
-		end := len(hostile) - sha256.Size
-		sum := sha256.Sum256([]byte(hostile[:end-16-int(layout.Size)] + hostile[end-16:end]))
 		name := filepath.Join(dir, "hostile")
-		if err := os.WriteFile(name, append([]byte(hostile[:end]), sum[:]...), 0o644); err != nil {
+		if err := os.WriteFile(name, []byte(hostile), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := exec.Command(weights, name).CombinedOutput(); err == nil ||
 			strings.Contains(string(out), "panic") || hostile == whole {
-			t.Errorf("a hostile checkpoint: %v\n%s", err, out)
+			t.Errorf("a hostile checkpoint: %v\n%.300s", err, out)
 		}
 	}
 	out, err := exec.Command(weights, path).CombinedOutput()

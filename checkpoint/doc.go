@@ -33,7 +33,7 @@
 // The payload is the encoding of package state: a head of H bytes and then the image, which is the rest. The head ends
 // with the SHA-256 of each MiB of the image (the last block may be shorter): so each byte is hashed once, and damage is
 // found block by block. Each tensor of the manifest starts at its offset in the image, in row-major order. So a program
-// in any language needs a JSON parser and ten lines to get at the weights; for Go, see Load and the example.
+// in any language needs a JSON parser and a few lines to get at the weights; for Go, see Load and the example.
 //
 // Formats 1 (float32 only, offsets in elements) and 2 (a hash of all bytes) were written by builds made before 29
 // November 2026, and are refused by name.

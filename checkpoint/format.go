@@ -50,7 +50,7 @@ func (m Manifest) validate() error {
 	if m.Step < 0 || m.Epoch < 0 || m.Term < 0 {
 		return fmt.Errorf("manifest: step %d, epoch %d, term %d: expected none below 0", m.Step, m.Epoch, m.Term)
 	}
-	if _, err := m.Layout(); err != nil && len(m.Tensors) > 0 {
+	if _, err := m.Layout(); err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
 	return nil
@@ -64,13 +64,13 @@ func encode(ctx context.Context, f File, m *Manifest, head []byte, rest func(io.
 		return err
 	}
 	w := &countingWriter{ctx: ctx, w: f}
-	if _, err := w.Write(append(bytes.Clone(before), head...)); err != nil {
-		return err
-	}
-	if rest != nil {
-		if err := rest(w); err != nil {
+	for _, p := range [][]byte{before, head} {
+		if _, err := w.Write(p); err != nil {
 			return err
 		}
+	}
+	if err := rest(w); err != nil {
+		return err
 	}
 	whole, err := m.head()
 	switch {
@@ -158,7 +158,7 @@ func unwrap(f io.ReadSeeker) (*envelope, error) {
 	length := binary.LittleEndian.Uint64(e.head[len(magic):])
 	payload, covered := binary.LittleEndian.Uint64(e.trailer[:]), binary.LittleEndian.Uint64(e.trailer[8:])
 	rest := uint64(size - headerSize - trailerSize)
-	if length > maxManifest || length > rest || rest-length != payload || covered > payload {
+	if length > maxManifest || length > rest || rest-length != payload || covered < 1 || covered > payload {
 		return nil, fmt.Errorf("the lengths within do not add up to the file's %d bytes: it was cut off or overwritten",
 			size)
 	}
@@ -175,30 +175,21 @@ func verify(ctx context.Context, f io.ReadSeeker) (m Manifest, p *payload, err e
 		return m, nil, err
 	}
 	r := contextReader{ctx, f}
-	if p = e.reader(r); e.covered == 0 {
-		err = p.check()
-	} else {
-		_, err = io.CopyN(io.Discard, p, e.covered)
-	}
-	if err != nil {
+	if _, err := io.CopyN(io.Discard, e.reader(r), e.covered); err != nil {
 		return m, nil, err
 	}
 	if m, err = e.manifest(); err != nil {
 		return m, nil, err
 	}
 	begin := int64(len(e.head))
-	if len(m.Tensors) > 0 || e.covered < e.payload {
-		if _, err := f.Seek(begin, io.SeekStart); err != nil {
-			return m, nil, err
-		}
-		if err := m.holds(io.LimitReader(r, e.payload), e.payload-e.covered); err != nil {
-			return m, nil, err
-		}
-	}
 	if _, err := f.Seek(begin, io.SeekStart); err != nil {
 		return m, nil, err
 	}
-	return m, e.reader(f), nil
+	if err := m.holds(io.LimitReader(r, e.payload), e.payload-e.covered); err != nil {
+		return m, nil, err
+	}
+	_, err = f.Seek(begin, io.SeekStart)
+	return m, e.reader(f), err
 }
 
 // reader reads the payload from r, which is at its beginning.

@@ -67,11 +67,11 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// Save writes a checkpoint and returns its path once it is durable. Its payload is head, then what rest writes; rest
-// may be nil. The file's hash covers manifest and head, which must say what the rest is: that of a state holds the
-// SHA-256 of each block. rest may change the manifest as far as its encoding keeps its length: the fingerprint of what
-// it writes, for one. On an error nothing is left, except that after a failed sync of the directory a whole file may be
-// seen, or not.
+// Save writes a checkpoint and returns its path once it is durable. Its payload is a state: head, then what rest
+// writes, the image. The file's hash covers manifest and head, which holds the SHA-256 of each block of the image. rest
+// may change the manifest as far as its encoding keeps its length: the fingerprint of what it writes, for one. On an
+// error nothing is left, except that after a failed sync of the directory a whole file may be seen, or not. What is
+// written and synced is not read back: it is taken for valid while its size and time stay.
 func (s *Store) Save(ctx context.Context, m *Manifest, head []byte, rest func(io.Writer) error) (path string,
 	err error) {
 	if m.Step < 0 || m.Term < 0 {

@@ -118,9 +118,6 @@ func Load(ctx context.Context, path string) (c *Checkpoint, err error) {
 	if err != nil {
 		return nil, &DamagedError{path, err}
 	}
-	if s.Step != m.Step {
-		return nil, &DamagedError{path, fmt.Errorf("its state is of step %d, its manifest of step %d", s.Step, m.Step)}
-	}
 	return &Checkpoint{m, s.State}, nil
 }
 

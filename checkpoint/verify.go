@@ -74,7 +74,7 @@ func (m Manifest) named(path string) error {
 func (m Manifest) holds(payload io.Reader, image int64) error {
 	layout, err := m.Layout()
 	if err != nil {
-		return fmt.Errorf("manifest: %w", err)
+		return err
 	}
 	if image != layout.Size {
 		return fmt.Errorf("the hash covers all but %d bytes of the payload, expected %d: those of the tensors", image,

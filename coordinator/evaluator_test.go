@@ -116,7 +116,7 @@ func TestWaitingEvaluationsAreBounded(t *testing.T) {
 		if step%5 != 0 {
 			continue
 		}
-		path, err := c.archive.Save(t.Context(), &checkpoint.Manifest{Step: step}, nil, nil)
+		path, err := c.archive.Save(t.Context(), &checkpoint.Manifest{Step: step}, nil, nothing)
 		if err != nil {
 			t.Fatal(err)
 		}

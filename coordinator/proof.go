@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -29,7 +30,16 @@ type proofs struct {
 type usedWorld struct {
 	job.World
 	peers  map[job.Peer]bool
-	agreed bool // on one state, one of its members has said: no step that only an earlier world has reached counts
+	agreed bool  // on one state, one of its members has said: no step that only an earlier world has reached counts
+	begun  int64 // the step that most of it had reached when most had said so; -1: they have not
+}
+
+// agrees takes how many members say that this world has agreed on one state, and the step that they have reached.
+func (w *usedWorld) agrees(n int, step int64) {
+	w.agreed = w.agreed || n > 0
+	if w.begun < 0 && 2*n > w.Size() {
+		w.begun = step
+	}
 }
 
 func newProofs() *proofs {
@@ -54,6 +64,17 @@ func (p *proofs) of(generation int64) *usedWorld {
 	return &usedWorld{}
 }
 
+// last is the last step that a generation can have agreed on: a later one went on from there. So the word of a world
+// counts for what it has computed, and not for what its members say when the job has gone on without them.
+func (p *proofs) last(generation int64) int64 {
+	for _, w := range p.worlds {
+		if w.Generation > generation && w.begun >= 0 {
+			return w.begun
+		}
+	}
+	return math.MaxInt64
+}
+
 // enter takes a newer world.
 func (p *proofs) enter(w job.World, now time.Time) {
 	if last, ok := p.present(); ok && last.Generation >= w.Generation {
@@ -63,7 +84,7 @@ func (p *proofs) enter(w job.World, now time.Time) {
 	for _, peer := range w.Peers {
 		peers[peer] = true
 	}
-	p.worlds = append(p.worlds, &usedWorld{World: w, peers: peers})
+	p.worlds = append(p.worlds, &usedWorld{World: w, peers: peers, begun: -1})
 	if len(p.worlds) > maxWorlds {
 		p.worlds = slices.Delete(p.worlds, 0, 1)
 	}
@@ -110,7 +131,7 @@ func (p *proofs) count(claims []claim) {
 	votes, voted := map[state]int{}, map[vote]bool{}
 	for _, c := range claims {
 		w := p.of(c.held.Generation)
-		if !w.peers[job.Peer{ID: c.member, Address: c.address}] {
+		if !w.peers[job.Peer{ID: c.member, Address: c.address}] || c.held.Step > p.last(c.held.Generation) {
 			continue
 		}
 		s := state{c.held.Step, c.held.Generation, string(c.held.Sha256)}
@@ -170,11 +191,10 @@ func (p *proofs) quorum(n, reporting int, now time.Time) bool {
 func (p *proofs) committed(w *usedWorld, steps []int64, now time.Time) int64 {
 	present, _ := p.present()
 	slices.Sort(steps)
-	for i := len(steps) - 1; i >= 0; i-- {
-		n := len(steps) - i // have reached it
-		if 2*n > w.Size() || w.Generation == present.Generation && p.quorum(n, len(steps), now) {
-			return steps[i]
-		}
+	if n := len(steps) - w.Size()/2 - 1; n >= 0 {
+		return steps[n]
+	} else if len(steps) > 0 && w.Generation == present.Generation && !p.waiting(now) {
+		return steps[0]
 	}
 	return -1
 }

@@ -109,21 +109,26 @@ func (r *roster) fact(s *proto.Status) policy.Report {
 	return report
 }
 
-// committed is the newest step that so many members of the present world have reached that they decide; -1: none. Until
-// it has agreed on a state, the worlds before it decide, too: their members finish a step, or many, before they enter
-// the present one, and what one that joins has is no word against those steps.
+// committed is the newest step that so many members of the present world have reached that they decide; -1: none. After
+// a planned change the world before decides, too, until the present one has agreed on a state: its members finish a
+// step, or many, before they enter, and what one that joins has is no word against those steps.
 func (r *roster) committed(now time.Time) int64 {
 	newest := int64(-1)
 	for _, w := range slices.Backward(r.proofs.worlds) {
 		var steps []int64
+		agree := 0
 		for id, s := range r.statuses {
 			if w.peers[job.Peer{ID: id, Address: r.followers[id].address}] {
 				steps = append(steps, s.Step)
-				w.agreed = w.agreed || s.Agreed >= w.Generation
+				if s.Agreed >= w.Generation {
+					agree++
+				}
 			}
 		}
-		newest = max(newest, r.proofs.committed(w, steps, now))
-		if w.agreed {
+		step := r.proofs.committed(w, steps, now)
+		newest = max(newest, step)
+		w.agrees(agree, step)
+		if w.agreed || w.Since == w.Generation {
 			break
 		}
 	}
@@ -171,7 +176,9 @@ func (r *roster) witnessed(member string, commits []*proto.Commit) []*proto.Comm
 	for _, c := range commits {
 		switch {
 		case r.proofs.used(c.Generation, member, r.followers[member].address):
-			out = append(out, c)
+			if c.Step <= r.proofs.last(c.Generation) {
+				out = append(out, c)
+			}
 		case c.Generation > present.Generation || r.proofs.unknown(c.Generation):
 			ahead = append(ahead, c)
 		}

@@ -59,6 +59,9 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 			continue
 		}
 		payload, err := s.store.ReadRange(stream.Context(), e.Path, r.Offset, r.Length)
+		if ended := stream.Context().Err(); err != nil && ended != nil {
+			return status.FromContextError(ended).Err()
+		}
 		if err != nil {
 			s.log.Warn("damaged checkpoint skipped", "path", e.Path, "err", err)
 			continue

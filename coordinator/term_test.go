@@ -94,9 +94,9 @@ func leading(t *testing.T, members ...string) (*term, *eventLog) {
 	return one, events
 }
 
-// enter makes these members the world, each followed at its address.
+// enter makes these members the world, each followed at its address, by a planned change.
 func (t *term) enter(generation int64, ids ...string) {
-	w := job.World{Job: "job", Generation: generation, Since: generation}
+	w := job.World{Job: "job", Generation: generation, Since: max(1, generation-1)}
 	for _, id := range ids {
 		t.members.followers[id] = follower{address: id + ":1"}
 		w.Peers = append(w.Peers, job.Peer{ID: id, Address: id + ":1"})

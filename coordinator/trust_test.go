@@ -164,6 +164,15 @@ func TestStepsCountBeforeTheNextWorldAgrees(t *testing.T) {
 	one.enter(3, "a")
 	committed("b is gone, and was half of the world that had agreed", 1000)
 
+	one, _ = leading(t)
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 40})
+	one.enter(2, "b", "c")
+	one.members.view.World.Since, one.members.proofs.worlds[1].Since = 2, 2 // a was lost: it computes no more steps
+	one.says(t, &proto.Status{Member: "b", Generation: 2, Step: 40})
+	one.says(t, &proto.Status{Member: "c", Generation: 2, Step: 40})
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 1000})
+	committed("one that was alone before it was lost", 40)
+
 	one, _ = three(t)
 	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 41})
 	one.enter(2, "a", "d", "e")
@@ -219,6 +228,41 @@ func TestAStateOfAWorldThatIsGone(t *testing.T) {
 		if _, step, _, ok := one.saver.offer(now); ok {
 			t.Errorf("step %d is saved, whose holders differ", step)
 		}
+	}
+}
+
+// A world proves the states that it has computed: one that was alone once, and is left out, proves none of a step that
+// the others have reached without it.
+func TestAWorldThatIsOverProvesNoNewStates(t *testing.T) {
+	one, _ := leading(t)
+	one.saver.busy = true
+	one.says(t, &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: 40})
+	one.enter(2, "b", "c")
+	one.says(t, &proto.Status{Member: "b", Generation: 2, Agreed: 2, Step: 42})
+	one.says(t, &proto.Status{Member: "c", Generation: 2, Agreed: 2, Step: 45})
+	one.saver.busy = false
+	later := time.Now().Add(2 * reportWait)
+	claims := func(step int64) (taken int64) {
+		one.members.statuses["a"] = &proto.Status{Member: "a", Generation: 1, Agreed: 1, Step: step,
+			Due: []*proto.HeldState{heldState(step, "x", 1)}}
+		_, taken, _, ok := one.saver.offer(later)
+		if !ok {
+			return -1
+		}
+		return taken
+	}
+	for _, id := range []string{"b", "c"} {
+		one.members.statuses[id].Step = 100
+	}
+	if step := claims(50); step >= 0 {
+		t.Errorf("step %d is taken from one whose world ended at step 42 or before", step)
+	}
+	forged := []*proto.Commit{{Step: 42, Generation: 1}, {Step: 43, Generation: 1}}
+	if kept := one.members.witnessed("a", forged); len(kept) != 1 || kept[0].Step != 42 {
+		t.Errorf("of its commits of step 42 and 43 these are kept: %v", kept)
+	}
+	if step := claims(40); step != 40 {
+		t.Errorf("step 40, which its world had reached, is not taken: %d", step)
 	}
 }
 
@@ -368,7 +412,7 @@ func TestTheLoopWaitsForNoDisk(t *testing.T) {
 	var last checkpoint.Entry
 	for step := int64(10); step <= 20; step += 10 {
 		m := checkpoint.Manifest{Step: step}
-		path, err := store.Save(t.Context(), &m, nil, nil)
+		path, err := store.Save(t.Context(), &m, nil, nothing)
 		if err != nil {
 			t.Fatal(err)
 		}
