@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"slices"
+	"testing"
 	"time"
 
 	"evenweave/internal/job"
@@ -17,9 +18,10 @@ type ring struct {
 }
 
 type round struct {
-	claims []*claim // by rank; nil until it has contributed
-	given  int      // of them
-	summed bool
+	claims  []*claim // by rank; nil until it has contributed
+	given   int      // of them
+	summed  bool
+	checked bool // an opening: what it chose is right
 }
 
 // claim is what a rank contributes: (step, fingerprint) when opening, the step's gradient (of that state) and flags
@@ -335,20 +337,9 @@ func (x *session) opened(this *round) {
 			m.unproved = false
 			s.caughtUp++
 		}
-		for _, other := range s.members {
-			y := other.session
-			inside := y != nil && y.ring == x.ring && x.ring.sessions[y.rank] == y &&
-				!s.indexOf(x.world).fresh[other.id]
-			reachable := s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo() &&
-				other.current()
-			// one more: it may have taken the next step already
-			if (inside || reachable) && other.stateStep() > c.Step+1 && !s.deceived {
-				s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step,
-					other.id, other.step)
-			}
-		}
-		if c.Step < newest && !s.deceived {
-			s.broken("g=%d opens with step %d, below the durable step %d", x.world.Generation, c.Step, newest)
+		if !this.checked { // the other ranks take the same, perhaps only after a newer world has gone on from it
+			this.checked = true
+			x.check(c, newest)
 		}
 		m.verify()
 		m.agree(x.world)
@@ -369,6 +360,25 @@ func (x *session) opened(this *round) {
 		x.open()
 	default:
 		m.fetch(x, c, x.open)
+	}
+}
+
+// check says whether a generation may open with this choice; newest is a durable step that it must not go below.
+func (x *session) check(c policy.Choice, newest int64) {
+	s := x.m.sim
+	for _, other := range s.members {
+		y := other.session
+		inside := y != nil && y.ring == x.ring && x.ring.sessions[y.rank] == y && !s.indexOf(x.world).fresh[other.id]
+		reachable := s.chaos.tame && s.poisoned == 0 && !other.faulty && !other.dead && !other.letGo() &&
+			other.current()
+		// one more: it may have taken the next step already
+		if (inside || reachable) && other.stateStep() > c.Step+1 && !s.deceived {
+			s.broken("g=%d goes on from step %d although %s has step %d", x.world.Generation, c.Step, other.id,
+				other.step)
+		}
+	}
+	if c.Step < newest && !s.deceived {
+		s.broken("g=%d opens with step %d, below the durable step %d", x.world.Generation, c.Step, newest)
 	}
 }
 
@@ -422,4 +432,28 @@ func (x *session) close() {
 	x.closed = true
 	x.end()
 	x.m.loop()
+}
+
+// TestALateRankTakesWhatWasRight: the last rank may take what its world has chosen after the others have gone on in a
+// newer one. That breaks no promise.
+func TestALateRankTakesWhatWasRight(t *testing.T) {
+	s := emptySim(1, noBug, nil)
+	s.total, s.chaos.tame = 9, true
+	members := []*member{s.spawnNew(), s.spawnNew()}
+	r, opening := &ring{world: &job.World{Generation: 1}}, &round{}
+	for rank, m := range members {
+		m.known, m.step, m.fingerprint = true, 5, canonical(5)
+		r.world.Peers = append(r.world.Peers, job.Peer{ID: m.id, Address: m.address})
+		r.sessions = append(r.sessions, &session{m: m, ring: r, world: r.world, rank: rank, final: true})
+		opening.claims = append(opening.claims, &claim{opening: true, known: true, step: 5, fingerprint: m.fingerprint})
+	}
+	r.sessions[0].opened(opening)
+	members[0].step, members[0].fingerprint = 8, canonical(8)
+	if r.sessions[1].opened(opening); s.failed != "" {
+		t.Error(s.failed)
+	}
+	again := &round{claims: opening.claims}
+	if r.sessions[1].opened(again); s.failed == "" {
+		t.Error("a choice that loses three steps breaks no promise")
+	}
 }
