@@ -101,7 +101,8 @@ func (p *Policy) ended() bool {
 func (p *Policy) agrees(peer job.Peer) bool { return p.standing(peer.ID).agreed == p.world.Generation }
 
 // most reports whether the present world says something: a strict majority of it, or all that are there and report. A
-// process that took the place of one with a state does not know what became of that one's world.
+// process that took the place of one with a state does not know what became of that one's world. All that report may be
+// such, which a new term does not see, so it needs the word of a member that may be alive and has not reported to it.
 func (p *Policy) most(says func(job.Peer) bool) bool {
 	n, others := 0, 0
 	for _, peer := range p.world.Peers {
@@ -109,7 +110,7 @@ func (p *Policy) most(says func(job.Peer) bool) bool {
 		case !p.fresh[peer.ID] && p.restarted(peer):
 		case says(peer):
 			n++
-		case p.present(peer) && (p.entered(peer) || p.now.Sub(p.observed) <= p.limits.TTL):
+		case p.quiet(peer), p.present(peer) && (p.entered(peer) || p.now.Sub(p.observed) <= p.limits.TTL):
 			others++
 		}
 	}
@@ -126,7 +127,7 @@ func (p *Policy) unsure() []job.Peer {
 	agreed, allFresh := p.agreed == p.world.Generation, len(p.world.Fresh) == p.world.Size()
 	return reject(p.world.Peers, func(peer job.Peer) bool {
 		switch {
-		case !p.present(peer) || p.standing(peer.ID).reborn:
+		case !p.present(peer) && !p.quiet(peer) || p.standing(peer.ID).reborn:
 			return true
 		case agreed:
 			return !p.unheard(peer) || p.reportsFailure(peer)
@@ -176,6 +177,11 @@ func (h holders) kind(peers []job.Peer) (kind int) {
 // said that the world agreed.
 func (p *Policy) unreported(peer job.Peer) bool {
 	return p.found == p.world.Generation && p.agreed != p.found && p.standing(peer.ID).report.Member == ""
+}
+
+// quiet reports whether an unreported member may be alive, so that it may yet say that the world agreed.
+func (p *Policy) quiet(peer job.Peer) bool {
+	return p.unreported(peer) && (p.present(peer) || p.mayReturn(peer))
 }
 
 // mayReturn reports whether a member that does not answer, or does not rest yet, may be alive.
