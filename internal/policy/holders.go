@@ -149,7 +149,10 @@ func (p *Policy) awaited(h holders, peers []job.Peer) []job.Peer {
 		h.stayed = reject(h.stayed, p.unheard)
 	}
 	missed := h.all()
-	switch kind := h.kind(peers); {
+	// One whose stream has ended may be another process by now, without a state: its next report says so.
+	known := h
+	known.stayed = reject(h.stayed, func(peer job.Peer) bool { return p.standing(peer.ID).cutOff })
+	switch kind := known.kind(peers); {
 	case kind == 0, kind == 1 && p.ended(): // those that stayed have no newer states
 		return out
 	case kind == 1:
