@@ -37,6 +37,11 @@ func (p *Policy) holders() (h holders) {
 		h.stayed = reject(p.world.Peers, func(peer job.Peer) bool { return p.standing(peer.ID).reborn })
 		return h
 	}
+	if len(p.had) > 0 { // the present record may have been decided before that was known
+		h.stayed = reject(both(p.world.Peers, p.had), p.restarted)
+		h.away = reject(without(p.had, p.world.Peers), p.isNew)
+		return h
+	}
 	old := among(p.world.Doubted)
 	h.stayed = reject(p.world.Peers, func(peer job.Peer) bool {
 		return p.fresh[peer.ID] || old(peer) || p.restarted(peer)

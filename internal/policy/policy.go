@@ -128,6 +128,7 @@ type Policy struct {
 	places      map[string]int       // in members, by id: every report asks for every member
 	ranks       map[string]int       // in world
 	fresh       map[string]bool      // likewise: those that its record calls fresh
+	had         []job.Peer           // they had the state of the world before, if that is known to have agreed
 
 	since        time.Time // since when enough members are ready, before this term's first world; zero: too few are
 	found        int64     // the generation at the beginning of this term; 0: none
@@ -221,6 +222,10 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 	if w := in.World; w != nil && (p.world == nil || w.Generation > p.world.Generation) {
 		if p.world == nil && p.pending == 0 {
 			p.found = w.Generation
+		}
+		p.had = nil
+		if p.world != nil && p.agreed == p.world.Generation && w.Generation == p.agreed+1 {
+			p.had = p.holders().stayed
 		}
 		p.waitingSince = time.Time{} // a later failure waits for reports, too
 		p.world, p.observed, p.arbitration, p.ranks = w, now, nil, make(map[string]int, w.Size())
