@@ -37,16 +37,11 @@ func (p *Policy) holders() (h holders) {
 		h.stayed = reject(p.world.Peers, func(peer job.Peer) bool { return p.standing(peer.ID).reborn })
 		return h
 	}
-	if len(p.had) > 0 { // the present record may have been decided before that was known
-		h.stayed = reject(both(p.world.Peers, p.had), p.restarted)
-		h.away = reject(without(p.had, p.world.Peers), p.isNew)
-		return h
-	}
-	old := among(p.world.Doubted)
+	old := among(p.doubted)
 	h.stayed = reject(p.world.Peers, func(peer job.Peer) bool {
 		return p.fresh[peer.ID] || old(peer) || p.restarted(peer)
 	})
-	h.away, h.doubted = reject(p.world.Away, p.isNew), reject(p.world.Doubted, p.isNew)
+	h.away, h.doubted = reject(p.away, p.isNew), reject(p.doubted, p.isNew)
 	return h
 }
 
@@ -106,20 +101,24 @@ func (p *Policy) ended() bool {
 func (p *Policy) agrees(peer job.Peer) bool { return p.standing(peer.ID).agreed == p.world.Generation }
 
 // most reports whether the present world says something: a strict majority of it, or all that are there and report. A
-// process that took the place of one with a state does not know what became of that one's world. All that report may be
-// such, which a new term does not see, so it needs the word of a member that may be alive and has not reported to it.
+// process that took the place of one with a state does not know what became of that one's world. If all that say it
+// have no state, they may be such, which a new term does not see: less than a majority of them is not enough while a
+// member that may be alive has not reported to it.
 func (p *Policy) most(says func(job.Peer) bool) bool {
-	n, others := 0, 0
+	n, others, quiet, knows := 0, 0, 0, false
 	for _, peer := range p.world.Peers {
 		switch {
 		case !p.fresh[peer.ID] && p.restarted(peer):
 		case says(peer):
 			n++
-		case p.quiet(peer), p.present(peer) && (p.entered(peer) || p.now.Sub(p.observed) <= p.limits.TTL):
+			knows = knows || p.standing(peer.ID).report.Step >= 0
+		case p.present(peer) && (p.entered(peer) || p.now.Sub(p.observed) <= p.limits.TTL):
 			others++
+		case p.quiet(peer):
+			quiet++
 		}
 	}
-	return 2*n > p.world.Size() || n > 0 && others == 0
+	return 2*n > p.world.Size() || n > 0 && others == 0 && (knows || quiet == 0)
 }
 
 // unsure are the members that are in the present world, which may have agreed; or which has, and they do not say so. If
@@ -129,7 +128,7 @@ func (p *Policy) unsure() []job.Peer {
 	if p.world == nil || p.ended() {
 		return nil
 	}
-	agreed, allFresh := p.agreed == p.world.Generation, len(p.world.Fresh) == p.world.Size()
+	agreed, allFresh := p.agreed == p.world.Generation, len(p.fresh) == p.world.Size()
 	return reject(p.world.Peers, func(peer job.Peer) bool {
 		switch {
 		case !p.present(peer) && !p.quiet(peer) || p.standing(peer.ID).reborn:

@@ -128,7 +128,8 @@ type Policy struct {
 	places      map[string]int       // in members, by id: every report asks for every member
 	ranks       map[string]int       // in world
 	fresh       map[string]bool      // likewise: those that its record calls fresh
-	had         []job.Peer           // they had the state of the world before, if that is known to have agreed
+	away        []job.Peer           // likewise, those that are away
+	doubted     []job.Peer           // likewise, those in doubt
 
 	since        time.Time // since when enough members are ready, before this term's first world; zero: too few are
 	found        int64     // the generation at the beginning of this term; 0: none
@@ -223,17 +224,21 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		if p.world == nil && p.pending == 0 {
 			p.found = w.Generation
 		}
-		p.had = nil
+		fresh, away, doubted := w.Fresh, w.Away, w.Doubted
 		if p.world != nil && p.agreed == p.world.Generation && w.Generation == p.agreed+1 {
-			p.had = p.holders().stayed
+			// it may have been decided before that was known: the members of the world before have the state
+			if had := p.holders().stayed; len(had) > 0 {
+				fresh, away, doubted = job.World{Peers: without(w.Peers, had)}.IDs(), without(had, w.Peers), nil
+			}
 		}
+		p.away, p.doubted = away, doubted
 		p.waitingSince = time.Time{} // a later failure waits for reports, too
 		p.world, p.observed, p.arbitration, p.ranks = w, now, nil, make(map[string]int, w.Size())
 		for rank, peer := range w.Peers {
 			p.ranks[peer.ID] = rank
 		}
-		p.fresh = make(map[string]bool, len(w.Fresh))
-		for _, id := range w.Fresh {
+		p.fresh = make(map[string]bool, len(fresh))
+		for _, id := range fresh {
 			p.fresh[id] = true
 		}
 		for _, m := range in.Members { // dismissed by an earlier term
