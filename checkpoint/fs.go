@@ -32,7 +32,38 @@ type OS struct{}
 func (OS) Mkdir(dir string) error { return os.Mkdir(dir, 0o700) }
 
 func (OS) Create(name string) (File, error) {
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &file{File: f}, nil
+}
+
+// window is how much of a file is written until the kernel's cache need not hold what was before.
+const window = 16 << 20
+
+// file keeps a large checkpoint out of the kernel's cache: it would take the place of what training reads, and each new
+// page of it costs more than writing the page.
+type file struct {
+	*os.File
+	end, begun int64 // of what is written, and of its last window
+}
+
+func (f *file) Write(b []byte) (int, error) {
+	n, err := f.File.Write(b)
+	if f.end += int64(n); f.end-f.begun >= window {
+		uncache(f.File, f.begun, f.end)
+		f.begun = f.end
+	}
+	return n, err
+}
+
+func (f *file) Sync() error {
+	err := f.File.Sync()
+	if f.begun > 0 {
+		uncacheAll(f.File)
+	}
+	return err
 }
 
 func (OS) Open(name string) (io.ReadSeekCloser, error) {

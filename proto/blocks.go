@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,15 +20,14 @@ import (
 // blockBytes is the size of a block of a state: well under gRPC's message limit.
 const blockBytes = 256 << 10
 
-// Pieces are bytes in order, or the error that ends them. No piece may change after it is given: gRPC may hold it until
-// it is on the wire.
+// Pieces are bytes in order, or the error that ends them. A piece must not change before the next one is asked for.
 type Pieces = iter.Seq2[[]byte, error]
 
 // PiecesOf reads r to its end.
 func PiecesOf(r io.Reader) Pieces {
 	return func(yield func([]byte, error) bool) {
+		b := make([]byte, blockBytes)
 		for {
-			b := make([]byte, blockBytes)
 			n, err := io.ReadFull(r, b)
 			if n > 0 && !yield(b[:n], nil) || err == io.EOF || err == io.ErrUnexpectedEOF {
 				return
@@ -40,7 +40,7 @@ func PiecesOf(r io.Reader) Pieces {
 	}
 }
 
-// SendBlocks sends pieces in blocks, without a copy. It gives up a reader that takes no block for `quiet`. The handler
+// SendBlocks sends pieces in blocks. It gives up a reader that takes no block for `quiet`. The handler
 // must then return at once: that ends the blocked send.
 func SendBlocks(send func(*Block) error, quiet time.Duration, pieces Pieces) error {
 	return SendWatched(send, quiet, nil, func(send func(*Block) error) error { return eachBlock(pieces, send) })
@@ -133,16 +133,19 @@ func (r *blockReader) into(p []byte) (int, error) {
 	return n, nil
 }
 
-// AsBlocks is for calls that are answered by blocks: their bytes are neither copied to be sent nor received into
-// memory that was cleared for them. On the wire it is protobuf.
+// AsBlocks is for calls that are answered by blocks: their bytes are copied once to be sent, into memory that is used
+// again, and not received into memory that was cleared for them. On the wire it is protobuf.
 var AsBlocks = grpc.CallContentSubtype(blocksCodec)
 
 const blocksCodec = "evenweave-blocks"
 
-func init() { encoding.RegisterCodecV2(codec{encoding.GetCodecV2("proto")}) }
+func init() { encoding.RegisterCodecV2(codec{encoding.GetCodecV2("proto"), new(blockPool)}) }
 
 // codec encodes blocks by hand, all else as protobuf does.
-type codec struct{ encoding.CodecV2 }
+type codec struct {
+	encoding.CodecV2
+	copies mem.BufferPool
+}
 
 func (codec) Name() string { return blocksCodec }
 
@@ -152,7 +155,29 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.CodecV2.Marshal(v)
 	}
 	head := protowire.AppendVarint([]byte{blockTag}, uint64(len(b.Data)))
-	return mem.BufferSlice{mem.SliceBuffer(head), mem.SliceBuffer(b.Data)}, nil
+	// A copy, because gRPC sends on after Send and even the stream's handler have returned: the memory of a state could
+	// never be used again, and that of the next one costs several times as much as copying to what the cache holds.
+	return mem.BufferSlice{mem.SliceBuffer(head), mem.Copy(b.Data, c.copies)}, nil
+}
+
+// blockPool keeps the memory of blocks that gRPC has sent.
+type blockPool struct{ free sync.Pool }
+
+// Get implements mem.BufferPool.
+func (p *blockPool) Get(n int) *[]byte {
+	b, ok := p.free.Get().(*[]byte)
+	if !ok || n > cap(*b) {
+		b = new(make([]byte, max(n, blockBytes)))
+	}
+	*b = (*b)[:n]
+	return b
+}
+
+// Put implements mem.BufferPool.
+func (p *blockPool) Put(b *[]byte) {
+	if cap(*b) == blockBytes {
+		p.free.Put(b)
+	}
 }
 
 // blockTag begins the field Data of a Block: number 1, bytes.

@@ -155,9 +155,12 @@ func (s *server) pieces(ctx context.Context, r *proto.StateRequest) (proto.Piece
 	if part := s.replica.partial.Load(); part != nil && part.Step == r.Step {
 		return part.Pieces(ctx, r.Offset, end), nil
 	}
-	held, err := s.replica.at(ctx, r.Step)
+	held, done, err := s.replica.lend(ctx, r.Step)
 	if err != nil {
 		return nil, err
 	}
-	return held.Pieces(r.Offset, end), nil
+	return func(yield func([]byte, error) bool) {
+		defer done()
+		held.Pieces(r.Offset, end)(yield)
+	}, nil
 }

@@ -24,8 +24,7 @@ type snapshot struct {
 	verified    bool
 	world       int64         // generation that agreed on it
 	sealed      *state.Sealed // nil until it is hashed
-	users       int           // that write or hash the image
-	served      bool          // to readers; their end is not known: gRPC sends on after a stream's handler has returned
+	users       int           // that write, hash or read the image
 }
 
 // keepDue keeps a snapshot of the live state if it is due and not durable: a member that joined with it keeps it too,
@@ -99,7 +98,7 @@ func (r *replica) leave(s *snapshot) {
 // reuse keeps the memory of a snapshot that is not used any more for the next one: new pages take several times as long
 // to copy into. Two collections of garbage without a next one free it. r.mu is held.
 func (r *replica) reuse(s *snapshot) {
-	if r.snapshots[s.state.Step] != s && s.users == 0 && !s.served {
+	if r.snapshots[s.state.Step] != s && s.users == 0 {
 		r.images.Put(&s.state.Image)
 	}
 }
@@ -171,24 +170,31 @@ func (r *replica) unsealed() *snapshot {
 	return nil
 }
 
-// dueAt is the snapshot of a step, for a reader, if it is verified; nil: there is none.
-func (r *replica) dueAt(step int64) *state.Sealed {
+// dueAt is the snapshot of a step, if it is verified, until the reader calls end; nil: there is none.
+func (r *replica) dueAt(step int64) (held *state.Sealed, end func()) {
 	r.mu.Lock()
 	s := r.snapshots[step]
 	if s == nil || !s.verified {
 		r.mu.Unlock()
-		return nil
+		return nil, nil
 	}
-	s.served = true
-	sealed := s.sealed
+	s.users++
+	held = s.sealed
 	r.mu.Unlock()
-	if sealed != nil {
-		return sealed
+	if held == nil {
+		r.seal()
 	}
-	r.seal()
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return s.sealed
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if held = s.sealed; held == nil {
+		r.leave(s)
+		return nil, nil
+	}
+	return held, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.leave(s)
+	}
 }
 
 // due lists the sealed snapshots that are not acknowledged.

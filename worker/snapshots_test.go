@@ -130,7 +130,37 @@ func TestADueStateIsKeptAfterAHeal(t *testing.T) {
 	}
 }
 
-// TestCopiesAreMadeInUnreadMemory: that of a state that is durable, unless a reader had it: its bytes stay as
+// TestCopiesAreMadeInLentMemory: that of a state that is durable, once its reader has ended, and not before.
+func TestCopiesAreMadeInLentMemory(t *testing.T) {
+	r, _ := due(t)
+	again, seen := 0, map[*byte]bool{}
+	for range 100 { // a collection of garbage may take the memory
+		keep(r)
+		r.verify(r.expected, 1)
+		held, end, err := r.lend(t.Context(), r.step)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lent := &held.Image[0]
+		if seen[lent] {
+			again++
+		}
+		seen[lent] = true
+		r.acknowledge(r.step)
+		advance(t, r)
+		if keep(r); &r.snapshots[r.step].state.Image[0] == lent {
+			t.Fatal("what a reader has is written to")
+		}
+		end()
+		r.acknowledge(r.step)
+		advance(t, r)
+	}
+	if again == 0 {
+		t.Error("no memory is used again")
+	}
+}
+
+// TestCopiesAreMadeInUnreadMemory: that of a state that is durable, unless a reader keeps it: its bytes stay as
 // they are.
 func TestCopiesAreMadeInUnreadMemory(t *testing.T) {
 	r, _ := due(t)

@@ -241,11 +241,23 @@ func (r *replica) moved() {
 }
 
 // at returns the state of a step, which the caller must not change: the due snapshot if verified, otherwise a copy of
-// the live state that all readers share.
+// the live state that all readers share. The caller may keep it.
 func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
-	if due := r.dueAt(step); due != nil {
-		return due, nil
+	held, _, err := r.lend(ctx, step)
+	return held, err
+}
+
+// lend is at for a caller that calls end, once, and does not use the state after that.
+func (r *replica) lend(ctx context.Context, step int64) (held *state.Sealed, end func(), err error) {
+	if due, end := r.dueAt(step); due != nil {
+		return due, end, nil
 	}
+	held, err = r.copy(ctx, step)
+	return held, func() {}, err
+}
+
+// copy returns a copy of the live state, if it is of that step.
+func (r *replica) copy(ctx context.Context, step int64) (*state.Sealed, error) {
 	r.copying.Lock()
 	defer r.copying.Unlock()
 	held, ledger, changes, err := r.held(step)
