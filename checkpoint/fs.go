@@ -51,8 +51,8 @@ type file struct {
 
 func (f *file) Write(b []byte) (int, error) {
 	n, err := f.File.Write(b)
-	if f.end += int64(n); f.end-f.begun >= window {
-		uncache(f.File, f.begun, f.end)
+	if f.end += int64(n); err == nil && f.end-f.begun >= window {
+		err = uncache(f.File, f.begun, f.end)
 		f.begun = f.end
 	}
 	return n, err
