@@ -179,22 +179,20 @@ func (p *proofs) waiting(now time.Time) bool {
 	return false
 }
 
-// quorum reports whether n of the reporting members of the present world decide: a strict majority of the world, or all
-// of them if the others have not reported for long.
-func (p *proofs) quorum(n, reporting int, now time.Time) bool {
-	w, ok := p.present()
-	return ok && n > 0 && (2*n > w.Size() || n == reporting && !p.waiting(now))
+// quorum reports whether n of the reporting members of a world decide: a strict majority of the world, or all of them
+// in the present one if its others have not reported for long.
+func (p *proofs) quorum(w *usedWorld, n, reporting int, now time.Time) bool {
+	present, _ := p.present()
+	return n > 0 && (2*n > w.Size() || w.Generation == present.Generation && n == reporting && !p.waiting(now))
 }
 
-// committed is the newest step that so many members of a world have reached that they decide; -1: none. In a world
-// before the present one a strict majority does.
+// committed is the newest step that so many members of a world have reached that they decide; -1: none.
 func (p *proofs) committed(w *usedWorld, steps []int64, now time.Time) int64 {
-	present, _ := p.present()
 	slices.Sort(steps)
-	if n := len(steps) - w.Size()/2 - 1; n >= 0 {
-		return steps[n]
-	} else if len(steps) > 0 && w.Generation == present.Generation && !p.waiting(now) {
-		return steps[0]
+	for i := len(steps) - 1; i >= 0; i-- { // len(steps)-i have reached it
+		if p.quorum(w, len(steps)-i, len(steps), now) {
+			return steps[i]
+		}
 	}
 	return -1
 }

@@ -224,7 +224,8 @@ func (r *roster) agree(says func(*proto.Status) bool) bool {
 			n++
 		}
 	}
-	return r.proofs.quorum(n, len(peers), time.Now())
+	w, _ := r.proofs.present()
+	return r.proofs.quorum(r.proofs.of(w.Generation), n, len(peers), time.Now())
 }
 
 // disbelieve names members whose verdict the others did not share: their world has gone on to the next.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"iter"
 	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -139,7 +138,9 @@ var AsBlocks = grpc.CallContentSubtype(blocksCodec)
 
 const blocksCodec = "evenweave-blocks"
 
-func init() { encoding.RegisterCodecV2(codec{encoding.GetCodecV2("proto"), new(blockPool)}) }
+func init() {
+	encoding.RegisterCodecV2(codec{encoding.GetCodecV2("proto"), mem.NewTieredBufferPool(blockBytes)})
+}
 
 // codec encodes blocks by hand, all else as protobuf does.
 type codec struct {
@@ -158,26 +159,6 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	// A copy, because gRPC sends on after Send and even the stream's handler have returned: the memory of a state could
 	// never be used again, and that of the next one costs several times as much as copying to what the cache holds.
 	return mem.BufferSlice{mem.SliceBuffer(head), mem.Copy(b.Data, c.copies)}, nil
-}
-
-// blockPool keeps the memory of blocks that gRPC has sent.
-type blockPool struct{ free sync.Pool }
-
-// Get implements mem.BufferPool.
-func (p *blockPool) Get(n int) *[]byte {
-	b, ok := p.free.Get().(*[]byte)
-	if !ok || n > cap(*b) {
-		b = new(make([]byte, max(n, blockBytes)))
-	}
-	*b = (*b)[:n]
-	return b
-}
-
-// Put implements mem.BufferPool.
-func (p *blockPool) Put(b *[]byte) {
-	if cap(*b) == blockBytes {
-		p.free.Put(b)
-	}
 }
 
 // blockTag begins the field Data of a Block: number 1, bytes.

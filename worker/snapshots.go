@@ -179,9 +179,9 @@ func (r *replica) dueAt(step int64) (held *state.Sealed, end func()) {
 		return nil, nil
 	}
 	s.users++
-	held = s.sealed
+	hashed := s.sealed != nil
 	r.mu.Unlock()
-	if held == nil {
+	if !hashed {
 		r.seal()
 	}
 	r.mu.Lock()
