@@ -34,8 +34,9 @@ type Model struct {
 	of, predicting map[int]*program
 	metrics        map[int]*evaluator
 	updating       []part // of an update; none until they are compiled
-	// Updates of this process, and how many there were when freed memory was last returned.
-	updates, returned int
+	// Updates of this process, and after how many freed memory is returned next: seldom, for the following steps fault
+	// in again what they use, and not in the first steps of a member that joins, because the others wait for it.
+	updates, returns int
 
 	warned sync.Once // of a count beyond the weight
 
@@ -92,7 +93,7 @@ var errNoInputs = errors.New("Config.Inputs is empty: name the shape of each inp
 // unopened is a model on a device that it then owns.
 func unopened(setup evenweave.Setup, config Config, function train.ModelFn, device compute.Backend) *Model {
 	return &Model{config: config, setup: setup, function: function, device: device, byPath: map[string]*tensor{},
-		of: map[int]*program{}, predicting: map[int]*program{}, metrics: map[int]*evaluator{}}
+		of: map[int]*program{}, predicting: map[int]*program{}, metrics: map[int]*evaluator{}, returns: 8}
 }
 
 // newModel is New on a device.

@@ -172,9 +172,8 @@ func (m *Model) Update(mean [][]float32, _ int64) error {
 	if err := m.take(scalars); err != nil {
 		return err
 	}
-	// After updates 1, 4, 16 and so on, less and less often: the next steps fault in again what they use.
-	if m.updates++; m.updates == 1 || m.updates == 4*m.returned {
-		m.returned = m.updates
+	if m.updates++; m.updates == m.returns {
+		m.returns *= 4
 		backend.ReturnFreedMemory()
 	}
 	return nil

@@ -40,6 +40,7 @@ type catchUp struct {
 	arrivals chan arrival // closed at the end; err says why
 	seen     atomic.Pointer[position]
 	turned   chan struct{} // signals that the other member leaves its generation
+	memory   chan []int64  // for the words of one update: the loop gives it back
 	parts    atomic.Int64  // that have arrived
 	owed     int64         // the step of which it is not known yet what it has led to; 0: none
 	early    *proto.Update // that, if it came among the step's words
@@ -74,7 +75,8 @@ type position struct {
 
 // startCatchUp begins to catch up with a member of the world; another one at each try.
 func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
-	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1)}
+	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1),
+		memory: make(chan []int64, 1)}
 	c.keys, c.total = w.Keys[c.from.ID], l.replica.job.Spec.TotalSteps()
 	l.Log.Info("catching up before a world uses this member", "with", c.from.ID, "generation", w.Generation)
 	if l.triedSince.IsZero() {
@@ -117,6 +119,9 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 	if err != nil {
 		return err
 	}
+	words := make([]int64, r.blocks.Words()+r.blocks.Count())
+	clear(words) // so that the system gives its memory now, and not while the others wait for this member
+	c.memory <- words
 	receive := func() (*proto.Update, error) {
 		u, err := next()
 		if err != nil && context.Cause(ctx) != nil {
@@ -136,7 +141,7 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		return err
 	}
 	have, a := s.Step, arrival{state: s, newest: s.Step + 1} // at least one more step follows
-	for s = nil; err == nil; a, err = c.step(r, receive) {
+	for s = nil; err == nil; a, err = c.step(ctx, r, receive) {
 		if a.update != nil {
 			have = a.update.step
 		}
@@ -207,7 +212,7 @@ func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, receive fun
 }
 
 // step receives an update, what one has led to, or the step at which the other member stands.
-func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arrival, error) {
+func (c *catchUp) step(ctx context.Context, r *replica, receive func() (*proto.Update, error)) (arrival, error) {
 	head := c.early
 	if c.early = nil; head == nil {
 		var err error
@@ -232,7 +237,7 @@ func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arriv
 		u.samples = append(u.samples, int32(s)-1)
 	}
 	if c.owed = head.Step; !u.skipped {
-		if err := c.words(u, r, receive); err != nil {
+		if err := c.words(ctx, u, r, receive); err != nil {
 			return arrival{}, err
 		}
 	}
@@ -240,9 +245,13 @@ func (c *catchUp) step(r *replica, receive func() (*proto.Update, error)) (arriv
 }
 
 // words receives an update's words. What it has led to may come among them.
-func (c *catchUp) words(u *update, r *replica, receive func() (*proto.Update, error)) error {
-	w := &proto.Words{Exponents: make([]int32, r.blocks.Count()),
-		Words: make([]int64, r.blocks.Words()+r.blocks.Count())}
+func (c *catchUp) words(ctx context.Context, u *update, r *replica, receive func() (*proto.Update, error)) error {
+	w := &proto.Words{Exponents: make([]int32, r.blocks.Count())}
+	select {
+	case w.Words = <-c.memory:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for !w.Complete() {
 		part, err := receive()
 		if err == nil && part.Step != 0 && c.early == nil {
@@ -316,12 +325,21 @@ func (c *catchUp) awaited(w *job.World) bool {
 	return at != nil && at.generation >= w.Since && at.generation < w.Generation && at.last == 0
 }
 
+// take makes an arrival the replica's, and gives its memory back.
+func (c *catchUp) take(a arrival, r *replica, flat []float32) error {
+	err := r.take(a, flat)
+	if a.update != nil && a.update.words != nil {
+		c.memory <- a.update.words
+	}
+	return err
+}
+
 // takeNext takes an arrival; false: nothing more comes.
 func (l *Loop) takeNext(a arrival, ok bool) {
 	c := l.catching
 	var err error
 	if ok {
-		err = l.replica.take(a, l.lanes[0].flat)
+		err = c.take(a, l.replica, l.lanes[0].flat)
 	} else {
 		err = c.err
 	}
@@ -368,7 +386,7 @@ func (g *generation) takeLast() {
 	for at != nil && r.known && r.step < at.last {
 		select {
 		case a, ok := <-up.arrivals:
-			if !ok || r.take(a, g.flatMean) != nil {
+			if !ok || up.take(a, r, g.flatMean) != nil {
 				return
 			}
 		case <-timeout:
@@ -394,7 +412,7 @@ func (g *generation) advance(c policy.Choice) bool {
 		if !ok {
 			err = up.err
 		} else {
-			err = r.take(a, g.flatMean)
+			err = up.take(a, r, g.flatMean)
 		}
 	case <-time.After(fetchPoll):
 		if time.Since(g.moved) < g.deadlines().Fetch {
