@@ -357,7 +357,8 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 	}
 	l.received = l.received || a.state != nil
 	step, _, _ := l.replica.progress()
-	c.ready = step >= a.newest || c.ready && step == a.newest-1 // that step is on its way
+	// A step of the others is on its way. What comes with a step or a state was said before all of it was sent.
+	c.ready = c.ready && step >= a.newest-1 || step >= a.newest && a.state == nil && a.update == nil && a.led == nil
 	if c.ready && c.since.IsZero() {
 		c.since = time.Now()
 		l.Log.Info("caught up", "step", step, "with", c.from.ID)

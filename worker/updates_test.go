@@ -167,3 +167,42 @@ func TestReadinessIsSteady(t *testing.T) {
 		}
 	})
 }
+
+// TestAStepThatArrivesSlowly: while the words of a step arrive the others take more steps, of which its head, sent
+// before the words, says nothing. The spare is not ready then: the others would wait for it.
+func TestAStepThatArrivesSlowly(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.catchUp = true
+		a := c.start("a", 1, nil)
+		c.start("b", 1, nil)
+		c.publish(false, "a", "b")
+		a.until(3)
+		newest, slowed := false, 0
+		c.onUpdate = func(_ *hand, u *proto.Update) error {
+			switch led := u.High != 0 || u.Low != 0; {
+			case u.Step > 0 && !led:
+				newest = u.Newest <= u.Step
+			case len(u.Words) > 0 && newest && slowed == 0:
+				slowed++
+				step, _, _ := a.replica.progress()
+				a.until(step + 3)
+			case slowed == 1: // so that a spare which is ready too early is seen
+				slowed++
+				time.Sleep(3 * time.Millisecond) // virtual
+			}
+			return nil
+		}
+		s := c.start("s", 1, nil)
+		s.ready()
+		others, _, _ := a.replica.progress()
+		if step, _, _ := s.replica.progress(); step < others-1 || slowed < 2 {
+			t.Errorf("it is ready with step %d, the others have %d", step, others)
+		}
+		c.publish(true, "a", "b", "s")
+		if got := c.finish("a", "b", "s"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	})
+}
