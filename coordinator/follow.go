@@ -236,7 +236,7 @@ func (d *dialer) fetch(ctx context.Context, member, address string, step int64, 
 	}
 	s, err := transfer.Download{Layout: d.layout, Samples: d.samples, Step: step, Sum: &sum, Quiet: fetchQuiet,
 		Block:   d.block,
-		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, d.options(member)...)},
+		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, false, d.options(member)...)},
 		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
 	}.Stream(ctx)
 	explained := func(err error) error {

@@ -697,8 +697,10 @@ type StateRequest struct {
 	Job   string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Step  int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	// The first byte of the encoding to send, and how many; 0: all that follow.
-	Offset        int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	Length        int64 `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
+	Offset int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length int64 `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
+	// The caller compares the state's fingerprint, so that blocks may be hashed by XXH3 instead of SHA-256.
+	Quick         bool `protobuf:"varint,5,opt,name=quick,proto3" json:"quick,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -759,6 +761,13 @@ func (x *StateRequest) GetLength() int64 {
 		return x.Length
 	}
 	return 0
+}
+
+func (x *StateRequest) GetQuick() bool {
+	if x != nil {
+		return x.Quick
+	}
+	return false
 }
 
 type Block struct {
@@ -1382,12 +1391,13 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x05chunk\x18\x06 \x01(\x05R\x05chunk\x12!\n" +
 	"\fwaited_nanos\x18\a \x01(\x03R\vwaitedNanos\x12\x16\n" +
 	"\x06detail\x18\b \x01(\tR\x06detail\x12\x16\n" +
-	"\x06paused\x18\t \x01(\bR\x06paused\"d\n" +
+	"\x06paused\x18\t \x01(\bR\x06paused\"z\n" +
 	"\fStateRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x16\n" +
-	"\x06length\x18\x04 \x01(\x03R\x06length\"\x1b\n" +
+	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x14\n" +
+	"\x05quick\x18\x05 \x01(\bR\x05quick\"\x1b\n" +
 	"\x05Block\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\"\n" +
 	"\x0eUpdatesRequest\x12\x10\n" +

@@ -196,7 +196,7 @@ func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, receive fun
 		return nil, fmt.Errorf("a state of step %d: this job has %d", first.Step, c.total)
 	}
 	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
-		Keys: map[string][]string{c.from.Address: c.keys},
+		Keys: map[string][]string{c.from.Address: c.keys}, Quick: true, // that member announces the fingerprint, too
 		Gone: func(err error) bool { return status.Code(err) == codes.NotFound || security.OtherKey(err) },
 		Arrived: func(blocks int) {
 			c.parts.Store(int64(blocks))

@@ -43,6 +43,7 @@ type Wanted struct {
 	// the address of the coordinator, which has it as a checkpoint; nil: it is not asked
 	Coordinator func() string
 	Quiet       time.Duration      // without a block, after which it is given up
+	Quick       bool               // of transfer.Download
 	Gone        func(error) bool   // of transfer.Download; may be nil
 	Resume      *transfer.Assembly // of an earlier attempt; may be nil
 	Began       func(*transfer.Assembly)
@@ -186,9 +187,10 @@ func (f Fetcher) Updates(ctx context.Context, address string, keys []string,
 // and blocks only if there are no members or they send nothing.
 func (f Fetcher) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Resume: w.Resume,
-		Began: w.Began, Arrived: w.Arrived, Gone: w.Gone}
+		Began: w.Began, Arrived: w.Arrived, Gone: w.Gone, Quick: w.Quick}
 	for _, address := range w.Peers {
-		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, f.ExpectKeys(w.Keys[address])...))
+		to := f.ExpectKeys(w.Keys[address])
+		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, w.Quick, to...))
 	}
 	if w.Coordinator != nil {
 		lead := []transfer.Source{transfer.Coordinator(f.Lead, w.Coordinator, w.Job, w.Step)}

@@ -155,7 +155,7 @@ func (s *server) pieces(ctx context.Context, r *proto.StateRequest) (proto.Piece
 	if part := s.replica.partial.Load(); part != nil && part.Step == r.Step {
 		return part.Pieces(ctx, r.Offset, end), nil
 	}
-	held, done, err := s.replica.lend(ctx, r.Step)
+	held, done, err := s.replica.lend(ctx, r.Step, r.Quick)
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,7 @@ func TestCopiesAreMadeInLentMemory(t *testing.T) {
 	for range 100 { // a collection of garbage may take the memory
 		keep(r)
 		r.verify(r.expected, 1)
-		held, end, err := r.lend(t.Context(), r.step)
+		held, end, err := r.lend(t.Context(), r.step, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -243,14 +243,20 @@ func (r *replica) moved() {
 // at returns the state of a step, which the caller must not change: the due snapshot if verified, otherwise a copy of
 // the live state that all readers share. The caller may keep it.
 func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
-	held, _, err := r.lend(ctx, step)
+	held, _, err := r.lend(ctx, step, false)
 	return held, err
 }
 
-// lend is at for a caller that calls end, once, and does not use the state after that.
-func (r *replica) lend(ctx context.Context, step int64) (held *state.Sealed, end func(), err error) {
+// lend is at for a caller that calls end, once, and does not use the state after that. quick: it may be sealed quickly.
+func (r *replica) lend(ctx context.Context, step int64, quick bool) (held *state.Sealed, end func(), err error) {
 	if due, end := r.dueAt(step); due != nil {
 		return due, end, nil
+	}
+	if c := r.updates.at(step); c != nil {
+		if quick {
+			return c.state, func() {}, nil
+		}
+		return c.sealed(), func() {}, nil
 	}
 	held, err = r.copy(ctx, step)
 	return held, func() {}, err
@@ -291,9 +297,6 @@ func (r *replica) copyMore(s *state.State, at, changes int64) error {
 // held returns a copy of the state of a step that exists already; otherwise nil, and the live state's ledger and number
 // of changes.
 func (r *replica) held(step int64) (*state.Sealed, *schedule.Ledger, int64, error) {
-	if c := r.updates.at(step); c != nil {
-		return c, nil, 0, nil
-	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if r.known && r.step == step {

@@ -48,7 +48,8 @@ type stateCopy struct {
 	step        int64
 	fingerprint state.Fingerprint
 	taken       chan struct{}
-	state       *state.Sealed
+	state       *state.Sealed        // quickly
+	sealed      func() *state.Sealed // the same for others, hashed when it is first called
 	err         error
 }
 
@@ -135,16 +136,18 @@ func (l *updateLog) begin(step int64, f state.Fingerprint) (c *stateCopy) {
 	return c
 }
 
-// at returns the copy, if it is of that step.
-func (l *updateLog) at(step int64) *state.Sealed {
+// at returns the copy, if it is of that step, once it is there.
+func (l *updateLog) at(step int64) *stateCopy {
 	l.mu.Lock()
 	c := l.copied
 	l.mu.Unlock()
 	if c == nil || c.step != step {
 		return nil
 	}
-	<-c.taken
-	return c.state
+	if <-c.taken; c.err != nil {
+		return nil
+	}
+	return c
 }
 
 // copying records that a part of a state has been sent.
@@ -382,6 +385,7 @@ func (g *generation) shared(u *update) {
 			copied.err = fmt.Errorf("copying the state of step %d: %w", s.Step, err)
 			return
 		}
-		copied.state = state.Seal(s)
+		copied.state = state.SealQuickly(s)
+		copied.sealed = sync.OnceValue(func() *state.Sealed { return state.Seal(s) })
 	})
 }

@@ -95,7 +95,8 @@ func TestASpareThatFetchesReadsNoSteps(t *testing.T) {
 			time.Sleep(stateQuiet - time.Second)
 			take <- struct{}{}
 			go func() {
-				_ = s.State(&proto.StateRequest{Job: s.job, Step: 20, Length: 1}, &blocks{ctx: ctx, take: take})
+				r := &proto.StateRequest{Job: s.job, Step: 20, Length: 1, Quick: true}
+				_ = s.State(r, &blocks{ctx: ctx, take: take})
 			}()
 			synctest.Wait()
 			if len(ended) > 0 {
@@ -145,6 +146,41 @@ func TestTheLargestBatchIsReceived(t *testing.T) {
 	if u, err := next(); err != nil || len(u.Samples) != job.MaxGlobalBatch {
 		t.Errorf("%d samples, %v", len(u.GetSamples()), err)
 	}
+}
+
+// TestASparesCopyServesOthers: a spare takes quick hashes. A reader that does not ask for them gets the SHA-256 that
+// the members agree on, of the same copy.
+func TestASparesCopyServesOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.catchUp = true
+		a := c.start("a", 1, nil)
+		c.publish(false, "a")
+		a.until(3)
+		c.start("s", 1, nil)
+		log := a.replica.updates
+		var copied *stateCopy
+		for copied == nil {
+			time.Sleep(time.Millisecond / 4) // virtual
+			log.mu.Lock()
+			copied = log.copied
+			log.mu.Unlock()
+		}
+		<-copied.taken
+		quick, _, err := a.replica.lend(t.Context(), copied.step, true)
+		if want := state.SealQuickly(copied.state.State).SHA256; err != nil || quick.SHA256 != want {
+			t.Errorf("quick: %x, %v, want %x", quick.SHA256, err, want)
+		}
+		whole, err := a.replica.at(t.Context(), copied.step)
+		if want := state.Seal(copied.state.State).SHA256; err != nil || whole.SHA256 != want ||
+			whole.State != quick.State {
+			t.Errorf("whole: %x, %v, want %x", whole.SHA256, err, want)
+		}
+		for _, h := range c.members {
+			h.cancel(errKilled)
+		}
+		c.running.Wait()
+	})
 }
 
 // TestReadinessIsSteady: a step that has just been taken elsewhere is on its way, so it makes no spare unready, and the

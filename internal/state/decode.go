@@ -30,7 +30,7 @@ func Read(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Se
 	if err != nil {
 		return nil, err
 	}
-	image, err := readImage(r, layout, table(h.Bytes))
+	image, err := readImage(r, layout, h.Bytes)
 	if err != nil {
 		return nil, err
 	}
@@ -50,16 +50,28 @@ type Head struct {
 
 // ReadHead reads and verifies the head of a state, as Read does, and nothing after it.
 func ReadHead(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Head, error) {
-	b, err := readHead(r, layout, samples)
+	b, err := readHead(r, layout, samples, full)
 	if err != nil {
 		return nil, err
 	}
-	h := &Head{Bytes: b, SHA256: sha256.Sum256(b), Step: int64(field(b, 2)), Layout: layout}
-	if sum != nil && h.SHA256 != *sum {
-		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, h.SHA256, *sum)
+	if found := sha256.Sum256(b); sum != nil && found != *sum {
+		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, found, *sum)
 	}
-	h.Ledger, err = decodeLedger(b, samples)
-	return h, err
+	return newHead(b, layout, samples)
+}
+
+// ReadQuickHead is ReadHead for what SealQuickly made, too. The caller must compare the fingerprint of the state.
+func ReadQuickHead(r io.Reader, layout *Layout, samples int) (*Head, error) {
+	b, err := readHead(r, layout, samples, quick)
+	if err != nil {
+		return nil, err
+	}
+	return newHead(b, layout, samples)
+}
+
+func newHead(b []byte, layout *Layout, samples int) (*Head, error) {
+	ledger, err := decodeLedger(b, samples)
+	return &Head{Bytes: b, SHA256: sha256.Sum256(b), Step: int64(field(b, 2)), Ledger: ledger, Layout: layout}, err
 }
 
 // Blocks is how many blocks the image has.
@@ -75,14 +87,15 @@ func (h *Head) Range(block int) (first, end int64) {
 // block, or what r returned.
 func (h *Head) ReadBlock(r io.Reader, block int, p []byte) error {
 	first, _ := h.Range(block)
-	if err := h.Layout.readBlock(r, first, p, table(h.Bytes)); err != nil {
+	if err := h.Layout.readBlock(r, first, p, h.Bytes); err != nil {
 		return err
 	}
 	return h.Layout.checkGaps(p, first)
 }
 
-// ReadInOrder is ReadBlock for one goroutine that reads all blocks. Where the weights are the beginning of the first
-// block, hashing that gives their hash on the way, which a Digest of this state then takes over.
+// ReadInOrder is ReadBlock for one goroutine that reads all blocks, of a head that ReadHead gave. Where the weights are
+// the beginning of the first block, hashing that gives their hash on the way, which a Digest of this state then takes
+// over.
 func (h *Head) ReadInOrder(r io.Reader, block int, p []byte) error {
 	end := h.Layout.weightsEnd()
 	if block > 0 || end == 0 {
@@ -90,7 +103,7 @@ func (h *Head) ReadInOrder(r io.Reader, block int, p []byte) error {
 	}
 	h.weights = ""
 	var weights []byte
-	err := h.Layout.readBlockBy(r, 0, p, table(h.Bytes), func(p []byte) [sha256.Size]byte {
+	err := h.Layout.readBlockBy(r, 0, p, h.Bytes, func(p []byte) [sha256.Size]byte {
 		sum := sha256.New()
 		sum.Write(p[:end])
 		weights = sum.Sum(nil) // which leaves sum as it is
@@ -130,9 +143,9 @@ func (h *Head) With(image []byte) *Sealed {
 		SHA256: h.SHA256}
 }
 
-// readHead reads all before the image.
-func readHead(r io.Reader, layout *Layout, samples int) ([]byte, error) {
-	head, err := readHeader(r, layout, samples)
+// readHead reads all before the image, of a version up to newest.
+func readHead(r io.Reader, layout *Layout, samples int, newest uint64) ([]byte, error) {
+	head, err := readHeader(r, layout, samples, newest)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +179,7 @@ func table(head []byte) []byte { return head[headerSize+field(head, 3):] }
 func field(head []byte, i int) uint64 { return binary.LittleEndian.Uint64(head[8*i:]) }
 
 // readHeader reads and checks the fields of fixed size.
-func readHeader(r io.Reader, layout *Layout, samples int) ([]byte, error) {
+func readHeader(r io.Reader, layout *Layout, samples int, newest uint64) ([]byte, error) {
 	head := make([]byte, headerSize)
 	if err := readFull(r, head[:16], "header"); err != nil {
 		return nil, err
@@ -174,9 +187,9 @@ func readHeader(r io.Reader, layout *Layout, samples int) ([]byte, error) {
 	if got := string(head[:8]); got != magic {
 		return nil, fmt.Errorf("state: %w: starts with %q, expected %q", ErrDamaged, got, magic)
 	}
-	if v := field(head, 1); v != version {
+	if v := field(head, 1); v < full || v > newest {
 		return nil, fmt.Errorf("state: %w: format version %d: this program reads version %d; use the build that "+
-			"wrote it", ErrDamaged, v, version)
+			"wrote it", ErrDamaged, v, full)
 	}
 	if err := readFull(r, head[16:], "header"); err != nil {
 		return nil, err
@@ -197,8 +210,8 @@ func readHeader(r io.Reader, layout *Layout, samples int) ([]byte, error) {
 	return head, nil
 }
 
-// readImage reads an image block by block, each verified by the table.
-func readImage(r io.Reader, layout *Layout, table []byte) ([]byte, error) {
+// readImage reads an image block by block, each verified by the head.
+func readImage(r io.Reader, layout *Layout, head []byte) ([]byte, error) {
 	var image []byte
 	for at := int64(0); at < layout.Size; at += BlockSize {
 		end := min(at+BlockSize, layout.Size)
@@ -206,7 +219,7 @@ func readImage(r io.Reader, layout *Layout, table []byte) ([]byte, error) {
 			image = append(make([]byte, 0, min(layout.Size, 2*at+BlockSize)), image...)
 		}
 		image = image[:end]
-		if err := layout.readBlock(r, at, image[at:], table); err != nil {
+		if err := layout.readBlock(r, at, image[at:], head); err != nil {
 			return nil, err
 		}
 	}
@@ -214,19 +227,22 @@ func readImage(r io.Reader, layout *Layout, table []byte) ([]byte, error) {
 }
 
 // readBlock reads the block that begins at a byte of the image, and verifies it.
-func (l *Layout) readBlock(r io.Reader, at int64, block, table []byte) error {
-	return l.readBlockBy(r, at, block, table, sha256.Sum256)
+func (l *Layout) readBlock(r io.Reader, at int64, block, head []byte) error {
+	return l.readBlockBy(r, at, block, head, func(p []byte) [sha256.Size]byte { return hashOf(field(head, 1), p) })
 }
 
-// readBlockBy is readBlock with another way to the SHA-256.
-func (l *Layout) readBlockBy(r io.Reader, at int64, block, table []byte, sum func([]byte) [sha256.Size]byte) error {
+// readBlockBy is readBlock with another way to the hash.
+func (l *Layout) readBlockBy(r io.Reader, at int64, block, head []byte, sum func([]byte) [sha256.Size]byte) error {
 	e := &BlockError{Block: at/BlockSize + 1, Blocks: blocks(l.Size), First: at, Last: at + int64(len(block)) - 1,
-		Tensor: l.At(at)}
+		Tensor: l.At(at), hash: "SHA-256"}
+	if field(head, 1) == quick {
+		e.hash = "XXH3-128"
+	}
 	if err := readFull(r, block, fmt.Sprintf("block %d of %d, bytes %d to %d of the tensors, from %s on",
 		e.Block, e.Blocks, e.First, e.Last, e.Tensor)); err != nil {
 		return err
 	}
-	e.Expected = [sha256.Size]byte(table[sha256.Size*(at/BlockSize):])
+	e.Expected = [sha256.Size]byte(table(head)[sha256.Size*(at/BlockSize):])
 	if e.Found = sum(block); e.Found != e.Expected {
 		return e
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -138,6 +139,44 @@ func TestDamageIsFound(t *testing.T) {
 	}
 }
 
+// TestQuickHashes: they find damage of any block, and only a reader that asks for them takes them.
+func TestQuickHashes(t *testing.T) {
+	l := mixed(t, false)
+	s := random(rand.New(rand.NewPCG(4, 4)), l, 100)
+	for _, sealed := range []*Sealed{SealQuickly(s), Seal(s)} {
+		var b bytes.Buffer
+		if _, err := sealed.WriteTo(&b); err != nil {
+			t.Fatal(err)
+		}
+		h, err := ReadQuickHead(&b, l, 100)
+		if err != nil || h.Step != s.Step || h.SHA256 != sealed.SHA256 {
+			t.Fatalf("%v, head %+v", err, h)
+		}
+		if block := make([]byte, l.Size); h.ReadBlock(bytes.NewReader(s.Image), 0, block) != nil ||
+			!bytes.Equal(block, s.Image) {
+			t.Error("another block came back")
+		}
+		for i := range 8 * len(s.Image) {
+			image := slices.Clone(s.Image)
+			image[i/8] ^= 1 << (i % 8)
+			if err := h.ReadBlock(bytes.NewReader(image), 0, make([]byte, l.Size)); !errors.Is(err, ErrDamaged) {
+				t.Fatalf("bit %d flipped: %v", i, err)
+			}
+		}
+	}
+	var b bytes.Buffer
+	_, _ = SealQuickly(s).WriteTo(&b)
+	if _, err := Read(bytes.NewReader(b.Bytes()), l, 100, nil); !errors.Is(err, ErrDamaged) {
+		t.Errorf("Read: %v", err)
+	}
+	if _, err := ReadHead(bytes.NewReader(b.Bytes()), l, 100, nil); !errors.Is(err, ErrDamaged) {
+		t.Errorf("ReadHead: %v", err)
+	}
+	if _, wrong := Verify(bytes.NewReader(b.Bytes()), l); len(wrong) == 0 {
+		t.Error("Verify takes it")
+	}
+}
+
 func TestDamagedBlocksAreNamed(t *testing.T) {
 	l := layout(t, tensor("first", evenweave.Uint8, evenweave.Trained, BlockSize+8),
 		tensor("second", evenweave.Uint8, evenweave.Kept, 2*BlockSize))
@@ -206,7 +245,7 @@ func allocated(f func()) uint64 {
 // A gigabyte that is announced and does not come takes no memory.
 func TestMemoryIsTakenAsDataArrives(t *testing.T) {
 	l := layout(t, tensor("w", evenweave.Uint8, evenweave.Trained, 1<<30))
-	head := binary.LittleEndian.AppendUint64([]byte(magic), version)
+	head := binary.LittleEndian.AppendUint64([]byte(magic), full)
 	for _, field := range []int64{7, int64(schedule.LedgerSize(100)), blocks(l.Size), l.Size} {
 		head = binary.LittleEndian.AppendUint64(head, uint64(field))
 	}

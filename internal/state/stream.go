@@ -32,7 +32,7 @@ func (l *Layout) StreamOf(step int64, ledger *schedule.Ledger, from Reader) (Str
 	block := func(first, end int64) ([]byte, error) {
 		return buffer[:end-first], l.ReadImage(from, first, buffer[:end-first])
 	}
-	b, err := head(l, step, ledger, block)
+	b, err := head(full, l, step, ledger, block)
 	if err != nil {
 		return Stream{}, err
 	}

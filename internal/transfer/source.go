@@ -16,12 +16,13 @@ type Source func(ctx context.Context, offset, length int64) (io.Reader, error)
 // Dial connects to a process.
 type Dial func(address string) (*grpc.ClientConn, error)
 
-// Member is the state of a step that the member at an address holds. to are the options of calls to it.
-func Member(dial Dial, address, job string, step int64, to ...grpc.CallOption) Source {
+// Member is the state of a step that the member at an address holds, for a Download that is Quick or not. to are the
+// options of calls to it.
+func Member(dial Dial, address, job string, step int64, quick bool, to ...grpc.CallOption) Source {
 	return from(dial, func() string { return address },
 		func(ctx context.Context, conn *grpc.ClientConn, offset, length int64) (blockStream, error) {
 			return proto.NewMemberClient(conn).State(ctx,
-				&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length},
+				&proto.StateRequest{Job: job, Step: step, Offset: offset, Length: length, Quick: quick},
 				append(to, proto.AsBlocks)...)
 		})
 }
