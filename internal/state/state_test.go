@@ -288,7 +288,7 @@ func FuzzRead(f *testing.F) {
 
 // A model in memory that names an impossible shape is made, so that the check of its layout can say which.
 func TestAnImpossibleShapeInMemoryIsNamed(t *testing.T) {
-	for _, shape := range [][]int{{-1}, {0}, {2, -3}} {
+	for _, shape := range [][]int{{-1}, {0}, {2, -3}, {1 << 40}, {1 << 20, 1 << 20}, {1 << 32, 1 << 32}} {
 		m := evenweave.NewMemory(evenweave.Tensor{Name: "weights", Shape: shape, Role: evenweave.Trained})
 		_, err := OfJob(m.Tensors())
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("shape %v", shape)) {
