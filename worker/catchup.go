@@ -59,6 +59,7 @@ type arrival struct {
 	update *update
 	led    *ledTo
 	newest int64
+	asked  bool // newest is the answer to a question, and not what the other member said some time ago
 }
 
 // ledTo is what a step has led to.
@@ -147,19 +148,36 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		}
 		// a sign of life alone is no step
 		moves := a.state != nil || a.update != nil || a.led != nil || have >= a.newest
-		if moves {
-			c.watchdog.Stop() // the loop may be busy
+		applied := a.state == nil && a.update == nil // the loop takes this after it has applied what was before
+		if err := c.hand(ctx, a, moves); err != nil {
+			return err
 		}
-		select {
-		case c.arrivals <- a:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if a = (arrival{}); !applied {
+			continue
 		}
-		if a = (arrival{}); moves {
-			c.watchdog.Reset(catchUpQuiet)
+		newest, failed := f.Newest(ctx, c.from.Address, c.keys, uuid)
+		if failed != nil { // asked again after the next step or sign of life
+			continue
+		}
+		if err := c.hand(ctx, arrival{newest: newest, asked: true}, have >= newest); err != nil {
+			return err
 		}
 	}
 	return err
+}
+
+// hand gives the loop an arrival.
+func (c *catchUp) hand(ctx context.Context, a arrival, moves bool) error {
+	if moves {
+		c.watchdog.Stop() // the loop may be busy
+		defer c.watchdog.Reset(catchUpQuiet)
+	}
+	select {
+	case c.arrivals <- a:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 var errCatchUpQuiet = fmt.Errorf("nothing has come for %v", catchUpQuiet)
@@ -325,15 +343,6 @@ func (c *catchUp) awaited(w *job.World) bool {
 	return at != nil && at.generation >= w.Since && at.generation < w.Generation && at.last == 0
 }
 
-// take makes an arrival the replica's, and gives its memory back.
-func (c *catchUp) take(a arrival, r *replica, flat []float32) error {
-	err := r.take(a, flat)
-	if a.update != nil && a.update.words != nil {
-		c.memory <- a.update.words
-	}
-	return err
-}
-
 // takeNext takes an arrival; false: nothing more comes.
 func (l *Loop) takeNext(a arrival, ok bool) {
 	c := l.catching
@@ -357,8 +366,8 @@ func (l *Loop) takeNext(a arrival, ok bool) {
 	}
 	l.received = l.received || a.state != nil
 	step, _, _ := l.replica.progress()
-	// A step of the others is on its way. What comes with a step or a state was said before all of it was sent.
-	c.ready = c.ready && step >= a.newest-1 || step >= a.newest && a.state == nil && a.update == nil && a.led == nil
+	// A step that the other one has taken since is on its way.
+	c.ready = c.ready && step >= a.newest-1 || step >= a.newest && a.asked
 	if c.ready && c.since.IsZero() {
 		c.since = time.Now()
 		l.Log.Info("caught up", "step", step, "with", c.from.ID)

@@ -18,10 +18,11 @@ import (
 const (
 	// fetchPoll is how long the others wait for a member that fetches before the ranks exchange states again: so they
 	// need no deadline for a state, however large it is.
-	fetchPoll  = 200 * time.Millisecond
-	mostPeers  = 3 // that send a state at once
-	twoCopies  = 4 // the coordinator sends two copies of a checkpoint to so many members and more
-	stateQuiet = 60 * time.Second
+	fetchPoll    = 200 * time.Millisecond
+	mostPeers    = 3 // that send a state at once
+	twoCopies    = 4 // the coordinator sends two copies of a checkpoint to so many members and more
+	stateQuiet   = 60 * time.Second
+	newestWithin = time.Second // a probe is answered from memory
 	// maxUpdate bounds a message of an update: its head names each sample of a step, in at most 5 bytes.
 	maxUpdate = 5*job.MaxGlobalBatch + 64<<10
 )
@@ -32,6 +33,8 @@ type fetcher interface {
 	// Updates opens the Updates of the member with these keys at an address, which end with ctx.
 	Updates(ctx context.Context, address string, keys []string, job string) (next func() (*proto.Update, error),
 		err error)
+	// Newest is the step of the member with these keys at an address, now.
+	Newest(ctx context.Context, address string, keys []string, job string) (int64, error)
 }
 
 // Wanted is a state to fetch, and where it is.
@@ -181,6 +184,18 @@ func (f Fetcher) Updates(ctx context.Context, address string, keys []string,
 		return nil, err
 	}
 	return stream.Recv, nil
+}
+
+// Newest implements fetcher.
+func (f Fetcher) Newest(ctx context.Context, address string, keys []string, job string) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, newestWithin)
+	defer cancel()
+	conn, err := f.Dial(address)
+	if err != nil {
+		return 0, err
+	}
+	st, err := proto.NewMemberClient(conn).Probe(ctx, &proto.ProbeRequest{Job: job}, f.ExpectKeys(keys)...)
+	return st.GetStep(), err
 }
 
 // Fetch gets a state. Members send its blocks, and its head unless there is a coordinator to ask: it sends the head,

@@ -310,6 +310,12 @@ func (c *crew) Updates(ctx context.Context, address string, _ []string,
 	}, nil
 }
 
+// Newest implements fetcher.
+func (c *crew) Newest(_ context.Context, address string, _ []string, _ string) (int64, error) {
+	st, _ := c.member(address).report.read(math.MaxInt64)
+	return st.Step, nil
+}
+
 func (c *crew) fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

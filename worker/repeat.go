@@ -9,6 +9,15 @@ import (
 	"evenweave/internal/state"
 )
 
+// take makes an arrival the replica's, and gives its memory back.
+func (c *catchUp) take(a arrival, r *replica, flat []float32) error {
+	err := r.take(a, flat)
+	if a.update != nil && a.update.words != nil {
+		c.memory <- a.update.words
+	}
+	return err
+}
+
 // take puts what has arrived into the replica. After an error the member has no state.
 func (r *replica) take(a arrival, flat []float32) (err error) {
 	switch {

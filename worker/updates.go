@@ -204,9 +204,6 @@ func (l *updateLog) send(ctx context.Context, send func(*proto.Update) error) er
 		if err == nil {
 			err = r.pass(ctx, u)
 		}
-		if err == nil {
-			err = r.out(r.sign()) // what was said before the words is old by now
-		}
 		if err != nil {
 			return err
 		}
@@ -231,12 +228,12 @@ func (r *logReader) await(ctx context.Context, ready func() (bool, error)) error
 	for {
 		r.mu.Lock()
 		is, err := ready()
-		changed := r.changed
+		changed, sign := r.changed, &proto.Update{Newest: r.step, Generation: r.generation}
 		r.mu.Unlock()
 		if is || err != nil {
 			return err
 		}
-		if sign := r.sign(); sign.Generation != r.sent {
+		if sign.Generation != r.sent {
 			if err := r.out(sign); err != nil {
 				return err
 			}
@@ -247,18 +244,11 @@ func (r *logReader) await(ctx context.Context, ready func() (bool, error)) error
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(signOfLife):
-			if err := r.out(r.sign()); err != nil {
+			if err := r.out(sign); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-// sign says where this member is.
-func (r *logReader) sign() *proto.Update {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return &proto.Update{Newest: r.step, Generation: r.generation}
 }
 
 // copyOf returns the copy that the log begins with. If there is none, the next commit makes one.

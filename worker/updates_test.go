@@ -192,7 +192,7 @@ func TestReadinessIsSteady(t *testing.T) {
 			Log: slog.New(slog.DiscardHandler)}
 		began := time.Now()
 		for i, behind := range []int64{2, 1, 0, 1, 2, 1, 0, 1, 9, 0} {
-			l.takeNext(arrival{newest: l.replica.step + behind}, true)
+			l.takeNext(arrival{newest: l.replica.step + behind, asked: true}, true)
 			if want := i == 2 || i == 3 || i == 6 || i == 7 || i == 9; c.ready != want {
 				t.Errorf("%d: %d steps behind: ready is %v", i, behind, c.ready)
 			}
@@ -240,5 +240,30 @@ func TestAStepThatArrivesSlowly(t *testing.T) {
 		if got := c.finish("a", "b", "s"); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
+	})
+}
+
+// TestAnOldSignMakesNoSpareReady: what the other member said while the spare fetched the state, for many steps, is old
+// when the spare reads it.
+func TestAnOldSignMakesNoSpareReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.catchUp = true
+		c.job.Spec.Epochs, c.job.Spec.Steps = 1000, 20000
+		c.view.Job = &c.job
+		a := c.start("a", 1, slowly)
+		c.publish(false, "a")
+		a.until(1)
+		c.slow(time.Minute)
+		s := c.start("s", 1, nil)
+		s.ready()
+		others, _, _ := a.replica.progress()
+		if step, _, _ := s.replica.progress(); step < others-1 {
+			t.Errorf("it is ready with step %d, the other has %d", step, others)
+		}
+		for _, h := range c.members {
+			h.cancel(errKilled)
+		}
+		c.running.Wait()
 	})
 }

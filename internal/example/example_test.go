@@ -112,6 +112,10 @@ func (fresh) Updates(context.Context, string, []string, string) (func() (*proto.
 	return nil, errors.ErrUnsupported
 }
 
+func (fresh) Newest(context.Context, string, []string, string) (int64, error) {
+	return 0, errors.ErrUnsupported
+}
+
 // records are what the members know of the cluster, and their rings.
 type records struct {
 	mu      sync.Mutex
