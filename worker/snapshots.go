@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
+
+// imagesStay is how long memory is kept for the next due state.
+const imagesStay = time.Minute
 
 // mostSnapshots is how many states of a size are kept.
 func mostSnapshots(size int64) int {
@@ -66,9 +70,7 @@ func (r *replica) add(s *snapshot) {
 
 // fill copies the live state, which is locked against changes, into a snapshot.
 func (r *replica) fill(s *snapshot) {
-	if image, ok := r.images.Get().(*[]byte); ok {
-		s.state.Image = *image
-	} else {
+	if s.state.Image = r.image(); s.state.Image == nil {
 		s.state.Image = make([]byte, r.layout.Size)
 	}
 	s.err = r.copyInto(s.state.Image)
@@ -95,12 +97,32 @@ func (r *replica) leave(s *snapshot) {
 	r.reuse(s)
 }
 
-// reuse keeps the memory of a snapshot that is not used any more for the next one: new pages take several times as long
-// to copy into. Two collections of garbage without a next one free it. r.mu is held.
+// reuse keeps the memory of a snapshot that is not used any more for the next one, if that comes soon: new pages take
+// several times as long to copy into. r.mu is held.
 func (r *replica) reuse(s *snapshot) {
-	if r.snapshots[s.state.Step] != s && s.users == 0 {
-		r.images.Put(&s.state.Image)
+	if r.snapshots[s.state.Step] == s || s.users > 0 || len(r.images) == minSnapshots {
+		return
 	}
+	r.images = append(r.images, s.state.Image)
+	if r.unused != nil {
+		r.unused.Stop()
+	}
+	r.unused = time.AfterFunc(imagesStay, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.images = nil
+	})
+}
+
+// image takes memory that is kept; nil: there is none.
+func (r *replica) image() (image []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if last := len(r.images) - 1; last >= 0 {
+		image = r.images[last]
+		r.images = slices.Delete(r.images, last, last+1)
+	}
+	return image
 }
 
 // verify marks the snapshot of the live step, which has that fingerprint, as agreed by all ranks of a world. It reports

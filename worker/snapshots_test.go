@@ -2,9 +2,12 @@ package worker
 
 import (
 	"bytes"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // due is a replica whose state, of step 5, is due.
@@ -52,7 +55,7 @@ func TestADueStateIsCopiedMeanwhile(t *testing.T) {
 	sealed := make(chan struct{})
 	go func() { defer close(sealed); r.seal() }()
 	r.acknowledge(5)
-	if r.images.Get() != nil {
+	if r.image() != nil {
 		t.Error("memory that is written to is used again")
 	}
 	close(gate)
@@ -134,7 +137,8 @@ func TestADueStateIsKeptAfterAHeal(t *testing.T) {
 func TestCopiesAreMadeInLentMemory(t *testing.T) {
 	r, _ := due(t)
 	again, seen := 0, map[*byte]bool{}
-	for range 100 { // a collection of garbage may take the memory
+	for range 100 {
+		runtime.GC() // which leaves the memory alone
 		keep(r)
 		r.verify(r.expected, 1)
 		held, end, err := r.lend(t.Context(), r.step, false)
@@ -160,12 +164,34 @@ func TestCopiesAreMadeInLentMemory(t *testing.T) {
 	}
 }
 
+// TestMemoryForCopiesIsKeptForAMinute without a use, and no more of it than copies that are taken while one is sent.
+func TestMemoryForCopiesIsKeptForAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := due(t)
+		for range 2 {
+			for range 2 * minSnapshots {
+				keep(r)
+				advance(t, r)
+			}
+			r.acknowledge(r.step)
+			if len(r.images) != minSnapshots {
+				t.Errorf("memory of %d copies is kept", len(r.images))
+			}
+			time.Sleep(imagesStay - time.Second) // virtual
+		}
+		time.Sleep(2 * time.Second)
+		if r.image() != nil {
+			t.Error("it is kept for longer")
+		}
+	})
+}
+
 // TestCopiesAreMadeInUnreadMemory: that of a state that is durable, unless a reader keeps it: its bytes stay as
 // they are.
 func TestCopiesAreMadeInUnreadMemory(t *testing.T) {
 	r, _ := due(t)
 	again, seen, read := 0, map[*byte]bool{}, map[*byte][]byte{}
-	for i := range 100 { // a collection of garbage may take the memory
+	for i := range 100 {
 		keep(r)
 		r.verify(r.expected, 1)
 		r.seal()

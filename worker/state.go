@@ -62,10 +62,11 @@ type replica struct {
 
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
-	order     []int64   // their steps, oldest first
-	images    sync.Pool // *[]byte: memory for the next snapshot
-	refused   []error   // copies that are not the due state, until that is reported
-	durable   int64     // the newest step that the coordinator has reported as durable
+	order     []int64     // their steps, oldest first
+	images    [][]byte    // memory for the next snapshots
+	unused    *time.Timer // frees them
+	refused   []error     // copies that are not the due state, until that is reported
+	durable   int64       // the newest step that the coordinator has reported as durable
 
 	acknowledged chan struct{} // closed, and replaced, at each acknowledgement
 }
