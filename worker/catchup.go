@@ -3,16 +3,13 @@ package worker
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"evenweave/internal/cluster"
 	"evenweave/internal/job"
-	"evenweave/internal/policy"
 	"evenweave/internal/security"
 	"evenweave/internal/state"
 	"evenweave/proto"
@@ -48,8 +45,9 @@ type catchUp struct {
 	err      error
 
 	// The loop's:
-	ready bool      // this member has the state of the other one's step
-	since time.Time // when it first had
+	ready  bool      // this member has the state of the other one's step
+	warned bool      // that the other one cannot be asked
+	since  time.Time // when it first had
 }
 
 // arrival is a state, an update, the state that the update before has led to, or only the step at which the other
@@ -59,7 +57,8 @@ type arrival struct {
 	update *update
 	led    *ledTo
 	newest int64
-	asked  bool // newest is the answer to a question, and not what the other member said some time ago
+	asked  bool  // newest is the answer to a question, and not what the other member said some time ago
+	failed error // to ask: newest is what it said
 }
 
 // ledTo is what a step has led to.
@@ -72,32 +71,6 @@ type ledTo struct {
 type position struct {
 	generation int64
 	last       int64 // the step after which it leaves; 0: not known
-}
-
-// startCatchUp begins to catch up with a member of the world; another one at each try.
-func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
-	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1),
-		memory: make(chan []int64, 1)}
-	c.keys, c.total = w.Keys[c.from.ID], l.replica.job.Spec.TotalSteps()
-	l.Log.Info("catching up before a world uses this member", "with", c.from.ID, "generation", w.Generation)
-	if l.triedSince.IsZero() {
-		l.triedSince = time.Now()
-	}
-	l.tries++
-	l.turns++
-	ctx, c.cancel = context.WithCancel(ctx)
-	l.catching = c
-	go func() {
-		defer close(c.arrivals)
-		c.err = c.run(ctx, l.Fetch, l.Job.UUID, l.replica)
-	}()
-}
-
-// source is the member to catch up with. Spares choose different ones.
-func (l *Loop) source(w *job.World) job.Peer {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(l.ID))
-	return w.Peers[(int(h.Sum32()%1024)+l.turns)%w.Size()]
 }
 
 // stop ends the catch-up, if there is one.
@@ -120,9 +93,6 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 	if err != nil {
 		return err
 	}
-	words := make([]int64, r.blocks.Words()+r.blocks.Count())
-	clear(words) // so that the system gives its memory now, and not while the others wait for this member
-	c.memory <- words
 	receive := func() (*proto.Update, error) {
 		u, err := next()
 		if err != nil && context.Cause(ctx) != nil {
@@ -137,7 +107,14 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		}
 		return u, err
 	}
-	s, err := c.state(ctx, f, uuid, receive)
+	first, err := c.first(receive)
+	if err != nil {
+		return err
+	}
+	words := make([]int64, r.blocks.Words()+r.blocks.Count())
+	clear(words) // so that the system gives its memory now, and not while the others wait for this member
+	c.memory <- words
+	s, err := c.state(ctx, f, uuid, first)
 	if err != nil {
 		return err
 	}
@@ -149,6 +126,7 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		// a sign of life alone is no step
 		moves := a.state != nil || a.update != nil || a.led != nil || have >= a.newest
 		applied := a.state == nil && a.update == nil // the loop takes this after it has applied what was before
+		answer := arrival{newest: a.newest, asked: true}
 		if err := c.hand(ctx, a, moves); err != nil {
 			return err
 		}
@@ -156,10 +134,10 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 			continue
 		}
 		newest, failed := f.Newest(ctx, c.from.Address, c.keys, uuid)
-		if failed != nil { // asked again after the next step or sign of life
-			continue
+		if answer.failed = failed; failed == nil {
+			answer.newest = newest
 		}
-		if err := c.hand(ctx, arrival{newest: newest, asked: true}, have >= newest); err != nil {
+		if err := c.hand(ctx, answer, have >= answer.newest); err != nil {
 			return err
 		}
 	}
@@ -197,22 +175,28 @@ func (c *catchUp) sees(p position) {
 	}
 }
 
-// state fetches the state that the other member names first.
-func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, receive func() (*proto.Update, error)) (
-	*state.State, error) {
-	first, began := &proto.Update{}, time.Now()
-	for first.High == 0 && first.Low == 0 {
-		var err error
-		if first, err = receive(); err != nil {
+// first receives what names the state to begin with.
+func (c *catchUp) first(receive func() (*proto.Update, error)) (*proto.Update, error) {
+	for began := time.Now(); ; {
+		u, err := receive()
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if time.Since(began) < catchUpCopy {
+		case time.Since(began) < catchUpCopy:
 			c.watchdog.Reset(catchUpQuiet)
 		}
+		if u.High == 0 && u.Low == 0 {
+			continue
+		}
+		if u.Step < 0 || u.Step > c.total {
+			return nil, fmt.Errorf("a state of step %d: this job has %d", u.Step, c.total)
+		}
+		return u, nil
 	}
-	if first.Step < 0 || first.Step > c.total {
-		return nil, fmt.Errorf("a state of step %d: this job has %d", first.Step, c.total)
-	}
+}
+
+// state fetches the state that the other member names first.
+func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, first *proto.Update) (*state.State, error) {
 	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
 		Keys: map[string][]string{c.from.Address: c.keys}, Quick: true, // that member announces the fingerprint, too
 		Gone: func(err error) bool { return status.Code(err) == codes.NotFound || security.OtherKey(err) },
@@ -285,152 +269,4 @@ func (c *catchUp) words(ctx context.Context, u *update, r *replica, receive func
 	}
 	u.exponents, u.words = w.Exponents, w.Words
 	return nil
-}
-
-// catchesUp decides whether this member, which no world uses, is to catch up, and begins or ends that. A member that
-// has a state of a world keeps it: the others may need it.
-func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
-	w := view.World
-	if w == nil || w.Generation != l.triedIn {
-		if l.triedIn = 0; l.received { // tries that brought nothing still count: they must come to an end
-			l.tries, l.triedSince, l.received = 0, time.Time{}, false
-		}
-		if w != nil {
-			l.triedIn = w.Generation
-		}
-	}
-	spare := l.large() && !l.replica.counts() && !left && !l.unused && view.Done == nil && w != nil && !w.Halt &&
-		w.Size() > 0 && w.Size() < l.Job.Spec.Plan().MicroBatches() && w.Rank(l.ID) < 0
-	switch c := l.catching; {
-	case c == nil && !spare:
-		l.pausing = nil
-	case c == nil && l.tries < catchUpTries && l.pausing == nil:
-		if view.Job != nil { // it may have been extended
-			l.replica.reschedule(*view.Job)
-		}
-		l.startCatchUp(ctx, w)
-	case c != nil && w != nil && w.Rank(l.ID) < 0 && (!spare || w.Rank(c.from.ID) < 0):
-		l.stopCatchUp()
-	case c != nil && c.ready && time.Since(c.since) > catchUpStays && w.Rank(l.ID) < 0:
-		l.unused = true
-		l.stopCatchUp()
-	}
-}
-
-// large reports whether states are fetched before admission.
-func (l *Loop) large() bool { return l.replica.layout.Size >= l.CatchUpFrom }
-
-func (l *Loop) stopCatchUp() {
-	l.catching.stop()
-	l.catching = nil
-}
-
-// next returns what arrives, and signals that the other member leaves its generation; nil without a catchUp.
-func (c *catchUp) next() (<-chan arrival, <-chan struct{}) {
-	if c == nil {
-		return nil, nil
-	}
-	return c.arrivals, c.turned
-}
-
-// awaited reports whether this member, which a planned world uses, waits for the last step of the world before: the
-// others enter after it.
-func (c *catchUp) awaited(w *job.World) bool {
-	if c == nil || !c.ready {
-		return false
-	}
-	at := c.seen.Load()
-	return at != nil && at.generation >= w.Since && at.generation < w.Generation && at.last == 0
-}
-
-// takeNext takes an arrival; false: nothing more comes.
-func (l *Loop) takeNext(a arrival, ok bool) {
-	c := l.catching
-	var err error
-	if ok {
-		err = c.take(a, l.replica, l.lanes[0].flat)
-	} else {
-		err = c.err
-	}
-	if !ok || err != nil {
-		l.stopCatchUp()
-		// A member that has not read this one's record yet refuses it too.
-		later := status.Code(err) == codes.ResourceExhausted || security.OtherKey(err)
-		if later && time.Since(l.triedSince) < catchUpQuiet {
-			l.tries, l.pausing = l.tries-1, time.After(catchUpPause)
-			return
-		}
-		l.Log.Warn("catching up has failed", "with", c.from.ID, "tried", l.tries, "of", catchUpTries, "err", err)
-		l.reportStep()
-		return
-	}
-	l.received = l.received || a.state != nil
-	step, _, _ := l.replica.progress()
-	// A step that the other one has taken since is on its way.
-	c.ready = c.ready && step >= a.newest-1 || step >= a.newest && a.asked
-	if c.ready && c.since.IsZero() {
-		c.since = time.Now()
-		l.Log.Info("caught up", "step", step, "with", c.from.ID)
-	}
-	if a.state != nil || a.update != nil {
-		l.reportStep()
-	}
-}
-
-// reportStep reports the step of a spare's state.
-func (l *Loop) reportStep() {
-	step, epochs, used := l.replica.progress()
-	l.report.set(func(s *proto.Status) {
-		s.Step = step
-		s.Ledger = &proto.Ledger{Epoch: epochs, Used: int64(used), Samples: int64(l.Job.Spec.Samples)}
-	})
-}
-
-// takeLast takes the last step before this world, which may be on its way still. The others wait in the exchange.
-func (g *generation) takeLast() {
-	r, up := g.replica, g.catching
-	if up == nil || !r.known || !r.unproved {
-		return
-	}
-	at, timeout := up.seen.Load(), time.After(lastStep)
-	for at != nil && r.known && r.step < at.last {
-		select {
-		case a, ok := <-up.arrivals:
-			if !ok || up.take(a, r, g.flatMean) != nil {
-				return
-			}
-		case <-timeout:
-			return
-		}
-	}
-}
-
-// advance takes the steps that this member lacks from the one that it has caught up with. false: they do not lead to
-// the chosen state, or do not come.
-func (g *generation) advance(c policy.Choice) bool {
-	r, up := g.replica, g.catching
-	if up == nil || g.fetching != nil || len(c.Holders) == 0 || !r.known || !r.unproved || r.step >= c.Step {
-		return false
-	}
-	g.report.phase(phaseFetch)
-	if parts := up.parts.Load(); parts != g.caught || g.moved.IsZero() {
-		g.caught, g.moved = parts, time.Now()
-	}
-	err := errDeadline
-	select {
-	case a, ok := <-up.arrivals:
-		if !ok {
-			err = up.err
-		} else {
-			err = up.take(a, r, g.flatMean)
-		}
-	case <-time.After(fetchPoll):
-		if time.Since(g.moved) < g.deadlines().Fetch {
-			err = nil
-		}
-	}
-	if err != nil {
-		g.log.Warn("catching up has failed in the opening", "with", up.from.ID, "step", r.step, "err", err)
-	}
-	return err == nil
 }

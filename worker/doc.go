@@ -9,6 +9,7 @@
 //	step.go        one step: compute, all-reduce, check, update
 //	buffer.go      the content of a step's one collective
 //	catchup.go     a spare gets the state, and the steps since, before a world uses it
+//	spare.go       when it does that, and what the loop makes of what arrives
 //	repeat.go      the steps, repeated; what its state counts for until others have the same
 //	updates.go     the other side: a copy of the state, and the steps since
 //	state.go       the live state, and the readers of states

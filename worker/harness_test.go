@@ -48,6 +48,7 @@ type crew struct {
 	fetches  int                                     // of states from members
 	catchUp  bool                                    // members that start from now on catch up before they are used
 	onUpdate func(from *hand, u *proto.Update) error // before an update is sent; it may change it
+	refuses  error                                   // to say at which step a member is
 	enters   func(h *hand, generation int64)         // a member connects a world; its own goroutine calls this
 }
 
@@ -313,7 +314,7 @@ func (c *crew) Updates(ctx context.Context, address string, _ []string,
 // Newest implements fetcher.
 func (c *crew) Newest(_ context.Context, address string, _ []string, _ string) (int64, error) {
 	st, _ := c.member(address).report.read(math.MaxInt64)
-	return st.Step, nil
+	return st.Step, c.refuses
 }
 
 func (c *crew) fetch(ctx context.Context, w Wanted) (*state.State, error) {

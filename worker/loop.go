@@ -106,6 +106,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	beating, stop := context.WithCancel(ctx)
 	defer stop()
 	go l.pauses.run(beating)
+	defer l.replica.end()
 	defer l.sealing.Wait()
 	defer func() { l.catching.stop() }()
 

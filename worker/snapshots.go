@@ -114,6 +114,15 @@ func (r *replica) reuse(s *snapshot) {
 	})
 }
 
+// end frees the memory that is kept.
+func (r *replica) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.images = nil; r.unused != nil {
+		r.unused.Stop()
+	}
+}
+
 // image takes memory that is kept; nil: there is none.
 func (r *replica) image() (image []byte) {
 	r.mu.Lock()

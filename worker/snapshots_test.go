@@ -174,9 +174,11 @@ func TestMemoryForCopiesIsKeptForAMinute(t *testing.T) {
 				advance(t, r)
 			}
 			r.acknowledge(r.step)
+			r.mu.Lock()
 			if len(r.images) != minSnapshots {
 				t.Errorf("memory of %d copies is kept", len(r.images))
 			}
+			r.mu.Unlock()
 			time.Sleep(imagesStay - time.Second) // virtual
 		}
 		time.Sleep(2 * time.Second)

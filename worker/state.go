@@ -257,7 +257,9 @@ func (r *replica) lend(ctx context.Context, step int64, quick bool) (held *state
 		if quick {
 			return c.state, func() {}, nil
 		}
-		return c.sealed(), func() {}, nil
+		if whole := c.sealed(); whole != nil {
+			return whole, func() {}, nil
+		}
 	}
 	held, err = r.copy(ctx, step)
 	return held, func() {}, err

@@ -49,7 +49,7 @@ type stateCopy struct {
 	fingerprint state.Fingerprint
 	taken       chan struct{}
 	state       *state.Sealed        // quickly
-	sealed      func() *state.Sealed // the same for others, hashed when it is first called
+	sealed      func() *state.Sealed // the same for others, hashed when it is first called; nil: memory has changed
 	err         error
 }
 
@@ -376,6 +376,11 @@ func (g *generation) shared(u *update) {
 			return
 		}
 		copied.state = state.SealQuickly(s)
-		copied.sealed = sync.OnceValue(func() *state.Sealed { return state.Seal(s) })
+		copied.sealed = sync.OnceValue(func() *state.Sealed {
+			if s.Fingerprint() != copied.fingerprint {
+				return nil
+			}
+			return state.Seal(s)
+		})
 	})
 }

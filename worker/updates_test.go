@@ -267,3 +267,18 @@ func TestAnOldSignMakesNoSpareReady(t *testing.T) {
 		c.running.Wait()
 	})
 }
+
+// TestASpareThatMayNotAskJoins: an older member refuses the question. What it says by itself must do then.
+func TestASpareThatMayNotAskJoins(t *testing.T) {
+	want := calm(t, steps)
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.refuses = status.Error(codes.PermissionDenied, "role worker may not call")
+		if got := c.joins(func(*hand, []string) {}); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if c.fetches != 1 {
+			t.Errorf("%d states were fetched, want 1", c.fetches)
+		}
+	})
+}

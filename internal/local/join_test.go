@@ -225,6 +225,15 @@ func TestAJoinerCatchesUpOverTLS(t *testing.T) {
 		t.Errorf("world %d uses the joiner before it has a state", w.Generation)
 	}
 	close(m.gate)
+	within := time.Now().Add(deadline)
+	for step := allowed.step(); records(t, operator, s.endpoint()).World.Rank("joiner") < 0; {
+		if time.Now().After(within) || step == s.steps-1 {
+			t.Fatalf("no world uses the joiner by step %d", step)
+		}
+		step++
+		allowed.upTo(step)
+		await(t, s.events, "a step", func(e progress.Step) bool { return int64(e.Step) >= step })
+	}
 	allowed.upTo(s.steps)
 	s.finish(want)
 }

@@ -16,7 +16,7 @@ import (
 var mayCall = map[string][]Role{
 	"/evenweave.Ring/Link":                 {Worker},
 	"/evenweave.v1.Member/Follow":          {Coordinator},
-	"/evenweave.v1.Member/Probe":           {Coordinator, Operator},
+	"/evenweave.v1.Member/Probe":           {Coordinator, Operator, Worker},
 	"/evenweave.v1.Member/State":           {Coordinator, Worker},
 	"/evenweave.v1.Member/Updates":         {Worker},
 	"/evenweave.v1.Member/Acknowledge":     {Coordinator},
