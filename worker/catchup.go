@@ -126,22 +126,34 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		// a sign of life alone is no step
 		moves := a.state != nil || a.update != nil || a.led != nil || have >= a.newest
 		applied := a.state == nil && a.update == nil // the loop takes this after it has applied what was before
-		answer := arrival{newest: a.newest, asked: true}
+		said := a.newest
 		if err := c.hand(ctx, a, moves); err != nil {
 			return err
 		}
-		if a = (arrival{}); !applied {
+		if a = (arrival{}); !applied || c.seen.Load() != nil && c.seen.Load().last > 0 {
 			continue
 		}
-		newest, failed := f.Newest(ctx, c.from.Address, c.keys, uuid)
-		if answer.failed = failed; failed == nil {
-			answer.newest = newest
+		answer, asked := c.ask(ctx, f, uuid, said)
+		if !asked { // the next step, or sign of life, asks again
+			continue
 		}
 		if err := c.hand(ctx, answer, have >= answer.newest); err != nil {
 			return err
 		}
 	}
 	return err
+}
+
+// ask asks the other member at which step it is. If it refuses, as older ones do, what it said must do.
+func (c *catchUp) ask(ctx context.Context, f fetcher, uuid string, said int64) (answer arrival, asked bool) {
+	newest, err := f.Newest(ctx, c.from.Address, c.keys, uuid)
+	switch status.Code(err) {
+	case codes.OK:
+		return arrival{newest: newest, asked: true}, true
+	case codes.PermissionDenied, codes.Unimplemented:
+		return arrival{newest: said, asked: true, failed: err}, true
+	}
+	return answer, false
 }
 
 // hand gives the loop an arrival.

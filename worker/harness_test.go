@@ -49,6 +49,7 @@ type crew struct {
 	catchUp  bool                                    // members that start from now on catch up before they are used
 	onUpdate func(from *hand, u *proto.Update) error // before an update is sent; it may change it
 	refuses  error                                   // to say at which step a member is
+	window   int                                     // updates that may be on their way
 	enters   func(h *hand, generation int64)         // a member connects a world; its own goroutine calls this
 }
 
@@ -279,7 +280,7 @@ func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 func (c *crew) Updates(ctx context.Context, address string, _ []string,
 	_ string) (func() (*proto.Update, error), error) {
 	from := c.member(address)
-	sent, ended := make(chan *proto.Update), make(chan error, 1)
+	sent, ended := make(chan *proto.Update, c.window), make(chan error, 1)
 	c.running.Go(func() {
 		ended <- from.replica.updates.send(ctx, func(u *proto.Update) error {
 			if c.onUpdate != nil {

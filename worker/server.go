@@ -40,11 +40,11 @@ func (s *server) fence(job string) error {
 }
 
 // admit refuses callers that may not read states.
-func (s *server) admit(stream grpc.ServerStream, job string) error {
+func (s *server) admit(ctx context.Context, job string) error {
 	if err := s.fence(job); err != nil || s.authorize == nil {
 		return err
 	}
-	return s.authorize(stream.Context())
+	return s.authorize(ctx)
 }
 
 func (s *server) Follow(r *proto.FollowRequest, stream grpc.ServerStreamingServer[proto.Status]) error {
@@ -87,8 +87,8 @@ const (
 	fewMembers   = 16                    // beyond, the pace grows with the world, so the coordinator gets no more
 )
 
-func (s *server) Probe(_ context.Context, r *proto.ProbeRequest) (*proto.Status, error) {
-	if err := s.fence(r.Job); err != nil {
+func (s *server) Probe(ctx context.Context, r *proto.ProbeRequest) (*proto.Status, error) {
+	if err := s.admit(ctx, r.Job); err != nil {
 		return nil, err
 	}
 	// From the report alone: the answer shows that this process lives, even while a long update holds the replica.
@@ -116,7 +116,7 @@ func (s *server) Blame(_ context.Context, r *proto.BlameRequest) (*proto.BlameRe
 }
 
 func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[proto.Block]) error {
-	if err := s.admit(stream, r.Job); err != nil {
+	if err := s.admit(stream.Context(), r.Job); err != nil {
 		return err
 	}
 	end, err := s.streams.Begin(r.Offset, r.Length)
@@ -137,7 +137,7 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 }
 
 func (s *server) Updates(r *proto.UpdatesRequest, stream grpc.ServerStreamingServer[proto.Update]) error {
-	if err := s.admit(stream, r.Job); err != nil {
+	if err := s.admit(stream.Context(), r.Job); err != nil {
 		return err
 	}
 	log := s.replica.updates // a spare reads no step while it fetches the copy

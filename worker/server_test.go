@@ -120,7 +120,7 @@ func TestStrangersLearnNothing(t *testing.T) {
 	_, blame := s.Blame(t.Context(), &proto.BlameRequest{})
 	for name, err := range map[string]error{
 		"Probe": probe, "Acknowledge": acknowledge, "Blame": blame, "Follow": s.Follow(&proto.FollowRequest{}, nil),
-		"State": s.State(&proto.StateRequest{}, nil),
+		"State": s.State(&proto.StateRequest{}, &blocks{ctx: t.Context()}),
 	} {
 		if status.Code(err) != codes.FailedPrecondition || strings.Contains(err.Error(), "secret") ||
 			strings.Contains(err.Error(), "w1") {

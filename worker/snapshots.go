@@ -100,7 +100,7 @@ func (r *replica) leave(s *snapshot) {
 // reuse keeps the memory of a snapshot that is not used any more for the next one, if that comes soon: new pages take
 // several times as long to copy into. r.mu is held.
 func (r *replica) reuse(s *snapshot) {
-	if r.snapshots[s.state.Step] == s || s.users > 0 || len(r.images) == minSnapshots {
+	if r.snapshots[s.state.Step] == s || s.users > 0 || len(r.images) == minSnapshots || r.ended {
 		return
 	}
 	r.images = append(r.images, s.state.Image)
@@ -114,11 +114,11 @@ func (r *replica) reuse(s *snapshot) {
 	})
 }
 
-// end frees the memory that is kept.
+// end frees the memory that is kept, and keeps no more.
 func (r *replica) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.images = nil; r.unused != nil {
+	if r.images, r.ended = nil, true; r.unused != nil {
 		r.unused.Stop()
 	}
 }

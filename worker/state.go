@@ -65,6 +65,7 @@ type replica struct {
 	order     []int64     // their steps, oldest first
 	images    [][]byte    // memory for the next snapshots
 	unused    *time.Timer // frees them
+	ended     bool        // none is kept any more
 	refused   []error     // copies that are not the due state, until that is reported
 	durable   int64       // the newest step that the coordinator has reported as durable
 

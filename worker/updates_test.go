@@ -255,6 +255,7 @@ func TestAnOldSignMakesNoSpareReady(t *testing.T) {
 		c.publish(false, "a")
 		a.until(1)
 		c.slow(time.Minute)
+		c.window = 64
 		s := c.start("s", 1, nil)
 		s.ready()
 		others, _, _ := a.replica.progress()

@@ -234,6 +234,9 @@ func TestAJoinerCatchesUpOverTLS(t *testing.T) {
 		allowed.upTo(step)
 		await(t, s.events, "a step", func(e progress.Step) bool { return int64(e.Step) >= step })
 	}
+	if n := m.states.Load(); n != 1 {
+		t.Errorf("the joiner has written %d states, want one", n)
+	}
 	allowed.upTo(s.steps)
 	s.finish(want)
 }

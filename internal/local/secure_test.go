@@ -247,6 +247,10 @@ func impersonate(t *testing.T, thief *security.Transport, v cluster.View) {
 		{security.Worker, to.Address, func(c *grpc.ClientConn) (interface{ Recv() (*proto.Block, error) }, error) {
 			return proto.NewMemberClient(c).State(ctx, &proto.StateRequest{Job: w.Job, Step: 1})
 		}},
+		{security.Worker, to.Address, func(c *grpc.ClientConn) (interface{ Recv() (*proto.Block, error) }, error) {
+			_, err := proto.NewMemberClient(c).Probe(ctx, &proto.ProbeRequest{Job: w.Job})
+			return nil, err
+		}},
 		{security.Coordinator, v.Leader.Address, func(c *grpc.ClientConn) (interface{ Recv() (*proto.Block, error) },
 			error) {
 			return proto.NewCoordinatorClient(c).Checkpoint(ctx, &proto.CheckpointRequest{Job: w.Job})

@@ -108,13 +108,13 @@ func (t *Transport) CheckCaller(ctx context.Context, keys []string) error {
 	return proved(authOf(ctx), keys)
 }
 
-// CheckReader returns an error unless the caller of a served method has one of these keys or is the coordinator.
+// CheckReader returns an error unless the caller of a served method has one of these keys or is no worker.
 func (t *Transport) CheckReader(ctx context.Context, keys []string) error {
 	if t.keys == nil {
 		return nil
 	}
 	info := authOf(ctx)
-	if i, err := t.keys.caller(certificates(info)); err == nil && i.Role == Coordinator {
+	if i, err := t.keys.caller(certificates(info)); err == nil && i.Role != Worker {
 		return nil
 	}
 	if proved(info, keys) != nil {
