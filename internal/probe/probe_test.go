@@ -204,3 +204,30 @@ func TestTheProbeHoldsNoState(t *testing.T) {
 		t.Errorf("%d bytes for a gradient of %d", n, gradient)
 	}
 }
+
+// filled is a model whose state has a number of elements, which counts its gradients.
+type filled struct {
+	*evenweave.Memory
+	gradients int
+}
+
+func (f *filled) Init(uint64) error { return nil }
+
+func (f *filled) Gradients(*evenweave.Batch, [][]float32) (evenweave.Sums, error) {
+	f.gradients++
+	return evenweave.Sums{Weight: 1}, nil
+}
+
+func (f *filled) Update([][]float32, int64) error { return nil }
+
+// TestALargeStatesGradientsAreComputedTwice: what they use after an update is then in memory before the member joins.
+func TestALargeStatesGradientsAreComputedTwice(t *testing.T) {
+	plan := schedule.Plan{Seed: 1, Samples: 300, GlobalBatch: 32, MicroBatch: 4}
+	for elements, want := range map[int]int{100: 1, large / 4: 2} {
+		m := &filled{Memory: evenweave.NewMemory(
+			evenweave.Tensor{Name: "w", Shape: []int{elements}, Role: evenweave.Trained})}
+		if _, err := Numerics(m, example.Points{N: 300}, plan, 100); err != nil || m.gradients != want {
+			t.Errorf("%d elements: gradients are computed %d times, want %d; %v", elements, m.gradients, want, err)
+		}
+	}
+}
