@@ -16,9 +16,6 @@ import (
 )
 
 const (
-	// catchUpFrom is the size of a state from which on a spare fetches it before it is admitted. Smaller ones are there
-	// in less than the time of a short step.
-	catchUpFrom  = 32 << 20
 	catchUpQuiet = 2 * time.Minute  // a try ends after so long without a state, a step or a part of one
 	catchUpCopy  = 10 * time.Minute // signs of life count too for so long, while the other member copies its state
 	catchUpTries = 3                // in one generation, or without a state; then the spare enters a world as it is
@@ -125,35 +122,36 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		}
 		// a sign of life alone is no step
 		moves := a.state != nil || a.update != nil || a.led != nil || have >= a.newest
-		applied := a.state == nil && a.update == nil // the loop takes this after it has applied what was before
-		said := a.newest
+		said, applied := a.newest, a.state == nil && a.update == nil // the loop takes this after what was before
 		if err := c.hand(ctx, a, moves); err != nil {
 			return err
 		}
-		if a = (arrival{}); !applied || c.seen.Load() != nil && c.seen.Load().last > 0 {
-			continue
-		}
-		answer, asked := c.ask(ctx, f, uuid, said)
-		if !asked { // the next step, or sign of life, asks again
-			continue
-		}
-		if err := c.hand(ctx, answer, have >= answer.newest); err != nil {
-			return err
+		if a = (arrival{}); applied {
+			if err := c.ask(ctx, f, uuid, have, said); err != nil {
+				return err
+			}
 		}
 	}
 	return err
 }
 
-// ask asks the other member at which step it is. If it refuses, as older ones do, what it said must do.
-func (c *catchUp) ask(ctx context.Context, f fetcher, uuid string, said int64) (answer arrival, asked bool) {
+// ask asks the other member at which step it is, and gives the loop the answer: if it refuses, as older members do,
+// what it said before. have is this member's step.
+func (c *catchUp) ask(ctx context.Context, f fetcher, uuid string, have, said int64) error {
+	if at := c.seen.Load(); at != nil && at.last > 0 {
+		return nil // the last step must not wait for an answer
+	}
+	a := arrival{newest: said, asked: true}
 	newest, err := f.Newest(ctx, c.from.Address, c.keys, uuid)
 	switch status.Code(err) {
 	case codes.OK:
-		return arrival{newest: newest, asked: true}, true
+		a.newest = newest
 	case codes.PermissionDenied, codes.Unimplemented:
-		return arrival{newest: said, asked: true, failed: err}, true
+		a.failed = err
+	default: // the next step, or sign of life, asks again
+		return nil
 	}
-	return answer, false
+	return c.hand(ctx, a, have >= a.newest)
 }
 
 // hand gives the loop an arrival.

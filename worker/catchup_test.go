@@ -28,6 +28,15 @@ func (h *hand) ready() {
 	}
 }
 
+// keepsUpWith says that a spare which is ready is at most one step behind.
+func (h *hand) keepsUpWith(t *testing.T, other *hand) {
+	t.Helper()
+	newest, _, _ := other.replica.progress()
+	if step, _, _ := h.replica.progress(); step < newest-1 {
+		t.Errorf("it is ready with step %d, the others have %d", step, newest)
+	}
+}
+
 func (l *updateLog) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,10 +73,7 @@ func TestASpareCatchesUp(t *testing.T) {
 		if c.fetches != n+1 {
 			t.Errorf("%d states were fetched, want one", c.fetches-n)
 		}
-		before, _, _ := a.replica.progress()
-		if step, _, _ := s.replica.progress(); step < before-1 {
-			t.Errorf("it is ready with step %d, the others have %d", step, before)
-		}
+		s.keepsUpWith(t, a)
 		c.publish(true, "a", "b", "s")
 		if got := c.finish("a", "b", "s"); got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -290,10 +296,7 @@ func TestCatchingUpEnds(t *testing.T) {
 				if phase := s.phaseNow(); phase != policy.PhaseSpare || (step > 0) != c.state {
 					t.Errorf("it has the state of step %d and is in phase %q", step, phase)
 				}
-				for _, h := range all.members {
-					h.cancel(errKilled)
-				}
-				all.running.Wait()
+				all.kill()
 			})
 		})
 	}
@@ -355,10 +358,7 @@ func TestASpareThatIsNotUsedStops(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		a.replica.updates.keepsNothing(t)
-		for _, h := range c.members {
-			h.cancel(errKilled)
-		}
-		c.running.Wait()
+		c.kill()
 	})
 }
 
@@ -409,10 +409,7 @@ func TestSparesShareOneCopy(t *testing.T) {
 		if c.fetches != maxReaders+1 {
 			t.Errorf("%d states were fetched, want one each", c.fetches)
 		}
-		for _, h := range c.members {
-			h.cancel(errKilled)
-		}
-		c.running.Wait()
+		c.kill()
 	})
 }
 

@@ -39,10 +39,7 @@ func TestAConnectFailureIsReportedFirst(t *testing.T) {
 				}
 				time.Sleep(10 * time.Millisecond) // virtual
 			}
-			for _, id := range ids {
-				c.members[id].cancel(errKilled)
-			}
-			c.running.Wait()
+			c.kill()
 		})
 	}
 }

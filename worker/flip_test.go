@@ -114,10 +114,7 @@ func flipUnderAHalt(t *testing.T, wait time.Duration) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		for _, h := range c.members {
-			h.cancel(errKilled)
-		}
-		c.running.Wait()
+		c.kill()
 		if !flipped {
 			t.Error("nothing flipped")
 		}

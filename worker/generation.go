@@ -217,7 +217,7 @@ func (g *generation) agree(choice policy.Choice) error {
 	g.report.set(func(s *proto.Status) {
 		s.Step, s.Ledger, s.Agreed = step, g.ledger(epochs, used), g.world.Generation
 	})
-	if g.replica.partial.Swap(nil) != nil && g.replica.layout.Size >= catchUpFrom {
+	if g.replica.partial.Swap(nil) != nil && g.replica.layout.Size >= state.Large {
 		g.sealing.Go(debug.FreeOSMemory) // the fetched image is as large as the state
 	}
 	return nil

@@ -244,6 +244,14 @@ func (c *crew) parts(w job.World, rank int) (self, other string) {
 	return self, ""
 }
 
+// kill ends all members.
+func (c *crew) kill() {
+	for _, h := range c.members {
+		h.cancel(errKilled)
+	}
+	c.running.Wait()
+}
+
 // slow lets fetches that begin from now on take so long.
 func (c *crew) slow(d time.Duration) {
 	c.mu.Lock()

@@ -74,7 +74,7 @@ func (l *Loop) Init() (err error) {
 	}
 	l.report = newReport(l.ID, l.Job.UUID)
 	if l.CatchUpFrom == 0 {
-		l.CatchUpFrom = catchUpFrom
+		l.CatchUpFrom = state.Large
 	}
 	if l.large() { // until Run knows better: a world must not use this member before it has decided
 		l.report.status.Phase = phaseCatchUp

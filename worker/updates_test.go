@@ -176,10 +176,7 @@ func TestASparesCopyServesOthers(t *testing.T) {
 			whole.State != quick.State {
 			t.Errorf("whole: %x, %v, want %x", whole.SHA256, err, want)
 		}
-		for _, h := range c.members {
-			h.cancel(errKilled)
-		}
-		c.running.Wait()
+		c.kill()
 	})
 }
 
@@ -232,9 +229,8 @@ func TestAStepThatArrivesSlowly(t *testing.T) {
 		}
 		s := c.start("s", 1, nil)
 		s.ready()
-		others, _, _ := a.replica.progress()
-		if step, _, _ := s.replica.progress(); step < others-1 || slowed < 2 {
-			t.Errorf("it is ready with step %d, the others have %d", step, others)
+		if s.keepsUpWith(t, a); slowed < 2 {
+			t.Error("no step has arrived slowly")
 		}
 		c.publish(true, "a", "b", "s")
 		if got := c.finish("a", "b", "s"); got != want {
@@ -258,14 +254,8 @@ func TestAnOldSignMakesNoSpareReady(t *testing.T) {
 		c.window = 64
 		s := c.start("s", 1, nil)
 		s.ready()
-		others, _, _ := a.replica.progress()
-		if step, _, _ := s.replica.progress(); step < others-1 {
-			t.Errorf("it is ready with step %d, the other has %d", step, others)
-		}
-		for _, h := range c.members {
-			h.cancel(errKilled)
-		}
-		c.running.Wait()
+		s.keepsUpWith(t, a)
+		c.kill()
 	})
 }
 

@@ -24,10 +24,6 @@ type Golden struct {
 	Parts string
 }
 
-// large is the size in bytes of a state from which on the probe also brings into memory what gradients use after an
-// update, which has taken the places that the first ones used: else the others wait for that when this member joins.
-const large = 32 << 20
-
 const (
 	partBytes = 3    // of each hash: the whole Hash decides, so a collision here only names a later tensor
 	mostParts = 1000 // more are left out, so that records stay small
@@ -100,7 +96,9 @@ func Numerics(model evenweave.Model, data evenweave.Data, plan schedule.Plan, to
 		}
 		p.whole.Write(make([]byte, end-layout.Offsets[i]-t.Bytes())) // the gap behind it, in the image
 	}
-	if layout.Size >= large {
+	// An update takes the places of what the gradients before it used. What those after it use is in memory then, and
+	// the others need not wait for that when this member joins.
+	if layout.Size >= state.Large {
 		if _, err := model.Gradients(b, grads); err != nil {
 			return Golden{}, err
 		}

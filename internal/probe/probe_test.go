@@ -223,7 +223,7 @@ func (f *filled) Update([][]float32, int64) error { return nil }
 // TestALargeStatesGradientsAreComputedTwice: what they use after an update is then in memory before the member joins.
 func TestALargeStatesGradientsAreComputedTwice(t *testing.T) {
 	plan := schedule.Plan{Seed: 1, Samples: 300, GlobalBatch: 32, MicroBatch: 4}
-	for elements, want := range map[int]int{100: 1, large / 4: 2} {
+	for elements, want := range map[int]int{100: 1, state.Large / 4: 2} {
 		m := &filled{Memory: evenweave.NewMemory(
 			evenweave.Tensor{Name: "w", Shape: []int{elements}, Role: evenweave.Trained})}
 		if _, err := Numerics(m, example.Points{N: 300}, plan, 100); err != nil || m.gradients != want {

@@ -50,28 +50,26 @@ type Head struct {
 
 // ReadHead reads and verifies the head of a state, as Read does, and nothing after it.
 func ReadHead(r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Head, error) {
-	b, err := readHead(r, layout, samples, full)
-	if err != nil {
-		return nil, err
-	}
-	if found := sha256.Sum256(b); sum != nil && found != *sum {
-		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, found, *sum)
-	}
-	return newHead(b, layout, samples)
+	return readHeadOf(full, r, layout, samples, sum)
 }
 
 // ReadQuickHead is ReadHead for what SealQuickly made, too. The caller must compare the fingerprint of the state.
 func ReadQuickHead(r io.Reader, layout *Layout, samples int) (*Head, error) {
-	b, err := readHead(r, layout, samples, quick)
+	return readHeadOf(quick, r, layout, samples, nil)
+}
+
+// readHeadOf is ReadHead for versions up to newest.
+func readHeadOf(newest uint64, r io.Reader, layout *Layout, samples int, sum *[sha256.Size]byte) (*Head, error) {
+	b, err := readHead(r, layout, samples, newest)
 	if err != nil {
 		return nil, err
 	}
-	return newHead(b, layout, samples)
-}
-
-func newHead(b []byte, layout *Layout, samples int) (*Head, error) {
-	ledger, err := decodeLedger(b, samples)
-	return &Head{Bytes: b, SHA256: sha256.Sum256(b), Step: int64(field(b, 2)), Ledger: ledger, Layout: layout}, err
+	h := &Head{Bytes: b, SHA256: sha256.Sum256(b), Step: int64(field(b, 2)), Layout: layout}
+	if sum != nil && h.SHA256 != *sum {
+		return nil, fmt.Errorf("state: %w: its head has SHA-256 %x, expected %x", ErrDamaged, h.SHA256, *sum)
+	}
+	h.Ledger, err = decodeLedger(b, samples)
+	return h, err
 }
 
 // Blocks is how many blocks the image has.

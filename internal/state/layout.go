@@ -20,6 +20,10 @@ const (
 	maxElements = math.MaxInt32
 )
 
+// Large is the size in bytes of a state from which on a member gets ready to join before a world uses it: the others
+// would wait longer than a short step takes.
+const Large = 32 << 20
+
 // Layout says where each tensor of a state lies in its image: one after the other, each from a multiple of 8 bytes on,
 // zeros between them. It is not changed once it is made.
 type Layout struct {
