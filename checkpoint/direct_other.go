@@ -1,0 +1,9 @@
+//go:build !linux
+
+package checkpoint
+
+import "os"
+
+func setDirect(*os.File, bool) bool { return false }
+
+func refusesDirect(error) bool { return false }
