@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
 // blockBytes is the size of a block of a state: well under gRPC's message limit.
@@ -132,8 +133,8 @@ func (r *blockReader) into(p []byte) (int, error) {
 	return n, nil
 }
 
-// AsBlocks is for calls that are answered by blocks: their bytes are copied once to be sent, into memory that is used
-// again, and not received into memory that was cleared for them. On the wire it is protobuf.
+// AsBlocks is for calls that are answered by blocks, or by words: their bytes are copied once to be sent, into memory
+// that is used again, and received into that of the message, if it has some. On the wire it is protobuf.
 var AsBlocks = grpc.CallContentSubtype(blocksCodec)
 
 const blocksCodec = "evenweave-blocks"
@@ -142,7 +143,7 @@ func init() {
 	encoding.RegisterCodecV2(codec{encoding.GetCodecV2("proto"), mem.NewTieredBufferPool(blockBytes)})
 }
 
-// codec encodes blocks by hand, all else as protobuf does.
+// codec encodes blocks and words by hand, all else as protobuf does.
 type codec struct {
 	encoding.CodecV2
 	copies mem.BufferPool
@@ -150,37 +151,64 @@ type codec struct {
 
 func (codec) Name() string { return blocksCodec }
 
+// Tags that begin a field of bytes.
+const (
+	blockTag = 1<<3 | byte(protowire.BytesType)  // Block.data
+	wordsTag = 10<<3 | byte(protowire.BytesType) // Update.words
+)
+
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	b, ok := v.(*Block)
-	if !ok {
-		return c.CodecV2.Marshal(v)
+	switch m := v.(type) {
+	case *Block:
+		return c.field(blockTag, m.Data), nil
+	case *Update:
+		if n := len(m.Words); n > 0 && proto.Size(m) == 1+protowire.SizeBytes(n) { // nothing else is set
+			return c.field(wordsTag, m.Words), nil
+		}
 	}
-	head := protowire.AppendVarint([]byte{blockTag}, uint64(len(b.Data)))
-	// A copy, because gRPC sends on after Send and even the stream's handler have returned: the memory of a state could
-	// never be used again, and that of the next one costs several times as much as copying to what the cache holds.
-	return mem.BufferSlice{mem.SliceBuffer(head), mem.Copy(b.Data, c.copies)}, nil
+	return c.CodecV2.Marshal(v)
 }
 
-// blockTag begins the field Data of a Block: number 1, bytes.
-const blockTag = 1<<3 | byte(protowire.BytesType)
+// field is a field of bytes. They are copied, because gRPC sends on after Send and even the stream's handler have
+// returned: the memory of a state could never be used again, and that of the next one costs several times as much as
+// copying to what the cache holds.
+func (c codec) field(tag byte, p []byte) mem.BufferSlice {
+	head := protowire.AppendVarint([]byte{tag}, uint64(len(p)))
+	return mem.BufferSlice{mem.SliceBuffer(head), mem.Copy(p, c.copies)}
+}
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	b, ok := v.(*Block)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, v)
+	switch m := v.(type) {
+	case *Block:
+		if data.Len() == 0 {
+			m.Data = nil
+			return nil
+		}
+		if p, ok := fieldOf(blockTag, data, m.Data); ok {
+			m.Data = p
+			return nil
+		}
+		return fmt.Errorf("a block of %d bytes: expected one field of bytes", data.Len())
+	case *Update:
+		if p, ok := fieldOf(wordsTag, data, m.Words); ok {
+			m.Reset()
+			m.Words = p
+			return nil
+		}
 	}
+	return c.CodecV2.Unmarshal(data, v)
+}
+
+// fieldOf reads a message that is one field of bytes, into memory that may be too small; false: it is another message.
+func fieldOf(tag byte, data mem.BufferSlice, memory []byte) ([]byte, bool) {
 	r := data.Reader()
 	defer r.Close()
-	tag, err := r.ReadByte()
-	if err == io.EOF {
-		b.Data = nil
-		return nil
-	}
+	first, err := r.ReadByte()
 	size, malformed := binary.ReadUvarint(r)
-	if err != nil || malformed != nil || tag != blockTag || size != uint64(r.Remaining()) {
-		return fmt.Errorf("a block of %d bytes that begins with %#x: expected one field of bytes", data.Len(), tag)
+	if err != nil || malformed != nil || first != tag || size != uint64(r.Remaining()) {
+		return nil, false
 	}
-	b.Data = slices.Grow(b.Data[:0], int(size))[:size]
-	_, err = io.ReadFull(r, b.Data)
-	return err
+	p := slices.Grow(memory[:0], int(size))[:size]
+	_, err = io.ReadFull(r, p)
+	return p, err == nil
 }

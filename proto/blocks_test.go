@@ -45,6 +45,33 @@ func FuzzBlockCodec(f *testing.F) {
 	})
 }
 
+// FuzzWordsCodec: an Update is what protobuf makes of it, whatever its memory held before, with words alone or not.
+func FuzzWordsCodec(f *testing.F) {
+	for _, seed := range [][]byte{nil, {wordsTag}, {wordsTag, 0}, {wordsTag, 2, 7, 8}, {wordsTag, 1, 7, wordsTag, 1, 8},
+		{8, 3, wordsTag, 2, 7, 8}, {wordsTag, 2, 7, 8, 8, 3}, {wordsTag, 255, 255, 255, 15}} {
+		f.Add(seed)
+	}
+	c := encoding.GetCodecV2(blocksCodec)
+	f.Fuzz(func(t *testing.T, p []byte) {
+		taken, meant := Update{Step: 9, Words: make([]byte, 3, 8)}, Update{}
+		err, wrong := c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(p)}, &taken), proto.Unmarshal(p, &meant)
+		if (err == nil) != (wrong == nil) || err == nil && !proto.Equal(&taken, &meant) {
+			t.Fatalf("%x is taken for %v, %v, and means %v, %v", p, &taken, err, &meant, wrong)
+		}
+		if err != nil {
+			return
+		}
+		ours, err := c.Marshal(&meant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back Update
+		if err := proto.Unmarshal(ours.Materialize(), &back); err != nil || !proto.Equal(&back, &meant) {
+			t.Fatalf("%v is sent as %v, %v", &meant, &back, err)
+		}
+	})
+}
+
 // holds is a member that sends one encoding.
 type holds struct {
 	UnimplementedMemberServer

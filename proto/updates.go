@@ -11,13 +11,15 @@ const (
 	partWords = blockBytes / wordBytes
 )
 
-// SendWords sends what an update's sum was formed with, and its words, in parts of Update.words.
+// SendWords sends what an update's sum was formed with, and its words, in parts of Update.words. send must not keep a
+// part: its memory is the next one's.
 func SendWords(exponents []int32, words []int64, send func([]byte) error) error {
+	memory := make([]byte, min(len(exponents)+len(words), partWords)*wordBytes)
 	for len(exponents)+len(words) > 0 {
 		x := exponents[:min(partWords, len(exponents))]
 		w := words[:min(partWords-len(x), len(words))]
 		exponents, words = exponents[len(x):], words[len(w):]
-		part := make([]byte, (len(x)+len(w))*wordBytes) // a message may be held after it is sent
+		part := memory[:(len(x)+len(w))*wordBytes]
 		for i, v := range x {
 			binary.LittleEndian.PutUint64(part[i*wordBytes:], uint64(int64(v)))
 		}

@@ -30,7 +30,8 @@ const (
 // fetcher reads a state.
 type fetcher interface {
 	Fetch(ctx context.Context, w Wanted) (*state.State, error)
-	// Updates opens the Updates of the member with these keys at an address, which end with ctx.
+	// Updates opens the Updates of the member with these keys at an address, which end with ctx. The words of a message
+	// are valid until the next one.
 	Updates(ctx context.Context, address string, keys []string, job string) (next func() (*proto.Update, error),
 		err error)
 	// Newest is the step of the member with these keys at an address, now.
@@ -45,6 +46,7 @@ type Wanted struct {
 	Keys  map[string][]string // by address: what the peer there has registered
 	// the address of the coordinator, which has it as a checkpoint; nil: it is not asked
 	Coordinator func() string
+	Image       []byte             // of transfer.Download
 	Quiet       time.Duration      // without a block, after which it is given up
 	Quick       bool               // of transfer.Download
 	Gone        func(error) bool   // of transfer.Download; may be nil
@@ -179,11 +181,19 @@ func (f Fetcher) Updates(ctx context.Context, address string, keys []string,
 		return nil, err
 	}
 	stream, err := proto.NewMemberClient(conn).Updates(ctx, &proto.UpdatesRequest{Job: job},
-		append(f.ExpectKeys(keys), grpc.MaxCallRecvMsgSize(maxUpdate))...)
+		append(f.ExpectKeys(keys), grpc.MaxCallRecvMsgSize(maxUpdate), proto.AsBlocks)...)
 	if err != nil {
 		return nil, err
 	}
-	return stream.Recv, nil
+	var memory []byte // a step's words come in hundreds of messages
+	return func() (*proto.Update, error) {
+		u := &proto.Update{Words: memory}
+		err := stream.RecvMsg(u)
+		if len(u.Words) > 0 {
+			memory = u.Words
+		}
+		return u, err
+	}, nil
 }
 
 // Newest implements fetcher.
@@ -202,7 +212,7 @@ func (f Fetcher) Newest(ctx context.Context, address string, keys []string, job 
 // and blocks only if there are no members or they send nothing.
 func (f Fetcher) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Resume: w.Resume,
-		Began: w.Began, Arrived: w.Arrived, Gone: w.Gone, Quick: w.Quick}
+		Began: w.Began, Arrived: w.Arrived, Gone: w.Gone, Quick: w.Quick, Image: w.Image}
 	for _, address := range w.Peers {
 		to := f.ExpectKeys(w.Keys[address])
 		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, w.Quick, to...))

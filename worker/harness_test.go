@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -296,6 +297,7 @@ func (c *crew) Updates(ctx context.Context, address string, _ []string,
 					return err
 				}
 			}
+			u.Words = bytes.Clone(u.Words) // the sender uses their memory again
 			select {
 			case sent <- u:
 				return nil
