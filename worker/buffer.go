@@ -102,10 +102,10 @@ func StepBytes(tensors []evenweave.Tensor, metrics int, plan schedule.Plan, size
 	return 8 * wordsOf(layout.Blocks(), sumSlots+metrics, plan.MicroBatches(), plan.GlobalBatch, size), nil
 }
 
-// give hands the words over to the caller and makes new ones for the next step.
-func (b *buffer) give() []int64 {
+// give hands the words over to the caller, and takes the next step's, or makes them if that is too little memory.
+func (b *buffer) give(next []int64) []int64 {
 	given := b.words
-	b.words = make([]int64, len(given), cap(given))
+	b.words = next
 	b.of(len(b.times))
 	return given
 }

@@ -34,6 +34,7 @@ type catchUp struct {
 	arrivals chan arrival // closed at the end; err says why
 	seen     atomic.Pointer[position]
 	turned   chan struct{} // signals that the other member leaves its generation
+	ahead    *ahead        // memory; the fetch takes it
 	memory   chan []int64  // for the words of one update: the loop gives it back
 	parts    atomic.Int64  // that have arrived
 	owed     int64         // the step of which it is not known yet what it has led to; 0: none
@@ -68,6 +69,21 @@ type ledTo struct {
 type position struct {
 	generation int64
 	last       int64 // the step after which it leaves; 0: not known
+}
+
+// ahead is memory for a catch-up: the state, and the words of a step.
+type ahead struct {
+	image []byte
+	words []int64
+}
+
+// newAhead makes the kernel give the memory now, and not while the others wait for this member.
+func newAhead(r *replica) *ahead {
+	a := &ahead{make([]byte, r.layout.Size), make([]int64, r.blocks.Words()+r.blocks.Count())}
+	at := func(time.Duration) bool { return true }
+	touch(a.image, at)
+	touch(a.words, at)
+	return a
 }
 
 // stop ends the catch-up, if there is one.
@@ -108,9 +124,10 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 	if err != nil {
 		return err
 	}
-	words := make([]int64, r.blocks.Words()+r.blocks.Count())
-	clear(words) // so that the system gives its memory now, and not while the others wait for this member
-	c.memory <- words
+	if c.ahead == nil {
+		c.ahead = newAhead(r)
+	}
+	c.memory <- c.ahead.words
 	s, err := c.state(ctx, f, uuid, first)
 	if err != nil {
 		return err
@@ -207,7 +224,10 @@ func (c *catchUp) first(receive func() (*proto.Update, error)) (*proto.Update, e
 
 // state fetches the state that the other member names first.
 func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, first *proto.Update) (*state.State, error) {
-	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
+	image := c.ahead.image
+	c.ahead = nil
+	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Image: image,
+		Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
 		Keys: map[string][]string{c.from.Address: c.keys}, Quick: true, // that member announces the fingerprint, too
 		Gone: func(err error) bool { return status.Code(err) == codes.NotFound || security.OtherKey(err) },
 		Arrived: func(blocks int) {

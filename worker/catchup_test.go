@@ -40,7 +40,7 @@ func (h *hand) keepsUpWith(t *testing.T, other *hand) {
 func (l *updateLog) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.readers
+	return len(l.readers)
 }
 
 // keepsNothing once the last spare is gone.
@@ -48,8 +48,11 @@ func (l *updateLog) keepsNothing(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.readers != 0 || l.copied != nil || l.updates != nil || l.logging || l.wanted || l.bytes != 0 {
-		t.Errorf("it still keeps %d updates for %d readers", len(l.updates), l.readers)
+	if l.room.stage == made || l.room.image != nil || l.room.unused != nil {
+		t.Error("it still keeps memory for a spare")
+	}
+	if len(l.readers) != 0 || l.copied != nil || l.updates != nil || l.logging || l.wanted || l.bytes != 0 {
+		t.Errorf("it still keeps %d updates for %d readers", len(l.updates), len(l.readers))
 	}
 }
 

@@ -53,6 +53,7 @@ type Loop struct {
 	buffer    *buffer        // of all generations, one after the other
 	sealing   sync.WaitGroup // hashes of due states, copies for spares
 
+	ahead      *ahead   // for the first catch-up; nil: none
 	catching   *catchUp // nil: none
 	tries      int      // to catch up, in generation triedIn
 	triedIn    int64
@@ -85,6 +86,7 @@ func (l *Loop) Init() (err error) {
 	plan := l.Job.Spec.Plan()
 	l.sampler = schedule.NewSampler(plan)
 	l.buffer = newBuffer(l.replica.blocks, l.replica.layout.Summed(), len(l.MetricNames), plan)
+	l.replica.updates.room.words = len(l.buffer.words)
 	l.buffer.reset() // so that the system gives its memory now, and not in this member's first step
 	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
 		flat := make([]float32, l.replica.layout.Summed())
@@ -93,6 +95,9 @@ func (l *Loop) Init() (err error) {
 			batch: evenweave.Batch{Samples: make([]int32, plan.MicroBatch)}, flat: flat,
 			grads: l.replica.layout.Split(flat),
 		})
+	}
+	if view, _ := l.Views.View(); l.large() && view.World != nil && view.World.Size() < plan.MicroBatches() {
+		l.ahead = newAhead(l.replica) // the world trains, and is not to wait for memory later
 	}
 	for len(l.replica.scratch) < len(l.lanes) {
 		l.replica.scratch = append(l.replica.scratch, make([]byte, state.FingerprintBlock))
@@ -107,6 +112,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 	defer stop()
 	go l.pauses.run(beating)
 	defer l.replica.end()
+	defer l.replica.updates.end()
 	defer l.sealing.Wait()
 	defer func() { l.catching.stop() }()
 
@@ -231,7 +237,7 @@ func (l *Loop) otherNumerics(view cluster.View) error {
 // generation trains in one world. Only what ends this member is returned: a broken collective is reported and survived.
 func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool) error {
 	l.replica.updates.enters(world.Generation)
-	l.unused, l.received = false, true
+	l.unused, l.received, l.ahead = false, true, nil
 	if l.catching != nil && !l.replica.unproved { // there is no time for the whole state
 		l.stopCatchUp()
 	}

@@ -18,7 +18,8 @@ import (
 // startCatchUp begins to catch up with a member of the world; another one at each try.
 func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
 	c := &catchUp{from: l.source(w), arrivals: make(chan arrival), turned: make(chan struct{}, 1),
-		memory: make(chan []int64, 1)}
+		memory: make(chan []int64, 1), ahead: l.ahead}
+	l.ahead = nil
 	c.keys, c.total = w.Keys[c.from.ID], l.replica.job.Spec.TotalSteps()
 	l.Log.Info("catching up before a world uses this member", "with", c.from.ID, "generation", w.Generation)
 	if l.triedSince.IsZero() {
@@ -57,7 +58,7 @@ func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 		w.Size() > 0 && w.Size() < l.Job.Spec.Plan().MicroBatches() && w.Rank(l.ID) < 0
 	switch c := l.catching; {
 	case c == nil && !spare:
-		l.pausing = nil
+		l.pausing, l.ahead = nil, nil
 	case c == nil && l.tries < catchUpTries && l.pausing == nil:
 		if view.Job != nil { // it may have been extended
 			l.replica.reschedule(*view.Job)

@@ -91,7 +91,7 @@ func newReplica(j job.Job, model evenweave.Model) (*replica, error) {
 		scratch: [][]byte{make([]byte, state.FingerprintBlock)},
 		ledger:  schedule.NewLedger(j.Spec.Samples), snapshots: map[int64]*snapshot{},
 		acknowledged: make(chan struct{}),
-		updates:      newUpdateLog(),
+		updates:      newUpdateLog(layout.Size),
 	}, nil
 }
 

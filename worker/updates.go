@@ -29,7 +29,9 @@ const (
 type updateLog struct {
 	mu       sync.Mutex
 	most     int64 // bytes of updates
-	readers  int
+	inFlight int64 // bytes to a reader
+	readers  map[*logReader]bool
+	room     room
 	wanted   bool       // a reader waits for a copy
 	copied   *stateCopy // nil: none, or the updates do not reach back to it any more
 	fetched  time.Time  // when a part of it was last sent
@@ -47,6 +49,7 @@ type updateLog struct {
 type stateCopy struct {
 	step        int64
 	fingerprint state.Fingerprint
+	image       []byte
 	taken       chan struct{}
 	state       *state.Sealed        // quickly
 	sealed      func() *state.Sealed // the same for others, hashed when it is first called; nil: memory has changed
@@ -68,7 +71,11 @@ type update struct {
 
 func (u *update) size() int64 { return int64(4*len(u.samples) + 4*len(u.exponents) + 8*len(u.words)) }
 
-func newUpdateLog() *updateLog { return &updateLog{changed: make(chan struct{})} }
+// newUpdateLog is for states of so many bytes.
+func newUpdateLog(size int64) *updateLog {
+	return &updateLog{readers: map[*logReader]bool{}, inFlight: inFlight, changed: make(chan struct{}),
+		room: room{size: size}}
+}
 
 // change lets a writer change the log, and wakes the readers.
 func (l *updateLog) change(f func()) {
@@ -102,14 +109,30 @@ func (l *updateLog) commits(u *update, f state.Fingerprint, image int64) {
 			most = max(keptStates*image+keptUpdates*u.size(), keptBytes)
 		}
 		for l.bytes > most {
-			if l.copied != nil && l.updates[0].step > l.copied.step {
-				l.copied = nil
-			}
-			l.bytes -= l.updates[0].size()
-			l.updates[0] = nil
-			l.updates = l.updates[1:]
+			l.drop() // a reader may be sending it
 		}
 	})
+}
+
+// drop forgets the oldest update, and the copy, if that does not lead to the next one.
+func (l *updateLog) drop() (u *update) {
+	u, l.updates[0] = l.updates[0], nil
+	if l.updates, l.bytes = l.updates[1:], l.bytes-u.size(); l.copied != nil && u.step > l.copied.step {
+		l.copied = nil
+	}
+	return u
+}
+
+// release forgets the updates that all readers have been sent, and keeps their memory for the steps to come.
+func (l *updateLog) release() {
+	for len(l.updates) > 0 {
+		for r := range l.readers {
+			if r.passed < l.updates[0].step || r.taken < l.inFlight { // it may still fetch the copy
+				return
+			}
+		}
+		l.room.keep(l.drop().words)
+	}
 }
 
 // enters records that the member goes on in another generation.
@@ -131,7 +154,7 @@ func (l *updateLog) begin(step int64, f state.Fingerprint) (c *stateCopy) {
 	if !l.wanted {
 		return nil
 	}
-	c = &stateCopy{step: step, fingerprint: f, taken: make(chan struct{})}
+	c = &stateCopy{step: step, fingerprint: f, image: l.room.takeImage(), taken: make(chan struct{})}
 	l.wanted, l.copied, l.logging = false, c, true
 	return c
 }
@@ -166,32 +189,33 @@ func (l *updateLog) lastCopying() time.Time {
 	return l.fetched
 }
 
-func (l *updateLog) join() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.readers == maxReaders {
+func (r *logReader) join() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.readers) == maxReaders {
 		return status.Errorf(codes.ResourceExhausted, "%d spares catch up with this member already", maxReaders)
 	}
-	l.readers++
+	r.readers[r] = true
 	return nil
 }
 
 // leave ends a reader. The log ends with the last one.
-func (l *updateLog) leave() {
-	l.change(func() {
-		if l.readers--; l.readers == 0 {
-			l.copied, l.updates, l.summed, l.bytes, l.logging, l.wanted = nil, nil, nil, 0, false, false
+func (r *logReader) leave() {
+	r.change(func() {
+		if delete(r.readers, r); len(r.readers) == 0 {
+			r.copied, r.updates, r.summed, r.bytes, r.logging, r.wanted = nil, nil, nil, 0, false, false
+			r.room.free()
 		}
 	})
 }
 
 // send is the whole service for one spare.
 func (l *updateLog) send(ctx context.Context, send func(*proto.Update) error) error {
-	if err := l.join(); err != nil {
+	r := &logReader{updateLog: l, out: send}
+	if err := r.join(); err != nil {
 		return err
 	}
-	defer l.leave()
-	r := &logReader{updateLog: l, out: send}
+	defer r.leave()
 	c, err := r.copyOf(ctx)
 	if err != nil {
 		return err
@@ -207,6 +231,7 @@ func (l *updateLog) send(ctx context.Context, send func(*proto.Update) error) er
 		if err != nil {
 			return err
 		}
+		r.passes(u)
 	}
 }
 
@@ -216,6 +241,7 @@ type logReader struct {
 	out            func(*proto.Update) error
 	replacedBefore int64
 	sent           int64 // the generation that the spare knows of
+	passed, taken  int64 // the step up to which it has been sent, and bytes of steps
 }
 
 var (
@@ -251,12 +277,16 @@ func (r *logReader) await(ctx context.Context, ready func() (bool, error)) error
 	}
 }
 
-// copyOf returns the copy that the log begins with. If there is none, the next commit makes one.
+// copyOf returns the copy that the log begins with. If there is none, the next commit makes one, in memory that is made
+// first.
 func (r *logReader) copyOf(ctx context.Context) (c *stateCopy, err error) {
 	if err := r.await(ctx, func() (bool, error) {
-		c, r.replacedBefore = r.copied, r.replaced
-		r.wanted = c == nil
-		return c != nil, nil
+		if c, r.replacedBefore = r.copied, r.replaced; c == nil {
+			r.wanted = r.wanted || r.hasRoom()
+			return false, nil
+		}
+		r.passed = c.step
+		return true, nil
 	}); err != nil {
 		return nil, err
 	}
@@ -324,6 +354,14 @@ func (r *logReader) pass(ctx context.Context, u *update) error {
 	return err
 }
 
+// passes records that the spare has been sent a step that is committed.
+func (r *logReader) passes(u *update) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.passed, r.taken = u.step, r.taken+u.size()
+	r.release()
+}
+
 // result sends what a step has led to; false: it is not committed yet.
 func (r *logReader) result(step int64) (sent bool, err error) {
 	r.mu.Lock()
@@ -348,7 +386,7 @@ func (g *generation) share(c commit) *update {
 		u.samples = slices.Clone(g.samples)
 		if !u.skipped {
 			u.exponents = slices.Clone(g.exponents)
-			u.words = g.buffer.give()[:g.replica.blocks.Words()+g.replica.blocks.Count()]
+			u.words = g.buffer.give(log.takeBuffer())[:g.replica.blocks.Words()+g.replica.blocks.Count()]
 		}
 		log.sums(u)
 	}
@@ -364,11 +402,13 @@ func (g *generation) shared(u *update) {
 	if copied == nil {
 		return
 	}
-	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout}
+	s := &state.State{Step: r.step, Ledger: r.ledger.Clone(), Layout: r.layout, Image: copied.image}
 	r.unchanged.RLock()
 	g.sealing.Go(func() {
 		defer close(copied.taken)
-		s.Image = make([]byte, r.layout.Size)
+		if s.Image == nil {
+			s.Image = make([]byte, r.layout.Size)
+		}
 		err := r.copyInto(s.Image)
 		r.unchanged.RUnlock()
 		if err != nil {

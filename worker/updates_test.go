@@ -2,8 +2,11 @@ package worker
 
 import (
 	"context"
+	"encoding/binary"
 	"log/slog"
+	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +25,7 @@ import (
 // TestACopyLeavesOthersTheirSteps: a reader that needs a copy of a newer state takes no step from one that has all up
 // to there. The copy stands while the steps since are kept.
 func TestACopyLeavesOthersTheirSteps(t *testing.T) {
-	l := newUpdateLog()
+	l := newUpdateLog(0)
 	commit := func(step int64) { l.commits(&update{step: step, words: make([]int64, 1)}, state.Fingerprint{}, 0) }
 	l.most = 3 * 8 // three steps
 	l.wanted = true
@@ -49,6 +52,73 @@ func TestACopyLeavesOthersTheirSteps(t *testing.T) {
 	}
 	if commit(10); l.copied != nil {
 		t.Error("the copy of step 6 stands, and step 7 is not kept")
+	}
+}
+
+// TestBuffersAreUsedAgain: what all spares have been sent is memory for the steps to come, and no spare gets a word of
+// a later step for it, however slow it is and whenever it came.
+func TestBuffersAreUsedAgain(t *testing.T) {
+	const size, last = 1 << 16, 40 // words: each step is sent in parts
+	again := 0
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			rest := func(r *rand.Rand, most int) { // in virtual time
+				time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond)
+			}
+			l := newUpdateLog(0)
+			l.inFlight, l.most, l.room.words = 1+r.Int64N(2*8*size), 10*8*size, size
+			ctx, end := context.WithCancel(t.Context())
+			var spares sync.WaitGroup
+			for i := range 1 + r.IntN(maxReaders) {
+				spares.Go(func() {
+					r := rand.New(rand.NewPCG(seed, uint64(2+i)))
+					rest(r, 300)
+					step, pace := int64(0), 1+r.IntN(40)
+					_ = l.send(ctx, func(u *proto.Update) error {
+						if step = max(step, u.Step); len(u.Words) == 0 {
+							return nil
+						}
+						for rest(r, pace); len(u.Words) > 0; u.Words = u.Words[8:] {
+							if got := int64(binary.LittleEndian.Uint64(u.Words)); got != step {
+								t.Errorf("seed %d: a word of step %d is sent for one of step %d", seed, got, step)
+								return errKilled
+							}
+						}
+						return nil
+					})
+				})
+			}
+			known, words := map[*int64]bool{}, make([]int64, size)
+			for step := int64(1); step <= last; step++ {
+				rest(r, 30)
+				for i := range words {
+					words[i] = step
+				}
+				u := &update{step: step}
+				if l.isOpen() {
+					known[&words[0]], u.words = true, words
+					if words = l.takeBuffer(); words == nil {
+						words = make([]int64, size)
+					} else if known[&words[0]] {
+						again++
+					}
+				}
+				l.sums(u)
+				rest(r, 30)
+				l.commits(u, state.Fingerprint{Hi: step}, 0)
+				if c := l.begin(step, state.Fingerprint{Hi: step}); c != nil {
+					close(c.taken)
+				}
+			}
+			end()
+			spares.Wait()
+			l.end()
+			l.keepsNothing(t)
+		})
+	}
+	if again == 0 {
+		t.Error("no memory was used again")
 	}
 }
 

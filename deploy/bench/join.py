@@ -5,9 +5,9 @@ usage: join.py JOINS PROGRAM [flag of `train`...]      for example, from the rep
        join.py 3 bin/gpt --data DIRECTORY --layers 8 --width 512 --heads 8 --global-batch 32 --micro-batch 4 --workers 2
 
 It trains in a new directory, adds a worker JOINS times and retires it again, and prints one JSON line each: the longest
-gap while the worker loads and compiles (it takes processors from the others), the longest from then until three steps
-after it has joined, which includes the copy of the state and its hashes, the one between the last commit without it and
-the first with it, and the median step with and without it, all in seconds. Each wait ends after 10 minutes."""
+gap while the worker loads and compiles (it takes processors from the others), up to the commit after it has registered;
+the longest from then, when the copy of the state begins, until three steps after it has joined; the one between the last
+commit without it and the first with it; and the median step with and without it, all in seconds. Each wait ends after 10 minutes."""
 import os, statistics, sys, tempfile
 
 from training import Run, say
@@ -37,8 +37,8 @@ try:
         run.command("scale", str(before + 1))
         while len(joined) < 4:
             at, workers = run.step()
-            ready = ready or workers > before or registered() > before
-            loading, joining = (loading, max(joining, at - last)) if ready else (max(loading, at - last), joining)
+            ready, counts = ready or workers > before or registered() > before, ready or workers > before
+            loading, joining = (loading, max(joining, at - last)) if counts else (max(loading, at - last), joining)
             if workers > before and not joined:
                 entering = at - last
             last = at

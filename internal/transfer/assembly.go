@@ -20,11 +20,13 @@ type Assembly struct {
 	grown   chan struct{} // closed, and replaced, when a block arrives
 }
 
-// newAssembly returns one without blocks.
-func newAssembly(head *state.Head) *Assembly {
+// newAssembly returns one without blocks, in that memory, if it is of the right size.
+func newAssembly(head *state.Head, image []byte) *Assembly {
+	if int64(len(image)) != head.Layout.Size {
+		image = make([]byte, head.Layout.Size)
+	}
 	n := head.Blocks()
-	return &Assembly{Head: head, image: make([]byte, head.Layout.Size), have: make([]bool, n), missing: n,
-		grown: make(chan struct{})}
+	return &Assembly{Head: head, image: image, have: make([]bool, n), missing: n, grown: make(chan struct{})}
 }
 
 // put takes a block that is verified. It says whether the block was missing.

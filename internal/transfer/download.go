@@ -39,6 +39,7 @@ type Download struct {
 	Reserve []Source           // asked when the others have sent nothing for a while
 	Quiet   time.Duration
 	Block   []byte           // memory that Stream reads a block into; nil: it allocates it
+	Image   []byte           // memory for the state, which is Run's from then on; nil: it allocates it
 	Resume  *Assembly        // an earlier attempt, whose blocks are kept if it is the same state; may be nil
 	Began   func(*Assembly)  // called when the head is there; may be nil
 	Arrived func(blocks int) // called when blocks have arrived: how many there are; may be nil
@@ -119,7 +120,7 @@ func (d Download) final(err error) bool {
 func (r *run) take(head *state.Head) {
 	r.watchdog.Reset(r.Quiet)
 	if r.assembly = r.Resume; r.assembly == nil || r.assembly.SHA256 != head.SHA256 {
-		r.assembly = newAssembly(head)
+		r.assembly = newAssembly(head, r.Image)
 	}
 	if r.Began != nil {
 		r.Began(r.assembly)
