@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,4 +97,63 @@ func TestAHaltSavesWhatAnotherHolds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnotherHolderIsAskedAtOnce: one that does not give a state, as it dies, is not waited for while another
+// has it. The next try comes after a pause, whatever fails.
+func TestAnotherHolderIsAskedAtOnce(t *testing.T) {
+	for gives, want := range map[string]struct {
+		after time.Duration
+		step  int64
+	}{"a": {0, 30}, "b": {0, 30}, "": {saveRetry, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			one, _ := leading(t, "a", "b")
+			from := &asking{holding: holding{member: gives, layout: one.dialer.layout}}
+			one.saver.source, one.saver.sink = from, from
+			one.steps.last = 40
+			<-time.After(time.Hour) // since the term began
+			began := time.Now()
+			for _, id := range []string{"a", "b"} {
+				one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40,
+					Due: []*proto.HeldState{heldState(30, "right", 1)}})
+			}
+			one.saver.save(t.Context())
+			for one.saver.durable.Manifest.Step != 30 && from.times() < 3 {
+				select {
+				case in := <-one.inputs:
+					if end, err := one.take(t.Context(), in); end || err != nil {
+						t.Fatal(end, err)
+					}
+				case <-time.After(tickEvery):
+					one.saver.save(t.Context())
+				}
+			}
+			took := time.Since(began)
+			one.tasks.Wait()
+			if took < want.after || took > want.after+tickEvery || one.saver.durable.Manifest.Step != want.step {
+				t.Errorf("%q gives it: step %d after %v, want %d after %v; asked: %v", gives,
+					one.saver.durable.Manifest.Step, took, want.step, want.after, from.asked)
+			}
+		})
+	}
+}
+
+// asking notes which members are asked.
+type asking struct {
+	holding
+	mu    sync.Mutex
+	asked []string
+}
+
+func (a *asking) times() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.asked)
+}
+
+func (a *asking) fetch(ctx context.Context, member, address string, step int64, hash string) (state.Stream, error) {
+	a.mu.Lock()
+	a.asked = append(a.asked, member)
+	a.mu.Unlock()
+	return a.holding.fetch(ctx, member, address, step, hash)
 }

@@ -44,6 +44,7 @@ type saver struct {
 	gone    time.Time // since when a halt finds no member of the world; zero: it does, or there is none
 	busy    bool
 	after   time.Time // after a failure: not before this
+	turned  bool      // to another member at once, after the last failure
 	// members that failed to give a state, or gave another one: until when others are asked first
 	avoid   map[string]time.Time
 	forged  map[string]bool // those that gave another one: they are not asked again
@@ -141,7 +142,7 @@ func (s *saver) took(ctx context.Context, in saved) (durable bool) {
 			"whose states are gone: they will not be evaluated. Saving is slower than epochs are, or no coordinator "+
 			"ran", in.step, lost)})
 	}
-	s.durable = in.entry
+	s.durable, s.turned = in.entry, false
 	s.members.proofs.saved(in.step)
 	m := in.entry.Manifest
 	s.journal.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path,
@@ -169,10 +170,14 @@ func (s *saver) failed(ctx context.Context, in saved) {
 		s.save(ctx) // another has it
 		return
 	}
-	s.after = time.Now().Add(saveRetry)
 	s.log.Warn("no checkpoint yet", "err", in.err)
 	s.journal.emit(progress.Warning{Message: "checkpoint: " + in.err.Error() + "; it will be tried again"})
-	// members keep it, and every later status asks again
+	member, _, _, ok := s.next(time.Now())
+	if s.turned = ok && member != in.member && !s.turned; s.turned { // a halt does not wait; a full disk is tried twice
+		s.save(ctx)
+		return
+	}
+	s.after = time.Now().Add(saveRetry) // members keep it, and every later status asks again
 }
 
 // forget drops what is known of a process that is followed no more.
