@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +24,3 @@ func setDirect(f *os.File, direct bool) bool {
 	})
 	return err == nil && failed == nil
 }
-
-// refusesDirect says that a file system takes no direct write like this one: of this length, from this address.
-func refusesDirect(err error) bool { return errors.Is(err, unix.EINVAL) }

@@ -5,5 +5,3 @@ package checkpoint
 import "os"
 
 func setDirect(*os.File, bool) bool { return false }
-
-func refusesDirect(error) bool { return false }

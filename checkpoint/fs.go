@@ -38,7 +38,7 @@ func (OS) Create(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{File: f}, nil
+	return &file{f: f}, nil
 }
 
 const (
@@ -48,94 +48,107 @@ const (
 )
 
 // file keeps a large checkpoint out of the kernel's cache: it would take the place of what training reads, and each new
-// page of it costs more than writing the page.
+// page of it costs more than writing the page. After an error it writes no more.
 type file struct {
-	*os.File
-	end   int64  // of what is written
-	part  []byte // not written yet; nil: nothing goes past the cache
-	plain bool   // nothing more does
+	f      *os.File
+	end    int64  // of what is written
+	part   []byte // memory for what goes past the cache; nil: nothing does
+	held   int    // bytes in it that are not written yet
+	plain  bool   // nothing goes past the cache any more
+	failed error
 }
 
-// Write may keep up to a portion, for the next Write, WriteAt, Stat or Sync.
+// Write may hold up to a portion until something else is done.
 func (f *file) Write(b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
+	for n < len(b) && f.failed == nil {
 		switch left := cached - f.end; {
 		case f.part != nil:
-			k := min(portion-len(f.part), len(b)-n)
-			f.part, n = append(f.part, b[n:n+k]...), n+k
-			if len(f.part) == portion {
-				err = f.writePart()
+			k := copy(f.part[f.held:], b[n:])
+			if f.held, n = f.held+k, n+k; f.held == portion {
+				f.writePart()
 			}
-		case f.plain || left > 0:
-			rest := b[n:]
-			if !f.plain {
-				rest = rest[:min(int64(len(rest)), left)]
-			}
-			var k int
-			k, err = f.File.Write(rest)
-			f.end, n = f.end+int64(k), n+k
-		case setDirect(f.File, true):
-			f.part = aligned(portion)[:0]
+		case f.plain:
+			n += f.write(b[n:])
+		case left > 0:
+			n += f.write(b[n:min(int64(len(b)), int64(n)+left)])
+		case setDirect(f.f, true):
+			f.part = aligned(portion)
 		default:
 			f.plain = true
 		}
 	}
-	return n, err
+	return n, f.failed
+}
+
+func (f *file) write(b []byte) (n int) {
+	n, f.failed = f.f.Write(b)
+	f.end += int64(n)
+	return n
 }
 
 // aligned is memory at an address that is a multiple of a page.
 func aligned(size int) []byte {
 	b := make([]byte, size+page)
 	skip := -uintptr(unsafe.Pointer(&b[0])) % page
-	return b[skip : int(skip)+size : int(skip)+size]
+	return b[skip:][:size:size]
 }
 
-// writePart writes past the cache; through it, and all that follows, if the file system takes no such write.
-func (f *file) writePart() error {
-	n, err := f.File.Write(f.part)
-	f.end += int64(n)
-	if refusesDirect(err) {
-		f.part = f.part[n:]
-		return f.settle()
+// writePart writes past the cache. File systems refuse that in many ways: after any error the rest goes through the
+// cache, and fails there if it was another one.
+func (f *file) writePart() {
+	n, err := f.f.Write(f.part[:f.held])
+	if f.end += int64(n); err != nil {
+		f.through(f.part[n:f.held])
+		return
 	}
-	f.part = f.part[:0]
-	return err
+	f.held = 0
 }
 
-// settle writes what is kept, and all that follows, through the cache.
-func (f *file) settle() error {
-	if f.part == nil {
-		return nil
-	}
-	rest := f.part
+// through writes the rest of a part, and then all that follows, through the cache.
+func (f *file) through(rest []byte) {
 	f.part, f.plain = nil, true
-	if !setDirect(f.File, false) {
-		return &os.PathError{Op: "fcntl", Path: f.Name(), Err: errors.New("it cannot be written through the cache")}
+	if !setDirect(f.f, false) {
+		f.failed = &os.PathError{Op: "fcntl", Path: f.f.Name(), Err: errors.New("cannot be written through the cache")}
+		return
 	}
-	n, err := f.File.Write(rest)
-	f.end += int64(n)
-	return err
+	f.write(rest)
 }
 
-func (f *file) WriteAt(b []byte, offset int64) (int, error) {
-	if err := f.settle(); err != nil {
-		return 0, err
+// settle writes what is held.
+func (f *file) settle() error {
+	if f.part != nil && f.failed == nil {
+		f.through(f.part[:f.held])
 	}
-	return f.File.WriteAt(b, offset)
+	return f.failed
+}
+
+func (f *file) WriteAt(b []byte, offset int64) (n int, err error) {
+	if f.settle() == nil {
+		n, f.failed = f.f.WriteAt(b, offset)
+	}
+	return n, f.failed
 }
 
 func (f *file) Stat() (os.FileInfo, error) {
 	if err := f.settle(); err != nil {
 		return nil, err
 	}
-	return f.File.Stat()
+	return f.f.Stat()
 }
 
 func (f *file) Sync() error {
-	if err := f.settle(); err != nil {
-		return err
+	if f.settle() == nil {
+		f.failed = f.f.Sync()
 	}
-	return f.File.Sync()
+	return f.failed
+}
+
+// Close returns an error of what was held too, but none that was returned before.
+func (f *file) Close() (err error) {
+	if f.failed == nil {
+		err = f.settle()
+	}
+	return errors.Join(err, f.f.Close())
 }
 
 func (OS) Open(name string) (io.ReadSeekCloser, error) {

@@ -102,10 +102,12 @@ func StepBytes(tensors []evenweave.Tensor, metrics int, plan schedule.Plan, size
 	return 8 * wordsOf(layout.Blocks(), sumSlots+metrics, plan.MicroBatches(), plan.GlobalBatch, size), nil
 }
 
-// give hands the words over to the caller, and takes the next step's, or makes them if that is too little memory.
+// give hands the words over to the caller, and takes memory for the next step's; nil: it makes some.
 func (b *buffer) give(next []int64) []int64 {
 	given := b.words
-	b.words = next
+	if b.words = next; next == nil {
+		b.words = make([]int64, len(given), cap(given))
+	}
 	b.of(len(b.times))
 	return given
 }

@@ -272,7 +272,11 @@ func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	for {
 		s, err := c.fetch(ctx, w)
 		if err == nil {
-			return s.Clone(), nil
+			s = s.Clone()
+			if w.Image != nil {
+				s.Image = w.Image[:copy(w.Image, s.Image)]
+			}
+			return s, nil
 		}
 		select {
 		case <-time.After(fetchPoll):
@@ -365,6 +369,9 @@ func (c *crew) start(id string, parallelism int, before func(*evenweave.Batch)) 
 	}
 	if err := h.Init(); err != nil {
 		c.t.Fatal(err)
+	}
+	if c.window == 0 { // a spare takes each message before the next one is sent
+		h.replica.updates.hasState = 1
 	}
 	ctx, cancel := context.WithCancelCause(c.t.Context())
 	h.cancel = cancel

@@ -96,7 +96,7 @@ func (l *Loop) Init() (err error) {
 			grads: l.replica.layout.Split(flat),
 		})
 	}
-	if view, _ := l.Views.View(); l.large() && view.World != nil && view.World.Size() < plan.MicroBatches() {
+	if view, _ := l.Views.View(); l.large() && l.joins(view) {
 		l.ahead = newAhead(l.replica) // the world trains, and is not to wait for memory later
 	}
 	for len(l.replica.scratch) < len(l.lanes) {
@@ -237,10 +237,11 @@ func (l *Loop) otherNumerics(view cluster.View) error {
 // generation trains in one world. Only what ends this member is returned: a broken collective is reported and survived.
 func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan struct{}, left *bool) error {
 	l.replica.updates.enters(world.Generation)
-	l.unused, l.received, l.ahead = false, true, nil
+	l.unused, l.received = false, true
 	if l.catching != nil && !l.replica.unproved { // there is no time for the whole state
 		l.stopCatchUp()
 	}
+	l.ahead = nil
 	defer func() { l.catching.stop(); l.catching = nil }()
 	rank := world.Rank(l.ID)
 	log := l.Log.With("generation", world.Generation, "rank", rank, "size", world.Size())

@@ -7,19 +7,22 @@ import (
 )
 
 const (
-	// inFlight is more than windows and sockets hold between a member that sends and the spare that reads: one that was
-	// sent as much has its state, and reads steps.
-	inFlight = 64 << 20
-	// unusedBuffers is how many buffers of steps are kept for the next ones.
-	unusedBuffers = 2
-	touched       = 256 << 10       // bytes that are touched at a time
-	untouched     = 19              // times as long as that takes the training goes on before the next ones
-	gentleFor     = 2 * time.Minute // and then without that: a spare waits
+	// hasState: a spare that has been sent so many bytes of steps reads them, and so has its state. Windows and sockets
+	// hold less.
+	hasState      = 64 << 20
+	unusedBuffers = 2 // that are kept for the next steps
+	// Memory is made in pieces of touchBytes. Between two of them the training goes on for restTimes as long as a piece
+	// took, at most longestRest; all of that for gentleFor, because a spare waits.
+	touchBytes  = 256 << 10
+	restTimes   = 19
+	longestRest = 20 * time.Millisecond
+	gentleFor   = 2 * time.Minute
 )
 
 // room is memory for spares: the next copy of the state, and buffers of steps. It is made before the copy, a little at
 // a time. The kernel may take several times as long to give a page as the copy takes to fill it, and the other members
-// would wait for that. The log's mu guards it.
+// would wait for that. (Where this process had the memory before, Go clears all of it at once.) The log's mu guards all
+// but size and words.
 type room struct {
 	size   int64 // bytes of a copy
 	words  int   // of a buffer
@@ -54,14 +57,14 @@ func (l *updateLog) makeRoom() {
 	buffers := make([][]int64, unusedBuffers-len(l.room.unused))
 	l.mu.Unlock()
 	image := make([]byte, l.room.size)
-	needed := touch(image, l.pause)
-	for i := range buffers {
+	needed := touch(image, l.rest)
+	for i := 0; i < len(buffers) && needed; i++ {
 		buffers[i] = make([]int64, l.room.words)
-		needed = needed && touch(buffers[i], l.pause)
+		needed = touch(buffers[i], l.rest)
 	}
 	l.change(func() {
 		l.room.stage = missing
-		if len(l.readers) == 0 || l.room.ended {
+		if !needed || len(l.readers) == 0 || l.room.ended {
 			return
 		}
 		l.room.stage, l.room.image = made, image
@@ -71,13 +74,13 @@ func (l *updateLog) makeRoom() {
 	})
 }
 
-// pause lets the training go on after some memory was touched. false: no reader is left.
-func (l *updateLog) pause(took time.Duration) bool {
+// rest lets the training go on after some memory was touched. false: no reader is left.
+func (l *updateLog) rest(took time.Duration) bool {
 	l.mu.Lock()
 	needed, gently := len(l.readers) > 0 && !l.room.ended, time.Since(l.room.begun) < gentleFor
 	l.mu.Unlock()
 	if needed && gently {
-		time.Sleep(untouched * took)
+		time.Sleep(min(restTimes*took, longestRest))
 	}
 	return needed
 }
@@ -85,7 +88,7 @@ func (l *updateLog) pause(took time.Duration) bool {
 // touch makes the kernel give new memory, a piece at a time: a longer clear would stop all goroutines, if the collector
 // of garbage waits for this one. next gets how long a piece took, and may end it.
 func touch[T byte | int64](p []T, next func(took time.Duration) bool) bool {
-	for size := touched / int(unsafe.Sizeof(T(0))); len(p) > 0; {
+	for size := touchBytes / int(unsafe.Sizeof(T(0))); len(p) > 0; {
 		began, n := time.Now(), min(len(p), size)
 		clear(p[:n])
 		if p = p[n:]; !next(time.Since(began)) {

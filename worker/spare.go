@@ -54,8 +54,7 @@ func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 			l.triedIn = w.Generation
 		}
 	}
-	spare := l.large() && !l.replica.counts() && !left && !l.unused && view.Done == nil && w != nil && !w.Halt &&
-		w.Size() > 0 && w.Size() < l.Job.Spec.Plan().MicroBatches() && w.Rank(l.ID) < 0
+	spare := l.large() && !l.replica.counts() && !left && !l.unused && l.joins(view)
 	switch c := l.catching; {
 	case c == nil && !spare:
 		l.pausing, l.ahead = nil, nil
@@ -72,11 +71,19 @@ func (l *Loop) catchesUp(ctx context.Context, view cluster.View, left bool) {
 	}
 }
 
+// joins reports whether this member, which the world does not use, may be in the next one.
+func (l *Loop) joins(view cluster.View) bool {
+	w := view.World
+	return view.Done == nil && w != nil && !w.Halt && w.Size() > 0 && w.Size() < l.Job.Spec.Plan().MicroBatches() &&
+		w.Rank(l.ID) < 0
+}
+
 // large reports whether states are fetched before admission.
 func (l *Loop) large() bool { return l.replica.layout.Size >= l.CatchUpFrom }
 
 func (l *Loop) stopCatchUp() {
 	l.catching.stop()
+	l.ahead = l.catching.ahead // for another try, if that one was refused
 	l.catching = nil
 }
 

@@ -29,7 +29,7 @@ const (
 type updateLog struct {
 	mu       sync.Mutex
 	most     int64 // bytes of updates
-	inFlight int64 // bytes to a reader
+	hasState int64 // bytes of steps
 	readers  map[*logReader]bool
 	room     room
 	wanted   bool       // a reader waits for a copy
@@ -73,7 +73,7 @@ func (u *update) size() int64 { return int64(4*len(u.samples) + 4*len(u.exponent
 
 // newUpdateLog is for states of so many bytes.
 func newUpdateLog(size int64) *updateLog {
-	return &updateLog{readers: map[*logReader]bool{}, inFlight: inFlight, changed: make(chan struct{}),
+	return &updateLog{readers: map[*logReader]bool{}, hasState: hasState, changed: make(chan struct{}),
 		room: room{size: size}}
 }
 
@@ -123,11 +123,13 @@ func (l *updateLog) drop() (u *update) {
 	return u
 }
 
-// release forgets the updates that all readers have been sent, and keeps their memory for the steps to come.
+// release forgets the updates that all readers have been sent, once none fetches the copy any more, and keeps their
+// memory for the steps to come. A reader that waits for a copy needs none of them, unless there is one.
 func (l *updateLog) release() {
 	for len(l.updates) > 0 {
 		for r := range l.readers {
-			if r.passed < l.updates[0].step || r.taken < l.inFlight { // it may still fetch the copy
+			if waits := r.passed < 0 && l.copied == nil; !waits && (r.passed < l.updates[0].step ||
+				r.sentBytes < l.hasState) {
 				return
 			}
 		}
@@ -211,7 +213,7 @@ func (r *logReader) leave() {
 
 // send is the whole service for one spare.
 func (l *updateLog) send(ctx context.Context, send func(*proto.Update) error) error {
-	r := &logReader{updateLog: l, out: send}
+	r := &logReader{updateLog: l, out: send, passed: -1}
 	if err := r.join(); err != nil {
 		return err
 	}
@@ -241,7 +243,8 @@ type logReader struct {
 	out            func(*proto.Update) error
 	replacedBefore int64
 	sent           int64 // the generation that the spare knows of
-	passed, taken  int64 // the step up to which it has been sent, and bytes of steps
+	passed         int64 // the step up to which it has state and steps; negative: it waits for a copy
+	sentBytes      int64 // of the words of steps
 }
 
 var (
@@ -358,7 +361,7 @@ func (r *logReader) pass(ctx context.Context, u *update) error {
 func (r *logReader) passes(u *update) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.passed, r.taken = u.step, r.taken+u.size()
+	r.passed, r.sentBytes = u.step, r.sentBytes+int64(8*len(u.words))
 	r.release()
 }
 

@@ -67,7 +67,7 @@ func TestBuffersAreUsedAgain(t *testing.T) {
 				time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond)
 			}
 			l := newUpdateLog(0)
-			l.inFlight, l.most, l.room.words = 1+r.Int64N(2*8*size), 10*8*size, size
+			l.hasState, l.most, l.room.words = 1+r.Int64N(2*8*size), 10*8*size, size
 			ctx, end := context.WithCancel(t.Context())
 			var spares sync.WaitGroup
 			for i := range 1 + r.IntN(maxReaders) {

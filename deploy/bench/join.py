@@ -7,7 +7,8 @@ usage: join.py JOINS PROGRAM [flag of `train`...]      for example, from the rep
 It trains in a new directory, adds a worker JOINS times and retires it again, and prints one JSON line each: the longest
 gap while the worker loads and compiles (it takes processors from the others), up to the commit after it has registered;
 the longest from then, when the copy of the state begins, until three steps after it has joined; the one between the last
-commit without it and the first with it; and the median step with and without it, all in seconds. Each wait ends after 10 minutes."""
+commit without it and the first with it; and the median step with and without it, all in seconds. Each wait ends after
+10 minutes."""
 import os, statistics, sys, tempfile
 
 from training import Run, say
@@ -37,8 +38,11 @@ try:
         run.command("scale", str(before + 1))
         while len(joined) < 4:
             at, workers = run.step()
-            ready, counts = ready or workers > before or registered() > before, ready or workers > before
-            loading, joining = (loading, max(joining, at - last)) if counts else (max(loading, at - last), joining)
+            if ready or workers > before:
+                joining = max(joining, at - last)
+            else:
+                loading = max(loading, at - last)
+            ready = ready or registered() > before
             if workers > before and not joined:
                 entering = at - last
             last = at

@@ -42,7 +42,8 @@ func sealed(t *testing.T) *state.Sealed {
 }
 
 func of(s *state.Sealed) Download {
-	return Download{Layout: s.Layout, Samples: samples, Step: s.Step, Quiet: quiet}
+	return Download{Layout: s.Layout, Samples: samples, Step: s.Step, Quiet: quiet,
+		Image: bytes.Repeat([]byte{7}, len(s.Image))} // used before
 }
 
 // holder sends a state; change may see and change what is sent from an offset on, or end it by an error.
