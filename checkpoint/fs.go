@@ -94,7 +94,7 @@ func aligned(size int) []byte {
 }
 
 // writePart writes past the cache. File systems refuse that in many ways: after any error the rest goes through the
-// cache, and fails there if it was another one.
+// cache. If the error had another cause, that fails too.
 func (f *file) writePart() {
 	n, err := f.f.Write(f.part[:f.held])
 	if f.end += int64(n); err != nil {
@@ -143,7 +143,7 @@ func (f *file) Sync() error {
 	return f.failed
 }
 
-// Close returns an error of what was held too, but none that was returned before.
+// Close also writes what is held, and says if that fails. It does not repeat an error that an earlier call returned.
 func (f *file) Close() (err error) {
 	if f.failed == nil {
 		err = f.settle()

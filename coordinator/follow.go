@@ -226,6 +226,19 @@ func awaitRefusal(ctx context.Context, over *security.Transport, address string)
 // errForged says that a member gave another state than the world agreed on.
 var errForged = errors.New("it is not the state that the members agreed on")
 
+// unfetched is an error of the member that a state is fetched from, and not of the disk that it is written to.
+type unfetched struct {
+	step    int64
+	address string
+	err     error
+}
+
+func (u *unfetched) Error() string {
+	return fmt.Sprintf("fetching the state of step %d from %s: %v", u.step, u.address, u.err)
+}
+
+func (u *unfetched) Unwrap() error { return u.err }
+
 // fetch begins to fetch a state from a member at an address, until ctx ends: its head, which must have the agreed hash,
 // and then block by block, each verified as it arrives. One state is fetched at a time.
 func (d *dialer) fetch(ctx context.Context, member, address string, step int64, hash string) (state.Stream, error) {
@@ -244,7 +257,7 @@ func (d *dialer) fetch(ctx context.Context, member, address string, step int64, 
 			err = fmt.Errorf("%w: %w", errForged, err)
 		}
 		if err != nil {
-			err = fmt.Errorf("fetching the state of step %d from %s: %w", step, address, err)
+			err = &unfetched{step, address, err}
 		}
 		return err
 	}

@@ -3,10 +3,14 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
@@ -23,7 +27,7 @@ type holding struct {
 
 func (h holding) fetch(_ context.Context, member, _ string, step int64, _ string) (state.Stream, error) {
 	if member != h.member {
-		return state.Stream{}, errors.New("it does not answer")
+		return state.Stream{}, &unfetched{step, member, errors.New("it does not answer")}
 	}
 	return state.Stream{Head: &state.Head{Step: step, Layout: h.layout}}, nil
 }
@@ -99,40 +103,63 @@ func TestAHaltSavesWhatAnotherHolds(t *testing.T) {
 	}
 }
 
-// TestAnotherHolderIsAskedAtOnce: one that does not give a state, as it dies, is not waited for while another
-// has it. The next try comes after a pause, whatever fails.
+// TestAnotherHolderIsAskedAtOnce: one that does not give a state, as it dies, is not waited for while others have it. A
+// member that has failed is asked again after a pause, whatever it said. A full disk is tried once.
 func TestAnotherHolderIsAskedAtOnce(t *testing.T) {
-	for gives, want := range map[string]struct {
-		after time.Duration
+	gone := status.Error(codes.NotFound, "gone")
+	for name, c := range map[string]struct {
+		gives string
+		fails error
+		held  bool // by what is held at the end, instead of as a due state
 		step  int64
-	}{"a": {0, 30}, "b": {0, 30}, "": {saveRetry, 0}} {
+		asked int // up to the pause
+	}{
+		"the first":              {gives: "a", step: 30, asked: 1},
+		"the second":             {gives: "b", step: 30, asked: 2},
+		"the third":              {gives: "c", step: 30, asked: 3},
+		"none":                   {asked: 3},
+		"none has it":            {fails: gone, asked: 3},
+		"none has what it holds": {fails: gone, held: true, asked: 3},
+		"the second holds it":    {gives: "b", fails: gone, held: true, step: 30, asked: 2},
+		"no disk":                {fails: errors.New("no space left"), asked: 1},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			one, _ := leading(t, "a", "b")
-			from := &asking{holding: holding{member: gives, layout: one.dialer.layout}}
+			one, _ := leading(t, "a", "b", "c")
+			from := &asking{holding: holding{member: c.gives, layout: one.dialer.layout}, fails: c.fails}
 			one.saver.source, one.saver.sink = from, from
 			one.steps.last = 40
+			one.members.proofs.worlds[0].Halt = c.held
 			<-time.After(time.Hour) // since the term began
-			began := time.Now()
-			for _, id := range []string{"a", "b"} {
-				one.says(t, &proto.Status{Member: id, Generation: 1, Step: 40,
-					Due: []*proto.HeldState{heldState(30, "right", 1)}})
+			one.saver.busy = true
+			for _, id := range []string{"a", "b", "c"} {
+				s := &proto.Status{Member: id, Generation: 1, Step: 30, Holding: c.held}
+				if of := heldState(30, "right", 1); c.held {
+					s.Held = of
+				} else {
+					s.Due = []*proto.HeldState{of}
+				}
+				one.says(t, s)
 			}
+			one.saver.busy = false
+			began := time.Now()
 			one.saver.save(t.Context())
-			for one.saver.durable.Manifest.Step != 30 && from.times() < 3 {
+			for one.saver.durable.Manifest.Step != 30 && time.Since(began) < saveRetry {
 				select {
 				case in := <-one.inputs:
 					if end, err := one.take(t.Context(), in); end || err != nil {
 						t.Fatal(end, err)
 					}
 				case <-time.After(tickEvery):
-					one.saver.save(t.Context())
+					if time.Since(began) < saveRetry {
+						one.saver.save(t.Context())
+					}
 				}
 			}
-			took := time.Since(began)
 			one.tasks.Wait()
-			if took < want.after || took > want.after+tickEvery || one.saver.durable.Manifest.Step != want.step {
-				t.Errorf("%q gives it: step %d after %v, want %d after %v; asked: %v", gives,
-					one.saver.durable.Manifest.Step, took, want.step, want.after, from.asked)
+			if asked := from.all(); one.saver.durable.Manifest.Step != c.step || len(asked) != c.asked ||
+				c.step > 0 && time.Since(began) > 0 {
+				t.Errorf("%s: step %d after %v, want %d at once; asked: %v, want %d of them", name,
+					one.saver.durable.Manifest.Step, time.Since(began), c.step, asked, c.asked)
 			}
 		})
 	}
@@ -141,19 +168,23 @@ func TestAnotherHolderIsAskedAtOnce(t *testing.T) {
 // asking notes which members are asked.
 type asking struct {
 	holding
+	fails error // how; nil: as those of holding do
 	mu    sync.Mutex
 	asked []string
 }
 
-func (a *asking) times() int {
+func (a *asking) all() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.asked)
+	return slices.Clone(a.asked)
 }
 
 func (a *asking) fetch(ctx context.Context, member, address string, step int64, hash string) (state.Stream, error) {
 	a.mu.Lock()
 	a.asked = append(a.asked, member)
 	a.mu.Unlock()
+	if member != a.member && a.fails != nil {
+		return state.Stream{}, a.fails
+	}
 	return a.holding.fetch(ctx, member, address, step, hash)
 }

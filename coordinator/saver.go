@@ -44,7 +44,6 @@ type saver struct {
 	gone    time.Time // since when a halt finds no member of the world; zero: it does, or there is none
 	busy    bool
 	after   time.Time // after a failure: not before this
-	turned  bool      // to another member at once, after the last failure
 	// members that failed to give a state, or gave another one: until when others are asked first
 	avoid   map[string]time.Time
 	forged  map[string]bool // those that gave another one: they are not asked again
@@ -142,7 +141,7 @@ func (s *saver) took(ctx context.Context, in saved) (durable bool) {
 			"whose states are gone: they will not be evaluated. Saving is slower than epochs are, or no coordinator "+
 			"ran", in.step, lost)})
 	}
-	s.durable, s.turned = in.entry, false
+	s.durable = in.entry
 	s.members.proofs.saved(in.step)
 	m := in.entry.Manifest
 	s.journal.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path,
@@ -159,6 +158,11 @@ func (s *saver) failed(ctx context.Context, in saved) {
 		if of := s.members.statuses[in.member]; of != nil {
 			of.Due = slices.DeleteFunc(of.Due, func(h *proto.HeldState) bool { return h.Step == in.step })
 		}
+		if member, step, _, ok := s.next(time.Now()); ok && member == in.member && step == in.step { // it says so still
+			s.avoid[in.member] = time.Now()
+			s.again(ctx)
+			return
+		}
 		s.save(ctx)
 		return
 	}
@@ -172,12 +176,22 @@ func (s *saver) failed(ctx context.Context, in saved) {
 	}
 	s.log.Warn("no checkpoint yet", "err", in.err)
 	s.journal.emit(progress.Warning{Message: "checkpoint: " + in.err.Error() + "; it will be tried again"})
-	member, _, _, ok := s.next(time.Now())
-	if s.turned = ok && member != in.member && !s.turned; s.turned { // a halt does not wait; a full disk is tried twice
-		s.save(ctx)
+	if errors.As(in.err, new(*unfetched)) {
+		s.again(ctx)
 		return
 	}
 	s.after = time.Now().Add(saveRetry) // members keep it, and every later status asks again
+}
+
+// again asks a member that has not failed for a while, at once: a halt does not wait for long. If there is none, the
+// next try comes after a pause.
+func (s *saver) again(ctx context.Context) {
+	now := time.Now()
+	if member, _, _, ok := s.next(now); ok && now.Sub(s.avoid[member]) >= saveRetry {
+		s.save(ctx)
+		return
+	}
+	s.after = now.Add(saveRetry)
 }
 
 // forget drops what is known of a process that is followed no more.

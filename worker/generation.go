@@ -371,6 +371,7 @@ func (g *generation) reportDue() {
 		g.replica.seal()
 		if err := g.replica.refusals(); err != nil {
 			g.log.Error("a due state cannot be offered", "err", err)
+			g.report.event("due state refused", err.Error())
 		}
 		g.report.due(g.replica.due)
 	})

@@ -53,7 +53,7 @@ type Loop struct {
 	buffer    *buffer        // of all generations, one after the other
 	sealing   sync.WaitGroup // hashes of due states, copies for spares
 
-	ahead      *ahead   // for the first catch-up; nil: none
+	ahead      *ahead   // memory for the next catch-up; nil: none
 	catching   *catchUp // nil: none
 	tries      int      // to catch up, in generation triedIn
 	triedIn    int64

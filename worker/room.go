@@ -10,9 +10,9 @@ const (
 	// hasState: a spare that has been sent so many bytes of steps reads them, and so has its state. Windows and sockets
 	// hold less.
 	hasState      = 64 << 20
-	unusedBuffers = 2 // that are kept for the next steps
+	unusedBuffers = 2 // buffers are kept for the next steps
 	// Memory is made in pieces of touchBytes. Between two of them the training goes on for restTimes as long as a piece
-	// took, at most longestRest; all of that for gentleFor, because a spare waits.
+	// took, at most longestRest. After gentleFor there are no rests any more, because a spare waits.
 	touchBytes  = 256 << 10
 	restTimes   = 19
 	longestRest = 20 * time.Millisecond

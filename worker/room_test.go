@@ -23,6 +23,9 @@ func TestRoomIsMadeForASpare(t *testing.T) {
 				defer close(gone)
 				_ = l.send(ctx, func(*proto.Update) error { return nil })
 			}()
+			if l.begin(1, state.Fingerprint{Hi: 1}) != nil {
+				t.Fatal("a copy is begun before there is memory for it")
+			}
 			time.Sleep(longestRest * 20) // virtual
 			c := l.begin(1, state.Fingerprint{Hi: 1})
 			if c == nil || len(c.image) != 3*touchBytes+5 {

@@ -83,8 +83,10 @@ func (l *Loop) large() bool { return l.replica.layout.Size >= l.CatchUpFrom }
 
 func (l *Loop) stopCatchUp() {
 	l.catching.stop()
-	l.ahead = l.catching.ahead // for another try, if that one was refused
-	l.catching = nil
+	l.ahead = l.catching.ahead // if it was refused, the memory is not used yet
+	if l.catching = nil; l.tries >= catchUpTries {
+		l.ahead = nil
+	}
 }
 
 // next returns what arrives, and signals that the other member leaves its generation; nil without a catchUp.

@@ -124,7 +124,8 @@ func (l *updateLog) drop() (u *update) {
 }
 
 // release forgets the updates that all readers have been sent, once none fetches the copy any more, and keeps their
-// memory for the steps to come. A reader that waits for a copy needs none of them, unless there is one.
+// memory for the steps to come. While there is no copy, a reader that waits for one needs none of them. Once there is
+// one, it needs those after it.
 func (l *updateLog) release() {
 	for len(l.updates) > 0 {
 		for r := range l.readers {

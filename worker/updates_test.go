@@ -314,17 +314,18 @@ func TestAStepThatArrivesSlowly(t *testing.T) {
 func TestAnOldSignMakesNoSpareReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, steps)
-		c.catchUp = true
+		c.catchUp, c.window = true, 64
 		c.job.Spec.Epochs, c.job.Spec.Steps = 1000, 20000
 		c.view.Job = &c.job
 		a := c.start("a", 1, slowly)
 		c.publish(false, "a")
 		a.until(1)
 		c.slow(time.Minute)
-		c.window = 64
 		s := c.start("s", 1, nil)
 		s.ready()
-		s.keepsUpWith(t, a)
+		if s.keepsUpWith(t, a); c.fetches != 1 {
+			t.Errorf("%d states were fetched, want 1", c.fetches)
+		}
 		c.kill()
 	})
 }

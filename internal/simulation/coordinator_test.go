@@ -24,7 +24,6 @@ type leader struct {
 	proofs  *proofs
 
 	saveAfter time.Duration
-	turned    bool
 	durable   int64
 	saving    bool
 	finishing bool
@@ -339,15 +338,16 @@ func (l *leader) saved(step int64, ok bool, from *member) {
 	l.saving = false
 	if !ok { // every later status tries again
 		l.proofs.avoid[from] = l.sim.now
-		c, other := l.offer()
-		if l.turned = other && c.member != from && !l.turned; l.turned {
-			l.save()
-		} else {
+		if c, ok := l.offer(); ok {
+			if failed, before := l.proofs.avoid[c.member]; !before || l.sim.now-failed >= saveRetry {
+				l.save()
+			}
+		}
+		if !l.saving {
 			l.saveAfter = l.sim.now + saveRetry
 		}
 		return
 	}
-	l.turned = false
 	l.durable = max(l.durable, step)
 	l.proofs.saved(step)
 	l.feed(policy.Durable{Step: step})
