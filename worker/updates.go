@@ -97,7 +97,7 @@ func (l *updateLog) isOpen() bool {
 func (l *updateLog) sums(u *update) { l.change(func() { l.summed = u }) }
 
 // commits adds a step that has led to a state. The oldest are dropped when there are too many.
-func (l *updateLog) commits(u *update, f state.Fingerprint, image int64) {
+func (l *updateLog) commits(u *update, f state.Fingerprint) {
 	l.change(func() {
 		l.step, l.generation, l.summed, u.fingerprint = u.step, u.generation, nil, f
 		if !l.logging {
@@ -106,7 +106,7 @@ func (l *updateLog) commits(u *update, f state.Fingerprint, image int64) {
 		l.updates, l.bytes = append(l.updates, u), l.bytes+u.size()
 		most := l.most
 		if most == 0 {
-			most = max(keptStates*image+keptUpdates*u.size(), keptBytes)
+			most = max(keptStates*l.room.size+keptUpdates*u.size(), keptBytes)
 		}
 		for l.bytes > most {
 			l.drop() // a reader may be sending it
@@ -145,9 +145,11 @@ func (l *updateLog) enters(generation int64) { l.change(func() { l.generation = 
 func (l *updateLog) replace() {
 	l.change(func() {
 		l.replaced++
-		l.copied, l.updates, l.summed, l.bytes, l.logging = nil, nil, nil, 0, false
+		l.forget()
 	})
 }
+
+func (l *updateLog) forget() { l.copied, l.updates, l.summed, l.bytes, l.logging = nil, nil, nil, 0, false }
 
 // begin returns a copy of the state of this step, the newest one, for the caller to fill, if a reader waits for one.
 // Other readers may still need updates of earlier steps.
@@ -206,7 +208,8 @@ func (r *logReader) join() error {
 func (r *logReader) leave() {
 	r.change(func() {
 		if delete(r.readers, r); len(r.readers) == 0 {
-			r.copied, r.updates, r.summed, r.bytes, r.logging, r.wanted = nil, nil, nil, 0, false, false
+			r.forget()
+			r.wanted = false
 			r.room.free()
 		}
 	})
@@ -401,7 +404,7 @@ func (g *generation) share(c commit) *update {
 // update waits until it is copied.
 func (g *generation) shared(u *update) {
 	r, log := g.replica, g.replica.updates
-	log.commits(u, r.expected, r.layout.Size)
+	log.commits(u, r.expected)
 	copied := log.begin(r.step, r.expected)
 	if copied == nil {
 		return

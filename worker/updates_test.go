@@ -26,7 +26,7 @@ import (
 // to there. The copy stands while the steps since are kept.
 func TestACopyLeavesOthersTheirSteps(t *testing.T) {
 	l := newUpdateLog(0)
-	commit := func(step int64) { l.commits(&update{step: step, words: make([]int64, 1)}, state.Fingerprint{}, 0) }
+	commit := func(step int64) { l.commits(&update{step: step, words: make([]int64, 1)}, state.Fingerprint{}) }
 	l.most = 3 * 8 // three steps
 	l.wanted = true
 	commit(1)
@@ -106,7 +106,7 @@ func TestBuffersAreUsedAgain(t *testing.T) {
 				}
 				l.sums(u)
 				rest(r, 30)
-				l.commits(u, state.Fingerprint{Hi: step}, 0)
+				l.commits(u, state.Fingerprint{Hi: step})
 				if c := l.begin(step, state.Fingerprint{Hi: step}); c != nil {
 					close(c.taken)
 				}
@@ -157,9 +157,9 @@ func TestASpareThatFetchesReadsNoSteps(t *testing.T) {
 		c := log.begin(20, state.Fingerprint{Hi: 1})
 		c.state, c.err = s.replica.at(ctx, 15)
 		close(c.taken)
-		log.commits(&update{step: 20, skipped: true}, c.fingerprint, 0) // wakes the reader
+		log.commits(&update{step: 20, skipped: true}, c.fingerprint) // wakes the reader
 		<-announced
-		log.commits(&update{step: 21, skipped: true}, c.fingerprint, 0)
+		log.commits(&update{step: 21, skipped: true}, c.fingerprint)
 		take := make(chan struct{}, 1<<10)
 		for range 10 {
 			time.Sleep(stateQuiet - time.Second)
