@@ -12,6 +12,7 @@
 //	spare.go       when it does that, and what the loop makes of what arrives
 //	repeat.go      the steps, repeated; what its state counts for until others have the same
 //	updates.go     the other side: a copy of the state, and the steps since
+//	logreader.go   what of that one spare is sent
 //	room.go        memory for these, made before they need it
 //	state.go       the live state, and the readers of states
 //	snapshots.go   the due states, kept until they are durable

@@ -1,22 +1,15 @@
 package worker
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"evenweave/internal/state"
-	"evenweave/proto"
 )
 
 const (
-	maxReaders = 4 // spares that catch up with one member at the same time
 	// An updateLog keeps updates of as many bytes as so many states and so many updates have together. Sending a state
 	// takes the time of a few steps; a spare that is slower than that would fall behind however many were kept.
 	keptStates  = 2
@@ -149,7 +142,9 @@ func (l *updateLog) replace() {
 	})
 }
 
-func (l *updateLog) forget() { l.copied, l.updates, l.summed, l.bytes, l.logging = nil, nil, nil, 0, false }
+func (l *updateLog) forget() {
+	l.copied, l.updates, l.summed, l.bytes, l.logging = nil, nil, nil, 0, false
+}
 
 // begin returns a copy of the state of this step, the newest one, for the caller to fill, if a reader waits for one.
 // Other readers may still need updates of earlier steps.
@@ -192,196 +187,6 @@ func (l *updateLog) lastCopying() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.fetched
-}
-
-func (r *logReader) join() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.readers) == maxReaders {
-		return status.Errorf(codes.ResourceExhausted, "%d spares catch up with this member already", maxReaders)
-	}
-	r.readers[r] = true
-	return nil
-}
-
-// leave ends a reader. The log ends with the last one.
-func (r *logReader) leave() {
-	r.change(func() {
-		if delete(r.readers, r); len(r.readers) == 0 {
-			r.forget()
-			r.wanted = false
-			r.room.free()
-		}
-	})
-}
-
-// send is the whole service for one spare.
-func (l *updateLog) send(ctx context.Context, send func(*proto.Update) error) error {
-	r := &logReader{updateLog: l, out: send, passed: -1}
-	if err := r.join(); err != nil {
-		return err
-	}
-	defer r.leave()
-	c, err := r.copyOf(ctx)
-	if err != nil {
-		return err
-	}
-	if err := r.out(&proto.Update{Step: c.step, High: c.fingerprint.Hi, Low: c.fingerprint.Lo}); err != nil {
-		return err
-	}
-	for next := c.step + 1; ; next++ {
-		u, err := r.next(ctx, next, true)
-		if err == nil {
-			err = r.pass(ctx, u)
-		}
-		if err != nil {
-			return err
-		}
-		r.passes(u)
-	}
-}
-
-// logReader sends a log to one spare.
-type logReader struct {
-	*updateLog
-	out            func(*proto.Update) error
-	replacedBefore int64
-	sent           int64 // the generation that the spare knows of
-	passed         int64 // the step up to which it has state and steps; negative: it waits for a copy
-	sentBytes      int64 // of the words of steps
-}
-
-var (
-	errReplaced = errors.New("this member goes on from another state")
-	errBehind   = errors.New("the caller has fallen too far behind: the steps that it lacks are not kept any more")
-)
-
-// await waits until ready, which is called with the log locked, says so or fails; meanwhile it sends signs of life.
-func (r *logReader) await(ctx context.Context, ready func() (bool, error)) error {
-	for {
-		r.mu.Lock()
-		is, err := ready()
-		changed, sign := r.changed, &proto.Update{Newest: r.step, Generation: r.generation}
-		r.mu.Unlock()
-		if is || err != nil {
-			return err
-		}
-		if sign.Generation != r.sent {
-			if err := r.out(sign); err != nil {
-				return err
-			}
-			r.sent = sign.Generation
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(signOfLife):
-			if err := r.out(sign); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// copyOf returns the copy that the log begins with. If there is none, the next commit makes one, in memory that is made
-// first.
-func (r *logReader) copyOf(ctx context.Context) (c *stateCopy, err error) {
-	if err := r.await(ctx, func() (bool, error) {
-		if c, r.replacedBefore = r.copied, r.replaced; c == nil {
-			r.wanted = r.wanted || r.hasRoom()
-			return false, nil
-		}
-		r.passed = c.step
-		return true, nil
-	}); err != nil {
-		return nil, err
-	}
-	select {
-	case <-c.taken:
-		return c, c.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// next waits for the update that makes the state of a step; early: also for one that is not committed.
-func (r *logReader) next(ctx context.Context, step int64, early bool) (u *update, err error) {
-	return u, r.await(ctx, func() (is bool, err error) {
-		u, err = r.logged(step)
-		if u == nil && early && r.summed != nil && r.summed.step == step {
-			u = r.summed
-		}
-		return u != nil, err
-	})
-}
-
-// logged returns the update of a step; nil: it is not committed yet. The log is locked.
-func (r *logReader) logged(step int64) (*update, error) {
-	kept := int64(len(r.updates)) // the steps up to the member's own
-	switch {
-	case r.replaced != r.replacedBefore:
-		return nil, errReplaced
-	case step > r.step:
-		return nil, nil
-	case step <= r.step-kept:
-		return nil, errBehind
-	}
-	return r.updates[kept-1-(r.step-step)], nil
-}
-
-// pass sends an update: its head, its words in parts, and what it has led to as soon as that is known, however slowly
-// the words are taken.
-func (r *logReader) pass(ctx context.Context, u *update) error {
-	r.mu.Lock()
-	head := &proto.Update{Step: u.step, Newest: r.step, Generation: u.generation, Skipped: u.skipped, Weight: u.weight}
-	r.mu.Unlock()
-	r.sent = u.generation
-	for _, s := range u.samples {
-		head.Samples = append(head.Samples, uint32(s+1))
-	}
-	if err := r.out(head); err != nil {
-		return err
-	}
-	known := false
-	if err := proto.SendWords(u.exponents, u.words, func(p []byte) (err error) {
-		if !known {
-			if known, err = r.result(u.step); err != nil {
-				return err
-			}
-		}
-		return r.out(&proto.Update{Words: p})
-	}); err != nil || known {
-		return err
-	}
-	if _, err := r.next(ctx, u.step, false); err != nil {
-		return err
-	}
-	_, err := r.result(u.step)
-	return err
-}
-
-// passes records that the spare has been sent a step that is committed.
-func (r *logReader) passes(u *update) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.passed, r.sentBytes = u.step, r.sentBytes+int64(8*len(u.words))
-	r.release()
-}
-
-// result sends what a step has led to; false: it is not committed yet.
-func (r *logReader) result(step int64) (sent bool, err error) {
-	r.mu.Lock()
-	u, err := r.logged(step)
-	if u == nil || err != nil {
-		r.mu.Unlock()
-		return false, err
-	}
-	led := &proto.Update{Step: step, High: u.fingerprint.Hi, Low: u.fingerprint.Lo, Newest: r.step,
-		Generation: u.generation, Changing: u.changing}
-	r.mu.Unlock()
-	r.sent = u.generation
-	return true, r.out(led)
 }
 
 // share makes an update of the step that the ranks have summed. Spares that catch up get it before it is applied; the

@@ -45,7 +45,7 @@ func TestConstantsAreTheProducts(t *testing.T) {
 		{"worker/server.go", "shortestPace", shortestPace},
 		{"worker/fetch.go", "twoCopies", twoCopies},
 		{"internal/transfer/download.go", "reserveAfter", reserve},
-		{"worker/updates.go", "maxReaders", maxReaders},
+		{"worker/logreader.go", "maxReaders", maxReaders},
 	} {
 		if got := constant(t, filepath.Join("..", "..", c.file), c.name); got != c.want {
 			t.Errorf("%s: %s is %v, the simulator has %v", c.file, c.name, got, c.want)
