@@ -21,7 +21,7 @@ func TestStepsThatALaterLeaderLacksAreReportedAgain(t *testing.T) {
 			commits = append(commits, &proto.Commit{Step: step, Generation: 1, Workers: 1, Samples: 10, TimeNanos: step,
 				Metrics: []float64{1, 2}})
 		}
-		for _, e := range c.steps.take(j.Spec, time.Now(), reportWait, to, commits...) {
+		for _, e := range c.steps.take(j.Spec, time.Now(), reportWait, to, "a", commits...) {
 			c.journal.emit(e)
 		}
 	}

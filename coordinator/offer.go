@@ -97,7 +97,8 @@ func (s *saver) offer(now time.Time) (member string, step int64, hash string, ok
 		}
 		of := claims[:n]
 		claims = claims[n:]
-		hash, proved := s.members.proofs.agreed[step]
+		known, proved := s.members.proofs.agreed[step]
+		hash := known.hash
 		if !proved {
 			if step > committed && !gone { // only a minority has reached it
 				continue
@@ -105,10 +106,10 @@ func (s *saver) offer(now time.Time) (member string, step int64, hash string, ok
 			if now.Sub(s.members.proofs.offered[step]) < reportWait || gone && s.members.proofs.waiting(now) {
 				return "", 0, "", false
 			}
-			if hash, proved = s.members.proofs.alone(of, len(s.members.peers()), committed, gone, now); proved {
+			if hash, proved = s.members.proofs.alone(of, s.members.reports, committed, gone, now); proved {
 				s.journal.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: the world that agreed on step %d is "+
 					"gone before a majority of it reported; all that hold its state agree", step)})
-				s.members.proofs.agreed[step] = hash
+				s.members.proofs.agreed[step] = agreement{hash: hash}
 			}
 		}
 		if member, found := s.holder(of, hash); proved && found {

@@ -15,15 +15,21 @@ const (
 	maxFollowers = 4096 // members that are followed
 )
 
-// No single member is believed: a strict majority of a world decides. If all others agree, members of the present world
-// without a report for `reportWait` do not count. All this is a function of the reports; nothing waits.
+// No single member is believed: a strict majority of a world decides. In a world of two, one that has not reported for
+// `reportWait` does not count. All this is a function of the reports; nothing waits.
 
 // proofs keeps the hash of each due state that a strict majority of the world that agreed on it has reported.
 type proofs struct {
 	worlds  []*usedWorld         // of this term, oldest first
-	agreed  map[int64]string     // SHA-256 by step
+	agreed  map[int64]agreement  // by step
 	offered map[int64]time.Time  // since when a state without a proof is on offer
 	silent  map[string]time.Time // by member of the present world that does not report: since when
+}
+
+// agreement is the hash of a state that counts as proved.
+type agreement struct {
+	hash     string // SHA-256
+	majority bool   // of the world that agreed on it; otherwise of those that are left of it, until a majority reports
 }
 
 // usedWorld is a world and the processes that it uses: every status asks for some of every member.
@@ -43,7 +49,7 @@ func (w *usedWorld) agrees(n int, step int64) {
 }
 
 func newProofs() *proofs {
-	return &proofs{agreed: map[int64]string{}, offered: map[int64]time.Time{}, silent: map[string]time.Time{}}
+	return &proofs{agreed: map[int64]agreement{}, offered: map[int64]time.Time{}, silent: map[string]time.Time{}}
 }
 
 // present is the newest world.
@@ -107,7 +113,7 @@ func (p *proofs) unknown(generation int64) bool {
 // saved forgets what a durable step makes void.
 func (p *proofs) saved(step int64) {
 	before := func(s int64) bool { return s <= step }
-	maps.DeleteFunc(p.agreed, func(s int64, _ string) bool { return before(s) })
+	maps.DeleteFunc(p.agreed, func(s int64, _ agreement) bool { return before(s) })
 	maps.DeleteFunc(p.offered, func(s int64, _ time.Time) bool { return before(s) })
 }
 
@@ -140,33 +146,62 @@ func (p *proofs) count(claims []claim) {
 		}
 		voted[vote{s, c.member}] = true
 		if votes[s]++; 2*votes[s] > w.Size() {
-			if _, known := p.agreed[s.step]; !known {
-				p.agreed[s.step] = s.hash
+			if !p.agreed[s.step].majority {
+				p.agreed[s.step] = agreement{s.hash, true}
 			}
 		}
 	}
 }
 
-// alone returns the hash of a step that no majority proves, if all members that hold the step agree and no other may
-// still report. If the world that agreed on it is the present one, all its members must report; and the present world
-// must have committed the step. If all of that is gone, a member of the world that agreed on the step must hold it.
-func (p *proofs) alone(claims []claim, reporting int, committed int64, gone bool, now time.Time) (hash string,
-	ok bool) {
-	w, _ := p.present()
-	hash = string(claims[0].held.Sha256)
-	members := map[string]bool{}
-	standing := false
+// alone returns the hash of a step that no majority proves, if all claims that count agree on it, and those that are
+// left of a world that agreed on it have spoken. The present world must have committed the step, unless all of it is
+// gone. reports says which processes report.
+func (p *proofs) alone(claims []claim, reports func(job.Peer) bool, committed int64, gone bool, now time.Time) (
+	hash string, ok bool) {
+	if p.waiting(now) || !gone && claims[0].held.Step > committed {
+		return "", false
+	}
+	present := p.worlds[len(p.worlds)-1]
+	holders := map[int64]map[job.Peer]bool{} // by generation
 	for _, c := range claims {
-		if string(c.held.Sha256) != hash {
+		of, peer := c.held.Generation, job.Peer{ID: c.member, Address: c.address}
+		w := p.of(of)
+		if w.Size() == 0 {
+			w = present
+		}
+		if !w.peers[peer] || c.held.Step > p.last(of) {
+			continue
+		}
+		if hash != "" && string(c.held.Sha256) != hash {
 			return "", false
 		}
-		if p.used(w.Generation, c.member, c.address) || gone && p.used(c.held.Generation, c.member, c.address) {
-			members[c.member] = true
+		hash = string(c.held.Sha256)
+		if holders[of] == nil {
+			holders[of] = map[job.Peer]bool{}
 		}
-		standing = standing || c.held.Generation == w.Generation
+		holders[of][peer] = true
 	}
-	return hash, len(members) > 0 && !p.waiting(now) &&
-		(gone || claims[0].held.Step <= committed && (!standing || len(members) == reporting))
+	for of, holders := range holders {
+		ok = ok || p.spoken(of, holders, reports, gone)
+	}
+	return hash, ok
+}
+
+// spoken reports whether all that are left of the world of a generation hold its state: the others are in no world any
+// more. Of a world that ended before this term there is no record: at least half of the present world must hold it.
+func (p *proofs) spoken(generation int64, holders map[job.Peer]bool, reports func(job.Peer) bool, gone bool) bool {
+	present := p.worlds[len(p.worlds)-1]
+	w := p.of(generation)
+	if w.Size() == 0 {
+		return generation > 0 && generation < present.Generation && 2*len(holders) >= present.Size()
+	}
+	for _, peer := range w.Peers {
+		left := reports(peer) || present.peers[peer] && !gone && present.Size() > 2
+		if left && !holders[peer] {
+			return false
+		}
+	}
+	return true
 }
 
 // waiting reports whether a member of the present world may still report.
@@ -179,11 +214,13 @@ func (p *proofs) waiting(now time.Time) bool {
 	return false
 }
 
-// quorum reports whether n of the reporting members of a world decide: a strict majority of the world, or all of them
-// in the present one if its others have not reported for long.
+// quorum reports whether n of the reporting members of a world decide: a strict majority of the world, or one of the
+// present two if the other has not reported for long. A larger world whose majority is silent decides nothing: the
+// policy replaces it if it is gone.
 func (p *proofs) quorum(w *usedWorld, n, reporting int, now time.Time) bool {
 	present, _ := p.present()
-	return n > 0 && (2*n > w.Size() || w.Generation == present.Generation && n == reporting && !p.waiting(now))
+	return n > 0 && (2*n > w.Size() ||
+		w.Size() == 2 && w.Generation == present.Generation && n == reporting && !p.waiting(now))
 }
 
 // committed is the newest step that so many members of a world have reached that they decide; -1: none.

@@ -22,13 +22,16 @@ type roster struct {
 	ahead     map[string][]*proto.Commit // by member: of worlds that this term has not seen yet
 	invalid   map[string]bool            // members that sent an impossible status; each is named once
 	healed    map[string]int64           // heals reported, by member
+	heals     int                        // in this term
+	accused   map[string]int64           // by member: the generation of its accusation that was logged last
 	events    emitter
 }
 
 func newRoster(view cluster.View, healed map[string]int64, events emitter) *roster {
 	return &roster{
 		view: view, followers: map[string]follower{}, statuses: map[string]*proto.Status{}, proofs: newProofs(),
-		ahead: map[string][]*proto.Commit{}, invalid: map[string]bool{}, healed: healed, events: events,
+		ahead: map[string][]*proto.Commit{}, invalid: map[string]bool{}, healed: healed,
+		accused: map[string]int64{}, events: events,
 	}
 }
 
@@ -52,6 +55,7 @@ func (r *roster) observe(view cluster.View, now time.Time) (dropped []string) {
 		delete(r.invalid, id)
 		delete(r.ahead, id)
 		delete(r.healed, id)
+		delete(r.accused, id)
 		dropped = append(dropped, id)
 	}
 	return dropped
@@ -73,22 +77,43 @@ func (r *roster) reject(in followed) {
 		in.member, job.Clean(in.invalid.Error()))})
 }
 
-// listen takes a status and returns the one before it.
-func (r *roster) listen(s *proto.Status) (before *proto.Status) {
-	before = r.statuses[s.Member]
+// listen takes a status.
+func (r *roster) listen(s *proto.Status) {
 	r.statuses[s.Member] = s
 	if r.inWorld(s.Member) {
 		delete(r.proofs.silent, s.Member)
 	}
-	return before
 }
 
-// heal reports the heals of a member, each once.
+// saidOften is how many warnings of a kind are said; then each hundredth.
+const saidOften = 20
+
+// heal reports the heals of a member of the world, each once.
 func (r *roster) heal(s *proto.Status) {
-	already := r.healed[s.Member]
-	if r.healed[s.Member] = s.Heals; s.Heals > already { // a process that comes back under its id begins at 0
-		r.events.emit(progress.Warning{Message: "healed: " + s.Heal})
+	if !r.inWorld(s.Member) {
+		return
 	}
+	already := r.healed[s.Member]
+	if r.healed[s.Member] = s.Heals; s.Heals <= already { // a process that comes back under its id begins at 0
+		return
+	}
+	switch r.heals++; {
+	case r.heals <= saidOften:
+		r.events.emit(progress.Warning{Message: "healed: " + s.Heal})
+	case r.heals%100 == 0:
+		r.events.emit(progress.Warning{Message: fmt.Sprintf("healed (so far in this term: %d): %s", r.heals, s.Heal)})
+	}
+}
+
+// accuses reports whether a status has an accusation that was not logged yet: one of each member of a world is.
+func (r *roster) accuses(s *proto.Status) bool {
+	w, _ := r.proofs.present()
+	if a := s.Accusation; a == nil || a.Kind == policy.KindWaiting || !r.inWorld(s.Member) ||
+		a.Generation != w.Generation || r.accused[s.Member] == w.Generation {
+		return false
+	}
+	r.accused[s.Member] = w.Generation
+	return true
 }
 
 // fact is the part of a status that the policy may use. A member outside the present world counts only about itself.
@@ -206,6 +231,11 @@ func (r *roster) peers() []*proto.Status {
 		}
 	}
 	return all
+}
+
+// reports says whether a process reports now.
+func (r *roster) reports(peer job.Peer) bool {
+	return r.statuses[peer.ID] != nil && r.followers[peer.ID].address == peer.Address
 }
 
 // unfollow drops the status of a member whose stream has ended.

@@ -15,10 +15,10 @@ import (
 type summary struct {
 	metrics   []string // their names
 	mu        sync.Mutex
-	last      int64           // all up to this step are reported
-	recorded  int64           // the last step that metrics.jsonl held when this term took it over
-	early     []*proto.Commit // after a gap, by step
-	gap       time.Time       // when a step was first missing
+	last      int64     // all up to this step are reported
+	recorded  int64     // the last step that metrics.jsonl held when this term took it over
+	early     []*early  // steps whose turn has not come, in order
+	gap       time.Time // when a step was first missing
 	lastTime  int64
 	firstTime int64
 	samples   int64 // committed after the first commit seen
@@ -71,38 +71,100 @@ func (s *summary) skip(step int64) {
 	}
 }
 
-// maxEarly bounds the commits that wait for others.
-const maxEarly = 4 * maxCommits
+// maxEarly bounds the steps that wait for others, and maxVersions what members say of one.
+const (
+	maxEarly    = 4 * maxCommits
+	maxVersions = 8
+)
 
-// take collects the members' commits and returns the events of steps whose turn has come: each once, in order. Commits
+// early is a step whose turn has not come, as members report it. They agree, unless one of them is damaged.
+type early struct {
+	step     int64
+	versions []*version
+}
+
+// version is what some members report of a step.
+type version struct {
+	commit *proto.Commit
+	by     map[string]bool
+}
+
+// says takes a member's word: it has one for a step.
+func (e *early) says(member string, c *proto.Commit) {
+	for _, v := range e.versions {
+		if v.by[member] {
+			return
+		}
+	}
+	i := slices.IndexFunc(e.versions, func(v *version) bool { return sameStep(v.commit, c) })
+	if i < 0 && len(e.versions) == maxVersions {
+		return
+	}
+	if i < 0 {
+		i, e.versions = len(e.versions), append(e.versions, &version{c, map[string]bool{}})
+	}
+	e.versions[i].by[member] = true
+}
+
+// most is the commit that most members report, of equally many the first; clear: no other has as many.
+func (e *early) most() (c *proto.Commit, clear bool) {
+	most := 0
+	for _, v := range e.versions {
+		switch n := len(v.by); {
+		case n > most:
+			c, clear, most = v.commit, true, n
+		case n == most:
+			clear = false
+		}
+	}
+	return c, clear
+}
+
+// sameStep reports whether two members say the same of a step: all but how long it took them.
+func sameStep(a, b *proto.Commit) bool {
+	return a.Generation == b.Generation && a.Epoch == b.Epoch && a.Workers == b.Workers && a.Samples == b.Samples &&
+		a.Loss == b.Loss && slices.Equal(a.Metrics, b.Metrics) && a.Skipped == b.Skipped
+}
+
+// take collects a member's commits and returns the events of steps whose turn has come: each once, in order. Commits
 // may arrive out of order: a member that has joined knows no earlier ones. They wait until the gap closes, or until
-// wait has passed. Steps beyond upTo, which only a minority reports, wait too.
-func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo int64, commits ...*proto.Commit) (
-	due []progress.Step) {
+// wait has passed. Steps beyond upTo, which only a minority reports, wait too; of more than maxEarly the last are
+// dropped, so that no member keeps those of the others out.
+func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo int64, member string,
+	commits ...*proto.Commit) (due []progress.Step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range commits {
-		i, known := slices.BinarySearchFunc(s.early, c.Step,
-			func(e *proto.Commit, step int64) int { return cmp.Compare(e.Step, step) })
-		if c.Step > s.last && !known && len(s.early) < maxEarly {
-			s.early = slices.Insert(s.early, i, c)
+		if c.Step <= s.last {
+			continue
 		}
+		i, known := slices.BinarySearchFunc(s.early, c.Step,
+			func(e *early, step int64) int { return cmp.Compare(e.step, step) })
+		if !known && i == maxEarly {
+			continue
+		}
+		if !known {
+			s.early = slices.Insert(s.early, i, &early{step: c.Step})
+			s.early = s.early[:min(len(s.early), maxEarly)]
+		}
+		s.early[i].says(member, c)
 	}
 	for len(s.early) > 0 {
 		next := s.early[0]
-		if next.Step > upTo {
+		if next.step > upTo {
 			return due
 		}
-		if next.Step != s.last+1 {
+		commit, clear := next.most()
+		if next.step != s.last+1 || !clear {
 			if s.gap.IsZero() {
 				s.gap = now
 			}
 			if now.Sub(s.gap) < wait {
 				return due
 			}
-			// No member knows the steps between.
+			// No member knows the steps between, or which report is right.
 		}
-		due = append(due, s.event(spec, s.early[0]))
+		due = append(due, s.event(spec, commit))
 		s.early, s.gap = s.early[1:], time.Time{}
 	}
 	return due

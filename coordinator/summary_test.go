@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -46,13 +47,14 @@ func TestStepsAreReportedInOrder(t *testing.T) {
 		for len(members) > 0 {
 			m := r.IntN(len(members))
 			n := 1 + r.IntN(len(members[m]))
-			events = append(events, numbers(s.take(hundred, now, time.Hour, 100, members[m][:n]...))...)
+			due := s.take(hundred, now, time.Hour, 100, fmt.Sprint(m), members[m][:n]...)
+			events = append(events, numbers(due)...)
 			if members[m] = members[m][n:]; len(members[m]) == 0 {
 				members = slices.Delete(members, m, m+1)
 			}
 		}
-		if want := numbers(new(summary).take(hundred, now, 0, 100, commits(1, 100)...)); !slices.Equal(events, want) ||
-			len(events) != 100 {
+		want := numbers(new(summary).take(hundred, now, 0, 100, "a", commits(1, 100)...))
+		if !slices.Equal(events, want) || len(events) != 100 {
 			t.Fatalf("seed %d: reported %v", seed, events)
 		}
 	}
@@ -62,7 +64,7 @@ func TestStepsAreReportedInOrder(t *testing.T) {
 func TestLostStepsAreWaitedFor(t *testing.T) {
 	var s summary
 	at := func(after time.Duration, commits ...*proto.Commit) []int {
-		return numbers(s.take(hundred, time.Unix(0, 0).Add(after), time.Second, 100, commits...))
+		return numbers(s.take(hundred, time.Unix(0, 0).Add(after), time.Second, 100, "a", commits...))
 	}
 	for _, c := range []struct {
 		after   time.Duration
@@ -87,13 +89,13 @@ func TestLostStepsAreWaitedFor(t *testing.T) {
 func TestATermWaitsForEarlierSteps(t *testing.T) {
 	var s summary
 	now := time.Unix(0, 0)
-	s.take(hundred, now, time.Second, 100, commits(8, 10)...)
+	s.take(hundred, now, time.Second, 100, "a", commits(8, 10)...)
 	now = now.Add(time.Hour)
 	s.lead(s.step())
-	if events := numbers(s.take(hundred, now, time.Second, 100)); events != nil {
+	if events := numbers(s.take(hundred, now, time.Second, 100, "a")); events != nil {
 		t.Errorf("reported %v before any member reported", events)
 	}
-	if events := numbers(s.take(hundred, now, time.Second, 100, commits(1, 8)...)); len(events) != 10 {
+	if events := numbers(s.take(hundred, now, time.Second, 100, "a", commits(1, 8)...)); len(events) != 10 {
 		t.Errorf("reported %v, want 10 steps", events)
 	}
 }
@@ -105,7 +107,7 @@ func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
 		one, events := leading(t)
 		one.enter(2, "b")
 		one.members.statuses["b"] = &proto.Status{Member: "b", Step: 10, Due: []*proto.HeldState{heldState(10, "x", 2)}}
-		one.reportSteps(time.Hour, known...)
+		one.reportSteps(time.Hour, "b", known...)
 		now := time.Now()
 		for _, after := range []time.Duration{0, reportWait - time.Millisecond} {
 			if member, step, _, ok := one.saver.next(now.Add(after)); ok || len(events.all) > 0 {
@@ -116,7 +118,7 @@ func TestNothingIsSavedAheadOfItsSteps(t *testing.T) {
 			t.Errorf("saves step %d of %q, %v, when no member reports the steps", step, member, ok)
 		}
 		one.members.statuses["a"] = &proto.Status{}
-		one.reportSteps(time.Hour, commits(1, 10)...)
+		one.reportSteps(time.Hour, "b", commits(1, 10)...)
 		if member, step, _, ok := one.saver.next(now); !ok || member != "b" || step != 10 || len(events.all) != 10 {
 			t.Errorf("saves step %d of %q, %v; reported %v, want 10 steps", step, member, ok, events.all)
 		}
@@ -134,9 +136,9 @@ func TestSkippedStepsAreCountedAndNamed(t *testing.T) {
 	}
 	one.enter(2, "b")
 	one.members.statuses["b"] = &proto.Status{Member: "b", Step: 150}
-	one.reportSteps(time.Hour, all...)
+	one.reportSteps(time.Hour, "b", all...)
 	w := events.warnings()
-	if _, n, _ := one.steps.total(); n != 148 || len(w) != saidSkips+1 {
+	if _, n, _ := one.steps.total(); n != 148 || len(w) != saidOften+1 {
 		t.Fatalf("%d steps are skipped, with %d warnings: %q", n, len(w), w)
 	}
 	if want := "step 3 is skipped and changes no weight (skipped so far: 2): micro-batch 3"; !strings.Contains(w[1],
@@ -148,14 +150,14 @@ func TestSkippedStepsAreCountedAndNamed(t *testing.T) {
 // Steps that only a minority reports wait until the others reach them, in bounded memory.
 func TestStepsOfAMinorityWait(t *testing.T) {
 	s, now := new(summary), time.Unix(0, 0)
-	if events := s.take(hundred, now, 0, 3, commits(1, 100)...); len(events) != 3 || s.step() != 3 {
+	if events := s.take(hundred, now, 0, 3, "a", commits(1, 100)...); len(events) != 3 || s.step() != 3 {
 		t.Errorf("%d steps are reported, want 3", len(events))
 	}
-	if events := s.take(hundred, now, 0, 50); len(events) != 47 {
+	if events := s.take(hundred, now, 0, 50, "a"); len(events) != 47 {
 		t.Errorf("%d steps are reported then, want 47", len(events))
 	}
 	for from := int64(101); from < 10*maxEarly; from += 1000 {
-		s.take(hundred, now, time.Hour, 50, commits(from, from+999)...)
+		s.take(hundred, now, time.Hour, 50, "c", commits(from, from+999)...)
 	}
 	if len(s.early) > maxEarly {
 		t.Errorf("%d commits are kept", len(s.early))

@@ -105,7 +105,7 @@ func (t *term) run(ctx context.Context) error {
 			t.feed(ctx, policy.Halt{})
 		case <-ticker.C:
 			t.repair(ctx)
-			t.reportSteps(reportWait)
+			t.reportSteps(reportWait, "")
 			t.feed(ctx, policy.Tick{})
 		case <-changed:
 			view, changed = t.views.newest()
@@ -167,7 +167,7 @@ func (t *term) observe(ctx context.Context, view cluster.View) error {
 // catchUp reports the commits that were kept until their world was seen.
 func (t *term) catchUp() {
 	for member, commits := range t.members.takeAhead() {
-		t.reportSteps(reportWait, t.members.witnessed(member, commits)...)
+		t.reportSteps(reportWait, member, t.members.witnessed(member, commits)...)
 	}
 }
 
@@ -228,23 +228,22 @@ func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 
 // listen takes a member's status.
 func (t *term) listen(ctx context.Context, s *proto.Status) (end bool, err error) {
-	before := t.members.listen(s)
+	t.members.listen(s)
 	t.page.ObserveMember(time.Now(), t.members.report(s))
 	if t.members.inWorld(s.Member) && s.Ledger != nil {
 		t.page.ledger(s.Ledger)
 	}
-	if a := s.Accusation; a != nil && a.Kind != policy.KindWaiting &&
-		(before == nil || before.Accusation.GetKind() != a.Kind) {
+	if a := s.Accusation; t.members.accuses(s) {
 		t.log.Warn("a collective failed", "member", s.Member, "generation", a.Generation, "step", a.Step,
 			"suspect", a.Suspect, "kind", a.Kind, "phase", a.Phase, "chunk", a.Chunk,
 			"waited", time.Duration(a.WaitedNanos), "paused", a.Paused, "detail", a.Detail)
 	}
-	t.reportSteps(reportWait, t.members.witnessed(s.Member, s.Commits)...)
+	t.reportSteps(reportWait, s.Member, t.members.witnessed(s.Member, s.Commits)...)
 	t.members.heal(s)
 	if s.Verdict != "" && t.members.agree(func(o *proto.Status) bool {
 		return o.Verdict == s.Verdict && o.Generation == s.Generation
 	}) {
-		t.reportSteps(0)
+		t.reportSteps(0, "")
 		t.events.emit(progress.Failure{Message: s.Verdict, Member: s.Member, Generation: uint64(s.Generation),
 			Step: int(s.Step) + 1})
 		return true, t.finish(ctx, s.Verdict, false)
@@ -269,15 +268,14 @@ func (t *term) saved(ctx context.Context, in saved) (end bool, err error) {
 	return t.ended(ctx)
 }
 
-// saidSkips is how many skipped steps are warned of, each by name; then each hundredth.
-const saidSkips = 20
-
-// reportSteps reports committed steps in order. It waits for a step that no member has reported yet.
-func (t *term) reportSteps(wait time.Duration, commits ...*proto.Commit) {
+// reportSteps reports committed steps in order, with a member's commits. It waits for a step that no member has
+// reported yet.
+func (t *term) reportSteps(wait time.Duration, member string, commits ...*proto.Commit) {
 	now := time.Now()
-	for _, e := range t.steps.take(t.members.job().Spec, now, wait, t.members.committed(now), commits...) {
+	spec, upTo := t.members.job().Spec, t.members.committed(now)
+	for _, e := range t.steps.take(spec, now, wait, upTo, member, commits...) {
 		t.events.emit(e)
-		if n := e.Skips; e.Skipped != "" && (n <= saidSkips || n%100 == 0) {
+		if n := e.Skips; e.Skipped != "" && (n <= saidOften || n%100 == 0) {
 			t.events.emit(progress.Warning{Message: fmt.Sprintf("step %d is skipped and changes no weight (skipped "+
 				"so far: %d): %s", e.Step, n, e.Skipped)})
 		}
