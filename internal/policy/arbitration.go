@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// reportWait is how long an arbitration waits for members that answer but have not reported the generation's end.
+	// reportWait is how long an arbitration waits for the next member that answers to report the generation's end.
 	// An abort reaches all members at once: the others wait for a member that stays silent longer.
 	reportWait = time.Second
 	// probeLost is when a probe without a result counts as silent. The controller's own deadline is far shorter.
@@ -19,7 +19,8 @@ const (
 
 // arbitration finds the cause of a failed collective and ends with the next world.
 type arbitration struct {
-	began   time.Time
+	reports int                // of the generation's end
+	latest  time.Time          // when it began, or the last report came
 	found   map[string]Outcome // by member of the world; 0: its probe is in progress
 	settled bool               // reason and late are final
 	reason  string
@@ -171,7 +172,7 @@ func (p *Policy) accusation(id string) *Accusation {
 func (p *Policy) arbitrate(now time.Time) []any {
 	q := p.arbitration
 	if q == nil {
-		q = &arbitration{began: now, found: map[string]Outcome{}}
+		q = &arbitration{latest: now, found: map[string]Outcome{}}
 		p.arbitration = q
 		var out []any
 		for _, peer := range p.world.Peers {
@@ -212,7 +213,17 @@ func (p *Policy) settle(now time.Time) bool {
 		p.arbitration = nil
 		return false // the next input starts again
 	}
-	if silent == 0 && reports < len(p.world.Peers) && now.Sub(q.began) < reportWait {
+	if reports != q.reports {
+		q.reports, q.latest = reports, now
+	}
+	if silent == 0 && reports < len(p.world.Peers) && now.Sub(q.latest) < reportWait {
+		return false
+	}
+	// The others may be in a long step, or read of a new world late: what a few say settles nothing before.
+	if silent == 0 && 2*reports < len(p.world.Peers) && now.Sub(p.observed) < enterWithin<<p.world.Backoff &&
+		slices.ContainsFunc(p.world.Peers, func(peer job.Peer) bool {
+			return !p.reportsFailure(peer) && !p.entered(peer)
+		}) {
 		return false
 	}
 	q.settled = true
@@ -228,112 +239,6 @@ func (p *Policy) settle(now time.Time) bool {
 		q.reason, q.late = p.blame(now)
 	}
 	return true
-}
-
-// findings is the result of weighing the accusations.
-type findings struct {
-	parts   []string
-	broken  map[pair]bool
-	faulty  map[string]string // by member: what it did
-	late    bool
-	void    bool
-	verdict string
-}
-
-// blame finds the cause when all members answer: the end of the wait-for graph, pairs that cannot reach each other,
-// deadlines that were too short, or a job that cannot go on.
-func (p *Policy) blame(now time.Time) (reason string, late bool) {
-	f := findings{broken: map[pair]bool{}, faulty: map[string]string{}}
-	for _, reporter := range p.world.Peers {
-		if a := p.accusation(reporter.ID); a != nil {
-			p.weigh(&f, reporter, a)
-		}
-	}
-	if p.failure = f.verdict; p.failure != "" {
-		return p.failure, false
-	}
-	if p.voids++; !f.void || f.late {
-		p.voids = 0
-	}
-	f.late = f.late || p.voids >= maxVoid // on a starved machine all accusations are void, but all members are slow
-	reports := len(p.world.Peers) - len(reject(p.world.Peers, p.reportsFailure))
-	for rank, peer := range p.world.Peers {
-		// no report: the end of the wait-for graph. It may wait itself, to connect or for a state. If it has entered
-		// the world, the reports of fewer than half do not settle that
-		if f.late && !p.reportsFailure(peer) && (2*reports >= p.world.Size() || !p.entered(peer)) {
-			f.fault(peer.ID, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
-		}
-	}
-	if len(f.faulty) == len(p.world.Peers) && f.late { // all of them: they only lacked time
-		clear(f.faulty)
-	}
-	for ids := range f.broken {
-		p.linkFailures[ids]++
-	}
-	for id, why := range f.faulty {
-		if s := p.standing(id); s.faults+1 < maxFaults {
-			s.faults++
-		} else {
-			p.quarantine(now, id)
-			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
-			if s.quarantines > maxQuarantines {
-				p.dismiss(id, why)
-			}
-		}
-	}
-	slices.Sort(f.parts)
-	if len(f.parts) == 0 {
-		return "the collective failed", f.late
-	}
-	return strings.Join(slices.Compact(f.parts), "; "), f.late
-}
-
-func (f *findings) fault(id, why string) {
-	f.faulty[id] = why
-	f.parts = append(f.parts, why)
-}
-
-// weigh adds one member's accusation to the findings.
-func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
-	suspect := p.rank(a.Suspect)
-	switch {
-	case a.Kind == KindOther && suspect < 0:
-		f.fault(reporter.ID, fmt.Sprintf("%s could not go on (%s)", reporter.ID, job.Clean(a.Detail)))
-		if verdict := p.ownFault(reporter.ID, a); verdict != "" {
-			f.verdict = verdict
-		}
-		return
-	case a.Kind == KindFetch && (suspect >= 0 || a.Suspect == ""):
-		f.late = true
-		f.fault(p.unfetched(reporter.ID, a.Suspect), fmt.Sprintf("%s could not fetch the state (%s)",
-			reporter.ID, job.Clean(a.Detail)))
-		return
-	case suspect < 0:
-		return
-	case a.Paused:
-		f.void = true
-		f.parts = append(f.parts, fmt.Sprintf("%s was paused, its accusation of %s is void", reporter.ID, a.Suspect))
-		return
-	}
-	switch a.Kind {
-	case KindDeadline:
-		f.late = true
-	case KindUnreachable:
-		if strings.HasPrefix(a.Phase, "connect") {
-			p.standing(reporter.ID).helpless++
-		}
-		if p.reportsFailure(p.world.Peers[suspect]) {
-			f.broken[pairOf(reporter, p.world.Peers[suspect])] = true
-		} else {
-			f.late = true
-		}
-	case KindBroken, KindProtocol:
-		f.broken[pairOf(reporter, p.world.Peers[suspect])] = true
-	default: // relayed: the member that it came from names the culprit
-		return
-	}
-	f.parts = append(f.parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind,
-		strings.TrimSpace(job.Clean(a.Phase))))
 }
 
 // losses names the members that are gone, for people: every member logs it.

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +14,8 @@ const (
 	maxFaults = 3
 	// maxQuarantines in a row end a member.
 	maxQuarantines = 6
-	// provenSteps after a quarantine clear its count.
+	// maxCharges without provenSteps between them quarantine a member, although its worlds open: it breaks each soon.
+	maxCharges  = 8
 	provenSteps = 100
 	// maxVoid failures in a row that only paused members report double the deadlines.
 	maxVoid = 3
@@ -27,26 +27,36 @@ const (
 	enterWithin = 30 * time.Second
 )
 
-// ownFaults counts, by member, the errors at one step that were no peer's fault. A commit ends the count.
-type ownFaults struct {
-	step int64
-	by   map[string]int
+// ownFault counts the errors of a member at one step that were no peer's fault. A commit ends the count.
+type ownFault struct {
+	step  int64
+	times int
 }
 
 // ownFault counts an error. If it is the job's fault, because maxFaults members had it, or all of this world that
 // often, it returns the error that ends the job.
 func (p *Policy) ownFault(id string, a *Accusation) (verdict string) {
-	if p.own.by == nil || p.own.step != a.Step {
-		p.own = ownFaults{a.Step, map[string]int{}}
+	f := p.own[id]
+	if f.step != a.Step {
+		f = ownFault{step: a.Step}
 	}
-	p.own.by[id]++
-	all := !slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return p.own.by[peer.ID] < maxFaults })
-	if len(p.own.by) < maxFaults && !all {
+	f.times, p.proving = f.times+1, true
+	p.own[id] = f
+	var members []string
+	for other, f := range p.own {
+		if f.step == a.Step {
+			members = append(members, other)
+		}
+	}
+	if len(members) < maxFaults && slices.ContainsFunc(p.peers(), func(peer job.Peer) bool {
+		f := p.own[peer.ID]
+		return f.step != a.Step || f.times < maxFaults
+	}) {
 		return ""
 	}
-	members := strings.Join(slices.Sorted(maps.Keys(p.own.by)), ", ")
+	slices.Sort(members)
 	return fmt.Sprintf("step %d fails on every member that tries it (%s), so it is the job's fault and not a "+
-		"machine's: %s", a.Step+1, members, job.Clean(a.Detail))
+		"machine's: %s", a.Step+1, strings.Join(members, ", "), job.Clean(a.Detail))
 }
 
 // unfetched counts a failed fetch and returns the member to blame: the reporter, unless another member could not fetch

@@ -149,7 +149,7 @@ func (f *fuzzed) feed(input any) {
 	for _, p := range f.policy.peers() {
 		ids[p.ID] = true
 	}
-	if len(f.policy.known) != len(ids) || len(f.policy.linkFailures) > len(ids)*len(ids) {
+	if len(f.policy.known) != len(ids) || len(f.policy.links) > len(ids)*len(ids) {
 		f.t.Fatalf("%d members are there, %d known of", len(ids), len(f.policy.known))
 	}
 }

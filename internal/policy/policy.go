@@ -133,13 +133,15 @@ type Policy struct {
 
 	since        time.Time // since when enough members are ready, before this term's first world; zero: too few are
 	found        int64     // the generation at the beginning of this term; 0: none
-	opened       int64     // the newest generation in which a member committed or held
+	opened       int64     // the newest generation in which most members committed or held
 	agreed       int64     // the newest generation whose members agreed on one state
 	pending      int64     // generation being published; 0: none
 	adopting     bool
-	arbitration  *arbitration // of the present generation's failure
-	linkFailures map[pair]int
-	own          ownFaults
+	arbitration  *arbitration               // of the present generation's failure
+	links        map[pair]*link             // of members that could not reach each other
+	own          map[string]ownFault        // by member
+	step         int64                      // the newest that most of a world had committed, when that was last asked
+	proving      bool                       // a member or a link has something to prove
 	fetches      map[string]map[string]bool // by suspect ("": the coordinator): which members could not fetch from it
 	failure      string                     // the job's; no world is published any more
 	voids        int                        // failures in a row that only paused members reported
@@ -151,38 +153,14 @@ type Policy struct {
 	noted        string
 }
 
-// standing is what the policy knows about a member, besides its record.
-type standing struct {
-	report         Report
-	agreed         int64     // the newest generation of which it said that all members had one state
-	reborn         bool      // another process had this id in the newest generation that opened
-	cutOff         bool      // its stream has ended since its last report: another process may have its id now
-	reached        bool      // it reported or answered a probe: a dead process may still be registered
-	unreachedSince time.Time // since when this joiner has not been reached; zero: it has been
-	named          bool      // a note said that it does not answer
-	probing        time.Time // since when a probe is in progress; zero: none is
-	answered       time.Time // when it last answered a probe
-	doubted        int64     // the generation that the probe in progress was sent for, because members wait
-	silent         bool      // it is suspect because it did not answer a probe
-	suspect        bool      // the last probe failed: not used until one succeeds
-	absent         time.Time // since when this member of the world is not registered; zero: it is registered
-	quarantined    time.Time // not used until then; zero: not quarantined
-	quarantines    int       // in a row
-	quarantinedAt  int64     // its step at the last quarantine
-	faults         int       // collectives in a row that failed because of it although it answers
-	helpless       int       // collectives in which it could not reach its neighbour
-	unrested       time.Time // since when it is out of the world but does not rest; zero: it rests
-	stuck          bool      // a note said so
-}
-
 // New returns the policy of one term. durableStep is the newest durable step.
 func New(uuid, address string, durableStep int64, limits Limits) *Policy {
 	limits.Max = max(1, limits.Max)
 	limits.Min = min(max(1, limits.Min), limits.Max)
 	limits.Expect = min(limits.Expect, limits.Max)
 	return &Policy{job: uuid, address: address, durableStep: durableStep, limits: limits, known: map[string]*standing{},
-		linkFailures: map[pair]int{},
-		fetches:      map[string]map[string]bool{}, dismissed: map[string]string{}}
+		links: map[pair]*link{}, own: map[string]ownFault{}, fetches: map[string]map[string]bool{},
+		dismissed: map[string]string{}}
 }
 
 // Step takes one input and returns the actions to carry out. now is a monotonic time.
@@ -231,11 +209,18 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 				fresh, away, doubted = job.World{Peers: without(w.Peers, had)}.IDs(), without(had, w.Peers), nil
 			}
 		}
+		if p.proving {
+			p.step = max(p.step, p.committed())
+		}
+		was := p.ranks
 		p.away, p.doubted = away, doubted
 		p.waitingSince = time.Time{} // a later failure waits for reports, too
 		p.world, p.observed, p.arbitration, p.ranks = w, now, nil, make(map[string]int, w.Size())
 		for rank, peer := range w.Peers {
 			p.ranks[peer.ID] = rank
+			if _, stays := was[peer.ID]; !stays { // what is committed without it proves nothing
+				p.standing(peer.ID).provenFrom = p.step
+			}
 		}
 		p.fresh = make(map[string]bool, len(fresh))
 		for _, id := range fresh {
@@ -283,11 +268,8 @@ func (p *Policy) forget() {
 	}
 	p.known = known
 	maps.DeleteFunc(p.dismissed, func(id, _ string) bool { _, registered := p.member(id); return !registered })
-	for ids := range p.linkFailures {
-		if known[ids.a] == nil || known[ids.b] == nil {
-			delete(p.linkFailures, ids)
-		}
-	}
+	maps.DeleteFunc(p.links, func(ids pair, _ *link) bool { return known[ids.a] == nil || known[ids.b] == nil })
+	maps.DeleteFunc(p.own, func(id string, _ ownFault) bool { return known[id] == nil })
 }
 
 func (p *Policy) report(now time.Time, in Report) (out []any) {
@@ -305,47 +287,10 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 		s.agreed = max(s.agreed, in.Generation)
 	}
 	s.report, s.reached, s.cutOff, s.reborn = in, true, false, s.reborn || reborn
-	if in.Committed && p.world != nil && p.rank(in.Member) >= 0 && in.Step > p.own.step {
-		p.own = ownFaults{}
-	}
-	if in.Committed && in.Step >= s.quarantinedAt+provenSteps {
-		s.quarantines = 0
-	}
 	if p.waits(in.Member) {
 		out = append(out, p.probeAll(now)...)
 	}
 	return out
-}
-
-// open records that the members of the present generation have agreed on a state, and that it works: then it clears
-// their faults.
-func (p *Policy) open() {
-	if p.world == nil || p.opened == p.world.Generation {
-		return
-	}
-	if p.agreed != p.world.Generation {
-		if !slices.ContainsFunc(p.world.Peers, p.agrees) {
-			return
-		}
-		p.agreed = p.world.Generation
-		for _, peer := range p.world.Peers {
-			p.standing(peer.ID).reborn = false
-		}
-	}
-	if !slices.ContainsFunc(p.world.Peers, func(peer job.Peer) bool {
-		r := &p.standing(peer.ID).report
-		return r.Generation == p.agreed && (r.Committed || r.Holding)
-	}) {
-		return
-	}
-	p.opened = p.agreed
-	p.unopened, p.voids = 0, 0
-	clear(p.fetches)
-	for i, peer := range p.world.Peers {
-		s := p.standing(peer.ID)
-		s.faults, s.helpless = 0, 0
-		delete(p.linkFailures, pairOf(peer, p.world.Peers[(i+1)%len(p.world.Peers)]))
-	}
 }
 
 // decide compares the present world with the one that the facts ask for.
@@ -354,7 +299,7 @@ func (p *Policy) decide(now time.Time) []any {
 	case p.failure != "" && p.arbitration == nil, p.pending != 0, p.adopting:
 		return nil
 	case p.numerics == "":
-		return p.adopt()
+		return p.adopt(now)
 	case p.Abandoned():
 		return p.gather(now)
 	case slices.ContainsFunc(p.peers(), func(peer job.Peer) bool { return !p.present(peer) }):
@@ -367,14 +312,30 @@ func (p *Policy) decide(now time.Time) []any {
 	return nil // members are entering this world
 }
 
-// adopt makes the numerics of the first member that can train the job's.
-func (p *Policy) adopt() []any {
-	i := slices.IndexFunc(p.members, func(m job.Member) bool { return m.Speaks() == nil })
-	if i < 0 {
+// able are the registered members that speak this coordinator's protocol.
+func (p *Policy) able() []job.Member {
+	return slices.DeleteFunc(slices.Clone(p.members), func(m job.Member) bool { return m.Speaks() != nil })
+}
+
+// adopt makes the numerics of most members that can train the job's, once those that are expected have come, or had the
+// time: one that computes otherwise, and came first, does not decide for the others.
+func (p *Policy) adopt(now time.Time) []any {
+	able := p.able()
+	wait, out := p.expect(now, len(able))
+	switch {
+	case len(able) == 0:
 		return nil
+	case wait:
+		return out
 	}
+	votes, most := map[string]int{}, 0
+	for _, m := range able {
+		votes[m.Numerics]++
+		most = max(most, votes[m.Numerics])
+	}
+	i := slices.IndexFunc(able, func(m job.Member) bool { return votes[m.Numerics] == most })
 	p.adopting = true
-	return []any{AdoptNumerics{p.members[i].Numerics, p.members[i].NumericsParts}}
+	return []any{AdoptNumerics{able[i].Numerics, able[i].NumericsParts}}
 }
 
 // Abandoned reports whether no world has members: none is published or being published, or all its members are gone.
@@ -404,14 +365,6 @@ func (p *Policy) rank(id string) int {
 		return rank
 	}
 	return -1
-}
-
-// standing returns a member's standing; of a stranger, a new one that is not kept.
-func (p *Policy) standing(id string) *standing {
-	if s := p.known[id]; s != nil {
-		return s
-	}
-	return &standing{}
 }
 
 // note emits a Note when its text changes.

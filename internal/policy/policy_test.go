@@ -344,6 +344,7 @@ func TestOneReportLeavesNoMemberOut(t *testing.T) {
 				}
 			}
 			if s.policy.rank("a") < 0 && len(s.policy.dismissed) == 0 { // without those that it waited for
+				play("commits b")
 				play("commits c")
 				play("rests a")
 				play("wait 11m") // all are tried again

@@ -10,35 +10,50 @@ import (
 	"evenweave/internal/job"
 )
 
+// renewPause is how long a world lasts before it is published again for new keys alone.
+const renewPause = 10 * time.Second
+
 // gather publishes a first world, or one after all members of the last are gone.
 func (p *Policy) gather(now time.Time) []any {
 	n := len(p.candidates())
-	if n < p.limits.Min {
-		p.since = time.Time{}
-	} else if p.since.IsZero() {
-		p.since = now
-	}
-	wait := p.limits.ExpectFor
-	if p.world != nil { // the job ran before: late members join later
-		wait = min(wait, p.limits.TTL)
-	}
 	switch {
 	case p.halting: // only the disk has the state
 		return nil
 	case n == 0 && slices.ContainsFunc(p.members, func(m job.Member) bool { return !p.standing(m.ID).reached }):
 		return nil // registered members report soon, or their leases run out
-	case n < p.limits.Min:
-		return p.note(fmt.Sprintf("waiting for workers: %d of at least %d are ready", n, p.limits.Min))
-	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < wait:
-		return p.note(fmt.Sprintf("waiting for workers: %d of %d are ready", n, p.limits.Expect))
+	}
+	if wait, out := p.expect(now, n); wait {
+		return out
 	}
 	return p.publish(now, "workers are ready", true, false)
+}
+
+// expect reports whether a first world must wait for more than n members, and says so. The wait for as many as are
+// expected begins when there are enough.
+func (p *Policy) expect(now time.Time, n int) (wait bool, out []any) {
+	if able := len(p.able()); able == 0 || able < p.limits.Min {
+		p.since = time.Time{}
+	} else if p.since.IsZero() {
+		p.since = now
+	}
+	most := p.limits.ExpectFor
+	if p.world != nil { // the job ran before: late members join later
+		most = min(most, p.limits.TTL)
+	}
+	switch {
+	case n < p.limits.Min:
+		return true, p.note(fmt.Sprintf("waiting for workers: %d of at least %d are ready", n, p.limits.Min))
+	case p.opened == 0 && n < p.limits.Expect && now.Sub(p.since) < most:
+		return true, p.note(fmt.Sprintf("waiting for workers: %d of %d are ready", n, p.limits.Expect))
+	}
+	return false, nil
 }
 
 // publishPlanned publishes a world that members enter after their next commit, if the facts ask for a new one.
 func (p *Policy) publishPlanned(now time.Time) []any {
 	peers, halt := p.desired(now, false)
-	if halt == p.world.Halt && slices.Equal(peers, p.world.Peers) && !p.renewed() {
+	if halt == p.world.Halt && slices.Equal(peers, p.world.Peers) &&
+		(!p.renewed() || now.Sub(p.published) < renewPause) {
 		return nil
 	}
 	if len(peers) < p.limits.Min && len(peers) > 0 && !halt {

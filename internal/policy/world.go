@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 const (
-	maxLinkFailures = 2               // failures in a row of a pair's link that separate the two
+	maxLinkFailures = 2               // failures in a row of a pair's link that separate the two, as maxCharges do
 	quarantineFirst = 5 * time.Second // doubled for every quarantine in a row
 	quarantineMost  = 10 * time.Minute
 )
@@ -20,6 +21,15 @@ const (
 // A leaving member goes only by a planned change, when all members have the state, and only if another member that has
 // its state stays, or the state is on disk: after a failure the holders are unknown.
 func (p *Policy) desired(now time.Time, forced bool) (peers []job.Peer, halt bool) {
+	peers, halt = p.fitting(now, forced)
+	if out := p.outvoted(len(peers)); len(out) > 0 {
+		p.acquit(now, out, peers)
+		peers, halt = p.fitting(now, forced)
+	}
+	return peers, halt
+}
+
+func (p *Policy) fitting(now time.Time, forced bool) (peers []job.Peer, halt bool) {
 	var stay, all []job.Peer // without and with the leaving members
 	in := make([]bool, len(p.peers()))
 	for rank, peer := range p.peers() {
@@ -124,17 +134,20 @@ func (p *Policy) reorder(now time.Time, peers []job.Peer) []job.Peer {
 			return better
 		}
 		out := p.leftOut(peers)
-		p.quarantine(now, peers[out].ID)
+		p.quarantine(now, peers[out].ID, true)
 		peers = slices.Delete(slices.Clone(peers), out, out+1)
 	}
 }
 
-func (p *Policy) bad(a, b job.Peer) bool { return p.linkFailures[pairOf(a, b)] >= maxLinkFailures }
+func (p *Policy) bad(a, b job.Peer) bool {
+	l := p.links[pairOf(a, b)]
+	return l != nil && (l.row >= maxLinkFailures || l.failures >= maxCharges)
+}
 
 // fits reports whether all neighbours in this ring can reach each other.
 func (p *Policy) fits(ring []job.Peer) bool {
 	for i := range ring {
-		if len(p.linkFailures) > 0 && len(ring) > 1 && p.bad(ring[i], ring[(i+1)%len(ring)]) {
+		if len(p.links) > 0 && len(ring) > 1 && p.bad(ring[i], ring[(i+1)%len(ring)]) {
 			return false
 		}
 	}
@@ -182,14 +195,14 @@ func (p *Policy) badPairs(peer job.Peer, among []job.Peer) (n int) {
 	return n
 }
 
-// leftOut is the index of the member to leave out: the one in most bad pairs, then the one that failed to reach its
-// neighbour most often (not the one that it accuses), then the one with the oldest state, then the youngest.
+// leftOut is the index of the member to leave out: the one in most bad pairs, then the one that most often failed to
+// reach its neighbour, or accused it alone (not the one that it accuses), then the youngest. What a member says of its
+// own state does not count.
 func (p *Policy) leftOut(peers []job.Peer) int {
 	out := 0
 	for i := range peers {
 		a, b := p.standing(peers[out].ID), p.standing(peers[i].ID)
-		more := cmp.Or(p.badPairs(peers[i], peers)-p.badPairs(peers[out], peers), b.helpless-a.helpless)
-		if more > 0 || more == 0 && a.report.Step >= b.report.Step {
+		if cmp.Or(p.badPairs(peers[i], peers)-p.badPairs(peers[out], peers), b.helpless-a.helpless) >= 0 {
 			out = i
 		}
 	}
@@ -197,22 +210,48 @@ func (p *Policy) leftOut(peers []job.Peer) int {
 }
 
 // quarantine leaves a member out for a while, longer each time in a row, so that two that cannot reach each other do
-// not evict each other forever.
-func (p *Policy) quarantine(now time.Time, id string) {
+// not evict each other forever. blamed: by the word of others, not by its own.
+func (p *Policy) quarantine(now time.Time, id string, blamed bool) {
 	s := p.standing(id)
 	s.quarantined = now.Add(min(quarantineFirst<<min(s.quarantines, 10), quarantineMost))
 	s.quarantines++
-	s.quarantinedAt = s.report.Step
-	s.faults = 0
+	s.faults, s.blamed, p.proving = 0, blamed, true
 }
 
 // release ends a member's quarantine on probation: one more failure quarantines it again.
 func (p *Policy) release(id string) {
 	s := p.standing(id)
-	s.quarantined, s.faults = time.Time{}, maxFaults-1
-	for ids, n := range p.linkFailures {
+	s.quarantined, s.faults, s.charges = time.Time{}, maxFaults-1, min(s.charges, maxCharges-1)
+	for ids, l := range p.links {
 		if ids.a == id || ids.b == id {
-			p.linkFailures[ids] = min(n, maxLinkFailures-1)
+			l.row, l.failures = min(l.row, maxLinkFailures-1), min(l.failures, maxCharges-1)
 		}
 	}
+}
+
+// outvoted are the members that are left out by the word of others, and would be more than a world of n. Then the few
+// may be at fault and not the many.
+func (p *Policy) outvoted(n int) (out []job.Peer) {
+	for _, m := range p.members {
+		s := p.standing(m.ID)
+		if s.blamed && !s.quarantined.IsZero() && s.reached && !s.suspect && (s.report.Resting || s.report.CatchingUp) {
+			out = append(out, m.Peer())
+		}
+	}
+	if len(out) > n {
+		return out
+	}
+	return nil
+}
+
+// acquit lets members back that were left out, and leaves one of all out instead: the one in most bad pairs. The links
+// between the others count as new.
+func (p *Policy) acquit(now time.Time, out, in []job.Peer) {
+	all := slices.Concat(in, out)
+	worst := all[p.leftOut(all)]
+	for _, peer := range out {
+		p.standing(peer.ID).quarantined = time.Time{}
+	}
+	maps.DeleteFunc(p.links, func(ids pair, _ *link) bool { return ids.a != worst.ID && ids.b != worst.ID })
+	p.quarantine(now, worst.ID, true)
 }

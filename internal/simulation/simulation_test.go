@@ -126,7 +126,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		"one member is believed":                    {oneIsBelieved, 1, nil},
 		"one member votes twice":                    {votesTwice, 4100, nil},
 		"one unreadable record freezes all views":   {frozenView, 1, nil},
-		"blocks of a state are taken as they come":  {wrongBlocks, 730, nil},
+		"blocks of a state are taken as they come":  {wrongBlocks, 8900, nil},
 		"a leaving member goes by an old world":     {blindLeaver, 530, blindly},
 	} {
 		t.Run(name, func(t *testing.T) {
