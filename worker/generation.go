@@ -178,8 +178,7 @@ func (g *generation) claims() ([]int64, error) {
 		}
 	}
 	if fingerprint == r.expected {
-		mine[0], mine[1], mine[2] = r.step+1, fingerprint.Hi, fingerprint.Lo
-		if r.unproved {
+		if r.claim(mine); r.unproved {
 			mine[4] = policy.Unproved
 		}
 	}
@@ -243,7 +242,7 @@ func (g *generation) known() ([]int64, error) {
 			return nil, err
 		}
 		if fingerprint == r.expected {
-			mine[0], mine[1], mine[2] = r.step+1, fingerprint.Hi, fingerprint.Lo
+			r.claim(mine)
 		} else {
 			r.invalidate()
 		}

@@ -44,9 +44,12 @@ type replica struct {
 	ledger *schedule.Ledger
 	// of the state after the last update: if the live state has another, memory has changed by itself
 	expected state.Fingerprint
-	hashed   bool  // expected was found in the live state just now, and nothing has been computed from it since
-	skips    int64 // how many steps in a row were skipped last, as far as this member knows
-	broken   bool  // memory has changed; the member has no state until it adopts one
+	// of the state that this one was computed from; zero: it was not
+	before state.Fingerprint
+
+	hashed bool  // expected was found in the live state just now, and nothing has been computed from it since
+	skips  int64 // how many steps in a row were skipped last, as far as this member knows
+	broken bool  // memory has changed; the member has no state until it adopts one
 	// the state comes from one member alone, while this one was a spare: it counts in no exchange before others have
 	// the same
 	unproved bool
@@ -113,6 +116,12 @@ func (r *replica) fingerprint() (state.Fingerprint, error) {
 	return sum, errors.Join(errs...)
 }
 
+// claim says in this rank's slots of an exchange that it has the live state, whose fingerprint is the expected one.
+func (r *replica) claim(slots []int64) {
+	slots[0], slots[1], slots[2] = r.step+1, r.expected.Hi, r.expected.Lo
+	slots[5], slots[6] = r.before.Hi, r.before.Lo
+}
+
 // adopt installs a state from a peer or a checkpoint. After an error this member has none.
 func (r *replica) adopt(s *state.State) error {
 	return r.install(s.Step, s.Ledger, func() error { return r.layout.WriteImage(r.live, s.Image) })
@@ -134,7 +143,7 @@ func (r *replica) install(step int64, ledger *schedule.Ledger, write func() erro
 	if err != nil {
 		return fmt.Errorf("state of step %d: %w", step, err)
 	}
-	r.step, r.ledger, r.skips = step, ledger, 0
+	r.step, r.ledger, r.skips, r.before = step, ledger, 0, state.Fingerprint{}
 	if r.expected, err = r.fingerprint(); err != nil {
 		return err
 	}
@@ -190,7 +199,7 @@ func (r *replica) commit(epoch int64, samples []int32, change func() error) erro
 	}
 	r.ledger = ledger
 	r.step++
-	r.expected = state.Fingerprint{} // no state has this
+	r.before, r.expected = r.expected, state.Fingerprint{} // no state has this
 	after, err := r.fingerprint()
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func (j Job) Due(step int64) bool {
 // Protocol numbers what processes say to each other: records in etcd, messages, ring frames. It rises whenever a change
 // of those would make a process of the version before misunderstand one of this version. Members of
 // different protocols never train together.
-const Protocol = 6
+const Protocol = 7
 
 // Member is a live worker process, registered once it is loaded, compiled and warm.
 type Member struct {

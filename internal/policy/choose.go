@@ -9,7 +9,8 @@ type Fingerprint struct{ Hi, Lo int64 }
 type Exchange struct {
 	// Slots holds SlotWords words for each rank: its step + 1 (0: it has no state), its fingerprint, the newest step
 	// that it knows to be durable, and while it fetches a state 1 + the number of blocks that have arrived; Unproved
-	// there says that it has its state by the word of one member, and no vote.
+	// there says that it has its state by the word of one member, and no vote. Then the fingerprint of the state that
+	// it has computed its own from, zeros if it has not.
 	Slots       []int64
 	DurableStep int64  // the newest durable step in the world record
 	Total       int64  // the schedule's length
@@ -17,8 +18,8 @@ type Exchange struct {
 }
 
 const (
-	SlotWords = 5  // of a rank
-	Unproved  = -1 // in the last of them
+	SlotWords = 7  // of a rank
+	Unproved  = -1 // in the fifth of them
 )
 
 // Choice is the result of an exchange: the state that a generation goes on from.
@@ -54,8 +55,10 @@ type held struct {
 //   - The state of most voters wins. It needs two of them, unless there are no more than two voters.
 //   - Of two states with equally many voters the higher wins if it is one step above: rings break between two ranks'
 //     commits.
+//   - If there are two voters in a larger world, the lower of these wins, and the step is done again: either the other
+//     has computed its state from it, or a fresh rank has it, too. One of the two may say anything of a higher step.
 //   - Otherwise, or if the winner is older than the durable step, all load the checkpoint of the durable step.
-//   - The durable step is the world record's, or a newer one that at least half of the voters report.
+//   - The durable step is the world record's, or a newer one that most of the voters report, or one of a world of two.
 func Choose(x Exchange) Choice {
 	var c Choice
 	voters := x.voters(&c)
@@ -89,7 +92,13 @@ func Choose(x Exchange) Choice {
 	case len(states) > 2 && states[0].voters == states[2].voters:
 		return c
 	}
-	c.Step, c.Fingerprint = states[0].step, states[0].fingerprint
+	won := states[0]
+	if len(voters) == 2 && len(states) == 2 && x.size() > 2 {
+		if won = states[1]; won.step < durableStep || !x.vouched(won, states[0]) {
+			return c
+		}
+	}
+	c.Step, c.Fingerprint = won.step, won.fingerprint
 	for r := range x.size() {
 		if step, fingerprint := x.at(r); step == c.Step && fingerprint == c.Fingerprint {
 			c.Holders = append(c.Holders, r)
@@ -97,6 +106,24 @@ func Choose(x Exchange) Choice {
 	}
 	c.Agreed = len(c.Holders) == x.size()
 	return c
+}
+
+// vouched reports whether a rank beside its voter has a state, or has computed the state above from it.
+func (x Exchange) vouched(lower, upper held) bool {
+	ranks, none := 0, Fingerprint{}
+	for r := range x.size() {
+		step, fingerprint := x.at(r)
+		s := x.Slots[SlotWords*r:]
+		from := Fingerprint{Hi: s[5], Lo: s[6]}
+		if s[4] == Unproved { // that is the word of another one
+			continue
+		}
+		if step == lower.step && fingerprint == lower.fingerprint ||
+			step == upper.step && fingerprint == upper.fingerprint && from == lower.fingerprint && from != none {
+			ranks++
+		}
+	}
+	return ranks > 1
 }
 
 // Fetching reports whether a rank is fetching the state that an earlier exchange chose.
@@ -142,7 +169,7 @@ func (x Exchange) voters(c *Choice) []int {
 	return all
 }
 
-// durable is the newest step that half of the voters, or the record, report as durable.
+// durable is the newest step that most of the voters report as durable, or one of a world of two, or the record.
 func (x Exchange) durable(voters []int) int64 {
 	var report []int64
 	for _, r := range voters {
@@ -153,8 +180,10 @@ func (x Exchange) durable(voters []int) int64 {
 		}
 	}
 	slices.Sort(report)
-	if n := len(report); n > 0 {
-		return max(x.DurableStep, report[n/2])
+	if n := len(report); n > 0 && x.size() > 2 {
+		return max(x.DurableStep, report[(n-1)/2])
+	} else if n > 0 {
+		return max(x.DurableStep, report[n-1])
 	}
 	return x.DurableStep
 }

@@ -12,7 +12,7 @@ type claim struct{ step, fingerprint, durable int64 }
 func exchange(durableStep int64, ranks ...claim) Exchange {
 	x := Exchange{DurableStep: durableStep, Total: 100}
 	for _, r := range ranks {
-		x.Slots = append(x.Slots, r.step+1, r.fingerprint, 0, r.durable, 0)
+		x.Slots = append(x.Slots, r.step+1, r.fingerprint, 0, r.durable, 0, 0, 0)
 	}
 	return x
 }
@@ -54,8 +54,17 @@ func TestChoose(t *testing.T) {
 			9, []int{0, 1, 2}},
 		"nor one beyond the schedule": {exchange(5, claim{9, 1, math.MaxInt64},
 			claim{9, 1, math.MaxInt64}), 9, []int{0, 1}},
-		"two know of a newer checkpoint": {exchange(0, claim{9, 1, 7}, claim{9, 2, 7}), 7, nil},
-		"one of two knows of it":         {exchange(0, claim{9, 1, 7}, claim{9, 2, 0}), 7, nil},
+		"two know of a newer checkpoint":   {exchange(0, claim{9, 1, 7}, claim{9, 2, 7}), 7, nil},
+		"one of two knows of it":           {exchange(0, claim{9, 1, 7}, claim{9, 2, 0}), 7, nil},
+		"not one of two in a larger world": {exchange(0, claim{9, 1, 7}, claim{9, 2, 0}, none), 0, nil},
+		"of two in a larger world the one that the other comes from": {from(exchange(5, claim{9, 2, 0}, claim{8, 1, 0},
+			none), 1), 8, []int{1}},
+		"or that a fresh rank has": {with(exchange(5, claim{9, 2, 0}, claim{8, 1, 0}, claim{8, 1, 0}), false, false,
+			true), 8, []int{1, 2}},
+		"not one that the other does not come from": {from(exchange(5, claim{9, 2, 0}, claim{8, 1, 0}, none), 3), 5,
+			nil},
+		"nor one that only a spare has, which had it from there": {unproved(exchange(5, claim{9, 2, 0},
+			claim{8, 1, 0}, claim{8, 1, 0}), 2), 5, nil},
 		"one of three does not suffice": {exchange(0, claim{9, 1, 7}, claim{9, 2, 0}, claim{9, 3, 0}),
 			0, nil},
 		"returning ranks do not outvote the others": {with(exchange(0, claim{90, 1, 0}, claim{3, 2, 0}, claim{3, 2, 0}),
@@ -85,6 +94,9 @@ func unproved(x Exchange, ranks ...int) Exchange {
 	}
 	return x
 }
+
+// from is the exchange with what rank 0 has computed its state from.
+func from(x Exchange, before int64) Exchange { x.Slots[5] = before; return x }
 
 func with(x Exchange, fresh ...bool) Exchange { x.Fresh = fresh; return x }
 
@@ -165,6 +177,56 @@ func checkChoice(t *testing.T, ranks []claim) {
 		}
 		if len(c.Holders) == 0 && c.Step > most {
 			t.Fatalf("%v: %+v, beyond all ranks but rank %d", ranks, c, r)
+		}
+	}
+}
+
+// TestOneLiarChoosesNoState: in a world of three or four, with an honest member at least that has a state and votes, no
+// words of one liar make the world go on from a state that no honest member had, nor beyond the record's checkpoint.
+func TestOneLiarChoosesNoState(t *testing.T) {
+	const durable = 5
+	right := func(step int64) int64 { return 10*step + 1 }
+	type rank struct {
+		words []int64
+		fresh bool
+	}
+	honest := []rank{{make([]int64, SlotWords), true}}
+	for _, step := range []int64{8, 9} {
+		for _, before := range []int64{0, right(step - 1)} {
+			for _, fresh := range []bool{false, true} {
+				honest = append(honest, rank{[]int64{step + 1, right(step), 0, durable, 0, before, 0}, fresh})
+			}
+		}
+	}
+	var liars []rank
+	for step := int64(7); step <= 10; step++ {
+		for _, fingerprint := range []int64{right(step), 666} {
+			for _, before := range []int64{0, right(7), right(8), 666} {
+				for _, known := range []int64{0, 9, 100} {
+					liars = append(liars, rank{[]int64{step + 1, fingerprint, 0, known, 0, before, 0}, false})
+				}
+			}
+		}
+	}
+	check := func(ranks ...rank) {
+		x, votes := Exchange{DurableStep: durable, Total: 100}, false
+		for i, r := range ranks {
+			x.Slots, x.Fresh = append(x.Slots, r.words...), append(x.Fresh, r.fresh)
+			votes = votes || i > 0 && !r.fresh
+		}
+		if c := Choose(x); votes && (len(c.Holders) == 0 && c.Step != durable || len(c.Holders) > 0 &&
+			c.Fingerprint != Fingerprint{Hi: right(c.Step)}) {
+			t.Fatalf("%+v, by %v, of which the first lies", c, ranks)
+		}
+	}
+	for _, liar := range liars {
+		for _, a := range honest {
+			for _, b := range honest {
+				check(liar, a, b)
+				for _, c := range honest {
+					check(liar, a, b, c)
+				}
+			}
 		}
 	}
 }

@@ -88,7 +88,8 @@ func (m *member) forgeClaim(c claim) claim {
 	return c
 }
 
-// liesInOpening reports whether a member may lie in this exchange: two others with a state can contradict it.
+// liesInOpening reports whether a member may lie in this exchange: in a larger world than of two, another with a state
+// can contradict it.
 func (x *session) liesInOpening() bool {
 	n := 0
 	if x.m.lies == 0 {
@@ -99,5 +100,5 @@ func (x *session) liesInOpening() bool {
 			n++
 		}
 	}
-	return n >= 2 && x.m.known && x.m.lie()
+	return n >= 1 && x.world.Size() > 2 && x.m.known && x.m.lie()
 }

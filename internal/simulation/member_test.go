@@ -33,6 +33,7 @@ type member struct {
 	known       bool
 	step        int64
 	fingerprint uint64
+	before      uint64 // of the state that this one was computed from; 0: it was not
 	snapshots   map[int64]snapshot
 	durable     int64 // the newest durable step that it knows
 	seen        int   // steps seen: enough of them shorten the deadlines
@@ -309,14 +310,14 @@ func (m *member) adopt(x *session, step int64, fingerprint uint64) {
 	if m.counts() && step < m.step-1 && (m.current() || !doubted) && !m.sim.deceived {
 		m.sim.broken("%s went back from step %d to %d", m.id, m.step, step)
 	}
-	m.known, m.unproved, m.step, m.fingerprint = true, false, step, fingerprint
+	m.known, m.unproved, m.step, m.fingerprint, m.before = true, false, step, fingerprint, 0
 	m.hangUpOn()
 }
 
 // commit applies a step.
 func (m *member) commit(fingerprint uint64) {
 	s := m.sim
-	m.step, m.fingerprint = m.step+1, fingerprint
+	m.step, m.fingerprint, m.before = m.step+1, fingerprint, m.fingerprint
 	m.seen++
 	s.furthest = max(s.furthest, m.step)
 	if fingerprint != canonical(m.step) {

@@ -46,6 +46,16 @@ func (p *proofs) present() *job.World {
 	return p.worlds[len(p.worlds)-1]
 }
 
+// of is the world of a generation, or one that uses no process.
+func (p *proofs) of(generation int64) *job.World {
+	for _, w := range p.worlds {
+		if w.Generation == generation {
+			return w
+		}
+	}
+	return &job.World{}
+}
+
 func (p *proofs) enter(w *job.World, now time.Duration) {
 	if w == nil || p.present().Generation >= w.Generation {
 		return
@@ -81,7 +91,7 @@ func (l *leader) quorum(n, peers int) bool {
 	if l.sim.bug == oneIsBelieved {
 		return n > 0
 	}
-	return n > 0 && (2*n > size || n == peers && !l.proofs.waiting(l.sim.now))
+	return n > 0 && (2*n > size || size == 2 && n == peers && !l.proofs.waiting(l.sim.now))
 }
 
 func (l *leader) peers() []report {
@@ -161,21 +171,52 @@ func (l *leader) prove(claims []offered) {
 	}
 }
 
-// alone returns the hash of claims without a majority, if all holders agree.
+// alone returns the hash of claims without a majority, if all that are left of a world that agreed on it claim it.
 func (l *leader) alone(claims []offered, committed int64) (fingerprint uint64, ok bool) {
-	w, members, standing := l.proofs.present(), map[string]bool{}, false
+	if claims[0].step > committed || l.proofs.waiting(l.sim.now) {
+		return 0, false
+	}
+	present, holders := l.proofs.present(), map[int64]map[*member]bool{}
 	for _, c := range claims {
-		if c.fingerprint != claims[0].fingerprint {
+		w := l.proofs.of(c.generation)
+		if w.Size() == 0 {
+			w = present
+		}
+		if !uses(w, c.member) {
+			continue
+		}
+		if fingerprint != 0 && c.fingerprint != fingerprint {
 			return 0, false
 		}
-		if uses(w, c.member) {
-			members[c.member.id] = true
+		if fingerprint = c.fingerprint; holders[c.generation] == nil {
+			holders[c.generation] = map[*member]bool{}
 		}
-		standing = standing || c.generation == w.Generation
+		holders[c.generation][c.member] = true
 	}
-	ok = len(members) > 0 && claims[0].step <= committed && !l.proofs.waiting(l.sim.now) &&
-		(!standing || len(members) == len(l.peers()))
-	return claims[0].fingerprint, ok
+	for generation, holders := range holders {
+		ok = ok || l.spoken(l.proofs.of(generation), generation, holders)
+	}
+	return fingerprint, ok
+}
+
+// spoken reports whether all that are left of a world claim its state; of one without a record, half of the present.
+func (l *leader) spoken(w *job.World, generation int64, holders map[*member]bool) bool {
+	present := l.proofs.present()
+	if w.Size() == 0 {
+		return generation > 0 && generation < present.Generation && 2*len(holders) >= present.Size()
+	}
+	reporting := map[job.Peer]*member{}
+	for m := range l.reports {
+		reporting[job.Peer{ID: m.id, Address: m.address}] = m
+	}
+	for _, peer := range w.Peers {
+		m := reporting[peer]
+		left := m != nil || present.Size() > 2 && l.sim.indexOf(present).peers[peer]
+		if left && !holders[m] {
+			return false
+		}
+	}
+	return true
 }
 
 // offer is the oldest proved state that is newer than the durable one and that a member has.

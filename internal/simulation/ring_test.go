@@ -32,8 +32,9 @@ type claim struct {
 	unproved    bool // by the word of one member
 	step        int64
 	fingerprint uint64
-	durable     int64 // the newest durable step that it reports
-	knows       int64 // the newest durable step that it knows
+	before      uint64 // of the state that it was computed from
+	durable     int64  // the newest durable step that it reports
+	knows       int64  // the newest durable step that it knows
 	changing    bool
 }
 
@@ -292,8 +293,9 @@ func (x *session) take(this *round) {
 
 func (x *session) open() {
 	m := x.m
-	c := claim{opening: true, known: m.counts(), step: m.step, fingerprint: m.fingerprint, durable: m.durable,
-		knows: m.durable}
+	c := claim{opening: true, known: m.counts(), step: m.step, fingerprint: m.fingerprint, before: m.before,
+		durable: m.durable,
+		knows:   m.durable}
 	if !x.claimed && m.known && m.unproved {
 		c.known, c.unproved = true, true
 	}
@@ -310,6 +312,7 @@ func (x *session) opened(this *round) {
 	for rank, c := range this.claims {
 		if c.known {
 			slots[policy.SlotWords*rank], slots[policy.SlotWords*rank+1] = c.step+1, int64(c.fingerprint)
+			slots[policy.SlotWords*rank+5] = int64(c.before)
 		}
 		slots[policy.SlotWords*rank+3] = c.durable
 		if c.unproved {
