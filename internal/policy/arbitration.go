@@ -84,20 +84,22 @@ func (p *Policy) probeAll(now time.Time) (out []any) {
 	return out
 }
 
-// hangs reports whether the others wait because of a member that did not answer the probe sent at that time. The
-// silence may be the coordinator's own fault, so another member must have answered since.
+// hangs reports whether the others wait because of a member that did not answer the probe sent at that time: most of
+// those that have answered since. One alone may say anything, and silence may be the coordinator's own fault.
 func (p *Policy) hangs(id string, sent time.Time) bool {
 	if p.world == nil || p.standing(id).doubted != p.world.Generation {
 		return false
 	}
-	waited, answered := false, false
+	waiting, answered := 0, 0
 	for _, peer := range p.peers() {
-		if peer.ID != id {
-			waited = waited || p.waits(peer.ID)
-			answered = answered || !p.standing(peer.ID).answered.Before(sent)
+		if peer.ID == id || p.standing(peer.ID).answered.Before(sent) {
+			continue
+		}
+		if answered++; p.waits(peer.ID) {
+			waiting++
 		}
 	}
-	return waited && answered
+	return 2*waiting > answered
 }
 
 // unreached notes a joiner that stays registered but does not answer: unlike a dead process, it renews its lease.
