@@ -59,6 +59,7 @@ type term struct {
 type records interface {
 	PublishWorld(ctx context.Context, read cluster.View, w job.World) error
 	ReplaceJob(ctx context.Context, read cluster.View, j job.Job) error
+	ReplaceLeader(ctx context.Context, read cluster.View) error
 	Finish(ctx context.Context, read cluster.View, d job.Done) error
 }
 
@@ -104,7 +105,7 @@ func (t *term) run(ctx context.Context) error {
 			halt, t.halting = nil, true
 			t.feed(ctx, policy.Halt{})
 		case <-ticker.C:
-			t.repair(ctx)
+			err = t.repair(ctx)
 			t.reportSteps(reportWait, "")
 			t.feed(ctx, policy.Tick{})
 		case <-changed:
@@ -317,17 +318,24 @@ func (t *term) feed(ctx context.Context, input any) {
 }
 
 // repair writes again what a stranger has replaced or damaged, and all records once this process has another
-// certificate: the authority of the one before may be about to go.
-func (t *term) repair(ctx context.Context) {
+// certificate: the authority of the one before may be about to go. An error: the leader's key is not this term's.
+func (t *term) repair(ctx context.Context) error {
 	v, keys := t.members.view, t.dialer.over.Registered()
+	switch err := t.records.ReplaceLeader(ctx, v); {
+	case errors.Is(err, cluster.ErrFenced):
+		return errors.Join(errTermOver, err)
+	case err != nil:
+		t.log.Warn("cannot write the leader's record again", "err", err)
+	}
 	if !v.Spoilt() && slices.Equal(keys, t.sealedBy) {
-		return
+		return nil
 	}
 	if err := t.records.ReplaceJob(ctx, v, *v.Job); err != nil {
 		t.log.Warn("cannot write the records again", "err", err)
-		return
+		return nil
 	}
 	t.sealedBy = keys
+	return nil
 }
 
 func (t *term) publish(ctx context.Context, w job.World) {

@@ -235,6 +235,28 @@ func TestWhatCannotBePublishedIsSaid(t *testing.T) {
 	})
 }
 
+// led writes the leader's record, or says why not.
+type led struct {
+	records
+	err error
+}
+
+func (l led) ReplaceLeader(context.Context, cluster.View) error { return l.err }
+
+// TestTheLeadersRecordIsRepaired at each tick; without its key in etcd the term is over, and not when etcd is away.
+func TestTheLeadersRecordIsRepaired(t *testing.T) {
+	one, _ := leading(t)
+	for _, c := range []struct {
+		leader error
+		over   bool
+	}{{nil, false}, {context.DeadlineExceeded, false}, {cluster.ErrFenced, true}} {
+		one.records = led{err: c.leader}
+		if err := one.repair(t.Context()); errors.Is(err, errTermOver) != c.over || (err != nil) != c.over {
+			t.Errorf("%v: %v", c.leader, err)
+		}
+	}
+}
+
 // A member's stream may end and come back; one heal is reported once.
 func TestHealsAreReportedOnce(t *testing.T) {
 	one, events := leading(t)

@@ -96,7 +96,7 @@ type View struct {
 	Job      *job.Job   // nil: there is no such job
 	World    *job.World // nil: none published yet
 	Done     *job.Done
-	Leader   *job.Leader
+	Leader   *job.Leader  // nil: none, or its record cannot be used
 	Members  []job.Member // by registration, oldest first
 	Workers  int          // wanted worker count of a local run; 0: not set
 	Skipped  []error      // unusable records, named by their keys: the job goes on without them

@@ -22,8 +22,8 @@ const (
 	maxResponse = 64 << 20 // etcd accepts values of 1.5 MB by default
 )
 
-// Read fetches the whole view, at one revision. It skips an unusable member's record and names it in the view; any
-// other unusable record is an error.
+// Read fetches the whole view, at one revision. It skips an unusable record of a member or the leader and names it in
+// the view; any other unusable record is an error.
 func (c *Client) Read(ctx context.Context) (View, error) {
 	v, err := c.read(ctx, "")
 	if err == nil && v.Spoilt() {
@@ -73,9 +73,7 @@ func (c *Client) read(ctx context.Context, only string) (View, error) {
 	held := openRecords(c.over, [3]*mvccpb.KeyValue{get(0), get(1), get(2)})
 	v.Job, v.World, v.Done, v.origin = held.Job, held.World, held.Done, held.origin
 	v.Skipped = append(v.Skipped, v.spoilt...)
-	if v.Leader, err = record[job.Leader](get(4)); err != nil {
-		return View{}, err
-	}
+	v.leader(get(4))
 	v.workers(get(3))
 	page := r.Responses[5].GetResponseRange()
 	return v, c.members(ctx, &v, page.Kvs, page.More)
@@ -90,18 +88,6 @@ func (v View) OtherProtocol() int {
 		}
 	}
 	return n
-}
-
-// record decodes and validates the record under a key; nil if there is none.
-func record[T interface{ Validate() error }](kv *mvccpb.KeyValue) (*T, error) {
-	if kv == nil {
-		return nil, nil
-	}
-	var r T
-	if err := decode(kv, &r); err != nil {
-		return nil, &BadRecord{Key: string(kv.Key), Cause: err}
-	}
-	return &r, nil
 }
 
 // decode ignores fields that it does not know: a newer build may write more.
@@ -170,6 +156,19 @@ func (c *Client) members(ctx context.Context, v *View, page []*mvccpb.KeyValue, 
 		v.Members = append(v.Members, m.Member)
 	}
 	return nil
+}
+
+// leader decodes the leader's record and skips one that cannot be used. The leader writes its own again.
+func (v *View) leader(kv *mvccpb.KeyValue) {
+	if kv == nil {
+		return
+	}
+	var l job.Leader
+	if err := decode(kv, &l); err != nil {
+		v.Skipped = append(v.Skipped, &BadRecord{Key: string(kv.Key), Cause: err})
+		return
+	}
+	v.Leader = &l
 }
 
 // workers decodes the wanted worker count and skips one that is no count.

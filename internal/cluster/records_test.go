@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -94,7 +95,7 @@ func TestABadMemberIsSkippedAndNamed(t *testing.T) {
 	}
 }
 
-// TestABadRecordIsAnErrorThatNamesIt: without a valid job, world, end or leader a view is useless.
+// TestABadRecordIsAnErrorThatNamesIt: without a valid job, world or end a view is useless.
 func TestABadRecordIsAnErrorThatNamesIt(t *testing.T) {
 	s := etcdtest.Start(t, "")
 	c, stranger := dial(t, s), raw(t, s)
@@ -102,8 +103,7 @@ func TestABadRecordIsAnErrorThatNamesIt(t *testing.T) {
 		"job": {"{", "null", `{"uuid":"u","spec":{"global_batch":0}}`, strings.Repeat(" ", 1<<20)},
 		"world": {`[]`, `{"job":"u","generation":4,"patience":-1}`,
 			`{"job":"u","generation":9223372036854775807}`},
-		"done":       {`{"step":-1}`, `"over"`},
-		"leader/abc": {`{"id":"../x"}`, "{"},
+		"done": {`{"step":-1}`, `"over"`},
 	} {
 		for _, value := range values {
 			put(t, stranger, key, value)
@@ -118,6 +118,55 @@ func TestABadRecordIsAnErrorThatNamesIt(t *testing.T) {
 	}
 	if _, err := c.Read(within(t)); err != nil {
 		t.Errorf("once the records are gone: %v", err)
+	}
+}
+
+// TestABadLeaderIsSkippedAndNamed: members see all other changes, and the leader writes its own record again.
+func TestABadLeaderIsSkippedAndNamed(t *testing.T) {
+	s := etcdtest.Start(t, "")
+	c, stranger := dial(t, s), raw(t, s)
+	term := campaign(t, c, "leader")
+	if err := term.CreateJob(within(t), cluster.View{}, created("u")); err != nil {
+		t.Fatal(err)
+	}
+	watcher := watch(t, c)
+	found, err := stranger.Get(within(t), "/evenweave/test/leader/", clientv3.WithPrefix())
+	if err != nil || len(found.Kvs) != 1 {
+		t.Fatal(found, err)
+	}
+	key := strings.TrimPrefix(string(found.Kvs[0].Key), "/evenweave/test/")
+	for id, value := range map[string]string{"a": "{", "b": `{"id":"../x"}`, "c": `{"id":"another","address":"h:1"}`} {
+		if _, err := stranger.Put(within(t), "/evenweave/test/"+key, value, clientv3.WithIgnoreLease()); err != nil {
+			t.Fatal(err)
+		}
+		put(t, stranger, "members/"+id, record(id))
+		v := await(t, watcher, "a member beside the leader's bad record",
+			func(v cluster.View) bool { _, ok := v.Member(id); return ok })
+		if another := id == "c"; another != (v.Leader != nil) || another != (len(v.Skipped) == 0) || !another &&
+			!strings.HasPrefix(v.Skipped[0].Error(), "etcd key /evenweave/test/"+key+":") {
+			t.Errorf("%s: leader %v, named %v", value, v.Leader, v.Skipped)
+		}
+		if err := term.ReplaceLeader(within(t), v); err != nil {
+			t.Fatal(err)
+		}
+		v = await(t, watcher, "the leader's record", func(v cluster.View) bool {
+			return v.Leader != nil &&
+				*v.Leader == leader("leader")
+		})
+		if len(v.Skipped) > 0 {
+			t.Errorf("%s: written again, and named %v", value, v.Skipped)
+		}
+		if err := term.ReplaceLeader(within(t), v); err != nil {
+			t.Fatal(err)
+		}
+		if now, err := c.Read(within(t)); err != nil || now.Revision != v.Revision {
+			t.Errorf("revision %d, %v: the leader wrote what was right at %d", now.Revision, err, v.Revision)
+		}
+	}
+	term.Resign(within(t))
+	v := await(t, watcher, "no leader", func(v cluster.View) bool { return v.Leader == nil })
+	if err := term.ReplaceLeader(within(t), v); !errors.Is(err, cluster.ErrFenced) {
+		t.Errorf("a leader of a term that is over wrote its record: %v", err)
 	}
 }
 

@@ -17,6 +17,7 @@ type Term struct {
 	client   *Client
 	session  *concurrency.Session
 	election *concurrency.Election
+	leader   job.Leader
 }
 
 // Campaign waits until this coordinator leads or ctx ends. The term's context ends with the leadership.
@@ -34,7 +35,8 @@ func (c *Client) Campaign(ctx context.Context, leader job.Leader, ttl time.Durat
 	if err != nil {
 		return nil, fmt.Errorf("etcd session: %w", err)
 	}
-	t := &Term{client: c, session: session, election: concurrency.NewElection(session, c.keys.election())}
+	t := &Term{client: c, session: session, leader: leader,
+		election: concurrency.NewElection(session, c.keys.election())}
 	// Campaign does not watch its own session, so its context must.
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -77,6 +79,21 @@ func (t *Term) write(ctx context.Context, read View, r records) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	answer, err := t.client.etcd.Txn(ctx).If(conditions...).Then(ops...).Commit()
+	if err == nil && !answer.Succeeded {
+		err = ErrFenced
+	}
+	return err
+}
+
+// ReplaceLeader writes this leader's record again if the view has another, or none. ErrFenced: the term is over.
+func (t *Term) ReplaceLeader(ctx context.Context, read View) error {
+	if read.Leader != nil && *read.Leader == t.leader {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	put := clientv3.OpPut(t.election.Key(), string(encode(t.leader)), clientv3.WithLease(t.session.Lease()))
+	answer, err := t.client.etcd.Txn(ctx).If(t.leads()).Then(put).Commit()
 	if err == nil && !answer.Succeeded {
 		err = ErrFenced
 	}
