@@ -51,6 +51,7 @@ func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
 	r := &run{Download: d, claims: map[int]int{}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	r.complete = func() { cancel(nil) }
 	r.watchdog = time.AfterFunc(d.Quiet, func() { cancel(errQuiet) })
 	defer r.watchdog.Stop()
 	if err := r.begin(ctx); err != nil {
@@ -81,6 +82,7 @@ type run struct {
 	Download
 	assembly *Assembly
 	watchdog *time.Timer
+	complete func() // ends what is still asked of sources
 
 	mu     sync.Mutex
 	claims map[int]int // by block: how many sources were asked for it and have not failed
@@ -157,6 +159,7 @@ func (r *run) ask(ctx context.Context, from Source) error {
 	for {
 		first, n, grown := r.claim()
 		if r.assembly.Missing() == 0 {
+			r.complete()
 			return nil
 		}
 		if n == 0 {

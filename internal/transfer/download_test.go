@@ -225,6 +225,31 @@ func TestTheReserveIsForTheRest(t *testing.T) {
 	}
 }
 
+// A download ends with its last block: neither a slow holder, whose blocks another has sent, nor the reserve is waited
+// for.
+func TestADownloadEndsWithItsLastBlock(t *testing.T) {
+	s := sealed(t)
+	synctest.Test(t, func(t *testing.T) {
+		d := of(s)
+		d.Head = []Source{holder(s, nil)}
+		d.Sources = []Source{holder(s, nil), func(ctx context.Context, offset, length int64) (io.Reader, error) {
+			return holder(s, func(int64, []byte) error {
+				select {
+				case <-time.After(quiet / 2):
+				case <-ctx.Done():
+				}
+				return nil
+			})(ctx, offset, length)
+		}}
+		d.Reserve = []Source{holder(s, nil)}
+		began := time.Now()
+		got, err := d.Run(t.Context())
+		if err != nil || !bytes.Equal(got.Image, s.Image) || time.Since(began) > retryPause {
+			t.Errorf("it took %v: %v", time.Since(began), err)
+		}
+	})
+}
+
 // A chain: each member passes on what it has, before it has all. The first source sends one copy.
 func TestBlocksArePassedOn(t *testing.T) {
 	s := sealed(t)
