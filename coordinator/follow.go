@@ -28,6 +28,9 @@ const (
 	acknowledgeTimeout = 5 * time.Second
 	mostProbes         = 4 // in a row, while this process is too starved to rate an answer
 	quietFor           = 30 * time.Second
+	// fetchPace is what a block of 1 MiB may take on average, beside fetchQuiet: 4 MiB/s. A step sends about as many
+	// bytes as its state has, so a network that trains carries more.
+	fetchPace = 250 * time.Millisecond
 )
 
 // followed is what the streams from the members bring to the term's loop.
@@ -62,6 +65,7 @@ type dialer struct {
 	metrics int                          // of a commit
 	keys    func(member string) []string // that the member has registered
 	block   []byte                       // of the state that is fetched: one at a time
+	pace    time.Duration                // of its blocks
 	quiet   time.Duration                // without a status of a member: then it is said why
 }
 
@@ -240,19 +244,24 @@ func (u *unfetched) Error() string {
 func (u *unfetched) Unwrap() error { return u.err }
 
 // fetch begins to fetch a state from a member at an address, until ctx ends: its head, which must have the agreed hash,
-// and then block by block, each verified as it arrives. One state is fetched at a time.
+// and then block by block, each verified as it arrives. One state is fetched at a time. A member that is too slow makes
+// the next try accept half as much, until one brings a state: where all are slow, that is the network.
 func (d *dialer) fetch(ctx context.Context, member, address string, step int64, hash string) (state.Stream, error) {
 	var sum [sha256.Size]byte
 	copy(sum[:], hash)
 	if d.block == nil {
 		d.block = make([]byte, min(d.layout.Size, state.BlockSize))
 	}
+	d.pace = max(d.pace, fetchPace)
 	s, err := transfer.Download{Layout: d.layout, Samples: d.samples, Step: step, Sum: &sum, Quiet: fetchQuiet,
-		Block:   d.block,
+		Pace: d.pace, Block: d.block,
 		Sources: []transfer.Source{transfer.Member(d.pool.Dial, address, d.job, step, false, d.options(member)...)},
 		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
 	}.Stream(ctx)
 	explained := func(err error) error {
+		if errors.Is(err, transfer.ErrSlow) {
+			d.pace *= 2
+		}
 		if errors.Is(err, state.ErrDamaged) {
 			err = fmt.Errorf("%w: %w", errForged, err)
 		}
@@ -264,7 +273,11 @@ func (d *dialer) fetch(ctx context.Context, member, address string, step int64, 
 	image := s.Image
 	s.Image = func(w io.Writer) error {
 		to := &failing{Writer: w}
-		if err := image(to); to.err == nil {
+		err := image(to)
+		if err == nil {
+			d.pace = fetchPace
+		}
+		if to.err == nil {
 			return explained(err)
 		}
 		return to.err

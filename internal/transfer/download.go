@@ -4,6 +4,7 @@
 //	download.go  Download: a state, from several sources
 //	assembly.go  Assembly: a state of which some blocks have arrived
 //	stream.go    Download.Stream: a state that is passed on, from one source
+//	watch.go     what ends a download that brings too little
 //	source.go    Source: where bytes of a state come from
 package transfer
 
@@ -27,7 +28,7 @@ const (
 	reserveAfter  = 3 // the reserve is asked after a third of Quiet without a block
 )
 
-// Download fetches a state in memory. Its deadline is one of progress: how long no block may arrive.
+// Download fetches a state in memory. Its deadlines are of progress: how long no block may arrive, and how many must.
 type Download struct {
 	Layout  *state.Layout
 	Samples int                // that it was trained on
@@ -38,6 +39,7 @@ type Download struct {
 	Sources []Source           // all are asked at once
 	Reserve []Source           // asked when the others have sent nothing for a while
 	Quiet   time.Duration
+	Pace    time.Duration    // that a block may take on average, beside one Quiet for all of them; 0: any
 	Block   []byte           // memory that Stream reads a block into; nil: it allocates it
 	Image   []byte           // memory for the state, which is Run's from then on; nil: it allocates it
 	Resume  *Assembly        // an earlier attempt, whose blocks are kept if it is the same state; may be nil
@@ -51,9 +53,8 @@ func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
 	r := &run{Download: d, claims: map[int]int{}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r.complete = func() { cancel(nil) }
-	r.watchdog = time.AfterFunc(d.Quiet, func() { cancel(errQuiet) })
-	defer r.watchdog.Stop()
+	r.watch, r.complete = newWatch(ctx, d, cancel), func() { cancel(nil) }
+	r.watch.wait(true)
 	if err := r.begin(ctx); err != nil {
 		return nil, r.explain(ctx, err)
 	}
@@ -75,13 +76,11 @@ func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
 	return r.assembly.Whole(), nil
 }
 
-var errQuiet = errors.New("no block has arrived for too long")
-
 // run is a download in progress.
 type run struct {
 	Download
 	assembly *Assembly
-	watchdog *time.Timer
+	watch    *watch
 	complete func() // ends what is still asked of sources
 
 	mu     sync.Mutex
@@ -120,7 +119,7 @@ func (d Download) final(err error) bool {
 }
 
 func (r *run) take(head *state.Head) {
-	r.watchdog.Reset(r.Quiet)
+	r.watch.arrived()
 	if r.assembly = r.Resume; r.assembly == nil || r.assembly.SHA256 != head.SHA256 {
 		r.assembly = newAssembly(head, r.Image)
 	}
@@ -232,7 +231,7 @@ func (r *run) receive(ctx context.Context, from Source, first, n int, buffer []b
 	for i := first; err == nil && i < first+n; i++ {
 		at, end := a.Range(i)
 		if err = a.ReadBlock(b, i, buffer[:end-at]); err == nil && a.put(i, buffer) {
-			r.watchdog.Reset(r.Quiet)
+			r.watch.arrived()
 			if r.Arrived != nil {
 				r.Arrived(a.Blocks() - a.Missing())
 			}
@@ -262,7 +261,7 @@ func (r *run) needsReserve(ctx context.Context) bool {
 func (r *run) failed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !errors.Is(err, context.Canceled) && !errors.Is(err, errQuiet) {
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, errQuiet) && !errors.Is(err, ErrSlow) {
 		r.last = err
 	}
 }

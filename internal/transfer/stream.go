@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"evenweave/internal/state"
 )
@@ -15,8 +14,7 @@ import (
 func (d Download) Stream(ctx context.Context) (state.Stream, error) {
 	s := &stream{Download: d}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	s.watchdog = time.AfterFunc(d.Quiet, func() { s.cancel(errQuiet) })
-	s.watchdog.Stop()
+	s.watch = newWatch(s.ctx, d, s.cancel)
 	err := s.attempt(0, func() (err error) {
 		s.head, err = d.readHead(s.body)
 		return err
@@ -27,12 +25,12 @@ func (d Download) Stream(ctx context.Context) (state.Stream, error) {
 // stream is a state on its way through.
 type stream struct {
 	Download
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	watchdog *time.Timer
-	head     *state.Head
-	body     io.Reader // what follows; nil: not asked for
-	stop     context.CancelFunc
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	watch  *watch
+	head   *state.Head
+	body   io.Reader // what follows; nil: not asked for
+	stop   context.CancelFunc
 }
 
 // image passes all blocks on.
@@ -56,17 +54,17 @@ func (s *stream) image(w io.Writer) error {
 	return nil
 }
 
-// attempt repeats a reading, from an offset of the encoding on, until it succeeds, the source is given up, or Quiet has
-// passed.
+// attempt repeats a reading, from an offset of the encoding on, until it succeeds, or the source is given up.
 func (s *stream) attempt(offset int64, read func() error) (err error) {
-	s.watchdog.Reset(s.Quiet)
-	defer s.watchdog.Stop()
+	s.watch.wait(true)
+	defer s.watch.wait(false)
 	var last error
 	for {
 		if err = s.ask(offset); err == nil {
 			err = read()
 		}
 		if err == nil {
+			s.watch.arrived()
 			return nil
 		}
 		s.body = nil

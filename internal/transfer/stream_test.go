@@ -83,6 +83,46 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// A source that gives each block just in time is given up for the sum of them. What the reader takes its time for, and
+// a pause of this process, is not counted.
+func TestASlowSourceIsGivenUp(t *testing.T) {
+	s := sealed(t)
+	trickle := holder(s, func(int64, []byte) error {
+		time.Sleep(quiet / 5) // virtual: four times a block
+		return nil
+	})
+	for pace, want := range map[time.Duration]error{0: nil, quiet / 2: ErrSlow, quiet: nil} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			d := of(s)
+			d.Pace, d.Sources = pace, []Source{trickle}
+			began := time.Now()
+			stream, err := d.Stream(ctx)
+			if err == nil {
+				err = stream.Image(io.Discard)
+			}
+			if took := time.Since(began); !errors.Is(err, want) || want != nil && took > 5*quiet {
+				t.Errorf("a block in %v: %v after %v", pace, err, took)
+			}
+			_, err = d.Run(ctx)
+			if !errors.Is(err, want) {
+				t.Errorf("a block in %v, in memory: %v", pace, err)
+			}
+			d.Sources = []Source{holder(s, nil)}
+			if stream, err = d.Stream(ctx); err == nil {
+				err = stream.Image(slow{io.Discard})
+			}
+			if err != nil {
+				t.Errorf("a block in %v, and a slow reader: %v", pace, err)
+			}
+		})
+	}
+	w := newWatch(t.Context(), Download{Quiet: time.Hour, Pace: 1}, func(err error) { t.Error(err) })
+	w.wait(true)
+	w.count(t.Context()) // late, as after a pause of hours
+}
+
 // slow takes longer for a block than a source may be silent.
 type slow struct{ io.Writer }
 
