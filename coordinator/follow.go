@@ -28,6 +28,11 @@ const (
 	acknowledgeTimeout = 5 * time.Second
 	mostProbes         = 4 // in a row, while this process is too starved to rate an answer
 	quietFor           = 30 * time.Second
+	// silentFor ends a stream of statuses: a member sends one every two seconds at most, whatever it does. Keepalive
+	// finds a stopped process as late, and not one that answers without sending any.
+	silentFor = 15 * time.Second
+	// lasting is how long statuses must come for the stream to count: a new one begins with a status in any case.
+	lasting = 5 * time.Second
 	// fetchPace is what a block of 1 MiB may take on average, beside fetchQuiet: 4 MiB/s. A step sends about as many
 	// bytes as its state has, so a network that trains carries more.
 	fetchPace = 250 * time.Millisecond
@@ -38,7 +43,7 @@ type followed struct {
 	member, address string
 	status          *proto.Status // nil: the stream ended
 	invalid         error         // why a status was dropped
-	noStatus        error         // why none has come for long
+	noStatus        error         // why no stream has lasted for long
 	taken           func()        // called when the loop has taken it
 }
 
@@ -66,7 +71,7 @@ type dialer struct {
 	keys    func(member string) []string // that the member has registered
 	block   []byte                       // of the state that is fetched: one at a time
 	pace    time.Duration                // of its blocks
-	quiet   time.Duration                // without a status of a member: then it is said why
+	quiet   time.Duration                // without a lasting stream of a member: then it is said why
 }
 
 // options are those of a call that only this member may answer.
@@ -89,14 +94,17 @@ func (d *dialer) follow(ctx context.Context, j job.Job, member, address string, 
 	wait, latest, said := refollow, time.Now(), false
 	queue := make(chan struct{}, maxQueuedStatuses)
 	for ctx.Err() == nil {
-		n, err := d.stream(ctx, j, member, address, &after, queue, in)
-		switch {
-		case ctx.Err() != nil:
+		began, lasted, err := d.stream(ctx, j, member, address, &after, queue, in)
+		if ctx.Err() != nil {
 			return
-		case n > 0:
-			wait, latest, said = refollow, time.Now(), false
+		}
+		if began {
 			in.send(ctx, followed{member: member, address: address})
-		case status.Code(err) == codes.Unavailable: // no process answers there: probes find that out
+		}
+		switch {
+		case lasted >= lasting:
+			wait, latest, said = refollow, time.Now(), false
+		case !began && status.Code(err) == codes.Unavailable: // no process answers there: probes find that out
 		case !said && time.Since(latest) > d.quiet:
 			said = true
 			in.send(ctx, followed{member: member, address: address, noStatus: err})
@@ -109,29 +117,40 @@ func (d *dialer) follow(ctx context.Context, j job.Job, member, address string, 
 	}
 }
 
+// stream passes on statuses until none comes any more. It says whether one has come, and how long they went on coming.
 func (d *dialer) stream(ctx context.Context, j job.Job, member, address string, after *int64, queue chan struct{},
-	in inbox) (n int, err error) {
+	in inbox) (began bool, lasted time.Duration, err error) {
 	conn, err := d.pool.Dial(address)
 	if err != nil {
-		return 0, err
+		return false, 0, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := proto.NewWatch(ctx, cancel, silentFor, 0)
 	stream, err := proto.NewMemberClient(conn).Follow(ctx, &proto.FollowRequest{Job: d.job, AfterStep: *after},
 		d.statusOptions(member)...)
 	if err != nil {
-		return 0, err
+		return false, 0, err
 	}
+	var first time.Time
 	for {
+		watch.Wait(true)
 		s, err := stream.Recv()
-		if err != nil {
-			return n, err
+		watch.Wait(false)
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			err = cause
 		}
-		n++
+		if err != nil {
+			return began, lasted, err
+		}
+		if !began {
+			began, first = true, time.Now()
+		}
+		lasted = time.Since(first)
 		select {
 		case queue <- struct{}{}:
 		case <-ctx.Done():
-			return n, ctx.Err()
+			return began, lasted, ctx.Err()
 		}
 		what := followed{member: member, address: address, status: s, taken: func() { <-queue }}
 		if what.invalid = checkStatus(s, j, member, d.metrics); what.invalid == nil && len(s.Commits) > 0 {
@@ -259,7 +278,7 @@ func (d *dialer) fetch(ctx context.Context, member, address string, step int64, 
 		Gone:    func(err error) bool { return status.Code(err) == codes.NotFound },
 	}.Stream(ctx)
 	explained := func(err error) error {
-		if errors.Is(err, transfer.ErrSlow) {
+		if errors.Is(err, proto.ErrSlow) {
 			d.pace *= 2
 		}
 		if errors.Is(err, state.ErrDamaged) {

@@ -211,7 +211,8 @@ func (t *term) take(ctx context.Context, in any) (end bool, err error) {
 			return false, nil
 		case in.noStatus != nil:
 			t.events.emit(progress.Warning{Message: fmt.Sprintf("%s at %s is registered or in the world, and has "+
-				"given no status for %v: %v", in.member, in.address, t.dialer.quiet, job.Clean(in.noStatus.Error()))})
+				"not gone on giving its status for %v: %v", in.member, in.address, t.dialer.quiet,
+				job.Clean(in.noStatus.Error()))})
 			return false, nil
 		case in.status == nil:
 			t.members.unfollow(in.member)

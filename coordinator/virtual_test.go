@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 	"evenweave/checkpoint"
 	"evenweave/internal/job"
+	"evenweave/internal/serving"
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
@@ -26,10 +29,11 @@ func (t *term) serve(test *testing.T, members map[string]proto.MemberServer) {
 	at := map[string]*bufconn.Listener{}
 	for address, m := range members {
 		at[address] = bufconn.Listen(64 << 10)
-		server, serving := grpc.NewServer(grpc.WaitForHandlers(true)), make(chan struct{})
+		server, ended := serving.NewServer(slog.New(slog.DiscardHandler), func() {}, grpc.WaitForHandlers(true)),
+			make(chan struct{})
 		proto.RegisterMemberServer(server, m)
-		go func() { defer close(serving); _ = server.Serve(at[address]) }()
-		test.Cleanup(func() { server.Stop(); <-serving })
+		go func() { defer close(ended); _ = server.Serve(at[address]) }()
+		test.Cleanup(func() { server.Stop(); <-ended })
 	}
 	pool := &proto.Pool{Options: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -132,6 +136,95 @@ func TestASlowHolderDelaysNoCheckpoint(t *testing.T) {
 				}
 				if got := events.warnings(); len(got) != c.named {
 					t.Errorf("warned %d times: %q", len(got), got)
+				}
+			})
+		})
+	}
+}
+
+// saying is a member that gives statuses in its own way; it counts the streams.
+type saying struct {
+	proto.UnimplementedMemberServer
+	say     func(ctx context.Context, say func() error) error
+	streams *atomic.Int64
+}
+
+func (s saying) Follow(_ *proto.FollowRequest, stream grpc.ServerStreamingServer[proto.Status]) error {
+	s.streams.Add(1)
+	return s.say(stream.Context(), func() error {
+		return stream.Send(&proto.Status{Member: "a", Job: "job", Generation: 1, Step: 40})
+	})
+}
+
+// TestAMemberThatStopsToReportIsNamed, whether its stream stays open and silent or ends again and again: its old status
+// counts no more, and it is not asked all the time. One that goes on is not named, however late its statuses are taken.
+func TestAMemberThatStopsToReportIsNamed(t *testing.T) {
+	each := func(times int, end error) func(context.Context, func() error) error {
+		return func(ctx context.Context, say func() error) error {
+			for range times {
+				if err := say(); err != nil {
+					return err
+				}
+				select {
+				case <-time.After(time.Second):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return end
+		}
+	}
+	for name, c := range map[string]struct {
+		say     func(ctx context.Context, say func() error) error
+		takes   time.Duration // what the loop needs for a status
+		named   string
+		streams [2]int64 // in five minutes: at least, at most
+		ended   bool
+	}{
+		"goes on": {say: each(1000, nil), streams: [2]int64{1, 1}},
+		"is silent": {say: func(ctx context.Context, say func() error) error {
+			defer func() { <-ctx.Done() }()
+			return say()
+		}, named: proto.ErrSilent.Error(), streams: [2]int64{15, 25}, ended: true},
+		"ends at once":     {say: each(1, nil), named: "EOF", streams: [2]int64{80, 160}, ended: true},
+		"ends at times":    {say: each(60, nil), streams: [2]int64{5, 5}, ended: true},
+		"is taken up late": {say: each(1000, nil), takes: time.Minute, streams: [2]int64{1, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				one, events := leading(t)
+				streams := &atomic.Int64{}
+				one.serve(t, map[string]proto.MemberServer{"a:1": saying{say: c.say, streams: streams}})
+				ctx, stop := context.WithCancel(t.Context())
+				time.AfterFunc(5*time.Minute, stop) // a deadline would end the member's side, too
+				one.saver.busy = true
+				one.tasks.Go(func() { one.dialer.follow(ctx, *one.members.job(), "a", "a:1", 0, one.inputs) })
+				ended := false
+				for ctx.Err() == nil {
+					select {
+					case in := <-one.inputs:
+						if in.(followed).invalid != nil {
+							t.Fatal(in)
+						}
+						if c.takes > 0 {
+							<-time.After(c.takes)
+						}
+						if end, err := one.take(ctx, in); end || err != nil {
+							t.Fatal(end, err)
+						}
+						ended = ended || one.members.statuses["a"] == nil
+					case <-ctx.Done():
+					}
+				}
+				one.tasks.Wait()
+				said := events.warnings()
+				named := c.named == "" && len(said) == 0 || len(said) == 1 && c.named != "" &&
+					strings.Contains(said[0], c.named) && strings.Contains(said[0], "a at a:1")
+				if !named || ended != c.ended {
+					t.Errorf("its status was dropped: %v; warned: %q", ended, said)
+				}
+				if n := streams.Load(); n < c.streams[0] || n > c.streams[1] {
+					t.Errorf("%d streams", n)
 				}
 			})
 		})

@@ -4,7 +4,6 @@
 //	download.go  Download: a state, from several sources
 //	assembly.go  Assembly: a state of which some blocks have arrived
 //	stream.go    Download.Stream: a state that is passed on, from one source
-//	watch.go     what ends a download that brings too little
 //	source.go    Source: where bytes of a state come from
 package transfer
 
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 const (
@@ -53,8 +53,8 @@ func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
 	r := &run{Download: d, claims: map[int]int{}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r.watch, r.complete = newWatch(ctx, d, cancel), func() { cancel(nil) }
-	r.watch.wait(true)
+	r.watch, r.complete = proto.NewWatch(ctx, cancel, d.Quiet, d.Pace), func() { cancel(nil) }
+	r.watch.Wait(true)
 	if err := r.begin(ctx); err != nil {
 		return nil, r.explain(ctx, err)
 	}
@@ -80,7 +80,7 @@ func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
 type run struct {
 	Download
 	assembly *Assembly
-	watch    *watch
+	watch    *proto.Watch
 	complete func() // ends what is still asked of sources
 
 	mu     sync.Mutex
@@ -119,7 +119,7 @@ func (d Download) final(err error) bool {
 }
 
 func (r *run) take(head *state.Head) {
-	r.watch.arrived()
+	r.watch.Arrived()
 	if r.assembly = r.Resume; r.assembly == nil || r.assembly.SHA256 != head.SHA256 {
 		r.assembly = newAssembly(head, r.Image)
 	}
@@ -231,7 +231,7 @@ func (r *run) receive(ctx context.Context, from Source, first, n int, buffer []b
 	for i := first; err == nil && i < first+n; i++ {
 		at, end := a.Range(i)
 		if err = a.ReadBlock(b, i, buffer[:end-at]); err == nil && a.put(i, buffer) {
-			r.watch.arrived()
+			r.watch.Arrived()
 			if r.Arrived != nil {
 				r.Arrived(a.Blocks() - a.Missing())
 			}
@@ -261,7 +261,7 @@ func (r *run) needsReserve(ctx context.Context) bool {
 func (r *run) failed(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !errors.Is(err, context.Canceled) && !errors.Is(err, errQuiet) && !errors.Is(err, ErrSlow) {
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, proto.ErrSilent) && !errors.Is(err, proto.ErrSlow) {
 		r.last = err
 	}
 }
@@ -277,9 +277,6 @@ func (r *run) explain(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if last := r.failure(); last != nil {
 		err = last
-	}
-	if errors.Is(cause, errQuiet) {
-		cause = fmt.Errorf("%w (%v)", errQuiet, r.Quiet)
 	}
 	if r.assembly != nil && cause != nil {
 		cause = fmt.Errorf("%w; %d of %d blocks are missing", cause, r.assembly.Missing(), r.assembly.Blocks())

@@ -17,6 +17,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -181,7 +182,7 @@ func TestProgressIsTheDeadline(t *testing.T) {
 		began := time.Now()
 		_, err := d.Run(t.Context())
 		took := time.Since(began)
-		if !errors.Is(err, errQuiet) || !errors.Is(err, errDead) || took < blocks/2*(quiet-time.Second) {
+		if !errors.Is(err, proto.ErrSilent) || !errors.Is(err, errDead) || took < blocks/2*(quiet-time.Second) {
 			t.Fatalf("after %v: %v", took, err)
 		}
 		if part == nil || part.Missing() > blocks/2 || part.Missing() < blocks/2-2 {

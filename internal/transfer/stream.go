@@ -2,11 +2,11 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 // Stream begins to fetch a state from the first source alone. Its image is passed on block by block, each verified
@@ -14,7 +14,7 @@ import (
 func (d Download) Stream(ctx context.Context) (state.Stream, error) {
 	s := &stream{Download: d}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	s.watch = newWatch(s.ctx, d, s.cancel)
+	s.watch = proto.NewWatch(s.ctx, s.cancel, d.Quiet, d.Pace)
 	err := s.attempt(0, func() (err error) {
 		s.head, err = d.readHead(s.body)
 		return err
@@ -27,7 +27,7 @@ type stream struct {
 	Download
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	watch  *watch
+	watch  *proto.Watch
 	head   *state.Head
 	body   io.Reader // what follows; nil: not asked for
 	stop   context.CancelFunc
@@ -56,15 +56,15 @@ func (s *stream) image(w io.Writer) error {
 
 // attempt repeats a reading, from an offset of the encoding on, until it succeeds, or the source is given up.
 func (s *stream) attempt(offset int64, read func() error) (err error) {
-	s.watch.wait(true)
-	defer s.watch.wait(false)
+	s.watch.Wait(true)
+	defer s.watch.Wait(false)
 	var last error
 	for {
 		if err = s.ask(offset); err == nil {
 			err = read()
 		}
 		if err == nil {
-			s.watch.arrived()
+			s.watch.Arrived()
 			return nil
 		}
 		s.body = nil
@@ -77,9 +77,6 @@ func (s *stream) attempt(offset int64, read func() error) (err error) {
 		if !pause(s.ctx, retryPause) {
 			break
 		}
-	}
-	if cause := context.Cause(s.ctx); errors.Is(cause, errQuiet) {
-		return fmt.Errorf("%w (%v): %w", errQuiet, s.Quiet, last)
 	}
 	return fmt.Errorf("%w: %w", context.Cause(s.ctx), last)
 }

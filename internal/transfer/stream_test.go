@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 // A stream goes on where its source broke off; it ends at once where a block is damaged, and after Quiet where nothing
@@ -48,7 +49,7 @@ func TestStream(t *testing.T) {
 				}
 				return nil
 			}
-		}, errQuiet, blocks * 2 * quiet},
+		}, proto.ErrSilent, blocks * 2 * quiet},
 		"dead": {func(context.Context) func(int64, []byte) error {
 			return func(int64, []byte) error { return errDead }
 		}, errDead, quiet},
@@ -83,15 +84,15 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// A source that gives each block just in time is given up for the sum of them. What the reader takes its time for, and
-// a pause of this process, is not counted.
+// A source that gives each block just in time is given up for the sum of them. What the reader takes its time for is
+// not counted.
 func TestASlowSourceIsGivenUp(t *testing.T) {
 	s := sealed(t)
 	trickle := holder(s, func(int64, []byte) error {
 		time.Sleep(quiet / 5) // virtual: four times a block
 		return nil
 	})
-	for pace, want := range map[time.Duration]error{0: nil, quiet / 2: ErrSlow, quiet: nil} {
+	for pace, want := range map[time.Duration]error{0: nil, quiet / 2: proto.ErrSlow, quiet: nil} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -118,9 +119,6 @@ func TestASlowSourceIsGivenUp(t *testing.T) {
 			}
 		})
 	}
-	w := newWatch(t.Context(), Download{Quiet: time.Hour, Pace: 1}, func(err error) { t.Error(err) })
-	w.wait(true)
-	w.count(t.Context()) // late, as after a pause of hours
 }
 
 // slow takes longer for a block than a source may be silent.
