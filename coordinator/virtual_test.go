@@ -28,7 +28,7 @@ func (t *term) serve(test *testing.T, members map[string]proto.MemberServer) {
 	test.Helper()
 	at := map[string]*bufconn.Listener{}
 	for address, m := range members {
-		at[address] = bufconn.Listen(64 << 10)
+		at[address] = bufconn.Listen(1 << 20)
 		server, ended := serving.NewServer(slog.New(slog.DiscardHandler), func() {}, grpc.WaitForHandlers(true)),
 			make(chan struct{})
 		proto.RegisterMemberServer(server, m)

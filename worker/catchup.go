@@ -17,6 +17,7 @@ import (
 
 const (
 	catchUpQuiet = 2 * time.Minute  // a try ends after so long without a state, a step or a part of one
+	catchUpPace  = time.Second      // that a block of 1 MiB may take in the first try: each next one accepts a quarter
 	catchUpCopy  = 10 * time.Minute // signs of life count too for so long, while the other member copies its state
 	catchUpTries = 3                // in one generation, or without a state; then the spare enters a world as it is
 	catchUpPause = time.Second      // before the next try, if the other member refuses this one
@@ -28,10 +29,11 @@ const (
 // loop, to which the replica belongs, takes what arrives.
 type catchUp struct {
 	from     job.Peer
-	keys     []string     // that it has registered
-	total    int64        // steps of the job
-	watchdog *time.Timer  // set before the other member is asked
-	arrivals chan arrival // closed at the end; err says why
+	keys     []string      // that it has registered
+	pace     time.Duration // of its state's blocks; 0: any, for there is no other member to turn to, or no more try
+	total    int64         // steps of the job
+	watchdog *time.Timer   // set before the other member is asked
+	arrivals chan arrival  // closed at the end; err says why
 	seen     atomic.Pointer[position]
 	turned   chan struct{} // signals that the other member leaves its generation
 	ahead    *ahead        // memory; the fetch takes it
@@ -227,7 +229,7 @@ func (c *catchUp) state(ctx context.Context, f fetcher, uuid string, first *prot
 	image := c.ahead.image
 	c.ahead = nil
 	s, err := f.Fetch(ctx, Wanted{Job: uuid, Step: first.Step, Image: image,
-		Peers: []string{c.from.Address}, Quiet: catchUpQuiet,
+		Peers: []string{c.from.Address}, Quiet: catchUpQuiet, Pace: c.pace,
 		Keys: map[string][]string{c.from.Address: c.keys}, Quick: true, // that member announces the fingerprint, too
 		Gone: func(err error) bool { return status.Code(err) == codes.NotFound || security.OtherKey(err) },
 		Arrived: func(blocks int) {

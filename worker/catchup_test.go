@@ -146,6 +146,7 @@ func TestASpareThatCannotCatchUpJoins(t *testing.T) {
 				return nil
 			}
 		}, 2},
+		{"the holder is too slow", func(c *crew, holder *hand, _ []string) { c.trickles = holder.ID }, 1},
 		{"the holder takes another state", func(c *crew, holder *hand, _ []string) {
 			c.onUpdate = func(from *hand, u *proto.Update) error {
 				if from == holder && len(u.Words) > 0 {

@@ -48,6 +48,7 @@ type Wanted struct {
 	Coordinator func() string
 	Image       []byte             // of transfer.Download
 	Quiet       time.Duration      // without a block, after which it is given up
+	Pace        time.Duration      // of transfer.Download
 	Quick       bool               // of transfer.Download
 	Gone        func(error) bool   // of transfer.Download; may be nil
 	Resume      *transfer.Assembly // of an earlier attempt; may be nil
@@ -211,8 +212,8 @@ func (f Fetcher) Newest(ctx context.Context, address string, keys []string, job 
 // Fetch gets a state. Members send its blocks, and its head unless there is a coordinator to ask: it sends the head,
 // and blocks only if there are no members or they send nothing.
 func (f Fetcher) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
-	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Resume: w.Resume,
-		Began: w.Began, Arrived: w.Arrived, Gone: w.Gone, Quick: w.Quick, Image: w.Image}
+	d := transfer.Download{Layout: f.Layout, Samples: f.Samples, Step: w.Step, Quiet: w.Quiet, Pace: w.Pace,
+		Resume: w.Resume, Began: w.Began, Arrived: w.Arrived, Gone: w.Gone, Quick: w.Quick, Image: w.Image}
 	for _, address := range w.Peers {
 		to := f.ExpectKeys(w.Keys[address])
 		d.Sources = append(d.Sources, transfer.Member(f.Dial, address, w.Job, w.Step, w.Quick, to...))

@@ -47,6 +47,7 @@ type crew struct {
 
 	restores int                                     // of checkpoints
 	fetches  int                                     // of states from members
+	trickles string                                  // the member that gives each block just in time
 	catchUp  bool                                    // members that start from now on catch up before they are used
 	onUpdate func(from *hand, u *proto.Update) error // before an update is sent; it may change it
 	refuses  error                                   // to say at which step a member is
@@ -263,8 +264,21 @@ func (c *crew) slow(d time.Duration) {
 // Fetch implements fetcher.
 func (c *crew) Fetch(ctx context.Context, w Wanted) (*state.State, error) {
 	c.mu.Lock()
-	large := c.large
+	large, trickles := c.large, c.trickles
 	c.mu.Unlock()
+	for sent := 1; w.Quick && w.Peers[0] == trickles; sent++ {
+		select {
+		case <-time.After(w.Quiet - time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if sent > 10 {
+			c.t.Errorf("%s is waited for without end", trickles)
+		}
+		if w.Arrived(sent); w.Pace > 0 || sent > 10 {
+			return nil, proto.ErrSlow
+		}
+	}
 	for left := large; len(w.Peers) > 0 && left > 0 && ctx.Err() == nil; left -= time.Second {
 		time.Sleep(time.Second) // virtual
 		w.Arrived(int((large - left) / time.Second))

@@ -27,6 +27,9 @@ func (l *Loop) startCatchUp(ctx context.Context, w *job.World) {
 	}
 	l.tries++
 	l.turns++
+	if l.tries < catchUpTries && w.Size() > 1 {
+		c.pace = catchUpPace << (2 * (l.tries - 1))
+	}
 	ctx, c.cancel = context.WithCancel(ctx)
 	l.catching = c
 	go func() {
