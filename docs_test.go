@@ -15,6 +15,7 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
+	"evenweave/checkpoint/checkpointtest"
 	"evenweave/cli"
 	"evenweave/evenweavetest"
 	"evenweave/fashion"
@@ -224,10 +225,6 @@ func TestDocumentedProgramReadsACheckpoint(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "weights.go"), []byte(program), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	layout, err := state.NewLayout([]evenweave.Tensor{
 		{Name: "dense/kernel", Type: evenweave.Float32, Shape: []int{2, 2}, Role: evenweave.Trained},
 		{Name: "dense/bias", Type: evenweave.Float32, Shape: []int{2}, Role: evenweave.Trained},
@@ -242,9 +239,7 @@ func TestDocumentedProgramReadsACheckpoint(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	of := state.Seal(s).Stream()
-	path, err := store.Save(t.Context(), &checkpoint.Manifest{Step: 7, Tensors: checkpoint.Tensors(layout)}, of.Bytes,
-		of.Image)
+	path, err := checkpointtest.Save(t.Context(), filepath.Join(dir, "checkpoints"), checkpoint.Manifest{}, s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,9 @@ func TestALargeCheckpointIsNotCached(t *testing.T) {
 	if !setDirect(probe.f, true) || probe.write(aligned(page)) != page {
 		t.Skip("this file system takes no writes past its cache")
 	}
-	of := state.Seal(state.New(l, 16)).Stream()
-	path, err := open(t, here, Options{}).Save(t.Context(), &Manifest{Tensors: Tensors(l)}, of.Bytes, of.Image)
+	whole := state.New(l, 16)
+	of, m := state.Seal(whole).Stream(), describe(whole)
+	path, err := open(t, here, Options{}).Save(t.Context(), &m, of.Bytes, of.Image)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
+	"evenweave/checkpoint/checkpointtest"
 	"evenweave/internal/state"
 )
 
@@ -43,10 +44,6 @@ func Example() {
 
 // train stands for a training run that saved a checkpoint.
 func train(ctx context.Context, dir string) (path string, err error) {
-	store, err := checkpoint.Open(dir, checkpoint.Options{})
-	if err != nil {
-		return "", err
-	}
 	layout, err := state.NewLayout([]evenweave.Tensor{
 		{Name: "dense/kernel", Type: evenweave.Float32, Shape: []int{2, 2}, Role: evenweave.Trained},
 		{Name: "dense/bias", Type: evenweave.Float32, Shape: []int{2}, Role: evenweave.Trained},
@@ -62,7 +59,5 @@ func train(ctx context.Context, dir string) (path string, err error) {
 			return "", err
 		}
 	}
-	m := checkpoint.Manifest{Step: s.Step, Fingerprint: s.Fingerprint().String(), Tensors: checkpoint.Tensors(layout)}
-	of := state.Seal(s).Stream()
-	return store.Save(ctx, &m, of.Bytes, of.Image)
+	return checkpointtest.Save(ctx, dir, checkpoint.Manifest{}, s)
 }

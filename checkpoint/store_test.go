@@ -46,7 +46,17 @@ func payloadOf(step int64) string {
 }
 
 func manifest(step, term int64) *Manifest {
-	return &Manifest{Job: "job", Step: step, Term: term, Tensors: Tensors(layout())}
+	m := describe(content(step).State)
+	m.Job, m.Term = "job", term
+	return &m
+}
+
+// describe is a manifest that is true of a state.
+func describe(s *state.State) Manifest {
+	digest := state.NewDigest(s.Layout)
+	_, _ = digest.Write(s.Image) // never fails
+	return Manifest{Step: s.Step, Epoch: s.Ledger.Epochs(), Fingerprint: s.Fingerprint().String(),
+		WeightsSHA256: digest.WeightsSHA256(), Tensors: Tensors(s.Layout)}
 }
 
 func save(s *Store, step, term int64) (string, error) {

@@ -40,7 +40,7 @@ func Peek(path string) (m Manifest, size int64, err error) {
 }
 
 // Verify reads a checkpoint file wholly and checks all that can be checked without the task: hashes, lengths, that the
-// payload is the state that the manifest promises, and that the name is its own. It keeps no more than a block in
+// payload is the state that the manifest describes, and that the name is its own. It keeps no more than a block in
 // memory. The error is a *DamagedError; for each damaged block it wraps a *BlockError.
 func Verify(ctx context.Context, path string) (Manifest, error) {
 	f, err := OS{}.Open(path)
@@ -80,16 +80,32 @@ func (m Manifest) holds(payload io.Reader, image int64) error {
 		return fmt.Errorf("the hash covers all but %d bytes of the payload, expected %d: those of the tensors", image,
 			layout.Size)
 	}
-	step, wrong := state.Verify(payload, layout)
-	if len(wrong) == 0 && step != m.Step {
-		return fmt.Errorf("its state is of step %d, its manifest of step %d", step, m.Step)
+	found, wrong := state.Verify(payload, layout)
+	if len(wrong) > 0 {
+		return errors.Join(wrong...)
 	}
-	if len(wrong) == 0 {
-		if n, err := io.Copy(io.Discard, payload); n > 0 || err != nil {
-			return errors.Join(err, fmt.Errorf("%d bytes follow the state: expected none", n))
-		}
+	if err := m.describes(found); err != nil {
+		return err
 	}
-	return errors.Join(wrong...)
+	if n, err := io.Copy(io.Discard, payload); n > 0 || err != nil {
+		return errors.Join(err, fmt.Errorf("%d bytes follow the state: expected none", n))
+	}
+	return nil
+}
+
+// describes finds a manifest that says of its state what is not so.
+func (m Manifest) describes(s state.Summary) error {
+	switch f := s.Fingerprint.String(); {
+	case s.Step != m.Step:
+		return fmt.Errorf("its state is of step %d, its manifest of step %d", s.Step, m.Step)
+	case s.Epoch != m.Epoch:
+		return fmt.Errorf("its state has ended %d epochs, its manifest says %d", s.Epoch, m.Epoch)
+	case f != m.Fingerprint:
+		return fmt.Errorf("its state has fingerprint %s, its manifest says %.32q", f, m.Fingerprint)
+	case s.WeightsSHA256 != m.WeightsSHA256:
+		return fmt.Errorf("its weights have SHA-256 %s, its manifest says %.64q", s.WeightsSHA256, m.WeightsSHA256)
+	}
+	return nil
 }
 
 // manifest decodes and checks the manifest in a file's head.

@@ -24,7 +24,8 @@ func TestVerifyNamesTheDamage(t *testing.T) {
 	}
 	s := state.New(layout, 16)
 	s.Step = 7
-	m := Manifest{Step: 7, Term: 1, Tensors: Tensors(layout)}
+	m := describe(s)
+	m.Term = 1
 	of := state.Seal(s).Stream()
 	path, err := open(t, dir, Options{}).Save(t.Context(), &m, of.Bytes, of.Image)
 	if err != nil {
@@ -75,12 +76,33 @@ func TestVerifyNamesTheDamage(t *testing.T) {
 	if _, err := Verify(t.Context(), other); err != nil {
 		t.Errorf("a copy: %v", err)
 	}
-	m.Step = 9 // whole, and not what its manifest promises
-	wrong, err := open(t, dir, Options{}).Save(t.Context(), &m, of.Bytes, of.Image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Verify(t.Context(), wrong); err == nil || !strings.Contains(err.Error(), "its manifest of step 9") {
-		t.Errorf("another step: %v", err)
+}
+
+// A whole file whose manifest says of the state what is not so is no checkpoint: people and programs pin weights by the
+// hash that it names.
+func TestAFalseManifestIsNamed(t *testing.T) {
+	of := content(7)
+	for want, falsify := range map[string]func(*Manifest){
+		"":                        func(*Manifest) {},
+		"its manifest of step 9":  func(m *Manifest) { m.Step = 9 },
+		"its manifest says 2":     func(m *Manifest) { m.Epoch = 2 },
+		`its manifest says "bbbb`: func(m *Manifest) { m.Fingerprint = strings.Repeat("b", 32) },
+		`its manifest says "aaaa`: func(m *Manifest) { m.WeightsSHA256 = strings.Repeat("a", 64) },
+		`its manifest says ""`:    func(m *Manifest) { m.WeightsSHA256 = "" },
+	} {
+		dir, m := t.TempDir(), manifest(7, 1)
+		falsify(m)
+		path, err := open(t, dir, Options{}).Save(t.Context(), m, of.Head, of.Stream().Image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, verified := Verify(t.Context(), path)
+		_, loaded := Load(t.Context(), path)
+		_, latest := open(t, dir, Options{}).Latest(t.Context())
+		for _, err := range []error{verified, loaded, latest} {
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%q: %v", want, err)
+			}
+		}
 	}
 }

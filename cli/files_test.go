@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"evenweave/checkpoint"
+	"evenweave/checkpoint/checkpointtest"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/state"
@@ -37,10 +38,6 @@ func zeroes(t *testing.T, task string, more, samples int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	tensors := example.NewSoftmax().Tensors()
 	promised, err := state.NewLayout(tensors)
 	if err != nil {
@@ -53,9 +50,8 @@ func zeroes(t *testing.T, task string, more, samples int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	of := state.Seal(state.New(held, samples)).Stream()
-	path, err := store.Save(t.Context(), &checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(promised)},
-		of.Bytes, of.Image)
+	path, err := checkpointtest.Save(t.Context(), t.TempDir(),
+		checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(promised)}, state.New(held, samples))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
+	"evenweave/checkpoint/checkpointtest"
 	"evenweave/fashion/cnn"
 	"evenweave/internal/state"
 )
@@ -14,10 +15,6 @@ import (
 // saved writes a checkpoint of tensors whose bytes are all 1.
 func saved(t *testing.T, tensors []evenweave.Tensor) string {
 	t.Helper()
-	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	layout, err := state.NewLayout(tensors)
 	if err != nil {
 		t.Fatal(err)
@@ -28,9 +25,7 @@ func saved(t *testing.T, tensors []evenweave.Tensor) string {
 			s.Tensor(i)[j] = 1
 		}
 	}
-	m := checkpoint.Manifest{Tensors: checkpoint.Tensors(layout), WeightsSHA256: "ab"}
-	of := state.Seal(s).Stream()
-	path, err := store.Save(t.Context(), &m, of.Bytes, of.Image)
+	path, err := checkpointtest.Save(t.Context(), t.TempDir(), checkpoint.Manifest{}, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,8 +39,12 @@ func TestInitFrom(t *testing.T) {
 	task := Task()
 	o := task.Options.(*options)
 	o.InitFrom = saved(t, good)
+	m, _, err := checkpoint.Peek(o.InitFrom)
+	if err != nil {
+		t.Fatal(err)
+	}
 	notes, err := o.Prepare(t.Context())
-	if err != nil || len(notes) != 1 || o.Init != "ab" || !strings.Contains(notes[0], o.InitFrom) {
+	if err != nil || len(notes) != 1 || o.Init != m.WeightsSHA256 || !strings.Contains(notes[0], o.InitFrom) {
 		t.Fatalf("notes %q, init %q, %v", notes, o.Init, err)
 	}
 	model, err := task.Model(evenweave.Setup{Backend: "go", MicroBatch: 1, TotalSteps: 1, EvaluateOnly: true})

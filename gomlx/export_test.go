@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"evenweave/checkpoint"
+	"evenweave/checkpoint/checkpointtest"
 	"evenweave/internal/state"
 )
 
@@ -19,17 +20,9 @@ func Save(ctx context.Context, m *Model, dir string) (string, error) {
 	if err := layout.ReadImage(m, 0, s.Image); err != nil {
 		return "", err
 	}
-	store, err := checkpoint.Open(filepath.Join(dir, "checkpoints"), checkpoint.Options{})
-	if err != nil {
-		return "", err
-	}
 	spec, err := json.Marshal(map[string]int{"micro_batch": m.setup.MicroBatch})
 	if err != nil {
 		return "", err
 	}
-	digest := state.NewDigest(layout)
-	_, _ = digest.Write(s.Image) // never fails
-	of := state.Seal(s).Stream()
-	return store.Save(ctx, &checkpoint.Manifest{Spec: spec, Tensors: checkpoint.Tensors(layout),
-		WeightsSHA256: digest.WeightsSHA256()}, of.Bytes, of.Image)
+	return checkpointtest.Save(ctx, filepath.Join(dir, "checkpoints"), checkpoint.Manifest{Spec: spec}, s)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"evenweave/checkpoint"
+	"evenweave/checkpoint/checkpointtest"
 	"evenweave/fashion/cnn"
 	"evenweave/internal/state"
 )
@@ -20,17 +21,12 @@ func zeroes(t *testing.T, classes string) string {
 	t.Helper()
 	spec := `{"task":"fashion","options":{"recipe":"tutorial","classes":"` + classes + `","samples":100,"holdout":0,"freeze":"","init":"","outputs":0},"data":"d",
 		"samples":100,"global_batch":32,"micro_batch":8,"epochs":1}`
-	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	layout, err := state.NewLayout(cnn.Tensors(0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := checkpoint.Manifest{Spec: json.RawMessage(spec), Tensors: checkpoint.Tensors(layout)}
-	of := state.Seal(state.New(layout, 100)).Stream()
-	path, err := store.Save(t.Context(), &m, of.Bytes, of.Image)
+	path, err := checkpointtest.Save(t.Context(), t.TempDir(), checkpoint.Manifest{Spec: json.RawMessage(spec)},
+		state.New(layout, 100))
 	if err != nil {
 		t.Fatal(err)
 	}

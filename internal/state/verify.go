@@ -26,24 +26,28 @@ func (e *BlockError) Error() string {
 // Unwrap says that it is damage.
 func (e *BlockError) Unwrap() error { return ErrDamaged }
 
+// Summary is what a whole encoding says of its state, found in its bytes.
+type Summary struct {
+	Step, Epoch   int64
+	Fingerprint   Fingerprint
+	WeightsSHA256 string
+}
+
 // Verify reads the encoding of a state of that layout without keeping it, and returns what is wrong with it: a
-// *BlockError for each damaged block up to 100 of them, or one error for anything else. step is what its header says.
-func Verify(r io.Reader, layout *Layout) (step int64, wrong []error) {
-	head, err := readHead(r, layout, Any, full)
-	if err == nil {
-		_, err = decodeLedger(head, Any)
-	}
+// *BlockError for each damaged block up to 100 of them, or one error for anything else.
+func Verify(r io.Reader, layout *Layout) (found Summary, wrong []error) {
+	h, err := ReadHead(r, layout, Any, nil)
 	if err != nil {
-		return 0, []error{err}
+		return found, []error{err}
 	}
+	digest := NewDigest(layout)
+	digest.Reset(h)
 	block := make([]byte, min(layout.Size, BlockSize))
-	for at := int64(0); at < layout.Size && len(wrong) < maxWrong; at += BlockSize {
-		part := block[:min(BlockSize, layout.Size-at)]
-		err := layout.readBlock(r, at, part, head)
+	for i := 0; i < h.Blocks() && len(wrong) < maxWrong; i++ {
+		first, end := h.Range(i)
+		err := h.ReadInOrder(r, i, block[:end-first])
 		if err == nil {
-			err = layout.checkGaps(part, at)
-		}
-		if err == nil {
+			_, _ = digest.Write(block[:end-first]) // never fails
 			continue
 		}
 		wrong = append(wrong, err)
@@ -51,5 +55,12 @@ func Verify(r io.Reader, layout *Layout) (step int64, wrong []error) {
 			break
 		}
 	}
-	return int64(field(head, 2)), wrong
+	if len(wrong) > 0 {
+		return found, wrong
+	}
+	fingerprint, err := digest.Fingerprint(h)
+	if err != nil {
+		return found, []error{err}
+	}
+	return Summary{h.Step, h.Ledger.Epochs(), fingerprint, digest.WeightsSHA256()}, nil
 }
