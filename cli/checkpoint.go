@@ -225,8 +225,9 @@ func printCheckpoint(w io.Writer, l checkpointLine, m checkpoint.Manifest) error
 	} {
 		fmt.Fprintf(out, "%s\t%s\n", row[0], job.Clean(row[1]))
 	}
-	var spec job.Spec
-	if json.Unmarshal(m.Spec, &spec) == nil {
+	if spec, err := job.ReadSpec(m.Spec); err != nil {
+		fmt.Fprintf(out, "cannot be used\t%s\n", job.Clean(err.Error()))
+	} else {
 		fmt.Fprintf(out, "data\t%s (%d samples)\n", job.Clean(spec.Data), spec.Samples)
 		fmt.Fprintf(out, "seed\t%d\nglobal batch\t%d in micro-batches of %d\nlength\t%d epochs, %d steps\n", spec.Seed,
 			spec.GlobalBatch, spec.MicroBatch, spec.Epochs, spec.TotalSteps())

@@ -134,6 +134,25 @@ func TestCheckpointShow(t *testing.T) {
 	}
 }
 
+// A spec that cannot be trained is named, and the rest of the manifest is shown all the same.
+func TestShowNamesASpecThatCannotBeUsed(t *testing.T) {
+	layout, err := state.NewLayout(example.NewSoftmax().Tensors())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range []string{"", "null", "{}", `{"epochs":3}`, `{"global_batch":32}`, `"none"`} {
+		path, err := checkpointtest.Save(t.Context(), t.TempDir(),
+			checkpoint.Manifest{Task: "tiny", Spec: json.RawMessage(spec)}, state.New(layout, 100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, _ := ends(t, exitDone, "checkpoint", "show", path)
+		if !strings.Contains(out, "cannot be used  spec: ") || !strings.Contains(out, layout.Tensors[0].Name) {
+			t.Errorf("%s:\n%s", spec, out)
+		}
+	}
+}
+
 // What is damaged is named by file, block, expected and found, and the others are verified all the same.
 func TestCheckpointVerify(t *testing.T) {
 	dir, paths := savedRun(t, 5, 10, 15)

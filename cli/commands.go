@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -148,11 +147,8 @@ func readCheckpoint(ctx context.Context, path string) (*checkpoint.Checkpoint, j
 	if err != nil {
 		return nil, spec, err
 	}
-	if err := json.Unmarshal(c.Spec, &spec); err != nil {
-		return nil, spec, fmt.Errorf("%s: spec: %w", path, err)
-	}
-	if err := spec.Validate(); err != nil {
-		return nil, spec, fmt.Errorf("%s: spec: %w", path, err)
+	if spec, err = job.ReadSpec(c.Spec); err != nil {
+		return nil, spec, fmt.Errorf("%s: %w", path, err)
 	}
 	if got := c.State.Ledger.Samples(); got != spec.Samples {
 		return nil, spec, fmt.Errorf("%s: its state was trained on %d samples, its spec names %d",

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -176,13 +175,10 @@ func (c *Coordinator) warnOfLoss(view cluster.View, step int64) {
 
 // specOf is what the job trained that saved a checkpoint.
 func specOf(e checkpoint.Entry) (spec job.Spec, err error) {
-	if err := json.Unmarshal(e.Manifest.Spec, &spec); err != nil {
-		return spec, fmt.Errorf("checkpoint %s: spec: %w", e.Path, err)
+	if spec, err = job.ReadSpec(e.Manifest.Spec); err != nil {
+		err = fmt.Errorf("checkpoint %s: %w", e.Path, err)
 	}
-	if err := spec.Validate(); err != nil {
-		return spec, fmt.Errorf("checkpoint %s: spec: %w", e.Path, err)
-	}
-	return spec, nil
+	return spec, err
 }
 
 // sameJob refuses a directory whose newest checkpoint belongs to another job than etcd's record.

@@ -250,6 +250,17 @@ func (s Spec) Validate() error {
 		checkHistory(s.History))
 }
 
+// ReadSpec decodes a spec that a file holds, and validates it.
+func ReadSpec(encoded []byte) (s Spec, err error) {
+	if err := json.Unmarshal(encoded, &s); err != nil {
+		return Spec{}, fmt.Errorf("spec: %w", err)
+	}
+	if err := s.Validate(); err != nil {
+		return Spec{}, fmt.Errorf("spec: %w", err)
+	}
+	return s, nil
+}
+
 // ValidateFlags is the part of Validate that needs no data.
 func (s Spec) ValidateFlags() error {
 	switch {
