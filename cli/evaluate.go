@@ -14,6 +14,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/job"
+	"evenweave/internal/progress"
 )
 
 // evaluateOptions are the flags of `evaluate`.
@@ -67,16 +68,25 @@ func measure(ctx context.Context, model evenweave.Evaluator, test evenweave.Data
 }
 
 func printEvaluation(c *evenweave.Invocation, figures []evenweave.Figure, d evenweave.Details) error {
+	finite, err := progress.Figures(figures)
+	if err != nil {
+		return err
+	}
 	about := fmt.Sprintf("step %d, weights %s", c.Step, c.WeightsSHA256)
 	switch {
 	case c.JSON:
 		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": c.Step,
 			"weights_sha256": c.WeightsSHA256}
-		for _, f := range figures {
+		for _, f := range finite {
 			line["test_"+f.Name] = f.Value
 		}
-		if len(d.Tables) > 0 {
-			line["tables"] = tablesOf(d.Tables)
+		tables := tablesOf(d.Tables)
+		if len(tables) > 0 {
+			line["tables"] = tables
+		}
+		if n, m := len(figures)-len(finite), len(d.Tables)-len(tables); n+m > 0 {
+			fmt.Fprintf(c.Stderr, "left out, because JSON cannot hold what is no finite number: %d figures and %d "+
+				"tables; -o text shows them\n", n, m)
 		}
 		return json.NewEncoder(c.Stdout).Encode(line)
 	case c.Output == "html":
@@ -90,17 +100,23 @@ func printEvaluation(c *evenweave.Invocation, figures []evenweave.Figure, d even
 	for _, t := range d.Tables {
 		writeTable(&text, t)
 	}
-	_, err := io.WriteString(c.Stdout, text.String())
+	_, err = io.WriteString(c.Stdout, text.String())
 	return err
 }
 
-// tablesOf are the tables as JSON has them: without what is for people alone.
-func tablesOf(all []evenweave.Table) []evenweave.Table {
-	out := slices.Clone(all)
-	for i := range out {
-		out[i].About, out[i].Shaded = "", false
+// tablesOf are the tables as JSON has them: without what is for people alone, and without those that it cannot hold.
+func tablesOf(all []evenweave.Table) (out []evenweave.Table) {
+	for _, t := range all {
+		if t.About, t.Shaded = "", false; !slices.ContainsFunc(t.Rows, endless) {
+			out = append(out, t)
+		}
 	}
 	return out
+}
+
+// endless says whether a row has a cell that is no finite number.
+func endless(r evenweave.Row) bool {
+	return slices.ContainsFunc(r.Cells, func(x float64) bool { return x-x != 0 })
 }
 
 func writeTable(w io.Writer, t evenweave.Table) {

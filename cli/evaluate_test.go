@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"image"
 	"image/png"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,5 +87,43 @@ func TestEvaluateShowsWhatAnyModelShows(t *testing.T) {
 	}
 	if _, err = run(detailed{}, "text", file); err == nil || !strings.Contains(err.Error(), "shows no pictures") {
 		t.Error(err)
+	}
+}
+
+// diverged is a model of which most figures are no numbers any more.
+type diverged struct{ detailed }
+
+func (d diverged) EvaluateDetails(context.Context, evenweave.Data) ([]evenweave.Figure, evenweave.Details, error) {
+	return []evenweave.Figure{{Name: "accuracy", Value: 0.1, Better: evenweave.Higher},
+		{Name: "loss", Value: math.NaN(), Better: evenweave.Lower}}, d.shows, nil
+}
+
+// JSON has all that it can hold, and standard error says what is missing.
+func TestEvaluateOfADivergedModel(t *testing.T) {
+	table := func(title string, x float64) evenweave.Table {
+		return evenweave.Table{Title: title, Columns: []string{"", "x"}, Rows: []evenweave.Row{{Cells: []float64{x}}}}
+	}
+	model := diverged{detailed{shows: evenweave.Details{Tables: []evenweave.Table{table("a", math.Inf(1)),
+		table("b", 7), table("c", math.NaN())}}}}
+	var out, warned strings.Builder
+	c := &evenweave.Invocation{Stdout: &out, Stderr: &warned, Output: "json", JSON: true,
+		Loaded: &evenweave.Loaded{Model: model, Step: 7, WeightsSHA256: "abc"}}
+	p := &program{task: tiny()}
+	if err := p.evaluate().Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	var line map[string]any
+	if err := json.Unmarshal([]byte(out.String()), &line); err != nil {
+		t.Fatal(err)
+	}
+	tables, _ := line["tables"].([]any)
+	if _, there := line["test_loss"]; there || line["test_accuracy"] != 0.1 || len(tables) != 1 ||
+		!strings.Contains(out.String(), `"title":"b"`) || !strings.Contains(warned.String(), "1 figures and 2 tables") {
+		t.Errorf("%s%s", out.String(), warned.String())
+	}
+	out.Reset()
+	if c.Output, c.JSON = "text", false; p.evaluate().Run(t.Context(), c) != nil || !strings.Contains(out.String(),
+		"NaN") {
+		t.Errorf("%s", out.String())
 	}
 }

@@ -112,7 +112,7 @@ func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progr
 	if err != nil {
 		return ev, nil, err
 	}
-	if ev.Figures, err = figures(test); err != nil {
+	if ev.Figures, err = progress.Figures(test); err != nil {
 		return ev, nil, err
 	}
 	if e.heldOut != nil {
@@ -120,7 +120,7 @@ func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progr
 		if err != nil {
 			return ev, nil, err
 		}
-		if ev.Holdout, err = figures(held); err != nil {
+		if ev.Holdout, err = progress.Figures(held); err != nil {
 			return ev, nil, err
 		}
 	}
@@ -158,23 +158,4 @@ func (e *evaluator) spared() []int64 {
 		steps = append(steps, best)
 	}
 	return steps
-}
-
-// figures are a model's figures as events have them. One that is no number, which JSON cannot hold, is left out.
-func figures(all []evenweave.Figure) (out []evenweave.Figure, err error) {
-	if len(all) > progress.MaxMetrics {
-		return nil, fmt.Errorf("the model's evaluation gave %d figures: at most %d", len(all), progress.MaxMetrics)
-	}
-	for i, f := range all {
-		if err := progress.CheckName(f.Name); err != nil {
-			return nil, fmt.Errorf("figure %d of the model's evaluation: %w", i+1, err)
-		}
-		if _, twice := progress.Find(out, f.Name); twice {
-			return nil, fmt.Errorf("the model's evaluation gave two figures of the name %q", f.Name)
-		}
-		if f.Value-f.Value == 0 { // finite
-			out = append(out, f)
-		}
-	}
-	return out, nil
 }

@@ -138,22 +138,3 @@ func TestWaitingEvaluationsAreBounded(t *testing.T) {
 		t.Errorf("reported %q", w)
 	}
 }
-
-// What an evaluation gives is recorded by its names, except what is no number.
-func TestFiguresAreNamed(t *testing.T) {
-	all := []evenweave.Figure{
-		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()},
-		{Name: "loss", Value: 2},
-	}
-	got, err := figures(all)
-	if want := []evenweave.Figure{{Name: "perplexity", Value: 12, Better: -1}, {Name: "loss", Value: 2}}; err != nil ||
-		!slices.Equal(got, want) {
-		t.Errorf("figures %+v, %v", got, err)
-	}
-	for _, bad := range [][]evenweave.Figure{{{Name: ""}}, {{Name: "a"}, {Name: "a"}}, {{Name: "\x1b[2J"}},
-		make([]evenweave.Figure, progress.MaxMetrics+1)} {
-		if got, err := figures(bad); err == nil {
-			t.Errorf("%d figures give %v", len(bad), got)
-		}
-	}
-}

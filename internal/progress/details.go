@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -101,7 +100,7 @@ func checkTable(t evenweave.Table) error {
 			return fmt.Errorf("row %d has %d cells under %d heads", i+1, len(r.Cells), len(t.Columns)-1)
 		}
 		for _, x := range r.Cells {
-			if math.IsNaN(x) || math.IsInf(x, 0) || t.Shaded && x < 0 {
+			if !finite(x) || t.Shaded && x < 0 {
 				return fmt.Errorf("row %d holds %v", i+1, x)
 			}
 		}

@@ -50,6 +50,28 @@ func CheckName(name string) error {
 	return nil
 }
 
+// Figures are those of a model's evaluation as events and JSON have them. One that is no finite number is left out:
+// JSON cannot hold it.
+func Figures(all []evenweave.Figure) (out []evenweave.Figure, err error) {
+	if len(all) > MaxMetrics {
+		return nil, fmt.Errorf("the model's evaluation gave %d figures: at most %d", len(all), MaxMetrics)
+	}
+	for i, f := range all {
+		if err := CheckName(f.Name); err != nil {
+			return nil, fmt.Errorf("figure %d of the model's evaluation: %w", i+1, err)
+		}
+		if slices.ContainsFunc(all[:i], func(g evenweave.Figure) bool { return g.Name == f.Name }) {
+			return nil, fmt.Errorf("the model's evaluation gave two figures of the name %q", f.Name)
+		}
+		if finite(f.Value) {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
 // Find returns the value of the figure of that name.
 func Find(figures []evenweave.Figure, name string) (value float64, ok bool) {
 	for _, f := range figures {

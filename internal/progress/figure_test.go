@@ -2,8 +2,10 @@ package progress
 
 import (
 	"encoding/json"
+	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +89,25 @@ func TestNamesThatNoMetricCanHave(t *testing.T) {
 		{strings.Repeat("x", 41)}, make([]string, MaxMetrics+1)} {
 		if err := CheckMetrics(names); err == nil {
 			t.Errorf("%q is allowed", names)
+		}
+	}
+}
+
+// What an evaluation gives is recorded by its names, except what is no number.
+func TestFiguresAreNamed(t *testing.T) {
+	all := []evenweave.Figure{
+		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()},
+		{Name: "loss", Value: 2},
+	}
+	got, err := Figures(all)
+	if want := []evenweave.Figure{{Name: "perplexity", Value: 12, Better: -1}, {Name: "loss", Value: 2}}; err != nil ||
+		!slices.Equal(got, want) {
+		t.Errorf("figures %+v, %v", got, err)
+	}
+	for _, bad := range [][]evenweave.Figure{{{Name: ""}}, {{Name: "a", Value: math.NaN()}, {Name: "a"}},
+		{{Name: "\x1b[2J"}}, make([]evenweave.Figure, MaxMetrics+1)} {
+		if got, err := Figures(bad); err == nil {
+			t.Errorf("%d figures give %v", len(bad), got)
 		}
 	}
 }
