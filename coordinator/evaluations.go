@@ -15,6 +15,7 @@ import (
 type evaluations struct {
 	mu      sync.Mutex
 	queue   []checkpoint.Entry
+	failed  []int64               // the newest steps whose evaluation was given up
 	results []progress.Evaluation // of the newest steps, sorted
 	top     *progress.Evaluation  // the best of all on the held-out samples; nil: there is none
 	wake    chan struct{}
@@ -48,6 +49,7 @@ const maxResults = 1024
 
 // keep takes a result. e.mu is held.
 func (e *evaluations) keep(ev progress.Evaluation) {
+	e.failed = slices.DeleteFunc(e.failed, func(step int64) bool { return step == int64(ev.Step) })
 	if len(ev.Holdout) > 0 && (e.top == nil || better(ev, *e.top) < 0) {
 		e.top = &ev
 	}
@@ -67,8 +69,8 @@ func (e *evaluations) find(step int64) (at int, there bool) {
 	})
 }
 
-// add queues a checkpoint that has not been evaluated yet. Where too many wait, the oldest but the one under way makes
-// room.
+// add queues a checkpoint that has not been evaluated yet; of two of a step, that of the higher term. Where too many
+// wait, the oldest but the one under way makes room.
 func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -76,8 +78,11 @@ func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 	if i, done := e.find(step); done || i == 0 && len(e.results) == maxResults {
 		return nil
 	}
-	for _, q := range e.queue {
+	for i, q := range e.queue {
 		if q.Step == step {
+			if entry.Term > q.Term {
+				e.queue[i] = entry
+			}
 			return nil
 		}
 	}
@@ -99,8 +104,8 @@ func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 // maxQueued bounds the evaluations that wait, and so the checkpoints that are kept for them.
 const maxQueued = 16
 
-// next returns the oldest queued checkpoint; finished removes it. One that failed is tried again by the next process
-// that leads.
+// next returns the oldest queued checkpoint; finished removes it. One that failed is kept, as far as maxQueued allows,
+// and tried again in the next term.
 func (e *evaluations) next() (checkpoint.Entry, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -115,6 +120,9 @@ func (e *evaluations) finished(ev progress.Evaluation, err error) {
 	defer e.mu.Unlock()
 	if err == nil {
 		e.keep(ev)
+	} else if step := e.queue[0].Step; !slices.Contains(e.failed, step) {
+		e.failed = append(e.failed, step)
+		e.failed = e.failed[max(0, len(e.failed)-maxQueued):]
 	}
 	if e.queue = e.queue[1:]; len(e.queue) == 0 {
 		close(e.idle)
@@ -128,6 +136,14 @@ func (e *evaluations) at(step int64) (progress.Evaluation, bool) {
 		return e.results[i], true
 	}
 	return progress.Evaluation{}, false
+}
+
+// wanted are the steps whose checkpoints evaluations still need: those that wait, and those that failed.
+func (e *evaluations) wanted() []int64 {
+	steps, _ := e.waiting()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append(steps, e.failed...)
 }
 
 // best is the step that did best on the held-out samples: by the first figure, then by those after it, then the

@@ -54,9 +54,12 @@ func (e *evaluator) start(ctx context.Context) (stop context.CancelFunc, ended <
 	return stop, over
 }
 
+// maxTries is how often an evaluation is tried, with pauses that grow from 2 s: a disk may fail for a moment.
+const maxTries = 4
+
 // run works the queue off until ctx ends.
 func (e *evaluator) run(ctx context.Context) {
-	for {
+	for tries := 1; ; {
 		entry, ok := e.next()
 		if !ok {
 			select {
@@ -70,6 +73,18 @@ func (e *evaluator) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err != nil && tries < maxTries {
+			pause := time.Second << tries
+			e.log.Warn("an evaluation failed, and is tried again", "step", entry.Step, "in", pause, "err", err)
+			tries++
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			continue
+		}
+		tries = 1
 		e.report(entry.Step, ev, details, err)
 		// after the event: the end of the job waits for the last evaluation and is then reported
 		e.finished(ev, err)
@@ -87,7 +102,8 @@ func (e *evaluator) run(ctx context.Context) {
 func (e *evaluator) report(step int64, ev progress.Evaluation, details *progress.Details, err error) {
 	if err != nil {
 		e.log.Error("evaluation", "step", step, "err", err)
-		e.events.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d: %v", step, err)})
+		e.events.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d failed %d times and is left to the "+
+			"next coordinator that leads, for which the checkpoint is kept: %v", step, maxTries, err)})
 		return
 	}
 	e.events.emit(ev)
@@ -153,7 +169,7 @@ func (e *evaluator) missed(spec job.Spec) {
 
 // spared are the steps whose checkpoints are kept: the best one, and those still to be evaluated.
 func (e *evaluator) spared() []int64 {
-	steps, _ := e.waiting()
+	steps := e.wanted()
 	if best, ok := e.best(); ok {
 		steps = append(steps, best)
 	}
