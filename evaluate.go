@@ -21,7 +21,7 @@ type Figure struct {
 	// same. It is shown as test_NAME. Of at most 64 figures, those that are no finite number are left out.
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
-	// Better says in which direction the figure improves.
+	// Better says in which direction the figure improves: Lower or Higher. An evaluation without is refused.
 	Better Direction `json:"better"`
 }
 

@@ -27,7 +27,7 @@ func (detailed) Evaluate(context.Context, evenweave.Data) ([]evenweave.Figure, e
 
 func (d detailed) EvaluateDetails(_ context.Context, data evenweave.Data) ([]evenweave.Figure, evenweave.Details,
 	error) {
-	return []evenweave.Figure{{Name: "accuracy", Value: float64(data.Len())}}, d.shows, nil
+	return []evenweave.Figure{{Name: "accuracy", Value: float64(data.Len()), Better: evenweave.Higher}}, d.shows, nil
 }
 
 // What any task's model shows is in the text, in JSON, on the page and in the picture.

@@ -27,7 +27,7 @@ type showing struct {
 
 func (m showing) Evaluate(context.Context, evenweave.Data) ([]evenweave.Figure, error) {
 	*m.passes++
-	return []evenweave.Figure{{Name: "mae", Value: 1}}, nil
+	return []evenweave.Figure{{Name: "mae", Value: 1, Better: evenweave.Lower}}, nil
 }
 
 func (m showing) EvaluateDetails(ctx context.Context, data evenweave.Data) ([]evenweave.Figure, evenweave.Details,

@@ -63,6 +63,10 @@ func Figures(all []evenweave.Figure) (out []evenweave.Figure, err error) {
 		if slices.ContainsFunc(all[:i], func(g evenweave.Figure) bool { return g.Name == f.Name }) {
 			return nil, fmt.Errorf("the model's evaluation gave two figures of the name %q", f.Name)
 		}
+		if f.Better != evenweave.Lower && f.Better != evenweave.Higher {
+			return nil, fmt.Errorf("figure %q of the model's evaluation has Better %d: set it to evenweave.Lower or "+
+				"evenweave.Higher, by which the best checkpoint is chosen", f.Name, f.Better)
+		}
 		if finite(f.Value) {
 			out = append(out, f)
 		}

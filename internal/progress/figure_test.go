@@ -96,18 +96,25 @@ func TestNamesThatNoMetricCanHave(t *testing.T) {
 // What an evaluation gives is recorded by its names, except what is no number.
 func TestFiguresAreNamed(t *testing.T) {
 	all := []evenweave.Figure{
-		{Name: "perplexity", Value: 12, Better: evenweave.Lower}, {Name: "broken", Value: math.NaN()},
-		{Name: "loss", Value: 2},
+		{Name: "perplexity", Value: 12, Better: evenweave.Lower},
+		{Name: "broken", Value: math.NaN(), Better: -1},
+		{Name: "accuracy", Value: 2, Better: evenweave.Higher},
 	}
 	got, err := Figures(all)
-	if want := []evenweave.Figure{{Name: "perplexity", Value: 12, Better: -1}, {Name: "loss", Value: 2}}; err != nil ||
-		!slices.Equal(got, want) {
+	want := []evenweave.Figure{{Name: "perplexity", Value: 12, Better: -1}, {Name: "accuracy", Value: 2, Better: 1}}
+	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("figures %+v, %v", got, err)
 	}
-	for _, bad := range [][]evenweave.Figure{{{Name: ""}}, {{Name: "a", Value: math.NaN()}, {Name: "a"}},
-		{{Name: "\x1b[2J"}}, make([]evenweave.Figure, MaxMetrics+1)} {
-		if got, err := Figures(bad); err == nil {
-			t.Errorf("%d figures give %v", len(bad), got)
+	for want, bad := range map[string][]evenweave.Figure{
+		"figure 1":             {{Name: "", Better: 1}},
+		"two figures":          {{Name: "a", Value: math.NaN(), Better: 1}, {Name: "a", Better: 1}},
+		"printable characters": {{Name: "\x1b[2J", Better: 1}},
+		"at most 64":           make([]evenweave.Figure, MaxMetrics+1),
+		`"a" of the model's evaluation has Better 0`: {{Name: "a"}},
+		"has Better 2": {{Name: "a", Better: 2}},
+	} {
+		if got, err := Figures(bad); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d figures give %v, %v; want %s", len(bad), got, err, want)
 		}
 	}
 }
