@@ -101,7 +101,7 @@ func (s *Store) Relink() {
 // pointAtNewest is Relink for what List has returned; s.mu is held.
 func (s *Store) pointAtNewest(entries []Entry, err error) {
 	if err == nil && len(entries) > 0 {
-		s.Point("latest", entries[0])
+		_ = s.Point("latest", entries[0]) // no program reads it
 		s.latest, s.pointed = entries[0].Path, time.Now()
 	}
 }
@@ -178,9 +178,8 @@ func (s *Store) sweep(term int64) {
 	}
 }
 
-// Point makes the symbolic link name, in the directory, point at a checkpoint. It is a hint for people: failing is
-// harmless.
-func (s *Store) Point(name string, e Entry) {
+// Point makes the symbolic link name, in the directory, point at a checkpoint. It is a hint for people.
+func (s *Store) Point(name string, e Entry) error {
 	link, target := filepath.Join(s.dir, name), filepath.Base(e.Path)
 	err := s.fs.Symlink(target, tempName(link))
 	if errors.Is(err, fs.ErrExist) { // left by a crash
@@ -188,8 +187,12 @@ func (s *Store) Point(name string, e Entry) {
 		err = s.fs.Symlink(target, tempName(link))
 	}
 	if err == nil {
-		_ = s.fs.Rename(tempName(link), link)
+		err = s.fs.Rename(tempName(link), link)
 	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: the link %s: %w", name, err)
+	}
+	return nil
 }
 
 func (s *Store) hint(err error) string {

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave/checkpoint"
+	"evenweave/coordinator"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 )
@@ -299,7 +300,7 @@ func pruneCommand() *cobra.Command {
 		})
 	cmd.Flags().IntVar(&keep, "keep", 3, "valid checkpoints to keep")
 	cmd.Long = `Removes the checkpoints that are older than the newest valid ones that --keep counts, and says which; the one that
-"best" points to stays. It verifies what it keeps, removes nothing if there are fewer valid ones, and never removes what
+did best on held-out samples stays. It verifies what it keeps, removes nothing if there are fewer valid ones, and never removes what
 is newer than the newest valid one. It is refused while a run is live in --dir: that prunes by itself.`
 	return cmd
 }
@@ -318,7 +319,11 @@ func prune(ctx context.Context, c checkpoints, keep int) (err error) {
 	if err != nil {
 		return err
 	}
-	removed, failed := store.Prune(ctx, keep, c.best(before)...)
+	best, err := c.best(before)
+	if err != nil {
+		return err
+	}
+	removed, failed := store.Prune(ctx, keep, best...)
 	for _, path := range removed {
 		if c.json {
 			err = json.NewEncoder(c.out).Encode(map[string]any{"event": "removed", "time": time.Now(), "path": path})
@@ -333,12 +338,21 @@ func prune(ctx context.Context, c checkpoints, keep int) (err error) {
 	return failed
 }
 
-// best is the step of the checkpoint that did best on held-out samples, if there is one.
-func (c checkpoints) best(all []checkpoint.Entry) []int64 {
-	name, err := os.Readlink(filepath.Join(c.folder(), "best"))
-	i := slices.IndexFunc(all, func(e checkpoint.Entry) bool { return filepath.Base(e.Path) == name })
-	if err != nil || i < 0 {
-		return nil
+// best are the steps of the checkpoints that did best on held-out samples: by the run's record, and by the link, which
+// a process that was killed has left as it was.
+func (c checkpoints) best(all []checkpoint.Entry) (steps []int64, err error) {
+	step, ok, err := coordinator.Best(c.dir)
+	if err != nil {
+		return nil, err
 	}
-	return []int64{all[i].Step}
+	if ok {
+		steps = append(steps, step)
+	}
+	name, _ := os.Readlink(filepath.Join(c.folder(), "best"))
+	for _, e := range all {
+		if filepath.Base(e.Path) == name {
+			steps = append(steps, e.Step)
+		}
+	}
+	return steps, nil
 }

@@ -8,11 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/checkpoint/checkpointtest"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
+	"evenweave/internal/progress"
 	"evenweave/internal/state"
 )
 
@@ -206,4 +209,34 @@ func TestCheckpointPrune(t *testing.T) {
 		}
 	}
 	ends(t, exitDone, "checkpoint", "verify", paths[3]) // the newest valid one
+}
+
+// Where the link "best" is old, leads nowhere or was never made, the run's record says which checkpoint stays.
+func TestPruneSparesTheBestOfTheRecord(t *testing.T) {
+	for _, link := range []string{"", "step-00000001-term-0000000002.ckpt", "step-00000015-term-0000000002.ckpt"} {
+		dir, paths := savedRun(t, 5, 10, 15, 20)
+		if link != "" {
+			if err := os.Symlink(link, filepath.Join(dir, "checkpoints", "best")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var record []byte
+		for step, accuracy := range map[int]float64{5: 0.5, 10: 0.9, 15: 0.7} {
+			line, err := progress.Encode(progress.Record{Time: time.Unix(1, 0), Event: progress.Evaluation{Step: step,
+				Holdout: []evenweave.Figure{{Name: "accuracy", Value: accuracy, Better: evenweave.Higher}}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			record = append(record, line...)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "metrics.jsonl"), record, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ends(t, exitDone, "checkpoint", "prune", "--dir", dir, "--keep", "1")
+		for i, kept := range []bool{false, true, filepath.Base(paths[2]) == link, true} {
+			if _, err := os.Stat(paths[i]); (err == nil) != kept {
+				t.Errorf("link %q: %s: %v, want it kept: %v", link, paths[i], err, kept)
+			}
+		}
+	}
 }

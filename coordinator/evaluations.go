@@ -2,7 +2,10 @@ package coordinator
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
 	"math"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -155,6 +158,17 @@ func (e *evaluations) best() (step int64, ok bool) {
 		return 0, false
 	}
 	return int64(e.top.Step), true
+}
+
+// Best is the step that did best on held-out samples, as the record of a run directory says, and whether there is one.
+func Best(dir string) (step int64, ok bool, err error) {
+	e := newEvaluations()
+	if _, err := progress.ReadMetrics(filepath.Join(dir, metricsFile), e.recall); err != nil &&
+		!errors.Is(err, fs.ErrNotExist) {
+		return 0, false, err
+	}
+	step, ok = e.best()
+	return step, ok, nil
 }
 
 // better orders evaluations: the better one first.

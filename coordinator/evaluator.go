@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -37,7 +38,7 @@ type evaluated interface {
 // evaluable is the archive as the evaluator uses it.
 type evaluable interface {
 	List() ([]checkpoint.Entry, error)
-	Point(name string, e checkpoint.Entry)
+	Point(name string, e checkpoint.Entry) error
 	read(ctx context.Context, path string) (*state.Sealed, error)
 	prune(ctx context.Context)
 }
@@ -59,6 +60,7 @@ const maxTries = 4
 
 // run works the queue off until ctx ends.
 func (e *evaluator) run(ctx context.Context) {
+	pointed := e.pointAtBest(none) // the process before may have ended between an evaluation and the link
 	for tries := 1; ; {
 		entry, ok := e.next()
 		if !ok {
@@ -91,11 +93,34 @@ func (e *evaluator) run(ctx context.Context) {
 		if err != nil {
 			continue
 		}
-		if best, ok := e.best(); ok && best == entry.Step {
-			e.entries.Point("best", entry)
-		}
+		pointed = e.pointAtBest(pointed)
 		e.entries.prune(ctx)
 	}
+}
+
+const none = -1 // no step
+
+// pointAtBest makes the link "best" point at the best checkpoint, unless it was pointed at that step. It returns the
+// step that the link now points at, as far as is known.
+func (e *evaluator) pointAtBest(pointed int64) int64 {
+	best, ok := e.best()
+	if !ok || best == pointed {
+		return pointed
+	}
+	all, err := e.entries.List()
+	if err == nil {
+		i := slices.IndexFunc(all, func(c checkpoint.Entry) bool { return c.Step == best })
+		if i < 0 {
+			err = errors.New("its file is gone")
+		} else {
+			err = e.entries.Point("best", all[i])
+		}
+	}
+	if err != nil {
+		e.log.Warn("the link \"best\" is not made: the next evaluation tries again", "best", best, "err", err)
+		return none
+	}
+	return best
 }
 
 // report emits what a step's evaluation found. Details come after their figures, so that no view has details alone.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
@@ -27,12 +28,21 @@ type folder struct {
 	all    []checkpoint.Entry // the newest first
 	fails  map[string]int
 	reads  []string
+	links  []string // that were made
+	full   int      // so many links cannot be made
 	layout *state.Layout
 }
 
-func (f *folder) List() ([]checkpoint.Entry, error)     { return f.all, nil }
-func (f *folder) Point(name string, e checkpoint.Entry) {}
-func (f *folder) prune(context.Context)                 {}
+func (f *folder) List() ([]checkpoint.Entry, error) { return f.all, nil }
+func (f *folder) Point(name string, e checkpoint.Entry) error {
+	if f.full > 0 {
+		f.full--
+		return syscall.ENOSPC
+	}
+	f.links = append(f.links, name+" "+e.Path)
+	return nil
+}
+func (f *folder) prune(context.Context) {}
 func (f *folder) read(_ context.Context, path string) (*state.Sealed, error) {
 	f.reads = append(f.reads, path)
 	if f.fails[path]--; f.fails[path] >= 0 {
@@ -120,6 +130,26 @@ func TestTheHigherTermIsEvaluated(t *testing.T) {
 		e.term(t)
 		if _, there := e.at(10); !there || !slices.Equal(f.reads, []string{"step 10 term 2"}) {
 			t.Errorf("read %q, evaluated: %v", f.reads, there)
+		}
+	})
+}
+
+// The link "best" is made in each term, and as long as it cannot be made: a process may have died before it was.
+func TestTheLinkToTheBestIsRepaired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &folder{full: 1, fails: map[string]int{}}
+		e, _ := evaluating(t, f)
+		f.all = []checkpoint.Entry{entry(30, 2), entry(20, 2), entry(10, 2), entry(10, 1)}
+		e.recall(progress.Record{Event: progress.Evaluation{Step: 10, Holdout: []evenweave.Figure{
+			{Name: "accuracy", Value: 1, Better: evenweave.Higher}}}}) // better than a model of zeros
+		e.missed(epochs())
+		e.term(t)
+		if !slices.Equal(f.links, []string{"best step 10 term 2"}) {
+			t.Errorf("links after a term: %q", f.links)
+		}
+		e.term(t)
+		if len(f.links) != 2 {
+			t.Errorf("links after two terms: %q", f.links)
 		}
 	})
 }

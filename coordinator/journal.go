@@ -73,7 +73,9 @@ func (d detailed) ObserveDetails(at time.Time, shown progress.Details) {
 	}
 }
 
-func (j *journal) path() string { return filepath.Join(j.dir, "metrics.jsonl") }
+const metricsFile = "metrics.jsonl"
+
+func (j *journal) path() string { return filepath.Join(j.dir, metricsFile) }
 
 // emit reports an event.
 func (j *journal) emit(e progress.Event) {
