@@ -65,13 +65,43 @@ func (p *Pages) Close() {
 // limitPages bounds the connections of pages. TLS comes on top: a server of pages must see its connections.
 func limitPages(l net.Listener) net.Listener { return netutil.LimitListener(l, maxPages) }
 
+// An answer has this long, and a file that is sent has it for each portion.
+const (
+	answerTimeout = time.Minute
+	portion       = 1 << 20 // bytes
+)
+
 // newPages returns a server of pages, with limits of time and size on what it reads and writes.
 func newPages(h http.Handler) *http.Server {
+	portions := func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(portioned{w}, r) }
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: handshake, ReadTimeout: handshake, WriteTimeout: time.Minute,
+		Handler:           http.HandlerFunc(portions),
+		ReadHeaderTimeout: handshake, ReadTimeout: handshake, WriteTimeout: answerTimeout,
 		IdleTimeout: pageIdle, MaxHeaderBytes: 8 << 10, ErrorLog: log.New(withoutHandshakes{os.Stderr}, "",
 			log.LstdFlags),
 	}
+}
+
+// portioned is an answer. How long a file takes depends on its size and on the line: progress is the deadline.
+type portioned struct{ http.ResponseWriter }
+
+// Unwrap is for http.ResponseController.
+func (p portioned) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// ReadFrom sends a file, or what else is copied.
+func (p portioned) ReadFrom(r io.Reader) (sent int64, err error) {
+	control := http.NewResponseController(p.ResponseWriter)
+	for err == nil {
+		if err = control.SetWriteDeadline(time.Now().Add(answerTimeout)); err == nil {
+			var n int64
+			n, err = io.CopyN(p.ResponseWriter, r, portion)
+			sent += n
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return sent, err
 }
 
 // withoutHandshakes leaves out the lines that say why a stranger's handshake has failed: anything that reaches the port

@@ -89,3 +89,51 @@ func TestPagesHaveLimits(t *testing.T) {
 		})
 	}
 }
+
+// TestProgressIsTheDeadlineOfAFile: a slow reader gets all of it, one that reads no more is given up.
+func TestProgressIsTheDeadlineOfAFile(t *testing.T) {
+	const size, second = 5 * portion, 32 << 10 // bytes; a portion takes half a minute
+	for _, stops := range []int{size, size / 2} {
+		synctest.Test(t, func(t *testing.T) {
+			l := bufconn.Listen(1 << 10)
+			pages := newPages(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				http.ServeContent(w, r, "file", time.Time{}, bytes.NewReader(make([]byte, size)))
+			}))
+			closed := make(chan struct{}, 1)
+			pages.ConnState = func(_ net.Conn, s http.ConnState) {
+				if s == http.StateClosed {
+					closed <- struct{}{}
+				}
+			}
+			served := make(chan error, 1)
+			go func() { served <- pages.Serve(limitPages(l)) }()
+			conn, err := l.DialContext(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for at := 0; at < stops; at += second {
+				if _, err := io.CopyN(io.Discard, answer.Body, second); err != nil {
+					t.Fatalf("after %d of %d bytes: %v", at, size, err)
+				}
+				<-time.After(time.Second)
+			}
+			begun := time.Now()
+			<-closed
+			if took := time.Since(begun); took > answerTimeout {
+				t.Errorf("given up after %v", took)
+			}
+			_ = conn.Close()
+			_ = pages.Close()
+			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
+		})
+	}
+}
