@@ -44,15 +44,17 @@ func (p *program) evaluate() evenweave.Command {
 			if err != nil {
 				return err
 			}
-			if o.PNG != "" {
-				if len(d.Galleries) == 0 {
-					return fmt.Errorf("--png: the evaluation of task %q shows no pictures", p.task.Name)
-				}
-				if err := c.Draw(o.PNG, d.Galleries); err != nil {
-					return fmt.Errorf("--png: %w", err)
-				}
+			if err := printEvaluation(c, figures, d); err != nil || o.PNG == "" {
+				return err
 			}
-			return printEvaluation(c, figures, d)
+			// after the figures, which took long to find: the path may be a bad one
+			if len(d.Galleries) == 0 {
+				return fmt.Errorf("--png: the evaluation of task %q shows no pictures", p.task.Name)
+			}
+			if err := c.Draw(o.PNG, d.Galleries); err != nil {
+				return fmt.Errorf("--png: %w", err)
+			}
+			return nil
 		},
 	}
 }

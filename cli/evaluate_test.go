@@ -85,6 +85,10 @@ func TestEvaluateShowsWhatAnyModelShows(t *testing.T) {
 	if text, err = run(detailed{shows: shows}, "html", ""); err != nil || !strings.Contains(text, "a mistake") {
 		t.Errorf("%v: %.300s", err, text)
 	}
+	text, err = run(detailed{shows: shows}, "json", filepath.Join(file, "no folder"))
+	if err == nil || !strings.Contains(err.Error(), "--png") || !strings.Contains(text, `"test_accuracy":100`) {
+		t.Errorf("a bad path: %v: %s", err, text)
+	}
 	if _, err = run(detailed{}, "text", file); err == nil || !strings.Contains(err.Error(), "shows no pictures") {
 		t.Error(err)
 	}

@@ -55,11 +55,17 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile
 	if err != nil {
 		return err
 	}
-	if pngFile != "" {
-		if err := c.Draw(pngFile, append(byLabel(r, shown.Galleries[0].Pictures), r.Calibration())); err != nil {
-			return fmt.Errorf("--png: %w", err)
-		}
+	if err := printResult(c, r, shown); err != nil || pngFile == "" {
+		return err
 	}
+	// after the figures, which took long to find: the path may be a bad one
+	if err := c.Draw(pngFile, append(byLabel(r, shown.Galleries[0].Pictures), r.Calibration())); err != nil {
+		return fmt.Errorf("--png: %w", err)
+	}
+	return nil
+}
+
+func printResult(c *evenweave.Invocation, r evaluation.Result, shown evenweave.Details) error {
 	about := fmt.Sprintf("step %d, weights %s", c.Step, c.WeightsSHA256)
 	switch {
 	case c.JSON:
@@ -77,7 +83,7 @@ func (o *options) evaluate(ctx context.Context, c *evenweave.Invocation, pngFile
 		return c.Page(c.Stdout, about, figures(r), shown)
 	}
 	fmt.Fprintln(c.Stdout, about)
-	_, err = io.WriteString(c.Stdout, evaluate.Table(r))
+	_, err := io.WriteString(c.Stdout, evaluate.Table(r))
 	return err
 }
 
