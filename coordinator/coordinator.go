@@ -38,6 +38,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/progress"
+	"evenweave/internal/regular"
 	"evenweave/internal/security"
 	"evenweave/internal/state"
 	"evenweave/internal/web"
@@ -99,6 +100,7 @@ type Coordinator struct {
 	healed    map[string]int64 // heals reported, by member
 	rewritten []error          // what this term found unusable in etcd, to be reported
 	condition health
+	held      *os.File // the directory, kept from commands that change its files
 }
 
 // ErrHalted says that the job was stopped early, its state saved.
@@ -117,14 +119,38 @@ func openCoordinator(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the model's state: %w", err)
 	}
+	held, err := occupy(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
 	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"),
 		checkpoint.Options{Relink: relinkAfter, Damaged: func(e *checkpoint.DamagedError) {
 			cfg.Log.Warn("damaged checkpoint skipped", "err", e)
 		}})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, held.Close())
 	}
-	return newCoordinator(cfg, client, store, layout), nil
+	c := newCoordinator(cfg, client, store, layout)
+	c.held = held
+	return c, nil
+}
+
+// occupyWait is how long a coordinator waits for a command that changes the files of its directory.
+const occupyWait = 10 * time.Second
+
+// occupy keeps such commands out of a directory, until what it returns is closed. Other coordinators may use it too. A
+// file system without locks keeps nothing out.
+func occupy(dir string) (*os.File, error) {
+	held, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("run directory: %w; choose another with --dir", err)
+	}
+	if regular.Share(held, occupyWait) == regular.ErrLocked {
+		_ = held.Close()
+		return nil, fmt.Errorf("run directory %s is in use by a command that changes its files, `checkpoint prune` "+
+			"for one: start again when it has ended", dir)
+	}
+	return held, nil
 }
 
 // newCoordinator assembles the parts.
@@ -150,6 +176,7 @@ func newCoordinator(cfg Config, client *cluster.Client, store *checkpoint.Store,
 // Close releases what openCoordinator has opened. The error says what metrics.jsonl lacks.
 func (c *Coordinator) Close() error {
 	c.pool.Close()
+	_ = c.held.Close() // it was only locked
 	return c.journal.lacking
 }
 

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"evenweave/internal/regular"
 )
 
 const otherUser = 65534
@@ -267,6 +269,22 @@ func TestHoldKeepsRunsOut(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("holding has made the directory: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	coordinator, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := regular.Share(coordinator, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Hold(dir); err == nil || !strings.Contains(err.Error(), "is in use by a coordinator") {
+		t.Errorf("held while a coordinator is live: %v", err)
+	}
+	if err := coordinator.Close(); err != nil {
+		t.Fatal(err)
 	}
 	live, err := take(dir)
 	if err != nil {

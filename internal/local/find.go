@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"evenweave/internal/regular"
 )
@@ -53,15 +54,27 @@ func Over(dir string) error {
 	return fmt.Errorf("the run in %s is over: `evenweave train --dir %s` goes on from its newest checkpoint", dir, dir)
 }
 
-// Hold locks a run directory while a command changes its files, so that no run starts. It fails if a run is live there.
-// A directory without a lock file never had a run.
+// Hold locks a run directory while a command changes its files, so that no run starts, nor a coordinator. It fails if
+// one is live there. A directory without a lock file never had a run; coordinators share a lock of the directory.
 func Hold(dir string) (release func() error, err error) {
-	if _, err := os.Lstat(filepath.Join(dir, "lock")); errors.Is(err, os.ErrNotExist) {
+	held, err := os.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
 		return func() error { return nil }, nil
 	}
-	d, err := take(dir)
 	if err != nil {
 		return nil, err
 	}
-	return d.close, nil
+	if regular.Lock(held, 100*time.Millisecond) == regular.ErrLocked { // else the file system may have no locks
+		_ = held.Close()
+		return nil, fmt.Errorf("directory %s is in use by a coordinator, or by another command that changes its "+
+			"files: stop that one first", dir)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "lock")); errors.Is(err, os.ErrNotExist) {
+		return held.Close, nil
+	}
+	d, err := take(dir)
+	if err != nil {
+		return nil, errors.Join(err, held.Close())
+	}
+	return func() error { return errors.Join(d.close(), held.Close()) }, nil
 }

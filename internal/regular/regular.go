@@ -191,11 +191,20 @@ func sweep(path string) {
 	}
 }
 
-// Lock locks a file for its holder until that is closed. It tries for some time: another may hold it for a moment.
-func Lock(f *os.File, within time.Duration) error {
+// ErrLocked says that another holds a lock.
+const ErrLocked = syscall.EWOULDBLOCK
+
+// Lock locks a file or directory for its holder alone until that is closed. It tries for some time: another may hold it
+// for a moment.
+func Lock(f *os.File, within time.Duration) error { return lock(f, syscall.LOCK_EX, within) }
+
+// Share is Lock for a holder that shares it with others that do.
+func Share(f *os.File, within time.Duration) error { return lock(f, syscall.LOCK_SH, within) }
+
+func lock(f *os.File, how int, within time.Duration) error {
 	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil || time.Since(begun) >= within {
+		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
+		if err != ErrLocked || time.Since(begun) >= within {
 			return err
 		}
 	}
