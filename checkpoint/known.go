@@ -52,16 +52,22 @@ func (s *Store) settled(path string) {
 	}
 }
 
-// settle makes the names of valid checkpoints durable before older files go: another process may have renamed them a
-// moment ago.
-func (s *Store) settle(valid []Entry) error {
+// settle makes the names of valid checkpoints durable, if they are not known to be: another process may have renamed
+// them a moment ago, and died.
+func (s *Store) settle(valid ...Entry) error {
 	s.knowing.Lock()
 	all := !slices.ContainsFunc(valid, func(e Entry) bool { return !s.known[e.Path].durable })
 	s.knowing.Unlock()
 	if all {
 		return nil
 	}
-	return s.fs.SyncDir(s.dir)
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return err
+	}
+	for _, e := range valid {
+		s.settled(e.Path)
+	}
+	return nil
 }
 
 func (s *Store) forget(path string) {

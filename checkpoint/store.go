@@ -150,12 +150,20 @@ func (s *Store) writeFile(name string, write func(File) error) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// makeDir makes dir and its parents durably.
+// makeDir makes dir and its parents durably. The first one that is there may have been made a moment ago, by a process
+// that then died; but not in a directory that this one may not read.
 func (s *Store) makeDir(dir string) error {
-	if _, err := s.fs.List(dir); !errors.Is(err, fs.ErrNotExist) {
+	parent := filepath.Dir(dir)
+	_, err := s.fs.List(dir)
+	if err == nil {
+		if err = s.fs.SyncDir(parent); errors.Is(err, fs.ErrPermission) {
+			return nil
+		}
 		return err
 	}
-	parent := filepath.Dir(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := s.makeDir(parent); err != nil {
 		return err
 	}
@@ -247,6 +255,19 @@ func (s *Store) Latest(ctx context.Context) (*Entry, error) {
 	}
 	return nil, fmt.Errorf("checkpoint: the files in %s vanish while they are read: does another program remove them?",
 		s.dir)
+}
+
+// Durable is Latest for a leader, whose members drop what they hold of that step: it returns what a loss of power does
+// not take back, even if the process that saved it died before it had synced the directory.
+func (s *Store) Durable(ctx context.Context) (*Entry, error) {
+	newest, err := s.Latest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.settle(*newest); err != nil {
+		return nil, fmt.Errorf("checkpoint: making the name of %s durable: %w", newest.Path, err)
+	}
+	return newest, nil
 }
 
 // newest verifies files from the newest on until it has n valid ones. It reports the damaged ones among those it tried,
@@ -368,7 +389,7 @@ func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []
 	if err != nil || len(valid) < keep {
 		return nil, err
 	}
-	if err := s.settle(valid); err != nil {
+	if err := s.settle(valid...); err != nil {
 		return nil, fmt.Errorf("checkpoint: pruning: %w", err)
 	}
 	oldest := valid[keep-1]

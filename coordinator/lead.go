@@ -54,7 +54,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 		resign() // another may lead while this process is still busy compiling, say
 		<-evaluated
 	}()
-	newest, err := c.archive.Latest(ctx)
+	newest, err := c.archive.Durable(ctx)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 	if err != nil {
 		return job.Job{}, 0, errors.Join(errTermOver, err)
 	}
-	newest, err := c.archive.Latest(ctx)
+	newest, err := c.archive.Durable(ctx)
 	if err != nil && !errors.Is(err, checkpoint.ErrNone) {
 		return job.Job{}, 0, err
 	}
