@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -22,12 +25,13 @@ import (
 const (
 	fetchQuiet = 10 * time.Second // without a block
 	saveRetry  = 3 * time.Second
+	saveStalls = 30 * time.Second // without a block written: it is said
 	// how long a new term waits for reports of older due states, and any term for reports of earlier steps
 	reportWait = 5 * time.Second
 )
 
 // saver makes due states durable, one at a time, in a goroutine of its own; the ring is not involved. All but that
-// goroutine belongs to the term's loop.
+// goroutine, and when it last came on, belongs to the term's loop.
 type saver struct {
 	members *roster
 	steps   *summary
@@ -43,7 +47,10 @@ type saver struct {
 	durable checkpoint.Entry
 	gone    time.Time // since when a halt finds no member of the world; zero: it does, or there is none
 	busy    bool
-	after   time.Time // after a failure: not before this
+	saving  int64        // the step, while busy
+	moved   atomic.Int64 // when that save last came on, in nanoseconds since 1970
+	stalls  int          // how often it was said that it does not: once, and once more under a halt
+	after   time.Time    // after a failure: not before this
 	// members that failed to give a state, or gave another one: until when others are asked first
 	avoid   map[string]time.Time
 	forged  map[string]bool // those that gave another one: they are not asked again
@@ -84,7 +91,8 @@ func (s *saver) save(ctx context.Context) {
 	if !ok {
 		return
 	}
-	s.busy = true
+	s.busy, s.saving, s.stalls = true, step, 0
+	s.moves()
 	j, address := *s.members.job(), s.members.followers[member].address
 	s.tasks.Go(func() {
 		r := s.fetchAndWrite(ctx, j, member, address, step, hash)
@@ -119,13 +127,48 @@ func (s *saver) fetchAndWrite(ctx context.Context, j job.Job, member, address st
 	if err != nil {
 		return saved{step: step, err: err}
 	}
+	s.moves()
 	s.journal.sync()
+	s.moves()
+	image := stream.Image
+	stream.Image = func(w io.Writer) error { return image(moving{w, s.moves}) }
 	entry, err := s.sink.write(ctx, j, s.term, stream)
 	if err != nil {
 		return saved{step: step, err: err}
 	}
 	return saved{step: step, entry: entry, seconds: time.Since(began).Seconds(),
 		bytes: int64(len(stream.Bytes)) + stream.Layout.Size}
+}
+
+// moves notes that the save under way has come on.
+func (s *saver) moves() { s.moved.Store(time.Now().UnixNano()) }
+
+// moving calls moves after each write.
+type moving struct {
+	io.Writer
+	moves func()
+}
+
+func (m moving) Write(b []byte) (int, error) {
+	defer m.moves()
+	return m.Writer.Write(b)
+}
+
+// watch says that a save does not come on. It is not given up: what a disk that hangs does later is not known.
+func (s *saver) watch(now time.Time, halting bool) {
+	most := 1
+	if halting {
+		most = 2
+	}
+	quiet := now.Sub(time.Unix(0, s.moved.Load()))
+	if !s.busy || quiet < saveStalls || s.stalls >= most {
+		return
+	}
+	s.stalls = most
+	dir := filepath.Dir(s.durable.Path)
+	s.journal.emit(progress.Warning{Message: fmt.Sprintf("checkpoint: saving step %d in %s has not come on for %v: "+
+		"the disk does not answer. Nothing else is saved meanwhile, and a stop of the job waits for it: mend it, or "+
+		"end this coordinator; the next one saves what members still hold", s.saving, dir, quiet.Round(time.Second))})
 }
 
 // took takes the result, reports it and lets all members drop what is durable. After a failure it may ask another

@@ -105,9 +105,7 @@ func (t *term) run(ctx context.Context) error {
 			halt, t.halting = nil, true
 			t.feed(ctx, policy.Halt{})
 		case <-ticker.C:
-			err = t.repair(ctx)
-			t.reportSteps(reportWait, "")
-			t.feed(ctx, policy.Tick{})
+			err = t.tick(ctx)
 		case <-changed:
 			view, changed = t.views.newest()
 			err = t.observe(ctx, view)
@@ -125,6 +123,15 @@ func (t *term) run(ctx context.Context) error {
 			return t.finish(ctx, "", t.saver.durable.Manifest.Step >= t.members.job().Spec.TotalSteps())
 		}
 	}
+}
+
+// tick is what the loop does twice a second.
+func (t *term) tick(ctx context.Context) error {
+	err := t.repair(ctx)
+	t.reportSteps(reportWait, "")
+	t.saver.watch(time.Now(), t.halting)
+	t.feed(ctx, policy.Tick{})
+	return err
 }
 
 // halted reports whether a halt is over without a member of a world: none outside of it holds a newer due state than
