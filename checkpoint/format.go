@@ -272,6 +272,20 @@ func readAt(f io.ReadSeeker, offset int64, b []byte) error {
 	return err
 }
 
+// watched calls reading, which may be nil, after each read.
+type watched struct {
+	io.ReadSeeker
+	reading func()
+}
+
+func (w watched) Read(b []byte) (int, error) {
+	n, err := w.ReadSeeker.Read(b)
+	if w.reading != nil {
+		w.reading()
+	}
+	return n, err
+}
+
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -22,6 +22,7 @@ type Store struct {
 	dir     string
 	fs      FS
 	damaged func(*DamagedError)
+	reading func()
 
 	relink time.Duration
 
@@ -38,6 +39,7 @@ type Store struct {
 type Options struct {
 	FS      FS                  // nil: OS
 	Damaged func(*DamagedError) // called for each file that Latest or Prune skips; may be nil
+	Reading func()              // called for each portion of a file that is read to verify it; may be nil
 	// Relink is how old the link "latest" may become before Save replaces it. That takes as much as a tenth of a small
 	// checkpoint, because a file system makes and removes an inode for it. Whatever its age, it never points at a file
 	// that Prune has removed. The caller ends with Store.Relink. 0: each Save replaces it.
@@ -53,8 +55,8 @@ type Entry struct {
 
 // Open returns the store of a directory, which need not exist: the first Save makes it.
 func Open(dir string, o Options) (*Store, error) {
-	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged, relink: o.Relink, known: map[string]sound{},
-		swept: -1}
+	s := &Store{dir: dir, fs: o.FS, damaged: o.Damaged, reading: o.Reading, relink: o.Relink,
+		known: map[string]sound{}, swept: -1}
 	if s.fs == nil {
 		s.fs = OS{}
 	}
@@ -362,7 +364,7 @@ func (s *Store) examine(ctx context.Context, path string, f io.ReadSeeker) (Mani
 	if known, ok := s.recall(path, f); ok {
 		return known.manifest, &unread{f: f}, nil
 	}
-	m, p, err := verify(ctx, f)
+	m, p, err := verify(ctx, watched{f, s.reading})
 	if err == nil {
 		s.remember(path, f, m)
 	}

@@ -123,14 +123,16 @@ func openCoordinator(cfg Config, client *cluster.Client) (*Coordinator, error) {
 	if err != nil {
 		return nil, err
 	}
+	var c *Coordinator
 	store, err := checkpoint.Open(filepath.Join(cfg.Dir, "checkpoints"),
-		checkpoint.Options{Relink: relinkAfter, Damaged: func(e *checkpoint.DamagedError) {
-			cfg.Log.Warn("damaged checkpoint skipped", "err", e)
-		}})
+		checkpoint.Options{Relink: relinkAfter, Reading: func() { c.condition.moves() },
+			Damaged: func(e *checkpoint.DamagedError) {
+				cfg.Log.Warn("damaged checkpoint skipped", "err", e)
+			}})
 	if err != nil {
 		return nil, errors.Join(err, held.Close())
 	}
-	c := newCoordinator(cfg, client, store, layout)
+	c = newCoordinator(cfg, client, store, layout)
 	c.held = held
 	return c, nil
 }
@@ -211,6 +213,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		}
 		c.Log.Info("leading", "term", t.Number())
 		began := time.Now()
+		c.condition.does(opening, openingLimit)
 		err = c.lead(ctx, t)
 		if err == nil {
 			c.condition.does(doneLeading, 0)

@@ -14,6 +14,8 @@ import (
 
 const (
 	doneLeading  = "done"
+	opening      = "opening"
+	openingLimit = 2 * time.Minute  // from one portion of what a new term reads to the next
 	leadingLimit = time.Minute      // the term's loop comes round twice a second
 	etcdLimit    = 15 * time.Second // reads every two seconds
 )
@@ -32,6 +34,15 @@ func (v *health) does(doing string, allowed time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.doing, v.beat, v.allowed = doing, time.Now(), allowed
+}
+
+// moves records that the opening comes on. At other times it changes nothing: other goroutines read checkpoints too.
+func (v *health) moves() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.doing == opening {
+		v.beat = time.Now()
+	}
 }
 
 func (v *health) saved(e checkpoint.Entry) {
@@ -68,7 +79,7 @@ func (c *Coordinator) ready(now time.Time) (line string, ok bool) {
 	case view.Leader.ID != c.self.ID:
 		return "standing by for " + view.Leader.ID, true
 	}
-	return "leading", true
+	return c.condition.check(now)
 }
 
 // facts returns the present facts for metrics.

@@ -15,15 +15,17 @@ import (
 	"evenweave/internal/progress"
 )
 
-// lead runs one term to its end, and resigns: nil when the job is done, errTermOver when the leadership is lost.
+// lead runs one term to its end: nil when the job is done, errTermOver when the leadership is lost. It resigns as soon
+// as the term is over or ctx ends, and then waits for disks: one that hangs keeps no other from leading.
 func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
+	defer c.archive.Relink()
 	resign := sync.OnceFunc(func() { etcd.Resign(context.WithoutCancel(ctx)) })
 	defer resign()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lost := context.AfterFunc(etcd.Context(), func() { cancel(errTermOver) })
 	defer lost()
-	defer c.archive.Relink()
+	context.AfterFunc(ctx, resign)
 
 	j, step, err := c.open(ctx, etcd)
 	if err != nil {
@@ -43,6 +45,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 		return err
 	}
 	defer closeJournal()
+	c.condition.moves()
 	c.begin(j, step)
 	c.warnOfRecords()
 	c.warnOfLoss(view, step)
@@ -114,7 +117,9 @@ func (c *Coordinator) openJournal(ctx context.Context) (closeJournal func(), err
 		c.Log.Warn(err.Error())
 	}
 	defer shown()
+	c.condition.moves()
 	err = c.journal.open(ctx, func(r progress.Record) {
+		c.condition.moves()
 		c.evaluator.recall(r)
 		c.steps.recall(r)
 		show(r)

@@ -194,7 +194,11 @@ func (c *Coordinator) sameJob(newest checkpoint.Entry, recorded job.Spec) error 
 
 // initialise makes the state of step 0 durable. It is never whole in this process's memory if Config.Initial makes it.
 func (c *Coordinator) initialise(ctx context.Context, j job.Job, term int64) error {
+	c.condition.does("making the state of step 0", 0)
 	save := func(s state.Stream) error {
+		c.condition.does(opening, openingLimit)
+		image := s.Image
+		s.Image = func(w io.Writer) error { return image(moving{w, c.condition.moves}) }
 		_, err := c.archive.write(ctx, j, term, s)
 		return err
 	}
