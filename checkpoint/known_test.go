@@ -87,6 +87,36 @@ func TestKnownFilesAreNotHashedAgain(t *testing.T) {
 	}
 }
 
+// atOpen calls do before it opens a file.
+type atOpen struct {
+	OS
+	do func()
+}
+
+func (a atOpen) Open(name string) (io.ReadSeekCloser, error) {
+	a.do()
+	return a.OS.Open(name)
+}
+
+// A large checkpoint takes a while to be verified, and a due state must not wait for that.
+func TestNoSaveWaitsForFilesThatPruneReads(t *testing.T) {
+	here, opened := t.TempDir(), 0
+	var s *Store
+	s = open(t, here, Options{FS: atOpen{do: func() {
+		if opened++; !s.mu.TryLock() {
+			t.Error("Prune reads a file while no Save can begin")
+			return
+		}
+		s.mu.Unlock()
+	}}})
+	for step := int64(1); step <= 3; step++ {
+		mustSave(t, open(t, here, Options{}), step, 1) // of another process
+	}
+	if removed, err := s.Prune(t.Context(), 2); err != nil || len(removed) != 1 || opened != 2 {
+		t.Errorf("removed %v after %d files were opened, %v", removed, opened, err)
+	}
+}
+
 // The link "latest" is replaced when it is old, when what it points at goes, and when it is asked for, not at each of
 // many checkpoints in a row. It leads to a file at any moment.
 func TestLatestLeadsToAFile(t *testing.T) {

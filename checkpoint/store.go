@@ -26,7 +26,7 @@ type Store struct {
 
 	relink time.Duration
 
-	mu      sync.Mutex // one Save or Prune at a time
+	mu      sync.Mutex // one at a time saves, or removes
 	swept   int64      // term up to which the directory was made and swept; -1: none
 	latest  string     // the file that the link points at; "": this store has not made it
 	pointed time.Time  // when it was made
@@ -380,8 +380,6 @@ func Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 // returns their paths. It removes nothing if there are fewer valid ones, and never anything newer than the newest valid
 // one.
 func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	keep = max(keep, 1)
 	entries, err := s.List()
 	if err != nil || len(entries) <= keep {
@@ -395,6 +393,8 @@ func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []
 		return nil, fmt.Errorf("checkpoint: pruning: %w", err)
 	}
 	oldest := valid[keep-1]
+	s.mu.Lock() // not before: no Save waits for files to be read
+	defer s.mu.Unlock()
 	for _, e := range entries {
 		if !slices.Contains(spare, e.Step) && (e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term) {
 			if s.latest == "" || e.Path == s.latest { // "": another process has made the link

@@ -105,7 +105,8 @@ func (c *Coordinator) newTerm(etcd records, number int64, view cluster.View, new
 	t.saver = &saver{
 		members: t.members, steps: c.steps, source: t.dialer, sink: c.archive, journal: c.journal, inputs: t.inputs,
 		tasks: t.tasks, log: c.Log, term: number, began: time.Now(), durable: newest,
-		avoid: map[string]time.Time{}, forged: map[string]bool{}, doubted: map[int64]bool{},
+		said: map[string]time.Time{}, avoid: map[string]time.Time{}, forged: map[string]bool{},
+		doubted: map[int64]bool{},
 	}
 	return t
 }

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -25,6 +27,7 @@ import (
 const (
 	fetchQuiet = 10 * time.Second // without a block
 	saveRetry  = 3 * time.Second
+	sayAgain   = 10 * time.Minute // that saving fails, for the same reason
 	saveStalls = 30 * time.Second // without a block written: it is said
 	// how long a new term waits for reports of older due states, and any term for reports of earlier steps
 	reportWait = 5 * time.Second
@@ -47,10 +50,11 @@ type saver struct {
 	durable checkpoint.Entry
 	gone    time.Time // since when a halt finds no member of the world; zero: it does, or there is none
 	busy    bool
-	saving  int64        // the step, while busy
-	moved   atomic.Int64 // when that save last came on, in nanoseconds since 1970
-	stalls  int          // how often it was said that it does not: once, and once more under a halt
-	after   time.Time    // after a failure: not before this
+	saving  int64                // the step, while busy
+	moved   atomic.Int64         // when that save last came on, in nanoseconds since 1970
+	stalls  int                  // how often it was said that it does not: once, and once more under a halt
+	after   time.Time            // after a failure: not before this
+	said    map[string]time.Time // why saves have failed since the last one that did not, and when it was said
 	// members that failed to give a state, or gave another one: until when others are asked first
 	avoid   map[string]time.Time
 	forged  map[string]bool // those that gave another one: they are not asked again
@@ -98,11 +102,18 @@ func (s *saver) save(ctx context.Context) {
 		r := s.fetchAndWrite(ctx, j, member, address, step, hash)
 		r.member = member
 		s.inputs.send(ctx, r)
-		if r.err == nil { // here, since the term's loop waits for no disk
+		if r.err == nil || full(r.err) { // here, since the term's loop waits for no disk
 			s.sink.prune(ctx)
 		}
 	})
 }
+
+// full says whether an error is that of a disk without room, or of a quota.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// tidy removes what earlier terms have left beyond the checkpoints that are kept: more may be kept by them, and a full
+// disk lets no save succeed, which would do it.
+func (s *saver) tidy(ctx context.Context) { s.tasks.Go(func() { s.sink.prune(ctx) }) }
 
 // rescue starts to save what members hold although none of the world is left. It says whether to wait for that, or for
 // a holder: no longer than for any report.
@@ -185,6 +196,7 @@ func (s *saver) took(ctx context.Context, in saved) (durable bool) {
 			"ran", in.step, lost)})
 	}
 	s.durable = in.entry
+	clear(s.said)
 	s.members.proofs.saved(in.step)
 	m := in.entry.Manifest
 	s.journal.emit(progress.Checkpoint{Step: int(m.Step), Epoch: int(m.Epoch), Path: in.entry.Path,
@@ -217,13 +229,31 @@ func (s *saver) failed(ctx context.Context, in saved) {
 		s.save(ctx) // another has it
 		return
 	}
-	s.log.Warn("no checkpoint yet", "err", in.err)
-	s.journal.emit(progress.Warning{Message: "checkpoint: " + in.err.Error() + "; it will be tried again"})
+	s.say(in.err)
 	if errors.As(in.err, new(*unfetched)) {
 		s.again(ctx)
 		return
 	}
 	s.after = time.Now().Add(saveRetry) // members keep it, and every later status asks again
+}
+
+// say warns of a save that failed, of the same reason once in a while: it is tried again every few seconds.
+func (s *saver) say(err error) {
+	now, why := time.Now(), err.Error()
+	if cause, ok := errors.AsType[syscall.Errno](err); ok { // whatever the step
+		why = cause.Error()
+	}
+	if at, ok := s.said[why]; ok && now.Sub(at) < sayAgain {
+		s.log.Debug("no checkpoint yet", "err", err)
+		return
+	}
+	if len(s.said) >= maxFollowers {
+		clear(s.said)
+	}
+	s.said[why] = now
+	s.log.Warn("no checkpoint yet", "err", err)
+	s.journal.emit(progress.Warning{Message: "checkpoint: " + strings.TrimPrefix(err.Error(), "checkpoint: ") +
+		"; it will be tried again"})
 }
 
 // again asks a member that has not failed for a while, at once: a halt does not wait for long. If there is none, the

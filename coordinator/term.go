@@ -85,6 +85,7 @@ func (t *term) run(ctx context.Context) error {
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	halt := t.halt
+	t.saver.tidy(ctx)
 	if err := t.observe(ctx, t.members.view); err != nil {
 		return err
 	}
@@ -103,6 +104,7 @@ func (t *term) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-halt:
 			halt, t.halting = nil, true
+			clear(t.saver.said) // why a stop waits
 			t.feed(ctx, policy.Halt{})
 		case <-ticker.C:
 			err = t.tick(ctx)
