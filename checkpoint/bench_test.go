@@ -56,7 +56,7 @@ func BenchmarkSave(b *testing.B) {
 			if !prune {
 				continue
 			}
-			if _, err := s.Prune(b.Context(), 3); err != nil {
+			if _, err := s.Prune(b.Context(), 1, 3); err != nil {
 				b.Fatal(err)
 			}
 		}

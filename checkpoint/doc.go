@@ -14,8 +14,9 @@
 //	                                     While a coordinator leads, to what was the newest a second ago, or newer
 //	best                                 likewise, to the one that did best on held-out samples; only with --holdout
 //
-// A leader that was paused and wakes up can only add a file of its own lower term: it overwrites nothing of its
-// successor, and Latest prefers the higher step, then the higher term.
+// A leader that was paused and wakes up can only add a file of its own lower term: it overwrites and removes nothing
+// of its successor, and Latest prefers the higher step, then the higher term. A new leader's term is above all that the
+// directory has names of (Store.Term).
 //
 // # Bytes of a file
 //

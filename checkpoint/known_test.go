@@ -44,7 +44,7 @@ func TestKnownFilesAreNotHashedAgain(t *testing.T) {
 		paths = append(paths, mustSave(t, s, step, 1))
 	}
 	for range 3 {
-		if _, err := s.Prune(t.Context(), 3); err != nil {
+		if _, err := s.Prune(t.Context(), 1, 3); err != nil {
 			t.Fatal(err)
 		}
 		if e, err := s.Latest(t.Context()); err != nil || e.Step != 4 || e.Manifest.Job != "job" {
@@ -112,7 +112,7 @@ func TestNoSaveWaitsForFilesThatPruneReads(t *testing.T) {
 	for step := int64(1); step <= 3; step++ {
 		mustSave(t, open(t, here, Options{}), step, 1) // of another process
 	}
-	if removed, err := s.Prune(t.Context(), 2); err != nil || len(removed) != 1 || opened != 2 {
+	if removed, err := s.Prune(t.Context(), 1, 2); err != nil || len(removed) != 1 || opened != 2 {
 		t.Errorf("removed %v after %d files were opened, %v", removed, opened, err)
 	}
 }
@@ -137,7 +137,7 @@ func TestLatestLeadsToAFile(t *testing.T) {
 			t.Fatalf("after step %d: it points at step %d, expected the first one", step, at)
 		}
 	}
-	if _, err := s.Prune(t.Context(), 3); err != nil || target() != 4 {
+	if _, err := s.Prune(t.Context(), 1, 3); err != nil || target() != 4 {
 		t.Errorf("it points at step %d, expected 4 once the first one is gone: %v", target(), err)
 	}
 	mustSave(t, s, 5, 1)
@@ -159,7 +159,7 @@ func TestLatestLeadsToAFile(t *testing.T) {
 		mustSave(t, s, step, 1)
 	}
 	other := open(t, here, Options{}) // of another process, after this one was killed
-	if _, err := other.Prune(t.Context(), 2); err != nil || target() != 11 {
+	if _, err := other.Prune(t.Context(), 1, 2); err != nil || target() != 11 {
 		t.Errorf("it points at step %d, expected 11: %v", target(), err)
 	}
 }

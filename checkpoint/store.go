@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -180,10 +178,8 @@ func (s *Store) makeDir(dir string) error {
 func (s *Store) sweep(term int64) {
 	names, _ := s.fs.List(s.dir) // after a failure the next Save sweeps
 	for _, name := range names {
-		if final, ok := strings.CutSuffix(name, ".tmp"); ok && strings.HasPrefix(final, ".") {
-			if _, t, ok := parseName(final[1:]); ok && t <= term {
-				_ = s.fs.Remove(filepath.Join(s.dir, name))
-			}
+		if _, t, ok := parseName(finalName(name)); ok && t <= term && finalName(name) != name {
+			_ = s.fs.Remove(filepath.Join(s.dir, name))
 		}
 	}
 }
@@ -374,57 +370,4 @@ func (s *Store) examine(ctx context.Context, path string, f io.ReadSeeker) (Mani
 // Read reads a checkpoint file from anywhere, as Store.Read does.
 func Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	return (&Store{fs: OS{}}).Read(ctx, path)
-}
-
-// Prune removes the checkpoints older than the keep >= 1 newest valid ones, except those of the steps in spare, and
-// returns their paths. It removes nothing if there are fewer valid ones, and never anything newer than the newest valid
-// one.
-func (s *Store) Prune(ctx context.Context, keep int, spare ...int64) (removed []string, err error) {
-	keep = max(keep, 1)
-	entries, err := s.List()
-	if err != nil || len(entries) <= keep {
-		return nil, err
-	}
-	valid, _, _, err := s.newest(ctx, entries, keep)
-	if err != nil || len(valid) < keep {
-		return nil, err
-	}
-	if err := s.settle(valid...); err != nil {
-		return nil, fmt.Errorf("checkpoint: pruning: %w", err)
-	}
-	oldest := valid[keep-1]
-	s.mu.Lock() // not before: no Save waits for files to be read
-	defer s.mu.Unlock()
-	for _, e := range entries {
-		if !slices.Contains(spare, e.Step) && (e.Step < oldest.Step || e.Step == oldest.Step && e.Term < oldest.Term) {
-			if s.latest == "" || e.Path == s.latest { // "": another process has made the link
-				s.pointAtNewest(entries, nil)
-			}
-			if err := s.fs.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return removed, fmt.Errorf("checkpoint: pruning: %w", err)
-			}
-			s.forget(e.Path)
-			removed = append(removed, e.Path)
-		}
-	}
-	return removed, nil
-}
-
-func fileName(step, term int64) string { return fmt.Sprintf("step-%08d-term-%010d.ckpt", step, term) }
-
-// parseName reads a name that fileName makes. Every Save reads all names, so it is by hand.
-func parseName(name string) (step, term int64, ok bool) {
-	rest, begins := strings.CutPrefix(name, "step-")
-	rest, ends := strings.CutSuffix(rest, ".ckpt")
-	first, second, between := strings.Cut(rest, "-term-")
-	if !begins || !ends || !between {
-		return 0, 0, false
-	}
-	step, noStep := strconv.ParseInt(first, 10, 64)
-	term, noTerm := strconv.ParseInt(second, 10, 64)
-	return step, term, errors.Join(noStep, noTerm) == nil && min(step, term) >= 0 && name == fileName(step, term)
-}
-
-func tempName(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 }

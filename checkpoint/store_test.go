@@ -128,7 +128,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 				} else if !errors.Is(err, errCrash) {
 					t.Fatal(err)
 				}
-				_, _ = s.Prune(t.Context(), 2)
+				_, _ = s.Prune(t.Context(), 1+step/30, 2)
 			}
 			if m.ops < failAt {
 				break // the whole run needs fewer operations
@@ -267,17 +267,17 @@ func TestPruneKeepsTheNewestValid(t *testing.T) {
 		paths = append(paths, mustSave(t, s, step, 1))
 	}
 	m.visible[paths[5]].data[40] ^= 1 // the newest, 6, is damaged: it must stay
-	if removed, err := s.Prune(t.Context(), 9); err != nil || len(removed) != 0 {
+	if removed, err := s.Prune(t.Context(), 1, 9); err != nil || len(removed) != 0 {
 		t.Errorf("fewer than asked for: removed %v, %v", removed, err)
 	}
-	removed, err := s.Prune(t.Context(), 2)
+	removed, err := s.Prune(t.Context(), 1, 2)
 	if err != nil || strings.Join(removed, " ") != strings.Join([]string{paths[2], paths[1], paths[0]}, " ") {
 		t.Errorf("removed %v, %v", removed, err)
 	}
-	if removed, err := s.Prune(t.Context(), 0, 4); err != nil || len(removed) != 0 {
+	if removed, err := s.Prune(t.Context(), 1, 0, 4); err != nil || len(removed) != 0 {
 		t.Errorf("removed %v, %v: step 4 was to be spared", removed, err)
 	}
-	if removed, err := s.Prune(t.Context(), 0); err != nil || len(removed) != 1 || checkLatest(t, s) != 5 {
+	if removed, err := s.Prune(t.Context(), 1, 0); err != nil || len(removed) != 1 || checkLatest(t, s) != 5 {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 }
@@ -373,10 +373,10 @@ func TestPruneRemovesOnlyBehindDurable(t *testing.T) {
 		delete(m.visible, filepath.Join(dir, fileName(20, 1)))
 	}
 	m.ops, m.failAt = 0, 1
-	if removed, err := s.Prune(t.Context(), 1); !errors.Is(err, syscall.EIO) || len(removed) != 0 {
+	if removed, err := s.Prune(t.Context(), 1, 1); !errors.Is(err, syscall.EIO) || len(removed) != 0 {
 		t.Errorf("the sync fails: removed %v, %v", removed, err)
 	}
-	if removed, err := s.Prune(t.Context(), 1); err != nil || len(removed) != 1 {
+	if removed, err := s.Prune(t.Context(), 1, 1); err != nil || len(removed) != 1 {
 		t.Errorf("removed %v, %v", removed, err)
 	}
 	delete(m.durable, filepath.Join(dir, fileName(10, 1))) // the removal did reach the disk

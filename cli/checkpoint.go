@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -324,7 +325,7 @@ func prune(ctx context.Context, c checkpoints, keep int) (err error) {
 	if err != nil {
 		return err
 	}
-	removed, failed := store.Prune(ctx, keep, best...)
+	removed, failed := store.Prune(ctx, math.MaxInt64, keep, best...)
 	for _, path := range removed {
 		if c.json {
 			err = json.NewEncoder(c.out).Encode(map[string]any{"event": "removed", "time": time.Now(), "path": path})

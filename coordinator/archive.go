@@ -67,9 +67,9 @@ func (a *archive) read(ctx context.Context, path string) (*state.Sealed, error) 
 	return state.Read(payload, a.layout, a.samples, nil)
 }
 
-// prune keeps the newest checkpoints and the spared ones.
-func (a *archive) prune(ctx context.Context) {
-	if _, err := a.Prune(ctx, a.keep, a.spared()...); err != nil && ctx.Err() == nil {
+// prune keeps the newest checkpoints and the spared ones, for a leader of this term.
+func (a *archive) prune(ctx context.Context, term int64) {
+	if _, err := a.Prune(ctx, term, a.keep, a.spared()...); err != nil && ctx.Err() == nil {
 		a.log.Warn("removing old checkpoints", "err", err)
 	}
 }

@@ -57,7 +57,7 @@ func BenchmarkSave(b *testing.B) {
 		if _, err := a.write(b.Context(), j, term, stream); err != nil {
 			b.Fatal(err)
 		}
-		a.prune(b.Context())
+		a.prune(b.Context(), 1)
 		saves++
 	}
 	b.ReportMetric((processorTime(b)-began)*1000/float64(saves), "cpu-ms/op")

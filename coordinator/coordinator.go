@@ -211,7 +211,6 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 		if err != nil {
 			return context.Cause(campaigning)
 		}
-		c.Log.Info("leading", "term", t.Number())
 		began := time.Now()
 		c.condition.does(opening, openingLimit)
 		err = c.lead(ctx, t)
@@ -222,7 +221,7 @@ func (c *Coordinator) Run(ctx context.Context, halt <-chan struct{}) error {
 			return err
 		}
 		pause = pauseAfter(pause, time.Since(began), c.Limits.TTL)
-		c.Log.Warn("leadership lost: campaigning again", "term", t.Number(), "in", pause, "err", err)
+		c.Log.Warn("leadership lost: campaigning again", "in", pause, "err", err)
 		select {
 		case <-campaigning.Done():
 		case <-time.After(pause):

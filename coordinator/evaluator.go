@@ -40,17 +40,17 @@ type evaluable interface {
 	List() ([]checkpoint.Entry, error)
 	Point(name string, e checkpoint.Entry) error
 	read(ctx context.Context, path string) (*state.Sealed, error)
-	prune(ctx context.Context)
+	prune(ctx context.Context, term int64)
 }
 
-// start works the queue off in a goroutine until stop is called. stop does not wait for the evaluation under way: ended
-// is closed when that is over too.
-func (e *evaluator) start(ctx context.Context) (stop context.CancelFunc, ended <-chan struct{}) {
+// start works the queue off in a goroutine of the term until stop is called. stop does not wait for the evaluation
+// under way: ended is closed when that is over too.
+func (e *evaluator) start(ctx context.Context, term int64) (stop context.CancelFunc, ended <-chan struct{}) {
 	ctx, stop = context.WithCancel(ctx)
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		e.run(ctx)
+		e.run(ctx, term)
 	}()
 	return stop, over
 }
@@ -59,7 +59,7 @@ func (e *evaluator) start(ctx context.Context) (stop context.CancelFunc, ended <
 const maxTries = 4
 
 // run works the queue off until ctx ends.
-func (e *evaluator) run(ctx context.Context) {
+func (e *evaluator) run(ctx context.Context, term int64) {
 	pointed := e.pointAtBest(none) // the process before may have ended between an evaluation and the link
 	for tries := 1; ; {
 		entry, ok := e.next()
@@ -94,7 +94,7 @@ func (e *evaluator) run(ctx context.Context) {
 			continue
 		}
 		pointed = e.pointAtBest(pointed)
-		e.entries.prune(ctx)
+		e.entries.prune(ctx, term)
 	}
 }
 

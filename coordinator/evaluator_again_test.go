@@ -42,7 +42,7 @@ func (f *folder) Point(name string, e checkpoint.Entry) error {
 	f.links = append(f.links, name+" "+e.Path)
 	return nil
 }
-func (f *folder) prune(context.Context) {}
+func (f *folder) prune(context.Context, int64) {}
 func (f *folder) read(_ context.Context, path string) (*state.Sealed, error) {
 	f.reads = append(f.reads, path)
 	if f.fails[path]--; f.fails[path] >= 0 {
@@ -78,7 +78,7 @@ func evaluating(t *testing.T, f *folder) (*evaluator, *eventLog) {
 // term evaluates what is queued.
 func (e *evaluator) term(t *testing.T) {
 	t.Helper()
-	stop, ended := e.start(t.Context())
+	stop, ended := e.start(t.Context(), 1)
 	_, idle := e.waiting()
 	<-idle
 	synctest.Wait() // until it waits for more

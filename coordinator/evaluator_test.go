@@ -121,7 +121,7 @@ func TestWaitingEvaluationsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.evaluator.examine(spec, checkpoint.Entry{Step: step, Path: path})
-		c.archive.prune(t.Context())
+		c.archive.prune(t.Context(), 1)
 	}
 	entries, err := c.archive.List()
 	if err != nil {

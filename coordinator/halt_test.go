@@ -38,7 +38,7 @@ func (h holding) write(_ context.Context, _ job.Job, _ int64, s state.Stream) (c
 	return checkpoint.Entry{Step: s.Step, Manifest: checkpoint.Manifest{Step: s.Step}}, nil
 }
 
-func (h holding) prune(context.Context) {}
+func (h holding) prune(context.Context, int64) {}
 
 // TestAHaltSavesWhatAnotherHolds: the world's only member dies under a halt, and b, which is not in the world, holds a
 // due state that is newer than the directory's. It is saved first, if its hash is proved or all that hold it agree. No

@@ -27,7 +27,12 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	defer lost()
 	context.AfterFunc(ctx, resign)
 
-	j, step, err := c.open(ctx, etcd)
+	number, err := c.archive.Term(etcd.Number())
+	if err != nil {
+		return err
+	}
+	c.Log.Info("leading", "term", number)
+	j, step, err := c.open(ctx, etcd, number)
 	if err != nil {
 		return err
 	}
@@ -51,7 +56,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 	c.warnOfLoss(view, step)
 	c.steps.lead(step)
 	c.evaluator.missed(j.Spec)
-	stop, evaluated := c.evaluator.start(ctx)
+	stop, evaluated := c.evaluator.start(ctx, number)
 	defer func() {
 		stop()
 		resign() // another may lead while this process is still busy compiling, say
@@ -73,7 +78,7 @@ func (c *Coordinator) lead(ctx context.Context, etcd *cluster.Term) error {
 			return errors.Join(errTermOver, err)
 		}
 	}
-	t := c.newTerm(etcd, etcd.Number(), view, *newest)
+	t := c.newTerm(etcd, number, view, *newest)
 	if step >= j.Spec.TotalSteps() { // complete on disk, not yet in etcd
 		err = t.finish(ctx, "", true)
 	} else {

@@ -31,7 +31,7 @@ import (
 //	both are empty                           step 0: the only place where weights are initialised
 //	the world's record or the end's is bad   the job goes on as if they were lost: see unknownWorld
 //	the job's record is bad                  an error that names it, at every try
-func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64, error) {
+func (c *Coordinator) open(ctx context.Context, t *cluster.Term, number int64) (job.Job, int64, error) {
 	view, err := c.client.ReadToLead(ctx)
 	if errors.Is(err, security.ErrNotSealed) {
 		return job.Job{}, 0, err
@@ -52,7 +52,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term) (job.Job, int64
 		return job.Job{}, 0, c.lostRecord(c.job)
 	}
 	if view.Job == nil {
-		return c.create(ctx, t, view, newest)
+		return c.create(ctx, t, number, view, newest)
 	}
 	if view.World == nil && view.Job.Generation > 0 {
 		view.World = unknownWorld(view)
@@ -222,8 +222,8 @@ func (c *Coordinator) initialise(ctx context.Context, j job.Job, term int64) err
 }
 
 // create writes a new job record, on the newest checkpoint if there is one, else on fresh weights.
-func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.View, newest *checkpoint.Entry) (
-	job.Job, int64, error) {
+func (c *Coordinator) create(ctx context.Context, t *cluster.Term, number int64, view cluster.View,
+	newest *checkpoint.Entry) (job.Job, int64, error) {
 	j := job.Job{UUID: uuid.NewString(), Spec: c.Spec, Backend: c.Backend, CheckpointEvery: c.CheckpointEvery}
 	step := int64(0)
 	if newest != nil {
@@ -243,7 +243,7 @@ func (c *Coordinator) create(ctx context.Context, t *cluster.Term, view cluster.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return job.Job{}, 0, err
 		}
-		if err := c.initialise(ctx, j, t.Number()); err != nil {
+		if err := c.initialise(ctx, j, number); err != nil {
 			return job.Job{}, 0, err
 		}
 	}

@@ -70,7 +70,7 @@ type source interface {
 // sink is the archive as the saver uses it.
 type sink interface {
 	write(ctx context.Context, j job.Job, term int64, s state.Stream) (checkpoint.Entry, error)
-	prune(ctx context.Context)
+	prune(ctx context.Context, term int64)
 }
 
 // syncer is the journal as the saver uses it.
@@ -103,7 +103,7 @@ func (s *saver) save(ctx context.Context) {
 		r.member = member
 		s.inputs.send(ctx, r)
 		if r.err == nil || full(r.err) { // here, since the term's loop waits for no disk
-			s.sink.prune(ctx)
+			s.sink.prune(ctx, s.term)
 		}
 	})
 }
@@ -113,7 +113,7 @@ func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(e
 
 // tidy removes what earlier terms have left beyond the checkpoints that are kept: more may be kept by them, and a full
 // disk lets no save succeed, which would do it.
-func (s *saver) tidy(ctx context.Context) { s.tasks.Go(func() { s.sink.prune(ctx) }) }
+func (s *saver) tidy(ctx context.Context) { s.tasks.Go(func() { s.sink.prune(ctx, s.term) }) }
 
 // rescue starts to save what members hold although none of the world is left. It says whether to wait for that, or for
 // a holder: no longer than for any report.

@@ -423,7 +423,7 @@ func TestTheLoopWaitsForNoDisk(t *testing.T) {
 	pruned := make(chan struct{})
 	go func() {
 		defer close(pruned)
-		archive.prune(t.Context())
+		archive.prune(t.Context(), 1)
 	}()
 	<-fs.entered // the disk stands still
 	one.saver.after = time.Now().Add(time.Hour)

@@ -48,7 +48,7 @@ func (c *Client) Campaign(ctx context.Context, leader job.Leader, ttl time.Durat
 	return t, nil
 }
 
-// Number orders terms: the create revision of the leadership key.
+// Number orders terms while etcd keeps its data: the create revision of the leadership key.
 func (t *Term) Number() int64 { return t.election.Rev() }
 
 // Context ends when the leadership is over.
