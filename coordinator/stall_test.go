@@ -48,7 +48,7 @@ func TestASaveThatHangsIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, events := leading(t, "a")
 		disk := slow{holding{"a", one.dialer.layout}, make(chan struct{})}
-		one.saver.source, one.saver.sink, one.steps.last = disk, disk, 40
+		one.saver.source, one.saver.sink, one.steps.last, one.records = disk, disk, 40, led{}
 		one.saver.durable.Path = "/volume/checkpoints/step-30"
 		<-time.After(time.Hour)
 		one.says(t, &proto.Status{Member: "a", Generation: 1, Step: 40, Due: []*proto.HeldState{heldState(40, "x", 1)}})

@@ -131,13 +131,19 @@ func (p *Policy) unsure() []job.Peer {
 	agreed, allFresh := p.agreed == p.world.Generation, len(p.fresh) == p.world.Size()
 	return reject(p.world.Peers, func(peer job.Peer) bool {
 		switch {
-		case !p.present(peer) && !p.quiet(peer) || p.standing(peer.ID).reborn:
+		case !p.present(peer) && !p.quiet(peer) || p.replaced(peer):
 			return true
 		case agreed:
 			return !p.unheard(peer) || p.reportsFailure(peer)
 		}
 		return allFresh && !p.unreported(peer) && !p.agrees(peer)
 	})
+}
+
+// replaced reports whether another process had this id when the present world was published, or joined it.
+func (p *Policy) replaced(peer job.Peer) bool {
+	s := p.standing(peer.ID)
+	return s.reborn && (!p.fresh[peer.ID] || s.rebornIn >= p.world.Generation)
 }
 
 // unheard reports whether a member that joined a world which has agreed does not say so now: it may be another process.

@@ -286,7 +286,12 @@ func (p *Policy) report(now time.Time, in Report) (out []any) {
 	if in.Agreed || in.Committed || in.Holding {
 		s.agreed = max(s.agreed, in.Generation)
 	}
-	s.report, s.reached, s.cutOff, s.reborn = in, true, false, s.reborn || reborn
+	if s.report, s.reached, s.cutOff = in, true, false; reborn {
+		s.reborn, s.rebornIn = true, p.pending
+		if p.world != nil {
+			s.rebornIn = max(p.pending, p.world.Generation)
+		}
+	}
 	if p.waits(in.Member) {
 		out = append(out, p.probeAll(now)...)
 	}

@@ -11,6 +11,7 @@ type standing struct {
 	report         Report
 	agreed         int64     // the newest generation of which it said that all members had one state
 	reborn         bool      // another process had this id in the newest generation that opened
+	rebornIn       int64     // the newest generation, published or not, when that was noticed
 	cutOff         bool      // its stream has ended since its last report: another process may have its id now
 	reached        bool      // it reported or answered a probe: a dead process may still be registered
 	unreachedSince time.Time // since when this joiner has not been reached; zero: it has been
