@@ -70,7 +70,7 @@ func measure(ctx context.Context, model evenweave.Evaluator, test evenweave.Data
 }
 
 func printEvaluation(c *evenweave.Invocation, figures []evenweave.Figure, d evenweave.Details) error {
-	finite, err := progress.Figures(figures)
+	held, err := progress.Figures(figures)
 	if err != nil {
 		return err
 	}
@@ -79,14 +79,14 @@ func printEvaluation(c *evenweave.Invocation, figures []evenweave.Figure, d even
 	case c.JSON:
 		line := map[string]any{"event": "evaluation", "time": time.Now(), "step": c.Step,
 			"weights_sha256": c.WeightsSHA256}
-		for _, f := range finite {
+		for _, f := range held {
 			line["test_"+f.Name] = f.Value
 		}
 		tables := tablesOf(d.Tables)
 		if len(tables) > 0 {
 			line["tables"] = tables
 		}
-		if n, m := len(figures)-len(finite), len(d.Tables)-len(tables); n+m > 0 {
+		if n, m := len(figures)-len(held), len(d.Tables)-len(tables); n+m > 0 {
 			fmt.Fprintf(c.Stderr, "left out, because JSON cannot hold what is no finite number: %d figures and %d "+
 				"tables; -o text shows them\n", n, m)
 		}
@@ -109,17 +109,17 @@ func printEvaluation(c *evenweave.Invocation, figures []evenweave.Figure, d even
 // tablesOf are the tables as JSON has them: without what is for people alone, and without those that it cannot hold.
 func tablesOf(all []evenweave.Table) (out []evenweave.Table) {
 	for _, t := range all {
-		if t.About, t.Shaded = "", false; !slices.ContainsFunc(t.Rows, endless) {
+		t.About, t.Shaded = "", false
+		if !slices.ContainsFunc(t.Rows, func(r evenweave.Row) bool {
+			return slices.ContainsFunc(r.Cells, func(x float64) bool { return !finite(x) })
+		}) {
 			out = append(out, t)
 		}
 	}
 	return out
 }
 
-// endless says whether a row has a cell that is no finite number.
-func endless(r evenweave.Row) bool {
-	return slices.ContainsFunc(r.Cells, func(x float64) bool { return x-x != 0 })
-}
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 func writeTable(w io.Writer, t evenweave.Table) {
 	fmt.Fprintf(w, "\n%s\n", job.Clean(t.Title))

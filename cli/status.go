@@ -111,11 +111,7 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 					ms.MicroBatches = int(last.Assignment[ms.Rank])
 				}
 				if last.Step >= s.Step {
-					s.Loss = &last.Loss
-					if nanos := last.ComputeNanos + last.WaitNanos + last.ReduceNanos + last.UpdateNanos; nanos > 0 {
-						rate := float64(last.Samples) * 1e9 / float64(nanos)
-						s.SamplesPerSecond = &rate
-					}
+					s.measure(last)
 				}
 			}
 			if p.Step > s.Step {
@@ -133,6 +129,17 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 	}
 	s.clean()
 	return s, nil
+}
+
+// measure takes what a member says of a step. A loss that is no finite number is left out: JSON cannot hold it.
+func (s *snapshot) measure(c *proto.Commit) {
+	if finite(c.Loss) {
+		s.Loss = &c.Loss
+	}
+	if nanos := c.ComputeNanos + c.WaitNanos + c.ReduceNanos + c.UpdateNanos; nanos > 0 {
+		rate := float64(c.Samples) * 1e9 / float64(nanos)
+		s.SamplesPerSecond = &rate
+	}
 }
 
 // clean makes every text printable, for other processes wrote them.

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"evenweave/internal/local"
+	"evenweave/proto"
 )
 
 // TestEscapeCodesAreForTerminals: for those that understand them.
@@ -62,5 +64,14 @@ func TestStatusCountsWhatIsNotUsed(t *testing.T) {
 		if !strings.Contains(troubled.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, troubled.String())
 		}
+	}
+}
+
+// What one member reports does not end the command.
+func TestStatusOfALossThatIsNoNumber(t *testing.T) {
+	var s snapshot
+	s.measure(&proto.Commit{Loss: math.NaN(), Samples: 10, ComputeNanos: 1e9})
+	if line, err := json.Marshal(s); err != nil || s.Loss != nil || *s.SamplesPerSecond != 10 {
+		t.Errorf("%s, %v", line, err)
 	}
 }
