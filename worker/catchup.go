@@ -17,12 +17,15 @@ import (
 
 const (
 	catchUpQuiet = 2 * time.Minute  // a try ends after so long without a state, a step or a part of one
-	catchUpPace  = time.Second      // that a block of 1 MiB may take in the first try: each next one accepts a quarter
+	catchUpPace  = time.Second      // that 1 MiB of a state may take in the first try; the second accepts a quarter
 	catchUpCopy  = 10 * time.Minute // signs of life count too for so long, while the other member copies its state
 	catchUpTries = 3                // in one generation, or without a state; then the spare enters a world as it is
 	catchUpPause = time.Second      // before the next try, if the other member refuses this one
 	lastStep     = time.Second      // a world's first exchange waits for the last step for so long
 	catchUpStays = 30 * time.Second // a spare that has caught up goes on for so long while no world uses it
+
+	// lastPace is what 1 MiB of the last step may take while the world waits for it: a ring sends twice as much a step.
+	lastPace = 250 * time.Millisecond
 )
 
 // catchUp fetches a state for a spare, and the steps since, from a member of the world, which trains on meanwhile. The

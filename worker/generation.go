@@ -47,6 +47,7 @@ type generation struct {
 	catching  *catchUp  // with which this member has caught up; nil: none
 	caught    int64     // how many of its parts have arrived
 	moved     time.Time // when caught last rose
+	advancing time.Time // since when the world waits for steps that this member lacks
 	fetching  *fetching // a state, while the ranks go on with their exchanges; nil: none
 	opened    bool      // all ranks had one state once
 	restored  int64     // step of the checkpoint that this opening has loaded; -1: none

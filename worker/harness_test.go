@@ -51,6 +51,7 @@ type crew struct {
 	catchUp  bool                                    // members that start from now on catch up before they are used
 	onUpdate func(from *hand, u *proto.Update) error // before an update is sent; it may change it
 	refuses  error                                   // to say at which step a member is
+	sips     time.Duration                           // that each word of a step takes after the first world; 0: none
 	window   int                                     // updates that may be on their way
 	enters   func(h *hand, generation int64)         // a member connects a world; its own goroutine calls this
 }
@@ -316,13 +317,22 @@ func (c *crew) Updates(ctx context.Context, address string, _ []string,
 				}
 			}
 			u.Words = bytes.Clone(u.Words) // the sender uses their memory again
-			select {
-			case sent <- u:
-				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-from.ended:
-				return errKilled
+			for {
+				part := u
+				if v, _ := c.View(); c.sips > 0 && v.World.Generation > 1 && len(u.Words) > 8 {
+					time.Sleep(c.sips) // virtual
+					part, u = &proto.Update{Words: u.Words[:8]}, &proto.Update{Words: u.Words[8:]}
+				}
+				select {
+				case sent <- part:
+					if part == u {
+						return nil
+					}
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				case <-from.ended:
+					return errKilled
+				}
 			}
 		})
 	})

@@ -66,6 +66,26 @@ func TestASpareAppliesStepsWithTheOthers(t *testing.T) {
 	})
 }
 
+// TestTheLastStepIsNotAwaitedForEver: each of its words comes in time, and the world does not
+// wait for all.
+func TestTheLastStepIsNotAwaitedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.sips = 3 * time.Second
+		c.onUpdate = func(_ *hand, u *proto.Update) error { afterCommit(u); return nil }
+		var began time.Time
+		c.enters = func(_ *hand, generation int64) {
+			if generation > 1 && began.IsZero() {
+				began = time.Now()
+			}
+		}
+		c.joins(func(*hand, []string) {})
+		if took := time.Since(began); c.view.World.Generation != 2 || c.fetches != 2 || took > 10*time.Second {
+			t.Errorf("%d worlds and %d fetches, %v after the second began", c.view.World.Generation, c.fetches, took)
+		}
+	})
+}
+
 // TestTheLastStepArrivesSlowly: the others are in the new world already, and wait while it arrives; if it does not, the
 // state is fetched.
 func TestTheLastStepArrivesSlowly(t *testing.T) {

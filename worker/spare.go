@@ -12,6 +12,7 @@ import (
 	"evenweave/internal/job"
 	"evenweave/internal/policy"
 	"evenweave/internal/security"
+	"evenweave/internal/state"
 	"evenweave/proto"
 )
 
@@ -185,10 +186,13 @@ func (g *generation) advance(c policy.Choice) bool {
 		return false
 	}
 	g.report.phase(phaseFetch)
+	if g.moved.IsZero() {
+		g.advancing = time.Now()
+	}
 	if parts := up.parts.Load(); parts != g.caught || g.moved.IsZero() {
 		g.caught, g.moved = parts, time.Now()
 	}
-	err := errDeadline
+	var err error
 	select {
 	case a, ok := <-up.arrivals:
 		if !ok {
@@ -197,9 +201,11 @@ func (g *generation) advance(c policy.Choice) bool {
 			err = up.take(a, r, g.flatMean)
 		}
 	case <-time.After(fetchPoll):
-		if time.Since(g.moved) < g.deadlines().Fetch {
-			err = nil
-		}
+	}
+	quiet, blocks := g.deadlines().Fetch, time.Duration(r.blocks.Words()*8/state.BlockSize)
+	if late := time.Since(g.moved) > quiet || time.Since(g.advancing) > quiet+blocks*lastPace; err == nil && late &&
+		r.step < c.Step {
+		err = errDeadline
 	}
 	if err != nil {
 		g.log.Warn("catching up has failed in the opening", "with", up.from.ID, "step", r.step, "err", err)
