@@ -28,11 +28,12 @@ func (t *term) serve(test *testing.T, members map[string]proto.MemberServer) {
 	test.Helper()
 	at := map[string]*bufconn.Listener{}
 	for address, m := range members {
-		at[address] = bufconn.Listen(1 << 20)
+		l := bufconn.Listen(1 << 20)
+		at[address] = l
 		server, ended := serving.NewServer(slog.New(slog.DiscardHandler), func() {}, grpc.WaitForHandlers(true)),
 			make(chan struct{})
 		proto.RegisterMemberServer(server, m)
-		go func() { defer close(ended); _ = server.Serve(at[address]) }()
+		go func() { defer close(ended); _ = server.Serve(l) }()
 		test.Cleanup(func() { server.Stop(); <-ended })
 	}
 	pool := &proto.Pool{Options: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -89,7 +90,7 @@ func TestASlowHolderDelaysNoCheckpoint(t *testing.T) {
 	}{
 		"one of two":       {[]time.Duration{late, 0}, 20 * time.Second, []int{2, 1}, 1},
 		"two of three":     {[]time.Duration{late, late, 0}, 40 * time.Second, []int{3, 1}, 2},
-		"a slow network":   {[]time.Duration{time.Second, time.Second}, 70 * time.Second, []int{3, 3}, 4},
+		"a slow network":   {[]time.Duration{time.Second, time.Second}, 40 * time.Second, []int{2, 2}, 2},
 		"slow and healthy": {[]time.Duration{200 * time.Millisecond}, 10 * time.Second, []int{1, 1}, 0},
 		"the only one":     {[]time.Duration{late}, 10 * time.Minute, []int{7, 7}, 12},
 	} {
@@ -97,7 +98,7 @@ func TestASlowHolderDelaysNoCheckpoint(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ids := strings.Split("abc"[:len(c.block)], "")
 				one, events := leading(t, ids...)
-				one.dialer.layout = flat(t, 8<<20) // 32 MiB
+				one.dialer.layout = flat(t, 4<<20) // 16 MiB
 				one.saver.sink = discs{}
 				one.steps.last = 40
 				<-time.After(time.Hour) // since the term began
