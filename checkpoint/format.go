@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -298,7 +299,7 @@ func (c contextReader) Read(b []byte) (int, error) {
 	return c.r.Read(b)
 }
 
-// DamagedError names a file that is no whole, readable checkpoint.
+// DamagedError names a file that is no whole checkpoint, or that its disk does not give.
 type DamagedError struct {
 	Path string
 	Err  error
@@ -309,6 +310,17 @@ func (e *DamagedError) Error() string {
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }
+
+// unusable is a *DamagedError for a file that is not there, is not whole, is another thing than a file or cannot be
+// read from its disk. What else opening or reading gives says nothing about the file: it may be whole, and an older one
+// is not as good.
+func unusable(path string, err error) error {
+	switch errno, ok := errors.AsType[syscall.Errno](err); {
+	case !ok, errno == syscall.ENOENT, errno == syscall.EIO, errno == syscall.ENXIO, errno == syscall.ELOOP:
+		return &DamagedError{path, err}
+	}
+	return fmt.Errorf("checkpoint: %s may be whole and cannot be read: %w; make it readable or move it away", path, err)
+}
 
 // ErrNone says that there is no checkpoint, not even a damaged one.
 var ErrNone = errors.New("checkpoint: there is none")

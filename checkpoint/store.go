@@ -230,7 +230,8 @@ func (s *Store) List() ([]Entry, error) {
 }
 
 // Latest returns the valid checkpoint of the highest step, then term. It returns ErrNone if there are no files, and a
-// *DamagedError if there are but none can be used: that must never look like a job that has not begun.
+// *DamagedError if there are but none can be used: that must never look like a job that has not begun. A file that this
+// process cannot read for another reason than damage, such as its mode, is an error, too.
 func (s *Store) Latest(ctx context.Context) (*Entry, error) {
 	for range 10 {
 		entries, err := s.List()
@@ -288,6 +289,8 @@ func (s *Store) newest(ctx context.Context, entries []Entry, n int) (valid []Ent
 		case errors.As(err, &damaged):
 			bad = append(bad, damaged)
 			s.damaged(damaged)
+		default:
+			return nil, nil, false, err
 		}
 	}
 	return valid, bad, vanished, nil
@@ -299,7 +302,7 @@ func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
 		return m, err
 	}
 	if err = errors.Join(payload.Close(), m.named(e.Path)); err != nil {
-		return m, &DamagedError{e.Path, err}
+		return m, unusable(e.Path, err)
 	}
 	return m, nil
 }
@@ -307,15 +310,16 @@ func (s *Store) verify(ctx context.Context, e Entry) (Manifest, error) {
 // Read verifies a checkpoint file wholly, unless this store has written or verified it and it is as it was, then
 // returns its manifest and its payload, for the caller to read and close. Reading the payload fails if what Save took
 // as its head is not what was hashed; the rest is for the caller to compare with the hashes in it, as state.Read does.
-// The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file.
+// The error is a *DamagedError, which wraps fs.ErrNotExist if there is no such file, or says why this process cannot
+// read one that may be whole.
 func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser, error) {
 	f, err := s.fs.Open(path)
 	if err != nil {
-		return Manifest{}, nil, &DamagedError{path, err}
+		return Manifest{}, nil, unusable(path, err)
 	}
 	m, p, err := s.examine(ctx, path, f)
 	if err != nil {
-		return Manifest{}, nil, &DamagedError{path, errors.Join(err, f.Close())}
+		return Manifest{}, nil, unusable(path, errors.Join(err, f.Close()))
 	}
 	return m, struct {
 		io.Reader
@@ -328,11 +332,11 @@ func (s *Store) Read(ctx context.Context, path string) (Manifest, io.ReadCloser,
 func (s *Store) ReadRange(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error) {
 	f, err := s.fs.Open(path)
 	if err != nil {
-		return nil, &DamagedError{path, err}
+		return nil, unusable(path, err)
 	}
 	part, err := s.part(ctx, path, f, offset, length)
 	if err != nil {
-		return nil, &DamagedError{path, errors.Join(err, f.Close())}
+		return nil, unusable(path, errors.Join(err, f.Close()))
 	}
 	return struct {
 		io.Reader

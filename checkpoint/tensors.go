@@ -103,7 +103,7 @@ type Checkpoint struct {
 	State *state.State
 }
 
-// Load reads a checkpoint file from anywhere, verified to the last byte. An error is a *DamagedError.
+// Load reads a checkpoint file from anywhere, verified to the last byte. An error is as that of Read.
 func Load(ctx context.Context, path string) (c *Checkpoint, err error) {
 	m, payload, err := Read(ctx, path)
 	if err != nil {
@@ -112,11 +112,11 @@ func Load(ctx context.Context, path string) (c *Checkpoint, err error) {
 	defer func() { err = errors.Join(err, payload.Close()) }()
 	layout, err := m.Layout()
 	if err != nil {
-		return nil, &DamagedError{path, err}
+		return nil, unusable(path, err)
 	}
 	s, err := state.Read(payload, layout, state.Any, nil)
 	if err != nil {
-		return nil, &DamagedError{path, err}
+		return nil, unusable(path, err)
 	}
 	return &Checkpoint{m, s.State}, nil
 }

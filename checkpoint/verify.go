@@ -22,11 +22,11 @@ func (e *HashError) Error() string {
 type BlockError = state.BlockError
 
 // Peek reads the manifest of a checkpoint file and its length. It hashes nothing: what it returns may be damaged. The
-// error is a *DamagedError.
+// error is as that of Read.
 func Peek(path string) (m Manifest, size int64, err error) {
 	f, err := OS{}.Open(path)
 	if err != nil {
-		return m, 0, &DamagedError{path, err}
+		return m, 0, unusable(path, err)
 	}
 	defer f.Close()
 	e, err := unwrap(f)
@@ -34,18 +34,18 @@ func Peek(path string) (m Manifest, size int64, err error) {
 		m, err = e.manifest()
 	}
 	if err != nil {
-		return m, 0, &DamagedError{path, err}
+		return m, 0, unusable(path, err)
 	}
 	return m, int64(len(e.head)) + e.payload + trailerSize, nil
 }
 
 // Verify reads a checkpoint file wholly and checks all that can be checked without the task: hashes, lengths, that the
 // payload is the state that the manifest describes, and that the name is its own. It keeps no more than a block in
-// memory. The error is a *DamagedError; for each damaged block it wraps a *BlockError.
+// memory. The error is as that of Read; for each damaged block it wraps a *BlockError.
 func Verify(ctx context.Context, path string) (Manifest, error) {
 	f, err := OS{}.Open(path)
 	if err != nil {
-		return Manifest{}, &DamagedError{path, err}
+		return Manifest{}, unusable(path, err)
 	}
 	defer f.Close()
 	m, _, err := verify(ctx, f)
@@ -56,7 +56,7 @@ func Verify(ctx context.Context, path string) (Manifest, error) {
 		if ctx.Err() != nil {
 			return m, context.Cause(ctx)
 		}
-		return m, &DamagedError{path, err}
+		return m, unusable(path, err)
 	}
 	return m, nil
 }

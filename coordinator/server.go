@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -62,9 +63,13 @@ func (s *server) Checkpoint(r *proto.CheckpointRequest, stream grpc.ServerStream
 		if ended := stream.Context().Err(); err != nil && ended != nil {
 			return status.FromContextError(ended).Err()
 		}
-		if err != nil {
+		if errors.As(err, new(*checkpoint.DamagedError)) {
 			s.log.Warn("damaged checkpoint skipped", "path", e.Path, "err", err)
 			continue
+		}
+		if err != nil {
+			s.log.Error("serving a checkpoint", "err", err)
+			return status.Error(codes.Internal, "the checkpoint cannot be read: see the coordinator's log")
 		}
 		defer payload.Close()
 		return proto.SendBlocks(stream.Send, streamQuiet, proto.PiecesOf(payload))

@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -36,10 +38,10 @@ func (a asked) Send(*proto.Block) error {
 	return nil
 }
 
-// Checkpoints go to members of this job, to a few at a time, and a refusal names neither the job nor a path.
 // nothing is the image of a checkpoint that no test reads.
 func nothing(io.Writer) error { return nil }
 
+// Checkpoints go to members of this job, to a few at a time, and a refusal names neither the job nor a path.
 func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 	dir := t.TempDir()
 	store, err := checkpoint.Open(dir, checkpoint.Options{})
@@ -88,5 +90,31 @@ func TestCheckpointsAreFencedAndBounded(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// exhausted opens no file.
+type exhausted struct{ checkpoint.OS }
+
+func (exhausted) Open(name string) (io.ReadSeekCloser, error) {
+	return nil, &os.PathError{Op: "open", Path: name, Err: syscall.EMFILE}
+}
+
+// A member asks again for a checkpoint that this process cannot read now; it is not damaged.
+func TestACheckpointThatCannotBeReadIsThere(t *testing.T) {
+	store, err := checkpoint.Open(t.TempDir(), checkpoint.Options{FS: exhausted{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Save(t.Context(), &checkpoint.Manifest{Job: "mine", Step: 5}, []byte("state"),
+		nothing); err != nil {
+		t.Fatal(err)
+	}
+	s := &server{over: security.For(nil), store: store, log: slog.New(slog.DiscardHandler),
+		view:    func() cluster.View { return cluster.View{Job: &job.Job{UUID: "mine"}} },
+		streams: serving.NewRanges("checkpoints", maxStreams)}
+	err = s.Checkpoint(&proto.CheckpointRequest{Job: "mine", Step: 5}, asked{t: t})
+	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "open") {
+		t.Errorf("%v, want an error of this process that names no file", err)
 	}
 }

@@ -14,8 +14,9 @@ import (
 )
 
 // Load opens a model with the weights of a checkpoint, for a program that predicts. path is a checkpoint's file, or a
-// run directory, whose newest valid one is taken. Of config, Model, Inputs, Params and Spec are enough; Evaluate needs
-// Loss, Labels and Metrics too. What only training needs is not read. The model computes on XLA, where it is there.
+// run directory, whose newest valid one is taken; slog's default logger is given those that are newer and damaged. Of
+// config, Model, Inputs, Params and Spec are enough; Evaluate needs Loss, Labels and Metrics too. What only training
+// needs is not read. The model computes on XLA, where it is there.
 func Load(ctx context.Context, path string, config Config) (_ *Model, err error) {
 	function, err := config.signature()
 	switch {
@@ -24,7 +25,9 @@ func Load(ctx context.Context, path string, config Config) (_ *Model, err error)
 	case len(config.Inputs) == 0:
 		return nil, errNoInputs
 	}
-	if path, err = checkpoint.Find(ctx, path, nil); err != nil {
+	if path, err = checkpoint.Find(ctx, path, func(e *checkpoint.DamagedError) {
+		slog.Warn("damaged checkpoint skipped", "err", e)
+	}); err != nil {
 		return nil, err
 	}
 	c, err := checkpoint.Load(ctx, path)

@@ -1,6 +1,7 @@
 package gomlx
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,5 +104,32 @@ func TestLoadRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: %v, expected an error with %q", row.path, err, row.says)
 		}
+	}
+}
+
+// TestSkippedCheckpointsAreNoted: a run directory whose newest checkpoint is damaged means an older one, which Load and
+// Prepare say.
+func TestSkippedCheckpointsAreNoted(t *testing.T) {
+	c := network{}.config(nil, nil)
+	m, dir := open(t, evenweave.Setup{Backend: "go", MicroBatch: 8}, c), t.TempDir()
+	older := save(t, m, dir)
+	newer := filepath.Join(filepath.Dir(older), "step-00000009-term-0000000001.ckpt")
+	if err := os.WriteFile(newer, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tuning := Tuning{InitFrom: dir}
+	notes, err := tuning.Prepare(t.Context())
+	if err != nil || len(notes) != 2 || !strings.Contains(notes[0], newer) || tuning.InitFrom != older {
+		t.Errorf("starts from %s and notes %q, %v; want the damaged file", tuning.InitFrom, notes, err)
+	}
+	var log strings.Builder
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	loaded, err := Load(t.Context(), dir, c)
+	if err != nil || !strings.Contains(log.String(), newer) {
+		t.Fatalf("loaded with %v, logged %q; want the damaged file", err, log.String())
+	}
+	if err := loaded.Close(); err != nil {
+		t.Error(err)
 	}
 }

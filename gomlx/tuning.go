@@ -39,12 +39,14 @@ func (t *Tuning) Prepare(ctx context.Context) (notes []string, err error) {
 	if t.InitFrom == "" {
 		return nil, nil
 	}
-	from, err := learnedAt(ctx, t.InitFrom)
+	from, err := learnedAt(ctx, t.InitFrom, func(e *checkpoint.DamagedError) {
+		notes = append(notes, "skipped: "+e.Error())
+	})
 	if err != nil {
 		return nil, fmt.Errorf("--init-from: %w", err)
 	}
 	t.InitFrom, t.Init = from.path, from.hash
-	return []string{fmt.Sprintf("starting from the weights of %s (%s)", from.path, from.hash)}, nil
+	return append(notes, fmt.Sprintf("starting from the weights of %s (%s)", from.path, from.hash)), nil
 }
 
 // learned are the tensors of a checkpoint.
@@ -58,8 +60,8 @@ type value struct {
 	bytes []byte
 }
 
-// learnedAt reads what Tuning.InitFrom names.
-func learnedAt(ctx context.Context, path string) (*learned, error) {
+// learnedAt reads what Tuning.InitFrom names. It calls skipped for each damaged checkpoint that is newer.
+func learnedAt(ctx context.Context, path string, skipped func(*checkpoint.DamagedError)) (*learned, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -68,7 +70,7 @@ func learnedAt(ctx context.Context, path string) (*learned, error) {
 	if info.IsDir() && other != nil {
 		return learnedOfGoMLX(path)
 	}
-	if path, err = checkpoint.Find(ctx, path, nil); err != nil {
+	if path, err = checkpoint.Find(ctx, path, skipped); err != nil {
 		return nil, err
 	}
 	c, err := checkpoint.Load(ctx, path)
@@ -119,7 +121,9 @@ func learnedOfGoMLX(dir string) (*learned, error) {
 
 // start takes the model's own variables from what another run has learned.
 func (m *Model) start(from Tuning) error {
-	l, err := learnedAt(m.setup.Context, from.InitFrom)
+	l, err := learnedAt(m.setup.Context, from.InitFrom, func(e *checkpoint.DamagedError) {
+		m.setup.Log.Warn("damaged checkpoint skipped", "err", e)
+	})
 	if err != nil {
 		return fmt.Errorf("init-from: %w", err)
 	}
