@@ -61,7 +61,7 @@ func (s *Store) settle(valid ...Entry) error {
 	if all {
 		return nil
 	}
-	if err := s.fs.SyncDir(s.dir); err != nil {
+	if err := s.syncDir(s.dir); err != nil {
 		return err
 	}
 	for _, e := range valid {

@@ -131,7 +131,7 @@ func (s *Store) save(ctx context.Context, path string, m *Manifest, head []byte,
 		_ = s.fs.Remove(temp) // may not have been created; what stays is swept by a later Save
 		return err
 	}
-	err = s.fs.SyncDir(s.dir)
+	err = s.syncDir(s.dir)
 	if err == nil {
 		s.settled(path)
 	}
@@ -156,7 +156,7 @@ func (s *Store) makeDir(dir string) error {
 	parent := filepath.Dir(dir)
 	_, err := s.fs.List(dir)
 	if err == nil {
-		if err = s.fs.SyncDir(parent); errors.Is(err, fs.ErrPermission) {
+		if err = s.syncDir(parent); errors.Is(err, fs.ErrPermission) {
 			return nil
 		}
 		return err
@@ -170,7 +170,17 @@ func (s *Store) makeDir(dir string) error {
 	if err := s.fs.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return s.fs.SyncDir(parent)
+	return s.syncDir(parent)
+}
+
+// syncDir makes the names in dir durable, or says what that takes: without it no checkpoint is.
+func (s *Store) syncDir(dir string) error {
+	err := s.fs.SyncDir(dir)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("%w: the file system of %s cannot sync a directory, and a loss of power could take back "+
+			"what is saved there; choose a directory on one that can, such as ext4, XFS or NFS", err, dir)
+	}
+	return err
 }
 
 // sweep removes files that leaders of terms up to this one have not finished, because they crashed. A leader of a

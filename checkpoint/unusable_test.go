@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -66,6 +67,32 @@ func TestWhatCannotBeReadMayBeWhole(t *testing.T) {
 				continue
 			}
 			mustSave(t, writer, 1, 1) // which was pruned
+		}
+	}
+}
+
+// unsynced fails to sync directories.
+type unsynced struct {
+	OS
+	err error
+}
+
+func (u unsynced) SyncDir(dir string) error { return &os.PathError{Op: "sync", Path: dir, Err: u.err} }
+
+// TestAFileSystemThatSyncsNoDirectory holds no durable checkpoint: the error says so, and what to do. Nothing else that
+// a sync gives is explained by that.
+func TestAFileSystemThatSyncsNoDirectory(t *testing.T) {
+	for _, err := range []error{syscall.EINVAL, syscall.ENOTSUP, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EIO} {
+		here := t.TempDir()
+		_, got := save(open(t, here, Options{FS: unsynced{err: err}}), 1, 1)
+		explained := err != error(syscall.EIO)
+		if !errors.Is(got, err) || strings.Contains(got.Error(), "choose a directory on one that can") != explained {
+			t.Errorf("%v: saving gives %v", err, got)
+		}
+		mustSave(t, open(t, here, Options{}), 1, 1) // as an older build has
+		_, got = open(t, here, Options{FS: unsynced{err: err}}).Durable(t.Context())
+		if !errors.Is(got, err) || strings.Contains(got.Error(), here+" cannot sync a directory") != explained {
+			t.Errorf("%v: what is found is durable, or not: %v", err, got)
 		}
 	}
 }
