@@ -40,8 +40,8 @@ func PiecesOf(r io.Reader) Pieces {
 	}
 }
 
-// SendBlocks sends pieces in blocks. It gives up a reader that takes no block for `quiet`. The handler
-// must then return at once: that ends the blocked send.
+// SendBlocks sends pieces in blocks; an empty one is a sign of life. It gives up a reader that takes no block for
+// `quiet`. The handler must then return at once: that ends the blocked send.
 func SendBlocks(send func(*Block) error, quiet time.Duration, pieces Pieces) error {
 	return SendWatched(send, quiet, nil, func(send func(*Block) error) error { return eachBlock(pieces, send) })
 }
@@ -87,7 +87,7 @@ func eachBlock(pieces Pieces, send func(*Block) error) error {
 		if err != nil {
 			return err
 		}
-		for len(p) > 0 {
+		for more := true; more; more = len(p) > 0 {
 			n := min(len(p), blockBytes)
 			if err := send(&Block{Data: p[:n]}); err != nil {
 				return err
@@ -98,7 +98,7 @@ func eachBlock(pieces Pieces, send func(*Block) error) error {
 	return nil
 }
 
-// BlockReader turns a stream of blocks into a reader.
+// BlockReader turns a stream of blocks into a reader. A sign of life is a read of no bytes.
 func BlockReader(stream grpc.ClientStream) io.Reader { return &blockReader{stream: stream} }
 
 type blockReader struct {
@@ -108,7 +108,7 @@ type blockReader struct {
 }
 
 func (r *blockReader) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
+	if len(r.rest) == 0 {
 		if len(p) >= blockBytes {
 			return r.into(p)
 		}

@@ -79,7 +79,11 @@ type holds struct {
 }
 
 func (s holds) State(r *StateRequest, stream grpc.ServerStreamingServer[Block]) error {
-	return SendBlocks(stream.Send, time.Minute, PiecesOf(bytes.NewReader(s.encoding[r.Offset:])))
+	return SendBlocks(stream.Send, time.Minute, func(yield func([]byte, error) bool) {
+		if yield(nil, nil) { // a sign of life
+			PiecesOf(bytes.NewReader(s.encoding[r.Offset:]))(yield)
+		}
+	})
 }
 
 // A state of any size arrives as it is, and a receiver that reads block by block needs a block of memory, not a state.
@@ -106,7 +110,11 @@ func TestBlocksOverGRPC(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := io.ReadAll(BlockReader(stream))
+			r := BlockReader(stream)
+			if n, err := r.Read(make([]byte, 10)); n != 0 || err != nil {
+				t.Errorf("a sign of life is read as %d bytes, %v", n, err)
+			}
+			got, err := io.ReadAll(r)
 			if err != nil || !slices.Equal(got, all[offset:]) {
 				t.Errorf("from %d on: %d bytes, expected %d: %v", offset, len(got), len(all)-offset, err)
 			}

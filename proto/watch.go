@@ -69,6 +69,14 @@ func (w *Watch) Wait(waiting bool) {
 	w.waiting, w.silent = waiting, 0
 }
 
+// Sign says that the other process is at work on the next part: the wait for it so far does not count.
+func (w *Watch) Sign() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waited -= w.silent
+	w.silent = 0
+}
+
 // Arrived says that a part has come.
 func (w *Watch) Arrived() {
 	w.mu.Lock()

@@ -59,9 +59,9 @@ type Wanted struct {
 // fetching is a fetch in progress.
 type fetching struct {
 	step      int64
-	restoring bool   // a checkpoint, which all members load
-	from      string // id of the member that is blamed for it; "": the coordinator
-	blocks    atomic.Int64
+	restoring bool         // a checkpoint, which all members load
+	from      string       // id of the member that is blamed for it; "": the coordinator
+	arrivals  atomic.Int64 // of blocks and signs of life
 	cancel    context.CancelFunc
 	done      chan struct{}
 	state     *state.State
@@ -128,9 +128,10 @@ func (g *generation) startFetching(ctx context.Context, c policy.Choice) {
 		g.catching, g.caught = nil, 1+up.parts.Load()
 	}
 	w := Wanted{Job: g.world.Job, Step: c.Step, Quiet: g.deadlines().Fetch, Resume: r.partial.Load(),
+		Quick: len(c.Holders) > 0, // obtain compares the fingerprint
 		Began: func(a *transfer.Assembly) { r.partial.Store(a) }, Keys: map[string][]string{}}
 	f := &fetching{step: c.Step, restoring: len(c.Holders) == 0, done: make(chan struct{})}
-	w.Arrived = func(blocks int) { f.blocks.Store(int64(blocks)) }
+	w.Arrived = func(int) { f.arrivals.Add(1) }
 	from := func(rank int) {
 		p := g.world.Peers[rank]
 		w.Peers, w.Keys[p.Address] = append(w.Peers, p.Address), g.world.Keys[p.ID]

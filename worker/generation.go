@@ -232,8 +232,8 @@ func (g *generation) known() ([]int64, error) {
 		mine[4] = 1 + up.parts.Load()
 	}
 	if f := g.fetching; f != nil {
-		mine[4] = 1 + g.caught + f.blocks.Load() // never less than before in this opening
-		if f.restoring {                         // its state will be replaced, whatever the others have done already
+		mine[4] = 1 + g.caught + f.arrivals.Load() // never less than before in this opening
+		if f.restoring {                           // its state will be replaced, whatever the others have done already
 			return slots, nil
 		}
 	}

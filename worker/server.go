@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -124,16 +125,12 @@ func (s *server) State(r *proto.StateRequest, stream grpc.ServerStreamingServer[
 		return err
 	}
 	defer end()
-	pieces, err := s.pieces(stream.Context(), r)
-	if err != nil {
-		return status.Error(codes.NotFound, err.Error())
-	}
 	send := func(b *proto.Block) error {
 		err := stream.Send(b)
 		s.replica.updates.copying(r.Step)
 		return err
 	}
-	return proto.SendBlocks(send, stateQuiet, pieces)
+	return proto.SendBlocks(send, stateQuiet, s.pieces(stream.Context(), r))
 }
 
 func (s *server) Updates(r *proto.UpdatesRequest, stream grpc.ServerStreamingServer[proto.Update]) error {
@@ -146,21 +143,46 @@ func (s *server) Updates(r *proto.UpdatesRequest, stream grpc.ServerStreamingSer
 	})
 }
 
-// pieces are the part of a state that is asked for: of one that this member holds, or is fetching.
-func (s *server) pieces(ctx context.Context, r *proto.StateRequest) (proto.Pieces, error) {
+// pieces are the part of a state that is asked for: of one that this member holds, or is fetching. An empty piece is a
+// sign of life, while the state is copied.
+func (s *server) pieces(ctx context.Context, r *proto.StateRequest) proto.Pieces {
 	end := int64(math.MaxInt64)
 	if r.Length > 0 && r.Length < end-r.Offset {
 		end = r.Offset + r.Length
 	}
-	if part := s.replica.partial.Load(); part != nil && part.Step == r.Step {
-		return part.Pieces(ctx, r.Offset, end), nil
-	}
-	held, done, err := s.replica.lend(ctx, r.Step, r.Quick)
-	if err != nil {
-		return nil, err
+	if part := s.replica.partial.Load(); part != nil && part.Step == r.Step && (r.Quick || !part.Quick()) {
+		return part.Pieces(ctx, r.Offset, end)
 	}
 	return func(yield func([]byte, error) bool) {
+		held, done, err := s.replica.lend(r.Step, r.Quick, func(ready <-chan struct{}) error {
+			return alive(ctx, ready, yield)
+		})
+		if errors.Is(err, errUnread) {
+			return
+		}
+		if err != nil {
+			yield(nil, status.Error(codes.NotFound, err.Error()))
+			return
+		}
 		defer done()
 		held.Pieces(r.Offset, end)(yield)
-	}, nil
+	}
+}
+
+var errUnread = errors.New("the reader is gone")
+
+// alive waits until a copy is ready, and gives signs of life meanwhile.
+func alive(ctx context.Context, ready <-chan struct{}, yield func([]byte, error) bool) error {
+	for {
+		select {
+		case <-ready:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(signOfLife):
+			if !yield(nil, nil) {
+				return errUnread
+			}
+		}
+	}
 }

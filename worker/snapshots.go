@@ -114,13 +114,14 @@ func (r *replica) reuse(s *snapshot) {
 	})
 }
 
-// end frees the memory that is kept, and keeps no more.
+// end frees the memory that is kept, and keeps no more. It waits for the copies for peers, which end.
 func (r *replica) end() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.images, r.ended = nil, true; r.unused != nil {
 		r.unused.Stop()
 	}
+	r.mu.Unlock()
+	r.copies.Wait()
 }
 
 // image takes memory that is kept; nil: there is none.
@@ -201,11 +202,12 @@ func (r *replica) unsealed() *snapshot {
 	return nil
 }
 
-// dueAt is the snapshot of a step, if it is verified, until the reader calls end; nil: there is none.
-func (r *replica) dueAt(step int64) (held *state.Sealed, end func()) {
+// dueAt is the snapshot of a step, if it is verified, until the reader calls end; nil: there is none. One that is not
+// hashed yet is hashed first, or else there is none.
+func (r *replica) dueAt(step int64, hash bool) (held *state.Sealed, end func()) {
 	r.mu.Lock()
 	s := r.snapshots[step]
-	if s == nil || !s.verified {
+	if s == nil || !s.verified || s.sealed == nil && !hash {
 		r.mu.Unlock()
 		return nil, nil
 	}

@@ -141,7 +141,7 @@ func TestCopiesAreMadeInLentMemory(t *testing.T) {
 		runtime.GC() // which leaves the memory alone
 		keep(r)
 		r.verify(r.expected, 1)
-		held, end, err := r.lend(t.Context(), r.step, false)
+		held, end, err := r.lend(r.step, false, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,8 +61,8 @@ type replica struct {
 	unchanged sync.RWMutex // held for reading while the live state is copied in the background: it must not change then
 	updates   *updateLog
 
-	copying sync.Mutex // one copy for peers at a time
-	shared  atomic.Pointer[sharedCopy]
+	shared *stateCopy     // the live state for all peers that ask for it; nil: none has since it changed
+	copies sync.WaitGroup // for peers, in the making
 
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
@@ -73,12 +74,6 @@ type replica struct {
 	durable   int64       // the newest step that the coordinator has reported as durable
 
 	acknowledged chan struct{} // closed, and replaced, at each acknowledgement
-}
-
-// sharedCopy is the live state for all peers that ask for it, while it has not changed.
-type sharedCopy struct {
-	state   *state.Sealed
-	changes int64
 }
 
 // copyChunk is how many bytes are copied for peers at a time: the longest wait of an update.
@@ -248,82 +243,105 @@ func (r *replica) durableStep() int64 {
 // moved records that the live state changes. r.mu is held.
 func (r *replica) moved() {
 	r.changes++
-	r.shared.Store(nil)
+	r.shared = nil
 }
 
 // at returns the state of a step, which the caller must not change: the due snapshot if verified, otherwise a copy of
 // the live state that all readers share. The caller may keep it.
 func (r *replica) at(ctx context.Context, step int64) (*state.Sealed, error) {
-	held, _, err := r.lend(ctx, step, false)
+	held, _, err := r.lend(step, false, func(ready <-chan struct{}) error {
+		select {
+		case <-ready:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
 	return held, err
 }
 
 // lend is at for a caller that calls end, once, and does not use the state after that. quick: it may be sealed quickly.
-func (r *replica) lend(ctx context.Context, step int64, quick bool) (held *state.Sealed, end func(), err error) {
-	if due, end := r.dueAt(step); due != nil {
+// wait waits until a copy is there, or returns why the caller waits no longer.
+func (r *replica) lend(step int64, quick bool, wait func(ready <-chan struct{}) error) (held *state.Sealed, end func(),
+	err error) {
+	if due, end := r.dueAt(step, !quick); due != nil {
 		return due, end, nil
 	}
 	if c := r.updates.at(step); c != nil {
-		if quick {
-			return c.state, func() {}, nil
+		if err := wait(c.taken); err != nil {
+			return nil, nil, err
 		}
-		if whole := c.sealed(); whole != nil {
-			return whole, func() {}, nil
+		if held := c.sealedFor(quick); held != nil {
+			return held, func() {}, nil
 		}
 	}
-	held, err = r.copy(ctx, step)
-	return held, func() {}, err
+	c, err := r.copy(step)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := wait(c.taken); err != nil {
+		return nil, nil, err
+	}
+	if held = c.sealedFor(quick); held == nil {
+		return nil, nil, cmp.Or(c.err, fmt.Errorf("the copy of the state of step %d is another state: memory has "+
+			"changed by itself", step))
+	}
+	return held, func() {}, nil
 }
 
-// copy returns a copy of the live state, if it is of that step.
-func (r *replica) copy(ctx context.Context, step int64) (*state.Sealed, error) {
-	r.copying.Lock()
-	defer r.copying.Unlock()
-	held, ledger, changes, err := r.held(step)
-	if held != nil || err != nil {
-		return held, err
+// copy returns the copy of the live state, if it is of that step. The first caller begins it. It outlives its callers,
+// so that one that asks again need not wait from the start; it ends without a state when the live one changes.
+func (r *replica) copy(step int64) (*stateCopy, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.known && r.step == step && r.ended:
+		return nil, fmt.Errorf("state of step %d is not given any more: this member ends", step)
+	case r.known && r.step == step && r.shared != nil:
+		return r.shared, nil
+	case r.known && r.step == step:
+		c, changes := &stateCopy{step: step, fingerprint: r.expected, taken: make(chan struct{})}, r.changes
+		s := &state.State{Step: step, Ledger: r.ledger.Clone(), Layout: r.layout}
+		r.shared = c
+		r.copies.Go(func() { r.copyGently(c, s, changes) })
+		return c, nil
 	}
-	s := &state.State{Step: step, Ledger: ledger, Layout: r.layout, Image: make([]byte, r.layout.Size)}
+	held := "no state"
+	if r.known {
+		held = fmt.Sprintf("step %d", r.step)
+	}
+	return nil, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots", step, held,
+		len(r.order))
+}
+
+// copyGently fills a copy for peers: the state may change between any two chunks, and ends it.
+func (r *replica) copyGently(c *stateCopy, s *state.State, changes int64) {
+	defer close(c.taken)
+	s.Image = make([]byte, r.layout.Size)
 	for at := int64(0); at < r.layout.Size; at += copyChunk {
-		if err := context.Cause(ctx); err != nil {
-			return nil, err
-		}
-		if err := r.copyMore(s, at, changes); err != nil {
-			return nil, err
+		if c.err = r.copyMore(s, at, changes); c.err != nil {
+			r.mu.Lock()
+			if r.shared == c { // the next caller begins another one
+				r.shared = nil
+			}
+			r.mu.Unlock()
+			return
 		}
 	}
-	held = state.Seal(s)
-	r.shared.Store(&sharedCopy{held, changes})
-	return held, nil
+	c.seal(s)
 }
 
 // copyMore copies a chunk of the live state, which must not have changed since the first.
 func (r *replica) copyMore(s *state.State, at, changes int64) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if r.changes != changes {
+	switch {
+	case r.changes != changes:
 		return fmt.Errorf("state of step %d is not here any more: this member has gone on to step %d", s.Step, r.step)
+	case r.ended:
+		return fmt.Errorf("state of step %d is not given any more: this member ends", s.Step)
 	}
 	return r.layout.ReadImage(r.live, at, s.Image[at:min(at+copyChunk, r.layout.Size)])
-}
-
-// held returns a copy of the state of a step that exists already; otherwise nil, and the live state's ledger and number
-// of changes.
-func (r *replica) held(step int64) (*state.Sealed, *schedule.Ledger, int64, error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if r.known && r.step == step {
-		if c := r.shared.Load(); c != nil && c.changes == r.changes {
-			return c.state, nil, 0, nil
-		}
-		return nil, r.ledger.Clone(), r.changes, nil
-	}
-	held := "no state"
-	if r.known {
-		held = fmt.Sprintf("step %d", r.step)
-	}
-	return nil, nil, 0, fmt.Errorf("state of step %d is not here: this member holds %s and %d due snapshots",
-		step, held, len(r.order))
 }
 
 // progress returns the committed steps (-1: no state) and the ledger of the open epoch.

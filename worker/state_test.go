@@ -2,12 +2,17 @@ package worker
 
 import (
 	"bytes"
+	"context"
 	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"evenweave"
 	"evenweave/internal/example"
+	"evenweave/internal/serving"
 	"evenweave/internal/state"
+	"evenweave/proto"
 )
 
 // watched is a model of several chunks that counts the reads of its state.
@@ -102,6 +107,70 @@ func TestUpdateWaitsForNoCopy(t *testing.T) {
 		t.Errorf("update: %v", err)
 	}
 }
+
+// TestACopyOutlivesItsCaller: a caller of a large state gets signs of life while it is copied. One that gives up and
+// asks again gets the copy that is in the making, and not another one.
+func TestACopyOutlivesItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, m := live(t)
+		s := &server{replica: r, job: "j", streams: serving.NewRanges("states", maxStates)}
+		gate := make(chan struct{})
+		m.reads, m.read = 0, func(int) { <-gate }
+		first := &signed{blocks: blocks{take: make(chan struct{})}}
+		close(first.take)
+		var giveUp context.CancelFunc
+		first.ctx, giveUp = context.WithTimeout(t.Context(), 15*time.Second) // virtual
+		defer giveUp()
+		ask := &proto.StateRequest{Job: s.job, Step: 21, Quick: true}
+		if err := s.State(ask, first); err == nil || first.signs < 10 || first.bytes > 0 {
+			t.Errorf("%d signs of life, %d bytes, %v", first.signs, first.bytes, err)
+		}
+		close(gate)
+		again := &signed{blocks: blocks{ctx: t.Context(), take: first.take}}
+		if err := s.State(ask, again); err != nil || int64(again.bytes) <= r.layout.Size {
+			t.Errorf("asked again: %d bytes, %v", again.bytes, err)
+		}
+		if m.reads > 4 {
+			t.Errorf("a state of 4 chunks was copied by %d reads", m.reads)
+		}
+	})
+}
+
+// TestACopyForPeersEndsWithItsMember.
+func TestACopyForPeersEndsWithItsMember(t *testing.T) {
+	r, m := live(t)
+	m.reads = 0
+	m.read = func(int) {
+		m.read = nil
+		go r.end()
+		for r.mu.TryRLock() { // until it waits for this chunk
+			r.mu.RUnlock()
+			runtime.Gosched()
+		}
+	}
+	if _, err := r.at(t.Context(), 21); err == nil || m.reads > 1 {
+		t.Errorf("a copy for a peer went on for %d chunks, %v", m.reads, err)
+	}
+	if _, err := r.at(t.Context(), 21); err == nil {
+		t.Error("a member that has ended begins a copy")
+	}
+}
+
+// signed counts signs of life.
+type signed struct {
+	blocks
+	signs int
+}
+
+func (s *signed) Send(b *proto.Block) error {
+	if len(b.Data) == 0 {
+		s.signs++
+	}
+	return s.blocks.Send(b)
+}
+
+// soon is for copies that are about to be there.
+func soon(ready <-chan struct{}) error { <-ready; return nil }
 
 // TestDueSnapshotsAreBounded: due states that no coordinator saves take a bounded number of bytes, and the newest stay.
 func TestDueSnapshotsAreBounded(t *testing.T) {

@@ -38,15 +38,34 @@ type updateLog struct {
 	changed          chan struct{}
 }
 
-// stateCopy is a state for spares. taken is closed when it is there.
+// stateCopy is a state for spares, or for peers that fetch it. taken is closed when it is there.
 type stateCopy struct {
 	step        int64
 	fingerprint state.Fingerprint
 	image       []byte
 	taken       chan struct{}
-	state       *state.Sealed        // quickly
+	state       *state.Sealed        // quickly; nil: err says why there is none
 	sealed      func() *state.Sealed // the same for others, hashed when it is first called; nil: memory has changed
 	err         error
+}
+
+// seal makes a copy that is whole readable.
+func (c *stateCopy) seal(s *state.State) {
+	c.state = state.SealQuickly(s)
+	c.sealed = sync.OnceValue(func() *state.Sealed {
+		if s.Fingerprint() != c.fingerprint {
+			return nil
+		}
+		return state.Seal(s)
+	})
+}
+
+// sealedFor is the state of a copy that is taken; nil: there is none.
+func (c *stateCopy) sealedFor(quick bool) *state.Sealed {
+	if quick || c.state == nil {
+		return c.state
+	}
+	return c.sealed()
 }
 
 // update is a step, as another member can repeat it.
@@ -159,18 +178,14 @@ func (l *updateLog) begin(step int64, f state.Fingerprint) (c *stateCopy) {
 	return c
 }
 
-// at returns the copy, if it is of that step, once it is there.
+// at returns the copy, if it is of that step.
 func (l *updateLog) at(step int64) *stateCopy {
 	l.mu.Lock()
-	c := l.copied
-	l.mu.Unlock()
-	if c == nil || c.step != step {
-		return nil
+	defer l.mu.Unlock()
+	if c := l.copied; c != nil && c.step == step {
+		return c
 	}
-	if <-c.taken; c.err != nil {
-		return nil
-	}
-	return c
+	return nil
 }
 
 // copying records that a part of a state has been sent.
@@ -227,12 +242,6 @@ func (g *generation) shared(u *update) {
 			copied.err = fmt.Errorf("copying the state of step %d: %w", s.Step, err)
 			return
 		}
-		copied.state = state.SealQuickly(s)
-		copied.sealed = sync.OnceValue(func() *state.Sealed {
-			if s.Fingerprint() != copied.fingerprint {
-				return nil
-			}
-			return state.Seal(s)
-		})
+		copied.seal(s)
 	})
 }

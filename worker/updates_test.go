@@ -237,7 +237,7 @@ func TestASparesCopyServesOthers(t *testing.T) {
 			log.mu.Unlock()
 		}
 		<-copied.taken
-		quick, _, err := a.replica.lend(t.Context(), copied.step, true)
+		quick, _, err := a.replica.lend(copied.step, true, soon)
 		if want := state.SealQuickly(copied.state.State).SHA256; err != nil || quick.SHA256 != want {
 			t.Errorf("quick: %x, %v, want %x", quick.SHA256, err, want)
 		}

@@ -72,6 +72,9 @@ func readHeadOf(newest uint64, r io.Reader, layout *Layout, samples int, sum *[s
 	return h, err
 }
 
+// Quick reports whether the blocks are hashed by XXH3: only ReadQuickHead takes the head then.
+func (h *Head) Quick() bool { return field(h.Bytes, 1) == quick }
+
 // Blocks is how many blocks the image has.
 func (h *Head) Blocks() int { return int(blocks(h.Layout.Size)) }
 

@@ -25,7 +25,8 @@ const (
 	requestBlocks = 16 // that a source is asked for at a time
 	repeatBlocks  = 2  // likewise, if another source was asked for them and has not sent them yet
 	retryPause    = 50 * time.Millisecond
-	reserveAfter  = 3 // the reserve is asked after a third of Quiet without a block
+	reserveAfter  = 3                // the reserve is asked after a third of Quiet without a block
+	signsCount    = 10 * time.Minute // for so long a source's signs of life count as progress: it copies its state
 )
 
 // Download fetches a state in memory. Its deadlines are of progress: how long no block may arrive, and how many must.
@@ -34,7 +35,7 @@ type Download struct {
 	Samples int                // that it was trained on
 	Step    int64              // that it must be of
 	Sum     *[sha256.Size]byte // that it must have; nil: any
-	Quick   bool               // hashes by XXH3 will do: the caller compares the fingerprint; no Sum then, one source
+	Quick   bool               // hashes by XXH3 will do: the caller compares the fingerprint; no Sum then
 	Head    []Source           // give the head; empty: Sources do
 	Sources []Source           // all are asked at once
 	Reserve []Source           // asked when the others have sent nothing for a while
@@ -44,18 +45,18 @@ type Download struct {
 	Image   []byte           // memory for the state, which is Run's from then on; nil: it allocates it
 	Resume  *Assembly        // an earlier attempt, whose blocks are kept if it is the same state; may be nil
 	Began   func(*Assembly)  // called when the head is there; may be nil
-	Arrived func(blocks int) // called when blocks have arrived: how many there are; may be nil
+	Arrived func(blocks int) // called when blocks, or a sign of life, have arrived: how many there are; may be nil
 	Gone    func(error) bool // whether an error says that a source lacks the state: it is not asked again; may be nil
 }
 
 // Run fetches the state. The error of a download without progress wraps that of the last try.
 func (d Download) Run(ctx context.Context) (*state.Sealed, error) {
-	r := &run{Download: d, claims: map[int]int{}}
+	r := &run{Download: d, claims: map[int]int{}, began: time.Now()}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.watch, r.complete = proto.NewWatch(ctx, cancel, d.Quiet, d.Pace), func() { cancel(nil) }
 	r.watch.Wait(true)
-	if err := r.begin(ctx); err != nil {
+	if err := r.begin(ctx); err != nil || r.assembly == nil {
 		return nil, r.explain(ctx, err)
 	}
 	var asking sync.WaitGroup
@@ -82,6 +83,7 @@ type run struct {
 	assembly *Assembly
 	watch    *proto.Watch
 	complete func() // ends what is still asked of sources
+	began    time.Time
 
 	mu     sync.Mutex
 	claims map[int]int // by block: how many sources were asked for it and have not failed
@@ -135,7 +137,33 @@ func (r *run) head(ctx context.Context, from Source) (*state.Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.readHead(b)
+	return r.readHead(signs{b, r})
+}
+
+// signs reads from a source, and counts its signs of life, which are reads of no bytes, as progress.
+type signs struct {
+	io.Reader
+	r *run
+}
+
+func (s signs) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if n == 0 && err == nil && time.Since(s.r.began) < signsCount {
+		s.r.watch.Sign()
+		s.r.progress()
+	}
+	return n, err
+}
+
+func (r *run) progress() {
+	if r.Arrived == nil {
+		return
+	}
+	blocks := 0
+	if a := r.assembly; a != nil {
+		blocks = a.Blocks() - a.Missing()
+	}
+	r.Arrived(blocks)
 }
 
 func (d Download) readHead(b io.Reader) (*state.Head, error) {
@@ -227,14 +255,13 @@ func (r *run) receive(ctx context.Context, from Source, first, n int, buffer []b
 	a := r.assembly
 	lo, _ := a.Range(first)
 	_, hi := a.Range(first + n - 1)
-	b, err := from(ctx, int64(len(a.Bytes))+lo, hi-lo)
+	source, err := from(ctx, int64(len(a.Bytes))+lo, hi-lo)
+	b := signs{source, r}
 	for i := first; err == nil && i < first+n; i++ {
 		at, end := a.Range(i)
 		if err = a.ReadBlock(b, i, buffer[:end-at]); err == nil && a.put(i, buffer) {
 			r.watch.Arrived()
-			if r.Arrived != nil {
-				r.Arrived(a.Blocks() - a.Missing())
-			}
+			r.progress()
 		}
 	}
 	if err != nil && a.Missing() == 0 { // another source has sent the rest

@@ -87,6 +87,39 @@ func (r reader) Read(p []byte) (int, error) { return r(p) }
 
 var errDead = errors.New("connection lost")
 
+// A source that copies its state first may take long: its signs of life count as progress, for a while.
+func TestSignsOfLifeAreProgress(t *testing.T) {
+	s := sealed(t)
+	for _, copying := range []time.Duration{10 * quiet, signsCount + 2*quiet} {
+		synctest.Test(t, func(t *testing.T) {
+			begun, signs, d := time.Now(), 0, of(s)
+			d.Arrived = func(blocks int) {
+				if blocks == 0 {
+					signs++
+				}
+			}
+			whole := holder(s, nil)
+			d.Sources = []Source{func(ctx context.Context, offset, length int64) (io.Reader, error) {
+				source, err := whole(ctx, offset, length)
+				return reader(func(p []byte) (int, error) {
+					if time.Since(begun) < copying && ctx.Err() == nil {
+						time.Sleep(time.Second) // virtual
+						return 0, nil
+					}
+					return source.Read(p)
+				}), err
+			}}
+			got, err := d.Run(t.Context())
+			switch took := time.Since(begun); {
+			case copying < signsCount && (err != nil || !bytes.Equal(got.Image, s.Image) || signs < 30):
+				t.Errorf("copied for %v: %d signs of life, %v", copying, signs, err)
+			case copying > signsCount && (err == nil || took > signsCount+2*quiet):
+				t.Errorf("a source that only gives signs of life is given up after %v, %v", took, err)
+			}
+		})
+	}
+}
+
 // A state arrives whole although a holder dies half way, one damages a block, one sends nothing more, and one's block
 // is slow; what arrived before another attempt is not fetched again.
 func TestWhateverHoldersDo(t *testing.T) {
