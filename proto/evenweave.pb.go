@@ -771,8 +771,9 @@ func (x *StateRequest) GetQuick() bool {
 }
 
 type Block struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: a sign of life.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -879,7 +880,9 @@ type Update struct {
 	// Dataset indices of the samples, plus 1; 0 for padding.
 	Samples []uint32 `protobuf:"varint,9,rep,packed,name=samples,proto3" json:"samples,omitempty"`
 	// The exponents of the sum, its words and its bounds, one after the other: int64, the low byte first.
-	Words         []byte `protobuf:"bytes,10,opt,name=words,proto3" json:"words,omitempty"`
+	Words []byte `protobuf:"bytes,10,opt,name=words,proto3" json:"words,omitempty"`
+	// The median of the sender's last steps; 0: it says none. Its deadlines go by it, and those of a member that joins.
+	StepNanos     int64 `protobuf:"varint,11,opt,name=step_nanos,json=stepNanos,proto3" json:"step_nanos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +985,13 @@ func (x *Update) GetWords() []byte {
 		return x.Words
 	}
 	return nil
+}
+
+func (x *Update) GetStepNanos() int64 {
+	if x != nil {
+		return x.StepNanos
+	}
+	return 0
 }
 
 type AcknowledgeRequest struct {
@@ -1401,7 +1411,7 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x05Block\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\"\n" +
 	"\x0eUpdatesRequest\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\tR\x03job\"\xf8\x01\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"\x97\x02\n" +
 	"\x06Update\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x03R\x04step\x12\x12\n" +
 	"\x04high\x18\x02 \x01(\x03R\x04high\x12\x10\n" +
@@ -1415,7 +1425,9 @@ const file_proto_evenweave_proto_rawDesc = "" +
 	"\x06weight\x18\b \x01(\x03R\x06weight\x12\x18\n" +
 	"\asamples\x18\t \x03(\rR\asamples\x12\x14\n" +
 	"\x05words\x18\n" +
-	" \x01(\fR\x05words\":\n" +
+	" \x01(\fR\x05words\x12\x1d\n" +
+	"\n" +
+	"step_nanos\x18\v \x01(\x03R\tstepNanos\":\n" +
 	"\x12AcknowledgeRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\"\x12\n" +

@@ -31,21 +31,22 @@ const (
 // catchUp fetches a state for a spare, and the steps since, from a member of the world, which trains on meanwhile. The
 // loop, to which the replica belongs, takes what arrives.
 type catchUp struct {
-	from     job.Peer
-	keys     []string      // that it has registered
-	pace     time.Duration // of its state's blocks; 0: any, for there is no other member to turn to, or no more try
-	total    int64         // steps of the job
-	watchdog *time.Timer   // set before the other member is asked
-	arrivals chan arrival  // closed at the end; err says why
-	seen     atomic.Pointer[position]
-	turned   chan struct{} // signals that the other member leaves its generation
-	ahead    *ahead        // memory; the fetch takes it
-	memory   chan []int64  // for the words of one update: the loop gives it back
-	parts    atomic.Int64  // that have arrived
-	owed     int64         // the step of which it is not known yet what it has led to; 0: none
-	early    *proto.Update // that, if it came among the step's words
-	cancel   context.CancelFunc
-	err      error
+	from      job.Peer
+	keys      []string      // that it has registered
+	pace      time.Duration // of its state's blocks; 0: any, for there is no other member to turn to, or no more try
+	total     int64         // steps of the job
+	watchdog  *time.Timer   // set before the other member is asked
+	arrivals  chan arrival  // closed at the end; err says why
+	seen      atomic.Pointer[position]
+	stepNanos atomic.Int64  // the median of the other member's steps; 0: not known
+	turned    chan struct{} // signals that the other member leaves its generation
+	ahead     *ahead        // memory; the fetch takes it
+	memory    chan []int64  // for the words of one update: the loop gives it back
+	parts     atomic.Int64  // that have arrived
+	owed      int64         // the step of which it is not known yet what it has led to; 0: none
+	early     *proto.Update // that, if it came among the step's words
+	cancel    context.CancelFunc
+	err       error
 
 	// The loop's:
 	ready  bool      // this member has the state of the other one's step
@@ -115,6 +116,9 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		u, err := next()
 		if err != nil && context.Cause(ctx) != nil {
 			return nil, context.Cause(ctx)
+		}
+		if err == nil && u.StepNanos > 0 {
+			c.stepNanos.Store(u.StepNanos)
 		}
 		if err == nil && u.Generation > 0 {
 			p := position{generation: u.Generation}

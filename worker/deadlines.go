@@ -14,6 +14,8 @@ const seenSteps = 33
 // stepTimes turns recent step times into deadlines. The loop owns it.
 type stepTimes struct {
 	seen []time.Duration
+	said time.Duration // the median of a member that this one has caught up with; 0: none
+	size int64         // bytes of a state
 }
 
 func (p *stepTimes) saw(step time.Duration) {
@@ -23,13 +25,21 @@ func (p *stepTimes) saw(step time.Duration) {
 	}
 }
 
-// deadlines returns the deadlines of a world with this backoff.
-func (p *stepTimes) deadlines(backoff int) policy.Deadlines {
-	median := time.Duration(0)
-	if n := len(p.seen); n > 0 {
-		median = slices.Sorted(slices.Values(p.seen))[n/2]
+// median is that of the steps seen; 0: none was.
+func (p *stepTimes) median() time.Duration {
+	if len(p.seen) == 0 {
+		return 0
 	}
-	return policy.NewDeadlines(median, len(p.seen), backoff)
+	return slices.Sorted(slices.Values(p.seen))[len(p.seen)/2]
+}
+
+// deadlines returns the deadlines of a world with this backoff. Until this member has seen enough steps, they go by
+// what another one has said.
+func (p *stepTimes) deadlines(backoff int) policy.Deadlines {
+	if p.said > 0 && len(p.seen) < policy.EnoughSeen {
+		return policy.NewDeadlines(p.said, policy.EnoughSeen, backoff, p.size)
+	}
+	return policy.NewDeadlines(p.median(), len(p.seen), backoff, p.size)
 }
 
 const (

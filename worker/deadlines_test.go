@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"evenweave"
 	"evenweave/internal/policy"
 )
 
@@ -42,4 +43,44 @@ func TestAConnectFailureIsReportedFirst(t *testing.T) {
 			c.kill()
 		})
 	}
+}
+
+// TestALargeStateIsWaitedForInTheOpening: a joiner may write and hash a large state for longer than a small one is
+// waited for.
+func TestALargeStateIsWaitedForInTheOpening(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 30)
+		c.size = 12 << 30
+		a := c.start("a", 1, nil)
+		c.start("b", 1, nil)
+		c.publish(false, "a", "b")
+		a.until(10)
+		c.start("late", 1, nil).model.writes = func() { time.Sleep(6 * time.Second) } // virtual
+		c.publish(true, "a", "b", "late")
+		c.finish("a", "b", "late")
+		if g := c.view.World.Generation; g != 2 {
+			t.Errorf("a joiner that writes its state for 6 s made %d generations of one", g-1)
+		}
+	})
+}
+
+// TestAJoinerKnowsHowLongStepsAre: one that has caught up waits in its first step as long as the others would, though
+// it has seen no step and computes faster.
+func TestAJoinerKnowsHowLongStepsAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 8)
+		c.catchUp = true
+		slow := func(*evenweave.Batch) { time.Sleep(10 * time.Second) } // virtual: 40 s a step of two
+		a := c.start("a", 1, slow)
+		c.start("b", 1, slow)
+		c.publish(false, "a", "b")
+		a.until(5)
+		s := c.start("s", 1, nil)
+		s.ready()
+		c.publish(true, "a", "b", "s")
+		c.finish("a", "b", "s")
+		if g := c.view.World.Generation; g != 2 {
+			t.Errorf("a joiner that has seen no step of 40 s made %d generations of one", g-1)
+		}
+	})
 }

@@ -53,6 +53,7 @@ type crew struct {
 	refuses  error                                   // to say at which step a member is
 	sips     time.Duration                           // that each word of a step takes after the first world; 0: none
 	window   int                                     // updates that may be on their way
+	size     int64                                   // of the state, for deadlines; 0: what it is
 	enters   func(h *hand, generation int64)         // a member connects a world; its own goroutine calls this
 }
 
@@ -89,7 +90,15 @@ type faulty struct {
 	skew   func(step int64) bool                    // whether this update goes wrong
 	breaks func(step int64) error                   // an error leaves this update half done
 	loss   func(b *evenweave.Batch) float64         // is added
+	writes func()                                   // is called before the state is written
 	reads  atomic.Int64
+}
+
+func (m *faulty) Write(tensor int, offset int64, p []byte) error {
+	if m.writes != nil {
+		m.writes()
+	}
+	return m.Softmax.Write(tensor, offset, p)
 }
 
 func (m *faulty) Read(tensor int, offset int64, p []byte) error {
@@ -393,6 +402,9 @@ func (c *crew) start(id string, parallelism int, before func(*evenweave.Batch)) 
 	}
 	if err := h.Init(); err != nil {
 		c.t.Fatal(err)
+	}
+	if c.size > 0 {
+		h.stepTimes.size = c.size
 	}
 	if c.window == 0 { // a spare takes each message before the next one is sent
 		h.replica.updates.hasState = 1

@@ -80,7 +80,7 @@ func (r *logReader) await(ctx context.Context, ready func() (bool, error)) error
 	for {
 		r.mu.Lock()
 		is, err := ready()
-		changed, sign := r.changed, &proto.Update{Newest: r.step, Generation: r.generation}
+		changed, sign := r.changed, &proto.Update{Newest: r.step, Generation: r.generation, StepNanos: int64(r.median)}
 		r.mu.Unlock()
 		if is || err != nil {
 			return err

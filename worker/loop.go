@@ -87,6 +87,7 @@ func (l *Loop) Init() (err error) {
 	l.sampler = schedule.NewSampler(plan)
 	l.buffer = newBuffer(l.replica.blocks, l.replica.layout.Summed(), len(l.MetricNames), plan)
 	l.replica.updates.room.words = len(l.buffer.words)
+	l.stepTimes.size = l.replica.layout.Size
 	l.buffer.reset() // so that the system gives its memory now, and not in this member's first step
 	for range max(1, min(l.Parallelism, plan.MicroBatches())) {
 		flat := make([]float32, l.replica.layout.Summed())
@@ -254,6 +255,9 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	l.report.event("world", fmt.Sprintf("generation %d, rank %d of %d: %s", world.Generation, rank, world.Size(),
 		world.Reason))
 
+	if l.catching != nil {
+		l.stepTimes.said = time.Duration(l.catching.stepNanos.Load())
+	}
 	deadlines := l.stepTimes.deadlines(world.Backoff)
 	l.report.progressed(trainingLimit * deadlines.Step)
 	l.Observer.Entered(world, rank)

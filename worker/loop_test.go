@@ -388,7 +388,7 @@ func TestHungMemberIsNamed(t *testing.T) {
 		})
 		c.start("c", 1, nil)
 		c.publish(false, "a", "b", "c")
-		began, limit, asked := time.Now(), policy.NewDeadlines(0, steps, 0), time.Duration(0)
+		began, limit, asked := time.Now(), policy.NewDeadlines(0, steps, 0, 0), time.Duration(0)
 		var accused *proto.Accusation
 		for accused == nil {
 			s, changed := c.members["c"].report.read(0) // its left neighbour is b

@@ -65,8 +65,8 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.parts.Fingerprint += c.update - c.parts.Mean - c.parts.Update
 	c.parts.Reduce, c.parts.Wait, c.parts.Step = c.reduce, c.wait, time.Since(start)
 	g.assignment = next
-	g.shared(shared)
 	g.stepTimes.saw(c.compute + c.reduce + c.wait + c.update)
+	g.shared(shared)
 	return c, nil
 }
 

@@ -34,7 +34,8 @@ type updateLog struct {
 	logging  bool  // from the copy on
 	replaced int64 // counts states that were adopted: what was logged before does not lead to them
 
-	step, generation int64 // of the member
+	step, generation int64         // of the member
+	median           time.Duration // of its steps
 	changed          chan struct{}
 }
 
@@ -73,7 +74,8 @@ type update struct {
 	step        int64             // of the state after it
 	fingerprint state.Fingerprint // of that state, once it is committed
 	generation  int64
-	changing    bool // all ranks leave the generation after it
+	median      time.Duration // of the member's steps up to it
+	changing    bool          // all ranks leave the generation after it
 	skipped     bool
 	weight      int64
 	samples     []int32
@@ -111,7 +113,7 @@ func (l *updateLog) sums(u *update) { l.change(func() { l.summed = u }) }
 // commits adds a step that has led to a state. The oldest are dropped when there are too many.
 func (l *updateLog) commits(u *update, f state.Fingerprint) {
 	l.change(func() {
-		l.step, l.generation, l.summed, u.fingerprint = u.step, u.generation, nil, f
+		l.step, l.generation, l.summed, u.fingerprint, l.median = u.step, u.generation, nil, f, u.median
 		if !l.logging {
 			return
 		}
@@ -224,6 +226,7 @@ func (g *generation) share(c commit) *update {
 // update waits until it is copied.
 func (g *generation) shared(u *update) {
 	r, log := g.replica, g.replica.updates
+	u.median = g.stepTimes.median()
 	log.commits(u, r.expected)
 	copied := log.begin(r.step, r.expected)
 	if copied == nil {

@@ -19,6 +19,7 @@ type catchUp struct {
 	ready, over bool
 	generation  int64 // in which the other member was when it was last in touch
 	leaves      bool  // after the last step that is known here
+	seen        int   // steps that it has seen
 	touched     time.Duration
 	since       time.Duration // it is ready
 }
@@ -149,12 +150,12 @@ func (m *member) sendCopy(c *catchUp) {
 // touch brings the spare the steps up to now.
 func (c *catchUp) touch(leaves bool) {
 	m := c.from
-	n, generation := len(c.steps), m.generation
+	n, generation, seen := len(c.steps), m.generation, m.seen
 	m.sim.send(m.process, c.spare.process, func() {
 		if c.over || n < c.taken {
 			return
 		}
-		c.touched, c.generation, c.leaves = m.sim.now, max(c.generation, generation), leaves
+		c.touched, c.generation, c.leaves, c.seen = m.sim.now, max(c.generation, generation), leaves, seen
 		c.take(n)
 	})
 }

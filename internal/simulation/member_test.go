@@ -157,6 +157,9 @@ func (m *member) loop() {
 		m.exit("left")
 	case w != nil && w.Generation > m.generation && w.Rank(m.id) >= 0 && !m.awaits(w):
 		m.generation = w.Generation
+		if c := m.catching; c != nil { // the other member has said its median step
+			m.seen = max(m.seen, c.seen)
+		}
 		m.status = policy.Report{Member: m.id, Generation: w.Generation, Step: m.stateStep()}
 		m.sim.enter(m, w)
 		m.report()
@@ -350,11 +353,18 @@ func (m *member) verify() {
 // medianStep of the simulated steps: they take 5 to 60 ms.
 const medianStep = 30 * time.Millisecond
 
+// largeState is the size of a state that spares fetch before a world uses them.
+const largeState = 512 << 20
+
 // deadlines are the product's own.
 func (m *member) deadlines(w *job.World) policy.Deadlines {
-	d := policy.NewDeadlines(medianStep, m.seen, w.Backoff)
+	size := int64(0)
+	if m.sim.large {
+		size = largeState
+	}
+	d := policy.NewDeadlines(medianStep, m.seen, w.Backoff, size)
 	if m.sim.bug == openNotDoubled {
-		d.Open = policy.NewDeadlines(medianStep, m.seen, 0).Open
+		d.Open = policy.NewDeadlines(medianStep, m.seen, 0, size).Open
 	}
 	return d
 }
