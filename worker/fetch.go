@@ -131,7 +131,10 @@ func (g *generation) startFetching(ctx context.Context, c policy.Choice) {
 		Quick: len(c.Holders) > 0, // obtain compares the fingerprint
 		Began: func(a *transfer.Assembly) { r.partial.Store(a) }, Keys: map[string][]string{}}
 	f := &fetching{step: c.Step, restoring: len(c.Holders) == 0, done: make(chan struct{})}
-	w.Arrived = func(int) { f.arrivals.Add(1) }
+	w.Arrived = func(int) {
+		f.arrivals.Add(1)
+		g.report.advanced()
+	}
 	from := func(rank int) {
 		p := g.world.Peers[rank]
 		w.Peers, w.Keys[p.Address] = append(w.Peers, p.Address), g.world.Keys[p.ID]

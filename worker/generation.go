@@ -196,6 +196,7 @@ func (g *generation) exchange(ctx context.Context, slots []int64) (policy.Exchan
 	if err := g.sum(ctx, opening, slots, g.deadlines().Open); err != nil {
 		return exchange, policy.Choice{}, err
 	}
+	g.report.advanced() // the ranks may wait long for one that fetches
 	choice := policy.Choose(exchange)
 	for _, r := range choice.Void {
 		g.log.Warn("a member reports a step outside the schedule: void", "member", g.world.Peers[r].ID, "word",
@@ -362,6 +363,7 @@ func (g *generation) reportCommit(c commit) {
 		Skipped: c.skipped,
 	}
 	g.report.commit(commit, g.ledger(epochs, used))
+	g.report.progressed(trainingLimit * g.deadlines().Step)
 	g.observer.Committed(commit, 2*8*len(g.buffer.words)*(g.world.Size()-1)/g.world.Size())
 }
 

@@ -10,7 +10,7 @@ import (
 
 const (
 	restingLimit  = time.Minute // the loop runs several times a minute while it waits
-	trainingLimit = 8           // deadlines without a commit; collectives fail much earlier
+	trainingLimit = 8           // deadlines of a step without progress; collectives fail much earlier
 )
 
 // progressed records progress. The member is healthy until the next, which must come within the given time.
@@ -18,6 +18,13 @@ func (r *report) progressed(within time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.moved, r.allowed = time.Now(), within
+}
+
+// advanced records a part of progress: a micro-batch, a block, an exchange. The same time is allowed again.
+func (r *report) advanced() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.moved = time.Now()
 }
 
 // health returns what the member does, and whether it makes progress or waits for a stated reason.

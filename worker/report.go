@@ -111,7 +111,6 @@ func (r *report) commit(c *proto.Commit, ledger *proto.Ledger) {
 	if len(r.commits) == keptCommits {
 		r.commits = append(r.commits[:0], r.commits[keptCommits/4:]...)
 	}
-	r.moved = time.Now()
 	r.commits = append(r.commits, c)
 	r.status.Step, r.status.Ledger, r.status.Opened = c.Step, ledger, c.Generation
 }

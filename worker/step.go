@@ -258,6 +258,7 @@ func (l *lane) microBatch(g *generation, v int) error {
 	}
 	computed := time.Now()
 	g.buffer.add(&l.batch, l.flat, g.exponents, sums)
+	g.report.advanced()
 	l.took.Load += loaded.Sub(began)
 	l.took.Gradients += computed.Sub(loaded)
 	l.took.Quantise += time.Since(computed)
