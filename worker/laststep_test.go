@@ -110,3 +110,51 @@ func TestTheLastStepArrivesSlowly(t *testing.T) {
 		})
 	}
 }
+
+// TestALeaverGivesItsLastStep: a member that is left out of a world stays until a spare, which enters it, has taken the
+// last step; a spare that does not read holds it up for a while only.
+func TestALeaverGivesItsLastStep(t *testing.T) {
+	for part, most := range map[time.Duration]time.Duration{500 * time.Millisecond: 5 * time.Second,
+		time.Hour: lastWords + time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrew(t, steps)
+			c.catchUp = true
+			last := false
+			c.onUpdate = func(_ *hand, u *proto.Update) error {
+				afterCommit(u)
+				if last = last && u.High == 0 || u.Changing; last && len(u.Words) > 0 {
+					time.Sleep(part) // virtual
+				}
+				return nil
+			}
+			a := c.start("a", 1, nil)
+			c.start("b", 1, nil)
+			c.start("d", 1, nil)
+			c.publish(false, "a", "b", "d")
+			a.until(3)
+			source, others := c.holderOf("s", "a", "b", "d")
+			c.start("s", 1, nil).ready()
+			n := c.fetches
+			close(source.leaving)
+			time.Sleep(time.Millisecond) // virtual: it asks the cluster
+			c.publish(true, append(others, "s")...)
+			began := time.Now()
+			for over := false; !over; { // the coordinator saves the due states
+				step, _, _ := source.replica.progress()
+				source.replica.acknowledge(step)
+				select {
+				case <-source.ended:
+					over = true
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+			if took := time.Since(began); source.err != nil || took > most {
+				t.Errorf("parts take %v: it left after %v with %v", part, took, source.err)
+			}
+			c.finish(append(others, "s")...)
+			if part < time.Hour && c.fetches != n {
+				t.Errorf("%d states were fetched in the opening", c.fetches-n)
+			}
+		})
+	}
+}

@@ -11,7 +11,10 @@ import (
 	"evenweave/proto"
 )
 
-const maxReaders = 4 // spares that catch up with one member at the same time
+const (
+	maxReaders = 4                // spares that catch up with one member at the same time
+	lastWords  = 10 * time.Second // a member that leaves waits so long for spares that take its last step
+)
 
 // logReader sends a log to one spare.
 type logReader struct {
@@ -47,6 +50,30 @@ func (r *logReader) leave() {
 			r.room.free()
 		}
 	})
+}
+
+// drain waits until no spare reads the log, but not for those that wait for a copy. A spare ends its stream when its
+// world has opened: what was sent before may still be on its way.
+func (l *updateLog) drain(ctx context.Context, limit time.Duration) {
+	late := time.After(limit)
+	for {
+		l.mu.Lock()
+		reading, changed := false, l.changed
+		for r := range l.readers {
+			reading = reading || r.passed >= 0
+		}
+		l.mu.Unlock()
+		if !reading {
+			return
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // send is the whole service for one spare.

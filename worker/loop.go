@@ -33,6 +33,8 @@ type Loop struct {
 	Views       Views
 	Connect     Connect
 	Fetch       fetcher
+	// Retain closes the connections to processes at other addresses; nil: there are none.
+	Retain func(addresses []string)
 	// Leave asks the cluster for a world without this member.
 	Leave func()
 	// Authorize returns an error unless the caller of a served method may read states. nil: every caller may.
@@ -143,6 +145,7 @@ func (l *Loop) Run(ctx context.Context, leaving <-chan struct{}) error {
 				view.Done.Checkpoint)
 			return nil
 		case left && (world == nil || world.Rank(l.ID) < 0) && due == 0 && l.released(view):
+			l.replica.updates.drain(ctx, lastWords)
 			l.Log.Info("left", "generation", generation)
 			return nil
 		case l.dismissed(first.World, world) != "":
@@ -271,6 +274,7 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 	}()
 	defer func() { cancel(nil); <-watching }()
 
+	l.retain(world)
 	connecting, done := context.WithTimeoutCause(ctx, deadlines.Connect, errDeadline)
 	ring, err := l.Connect(connecting, world, rank)
 	done()
@@ -304,6 +308,22 @@ func (l *Loop) generation(ctx context.Context, world job.World, leaving <-chan s
 		return l.hold(ctx, world, log)
 	}
 	return nil
+}
+
+// retain closes the connections to processes outside a world, but the one to a member from which this one still takes
+// the last step before it.
+func (l *Loop) retain(w job.World) {
+	if l.Retain == nil {
+		return
+	}
+	addresses := []string{w.Coordinator}
+	for _, p := range w.Peers {
+		addresses = append(addresses, p.Address)
+	}
+	if l.catching != nil {
+		addresses = append(addresses, l.catching.from.Address)
+	}
+	l.Retain(addresses)
 }
 
 // hold reports that this member has nothing left to compute and serves its state.

@@ -159,7 +159,8 @@ func (p *process) loop(j job.Job, o Opened, rings *Rings, members, coordinators 
 	}
 	l := &Loop{
 		ID: p.ID, Job: j, Model: o.Model, Data: o.Data, MetricNames: p.MetricNames, Parallelism: p.Parallelism,
-		Views: p.views, Connect: retaining(rings.Connect, members, coordinators),
+		Views: p.views, Connect: rings.Connect,
+		Retain: func(addresses []string) { members.Retain(addresses); coordinators.Retain(addresses) },
 		Fetch: Fetcher{Dial: members.Dial, Lead: coordinators.Dial, ExpectKeys: p.over.ExpectKeys, Layout: layout,
 			Samples: j.Spec.Samples},
 		Authorize: func(ctx context.Context) error {
@@ -204,20 +205,6 @@ func (cfg Config) open(ctx context.Context, j job.Job, leaving <-chan struct{}) 
 		return o, nil
 	case <-ctx.Done():
 		return o, context.Cause(ctx)
-	}
-}
-
-// retaining closes the connections to processes outside a world before it connects the world.
-func retaining(connect Connect, pools ...*proto.Pool) Connect {
-	return func(ctx context.Context, w job.World, rank int) (Collective, error) {
-		addresses := []string{w.Coordinator}
-		for _, p := range w.Peers {
-			addresses = append(addresses, p.Address)
-		}
-		for _, pool := range pools {
-			pool.Retain(addresses)
-		}
-		return connect(ctx, w, rank)
 	}
 }
 

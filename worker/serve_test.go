@@ -49,30 +49,29 @@ func TestLeavingWhileCompiling(t *testing.T) {
 	})
 }
 
-// TestConnectionsEndWithTheirWorld: a member keeps no connections to processes outside its world.
+// TestConnectionsEndWithTheirWorld: a member keeps no connections to processes outside its world, but the one to a
+// member from which it takes the last step before that world.
 func TestConnectionsEndWithTheirWorld(t *testing.T) {
-	pool := &proto.Pool{Options: security.For(nil).Options(security.Worker)}
-	defer pool.Close()
-	states := map[string]func() connectivity.State{}
-	for _, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"} {
-		c, err := pool.Dial(address)
-		if err != nil {
-			t.Fatal(err)
+	for _, from := range []string{"", "127.0.0.1:2"} {
+		pool := &proto.Pool{Options: security.For(nil).Options(security.Worker)}
+		defer pool.Close()
+		states := map[string]func() connectivity.State{}
+		for _, address := range []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"} {
+			c, err := pool.Dial(address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			states[address] = c.GetState
 		}
-		states[address] = c.GetState
-	}
-	connected := false
-	connect := retaining(func(context.Context, job.World, int) (Collective, error) {
-		connected = true
-		return nil, nil
-	}, pool)
-	if _, err := connect(t.Context(), job.World{Coordinator: "127.0.0.1:1",
-		Peers: []job.Peer{{ID: "b", Address: "127.0.0.1:3"}}}, 0); err != nil || !connected {
-		t.Fatalf("connected %v: %v", connected, err)
-	}
-	for address, state := range states {
-		if gone := state() == connectivity.Shutdown; gone != (address == "127.0.0.1:2") {
-			t.Errorf("%s: closed %v", address, gone)
+		l := &Loop{Retain: pool.Retain}
+		if from != "" {
+			l.catching = &catchUp{from: job.Peer{Address: from}}
+		}
+		l.retain(job.World{Coordinator: "127.0.0.1:1", Peers: []job.Peer{{ID: "b", Address: "127.0.0.1:3"}}})
+		for address, state := range states {
+			if gone := state() == connectivity.Shutdown; gone != (address == "127.0.0.1:2" && from == "") {
+				t.Errorf("catching up with %q: %s: closed %v", from, address, gone)
+			}
 		}
 	}
 }
