@@ -83,12 +83,13 @@ type ahead struct {
 	words []int64
 }
 
-// newAhead makes the kernel give the memory now, and not while the others wait for this member.
-func newAhead(r *replica) *ahead {
+// newAhead makes the kernel give the memory now, and not while the others wait for this member. nil: ctx has ended.
+func newAhead(ctx context.Context, r *replica) *ahead {
 	a := &ahead{make([]byte, r.layout.Size), make([]int64, r.blocks.Words()+r.blocks.Count())}
-	at := func(time.Duration) bool { return true }
-	touch(a.image, at)
-	touch(a.words, at)
+	needed := func(time.Duration) bool { return ctx.Err() == nil }
+	if !touch(a.image, needed) || !touch(a.words, needed) {
+		return nil
+	}
 	return a
 }
 
@@ -134,7 +135,9 @@ func (c *catchUp) run(ctx context.Context, f fetcher, uuid string, r *replica) e
 		return err
 	}
 	if c.ahead == nil {
-		c.ahead = newAhead(r)
+		if c.ahead = newAhead(ctx, r); c.ahead == nil { // a world uses this member, and waits
+			return context.Cause(ctx)
+		}
 	}
 	c.memory <- c.ahead.words
 	s, err := c.state(ctx, f, uuid, first)

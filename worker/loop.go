@@ -100,7 +100,7 @@ func (l *Loop) Init() (err error) {
 		})
 	}
 	if view, _ := l.Views.View(); l.large() && l.joins(view) {
-		l.ahead = newAhead(l.replica) // the world trains, and is not to wait for memory later
+		l.ahead = newAhead(context.Background(), l.replica) // the world trains, and is not to wait for memory later
 	}
 	for len(l.replica.scratch) < len(l.lanes) {
 		l.replica.scratch = append(l.replica.scratch, make([]byte, state.FingerprintBlock))

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"evenweave/internal/exact"
 	"evenweave/internal/state"
 	"evenweave/proto"
 )
@@ -89,6 +90,34 @@ func TestTheTrainingRestsFromMakingRoom(t *testing.T) {
 	}
 	if !touch(p, func(time.Duration) bool { return true }) || p[len(p)-1] != 0 {
 		t.Error("it ends early")
+	}
+}
+
+// asked is a context that ends when it was asked so often.
+type asked struct {
+	context.Context
+	left int
+}
+
+func (a *asked) Err() error {
+	if a.left--; a.left >= 0 {
+		return nil
+	}
+	return context.Canceled
+}
+
+// TestStoppingWaitsForNoMemory: a world that uses a spare does not wait until the spare has all the memory for a state
+// and for the words of a step.
+func TestStoppingWaitsForNoMemory(t *testing.T) {
+	r := &replica{layout: &state.Layout{Size: 5 * touchBytes}, blocks: exact.NewBlocks([]int{touchBytes})}
+	for _, pieces := range []int{3, 7} { // in the state, in the words
+		ctx := &asked{t.Context(), pieces}
+		if newAhead(ctx, r) != nil || ctx.left != -1 {
+			t.Errorf("it goes on after %d pieces, by %d", pieces, -1-ctx.left)
+		}
+	}
+	if a := newAhead(t.Context(), r); len(a.image) != 5*touchBytes || len(a.words) == 0 {
+		t.Error("it is not whole")
 	}
 }
 
