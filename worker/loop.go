@@ -79,6 +79,7 @@ func (l *Loop) Init() (err error) {
 	if l.CatchUpFrom == 0 {
 		l.CatchUpFrom = state.Large
 	}
+	l.replica.large = l.large()
 	if l.large() { // until Run knows better: a world must not use this member before it has decided
 		l.report.status.Phase = phaseCatchUp
 	}

@@ -12,7 +12,7 @@ const (
 	hasState      = 64 << 20
 	unusedBuffers = 2 // buffers are kept for the next steps
 	// Memory is made in pieces of touchBytes. Between two of them the training goes on for restTimes as long as a piece
-	// took, at most longestRest. After gentleFor there are no rests any more, because a spare waits.
+	// took, at most longestRest. After gentleFor there are no rests any more: a spare waits, or a due state is near.
 	touchBytes  = 256 << 10
 	restTimes   = 19
 	longestRest = 20 * time.Millisecond
@@ -77,9 +77,14 @@ func (l *updateLog) makeRoom() {
 // rest lets the training go on after some memory was touched. false: no reader is left.
 func (l *updateLog) rest(took time.Duration) bool {
 	l.mu.Lock()
-	needed, gently := len(l.readers) > 0 && !l.room.ended, time.Since(l.room.begun) < gentleFor
+	needed, begun := len(l.readers) > 0 && !l.room.ended, l.room.begun
 	l.mu.Unlock()
-	if needed && gently {
+	return rest(took, begun, needed)
+}
+
+// rest lets the training go on after some memory was touched, if more of it is needed.
+func rest(took time.Duration, begun time.Time, needed bool) bool {
+	if needed && time.Since(begun) < gentleFor {
 		time.Sleep(min(restTimes*took, longestRest))
 	}
 	return needed

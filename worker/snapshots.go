@@ -11,8 +11,13 @@ import (
 	"evenweave/proto"
 )
 
-// imagesStay is how long memory is kept for the next due state.
-const imagesStay = time.Minute
+const (
+	// imagesStay is how long memory is kept for the next due state, after the last step that needs it soon.
+	imagesStay = time.Minute
+	// soonDue is how many steps before a due state there should be memory for it. A step takes at least as long as a
+	// state takes to be read some times, so that this many are enough to make memory gently.
+	soonDue = 32
+)
 
 // mostSnapshots is how many states of a size are kept.
 func mostSnapshots(size int64) int {
@@ -103,7 +108,12 @@ func (r *replica) reuse(s *snapshot) {
 	if r.snapshots[s.state.Step] == s || s.users > 0 || len(r.images) == minSnapshots || r.ended {
 		return
 	}
-	r.images = append(r.images, s.state.Image)
+	r.keepImage(s.state.Image)
+}
+
+// keepImage keeps memory for the next due state. r.mu is held.
+func (r *replica) keepImage(image []byte) {
+	r.images = append(r.images, image)
 	if r.unused != nil {
 		r.unused.Stop()
 	}
@@ -114,7 +124,7 @@ func (r *replica) reuse(s *snapshot) {
 	})
 }
 
-// end frees the memory that is kept, and keeps no more. It waits for the copies for peers, which end.
+// end frees the memory that is kept, and keeps no more. It waits for what is copied for peers, or made, which ends.
 func (r *replica) end() {
 	r.mu.Lock()
 	if r.images, r.ended = nil, true; r.unused != nil {
@@ -122,6 +132,49 @@ func (r *replica) end() {
 	}
 	r.mu.Unlock()
 	r.copies.Wait()
+}
+
+// prepare sees to it, after a step, that there is memory for a large due state that comes soon. The next update waits
+// for the copy of it, and copying into memory that the kernel has yet to give takes several times as long: on some
+// members only, and the others would wait. A due state that is not durable yet gives its memory back.
+func (r *replica) prepare() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !r.large || r.ended || len(r.order) > 0 || !r.dueSoon():
+	case len(r.images) > 0:
+		r.unused.Reset(imagesStay)
+	case !r.preparing:
+		r.preparing = true
+		r.copies.Go(r.makeImage)
+	}
+}
+
+// dueSoon reports whether one of the next states is due.
+func (r *replica) dueSoon() bool {
+	for step := r.step + 1; step <= min(r.step+soonDue, r.job.Spec.TotalSteps()); step++ {
+		if r.job.Due(step) {
+			return true
+		}
+	}
+	return false
+}
+
+// makeImage makes memory for a due state, a little at a time, unless a state gives its memory back meanwhile.
+func (r *replica) makeImage() {
+	image, begun := make([]byte, r.layout.Size), time.Now()
+	lacking := func() bool { return !r.ended && len(r.images) == 0 }
+	whole := touch(image, func(took time.Duration) bool {
+		r.mu.Lock()
+		needed := lacking()
+		r.mu.Unlock()
+		return rest(took, begun, needed)
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.preparing = false; whole && lacking() {
+		r.keepImage(image)
+	}
 }
 
 // image takes memory that is kept; nil: there is none.

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"evenweave/internal/job"
+	"evenweave/internal/state"
 )
 
 // due is a replica whose state, of step 5, is due.
@@ -162,6 +165,63 @@ func TestCopiesAreMadeInLentMemory(t *testing.T) {
 	if again == 0 {
 		t.Error("no memory is used again")
 	}
+}
+
+// TestMemoryIsThereBeforeADueState: a little before its step, and for as long as steps go on towards it, however long
+// they take in all. The other steps need none.
+func TestMemoryIsThereBeforeADueState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &replica{layout: &state.Layout{Size: 5*touchBytes + 7}, large: true,
+			job: job.Job{CheckpointEvery: 100,
+				Spec: job.Spec{Samples: 10000, GlobalBatch: 1, MicroBatch: 1, Epochs: 1}}}
+		kept := func() int {
+			synctest.Wait()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return len(r.images)
+		}
+		for r.step = 1; r.step < 100; r.step++ {
+			if r.prepare(); kept() != 0 != (r.step >= 100-soonDue) {
+				t.Errorf("memory of %d states after step %d", kept(), r.step)
+			}
+			time.Sleep(imagesStay / 2) // virtual
+		}
+		if image := r.image(); len(image) != 5*touchBytes+7 {
+			t.Errorf("the due state gets memory of %d bytes", len(image))
+		}
+		r.prepare()
+		if time.Sleep(imagesStay + time.Second); kept() != 0 {
+			t.Error("it is kept though no step goes on towards a due state")
+		}
+		r.step = 199
+		r.order = []int64{100} // gives its memory back
+		if r.prepare(); kept() != 0 {
+			t.Error("memory is made beside that of a due state that is not durable")
+		}
+		r.order = nil
+		r.end()
+		if r.prepare(); kept() != 0 || r.preparing {
+			t.Error("memory is made for a member that has ended")
+		}
+	})
+}
+
+// TestTrainingPreparesForDueStates.
+func TestTrainingPreparesForDueStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, steps)
+		c.catchUp = true // its states count as large
+		a := c.start("a", 1, nil)
+		c.publish(false, "a")
+		a.until(3) // the state of step 5 is due
+		r := a.replica
+		r.mu.RLock()
+		if len(r.images) != 1 {
+			t.Errorf("memory of %d states before one is due", len(r.images))
+		}
+		r.mu.RUnlock()
+		c.kill()
+	})
 }
 
 // TestMemoryForCopiesIsKeptForAMinute without a use, and no more of it than copies that are taken while one is sent.

@@ -62,13 +62,15 @@ type replica struct {
 	updates   *updateLog
 
 	shared *stateCopy     // the live state for all peers that ask for it; nil: none has since it changed
-	copies sync.WaitGroup // for peers, in the making
+	copies sync.WaitGroup // for peers, in the making, and memory for the next due state
 
 	sealing   sync.Mutex // one hash at a time
 	snapshots map[int64]*snapshot
 	order     []int64     // their steps, oldest first
 	images    [][]byte    // memory for the next snapshots
 	unused    *time.Timer // frees them
+	large     bool        // the state: memory for the next snapshot is made before it
+	preparing bool        // it is in the making
 	ended     bool        // none is kept any more
 	refused   []error     // copies that are not the due state, until that is reported
 	durable   int64       // the newest step that the coordinator has reported as durable

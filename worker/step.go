@@ -60,6 +60,7 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 		return commit{}, err
 	}
 	r.keepDue(g.sealing)
+	r.prepare()
 	c.update = time.Since(began)
 	c.parts.Update = r.updating
 	c.parts.Fingerprint += c.update - c.parts.Mean - c.parts.Update
