@@ -120,10 +120,10 @@ func (e *early) most() (c *proto.Commit, clear bool) {
 	return c, clear
 }
 
-// sameStep reports whether two members say the same of a step: all but how long it took them.
+// sameStep reports whether two members have computed the same: it does not matter in which world, or for how long.
 func sameStep(a, b *proto.Commit) bool {
-	return a.Generation == b.Generation && a.Epoch == b.Epoch && a.Workers == b.Workers && a.Samples == b.Samples &&
-		a.Loss == b.Loss && slices.Equal(a.Metrics, b.Metrics) && a.Skipped == b.Skipped
+	return a.Epoch == b.Epoch && a.Samples == b.Samples && a.Loss == b.Loss && slices.Equal(a.Metrics, b.Metrics) &&
+		a.Skipped == b.Skipped
 }
 
 // take collects a member's commits and returns the events of steps whose turn has come: each once, in order. Commits

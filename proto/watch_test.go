@@ -33,3 +33,27 @@ func TestSilenceEndsACall(t *testing.T) {
 		}
 	})
 }
+
+// Signs of life are no silence, and the time that they cover is not what parts take.
+func TestSignsOfLifeDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, end := context.WithCancelCause(t.Context())
+		w := NewWatch(ctx, end, time.Minute, time.Second)
+		w.Wait(true)
+		for range 100 {
+			time.Sleep(time.Minute - 10*time.Second) // virtual
+			w.Sign()
+		}
+		if ctx.Err() != nil {
+			t.Fatal(context.Cause(ctx))
+		}
+		w.Arrived()
+		for range 3 { // without signs parts must come at their pace
+			time.Sleep(30 * time.Second)
+			w.Arrived()
+		}
+		if err := context.Cause(ctx); !errors.Is(err, ErrSlow) {
+			t.Errorf("%v, want slowness", err)
+		}
+	})
+}
