@@ -41,12 +41,16 @@ func (r *logReader) join() error {
 	return nil
 }
 
-// leave ends a reader. The log ends with the last one.
+// leave ends a reader. The log ends with the last one, and the wish for a copy with the last that waits for one.
 func (r *logReader) leave() {
 	r.change(func() {
-		if delete(r.readers, r); len(r.readers) == 0 {
+		delete(r.readers, r)
+		waits := false
+		for other := range r.readers {
+			waits = waits || other.passed < 0
+		}
+		if r.wanted = r.wanted && waits; len(r.readers) == 0 {
 			r.forget()
-			r.wanted = false
 			r.room.free()
 		}
 	})

@@ -203,6 +203,9 @@ func (l *Loop) dismissed(first, world *job.World) string {
 // rest reports why this member does not train now.
 func (l *Loop) rest(world *job.World) {
 	phase := phaseSpare
+	if world == nil || world.Rank(l.ID) < 0 {
+		l.replica.partial.Store(nil) // no opening goes on with it
+	}
 	if s, _ := l.report.read(0); s.Holding {
 		phase = phaseHolding
 	} else if world != nil && world.Rank(l.ID) >= 0 {

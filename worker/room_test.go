@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"evenweave/internal/exact"
+	"evenweave/internal/job"
 	"evenweave/internal/state"
+	"evenweave/internal/transfer"
 	"evenweave/proto"
 )
 
@@ -118,6 +120,38 @@ func TestStoppingWaitsForNoMemory(t *testing.T) {
 	}
 	if a := newAhead(t.Context(), r); len(a.image) != 5*touchBytes || len(a.words) == 0 {
 		t.Error("it is not whole")
+	}
+}
+
+// TestAReaderThatLeavesWantsNoCopy: the member makes none for it, while another spare, which has one, reads on.
+func TestAReaderThatLeavesWantsNoCopy(t *testing.T) {
+	l := newUpdateLog(0)
+	reads, waits := &logReader{updateLog: l, passed: 5}, &logReader{updateLog: l, passed: -1}
+	also := &logReader{updateLog: l, passed: -1}
+	for _, r := range []*logReader{reads, waits, also} {
+		if err := r.join(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.wanted = true
+	if waits.leave(); !l.wanted {
+		t.Error("one that waits still is forgotten")
+	}
+	if also.leave(); l.wanted || l.begin(6, state.Fingerprint{}) != nil {
+		t.Error("a copy is made that no spare waits for")
+	}
+}
+
+// TestASpareKeepsNoFetchedState: what an opening has fetched is of use to the next opening, and to none without this
+// member.
+func TestASpareKeepsNoFetchedState(t *testing.T) {
+	l := &Loop{ID: "a", replica: &replica{}, report: newReport("a", "job"), Observer: unobserved{}}
+	l.replica.partial.Store(&transfer.Assembly{})
+	if l.rest(&job.World{Peers: []job.Peer{{ID: "a"}}}); l.replica.partial.Load() == nil {
+		t.Error("a member of a world has lost it")
+	}
+	if l.rest(&job.World{Peers: []job.Peer{{ID: "b"}}}); l.replica.partial.Load() != nil {
+		t.Error("a member that no world uses keeps it")
 	}
 }
 
