@@ -66,7 +66,7 @@ func (r *replica) repeat(u *update, flat []float32) error {
 	err := errors.New("it was skipped, and this job skips no step")
 	switch {
 	case u.skipped && r.job.Spec.OnNonfinite == job.Skip:
-		err = r.skip(epoch, u.samples)
+		err = r.skip(epoch, u.samples, r.skips)
 	case !u.skipped:
 		err = r.apply(epoch, u, flat)
 	}

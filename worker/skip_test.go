@@ -102,3 +102,32 @@ func TestTooManySkipsEndTheJob(t *testing.T) {
 		}
 	})
 }
+
+// TestSkipsAreCountedThoughMembersGo: the row does not begin again when those that have seen all of it leave.
+func TestSkipsAreCountedThoughMembersGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, 100)
+		c.job.Spec.OnNonfinite = job.Skip
+		start := func(id string) *hand {
+			h := c.start(id, 1, nil)
+			h.model.poison = func(b *evenweave.Batch, grad []float32) {
+				if b.Step > 4 {
+					grad[0] = float32(math.NaN())
+				}
+			}
+			return h
+		}
+		a := start("a")
+		c.publish(false, "a")
+		a.until(10)
+		b := start("b")
+		c.publish(true, "a", "b")
+		b.until(14)
+		a.cancel(errKilled)
+		<-a.ended
+		c.publish(false, "b")
+		if got := verdict(c, "b"); !strings.Contains(got, "step 26:") || !strings.Contains(got, "20 steps in a row") {
+			t.Errorf("the verdict %q is another one than without a change of members", got)
+		}
+	})
+}

@@ -176,9 +176,10 @@ func (r *replica) update(epoch int64, samples []int32, mean [][]float32, exponen
 	})
 }
 
-// skip commits a step that leaves model and exponents as they are.
-func (r *replica) skip(epoch int64, samples []int32) error {
-	return r.commit(epoch, samples, func() error { r.skips++; r.updating = 0; return nil })
+// skip commits a step that leaves model and exponents as they are. row is how many in a row were skipped before it, as
+// the ranks count: a member that has joined meanwhile has seen fewer, and goes on from theirs.
+func (r *replica) skip(epoch int64, samples []int32, row int64) error {
+	return r.commit(epoch, samples, func() error { r.skips, r.updating = row+1, 0; return nil })
 }
 
 func (r *replica) commit(epoch int64, samples []int32, change func() error) error {

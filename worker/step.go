@@ -46,9 +46,10 @@ func (g *generation) step(ctx context.Context) (commit, error) {
 	c.epoch, _ = r.job.Spec.Plan().Position(r.step)
 	g.samples = buf.loaded(g.samples)
 	next, gradient, bounds := schedule.Next(g.assignment, buf.times), buf.gradient, buf.bounds
+	row := buf.skipsInARow()
 	shared := g.share(c) // the buffer may be another one from here on
 	if c.skipped != "" {
-		err = r.skip(c.epoch, g.samples)
+		err = r.skip(c.epoch, g.samples, row)
 	} else {
 		g.meanOf(gradient, shared.weight)
 		r.blocks.Next(g.exponents, bounds, r.step)
