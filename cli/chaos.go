@@ -91,7 +91,8 @@ func (c *chaosRun) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.prepare(cmd.Context()); err != nil {
+	// the faults are spread over the steps: how many those are, in epochs, the data say
+	if _, _, err := c.open(cmd.Context()); err != nil {
 		return err
 	}
 	log, err := c.logs.logger(cmd.ErrOrStderr())

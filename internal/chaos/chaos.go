@@ -48,6 +48,10 @@ var ErrDiffer = errors.New("the run under faults and the calm run differ")
 // error other than ErrDiffer says that a run did not end.
 func Run(ctx context.Context, cfg Config, show Observer) (*Outcome, error) {
 	faults := cfg.Plan.Schedule()
+	if len(faults) == 0 {
+		return nil, fmt.Errorf("no fault to inject: the job has %d steps and the kinds of faults are %v; expected at "+
+			"least one of each", cfg.Plan.Steps, cfg.Plan.Kinds)
+	}
 	show.Scheduled(faults)
 	out := &Outcome{}
 	var err error

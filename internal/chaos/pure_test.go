@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,10 @@ func TestScheduleIsSeeded(t *testing.T) {
 		if reflect.DeepEqual(faults, p.Schedule()) {
 			t.Fatalf("seeds %d and %d give the same schedule", seed, p.Seed)
 		}
+	}
+	if _, err := Run(t.Context(), Config{Plan: Plan{Workers: 2, Kinds: Kinds()}}, nil); err == nil ||
+		!strings.Contains(err.Error(), "0 steps") {
+		t.Errorf("a job of no steps: %v", err)
 	}
 	if k, err := ParseKinds("kill, flip,kill"); err != nil || !slices.Equal(k, []Kind{Kill, Flip}) {
 		t.Errorf("kinds %v, %v", k, err)
