@@ -56,11 +56,14 @@ etcd (stopped, or killed), coordinator (killed, or stopped), join, leave, flip (
 	c.defaults = map[string]string{"steps": "200", "global-batch": "32", "micro-batch": "8", "checkpoint-every": "25",
 		"keep": "1000000"}
 	maps.Copy(c.defaults, p.task.Short)
-	for name, value := range c.defaults {
-		if flag := f.Lookup(name); flag != nil {
-			flag.DefValue = value
+	p.later = append(p.later, func() error { // the options are there by then
+		for name, value := range c.defaults {
+			if flag := f.Lookup(name); flag != nil {
+				flag.DefValue = value
+			}
 		}
-	}
+		return nil
+	})
 	f.Lookup("seed").Usage = "decides the faults, and every random number of the training"
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return c.run(cmd) }
 	return cmd

@@ -34,6 +34,7 @@ import (
 
 	"evenweave"
 	"evenweave/coordinator"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/processors"
@@ -75,7 +76,8 @@ func Run(ctx context.Context, t *evenweave.Task, args ...string) error {
 }
 
 // run runs one command line. asked is not nil in a child of train.
-func run(ctx context.Context, t *evenweave.Task, asked <-chan struct{}, out io.Writer, args []string) error {
+func run(ctx context.Context, t *evenweave.Task, asked <-chan struct{}, out io.Writer, args []string) (err error) {
+	defer guard.Recover(&err)
 	p, err := newProgram(t, programName(), asked)
 	if err != nil {
 		return err
@@ -92,6 +94,9 @@ func run(ctx context.Context, t *evenweave.Task, asked <-chan struct{}, out io.W
 func report(w io.Writer, name string, err error) int {
 	code := exitCode(err)
 	if err != nil && (code != exitInterrupted || errors.Is(err, coordinator.ErrStandby)) {
+		if p, ok := errors.AsType[*guard.Panic](err); ok && p.Stack != nil {
+			fmt.Fprintf(w, "%s\n", p.Stack)
+		}
 		printError(w, err)
 		if code == exitUsage {
 			fmt.Fprintf(w, "See `%s --help`, or `%s COMMAND --help`.\n", name, name)
@@ -162,6 +167,13 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		p.benchCommand(),
 		p.chaosCommand(), p.verifyCommand(), p.inspectCommand(), p.versionCommand(), p.dataCommand(),
 		plotCommand(), certsCommand())
+	later := p.later
+	p.later = nil
+	for _, add := range later {
+		if err := add(); err != nil {
+			return nil, err
+		}
+	}
 	return root, p.addOwn(root)
 }
 

@@ -35,7 +35,9 @@ func (p *program) own(c evenweave.Command) (*cobra.Command, error) {
 		dataFlag(cmd.Flags(), &dir)
 	}
 	output := outputFlag(cmd, c.Outputs...)
-	addFlags(cmd.Flags(), set, everyOption)
+	if err := p.addFlags(cmd.Flags(), set, everyOption); err != nil {
+		return nil, err
+	}
 	cmd.RunE = interruptible(func(ctx context.Context, cmd *cobra.Command, args []string) (err error) {
 		if err := validateOptions(c.Options); err != nil {
 			return err

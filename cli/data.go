@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/regular"
 	"evenweave/internal/sheet"
@@ -150,7 +151,7 @@ draws samples of each class, in terminals that can show pictures, and as a file 
 		if err := p.validate(); err != nil {
 			return err
 		}
-		sets, err := p.task.Data(dir)
+		sets, err := guard.Data(p.task, dir)
 		if err != nil {
 			return err
 		}

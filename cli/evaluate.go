@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"evenweave"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
 )
@@ -31,7 +32,7 @@ func (p *program) evaluate() evenweave.Command {
 		Long: `Prints the figures of a checkpoint on the test data, and the tables that the model has to show beside them;
 -o html is one page without other files, with its pictures too, and --png has these alone.`,
 		Run: func(ctx context.Context, c *evenweave.Invocation) error {
-			sets, err := p.task.Data(c.Dir)
+			sets, err := guard.Data(p.task, c.Dir)
 			if err != nil {
 				return err
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenweave"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/probe"
@@ -167,7 +168,7 @@ func (p *program) makeInitial(ctx context.Context, j job.Job, log *slog.Logger) 
 		return s, fmt.Errorf("what the job starts from has changed since it was begun, start again: now %s",
 			strings.Join(changed, "; "))
 	}
-	model, err := p.task.Model(setup(ctx, j, true, log))
+	model, err := guard.Model(p.task, setup(ctx, j, true, log))
 	if err != nil {
 		return s, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"evenweave/coordinator"
 	"evenweave/internal/cluster"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/local"
 	"evenweave/internal/mlflow"
@@ -164,7 +165,7 @@ func (c *coordinatorRun) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	cfg.Model, err = p.task.Model(setup(ctx, job.Job{Spec: c.spec.spec, Backend: backend}, true, log))
+	cfg.Model, err = guard.Model(p.task, setup(ctx, job.Job{Spec: c.spec.spec, Backend: backend}, true, log))
 	if err != nil {
 		return err
 	}

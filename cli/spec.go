@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenweave"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 )
 
@@ -115,7 +116,7 @@ func (s *specFlags) open(ctx context.Context) (sets evenweave.Sets, notes []stri
 	if notes, err = s.prepare(ctx); err != nil {
 		return sets, nil, err
 	}
-	if sets, err = s.program.task.Data(s.data); err != nil {
+	if sets, err = guard.Data(s.program.task, s.data); err != nil {
 		return sets, nil, err
 	}
 	return sets, notes, s.complete(sets.Train)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenweave"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/options"
 	"evenweave/internal/probe"
@@ -24,6 +25,7 @@ type program struct {
 	options *options.Set
 	name    string          // of the executable
 	asked   <-chan struct{} // not nil in a child of train; closed to ask it to end in good order
+	later   []func() error  // adds the flags of options to a command that has its own
 }
 
 // newProgram checks what the task's author has written.
@@ -44,7 +46,7 @@ func newProgram(t *evenweave.Task, name string, asked <-chan struct{}) (*program
 	case (t.Backends.Resolve != nil) != (len(t.Backends.Names) > 0):
 		return nil, fmt.Errorf("task %q: of its Backends, Names and Resolve need each other", t.Name)
 	}
-	p := &program{t, set, name, asked}
+	p := &program{task: t, options: set, name: name, asked: asked}
 	return p, p.checkDefaults()
 }
 
@@ -67,26 +69,28 @@ func (p *program) checkDefaults() error {
 func everyOption(f *options.Field) bool { return f.Flag != "" }
 func ownOption(f *options.Field) bool   { return f.Flag != "" && f.Spec == "" && !f.Create }
 
-// optionFlags adds the flags of the task's options. A name that the command has already is the error of the task's
-// author, at the first run.
+// optionFlags adds the flags of the task's options, after all commands have their own.
 func (p *program) optionFlags(f *pflag.FlagSet, which func(*options.Field) bool) {
-	addFlags(f, p.options, which)
+	p.later = append(p.later, func() error { return p.addFlags(f, p.options, which) })
 }
 
-func addFlags(f *pflag.FlagSet, set *options.Set, which func(*options.Field) bool) {
+// addFlags adds the flags of options. A name that the command has already is the error of the task's author: of all
+// commands, for each process makes them all.
+func (p *program) addFlags(f *pflag.FlagSet, set *options.Set, which func(*options.Field) bool) error {
 	for _, field := range set.Fields() {
 		if !which(field) {
 			continue
 		}
 		if f.Lookup(field.Flag) != nil {
-			panic(fmt.Sprintf("the task's option --%s has the name of another flag of the same command: choose "+
-				"another name", field.Flag))
+			return fmt.Errorf("task %q: its option --%s has the name of a flag of the trainer's: choose another name",
+				p.task.Name, field.Flag)
 		}
 		flag := f.VarPF(field, field.Flag, "", field.Help)
 		if field.IsBool() {
 			flag.NoOptDefVal = "true"
 		}
 	}
+	return nil
 }
 
 // optionSettings are the values of those options, for a child process.
@@ -138,7 +142,7 @@ func (p *program) model(ctx context.Context, spec job.Spec, backend string, eval
 		fmt.Fprintln(warn, notice)
 	}
 	log := slog.New(slog.NewTextHandler(printable{warn}, nil))
-	return p.task.Model(setup(ctx, job.Job{Spec: spec, Backend: backend}, evaluateOnly, log))
+	return guard.Model(p.task, setup(ctx, job.Job{Spec: spec, Backend: backend}, evaluateOnly, log))
 }
 
 // setup says what a model is built for.
@@ -153,6 +157,7 @@ func setup(ctx context.Context, j job.Job, evaluateOnly bool, log *slog.Logger) 
 // openJob loads what a worker needs for a job: model and data at the same time, because each may take a while.
 func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, job.Job) (worker.Opened, error) {
 	return func(ctx context.Context, j job.Job) (o worker.Opened, err error) {
+		defer guard.Recover(&err) // this is no goroutine of a command's, and the probe computes
 		if err := p.adopt(j.Spec); err != nil {
 			return o, err
 		}
@@ -162,10 +167,10 @@ func (p *program) openJob(dir string, log *slog.Logger) func(context.Context, jo
 		}
 		loading := make(chan loaded, 1)
 		go func() {
-			sets, err := p.task.Data(dir)
+			sets, err := guard.Data(p.task, dir)
 			loading <- loaded{sets, err}
 		}()
-		model, err := p.task.Model(setup(ctx, j, false, log))
+		model, err := guard.Model(p.task, setup(ctx, j, false, log))
 		data := <-loading
 		if err != nil {
 			return o, err

@@ -126,6 +126,45 @@ func TestRunIsACommandLine(t *testing.T) {
 	}
 }
 
+// TestWhatAnAuthorGetsWrongIsNamed: without a panic, and by every command.
+func TestWhatAnAuthorGetsWrongIsNamed(t *testing.T) {
+	for want, wrong := range map[string]func(*evenweave.Task){
+		"its option --workers has the name of a flag": func(t *evenweave.Task) {
+			t.Options = &struct {
+				Workers int `flag:"workers"`
+			}{}
+		},
+		"its option --output has the name of a flag": func(t *evenweave.Task) {
+			t.Commands = []evenweave.Command{{Name: "predict", Options: &struct {
+				To string `flag:"output"`
+			}{}}}
+		},
+		"panic: no file": func(t *evenweave.Task) {
+			t.Data = func(string) (evenweave.Sets, error) { panic("no file") }
+		},
+		"panic: no device": func(t *evenweave.Task) {
+			t.Model = func(evenweave.Setup) (evenweave.Model, error) { panic("no device") }
+		},
+		"panic: not finished": func(t *evenweave.Task) {
+			t.Commands = []evenweave.Command{{Name: "verify",
+				Run: func(context.Context, *evenweave.Invocation) error { panic("not finished") }}}
+		},
+		"Sets.Train is nil": func(t *evenweave.Task) {
+			t.Data = func(string) (evenweave.Sets, error) { return evenweave.Sets{}, nil }
+		},
+		"neither a model nor an error": func(t *evenweave.Task) {
+			t.Model = func(evenweave.Setup) (evenweave.Model, error) { return nil, nil }
+		},
+	} {
+		task := tiny()
+		wrong(task)
+		err := Run(t.Context(), task, "verify")
+		if exitCode(err) != exitFailed || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want one with %q", err, want)
+		}
+	}
+}
+
 // `verify --as` finds the same bits on another processor, fast or by qemu-user. What it cannot try it says, with the
 // reasons.
 func TestVerifyAsAnotherProcessor(t *testing.T) {

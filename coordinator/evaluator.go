@@ -10,6 +10,7 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
 	"evenweave/internal/state"
@@ -127,6 +128,7 @@ func (e *evaluator) pointAtBest(pointed int64) int64 {
 func (e *evaluator) report(step int64, ev progress.Evaluation, details *progress.Details, err error) {
 	if err != nil {
 		e.log.Error("evaluation", "step", step, "err", err)
+		guard.Log(e.log, err)
 		e.events.emit(progress.Warning{Message: fmt.Sprintf("evaluation of step %d failed %d times and is left to the "+
 			"next coordinator that leads, for which the checkpoint is kept: %v", step, maxTries, err)})
 		return
@@ -138,8 +140,9 @@ func (e *evaluator) report(step int64, ev progress.Evaluation, details *progress
 }
 
 // evaluate reads a checkpoint and measures it, with what the model has to show, or nil.
-func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progress.Evaluation, *progress.Details,
-	error) {
+func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (_ progress.Evaluation, _ *progress.Details,
+	err error) {
+	defer guard.Recover(&err)
 	began := time.Now()
 	s, err := e.entries.read(ctx, entry.Path)
 	if err != nil {

@@ -186,16 +186,23 @@ type faulty struct {
 	err    error
 }
 
-func (faulty) Len() int                                        { return 1 }
-func (faulty) Digest() string                                  { return "faulty" }
-func (faulty) Layout() (inputs, labels []Flat)                 { return []Flat{{Type: evenweave.Uint8}}, nil }
-func (f faulty) Read(int, [][]byte, [][]byte) (float32, error) { return f.weight, f.err }
+func (faulty) Len() int                        { return 1 }
+func (faulty) Digest() string                  { return "faulty" }
+func (faulty) Layout() (inputs, labels []Flat) { return []Flat{{Type: evenweave.Uint8}}, nil }
+func (f faulty) Read(int, [][]byte, [][]byte) (float32, error) {
+	if f.weight == panics {
+		panic("no such column")
+	}
+	return f.weight, f.err
+}
+
+const panics = 7 // a weight
 
 func TestWhatASourceGetsWrongIsNamed(t *testing.T) {
 	disk := errors.New("disk on fire")
 	for want, f := range map[string]faulty{
 		"sample 0: disk on fire": {1, disk}, "weight -1": {-1, nil}, "weight NaN": {float32(math.NaN()), nil},
-		"weight +Inf": {float32(math.Inf(1)), nil},
+		"weight +Inf": {float32(math.Inf(1)), nil}, "sample 0: panic: no such column": {panics, nil},
 	} {
 		d, err := New(f)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"evenweave"
+	"evenweave/internal/guard"
 )
 
 // Prefetched returns data that loads d ahead: of the micro-batches that the trainer announces by Prefetch it keeps at
@@ -77,9 +78,15 @@ func (p *prefetched) work() {
 			a.Content, p.spare = p.spare[n-1], p.spare[:n-1]
 		}
 		p.mu.Unlock()
-		a.err = p.Data.Load(&a.Batch)
+		a.err = p.loaded(&a.Batch)
 		close(a.done)
 	}
+}
+
+// loaded loads a batch. A panic is an error: it comes again in the call that wants the batch.
+func (p *prefetched) loaded(b *evenweave.Batch) (err error) {
+	defer guard.Recover(&err)
+	return p.Data.Load(b)
 }
 
 // Load implements evenweave.Data.

@@ -36,10 +36,15 @@ func (g *gated) Load(b *evenweave.Batch) error {
 	}
 	g.loads.Add(1)
 	if g.fail.Load() {
+		if b.Step == panicking {
+			panic("no such luck")
+		}
 		return errors.New("no such luck")
 	}
 	return g.Data.Load(b)
 }
+
+const panicking = 1000 // a step
 
 func batch(step int64, samples ...int32) *evenweave.Batch {
 	return &evenweave.Batch{Step: step, Samples: samples}
@@ -140,12 +145,12 @@ func TestAFailedLoadIsTriedAgainWhenAskedFor(t *testing.T) {
 		d := Prefetched(g, 2)
 		g.fail.Store(true)
 		announce(d, batch(0, 3))
-		announce(d, batch(1, 3))
+		announce(d, batch(panicking, 3)) // in a goroutine that nothing else could recover
 		synctest.Wait()
 		if err := d.Load(batch(0, 3)); err == nil {
 			t.Error("the error is lost")
 		}
 		g.fail.Store(false)
-		contentOf(t, d, batch(1, 3))
+		contentOf(t, d, batch(panicking, 3))
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"evenweave"
+	"evenweave/internal/guard"
 )
 
 // Source reads single samples. New makes data of it. Its methods are called by several goroutines at once.
@@ -76,6 +77,12 @@ func view(into [][]byte, flats []Flat, i int) {
 	}
 }
 
+// guarded is Read, whose panic is an error.
+func (d *indexed) guarded(i int, inputs, labels [][]byte) (weight float32, err error) {
+	defer guard.Recover(&err)
+	return d.Read(i, inputs, labels)
+}
+
 func (d *indexed) read(sample int32, inputs, labels [][]byte) (float32, error) {
 	switch {
 	case sample == evenweave.Padding:
@@ -87,7 +94,7 @@ func (d *indexed) read(sample int32, inputs, labels [][]byte) (float32, error) {
 		return 0, fmt.Errorf("there is no such sample: expected 0 to %d, or %d for padding", d.Len()-1,
 			evenweave.Padding)
 	}
-	weight, err := d.Read(int(sample), inputs, labels)
+	weight, err := d.guarded(int(sample), inputs, labels)
 	if err == nil && !(weight >= 0 && weight <= math.MaxFloat32) {
 		err = fmt.Errorf("weight %v: expected a finite one of at least 0", weight)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"evenweave"
+	"evenweave/internal/guard"
 	"evenweave/internal/schedule"
 	"evenweave/internal/verify"
 )
@@ -45,7 +46,7 @@ func Verify(t testing.TB, task *evenweave.Task, config ...Config) {
 // trace is what one model computes.
 func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 	t.Helper()
-	sets, err := task.Data(c.Dir)
+	sets, err := guard.Data(task, c.Dir)
 	if err != nil {
 		t.Fatalf("evenweave: data of task %q: %v", task.Name, err)
 	}
@@ -71,7 +72,7 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 			t.Fatalf("evenweave: backend %q: %v", want, err)
 		}
 	}
-	m, err := task.Model(setup)
+	m, err := guard.Model(task, setup)
 	if err != nil {
 		t.Fatalf("evenweave: model of task %q: %v", task.Name, err)
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"evenweave"
-	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -168,7 +168,7 @@ func (m *Model) evaluation(n int) (e *evaluator, err error) {
 }
 
 func (b *builder) evaluation(n int) (e *evaluator, f *forward, outputs []*graph.Node, err error) {
-	defer backend.RecoverInto(&err, "building the evaluation")
+	defer guard.RecoverThrown(&err, "building the evaluation")
 	known := map[string]bool{generatorPath(): true}
 	for v := range b.store.IterVariables() {
 		known[v.Path()] = true

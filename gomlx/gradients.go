@@ -7,7 +7,7 @@ import (
 
 	"evenweave"
 	"evenweave/dataset"
-	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/graph"
@@ -55,7 +55,7 @@ func (m *Model) gradients(n int) (*program, error) {
 }
 
 func (b *builder) gradientsOf(n int) (g *gradients, err error) {
-	defer backend.RecoverInto(&err, fmt.Sprintf("building the gradients of %d samples", n))
+	defer guard.RecoverThrown(&err, fmt.Sprintf("building the gradients of %d samples", n))
 	return b.gradients(n), nil
 }
 

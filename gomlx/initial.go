@@ -3,7 +3,7 @@ package gomlx
 import (
 	"fmt"
 
-	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/gomlx/core/tensors"
 	"github.com/gomlx/gomlx/ml/model"
@@ -40,7 +40,7 @@ func (m *Model) Init(seed uint64) error {
 
 // initial builds the graphs once more, on a store that then holds initial values.
 func (m *Model) initial(seed uint64) (_ *model.Store, err error) {
-	defer backend.RecoverInto(&err, "GoMLX's initializers")
+	defer guard.RecoverThrown(&err, "GoMLX's initializers")
 	b := newBuilder(&m.config, m.function, m.device, seed)
 	g, u, err := b.training(m.setup.MicroBatch)
 	if err != nil {

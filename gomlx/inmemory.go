@@ -11,14 +11,14 @@ import (
 
 	"evenweave"
 	"evenweave/dataset"
-	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 )
 
 // InMemory reads a GoMLX data set of batches to its end and keeps the samples, to be read by index. It must give the
 // same samples in the same order in each process, so neither shuffle nor augment: --seed and dataset.Augmented do that.
 // More than so many bytes, as of one that does not end, are refused. Data too large for memory are a dataset.Source.
 func InMemory(batches train.Dataset, most int64) (data evenweave.Data, err error) {
-	defer backend.RecoverInto(&err, "reading "+batches.Name())
+	defer guard.RecoverThrown(&err, "reading "+batches.Name())
 	var inputs, labels []dataset.Flat
 	var n, size int64
 	for batch, err := range batches.Iter() {

@@ -11,6 +11,7 @@ import (
 	"evenweave"
 	"evenweave/checkpoint"
 	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 )
 
 // Load opens a model with the weights of a checkpoint, for a program that predicts. path is a checkpoint's file, or a
@@ -69,7 +70,7 @@ func (m *Model) openAlone() (err error) {
 
 // alone are the variables that predictions use.
 func (b *builder) alone() (all []*variable, err error) {
-	defer backend.RecoverInto(&err, "building the predictions")
+	defer guard.RecoverThrown(&err, "building the predictions")
 	f := b.predict("predictions", 1, false)
 	defer f.graph.Finalize()
 	for v := range b.store.IterVariables() {

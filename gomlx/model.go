@@ -10,6 +10,7 @@ import (
 
 	"evenweave"
 	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/graph"
@@ -136,13 +137,13 @@ func (m *Model) open() (err error) {
 }
 
 func (m *Model) newBuilder(seed uint64) (b *builder, err error) {
-	defer backend.RecoverInto(&err, "reading the hyperparameters")
+	defer guard.RecoverThrown(&err, "reading the hyperparameters")
 	return newBuilder(&m.config, m.function, m.device, seed), nil
 }
 
 // training builds both graphs of training.
 func (b *builder) training(n int) (g *gradients, u *update, err error) {
-	defer backend.RecoverInto(&err, "building the graphs")
+	defer guard.RecoverThrown(&err, "building the graphs")
 	g = b.gradients(n)
 	return g, b.update(n, g), nil
 }

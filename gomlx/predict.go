@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"evenweave/dataset"
-	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/graph"
@@ -98,7 +98,7 @@ func (m *Model) predictions(n int) (*program, error) {
 }
 
 func (b *builder) predictions(n int) (_ *graph.Graph, outputs []*graph.Node, err error) {
-	defer backend.RecoverInto(&err, "building the predictions")
+	defer guard.RecoverThrown(&err, "building the predictions")
 	f := b.predict("predictions", n, false)
 	if len(f.predictions) == 0 {
 		panic(errors.New("the model returns no prediction"))

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/shapes"
@@ -100,7 +101,7 @@ func (a arguments) set(name string, bytes []byte) error {
 
 // run executes the program on the present state. The caller finalizes the results.
 func (p *program) run(a arguments) (results []compute.Buffer, err error) {
-	defer backend.RecoverInto(&err, "running "+p.graph.Name())
+	defer guard.RecoverThrown(&err, "running "+p.graph.Name())
 	buffers := make([]compute.Buffer, len(p.inputs))
 	for i, in := range p.inputs {
 		m := a[in.name]

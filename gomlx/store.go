@@ -8,7 +8,7 @@ import (
 	"os"
 
 	"evenweave"
-	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/tensors"
@@ -47,7 +47,7 @@ func (m *Model) Backend() compute.Backend { return m.device }
 // its trainer goes on from it. The generator's state is left out: a trainer that loaded it would train it, and use one
 // dropout mask forever.
 func (m *Model) Export(dir string) (err error) {
-	defer backend.RecoverInto(&err, "exporting to "+dir)
+	defer guard.RecoverThrown(&err, "exporting to "+dir)
 	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
 		return fmt.Errorf("%s is not empty: name a new directory", dir)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -80,7 +80,7 @@ func ExportCommand() evenweave.Command {
 // storeOf reads the newest of a directory of GoMLX checkpoints into a store of its own: a store that has them as its
 // loader takes each variable for trainable.
 func storeOf(dir string) (store *model.Store, err error) {
-	defer backend.RecoverInto(&err, "reading "+dir)
+	defer guard.RecoverThrown(&err, "reading "+dir)
 	if _, err := os.Stat(dir); err != nil {
 		return nil, err
 	}

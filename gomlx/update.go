@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"evenweave/gomlx/backend"
+	"evenweave/internal/guard"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/graph"
@@ -68,7 +69,7 @@ func (m *Model) compileUpdate(u *update, of *gradients, n int) (err error) {
 }
 
 func (b *builder) again(n int, of *gradients) (u *update, err error) {
-	defer backend.RecoverInto(&err, "building the update")
+	defer guard.RecoverThrown(&err, "building the update")
 	return b.update(n, of), nil
 }
 

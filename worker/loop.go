@@ -10,6 +10,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/cluster"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/probe"
 	"evenweave/internal/schedule"
@@ -410,6 +411,7 @@ func (l *Loop) ended(ctx context.Context, world job.World, log *slog.Logger, err
 	a.Paused = l.pauses.stalled(time.Now())
 	log.Warn("generation over", "step", a.Step, "suspect", a.Suspect, "kind", a.Kind, "phase", a.Phase, "waited",
 		time.Duration(a.WaitedNanos), "paused", a.Paused, "err", err)
+	guard.Log(log, err)
 	l.report.event("collective failed", err.Error())
 	l.Observer.Broken(a.Kind)
 	l.report.set(func(s *proto.Status) { s.Accusation, s.Phase = a, phaseWaiting })

@@ -11,6 +11,8 @@ import (
 
 	"evenweave"
 	"evenweave/internal/exact"
+	"evenweave/internal/example"
+	"evenweave/internal/job"
 	"evenweave/internal/schedule"
 )
 
@@ -74,6 +76,25 @@ func TestLanesAddAtTheSameTime(t *testing.T) {
 		if clean := one.bounds[10]; clean != four.bounds[10] || !slices.Equal(one.gradient, four.gradient) {
 			t.Errorf("%d micro-batches: the sums differ", microBatches)
 		}
+	}
+}
+
+// A panic in a lane, of data or of a model, is an error of its step, as one that they return.
+func TestAPanicIsAnErrorOfTheStep(t *testing.T) {
+	spec := job.Spec{Samples: 300, GlobalBatch: 8, MicroBatch: 4, Epochs: 1}
+	r, err := newReplica(job.Job{Spec: spec}, &faulty{Softmax: example.NewSoftmax(),
+		poison: func(*evenweave.Batch, []float32) { panic("no device") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &generation{replica: r, sampler: schedule.NewSampler(spec.Plan()), data: example.Points{}}
+	l := &lane{batch: evenweave.Batch{Samples: make([]int32, 4)}, grads: [][]float32{make([]float32, 9)}}
+	if err := l.microBatch(g, 0); err == nil || err.Error() != "panic: no device" {
+		t.Errorf("of the model: %v", err)
+	}
+	g.data = delayed{example.Points{}, func(*evenweave.Batch) { panic("no sample") }}
+	if err := l.microBatch(g, 0); err == nil || err.Error() != "panic: no sample" {
+		t.Errorf("of the data: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/exact"
+	"evenweave/internal/guard"
 	"evenweave/internal/job"
 	"evenweave/internal/schedule"
 )
@@ -243,7 +244,8 @@ type lane struct {
 }
 
 // microBatch loads and computes a micro-batch, and adds it to the buffer.
-func (l *lane) microBatch(g *generation, v int) error {
+func (l *lane) microBatch(g *generation, v int) (err error) {
+	defer guard.Recover(&err)
 	r, began := g.replica, time.Now()
 	r.name(&l.batch, g.sampler, r.step, v)
 	if err := g.data.Load(&l.batch); err != nil {

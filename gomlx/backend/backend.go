@@ -17,6 +17,7 @@ import (
 	_ "github.com/gomlx/compute/gobackend" // registers "go"
 
 	"evenweave"
+	"evenweave/internal/guard"
 )
 
 const (
@@ -59,7 +60,7 @@ func Resolve(want string) (name, notice string, err error) {
 // Open creates the backend for "auto", "xla", "xla:cuda" or "go" and returns its name. The notice is not empty where
 // "auto" had to settle for "go", or where XLA's plug-in is not verified. The caller finalizes the backend.
 func Open(want string) (b compute.Backend, name, notice string, err error) {
-	defer RecoverInto(&err, "opening backend "+want)
+	defer guard.RecoverThrown(&err, "opening backend "+want)
 	switch want {
 	case "auto", "":
 		b, notice, err := openXLA("cpu")
@@ -82,7 +83,7 @@ func Open(want string) (b compute.Backend, name, notice string, err error) {
 
 // openXLA loads XLA's plug-in ("cpu" or "cuda"). The notice is not empty where the plug-in is not verified.
 func openXLA(kind string) (b compute.Backend, notice string, err error) {
-	defer RecoverInto(&err, "loading XLA's plug-in")
+	defer guard.RecoverThrown(&err, "loading XLA's plug-in")
 	if !xlaBuilt {
 		return nil, "", errors.New("this build has no XLA (it needs cgo, on Linux or on macOS arm64)")
 	}

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"sync"
 
+	"evenweave/internal/guard"
 	"evenweave/internal/processors"
 
 	"github.com/gomlx/compute"
@@ -40,7 +41,7 @@ func (a *arguments) release() {
 // Compile builds and compiles a function; build gets one node for each input.
 func Compile(b compute.Backend, name string, inputs []shapes.Shape,
 	build func(in []*graph.Node) []*graph.Node) (p *Program, err error) {
-	defer RecoverInto(&err, "compiling "+name)
+	defer guard.RecoverThrown(&err, "compiling "+name)
 	g := graph.NewGraph(b, name)
 	nodes := make([]*graph.Node, len(inputs))
 	for i, s := range inputs {
@@ -54,7 +55,7 @@ func Compile(b compute.Backend, name string, inputs []shapes.Shape,
 
 // CompileGraph compiles a graph with the outputs that build returns, for calls that each run on one thread.
 func CompileGraph(b compute.Backend, g *graph.Graph, build func() []*graph.Node) (err error) {
-	defer RecoverInto(&err, "compiling "+g.Name())
+	defer guard.RecoverThrown(&err, "compiling "+g.Name())
 	do := func() error { return g.Compile(build()...) }
 	if b.HasSharedBuffers() { // it computes on processors
 		// XLA splits operations into as many parts as it sees of them, though each call has one: on two of them a
@@ -75,7 +76,7 @@ func (p *Program) Graph() *graph.Graph { return p.graph }
 // Run copies the inputs (flat slices) to the device, executes, and copies the results into outputs (flat slices of the
 // right length).
 func (p *Program) Run(outputs, inputs []any) (err error) {
-	defer RecoverInto(&err, "running "+p.name)
+	defer guard.RecoverThrown(&err, "running "+p.name)
 	args, err := p.take()
 	if err != nil {
 		return fmt.Errorf("running %s: %w", p.name, err)
@@ -183,15 +184,4 @@ func (l *Lazy) Close() (used bool) {
 		l.p.Close()
 	}
 	return l.p != nil || l.err != nil
-}
-
-// RecoverInto, deferred, turns a panic of the library into an error.
-func RecoverInto(err *error, doing string) {
-	switch r := recover().(type) {
-	case nil:
-	case error:
-		*err = fmt.Errorf("%s: %w", doing, r)
-	default:
-		*err = fmt.Errorf("%s: %v", doing, r)
-	}
 }

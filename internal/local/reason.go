@@ -27,10 +27,8 @@ func reason(log []byte) string {
 		}
 		return ""
 	}
-	begins := func(prefixes ...string) func(string) bool {
-		return func(line string) bool {
-			return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(line, p) })
-		}
+	begins := func(prefix string) func(string) bool {
+		return func(line string) bool { return strings.HasPrefix(line, prefix) }
 	}
 	const last = 100 // lines: more than the stack of a panic has
 	recent := lines[max(0, len(lines)-last):]
@@ -41,8 +39,8 @@ func reason(log []byte) string {
 	}
 	for _, is := range []func(string) bool{
 		begins("error: "),
-		begins("panic: ", "fatal error: ", "runtime: "),
-		begins(`{"level":"panic"`, `{"level":"fatal"`),
+		crashed,
+		begins(`{"level":"panic"`), begins(`{"level":"fatal"`),
 		func(string) bool { return true },
 	} {
 		if line := find(is); line != "" {
@@ -50,6 +48,12 @@ func reason(log []byte) string {
 		}
 	}
 	return "it said nothing"
+}
+
+// crashed says that a line is of Go's runtime.
+func crashed(line string) bool {
+	return slices.ContainsFunc([]string{"panic: ", "fatal error: ", "runtime: "},
+		func(p string) bool { return strings.HasPrefix(line, p) })
 }
 
 // clean returns the message and the error of a log line in JSON, and a line of text without its prefix.

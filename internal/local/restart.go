@@ -37,7 +37,11 @@ func (s *supervisor) exited(e exited) (done bool, err error) {
 		return true, nil
 	case p.name == "coordinator" && code > 0: // without a code it resigned: another one leads the job
 		delete(s.procs, p.name)
-		return true, &Exit{Code: code, Tail: s.tail(p)}
+		tail := s.tail(p)
+		if crashed(tail) { // what is Go's exit code of a panic is that of bad usage here
+			code = 1
+		}
+		return true, &Exit{Code: code, Tail: tail}
 	case p.retire || worker && e.err == nil:
 		delete(s.procs, p.name)
 		return false, nil

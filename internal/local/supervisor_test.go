@@ -261,6 +261,20 @@ func TestInterruptIsNotForgotten(t *testing.T) {
 	}
 }
 
+// A coordinator that panics has failed, and was not called wrongly.
+func TestAPanicIsNoBadUsage(t *testing.T) {
+	for text, want := range map[string]int{"echo 'error: --steps -1' >&2; exit 2": 2,
+		"echo 'panic: index out of range [3]' >&2; echo 'goroutine 1 [running]:' >&2; exit 2": 1} {
+		s := newTroupe(t, "")
+		s.keep("coordinator", script(text), nil)
+		var exit *Exit
+		if err := s.failure(1); !errors.As(err, &exit) || exit.Code != want {
+			t.Errorf("%s: %v, want exit code %d", text, err, want)
+		}
+		s.end()
+	}
+}
+
 // The reason of an end is not the end of a stack.
 func TestReason(t *testing.T) {
 	for log, want := range map[string]string{

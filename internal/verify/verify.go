@@ -15,6 +15,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/exact"
+	"evenweave/internal/guard"
 	"evenweave/internal/schedule"
 )
 
@@ -189,7 +190,7 @@ func (r *run) batch(step int64, v int) *evenweave.Batch {
 // compute gives the model memory that is full of NaN, because it must overwrite all of it: a worker's memory holds the
 // gradients of an earlier micro-batch.
 func (r *run) compute(b *evenweave.Batch) (out result, err error) {
-	if err := r.data.Load(b); err != nil {
+	if err := r.load(b); err != nil {
 		return out, fmt.Errorf("loading micro-batch %d of step %d: %w", b.MicroBatch, b.Step+1, err)
 	}
 	for _, t := range r.summed {
@@ -199,7 +200,7 @@ func (r *run) compute(b *evenweave.Batch) (out result, err error) {
 		}
 		out.grads = append(out.grads, g)
 	}
-	out.sums, err = r.model.Gradients(b, out.grads)
+	out.sums, err = r.gradients(b, out.grads)
 	if err != nil {
 		return out, fmt.Errorf("gradients of micro-batch %d of step %d: %w", b.MicroBatch, b.Step+1, err)
 	}
@@ -208,6 +209,16 @@ func (r *run) compute(b *evenweave.Batch) (out result, err error) {
 			b.MicroBatch, b.Step+1, n, len(r.Metrics), r.Metrics)
 	}
 	return out, nil
+}
+
+func (r *run) load(b *evenweave.Batch) (err error) {
+	defer guard.Recover(&err)
+	return r.data.Load(b)
+}
+
+func (r *run) gradients(b *evenweave.Batch, grads [][]float32) (sums evenweave.Sums, err error) {
+	defer guard.Recover(&err)
+	return r.model.Gradients(b, grads)
 }
 
 // lines hashes a result.
