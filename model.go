@@ -38,3 +38,12 @@ type Sums struct {
 	// Metrics are sums in the order of Task.Metrics.
 	Metrics []int64
 }
+
+// Checker may be implemented by a Model that can find mistakes before anything is computed: a job that could not go on
+// does not begin.
+type Checker interface {
+	// CheckBatch says whether the model can take what data have loaded into b.Content.
+	CheckBatch(b *Batch) error
+	// CheckEvaluation builds what Evaluate computes, and computes nothing.
+	CheckEvaluation() error
+}

@@ -12,6 +12,7 @@ import (
 
 	"evenweave"
 	"evenweave/internal/job"
+	"evenweave/internal/verify"
 )
 
 // inspectCommand shows what a model's state is made of.
@@ -42,6 +43,9 @@ refused, with the variable or the operation.`}
 			return fmt.Errorf("task %q: %w", p.task.Name, err)
 		}
 		defer model.Close()
+		if err := verify.CheckEvaluation(model); err != nil {
+			return fmt.Errorf("task %q: %w", p.task.Name, err)
+		}
 		return printVariables(cmd.OutOrStdout(), *output, variablesOf(model))
 	})
 	return cmd

@@ -25,6 +25,7 @@ import (
 	"evenweave/internal/security"
 	"evenweave/internal/telemetry"
 	"evenweave/internal/tracing"
+	"evenweave/internal/verify"
 	"evenweave/proto"
 	"evenweave/worker"
 )
@@ -170,6 +171,9 @@ func (c *coordinatorRun) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer cfg.Model.Close()
+	if err := verify.Check(cfg.Model, sets, c.spec.spec.MicroBatch, c.spec.evaluate); err != nil {
+		return err
+	}
 	var screen progress.Observer = progress.NewPlain(cmd.ErrOrStderr(), time.Local)
 	if *c.output == "json" {
 		screen = progress.NewJSON(cmd.OutOrStdout())

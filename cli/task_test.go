@@ -165,6 +165,57 @@ func TestWhatAnAuthorGetsWrongIsNamed(t *testing.T) {
 	}
 }
 
+// checked is a model that knows what it cannot do.
+type checked struct {
+	evenweave.Model
+	batch error
+}
+
+func (c checked) CheckBatch(*evenweave.Batch) error { return c.batch }
+func (checked) CheckEvaluation() error              { return errors.New("metric near: it is not ready") }
+
+// damaged is data of which the second sample cannot be read.
+type damaged struct{ example.Points }
+
+func (d damaged) Load(b *evenweave.Batch) error {
+	if b.Samples[1] == 1 {
+		panic("no such record")
+	}
+	return d.Points.Load(b)
+}
+
+// TestACertainMistakeIsFoundAtOnce: before a job exists, with the part of the data or of the model.
+func TestACertainMistakeIsFoundAtOnce(t *testing.T) {
+	points := example.Points{N: 100}
+	for _, row := range []struct {
+		model evenweave.Model
+		test  evenweave.Data
+		want  string
+		by    string
+	}{
+		{example.NewSoftmax(), damaged{points}, "the first test samples: panic: no such record", "verify coordinator"},
+		{checked{example.NewSoftmax(), errors.New("labels[0] is float32")}, points,
+			"the first training samples: labels[0] is float32", "verify coordinator"},
+		{checked{example.NewSoftmax(), nil}, points, "on test or held-out samples: metric near: it is not ready",
+			"verify coordinator inspect"},
+	} {
+		for command := range strings.FieldsSeq(row.by) {
+			task, args := tiny(), []string{command}
+			task.Data = func(string) (evenweave.Sets, error) {
+				return evenweave.Sets{Train: points, Test: row.test}, nil
+			}
+			task.Model = func(evenweave.Setup) (evenweave.Model, error) { return row.model, nil }
+			if dir := t.TempDir(); command == "coordinator" { // nothing listens there
+				args = append(args, "--dir", dir, "--etcd", "unix:"+dir+"/etcd.sock")
+			}
+			if err := Run(t.Context(), task, args...); exitCode(err) != exitFailed ||
+				!strings.Contains(err.Error(), row.want) {
+				t.Errorf("%s: %v, want one with %q", command, err, row.want)
+			}
+		}
+	}
+}
+
 // `verify --as` finds the same bits on another processor, fast or by qemu-user. What it cannot try it says, with the
 // reasons.
 func TestVerifyAsAnotherProcessor(t *testing.T) {

@@ -121,6 +121,9 @@ func (v *verification) compute(cmd *cobra.Command) (verify.Trace, error) {
 		return nil, err
 	}
 	defer model.Close()
+	if err := verify.Check(model, sets, v.spec.MicroBatch, true); err != nil {
+		return nil, err
+	}
 	v.options.Plan, v.options.Metrics = v.spec.Plan(), v.program.task.Metrics
 	return verify.Run(cmd.Context(), model, sets.Train, v.options)
 }

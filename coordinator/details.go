@@ -6,11 +6,14 @@ import (
 	"image/png"
 
 	"evenweave"
+	"evenweave/internal/guard"
 	"evenweave/internal/progress"
 )
 
 // measure evaluates the model on the test set, with what it has to show if it can, else nil.
-func (e *evaluator) measure(ctx context.Context, step, epoch int) ([]evenweave.Figure, *progress.Details, error) {
+func (e *evaluator) measure(ctx context.Context, step, epoch int) (_ []evenweave.Figure, _ *progress.Details,
+	err error) {
+	defer guard.Recover(&err)
 	detailed, able := e.model.(evenweave.DetailedEvaluator)
 	if !able || e.details == nil {
 		found, err := e.model.Evaluate(ctx, e.test)

@@ -104,6 +104,13 @@ func (e *evaluations) add(entry checkpoint.Entry) (dropped []int64) {
 	return dropped
 }
 
+// failures is how many evaluations were given up: maxQueued of them at most are counted.
+func (e *evaluations) failures() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.failed)
+}
+
 // maxQueued bounds the evaluations that wait, and so the checkpoints that are kept for them.
 const maxQueued = 16
 

@@ -140,9 +140,8 @@ func (e *evaluator) report(step int64, ev progress.Evaluation, details *progress
 }
 
 // evaluate reads a checkpoint and measures it, with what the model has to show, or nil.
-func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (_ progress.Evaluation, _ *progress.Details,
-	err error) {
-	defer guard.Recover(&err)
+func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progress.Evaluation, *progress.Details,
+	error) {
 	began := time.Now()
 	s, err := e.entries.read(ctx, entry.Path)
 	if err != nil {
@@ -153,23 +152,28 @@ func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (_ pro
 	}
 	ev := progress.Evaluation{Step: int(s.Step), Epoch: int(s.Ledger.Epochs())}
 	test, details, err := e.measure(ctx, ev.Step, ev.Epoch)
-	if err != nil {
-		return ev, nil, err
+	if err == nil {
+		ev.Figures, err = progress.Figures(test)
 	}
-	if ev.Figures, err = progress.Figures(test); err != nil {
-		return ev, nil, err
+	if err != nil {
+		return ev, nil, fmt.Errorf("on the test samples: %w", err)
 	}
 	if e.heldOut != nil {
-		held, err := e.model.Evaluate(ctx, e.heldOut)
-		if err != nil {
-			return ev, nil, err
+		held, err := e.measureHeldOut(ctx)
+		if err == nil {
+			ev.Holdout, err = progress.Figures(held)
 		}
-		if ev.Holdout, err = progress.Figures(held); err != nil {
-			return ev, nil, err
+		if err != nil {
+			return ev, nil, fmt.Errorf("on the held-out samples: %w", err)
 		}
 	}
 	ev.Seconds = time.Since(began).Seconds()
 	return ev, details, nil
+}
+
+func (e *evaluator) measureHeldOut(ctx context.Context) (_ []evenweave.Figure, err error) {
+	defer guard.Recover(&err)
+	return e.model.Evaluate(ctx, e.heldOut)
 }
 
 // examine queues a checkpoint for evaluation if one is due there.

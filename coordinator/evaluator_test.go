@@ -1,6 +1,8 @@
 package coordinator
 
 import (
+	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"
+	"evenweave/internal/state"
 )
 
 // The best checkpoint is chosen on the held-out samples alone; a restarted coordinator chooses the same from its
@@ -136,5 +139,59 @@ func TestWaitingEvaluationsAreBounded(t *testing.T) {
 	}
 	if w := events.warnings(); len(w) != 40-maxQueued || !strings.Contains(w[0], "step 20 is left out") {
 		t.Errorf("reported %q", w)
+	}
+}
+
+// unmeasured is a model whose evaluation of some data fails.
+type unmeasured struct {
+	*example.Softmax
+	samples int
+	how     func() error
+}
+
+func (f unmeasured) Evaluate(ctx context.Context, data evenweave.Data) ([]evenweave.Figure, error) {
+	if data.Len() == f.samples {
+		return nil, f.how()
+	}
+	return f.Softmax.Evaluate(ctx, data)
+}
+
+// oneState is an archive whose checkpoints all hold one state.
+type oneState struct {
+	evaluable
+	s *state.Sealed
+}
+
+func (o oneState) read(context.Context, string) (*state.Sealed, error) { return o.s, nil }
+
+// An evaluation that fails, or panics, ends nothing; the part of the data is named, and the end says how many failed.
+func TestFailedEvaluationsAreCounted(t *testing.T) {
+	for want, f := range map[string]unmeasured{
+		"on the held-out samples: no file":      {samples: 20, how: func() error { return errors.New("no file") }},
+		"on the test samples: no file":          {samples: 10, how: func() error { return errors.New("no file") }},
+		"on the test samples: panic: no metric": {samples: 10, how: func() error { panic("no metric") }},
+	} {
+		seen := &eventLog{}
+		c := onADirectory(t, seen)
+		f.Softmax = example.NewSoftmax()
+		layout, err := state.OfJob(f.Tensors())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := state.New(layout, 1000)
+		e := c.evaluator
+		e.model, e.layout, e.test, e.heldOut = f, layout, example.Points{N: 10}, example.Points{N: 20}
+		e.entries = oneState{e.entries, state.Seal(s)}
+		entry := checkpoint.Entry{Step: 10}
+		e.add(entry)
+		ev, details, err := e.evaluate(t.Context(), entry)
+		e.report(10, ev, details, err)
+		e.finished(ev, err)
+		if err := c.conclude(t.Context(), entry, job.Done{Complete: true}); err != nil {
+			t.Fatal(err)
+		}
+		if w := seen.warnings(); len(w) != 2 || !strings.Contains(w[0], want) || !strings.Contains(w[1], "failed: 1") {
+			t.Errorf("warnings %q, want one with %q", w, want)
+		}
 	}
 }

@@ -189,6 +189,10 @@ func (c *Coordinator) conclude(ctx context.Context, last checkpoint.Entry, d job
 	if ev, ok := c.evaluator.at(m.Step); ok {
 		e.Figures = ev.Figures
 	}
+	if n := c.evaluator.failures(); n > 0 {
+		c.journal.emit(progress.Warning{Message: fmt.Sprintf("evaluations that failed: %d; a warning said why; mend "+
+			"the cause, then `evenweave evaluate --dir %s` measures the newest checkpoint", n, c.Dir)})
+	}
 	c.journal.emit(e)
 	if !d.Complete {
 		return ErrHalted

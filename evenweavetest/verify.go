@@ -77,6 +77,9 @@ func trace(t testing.TB, task *evenweave.Task, c Config) verify.Trace {
 		t.Fatalf("evenweave: model of task %q: %v", task.Name, err)
 	}
 	defer m.Close()
+	if err := verify.Check(m, sets, plan.MicroBatch, true); err != nil {
+		t.Fatalf("evenweave: task %q: %v", task.Name, err)
+	}
 	computed, err := verify.Run(
 		t.Context(), m, sets.Train, verify.Options{Plan: plan, Steps: steps, Most: microBatches, Lanes: lanes,
 			Metrics: task.Metrics},

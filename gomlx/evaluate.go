@@ -167,6 +167,17 @@ func (m *Model) evaluation(n int) (e *evaluator, err error) {
 	return e, nil
 }
 
+// CheckEvaluation implements evenweave.Checker: it builds the graph and does not compile it.
+func (m *Model) CheckEvaluation() error {
+	m.building.Lock()
+	defer m.building.Unlock()
+	_, f, _, err := m.builder.evaluation(m.setup.MicroBatch)
+	if err == nil {
+		f.graph.Finalize()
+	}
+	return err
+}
+
 func (b *builder) evaluation(n int) (e *evaluator, f *forward, outputs []*graph.Node, err error) {
 	defer guard.RecoverThrown(&err, "building the evaluation")
 	known := map[string]bool{generatorPath(): true}
@@ -181,16 +192,11 @@ func (b *builder) evaluation(n int) (e *evaluator, f *forward, outputs []*graph.
 		totals[0] = total(main)
 	}
 	for _, k := range b.config.Metrics {
-		if _, ok := k.(metric.UpdateGo); ok {
-			panic(fmt.Errorf("metric %s is computed by Go, batch by batch: only those of a graph are supported",
-				k.Name()))
+		value, err := b.metric(k, f)
+		if err != nil {
+			return nil, nil, nil, err
 		}
-		before := b.kept(f)
-		totals = append(totals, total(k.UpdateGraph(b.store.RootScope(), f.labels, f.predictions)))
-		if b.kept(f) == before {
-			panic(fmt.Errorf("metric %s keeps nothing between batches: it would be that of the last one; use a mean "+
-				"(metric.NewMeanMetric)", k.Name()))
-		}
+		totals = append(totals, total(value))
 	}
 	outputs = []*graph.Node{graph.Stack(totals, 0)}
 	for v := range b.store.IterVariables() {
@@ -206,6 +212,26 @@ func (b *builder) evaluation(n int) (e *evaluator, f *forward, outputs []*graph.
 	var shown []*graph.Node
 	e.kind, shown = b.show(f, n)
 	return e, f, append(outputs, shown...), nil
+}
+
+// metric is the value of a metric after a batch.
+func (b *builder) metric(k metric.Interface, f *forward) (value *graph.Node, err error) {
+	defer guard.RecoverThrown(&err, "metric "+k.Name())
+	if _, ok := k.(metric.UpdateGo); ok {
+		return nil, fmt.Errorf("metric %s is computed by Go, batch by batch: only those of a graph are supported",
+			k.Name())
+	}
+	before := b.kept(f)
+	value = k.UpdateGraph(b.store.RootScope(), f.labels, f.predictions)
+	switch {
+	case b.kept(f) == before:
+		return nil, fmt.Errorf("metric %s keeps nothing between batches: it would be that of the last one; use a mean "+
+			"(metric.NewMeanMetric)", k.Name())
+	case !value.IsScalar():
+		return nil, fmt.Errorf("metric %s has the shape %s: expected a scalar, as graph.ReduceAllMean gives", k.Name(),
+			value.Shape())
+	}
+	return value, nil
 }
 
 // kept is the number of variables that metrics keep in a graph.

@@ -27,6 +27,9 @@ func TestEvaluate(t *testing.T) {
 	c := o.config(optimizer.Adam().Done(), map[string]any{optimizer.ParamLearningRate: 0.01})
 	c.Metrics = []metric.Interface{metric.NewSparseCategoricalAccuracy("Mean Accuracy", "#acc")}
 	m, d := open(t, evenweave.Setup{MicroBatch: 8}, c), data(t, n)
+	if err := m.CheckEvaluation(); err != nil || len(m.metrics) != 0 { // before any: it changes nothing
+		t.Fatalf("%v, and %d programs", err, len(m.metrics))
+	}
 	if err := m.Init(1); err != nil {
 		t.Fatal(err)
 	}

@@ -135,7 +135,7 @@ func (m *Model) content(b *evenweave.Batch) (all [][]byte, rows []int, err error
 		if w != 0 && w != 1 {
 			return nil, nil,
 				fmt.Errorf("sample %d has weight %v: 0 is padding and 1 a sample; weights of samples are a label "+
-					"of their own", i, w)
+					"of their own", b.Samples[i], w)
 		}
 		if w == 1 {
 			rows = append(rows, i)
@@ -158,6 +158,14 @@ func (m *Model) content(b *evenweave.Batch) (all [][]byte, rows []int, err error
 		}
 	}
 	return all, rows, nil
+}
+
+// CheckBatch implements evenweave.Checker.
+func (m *Model) CheckBatch(b *evenweave.Batch) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, _, err := m.content(b)
+	return err
 }
 
 // generatorState is GoMLX's, of three words, for the key of a micro-batch.

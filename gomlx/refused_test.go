@@ -117,6 +117,13 @@ func loop(scope *model.Scope, x *graph.Node) {
 	seen.SetNodeValue(graph.While(under, more, graph.Const(g, float32(0)))[0])
 }
 
+// each is a metric whose value is one for each sample.
+type each struct{ *metric.MeanMetric }
+
+func (e each) UpdateGraph(scope *model.Scope, labels, predictions []*graph.Node) *graph.Node {
+	return graph.BroadcastToDims(e.MeanMetric.UpdateGraph(scope, labels, predictions), 4)
+}
+
 // TestMetricsRefused: what measures batches, and not samples, is refused by name.
 func TestMetricsRefused(t *testing.T) {
 	for says, k := range map[string]metric.Interface{
@@ -126,10 +133,19 @@ func TestMetricsRefused(t *testing.T) {
 				return graph.ReduceAllMean(predictions[0])
 			},
 			nil),
+		"metric Near: panic: it is not ready": metric.NewMeanMetric("Near", "near", "near",
+			func(*model.Scope, []*graph.Node, []*graph.Node) *graph.Node { panic("it is not ready") }, nil),
+		"metric Each has the shape (Float32)[4]": each{metric.NewMeanMetric("Each", "each", "each",
+			func(_ *model.Scope, _, predictions []*graph.Node) *graph.Node {
+				return graph.ReduceAllMean(predictions[0])
+			}, nil)},
 	} {
 		c := network{}.config(nil, nil)
 		c.Metrics = []metric.Interface{k}
 		m := open(t, evenweave.Setup{Backend: "go", MicroBatch: 4}, c)
+		if err := m.CheckEvaluation(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("before a job: %v, expected an error with %q", err, says)
+		}
 		if err := m.Init(1); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +174,11 @@ func TestSamplesRefused(t *testing.T) {
 		"sample 1 has weight 0.5": &dataset.Content{Inputs: []dataset.Flat{x}, Labels: []dataset.Flat{y},
 			Weights: []float32{1, 0.5}},
 	} {
-		_, err := m.Gradients(&evenweave.Batch{Samples: []int32{0, 1}, Content: content}, buffers(m))
+		b := &evenweave.Batch{Samples: []int32{0, 1}, Content: content}
+		if err := m.CheckBatch(b); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("before a job: %v, expected an error with %q", err, says)
+		}
+		_, err := m.Gradients(b, buffers(m))
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, expected an error with %q", err, says)
 		}
