@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -238,9 +240,22 @@ func (l *Loop) otherNumerics(view cluster.View) error {
 	if where != "" {
 		where = ", first in " + where
 	}
-	return fmt.Errorf("numerics differ%s: this worker's golden probe gives %s, the job's is %s: another XLA plug-in, "+
-		"class of processor (docs/exactness.md), XLA_FLAGS or build of this program would change bits; use those of "+
-		"the job (make setup)", where, m.Numerics, view.Job.Numerics)
+	why := "another XLA plug-in, class of processor (docs/exactness.md), XLA_FLAGS or build of this program would " +
+		"change bits; use those of the job"
+	if besides(view, m) {
+		why = "another worker of this machine gives the job's, so the model or the data give other bits each time " +
+			"they are computed, or the program was edited since the job began: run `evenweave verify`"
+	}
+	return fmt.Errorf("numerics differ%s: this worker's golden probe gives %s, the job's is %s: %s", where, m.Numerics,
+		view.Job.Numerics, why)
+}
+
+// besides says whether a member with the job's numerics is a process of the same local run, and so of the same program,
+// plug-in and processor.
+func besides(view cluster.View, m job.Member) bool {
+	return slices.ContainsFunc(view.Members, func(other job.Member) bool {
+		return other.Numerics == view.Job.Numerics && other.Host == m.Host && strings.HasPrefix(m.Address, "unix:")
+	})
 }
 
 // generation trains in one world. Only what ends this member is returned: a broken collective is reported and survived.
