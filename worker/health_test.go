@@ -4,6 +4,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,12 +74,12 @@ func TestLongStepsAndFetchesAreHealthy(t *testing.T) {
 func TestACommitAllowsTimeForTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, 100)
-		var wait time.Duration
-		a := c.start("a", 1, func(b *evenweave.Batch) { time.Sleep(wait) })
-		wait = 5 * time.Second // virtual: 40 s a step
+		var wait atomic.Int64
+		a := c.start("a", 1, func(*evenweave.Batch) { time.Sleep(time.Duration(wait.Load())) })
+		wait.Store(int64(5 * time.Second)) // virtual: 40 s a step
 		c.publish(false, "a")
 		time.Sleep(4 * time.Minute)
-		wait = 10 * time.Minute
+		wait.Store(int64(10 * time.Minute))
 		time.Sleep(9 * time.Minute)
 		if line, ok := healthOf(a.report); !ok {
 			t.Error("9 minutes after steps of 40 s:", line)
