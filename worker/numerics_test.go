@@ -23,15 +23,17 @@ func TestOtherNumericsSayWhatToDo(t *testing.T) {
 	}{
 		{job.Member{Host: "h", Address: "unix:a.sock"}, job.Member{Host: "h", Address: "unix:b.sock"},
 			"run `evenweave verify`"},
-		{job.Member{Host: "h", Address: "unix:a.sock", Numerics: "other"}, job.Member{Host: "h", Address: "unix:b.sock"},
-			"class of processor"}, // the job goes on on another machine
-		{job.Member{Host: "h", Address: "10.0.0.1:1"}, job.Member{Host: "h", Address: "10.0.0.1:2"}, "class of processor"},
+		{job.Member{Host: "h", Address: "unix:a.sock", Numerics: "other"},
+			job.Member{Host: "h", Address: "unix:b.sock"}, "class of processor"}, // the job goes on on another machine
+		{job.Member{Host: "h", Address: "10.0.0.1:1"}, job.Member{Host: "h", Address: "10.0.0.1:2"},
+			"class of processor"},
 	} {
 		row.own.ID, row.own.Numerics = "b", "mine"
 		if row.other.Numerics == "" {
 			row.other.Numerics = "job's"
 		}
-		err := l.otherNumerics(cluster.View{Job: &job.Job{Numerics: "job's"}, Members: []job.Member{row.other, row.own}})
+		err := l.otherNumerics(cluster.View{Job: &job.Job{Numerics: "job's"},
+			Members: []job.Member{row.other, row.own}})
 		if !strings.Contains(err.Error(), row.want) {
 			t.Errorf("beside %+v: %v, want %q", row.other, err, row.want)
 		}
