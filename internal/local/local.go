@@ -149,7 +149,7 @@ func runIn(ctx context.Context, dir directory, cfg Config, interrupt <-chan stru
 		case exit := <-s.exits:
 			if done, err := s.exited(exit); done {
 				scale.stop() // etcd ends at once only if no client is connected
-				s.wind(ctx)
+				s.wind(ctx, err != nil)
 				return err
 			}
 		}

@@ -247,8 +247,17 @@ func (s *supervisor) gone(p *process) {
 	}
 }
 
-// wind waits for the workers, which exit when the job is done, and then ends etcd.
-func (s *supervisor) wind(ctx context.Context) {
+// wind waits for the workers, which exit when the job is done, and then ends etcd. In a failed run there may be no job,
+// and what is left does not know of the end: it is asked to go.
+func (s *supervisor) wind(ctx context.Context, failed bool) {
+	if failed {
+		s.ask("coordinator")
+		for name := range s.procs {
+			if workerNumber(name) > 0 {
+				s.signal(name, syscall.SIGTERM)
+			}
+		}
+	}
 	limit := time.After(exitTimeout)
 	ended := false
 	for len(s.live) > 0 {

@@ -154,6 +154,26 @@ func (s troupe) failure(most int) error {
 	return nil
 }
 
+// A failed run waits for nothing that does not know of its end: neither workers without a job, nor a coordinator
+// without workers.
+func TestAFailedRunEndsAtOnce(t *testing.T) {
+	for _, row := range []struct{ fails, stays string }{{"coordinator", "worker-1"}, {"worker-1", "coordinator"}} {
+		s := newTroupe(t, "")
+		stays := s.play(":")
+		if row.stays == "coordinator" {
+			stays = script(fmt.Sprintf("echo > %q; read nothing; exit 1", s.stage.Name())) // until it is asked
+		}
+		s.keep(row.stays, stays, nil)
+		s.ready(1)
+		s.keep(row.fails, script("echo 'error: no data' >&2; exit 1"), nil)
+		err := s.failure(quickDeaths)
+		if s.wind(t.Context(), err != nil); err == nil || len(s.live) > 0 {
+			t.Errorf("%s has failed, %v: %d live after the longest wait", row.fails, err, len(s.live))
+		}
+		s.end()
+	}
+}
+
 // etcd does not end a run by ending: it is started again, also after an orderly end.
 func TestEtcdIsStartedAgain(t *testing.T) {
 	s := newTroupe(t, "")
