@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"evenweave"
@@ -226,7 +227,7 @@ func (n names) verdict(i, elements int) string {
 func (b *buffer) nonfinite(n names) (what, advice string) {
 	for v, index := range b.verdict {
 		total := len(b.verdict)
-		where := fmt.Sprintf("micro-batch %d of %d: ", v, total)
+		where := fmt.Sprintf("micro-batch %d of %d (%s): ", v, total, b.samplesOf(v))
 		switch i := int(-index) - 1 - b.elements; {
 		case index > 0:
 			return where + n.verdict(int(index)-1, b.elements) + " is not finite", diverged
@@ -241,10 +242,26 @@ func (b *buffer) nonfinite(n names) (what, advice string) {
 	return "", ""
 }
 
+// samplesOf names the first samples of a micro-batch.
+func (b *buffer) samplesOf(v int) string {
+	const few = 4
+	text, n := "", 0
+	for _, s := range b.samples[v*b.microBatch : (v+1)*b.microBatch] {
+		if n++; s > 0 && n <= few {
+			text += fmt.Sprintf(", %d", s-1)
+		}
+	}
+	if n > few {
+		text += ", ..."
+	}
+	return "samples" + strings.TrimPrefix(text, ",")
+}
+
 const (
-	diverged = "training has diverged; resume cannot help, start again with another recipe or seed"
+	diverged = "training has diverged: start again with a lower learning rate, gradient clipping or --on-nonfinite " +
+		"skip; if it comes again at this step, look at its samples"
 	tooLarge = "if labels are large numbers, divide labels and predictions by their usual size in the loss, which " +
-		"should be of the order of 1; else training has diverged: start again with another recipe or seed"
+		"should be of the order of 1; else " + diverged
 	theTasks = "mend what the task's Gradients returns"
 )
 

@@ -211,20 +211,20 @@ func TestAModelThatComputesIsNotWrittenTo(t *testing.T) {
 
 // What cannot be summed ends the job by name.
 func TestVerdictsNameWhatIsWrong(t *testing.T) {
-	plan := job.Spec{Samples: 300, GlobalBatch: 8, MicroBatch: 4}.Plan()
+	plan := job.Spec{Samples: 300, GlobalBatch: 10, MicroBatch: 5}.Plan()
 	n := names{func(int) string { return "w[0]" }, []string{"accuracy"}}
 	for says, sums := range map[string]evenweave.Sums{
-		"the loss, summed over its samples, is beyond 2097152": {Loss: 3e6, Weight: 4, Metrics: []int64{1}},
-		"2 micro-batches may each add":                         {Loss: 1e300, Weight: 4, Metrics: []int64{1}},
-		"0 of 2: the loss is not finite":                       {Loss: math.Inf(1), Weight: 4, Metrics: []int64{1}},
-		"the weight is negative":                               {Weight: -1, Metrics: []int64{1}},
-		"the weight is negative or beyond 4503599627370496":    {Weight: 1 << 60, Metrics: []int64{1}},
-		"the metric accuracy is":                               {Weight: 4, Metrics: []int64{1 << 62}},
-		"step 8: the weights of all":                           {Metrics: []int64{0}},
+		"the loss, summed over its samples, is beyond 2097152":  {Loss: 3e6, Weight: 4, Metrics: []int64{1}},
+		"2 micro-batches may each add":                          {Loss: 1e300, Weight: 4, Metrics: []int64{1}},
+		"0 of 2 (samples 0, 5, 9, 2, ...): the loss is not fin": {Loss: math.Inf(1), Weight: 4, Metrics: []int64{1}},
+		"the weight is negative":                                {Weight: -1, Metrics: []int64{1}},
+		"the weight is negative or beyond 4503599627370496":     {Weight: 1 << 60, Metrics: []int64{1}},
+		"the metric accuracy is":                                {Weight: 4, Metrics: []int64{1 << 62}},
+		"step 8: the weights of all":                            {Metrics: []int64{0}},
 	} {
 		b := newBuffer(exact.NewBlocks([]int{1}), 1, 1, plan).of(1)
 		for v := range 2 {
-			b.add(&evenweave.Batch{MicroBatch: v, Samples: make([]int32, 4)}, []float32{1}, []int32{0}, sums)
+			b.add(&evenweave.Batch{MicroBatch: v, Samples: []int32{0, 5, 9, 2, 1}}, []float32{1}, []int32{0}, sums)
 		}
 		found, _ := b.nonfinite(n)
 		if err := b.check(7); err != nil {
