@@ -1,9 +1,13 @@
 package coordinator
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"evenweave/checkpoint"
+	"evenweave/internal/cluster"
+	"evenweave/internal/job"
 	"evenweave/internal/progress"
 	"evenweave/proto"
 )
@@ -125,6 +129,40 @@ func TestOneMemberDoesNotWriteTheCurve(t *testing.T) {
 	}
 	if len(steps) != 20 || steps[0] != 41 || steps[19] != 60 {
 		t.Errorf("the steps %v are reported, want 41 to 60", steps)
+	}
+}
+
+// While one of three is silent, a step of which the other two say different things is not guessed.
+func TestADisputedStepIsLeftOut(t *testing.T) {
+	one, events := three(t)
+	one.steps.begin(40)
+	for _, member := range []string{"c", "a"} {
+		loss := map[string]float64{"a": 0.5, "c": 999}[member]
+		one.says(t, &proto.Status{Member: member, Generation: 1, Opened: 1, Step: 41, Commits: []*proto.Commit{
+			{Step: 41, Generation: 1, Workers: 1, Samples: 10, Loss: loss, Metrics: []float64{1, 2}}}})
+	}
+	one.reportSteps(0, "")
+	for _, e := range events.all {
+		if s, ok := e.(progress.Step); ok {
+			t.Errorf("step %d has the loss %v", s.Step, s.Loss)
+		}
+	}
+	if w := events.warnings(); len(w) != 1 || !strings.Contains(w[0], "step 41 is left out") || one.steps.step() != 41 {
+		t.Errorf("warnings %q, up to step %d", w, one.steps.step())
+	}
+}
+
+// A halt before there is a world, and a registered process that claims a due state.
+func TestAClaimBeforeAnyWorld(t *testing.T) {
+	j := job.Job{UUID: "job", CheckpointEvery: 10, Spec: job.Spec{Samples: 1000, GlobalBatch: 10, MicroBatch: 10,
+		Steps: 1000}}
+	one := onADirectory(t, &eventLog{}).newTerm(nil, 1, cluster.View{Job: &j}, checkpoint.Entry{})
+	one.members.followers["x"] = follower{address: "x:1"}
+	one.halting = true
+	one.says(t, &proto.Status{Member: "x", Generation: 1, Step: 51, Due: []*proto.HeldState{heldState(50, "h", 1)}})
+	one.halted(t.Context())
+	if _, step, _, ok := one.saver.offer(time.Now().Add(time.Hour)); ok {
+		t.Errorf("step %d is saved by the word of one in no world", step)
 	}
 }
 

@@ -158,7 +158,7 @@ func (p *proofs) count(claims []claim) {
 // gone. reports says which processes report.
 func (p *proofs) alone(claims []claim, reports func(job.Peer) bool, committed int64, gone bool, now time.Time) (
 	hash string, ok bool) {
-	if p.waiting(now) || !gone && claims[0].held.Step > committed {
+	if len(p.worlds) == 0 || p.waiting(now) || !gone && claims[0].held.Step > committed {
 		return "", false
 	}
 	present := p.worlds[len(p.worlds)-1]

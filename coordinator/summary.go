@@ -18,6 +18,7 @@ type summary struct {
 	last      int64     // all up to this step are reported
 	recorded  int64     // the last step that metrics.jsonl held when this term took it over
 	early     []*early  // steps whose turn has not come, in order
+	disputed  []int64   // that as many members report in one way as in another: they have no events
 	gap       time.Time // when a step was first missing
 	lastTime  int64
 	firstTime int64
@@ -128,8 +129,9 @@ func sameStep(a, b *proto.Commit) bool {
 
 // take collects a member's commits and returns the events of steps whose turn has come: each once, in order. Commits
 // may arrive out of order: a member that has joined knows no earlier ones. They wait until the gap closes, or until
-// wait has passed. Steps beyond upTo, which only a minority reports, wait too; of more than maxEarly the last are
-// dropped, so that no member keeps those of the others out.
+// wait has passed, which also ends the wait for a majority where members disagree. Steps beyond upTo, which only a
+// minority reports, wait too; of more than maxEarly the last are dropped, so that no member keeps those of the others
+// out.
 func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo int64, member string,
 	commits ...*proto.Commit) (due []progress.Step) {
 	s.mu.Lock()
@@ -162,12 +164,24 @@ func (s *summary) take(spec job.Spec, now time.Time, wait time.Duration, upTo in
 			if now.Sub(s.gap) < wait {
 				return due
 			}
-			// No member knows the steps between, or which report is right.
+			// No member knows the steps between, or none knows which report is right.
 		}
-		due = append(due, s.event(spec, commit))
+		if s.last = next.step; clear {
+			due = append(due, s.event(spec, commit))
+		} else {
+			s.disputed = append(s.disputed, next.step)
+		}
 		s.early, s.gap = s.early[1:], time.Time{}
 	}
 	return due
+}
+
+// disputes returns the steps that have no event because members disagree, each once.
+func (s *summary) disputes() (steps []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	steps, s.disputed = s.disputed, nil
+	return steps
 }
 
 // awaits reports whether a member may still report steps up to this one, within the given time.

@@ -291,6 +291,10 @@ func (t *term) reportSteps(wait time.Duration, member string, commits ...*proto.
 				"so far: %d): %s", e.Step, n, e.Skipped)})
 		}
 	}
+	for _, step := range t.steps.disputes() {
+		t.events.emit(progress.Warning{Message: fmt.Sprintf("step %d is left out of the learning curve: as many "+
+			"members report one loss or metric as another, so one of them is damaged", step)})
+	}
 }
 
 // ended reports whether the job, or this part of it, is over with the states that the members hold.

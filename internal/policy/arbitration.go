@@ -34,6 +34,7 @@ func pairOf(a, b job.Peer) pair { return pair{min(a.ID, b.ID), max(a.ID, b.ID)} 
 
 // tick checks what only time changes: absences, quarantines, suspects and joiners that do not answer yet.
 func (p *Policy) tick(now time.Time) []any {
+	p.prove()
 	var out []any
 	examine := func(id string) {
 		s := p.standing(id)
@@ -222,7 +223,7 @@ func (p *Policy) settle(now time.Time) bool {
 		return false
 	}
 	// The others may be in a long step, or read of a new world late: what a few say settles nothing before.
-	if silent == 0 && 2*reports < len(p.world.Peers) && now.Sub(p.observed) < enterWithin<<p.world.Backoff &&
+	if silent == 0 && 2*reports < len(p.world.Peers) && now.Sub(p.observed) < enterWithin<<min(p.world.Backoff, 1) &&
 		slices.ContainsFunc(p.world.Peers, func(peer job.Peer) bool {
 			return !p.reportsFailure(peer) && !p.entered(peer)
 		}) {

@@ -15,7 +15,9 @@ type findings struct {
 	parts   []string
 	broken  map[pair]bool
 	faulty  map[string]string // by member: what it did
-	charged map[string]string // likewise: failures that are laid to it, although it may be well
+	charged map[string]bool   // members that a failure is laid to, although they may be well
+	doubted map[pair]bool     // one of the two, alone, says that the other is late
+	paused  []string
 	late    bool
 	void    bool
 	verdict string
@@ -24,8 +26,11 @@ type findings struct {
 // blame finds the cause when all members answer: the end of the wait-for graph, pairs that cannot reach each other,
 // deadlines that were too short, or a job that cannot go on.
 func (p *Policy) blame(now time.Time) (reason string, late bool) {
-	f := findings{broken: map[pair]bool{}, faulty: map[string]string{}, charged: map[string]string{}}
-	p.step = max(p.step, p.committed())
+	f := findings{broken: map[pair]bool{}, faulty: map[string]string{}, charged: map[string]bool{},
+		doubted: map[pair]bool{}}
+	if step := p.committed(); step >= 0 {
+		p.step = step
+	}
 	for _, reporter := range p.world.Peers {
 		if a := p.accusation(reporter.ID); a != nil {
 			p.weigh(&f, reporter, a)
@@ -49,29 +54,15 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 	if len(f.faulty) == len(p.world.Peers) && f.late { // all of them: they only lacked time
 		clear(f.faulty)
 	}
-	if p.causeless(&f); p.world.Size() > 2 {
-		p.chargeAlone(&f)
-	}
+	p.causeless(&f)
+	p.alone(&f)
 	for ids := range f.broken {
-		p.broken(ids)
+		p.broken(ids, true)
 	}
-	maps.Copy(f.charged, f.faulty)
-	for id, why := range f.charged {
-		_, fault := f.faulty[id]
-		if !p.charge(id, fault) {
-			continue
-		}
-		s, a := p.standing(id), p.accusation(id)
-		if s.faults >= maxFaults {
-			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
-		} else {
-			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d failures", id, s.charges))
-		}
-		p.quarantine(now, id, a == nil || !a.names() && a.Kind != KindOther && a.Kind != KindFetch)
-		if s.quarantines > maxQuarantines {
-			p.dismiss(id, why)
-		}
+	for ids := range f.doubted {
+		p.broken(ids, false)
 	}
+	p.charge(now, &f)
 	slices.Sort(f.parts)
 	if len(f.parts) == 0 {
 		return "the collective failed", f.late
@@ -79,58 +70,61 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 	return strings.Join(slices.Compact(f.parts), "; "), f.late
 }
 
-// chargeAlone charges the members that accuse another one alone: it does not accuse them, no other one accuses it,
-// and it has no fault of its own. Once that proves nothing, but one member that does so again and again is at fault,
-// or behind a bad network.
-func (p *Policy) chargeAlone(f *findings) {
-	accusers := map[string]int{}
-	for _, peer := range p.world.Peers {
-		if a := p.accusation(peer.ID); a.names() {
-			accusers[a.Suspect]++
+// charge counts the failure against those that it is laid to, and leaves out those that have too many.
+func (p *Policy) charge(now time.Time, f *findings) {
+	if 2*len(f.paused) < p.world.Size() { // otherwise it was their machine that stood still
+		for _, id := range f.paused {
+			f.charged[id] = true
 		}
 	}
-	for _, peer := range p.world.Peers {
-		a := p.accusation(peer.ID)
-		if !a.names() || accusers[a.Suspect] > 1 {
-			continue
-		}
-		b := p.accusation(a.Suspect)
-		if b == nil || b.names() && b.Suspect == peer.ID || f.faulty[a.Suspect] != "" {
-			continue
-		}
-		p.standing(peer.ID).helpless++
-		f.charged[peer.ID] = fmt.Sprintf("%s accused %s, alone", peer.ID, a.Suspect)
+	for id := range f.faulty {
+		p.standing(id).faults++
+		f.charged[id] = true
 	}
-}
-
-// causeless finds the member behind a failure of which none gives a cause. One that passes on what a neighbour said is
-// behind it if that one says the same of it, or is no neighbour.
-func (p *Policy) causeless(f *findings) {
-	if len(f.parts) > 0 || p.world.Size() == 1 {
-		return
-	}
-	n := p.world.Size()
-	for rank, peer := range p.world.Peers {
-		a := p.accusation(peer.ID)
-		if a == nil {
-			continue
+	for id := range f.charged {
+		s := p.standing(id)
+		if s.tally = p.mark(); p.world.Size() > 2 { // of two, nothing shows which is at fault
+			s.charges++
 		}
-		switch of := p.rank(a.Suspect); {
-		case of < 0 || of != (rank+1)%n && of != (rank+n-1)%n:
-			f.charged[peer.ID] = fmt.Sprintf("%s ended a collective and gave no cause", peer.ID)
-			f.parts = append(f.parts, f.charged[peer.ID])
-		case p.accusation(a.Suspect) != nil && p.accusation(a.Suspect).Suspect == peer.ID:
-			f.broken[pairOf(peer, p.world.Peers[of])] = true
-			f.parts = append(f.parts, fmt.Sprintf("%s ended a collective because of %s, which did so because of it",
-				peer.ID, a.Suspect))
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.charged)) {
+		s, a := p.standing(id), p.accusation(id)
+		blamed := a == nil || !a.names() && a.Kind != KindOther && a.Kind != KindFetch
+		switch {
+		case s.faults >= maxFaults:
+			p.quarantine(now, id, blamed)
+			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
+			if s.inRow++; s.inRow > maxQuarantines {
+				p.dismiss(id, f.faulty[id])
+			}
+		case s.charges >= maxCharges && p.worst(id) && p.dispensable():
+			p.quarantine(now, id, blamed)
+			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d failures", id, s.charges))
 		}
 	}
 }
 
-// names reports whether an accusation gives a cause that is another member.
-func (a *Accusation) names() bool {
-	return a != nil && a.Suspect != "" &&
-		slices.Contains([]string{KindBroken, KindProtocol, KindUnreachable, KindDeadline}, a.Kind)
+// worst reports whether more failures are laid to a member than to any other.
+func (p *Policy) worst(id string) bool {
+	charges := p.standing(id).charges
+	for other, s := range p.known {
+		if other != id && s.charges >= charges {
+			return false
+		}
+	}
+	return true
+}
+
+// dispensable reports whether most of all that are there stay, if one more is left out.
+func (p *Policy) dispensable() bool {
+	out := 0
+	for _, s := range p.known {
+		if !s.quarantined.IsZero() {
+			out++
+		}
+	}
+	in := len(reject(p.world.Peers, func(peer job.Peer) bool { return !p.standing(peer.ID).quarantined.IsZero() }))
+	return in-1 > out+1
 }
 
 func (f *findings) fault(id, why string) {
@@ -142,6 +136,9 @@ func (f *findings) fault(id, why string) {
 func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
 	suspect := p.rank(a.Suspect)
 	switch {
+	case a.Suspect == reporter.ID:
+		f.fault(reporter.ID, fmt.Sprintf("%s could not go on (%s)", reporter.ID, job.Clean(a.Detail)))
+		return
 	case a.Kind == KindOther && suspect < 0:
 		f.fault(reporter.ID, fmt.Sprintf("%s could not go on (%s)", reporter.ID, job.Clean(a.Detail)))
 		if verdict := p.ownFault(reporter.ID, a); verdict != "" {
@@ -155,8 +152,8 @@ func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
 		return
 	case suspect < 0:
 		return
-	case a.Paused:
-		f.void = true
+	case a.Paused && a.names():
+		f.void, f.paused = true, append(f.paused, reporter.ID)
 		f.parts = append(f.parts, fmt.Sprintf("%s was paused, its accusation of %s is void", reporter.ID, a.Suspect))
 		return
 	}
@@ -164,7 +161,7 @@ func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
 	case KindDeadline:
 		f.late = true
 	case KindUnreachable:
-		if strings.HasPrefix(a.Phase, "connect") {
+		if a.connects() {
 			p.standing(reporter.ID).helpless++
 		}
 		if p.reportsFailure(p.world.Peers[suspect]) {
@@ -179,4 +176,75 @@ func (p *Policy) weigh(f *findings, reporter job.Peer, a *Accusation) {
 	}
 	f.parts = append(f.parts, fmt.Sprintf("%s waited for %s (%s, %s) and both answer", reporter.ID, a.Suspect, a.Kind,
 		strings.TrimSpace(job.Clean(a.Phase))))
+}
+
+// alone counts accusations that no other member shares: the accused does not accuse the accuser, and has no fault of
+// its own. Which of the two is at fault is not known, so it counts against both and their link: a member that is at
+// fault again and again has another one beside it in time, and then more than each of these.
+func (p *Policy) alone(f *findings) {
+	if p.world.Size() <= 2 {
+		return
+	}
+	accusers := map[string]int{}
+	for _, peer := range p.world.Peers {
+		if a := p.accusation(peer.ID); a.names() {
+			accusers[a.Suspect]++
+		}
+	}
+	for _, peer := range p.world.Peers {
+		a := p.accusation(peer.ID)
+		if !a.names() || a.Paused || accusers[a.Suspect] > 1 || a.Suspect == peer.ID {
+			continue
+		}
+		b := p.accusation(a.Suspect)
+		if b == nil || b.names() && b.Suspect == peer.ID || f.faulty[a.Suspect] != "" {
+			continue
+		}
+		s, ids := p.standing(peer.ID), pairOf(peer, p.world.Peers[p.rank(a.Suspect)])
+		if s.tally = p.mark(); !a.connects() {
+			s.helpless++
+		}
+		f.charged[peer.ID], f.charged[a.Suspect] = true, true
+		f.doubted[ids] = !f.broken[ids]
+	}
+	maps.DeleteFunc(f.doubted, func(_ pair, counts bool) bool { return !counts })
+}
+
+// causeless finds the member behind a failure of which none gives a cause. One that passes on what a neighbour said is
+// behind it if that one says the same of it, or is no neighbour; and so is a neighbour that says nothing.
+func (p *Policy) causeless(f *findings) {
+	if len(f.parts) > 0 || p.world.Size() == 1 {
+		return
+	}
+	n := p.world.Size()
+	for rank, peer := range p.world.Peers {
+		a := p.accusation(peer.ID)
+		if a == nil {
+			continue
+		}
+		switch of, b := p.rank(a.Suspect), p.accusation(a.Suspect); {
+		case of < 0 || of != (rank+1)%n && of != (rank+n-1)%n:
+			f.charged[peer.ID] = true
+			f.parts = append(f.parts, fmt.Sprintf("%s ended a collective and gave no cause", peer.ID))
+		case b == nil:
+			f.charged[a.Suspect] = true
+			f.parts = append(f.parts, fmt.Sprintf("%s ended a collective and said nothing", a.Suspect))
+		case b.Suspect == peer.ID:
+			f.broken[pairOf(peer, p.world.Peers[of])] = true
+			f.charged[peer.ID] = true
+			f.parts = append(f.parts, fmt.Sprintf("%s ended a collective because of %s, which did so because of it",
+				peer.ID, a.Suspect))
+		}
+	}
+}
+
+// connects reports whether a neighbour could not be reached.
+func (a *Accusation) connects() bool {
+	return a.Kind == KindUnreachable && strings.HasPrefix(a.Phase, "connect")
+}
+
+// names reports whether an accusation gives a cause that is another member.
+func (a *Accusation) names() bool {
+	return a != nil && a.Suspect != "" &&
+		slices.Contains([]string{KindBroken, KindProtocol, KindUnreachable, KindDeadline}, a.Kind)
 }

@@ -12,11 +12,14 @@ import (
 const (
 	// maxFaults in a row quarantine a member that answers. That many members with an own fault at one step end the job.
 	maxFaults = 3
-	// maxQuarantines in a row end a member.
+	// maxQuarantines for that, without proof between them, end a member.
 	maxQuarantines = 6
-	// maxCharges without provenSteps between them quarantine a member, although its worlds open: it breaks each soon.
-	maxCharges  = 8
+	// maxCharges without proof between them quarantine a member, or separate two, although their worlds open: each of
+	// them breaks soon.
+	maxCharges = 8
+	// provenSteps of most, or provenTime, without another prove a member or a link.
 	provenSteps = 100
+	provenTime  = 15 * time.Minute
 	// maxVoid failures in a row that only paused members report double the deadlines.
 	maxVoid = 3
 	// maxUnopened worlds in a row that do not open are published at once; later ones wait for a pause that doubles.

@@ -140,7 +140,7 @@ type Policy struct {
 	arbitration  *arbitration               // of the present generation's failure
 	links        map[pair]*link             // of members that could not reach each other
 	own          map[string]ownFault        // by member
-	step         int64                      // the newest that most of a world had committed, when that was last asked
+	step         int64                      // that most of a world had committed, when that was last asked
 	proving      bool                       // a member or a link has something to prove
 	fetches      map[string]map[string]bool // by suspect ("": the coordinator): which members could not fetch from it
 	failure      string                     // the job's; no world is published any more
@@ -209,9 +209,6 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 				fresh, away, doubted = job.World{Peers: without(w.Peers, had)}.IDs(), without(had, w.Peers), nil
 			}
 		}
-		if p.proving {
-			p.step = max(p.step, p.committed())
-		}
 		was := p.ranks
 		p.away, p.doubted = away, doubted
 		p.waitingSince = time.Time{} // a later failure waits for reports, too
@@ -219,7 +216,7 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 		for rank, peer := range w.Peers {
 			p.ranks[peer.ID] = rank
 			if _, stays := was[peer.ID]; !stays { // what is committed without it proves nothing
-				p.standing(peer.ID).provenFrom = p.step
+				p.standing(peer.ID).tally = tally{p.step, now}
 			}
 		}
 		p.fresh = make(map[string]bool, len(fresh))

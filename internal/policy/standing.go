@@ -23,21 +23,39 @@ type standing struct {
 	suspect        bool      // the last probe failed: not used until one succeeds
 	absent         time.Time // since when this member of the world is not registered; zero: it is registered
 	quarantined    time.Time // not used until then; zero: not quarantined
-	quarantines    int       // since it last proved itself
 	blamed         bool      // it is quarantined by the word of others
 	faults         int       // collectives in a row that failed because of it although it answers
-	charges        int       // failed collectives that are laid to it since it last proved itself
-	helpless       int       // those in which it could not reach its neighbour, or accused it alone
-	provenFrom     int64     // the step from which provenSteps prove it
+	tally                    // since it last proved itself
+	charges        int       // likewise: failed collectives that are laid to it
+	helpless       int       // likewise: those in which it could not reach its neighbour, or accused it alone
+	quarantines    int       // likewise
+	inRow          int       // likewise: those for faults in a row
 	unrested       time.Time // since when it is out of the world but does not rest; zero: it rests
 	stuck          bool      // a note said so
 }
 
-// link is how often a pair of members could not reach each other.
+// link is how often a pair of members could not reach each other, or one of them alone said so.
 type link struct {
-	failures int   // since it last proved itself
-	row      int   // of those: in a row, without a world that opened
-	from     int64 // the step from which provenSteps prove it
+	tally
+	failures int // since it last proved itself
+	row      int // in a row, without a world that opened
+}
+
+// tally says when a count was last raised. It is cleared when most have committed provenSteps since, or provenTime has
+// passed: no member clears its own, and what is rare is forgiven.
+type tally struct {
+	from int64
+	at   time.Time
+}
+
+// mark is the tally of a count that is raised now.
+func (p *Policy) mark() tally {
+	p.proving = true
+	return tally{p.step, p.now}
+}
+
+func (p *Policy) proven(t tally) bool {
+	return p.step >= t.from+provenSteps || p.now.Sub(t.at) > provenTime
 }
 
 // standing returns a member's standing; of a stranger, a new one that is not kept.
@@ -48,8 +66,8 @@ func (p *Policy) standing(id string) *standing {
 	return &standing{}
 }
 
-// open records that the members of the present generation have agreed on a state, and that it works: most of them have
-// committed or hold a state. Then failures in a row are over.
+// open records that the members of the present generation have agreed on a state, and that it works: most of them, or
+// one of two, have committed or hold a state. Then failures in a row are over.
 func (p *Policy) open() {
 	if p.world == nil {
 		return
@@ -64,7 +82,7 @@ func (p *Policy) open() {
 		}
 	}
 	if p.opened != p.world.Generation {
-		if len(p.steps()) <= p.world.Size()/2 {
+		if n := len(p.steps()); n == 0 || n <= p.world.Size()/2 && p.world.Size() > 2 {
 			return
 		}
 		p.opened = p.agreed
@@ -80,24 +98,17 @@ func (p *Policy) open() {
 	p.prove()
 }
 
-// broken counts a failure between two members.
-func (p *Policy) broken(ids pair) {
+// broken counts a failure between two members. inRow: they can have no world until they are kept apart.
+func (p *Policy) broken(ids pair, inRow bool) {
 	l := p.links[ids]
 	if l == nil {
 		l = &link{}
 		p.links[ids] = l
 	}
-	l.failures, l.row, l.from, p.proving = l.failures+1, l.row+1, p.step, true
-}
-
-// charge lays a failed collective to a member. It reports whether there were so many that it is left out.
-func (p *Policy) charge(id string, fault bool) (enough bool) {
-	s := p.standing(id)
-	if s.charges++; fault {
-		s.faults++
+	if l.failures++; inRow {
+		l.row++
 	}
-	s.provenFrom, p.proving = p.step, true
-	return s.faults >= maxFaults || s.charges >= maxCharges
+	l.tally = p.mark()
 }
 
 // steps are those that members of the present generation have committed or hold.
@@ -121,25 +132,27 @@ func (p *Policy) committed() int64 {
 	return -1
 }
 
-// prove clears the counts of members and links of the present world that have lasted for provenSteps: no member clears
-// its own.
+// prove clears the counts of members and links that have proved themselves: of members of the present world, and of
+// links between two of them. What is quarantined proves nothing.
 func (p *Policy) prove() {
 	if !p.proving {
 		return
 	}
-	p.step, p.proving = max(p.step, p.committed()), false
-	maps.DeleteFunc(p.own, func(_ string, f ownFault) bool { return f.step < p.step })
-	for i, peer := range p.world.Peers {
-		if s := p.standing(peer.ID); p.step >= s.provenFrom+provenSteps {
-			s.charges, s.helpless, s.quarantines = 0, 0, 0
-		}
-		ids := pairOf(peer, p.world.Peers[(i+1)%p.world.Size()])
-		if l := p.links[ids]; l != nil && p.step >= l.from+provenSteps {
-			delete(p.links, ids)
-		}
+	if step := p.committed(); step >= 0 {
+		p.step = step
 	}
+	maps.DeleteFunc(p.own, func(_ string, f ownFault) bool { return f.step < p.step })
+	maps.DeleteFunc(p.links, func(ids pair, l *link) bool {
+		return p.rank(ids.a) >= 0 && p.rank(ids.b) >= 0 && p.proven(l.tally)
+	})
 	p.proving = len(p.own)+len(p.links) > 0
-	for _, s := range p.known {
-		p.proving = p.proving || s.charges+s.quarantines > 0
+	for id, s := range p.known {
+		if p.rank(id) >= 0 && s.quarantined.IsZero() && p.proven(s.tally) {
+			s.charges, s.helpless, s.quarantines, s.inRow = 0, 0, 0, 0
+		}
+		if s.quarantined.IsZero() && p.now.Sub(s.at) > provenTime {
+			s.faults = 0
+		}
+		p.proving = p.proving || s.faults+s.charges+s.helpless+s.quarantines > 0
 	}
 }

@@ -215,13 +215,13 @@ func (p *Policy) quarantine(now time.Time, id string, blamed bool) {
 	s := p.standing(id)
 	s.quarantined = now.Add(min(quarantineFirst<<min(s.quarantines, 10), quarantineMost))
 	s.quarantines++
-	s.faults, s.blamed, p.proving = 0, blamed, true
+	s.faults, s.blamed, s.tally = 0, blamed, p.mark()
 }
 
 // release ends a member's quarantine on probation: one more failure quarantines it again.
 func (p *Policy) release(id string) {
 	s := p.standing(id)
-	s.quarantined, s.faults, s.charges = time.Time{}, maxFaults-1, min(s.charges, maxCharges-1)
+	s.quarantined, s.faults, s.tally = time.Time{}, maxFaults-1, p.mark()
 	for ids, l := range p.links {
 		if ids.a == id || ids.b == id {
 			l.row, l.failures = min(l.row, maxLinkFailures-1), min(l.failures, maxCharges-1)
@@ -247,11 +247,15 @@ func (p *Policy) outvoted(n int) (out []job.Peer) {
 // acquit lets members back that were left out, and leaves one of all out instead: the one in most bad pairs. The links
 // between the others count as new.
 func (p *Policy) acquit(now time.Time, out, in []job.Peer) {
-	all := slices.Concat(in, out)
-	worst := all[p.leftOut(all)]
 	for _, peer := range out {
 		p.standing(peer.ID).quarantined = time.Time{}
 	}
+	all := slices.Concat(in, out)
+	if len(all) < 2 {
+		return
+	}
+	worst := all[p.leftOut(all)]
 	maps.DeleteFunc(p.links, func(ids pair, _ *link) bool { return ids.a != worst.ID && ids.b != worst.ID })
-	p.quarantine(now, worst.ID, true)
+	s := p.standing(worst.ID)
+	s.quarantined, s.blamed, s.tally = now.Add(quarantineFirst), true, p.mark()
 }
