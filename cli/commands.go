@@ -124,8 +124,12 @@ func restore(model evenweave.Model, s *state.State) error {
 	if err != nil {
 		return err
 	}
-	if held, err := s.Layout.OfModel(); err != nil || !held.Equal(wanted) {
-		return errors.New("it holds other tensors than the model has: use the program that wrote it")
+	held, err := s.Layout.OfModel()
+	if err == nil && !held.Equal(wanted) {
+		err = fmt.Errorf("%s: use the program that wrote it", held.Other(wanted))
+	}
+	if err != nil {
+		return err
 	}
 	return s.Layout.WriteImage(s.Layout.Live(model), s.Image)
 }

@@ -152,9 +152,13 @@ func (e ended) show(w io.Writer) error {
 	if e.Checkpoint != "" {
 		row("checkpoint", "%s", e.Checkpoint)
 	}
-	if e.State == "done" {
-		row("next", "`evenweave %s --dir %s --extend` with more --epochs or --steps goes on", e.program, e.dir)
-	} else {
+	switch {
+	case e.State == "done":
+		row("next", "`evenweave %s --dir %s --extend` with more --epochs or --steps goes on, if the learning rate "+
+			"does not depend on the length", e.program, e.dir)
+	case e.Checkpoint == "":
+		row("next", "`evenweave %s --dir %s` begins again: there is no checkpoint", e.program, e.dir)
+	default:
 		row("next", "`evenweave %s --dir %s` goes on from the newest checkpoint", e.program, e.dir)
 	}
 	return t.Flush()

@@ -116,6 +116,20 @@ func TestStatusOfACoordinatorsDirectory(t *testing.T) {
 	}
 }
 
+// What comes next is possible: there may be no checkpoint, and no longer schedule.
+func TestWhatComesNext(t *testing.T) {
+	for want, e := range map[string]ended{
+		"--dir d` begins again: there is no checkpoint": {State: "failed"},
+		"--dir d` goes on from the newest checkpoint":   {State: "killed", Checkpoint: "x.ckpt"},
+		"goes on, if the learning rate does not depend": {State: "done", Checkpoint: "x.ckpt"},
+	} {
+		out := &strings.Builder{}
+		if e.dir, e.program = "d", "train"; e.show(out) != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing:\n%s", want, out)
+		}
+	}
+}
+
 func TestOutcomes(t *testing.T) {
 	for _, c := range []struct {
 		state   string

@@ -69,6 +69,9 @@ func (v *verification) run(cmd *cobra.Command) error {
 	}
 	where := "in another process"
 	err = v.compare(cmd, trace, where, nil, nil)
+	if err != nil {
+		err = fmt.Errorf("%w; %s", err, verify.Remedy)
+	}
 	if err == nil && v.as != "" {
 		processor := "on another processor (" + v.as + ", emulated)"
 		err = v.compareAs(cmd, trace, processor)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -83,7 +82,7 @@ func (a *archive) fits(e checkpoint.Entry) error {
 			"another format and so gives other bits; go on with that build, or start another run with these weights",
 			state.Exponents)
 	case err == nil && !held.Equal(a.layout):
-		err = errors.New("it holds other tensors than the model has: use the program that wrote it")
+		err = fmt.Errorf("%s: use the program that wrote it", held.Other(a.layout))
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint %s cannot be gone on from: %w", e.Path, err)

@@ -64,7 +64,7 @@ func (c *Coordinator) open(ctx context.Context, t *cluster.Term, number int64) (
 		return job.Job{}, 0, err
 	}
 	spec, err := c.goOn(view.Job.Spec, newest.Step, fmt.Sprintf("job %q in etcd was created with", c.Name),
-		"use the same flags, or another --job and --dir")
+		"use the same flags, or "+c.elsewhere())
 	if err != nil {
 		return job.Job{}, 0, err
 	}
@@ -186,10 +186,18 @@ func (c *Coordinator) sameJob(newest checkpoint.Entry, recorded job.Spec) error 
 	spec, err := specOf(newest)
 	if err == nil && !recorded.Continues(spec) {
 		err = fmt.Errorf("directory %s holds a run of another spec than job %q in etcd: %s; use the directory that "+
-			"the job was started with, or another --dir and --job",
-			c.Dir, c.Name, strings.Join(recorded.Diff(spec), "; "))
+			"the job was started with, or %s",
+			c.Dir, c.Name, strings.Join(recorded.Diff(spec), "; "), c.elsewhere())
 	}
 	return err
+}
+
+// elsewhere is what another job needs: of a local run all is in its directory, etcd's data too.
+func (c *Coordinator) elsewhere() string {
+	if c.Alone {
+		return "another --dir"
+	}
+	return "another --job and --dir"
 }
 
 // initialise makes the state of step 0 durable. It is never whole in this process's memory if Config.Initial makes it.

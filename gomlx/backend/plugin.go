@@ -50,7 +50,8 @@ func findPlugin(kind string) (path, sum string, err error) {
 		}
 		return path, sum, nil
 	}
-	return "", "", fmt.Errorf("XLA's %s plug-in, %s, is not in %s (make setup fetches it for Linux/amd64)", kind, name,
+	return "", "", fmt.Errorf("XLA's %s plug-in, %s, is not in %s (`make setup` in the source of Evenweave "+
+		"fetches it for Linux/amd64)", kind, name,
 		strings.Join(pluginDirs(), ", "))
 }
 

@@ -51,7 +51,7 @@ func Over(dir string) error {
 	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil {
 		return nil
 	}
-	return fmt.Errorf("the run in %s is over: `evenweave train --dir %s` goes on from its newest checkpoint", dir, dir)
+	return fmt.Errorf("the run in %s is over: `evenweave train --dir %s` goes on with it", dir, dir)
 }
 
 // Hold locks a run directory while a command changes its files, so that no run starts, nor a coordinator. It fails if

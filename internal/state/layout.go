@@ -190,5 +190,25 @@ func (l *Layout) Equal(other *Layout) bool {
 	})
 }
 
+// Other says which tensor of a model is the first that a checkpoint with the layout l does not hold as it is, for an
+// error; l and model are not Equal.
+func (l *Layout) Other(model *Layout) string {
+	for i, t := range model.Tensors {
+		at := l.Index(t.Name)
+		if at < 0 {
+			return fmt.Sprintf("it has no tensor %s, which the model has: %s%v", t.Name, t.Type, t.Shape)
+		}
+		if h := l.Tensors[at]; h.Type != t.Type || h.Role != t.Role || !slices.Equal(h.Shape, t.Shape) {
+			return fmt.Sprintf("its tensor %s is %s%v (%s), the model's is %s%v (%s)", t.Name, h.Type, h.Shape, h.Role,
+				t.Type, t.Shape, t.Role)
+		}
+		if at != i {
+			return fmt.Sprintf("its tensor %d is %s, the model's is %s", i, l.Tensors[min(i, len(l.Tensors)-1)].Name,
+				t.Name)
+		}
+	}
+	return fmt.Sprintf("it has %d tensors, the model %d", len(l.Tensors), len(model.Tensors))
+}
+
 // clean is a text that may come from anywhere, quoted by the caller and cut.
 func clean(s string) string { return s[:min(len(s), maxName)] }

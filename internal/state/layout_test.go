@@ -31,6 +31,32 @@ func TestImpossibleTensorsAreRefused(t *testing.T) {
 	}
 }
 
+// TestTheFirstTensorThatDiffersIsNamed: with both types, shapes and roles.
+func TestTheFirstTensorThatDiffersIsNamed(t *testing.T) {
+	of := func(tensors ...evenweave.Tensor) *Layout {
+		l, err := NewLayout(tensors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	w, v := tensor("w", evenweave.Float32, evenweave.Trained, 2), tensor("v", evenweave.Float32, evenweave.Trained, 3)
+	wider := tensor("v", evenweave.Float32, evenweave.Trained, 4)
+	for _, row := range []struct {
+		held, model *Layout
+		want        string
+	}{
+		{of(w, v), of(w, wider), "its tensor v is float32[3] (trained), the model's is float32[4] (trained)"},
+		{of(w), of(w, v), "it has no tensor v, which the model has: float32[3]"},
+		{of(w, v), of(v, w), "its tensor 0 is w, the model's is v"},
+		{of(w, v), of(w), "it has 2 tensors, the model 1"},
+	} {
+		if got := row.held.Other(row.model); got != row.want {
+			t.Errorf("%q, want %q", got, row.want)
+		}
+	}
+}
+
 // What is read of an image by ranges, whatever they are, is the image; and writing it gives the tensors back.
 func TestImagesAreReadByRanges(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))

@@ -38,6 +38,10 @@ type Line struct {
 // Trace is all that was computed, in a fixed order: equal traces come from equal bits.
 type Trace []Line
 
+// Remedy is what to do about bits that differ on one machine.
+const Remedy = "what is computed may depend on the batch, its Key and the state alone: not on a clock, a random " +
+	"number of another kind, the order of a map or an earlier call"
+
 // Differ returns nil if two traces are equal, else an error that names the first line in which they are not.
 func Differ(a, b Trace, where string) error {
 	for i := range min(len(a), len(b)) {
@@ -228,7 +232,7 @@ func (r *run) lines(step int64, v int, res result) (t Trace) {
 	for _, n := range append([]int64{res.sums.Weight}, res.sums.Metrics...) {
 		sums = binary.LittleEndian.AppendUint64(sums, uint64(n))
 	}
-	t = append(t, Line{where + "the sums", sha256.Sum256(sums)})
+	t = append(t, Line{where + "the sum of losses, weights or metrics", sha256.Sum256(sums)})
 	for i, g := range res.grads {
 		h := sha256.New()
 		_ = binary.Write(h, binary.LittleEndian, g) // a hash cannot fail
@@ -256,7 +260,7 @@ func (r *run) step(ctx context.Context, step int64) error {
 		}
 		results[v], want[v] = first, r.lines(step, v, first)
 		if err := Differ(want[v], r.lines(step, v, again), "when it is computed again"); err != nil {
-			return err
+			return fmt.Errorf("%w; %s", err, Remedy)
 		}
 	}
 	if err := r.sideBySide(step, want); err != nil {
@@ -289,8 +293,8 @@ func (r *run) sideBySide(step int64, want []Trace) error {
 			for v := range work {
 				res, err := r.compute(r.batch(step, v))
 				if err == nil {
-					err = Differ(want[v], r.lines(step, v, res), fmt.Sprintf("when it is computed on %d lanes",
-						len(errs)))
+					err = Differ(want[v], r.lines(step, v, res), fmt.Sprintf("when it is computed on %d lanes (calls "+
+						"side by side must not share memory)", len(errs)))
 				}
 				errs[lane] = errors.Join(errs[lane], err)
 			}
@@ -348,7 +352,8 @@ func (r *run) padding() error {
 	}
 	for i, g := range res.grads {
 		if at := slices.IndexFunc(g, func(x float32) bool { return x != 0 }); at >= 0 {
-			return fmt.Errorf("a micro-batch of padding alone has the gradient %v for %s[%d]: expected 0", g[at],
+			return fmt.Errorf("a micro-batch of padding alone has the gradient %v for %s[%d]: expected 0; Gradients "+
+				"must overwrite every element of grads, which holds an earlier micro-batch's", g[at],
 				r.summed[i].Name, at)
 		}
 	}

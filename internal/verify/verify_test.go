@@ -17,6 +17,7 @@ type line struct {
 	calls  *atomic.Int64
 
 	gradients func(m *line, b *evenweave.Batch, grads [][]float32)
+	sums      func(m *line, s *evenweave.Sums)
 	update    func(m *line)
 	initial   func(m *line)
 	read      func(offset int64) int64
@@ -75,6 +76,9 @@ func (m *line) Gradients(b *evenweave.Batch, grads [][]float32) (sums evenweave.
 	}
 	if m.gradients != nil {
 		m.gradients(m, b, grads)
+	}
+	if m.sums != nil {
+		m.sums(m, &sums)
 	}
 	return sums, nil
 }
@@ -154,7 +158,17 @@ func TestFaultsAreNamed(t *testing.T) {
 			if b.Samples[0] != evenweave.Padding {
 				g[0][1] += float32(m.calls.Add(1)) / 1024
 			}
-		}}, want: "step 1, micro-batch 0: the gradient of line differs when it is computed again"},
+		}}, want: "step 1, micro-batch 0: the gradient of line differs when it is computed again: "},
+		"sums with state": {model: line{sums: func(m *line, s *evenweave.Sums) {
+			if s.Weight > 0 {
+				s.Loss += float64(m.calls.Add(1))
+			}
+		}}, want: "the sum of losses, weights or metrics differs when it is computed again: "},
+		"gradients that are added": {model: line{gradients: func(_ *line, b *evenweave.Batch, g [][]float32) {
+			if b.Samples[0] == evenweave.Padding {
+				g[0][1] = float32(math.NaN())
+			}
+		}}, want: "must overwrite every element"},
 		"lanes that share memory": {model: line{gradients: func(m *line, b *evenweave.Batch, g [][]float32) {
 			// each is computed twice before the lanes begin
 			if b.Samples[0] != evenweave.Padding && m.calls.Add(1) > 2*4 {
