@@ -93,7 +93,7 @@ func run(ctx context.Context, t *evenweave.Task, asked <-chan struct{}, out io.W
 // report prints the error that ended the program, and returns the exit code.
 func report(w io.Writer, name string, err error) int {
 	code := exitCode(err)
-	if err != nil && (code != exitInterrupted || errors.Is(err, coordinator.ErrStandby)) {
+	if err != nil && !errors.Is(err, errUnread) && (code != exitInterrupted || errors.Is(err, coordinator.ErrStandby)) {
 		if p, ok := errors.AsType[*guard.Panic](err); ok && p.Stack != nil {
 			fmt.Fprintf(w, "%s\n", p.Stack)
 		}
@@ -130,7 +130,8 @@ func exitCode(err error) int {
 
 // root makes the commands.
 func (p *program) root() (*cobra.Command, error) {
-	root := &cobra.Command{
+	var root *cobra.Command
+	root = &cobra.Command{
 		Use:   p.name,
 		Short: "Elastic data-parallel training in which the number of workers changes nothing but the speed",
 		Long: about(p.task) + fmt.Sprintf(`Trains a model on any number of workers. The same seed gives the same weights, down to the last bit,
@@ -144,14 +145,15 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q", args[0])
+				return usagef("unknown command %q%s", args[0], near(root.SuggestionsFor(args[0]), ""))
 			}
 			return nil
 		},
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SuggestionsMinimumDistance = 2
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{withFlags(cmd, err)} })
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := processors.Batch(); err != nil { // only slower without
 			slog.Debug("computing threads will be interrupted by others that wake up", "err", err)
@@ -175,6 +177,29 @@ Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted; of a worker also 3: 
 		}
 	}
 	return root, p.addOwn(root)
+}
+
+// near is the end of an error about a name, with those that it may have meant.
+func near(names []string, dashes string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "; did you mean " + dashes + strings.Join(names, " or "+dashes) + "?"
+}
+
+// withFlags adds to an error about an unknown flag those whose names are close to it, by cobra's measure for commands.
+func withFlags(cmd *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok || len(unknown.GetSpecifiedName()) < 2 {
+		return err
+	}
+	names := &cobra.Command{SuggestionsMinimumDistance: 2}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+		}
+	})
+	return fmt.Errorf("%w%s", err, near(names.SuggestionsFor(unknown.GetSpecifiedName()), "--"))
 }
 
 // about returns the task's sentence, with which --help begins.
@@ -261,10 +286,17 @@ func (l *logFlags) passed() map[string]string {
 		"http": "", "when-done": "exit"}
 }
 
+func (l *logFlags) leastLevel() (level slog.Level, err error) {
+	if level.UnmarshalText([]byte(l.level)) != nil {
+		err = usagef("--log-level %q: must be debug, info, warn or error", l.level)
+	}
+	return level, err
+}
+
 func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(l.level)); err != nil {
-		return nil, usagef("--log-level %q: must be debug, info, warn or error", l.level)
+	level, err := l.leastLevel()
+	if err != nil {
+		return nil, err
 	}
 	options := &slog.HandlerOptions{Level: level}
 	w = printable{w}

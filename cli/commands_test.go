@@ -77,6 +77,28 @@ func TestDefaultsAreTheTasks(t *testing.T) {
 	}
 }
 
+// TestMistypedNamesAreCompleted: of commands and of flags; what cannot be set names what can.
+func TestMistypedNamesAreCompleted(t *testing.T) {
+	task := tiny()
+	task.Defaults = map[string]string{"workers": "3"}
+	err := Run(t.Context(), task, "status")
+	if err == nil || !strings.Contains(err.Error(), "it can set checkpoint-every, epochs, ") {
+		t.Errorf("%v", err)
+	}
+	for want, args := range map[string][]string{
+		`unknown command "trian"; did you mean train?`:          {"trian"},
+		`unknown command "frobnicate"`:                          {"frobnicate"},
+		"unknown flag: --epoch; did you mean --epochs?":         {"train", "--epoch", "3"},
+		"unknown flag: --pont; did you mean --pin or --points?": {"train", "--pont=3"},
+		"unknown flag: --frobnicate":                            {"train", "--frobnicate"},
+		"unknown shorthand flag: 'x' in -x":                     {"train", "-x"},
+	} {
+		if err := Run(t.Context(), tiny(), args...); exitCode(err) != exitUsage || err.Error() != want {
+			t.Errorf("%q: %v, want %q", args, err, want)
+		}
+	}
+}
+
 // spoken is a model that says more of its variables than its tensors do.
 type spoken struct{ evenweave.Model }
 

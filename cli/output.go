@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 )
 
 // output is the standard output of a command. It remembers the first error of a write: the command then fails, instead
@@ -27,11 +28,17 @@ func (o *output) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// errUnread fails a command whose reader, as `head`, has seen enough: that is no message's matter.
+var errUnread = errors.New("nothing reads the output")
+
 // also adds what was lost to the outcome of the command, unless that names it.
 func (o *output) also(err error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err == nil || errors.Is(err, o.err) {
+	switch {
+	case errors.Is(o.err, syscall.EPIPE) && (err == nil || errors.Is(err, o.err)):
+		return errUnread
+	case o.err == nil || errors.Is(err, o.err):
 		return err
 	}
 	lost := fmt.Errorf("standard output, not all of which was written: %w", o.err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -56,7 +57,9 @@ func (p *program) checkDefaults() error {
 	new(specFlags).trainerFlags(f)
 	for name, value := range p.task.Defaults {
 		if flag := f.Lookup(name); flag == nil {
-			return fmt.Errorf("task %q: Defaults sets --%s, which is no flag of the trainer's", p.task.Name, name)
+			var all []string
+			f.VisitAll(func(flag *pflag.Flag) { all = append(all, flag.Name) })
+			return fmt.Errorf("task %q: Defaults sets --%s: it can set %s", p.task.Name, name, strings.Join(all, ", "))
 		} else if err := flag.Value.Set(value); err != nil {
 			return fmt.Errorf("task %q: Defaults sets --%s to %q: %w", p.task.Name, name, value, err)
 		}

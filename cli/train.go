@@ -95,7 +95,7 @@ func (t *trainRun) run(cmd *cobra.Command) error {
 	defer stop()
 	show, last, closeShow := renderer(ctx, cmd, *t.output)
 	defer closeShow()
-	log, err := t.logs.logger(warner{show})
+	log, err := t.logs.warnings(show)
 	if err != nil {
 		return err
 	}
@@ -204,11 +204,28 @@ func flush(ctx context.Context, d *progress.Detached) bool {
 	return d.Close(ctx)
 }
 
-// warner turns this process's log lines into warnings among its events: a stalled screen then delays nothing.
+// warnings is a log whose lines are warnings among the events of this process: a stalled screen then delays nothing.
+func (l *logFlags) warnings(to progress.Observer) (*slog.Logger, error) {
+	level, err := l.leastLevel()
+	return slog.New(slog.NewTextHandler(warner{to}, &slog.HandlerOptions{Level: level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey) { // an event has its own
+				return slog.Attr{}
+			}
+			return a
+		}})), err
+}
+
 type warner struct{ to progress.Observer }
 
+// Write gets `msg="starting again" process=worker-2`.
 func (w warner) Write(line []byte) (int, error) {
-	w.to.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: strings.TrimSpace(string(line))}})
+	text := strings.TrimPrefix(strings.TrimSpace(string(line)), slog.MessageKey+"=")
+	if quoted, err := strconv.QuotedPrefix(text); err == nil {
+		message, _ := strconv.Unquote(quoted)
+		text = message + text[len(quoted):]
+	}
+	w.to.Observe(progress.Record{Time: time.Now(), Event: progress.Warning{Message: text}})
 	return len(line), nil
 }
 

@@ -51,7 +51,7 @@ type Exit struct {
 	Tail string // what failed, and why
 }
 
-func (e *Exit) Error() string { return fmt.Sprintf("exit code %d: %s", e.Code, e.Tail) }
+func (e *Exit) Error() string { return e.Tail }
 
 const (
 	haltTimeout = 60 * time.Second // for the last checkpoint after an interrupt

@@ -99,9 +99,9 @@ func (s *supervisor) again(p *process, cause error, signal syscall.Signal) (done
 	if signal != 0 {
 		how = describeSignal(signal)
 	}
-	s.cfg.Log.Warn("starting again", "process", p.name, "after", how)
+	p.ended = how
 	if pause == 0 {
-		s.start(p)
+		s.startAgain(p)
 		return false, nil
 	}
 	p.paused = true
@@ -123,8 +123,14 @@ func (s *supervisor) again(p *process, cause error, signal syscall.Signal) (done
 func (s *supervisor) resume(p *process) {
 	p.paused = false
 	if s.procs[p.name] == p && !p.retire {
-		s.start(p)
+		s.startAgain(p)
 	}
+}
+
+// startAgain says so only now: during the pause the run may end.
+func (s *supervisor) startAgain(p *process) {
+	s.cfg.Log.Warn("starting again", "process", p.name, "after", p.ended)
+	s.start(p)
 }
 
 // giveUp starts a process no more. The run goes on without a worker if another worker is left; otherwise it fails.

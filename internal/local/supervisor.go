@@ -54,10 +54,11 @@ type process struct {
 	socket  string // of a worker, in the directory of sockets; removed here, as a killed worker leaves it
 	logged  int64  // bytes of the log that earlier processes wrote
 	started time.Time
-	deaths  int  // how often in a row it ended by itself soon after its start
-	kills   int  // how often in a row a signal ended it soon after its start
-	paused  bool // it starts again when its pause is over
-	retire  bool // it does not start again
+	deaths  int    // how often in a row it ended by itself soon after its start
+	kills   int    // how often in a row a signal ended it soon after its start
+	ended   string // how it ended the last time
+	paused  bool   // it starts again when its pause is over
+	retire  bool   // it does not start again
 }
 
 type exited struct {

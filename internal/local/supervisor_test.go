@@ -174,6 +174,21 @@ func TestAFailedRunEndsAtOnce(t *testing.T) {
 	}
 }
 
+// What says that a process is started again is true: in the pause before it the run may end.
+func TestARestartIsSaidWhenItIsMade(t *testing.T) {
+	s := newTroupe(t, "")
+	var warned strings.Builder
+	s.cfg.Log = slog.New(slog.NewTextHandler(&warned, nil))
+	s.keep("worker-1", script("exit 1"), nil)
+	s.goesOn(s.next())
+	if before := warned.String(); strings.Contains(before, "starting again") {
+		t.Errorf("in the pause: %s", before)
+	}
+	if s.next(); !strings.Contains(warned.String(), `"starting again" process=worker-1 after="exit status 1"`) {
+		t.Errorf("it is started again: %q", warned.String())
+	}
+}
+
 // etcd does not end a run by ending: it is started again, also after an orderly end.
 func TestEtcdIsStartedAgain(t *testing.T) {
 	s := newTroupe(t, "")
