@@ -284,6 +284,31 @@ func TestDocumentedProgramReadsACheckpoint(t *testing.T) {
 	}
 }
 
+// Code of your own model's page is that of an example which tests run, line by line.
+func TestDocumentedCodeIsThatOfExamples(t *testing.T) {
+	for mark, file := range map[string]string{
+		"own.Weight": "gomlx/weights_example_test.go", "counts(labels)": "gomlx/weights_example_test.go",
+		"type records": "dataset/source_example_test.go",
+	} {
+		code, found := read(t, file), 0
+		for block := range strings.SplitSeq(read(t, "docs/your-own-model.md"), "```") {
+			if !strings.HasPrefix(block, "go\n") || !strings.Contains(block, mark) {
+				continue
+			}
+			found++
+			for line := range strings.Lines(strings.TrimPrefix(block, "go\n")) {
+				line, _, _ = strings.Cut(strings.TrimSpace(line), " //")
+				if !strings.Contains(code, line) {
+					t.Errorf("the code with %q is not that of %s: %q", mark, file, line)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%d blocks of code have %q", found, mark)
+		}
+	}
+}
+
 func TestLinksLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`(?:\]\(|src="|srcset=")([^)#" ]+)`)
 	for _, name := range documents(t) {

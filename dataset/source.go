@@ -18,8 +18,8 @@ type Source interface {
 	// Layout gives type and shape of each tensor; Bytes stay empty.
 	Layout() (inputs, labels []Flat)
 	// Read writes sample i: a slice for each tensor of Layout, of the length of one sample. All bytes must be written,
-	// for the slices hold another sample before. weight is 1 unless samples have weights. The result depends on i
-	// alone.
+	// for the slices hold another sample before. weight is 1 unless samples have weights (for package gomlx those are a
+	// label of their own). The result depends on i alone.
 	Read(i int, inputs, labels [][]byte) (weight float32, err error)
 }
 
