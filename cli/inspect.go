@@ -23,7 +23,7 @@ func (p *program) inspectCommand() *cobra.Command {
 		Long: `Builds the model, without data or training, and prints its variables. Their roles: trained by the optimizer; averaged
 over the micro-batches of a step; equal: changed by the model, in the same way for each micro-batch; generator: of random
 numbers, made from the seed for each micro-batch; kept: of the optimizer, or constant. A model that cannot be exact is
-refused, with the variable or the operation.`}
+refused, with the variable or the operation, and so is one whose evaluation cannot be built.`}
 	f := cmd.Flags()
 	f.IntVar(&v.spec.MicroBatch, "micro-batch", v.spec.MicroBatch, "samples of one unit of work")
 	p.defaults(f)

@@ -68,7 +68,7 @@ func TestSkippedSteps(t *testing.T) {
 	t.Logf("%d steps, 60 of them skipped: %+v", r.Step, r)
 	out, err := exec.CommandContext(t.Context(), os.Args[0], "train", "--backend", "go", "--workers", "2", "--epochs",
 		"1", "--dir", t.TempDir()).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "the loss is not finite: training has diverged") {
+	if err == nil || !strings.Contains(string(out), "): the loss is not finite: training has diverged") {
 		t.Errorf("a loss that is no number: %v\n%s", err, out)
 	}
 }

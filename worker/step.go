@@ -244,15 +244,9 @@ type lane struct {
 }
 
 // microBatch loads and computes a micro-batch, and adds it to the buffer.
-func (l *lane) microBatch(g *generation, v int) (err error) {
-	defer guard.Recover(&err)
-	r, began := g.replica, time.Now()
-	r.name(&l.batch, g.sampler, r.step, v)
-	if err := g.data.Load(&l.batch); err != nil {
-		return err
-	}
-	loaded := time.Now()
-	sums, err := r.model.Gradients(&l.batch, l.grads)
+func (l *lane) microBatch(g *generation, v int) error {
+	g.replica.name(&l.batch, g.sampler, g.replica.step, v)
+	sums, err := l.gradients(g)
 	if err == nil && len(sums.Metrics) != len(g.names.metrics) {
 		err = fmt.Errorf("the model gives %d metrics, Task.Metrics names %d: %q", len(sums.Metrics),
 			len(g.names.metrics), g.names.metrics)
@@ -263,8 +257,20 @@ func (l *lane) microBatch(g *generation, v int) (err error) {
 	computed := time.Now()
 	g.buffer.add(&l.batch, l.flat, g.exponents, sums)
 	g.report.advanced()
-	l.took.Load += loaded.Sub(began)
-	l.took.Gradients += computed.Sub(loaded)
 	l.took.Quantise += time.Since(computed)
 	return nil
+}
+
+// gradients is what the task does for a micro-batch, and no more: a panic of this package may leave its locks held.
+func (l *lane) gradients(g *generation) (sums evenweave.Sums, err error) {
+	defer guard.Recover(&err)
+	began := time.Now()
+	if err := g.data.Load(&l.batch); err != nil {
+		return sums, err
+	}
+	loaded := time.Now()
+	sums, err = g.replica.model.Gradients(&l.batch, l.grads)
+	l.took.Load += loaded.Sub(began)
+	l.took.Gradients += time.Since(loaded)
+	return sums, err
 }
