@@ -15,10 +15,10 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
-	"evenweave/checkpoint/checkpointtest"
 	"evenweave/cli"
 	"evenweave/evenweavetest"
 	"evenweave/fashion"
+	"evenweave/internal/checkpointtest"
 	"evenweave/internal/state"
 )
 

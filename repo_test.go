@@ -20,7 +20,7 @@ import (
 var layers = [][]string{
 	{"cmd/evenweave", "examples/*"},
 	{"cli", "fashion"}, // so that neither imports the other: the command line knows no task, a task no command line
-	{"internal/chaos", "internal/simulation", "internal/etcdtest", "checkpoint/checkpointtest"},
+	{"internal/chaos", "internal/simulation", "internal/etcdtest", "internal/checkpointtest"},
 	{"internal/local", "coordinator", "worker", "allreduce/bench"},
 	{"internal/transfer"},
 	{"internal/telemetry", "internal/tracing", "internal/mlflow", "internal/tensorboard",

@@ -316,7 +316,8 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 // is not as good.
 func unusable(path string, err error) error {
 	switch errno, ok := errors.AsType[syscall.Errno](err); {
-	case !ok, errno == syscall.ENOENT, errno == syscall.EIO, errno == syscall.ENXIO, errno == syscall.ELOOP:
+	case !ok, errno == syscall.ENOENT, errno == syscall.ENXIO, errno == syscall.ELOOP, errno == syscall.EIO,
+		errno == syscall.EBADMSG, errno == syscall.ENODATA:
 		return &DamagedError{path, err}
 	}
 	return fmt.Errorf("checkpoint: %s may be whole and cannot be read: %w; make it readable or move it away", path, err)

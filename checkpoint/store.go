@@ -151,13 +151,16 @@ func (s *Store) writeFile(name string, write func(File) error) error {
 }
 
 // makeDir makes dir and its parents durably. The first one that is there may have been made a moment ago, by a process
-// that then died; but not in a directory that this one may not read.
+// that then died; but not where this one may not read or write, or a volume is mounted.
 func (s *Store) makeDir(dir string) error {
 	parent := filepath.Dir(dir)
 	_, err := s.fs.List(dir)
 	if err == nil {
-		if err = s.syncDir(parent); errors.Is(err, fs.ErrPermission) {
-			return nil
+		err = s.fs.SyncDir(parent)
+		for _, none := range []error{fs.ErrPermission, syscall.EROFS, syscall.EINVAL, errors.ErrUnsupported} {
+			if errors.Is(err, none) {
+				return nil
+			}
 		}
 		return err
 	}

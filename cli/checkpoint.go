@@ -301,9 +301,9 @@ func pruneCommand() *cobra.Command {
 		})
 	cmd.Flags().IntVar(&keep, "keep", 3, "valid checkpoints to keep")
 	cmd.Long = `Removes the checkpoints that are older than the newest valid ones that --keep counts, and says which; the one that
-did best on held-out samples stays. It verifies what it keeps, removes nothing if there are fewer valid ones, and never removes what
-is newer than the newest valid one. It is refused while a run, or a coordinator of this machine, is live in --dir: that
-prunes by itself.`
+did best on held-out samples stays. It verifies what it keeps, removes nothing if there are fewer valid ones, and never
+removes what is newer than the newest valid one. It is refused while a run, or a coordinator of this machine, is live
+in --dir: that prunes by itself.`
 	return cmd
 }
 

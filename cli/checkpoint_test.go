@@ -12,7 +12,7 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
-	"evenweave/checkpoint/checkpointtest"
+	"evenweave/internal/checkpointtest"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/progress"

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"evenweave/checkpoint"
-	"evenweave/checkpoint/checkpointtest"
+	"evenweave/internal/checkpointtest"
 	"evenweave/internal/example"
 	"evenweave/internal/job"
 	"evenweave/internal/state"

@@ -36,7 +36,7 @@ func (o *output) also(err error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case errors.Is(o.err, syscall.EPIPE) && (err == nil || errors.Is(err, o.err)):
+	case errors.Is(o.err, syscall.EPIPE) && (err == nil || errors.Is(err, syscall.EPIPE)):
 		return errUnread
 	case o.err == nil || errors.Is(err, o.err):
 		return err

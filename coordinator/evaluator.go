@@ -56,8 +56,14 @@ func (e *evaluator) start(ctx context.Context, term int64) (stop context.CancelF
 	return stop, over
 }
 
-// maxTries is how often an evaluation is tried, with pauses that grow from 2 s: a disk may fail for a moment.
+// maxTries is how often a checkpoint is read to evaluate it, with pauses that grow from 2 s: a disk may fail for a
+// moment. What the model's evaluation gives comes again.
 const maxTries = 4
+
+// unread is an error of reading a checkpoint.
+type unread struct{ error }
+
+func (u unread) Unwrap() error { return u.error }
 
 // run works the queue off until ctx ends.
 func (e *evaluator) run(ctx context.Context, term int64) {
@@ -76,7 +82,7 @@ func (e *evaluator) run(ctx context.Context, term int64) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && tries < maxTries {
+		if errors.As(err, new(unread)) && tries < maxTries {
 			pause := time.Second << tries
 			e.log.Warn("an evaluation failed, and is tried again", "step", entry.Step, "in", pause, "err", err)
 			tries++
@@ -145,7 +151,7 @@ func (e *evaluator) evaluate(ctx context.Context, entry checkpoint.Entry) (progr
 	began := time.Now()
 	s, err := e.entries.read(ctx, entry.Path)
 	if err != nil {
-		return progress.Evaluation{}, nil, err
+		return progress.Evaluation{}, nil, unread{err}
 	}
 	if err := e.layout.WriteImage(e.layout.Live(e.model), s.Image); err != nil {
 		return progress.Evaluation{}, nil, err

@@ -28,7 +28,7 @@ const (
 	acknowledgeTimeout = 5 * time.Second
 	mostProbes         = 4 // in a row, while this process is too starved to rate an answer
 	quietFor           = 30 * time.Second
-	// silentFor ends a stream of statuses: a member sends one every two seconds at most, whatever it does. Keepalive
+	// silentFor ends a stream of statuses: a member sends one every two seconds at least, whatever it does. Keepalive
 	// finds a stopped process as late, and not one that answers without sending any.
 	silentFor = 15 * time.Second
 	// lasting is how long statuses must come for the stream to count: a new one begins with a status in any case.

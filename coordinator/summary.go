@@ -107,7 +107,7 @@ func (e *early) says(member string, c *proto.Commit) {
 	e.versions[i].by[member] = true
 }
 
-// most is the commit that most members report, of equally many the first; clear: no other has as many.
+// most is the commit that most members report; clear: no other has as many.
 func (e *early) most() (c *proto.Commit, clear bool) {
 	most := 0
 	for _, v := range e.versions {

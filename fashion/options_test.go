@@ -7,8 +7,8 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
-	"evenweave/checkpoint/checkpointtest"
 	"evenweave/fashion/cnn"
+	"evenweave/internal/checkpointtest"
 	"evenweave/internal/state"
 )
 

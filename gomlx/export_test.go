@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 
 	"evenweave/checkpoint"
-	"evenweave/checkpoint/checkpointtest"
+	"evenweave/internal/checkpointtest"
 	"evenweave/internal/state"
 )
 

@@ -143,6 +143,8 @@ func (r *replica) prepare() {
 	switch {
 	case !r.large || r.ended || len(r.order) > 0 || !r.dueSoon():
 	case len(r.images) > 0:
+		clear(r.images[1:]) // one is enough: others were in use at the same time once
+		r.images = r.images[:1]
 		r.unused.Reset(imagesStay)
 	case !r.preparing:
 		r.preparing = true
@@ -160,10 +162,10 @@ func (r *replica) dueSoon() bool {
 	return false
 }
 
-// makeImage makes memory for a due state, a little at a time, unless a state gives its memory back meanwhile.
+// makeImage makes memory for a due state, a little at a time, unless a state comes that has its own, or gives it back.
 func (r *replica) makeImage() {
 	image, begun := make([]byte, r.layout.Size), time.Now()
-	lacking := func() bool { return !r.ended && len(r.images) == 0 }
+	lacking := func() bool { return !r.ended && len(r.images) == 0 && len(r.order) == 0 }
 	whole := touch(image, func(took time.Duration) bool {
 		r.mu.Lock()
 		needed := lacking()

@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"evenweave/checkpoint"
-	"evenweave/checkpoint/checkpointtest"
 	"evenweave/fashion/cnn"
+	"evenweave/internal/checkpointtest"
 	"evenweave/internal/state"
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"evenweave"
 	"evenweave/checkpoint"
-	"evenweave/checkpoint/checkpointtest"
+	"evenweave/internal/checkpointtest"
 	"evenweave/internal/state"
 )
 

@@ -64,17 +64,17 @@ func Hold(dir string) (release func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	release = held.Close
+	if _, err := os.Lstat(filepath.Join(dir, "lock")); err == nil { // first: it names the run
+		d, err := take(dir)
+		if err != nil {
+			return nil, errors.Join(err, held.Close())
+		}
+		release = func() error { return errors.Join(d.close(), held.Close()) }
+	}
 	if regular.Lock(held, 100*time.Millisecond) == regular.ErrLocked { // else the file system may have no locks
-		_ = held.Close()
-		return nil, fmt.Errorf("directory %s is in use by a coordinator, or by another command that changes its "+
-			"files: stop that one first", dir)
+		return nil, errors.Join(fmt.Errorf("directory %s is in use by a coordinator, or by another command that "+
+			"changes its files: stop that one first", dir), release())
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "lock")); errors.Is(err, os.ErrNotExist) {
-		return held.Close, nil
-	}
-	d, err := take(dir)
-	if err != nil {
-		return nil, errors.Join(err, held.Close())
-	}
-	return func() error { return errors.Join(d.close(), held.Close()) }, nil
+	return release, nil
 }

@@ -28,9 +28,7 @@ type findings struct {
 func (p *Policy) blame(now time.Time) (reason string, late bool) {
 	f := findings{broken: map[pair]bool{}, faulty: map[string]string{}, charged: map[string]bool{},
 		doubted: map[pair]bool{}}
-	if step := p.committed(); step >= 0 {
-		p.step = step
-	}
+	p.step = max(p.step, p.committed())
 	for _, reporter := range p.world.Peers {
 		if a := p.accusation(reporter.ID); a != nil {
 			p.weigh(&f, reporter, a)
@@ -46,8 +44,9 @@ func (p *Policy) blame(now time.Time) (reason string, late bool) {
 	reports := len(p.world.Peers) - len(reject(p.world.Peers, p.reportsFailure))
 	for rank, peer := range p.world.Peers {
 		// no report: the end of the wait-for graph. It may wait itself, to connect or for a state. If it has entered
-		// the world, the reports of fewer than half do not settle that
-		if f.late && !p.reportsFailure(peer) && (2*reports >= p.world.Size() || !p.entered(peer)) {
+		// the world, the reports of fewer than half do not settle that; if not, nothing does before all had the time
+		inTime := p.entered(peer) || now.Sub(p.observed) >= connectFloor<<p.world.Backoff
+		if f.late && !p.reportsFailure(peer) && inTime && (2*reports >= p.world.Size() || !p.entered(peer)) {
 			f.fault(peer.ID, fmt.Sprintf("%s (rank %d) kept the others waiting", peer.ID, rank))
 		}
 	}
@@ -89,11 +88,14 @@ func (p *Policy) charge(now time.Time, f *findings) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(f.charged)) {
 		s, a := p.standing(id), p.accusation(id)
-		blamed := a == nil || !a.names() && a.Kind != KindOther && a.Kind != KindFetch
+		blamed := a == nil || a.Suspect != "" && a.Suspect != id
 		switch {
 		case s.faults >= maxFaults:
 			p.quarantine(now, id, blamed)
 			f.parts = append(f.parts, fmt.Sprintf("%s left out for a while after %d in a row", id, maxFaults))
+			if a != nil && blamed { // it could not fetch from another: that may be the other's fault
+				break
+			}
 			if s.inRow++; s.inRow > maxQuarantines {
 				p.dismiss(id, f.faulty[id])
 			}
@@ -124,7 +126,7 @@ func (p *Policy) dispensable() bool {
 		}
 	}
 	in := len(reject(p.world.Peers, func(peer job.Peer) bool { return !p.standing(peer.ID).quarantined.IsZero() }))
-	return in-1 > out+1
+	return in-1 >= out+1
 }
 
 func (f *findings) fault(id, why string) {
@@ -201,13 +203,14 @@ func (p *Policy) alone(f *findings) {
 			continue
 		}
 		s, ids := p.standing(peer.ID), pairOf(peer, p.world.Peers[p.rank(a.Suspect)])
-		if s.tally = p.mark(); !a.connects() {
+		if !a.connects() {
 			s.helpless++
 		}
 		f.charged[peer.ID], f.charged[a.Suspect] = true, true
-		f.doubted[ids] = !f.broken[ids]
+		if !f.broken[ids] {
+			f.doubted[ids] = true
+		}
 	}
-	maps.DeleteFunc(f.doubted, func(_ pair, counts bool) bool { return !counts })
 }
 
 // causeless finds the member behind a failure of which none gives a cause. One that passes on what a neighbour said is

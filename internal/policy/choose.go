@@ -55,8 +55,8 @@ type held struct {
 //   - The state of most voters wins. It needs two of them, unless there are no more than two voters.
 //   - Of two states with equally many voters the higher wins if it is one step above: rings break between two ranks'
 //     commits.
-//   - If there are two voters in a larger world, the lower of these wins, and the step is done again: either the other
-//     has computed its state from it, or a fresh rank has it, too. One of the two may say anything of a higher step.
+//   - If there are only two voters, the lower of these wins, and the step is done again: either the other has computed
+//     its state from it, or a fresh rank has it, too. One of the two may say anything of a higher step.
 //   - Otherwise, or if the winner is older than the durable step, all load the checkpoint of the durable step.
 //   - The durable step is the world record's, or a newer one that most of the voters report, or one of a world of two.
 func Choose(x Exchange) Choice {
@@ -93,7 +93,7 @@ func Choose(x Exchange) Choice {
 		return c
 	}
 	won := states[0]
-	if len(voters) == 2 && len(states) == 2 && x.size() > 2 {
+	if len(voters) == 2 && len(states) == 2 {
 		if won = states[1]; won.step < durableStep || !x.vouched(won, states[0]) {
 			return c
 		}

@@ -217,6 +217,11 @@ func (p *Policy) observe(now time.Time, in Observed) []any {
 			p.ranks[peer.ID] = rank
 			if _, stays := was[peer.ID]; !stays { // what is committed without it proves nothing
 				p.standing(peer.ID).tally = tally{p.step, now}
+				for ids, l := range p.links {
+					if ids.a == peer.ID || ids.b == peer.ID {
+						l.tally = tally{p.step, now}
+					}
+				}
 			}
 		}
 		p.fresh = make(map[string]bool, len(fresh))

@@ -42,7 +42,7 @@ type link struct {
 }
 
 // tally says when a count was last raised. It is cleared when most have committed provenSteps since, or provenTime has
-// passed: no member clears its own, and what is rare is forgiven.
+// passed: the word of one clears none, and what is rare is forgiven. A member that registers again begins at 0.
 type tally struct {
 	from int64
 	at   time.Time
@@ -98,15 +98,18 @@ func (p *Policy) open() {
 	p.prove()
 }
 
-// broken counts a failure between two members. inRow: they can have no world until they are kept apart.
+// broken counts a failure between two members. inRow: if it comes again before a world opens, they are kept apart.
 func (p *Policy) broken(ids pair, inRow bool) {
 	l := p.links[ids]
 	if l == nil {
 		l = &link{}
 		p.links[ids] = l
 	}
-	if l.failures++; inRow {
+	if inRow {
 		l.row++
+	}
+	if p.world.Size() > 2 {
+		l.failures++
 	}
 	l.tally = p.mark()
 }
@@ -138,10 +141,9 @@ func (p *Policy) prove() {
 	if !p.proving {
 		return
 	}
-	if step := p.committed(); step >= 0 {
-		p.step = step
-	}
-	maps.DeleteFunc(p.own, func(_ string, f ownFault) bool { return f.step < p.step })
+	step := p.committed()
+	p.step = max(p.step, step)
+	maps.DeleteFunc(p.own, func(_ string, f ownFault) bool { return f.step < step })
 	maps.DeleteFunc(p.links, func(ids pair, l *link) bool {
 		return p.rank(ids.a) >= 0 && p.rank(ids.b) >= 0 && p.proven(l.tally)
 	})

@@ -218,7 +218,7 @@ func (p *Policy) quarantine(now time.Time, id string, blamed bool) {
 	s.faults, s.blamed, s.tally = 0, blamed, p.mark()
 }
 
-// release ends a member's quarantine on probation: one more failure quarantines it again.
+// release ends a member's quarantine on probation: one more fault, or failure of its link, leaves it out again.
 func (p *Policy) release(id string) {
 	s := p.standing(id)
 	s.quarantined, s.faults, s.tally = time.Time{}, maxFaults-1, p.mark()
