@@ -112,15 +112,13 @@ func tablesOf(all []evenweave.Table) (out []evenweave.Table) {
 	for _, t := range all {
 		t.About, t.Shaded = "", false
 		if !slices.ContainsFunc(t.Rows, func(r evenweave.Row) bool {
-			return slices.ContainsFunc(r.Cells, func(x float64) bool { return !finite(x) })
+			return slices.ContainsFunc(r.Cells, func(x float64) bool { return !progress.Finite(x) })
 		}) {
 			out = append(out, t)
 		}
 	}
 	return out
 }
-
-func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 func writeTable(w io.Writer, t evenweave.Table) {
 	fmt.Fprintf(w, "\n%s\n", job.Clean(t.Title))

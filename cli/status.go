@@ -18,6 +18,7 @@ import (
 
 	"evenweave/internal/cluster"
 	"evenweave/internal/job"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 
@@ -133,7 +134,7 @@ func look(ctx context.Context, c *cluster.Client) (snapshot, error) {
 
 // measure takes what a member says of a step. A loss that is no finite number is left out: JSON cannot hold it.
 func (s *snapshot) measure(c *proto.Commit) {
-	if finite(c.Loss) {
+	if progress.Finite(c.Loss) {
 		s.Loss = &c.Loss
 	}
 	if nanos := c.ComputeNanos + c.WaitNanos + c.ReduceNanos + c.UpdateNanos; nanos > 0 {

@@ -3,10 +3,10 @@ package coordinator
 import (
 	"crypto/sha256"
 	"fmt"
-	"math"
 	"slices"
 
 	"evenweave/internal/job"
+	"evenweave/internal/progress"
 	"evenweave/proto"
 )
 
@@ -81,7 +81,6 @@ func checkStatus(s *proto.Status, j job.Job, member string, metrics int) error {
 }
 
 func checkCommit(c *proto.Commit, spec job.Spec, microBatches, metrics int) error {
-	finite := func(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 	nanos := func(n int64) bool { return n >= 0 && n <= maxNanos }
 	total := spec.TotalSteps()
 	switch {
@@ -93,7 +92,8 @@ func checkCommit(c *proto.Commit, spec job.Spec, microBatches, metrics int) erro
 		return fmt.Errorf("%d workers with %d shares of %d micro-batches", c.Workers, len(c.Assignment), microBatches)
 	case len(c.Metrics) != metrics:
 		return fmt.Errorf("%d metrics: the task has %d", len(c.Metrics), metrics)
-	case !finite(c.Loss) || slices.ContainsFunc(c.Metrics, func(m float64) bool { return !finite(m) }) ||
+	case !progress.Finite(c.Loss) ||
+		slices.ContainsFunc(c.Metrics, func(m float64) bool { return !progress.Finite(m) }) ||
 		c.Samples < 1 || c.Samples > int64(spec.GlobalBatch):
 		return fmt.Errorf("loss %v, metrics %v of %d samples", c.Loss, c.Metrics, c.Samples)
 	case c.Skipped != "" && spec.OnNonfinite != job.Skip:

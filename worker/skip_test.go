@@ -74,19 +74,24 @@ func TestSkippedStepsChangeNothing(t *testing.T) {
 	}
 }
 
+// startPoisoned starts a member whose first gradient is no number in some steps.
+func (c *crew) startPoisoned(id string, in func(step int64) bool) *hand {
+	h := c.start(id, 1, nil)
+	h.model.poison = func(b *evenweave.Batch, grad []float32) {
+		if in(b.Step) {
+			grad[0] = float32(math.NaN())
+		}
+	}
+	return h
+}
+
 // TestTooManySkipsEndTheJob alike on all ranks, although one has joined on the way and knows of none.
 func TestTooManySkipsEndTheJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, 100)
 		c.job.Spec.OnNonfinite = job.Skip
 		start := func(id string) *hand {
-			h := c.start(id, 1, nil)
-			h.model.poison = func(b *evenweave.Batch, grad []float32) {
-				if b.Step > 2 && b.Step != 4 {
-					grad[0] = float32(math.NaN())
-				}
-			}
-			return h
+			return c.startPoisoned(id, func(step int64) bool { return step > 2 && step != 4 })
 		}
 		a := start("a")
 		start("b")
@@ -108,15 +113,7 @@ func TestSkipsAreCountedThoughMembersGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrew(t, 100)
 		c.job.Spec.OnNonfinite = job.Skip
-		start := func(id string) *hand {
-			h := c.start(id, 1, nil)
-			h.model.poison = func(b *evenweave.Batch, grad []float32) {
-				if b.Step > 4 {
-					grad[0] = float32(math.NaN())
-				}
-			}
-			return h
-		}
+		start := func(id string) *hand { return c.startPoisoned(id, func(step int64) bool { return step > 4 }) }
 		a := start("a")
 		c.publish(false, "a")
 		a.until(10)

@@ -100,7 +100,7 @@ func checkTable(t evenweave.Table) error {
 			return fmt.Errorf("row %d has %d cells under %d heads", i+1, len(r.Cells), len(t.Columns)-1)
 		}
 		for _, x := range r.Cells {
-			if !finite(x) || t.Shaded && x < 0 {
+			if !Finite(x) || t.Shaded && x < 0 {
 				return fmt.Errorf("row %d holds %v", i+1, x)
 			}
 		}

@@ -67,14 +67,15 @@ func Figures(all []evenweave.Figure) (out []evenweave.Figure, err error) {
 			return nil, fmt.Errorf("figure %q of the model's evaluation has Better %d: set it to evenweave.Lower or "+
 				"evenweave.Higher, by which the best checkpoint is chosen", f.Name, f.Better)
 		}
-		if finite(f.Value) {
+		if Finite(f.Value) {
 			out = append(out, f)
 		}
 	}
 	return out, nil
 }
 
-func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+// Finite reports whether x is a number that JSON can hold.
+func Finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
 // Find returns the value of the figure of that name.
 func Find(figures []evenweave.Figure, name string) (value float64, ok bool) {
